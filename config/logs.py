@@ -1,0 +1,45 @@
+"""Logs: JSON lines with stable event names on stderr, redaction last.
+
+Every field has one meaning everywhere (docs/log-events.md). The last processor before the renderer
+drops what could carry a key or a plaintext: raw bytes, and fields with a telling name. Tracebacks
+are rendered without local variables, which would print keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import TextIO
+
+import structlog
+
+from config.secret import SecretBytes
+
+_TELLING = frozenset({"secret", "password", "plaintext", "token", "value", "private_key"})
+_MASK = "[redacted]"
+
+
+def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send structlog's events of `level` and above to `stream` (default stderr) as JSON lines."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            redact,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def redact(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Mask fields that must not leave the process. The last processor before the renderer."""
+    for name, value in event.items():
+        if name in _TELLING or isinstance(value, bytes | bytearray | memoryview | SecretBytes):
+            event[name] = _MASK
+    return event

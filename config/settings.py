@@ -1,0 +1,213 @@
+"""What the operator may set, grouped, each with its meaning, unit, default and the reason for it.
+
+Sources, the stronger first: a flag, its `REWRAP_` variable, the file of `--settings` (TOML, one table
+a group), the default. This module holds values and checks them; it reads no environment by itself.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from config.errors import Fault, SettingsError
+from config.secret import SecretBytes
+
+MAX_GCM_WRITES = 2**32
+"""NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    """How to reach etcd. The names are those of etcdctl's flags."""
+
+    endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
+    """URLs of the members; `https` turns TLS on. All are tried; the first that answers is used."""
+    cacert: str | None = None
+    """PEM file of the CA that signed etcd's certificates. None: the system's trust store."""
+    cert: str | None = None
+    """PEM file of the client certificate. None: no client certificate."""
+    key: str | None = None
+    """PEM file of the client certificate's key."""
+    user: str | None = None
+    """User name where etcd has password authentication on. None: no password."""
+    password: SecretBytes | None = None
+    """The user's password. Best given by `REWRAP_PASSWORD` or `name:password` in `REWRAP_USER`."""
+    call_timeout: float = 10.0
+    """Seconds for one call. kube-apiserver's own etcd calls have similar bounds."""
+    give_up_after: float = 60.0
+    """Seconds for which a read is tried again over all endpoints: outlasts an election or a restart."""
+    connect_timeout: float = 10.0
+    """Seconds for the first contact: a wrong address shall be told at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyspaceSettings:
+    """Where things lie in etcd."""
+
+    etcd_prefix: str = "/registry"
+    """kube-apiserver's `--etcd-prefix`. OpenShift has `/kubernetes.io` and `/openshift.io`."""
+    state_prefix: str = "/kube-rewrap"
+    """Where this tool keeps its own records; must lie outside `etcd_prefix`."""
+    paths: tuple[str, ...] = ()
+    """`RESOURCE=PATH` for resources stored where the built-in table does not expect them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceSettings:
+    """How fast objects are rewritten."""
+
+    rate: float = 500.0
+    """Ceiling in objects a second, 0 = none. 3,000 a second made kube-apiserver drop slow watchers; 500 does not."""
+    max_window: int = 256
+    """Most swaps in flight. Past this nothing is gained even with a slow disk."""
+    batches: int = 3
+    """Batches worked on side by side: while one writes its checkpoint, others keep etcd busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageSettings:
+    """How much is read at once."""
+
+    objects: int = 500
+    """Most objects in a page; kube-apiserver lists in the same size."""
+    bytes: int = 4 * 2**20
+    """Aimed-at bytes of a page; big objects make pages shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSettings:
+    """When to stop before etcd is full."""
+
+    quota_bytes: int | None = None
+    """etcd's `--quota-backend-bytes`. None: what etcd 3.6 tells, else etcd's default of 2 GiB."""
+    stop_at: float = 0.8
+    """Share of the quota past which nothing more is written; the rest belongs to the cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """How often an aesgcm key may encrypt."""
+
+    gcm_limit: int = 200_000
+    """Writes under one aesgcm key, as Kubernetes' documentation asks; at most 2^32 (NIST SP 800-38D)."""
+    block: int = 1_000
+    """Most write tokens reserved at once; a crash loses the rest of a block."""
+    due_at: float = 0.8
+    """Share of the limit from which a key is due for rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All groups. Frozen: a run uses the settings it started with."""
+
+    etcd: EtcdSettings = field(default_factory=EtcdSettings)
+    keyspace: KeyspaceSettings = field(default_factory=KeyspaceSettings)
+    pace: PaceSettings = field(default_factory=PaceSettings)
+    page: PageSettings = field(default_factory=PageSettings)
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+
+    def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
+        """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""
+        current = getattr(self, group, None) if group in _group_names() else None
+        if current is None:
+            known = ", ".join(_group_names())
+            raise _refused(source, group, "no such group of settings", f"the groups are {known}")
+        checked = {name: _checked(type(current), group, name, value, source) for name, value in values.items()}
+        return replace(self, **{group: replace(current, **checked)})
+
+
+def load_settings(path: str) -> Settings:
+    """Read a TOML settings file. Raises SettingsError for what it does not know."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _refused(path, "", f"is not TOML: {error}", "see docs/settings.md for an example") from None
+    settings = Settings()
+    for group, values in document.items():
+        if not isinstance(values, dict):
+            raise _refused(path, group, "must be a table", f"write [{group}] and its settings below it")
+        settings = settings.with_values(group, values, path)
+    return settings
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse values that no run could use. Raises SettingsError with every fault."""
+    rules = (
+        (settings.pace.rate >= 0, "pace.rate", "must not be negative", "0 means no ceiling"),
+        (1 <= settings.pace.max_window <= 4096, "pace.max_window", "must be 1 to 4096", "256 suits most clusters"),
+        (1 <= settings.pace.batches <= 64, "pace.batches", "must be 1 to 64", "3 suits most clusters"),
+        (1 <= settings.page.objects <= 10_000, "page.objects", "must be 1 to 10000", "500 suits most clusters"),
+        (settings.page.bytes >= 4096, "page.bytes", "must be at least 4096", "4 MiB suits most clusters"),
+        (0 < settings.space.stop_at <= 1, "space.stop_at", "must be above 0 and at most 1", "0.8 leaves room"),
+        (
+            1 <= settings.budget.gcm_limit <= MAX_GCM_WRITES,
+            "budget.gcm_limit",
+            "must be 1 to 4294967296",
+            "NIST SP 800-38D allows no more than 2^32 with one key",
+        ),
+        (1 <= settings.budget.block <= 100_000, "budget.block", "must be 1 to 100000", "1000 suits most clusters"),
+        (
+            (settings.etcd.cert is None) == (settings.etcd.key is None),
+            "etcd.cert",
+            "a client certificate needs its key, and the other way round",
+            "give both --cert and --key",
+        ),
+        (bool(settings.etcd.endpoints), "etcd.endpoints", "must name at least one endpoint", "give --endpoints"),
+        (
+            _apart(settings.keyspace.etcd_prefix, settings.keyspace.state_prefix),
+            "keyspace.state_prefix",
+            "must lie outside the registry's prefix, and the registry outside it",
+            "keep the default /kube-rewrap",
+        ),
+    )
+    faults = tuple(Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds)
+    if faults:
+        raise SettingsError("settings", faults)
+
+
+def _apart(first: str, second: str) -> bool:
+    one, other = first.strip("/") + "/", second.strip("/") + "/"
+    return not one.startswith(other) and not other.startswith(one)
+
+
+def _group_names() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(Settings))
+
+
+def _checked(group_type: type, group: str, name: str, value: object, source: str) -> object:
+    """Return the value in the field's own type, or refuse it without repeating it."""
+    hints: dict[str, Any] = get_type_hints(group_type)
+    path = f"{group}.{name}"
+    if name not in hints:
+        raise _refused(source, path, "no such setting", f"the settings are {', '.join(hints)}")
+    wanted = [hint for hint in _alternatives(hints[name]) if hint is not type(None)][0]
+    if wanted == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if wanted is SecretBytes and isinstance(value, str):
+        return SecretBytes(value.encode())
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = wanted if isinstance(wanted, type) else tuple
+    if isinstance(value, plain) and not (isinstance(value, bool) and wanted is not bool):
+        return value
+    raise _refused(source, path, f"must be {_kind(wanted)}", "see docs/settings.md")
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def _kind(wanted: object) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", SecretBytes: "a text", bool: "true or false"}
+    return next((name for kind, name in names.items() if wanted is kind), "a list of texts")
+
+
+def _refused(source: str, path: str, message: str, remedy: str) -> SettingsError:
+    return SettingsError(source, (Fault(path, message, remedy),))

@@ -1,0 +1,1 @@
+"""What shall be done, and when: senses, decisions, dispatch, and the command line. Never decrypts."""

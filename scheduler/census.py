@@ -1,0 +1,140 @@
+"""What lies where: the governed ranges of the registry, and how many objects each namespace holds.
+
+Reads keys only, by skip-scan: a look at the next few keys, then a jump behind the resource or the
+namespace that they belong to. Nothing is decrypted, and its memory does not grow with the store
+beyond one entry a namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from config.encryption import EncryptionConfiguration
+from config.resources import GroupResource, Layout, Located
+from scheduler.plan import BATCH_OBJECTS, NamespaceCount, ResourceCensus
+from worker.etcd.store import Store
+from worker.model.inventory import ResourceRange
+from worker.model.keys import KeyRange, after, key_text, prefix_end
+
+_LOOK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """The registry as the configuration divides it.
+
+    `governed`: what is to be encrypted, sorted by resource. `unknown`: paths with objects in no table,
+    which a wildcard of the configuration may or may not mean: named, never touched.
+    """
+
+    governed: tuple[ResourceRange, ...]
+    unknown: tuple[str, ...]
+
+
+async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
+    """Find every governed range that exists, and those that are named exactly even if they are empty."""
+    found: dict[str, ResourceRange] = {}
+    unknown: list[str] = []
+    for name in map(GroupResource.parse, configuration.resource_names()):
+        if not name.is_wildcard and not layout.never_encrypted(layout.prefix_of(name)):
+            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(layout.prefix_of(name)))
+    wild = any(GroupResource.parse(name).is_wildcard for name in configuration.resource_names())
+    if wild:
+        async for unit, key in _units(store, layout):
+            located = layout.resource_at(key)
+            if isinstance(located, Located):
+                if configuration.providers_for(located.resource) is not None:
+                    found.setdefault(str(located.resource), ResourceRange(str(located.resource), KeyRange.of_prefix(unit)))
+            elif located is not None and not _covered(unit, found):
+                unknown.append(key_text(unit))
+    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown))
+
+
+def _covered(unit: bytes, found: dict[str, ResourceRange]) -> bool:
+    return any(unit in one.range for one in found.values())
+
+
+async def _units(store: Store, layout: Layout) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Yield every storage path that holds a key, with the first key in it."""
+    rest = KeyRange.of_prefix(layout.root)
+    while not rest.is_empty:
+        keys, _ = await store.keys(rest, 1)
+        if not keys:
+            return
+        unit = layout.top_level_unit(keys[0])
+        if unit is not None:
+            yield unit, keys[0]
+        rest = rest.since(prefix_end(unit) if unit is not None else after(keys[0]))
+
+
+async def take_census(store: Store, wanted: ResourceRange, namespace: str | None) -> ResourceCensus:
+    """Count the objects of one resource by namespace; with `namespace`, only that one is covered."""
+    root = wanted.range.start
+    covered = wanted
+    if namespace is not None:
+        covered = ResourceRange(wanted.resource, KeyRange.of_prefix(root + namespace.encode() + b"/"))
+    counts = [count async for count in _namespaces(store, root, covered.range)]
+    return ResourceCensus(covered, tuple(counts))
+
+
+async def _namespaces(store: Store, root: bytes, keys: KeyRange) -> AsyncIterator[NamespaceCount]:
+    """Count namespaces that fit into one look from that look; ask etcd to count larger ones."""
+    rest = keys
+    while not rest.is_empty:
+        look, more = await store.keys(rest, _LOOK)
+        groups = _grouped(root, look)
+        for start, end, count in groups[:-1] if more else groups:
+            yield NamespaceCount(_namespace(root, start), start, count)
+            rest = rest.since(end)
+        if not more:
+            return
+        start, end, _ = groups[-1]
+        whole = KeyRange(start, min(end, keys.end))
+        objects = await store.count(whole)
+        yield NamespaceCount(_namespace(root, start), start, objects, await _cuts(store, whole, objects))
+        rest = rest.since(end)
+
+
+def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
+    """Group consecutive keys by namespace: where each begins, the end behind it, and how many were seen."""
+    groups: list[tuple[bytes, bytes, int]] = []
+    for key in keys:
+        start, end = _span(root, key)
+        if groups and (start == groups[-1][0] or _is_cluster_scope(root, start) and _is_cluster_scope(root, groups[-1][0])):
+            first, _, count = groups[-1]
+            groups[-1] = first, end, count + 1
+        else:
+            groups.append((start, end, 1))
+    return groups
+
+
+def _span(root: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """Return where the namespace of a key begins and ends; an object without one stands for itself."""
+    name, slash, _ = key[len(root) :].partition(b"/")
+    if not slash:
+        return key, after(key)
+    prefix = root + name + b"/"
+    return prefix, prefix_end(prefix)
+
+
+def _is_cluster_scope(root: bytes, start: bytes) -> bool:
+    return b"/" not in start[len(root) :]
+
+
+def _namespace(root: bytes, start: bytes) -> str:
+    name, slash, _ = start[len(root) :].partition(b"/")
+    return key_text(name) if slash else ""
+
+
+async def _cuts(store: Store, keys: KeyRange, objects: int) -> tuple[bytes, ...]:
+    """Find where batches may begin inside a big namespace: every `BATCH_OBJECTS` objects."""
+    cuts: list[bytes] = []
+    rest = keys
+    while objects > BATCH_OBJECTS * (len(cuts) + 1):
+        page, more = await store.keys(rest, BATCH_OBJECTS)
+        if not more or not page:
+            break
+        cuts.append(after(page[-1]))
+        rest = rest.since(cuts[-1])
+    return tuple(cuts)

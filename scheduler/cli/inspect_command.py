@@ -1,0 +1,66 @@
+"""`rewrap inspect ETCD_KEY`: how one object is stored. Never its plaintext."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import ETCD, add_configuration, add_output, add_settings, read_generation, read_settings
+
+if TYPE_CHECKING:
+    from scheduler.dispatch.local import Examined
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("object", metavar="ETCD_KEY", help="such as /registry/secrets/default/token")
+    add_configuration(parser)
+    add_settings(parser, ETCD)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at one object and print. Exit 3 when it is unreadable, 2 when there is nothing to look at."""
+    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+
+    return run_async(_inspect(args))
+
+
+async def _inspect(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import print_json, print_table  # noqa: PLC0415
+    from scheduler.service import open_service  # noqa: PLC0415
+    from worker.model.keys import key_bytes  # noqa: PLC0415
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    async with open_service(settings, generation) as service:
+        resource, examined = await service.examine(key_bytes(args.object))
+    document = _document(resource, examined)
+    if args.output == "json":
+        print_json(document)
+    else:
+        print_table(("FIELD", ""), [(name, "" if value is None else str(value)) for name, value in document.items()])
+    return Exit.DONE if document["readable"] else Exit.INCOMPLETE
+
+
+def _document(resource: str, examined: Examined) -> dict[str, object]:
+    from worker.model.keys import key_text  # noqa: PLC0415
+    from worker.model.verdict import Keep, Quarantine, Rewrap  # noqa: PLC0415
+
+    item, verdict = examined.item, examined.verdict
+    document: dict[str, object] = {"key": key_text(item.key), "resource": resource}
+    match verdict:
+        case Keep(ref) | Rewrap(ref):
+            document |= {"provider": ref.provider, "key_name": ref.name, "fingerprint": ref.fingerprint}
+            document |= {"readable": True, "stale": isinstance(verdict, Rewrap), "reason": None}
+        case Quarantine(reason, detail, claimed):
+            ref = claimed[0] if claimed else None
+            document |= {"provider": ref and ref.provider, "key_name": ref and ref.name, "fingerprint": None}
+            document |= {"readable": False, "stale": True, "reason": f"{reason.value}: {detail}"}
+    return document | {
+        "mod_revision": item.mod_revision,
+        "version": item.version,
+        "lease": item.lease,
+        "bytes": len(item.value),
+    }

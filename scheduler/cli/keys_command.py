@@ -1,0 +1,88 @@
+"""`rewrap keys`: the write budgets, and the acceptance of one that was restored."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import (
+    BUDGET,
+    ETCD,
+    add_configuration,
+    add_output,
+    add_settings,
+    read_generation,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from config.settings import BudgetSettings
+    from worker.model.budget import Budget
+
+NOTE = "Counts this tool's writes only; kube-apiserver's come with the watch of the service."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--accept", metavar="FINGERPRINT", help="accept the budget of a restored key as it is")
+    add_configuration(parser)
+    add_settings(parser, ETCD, BUDGET)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
+    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+
+    return run_async(_keys(args))
+
+
+async def _keys(args: argparse.Namespace) -> int:
+    from config.errors import Fault, SettingsError  # noqa: PLC0415
+    from scheduler.cli.output import print_json, print_table, say  # noqa: PLC0415
+    from scheduler.service import open_service  # noqa: PLC0415
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    async with open_service(settings, generation) as service:
+        if args.accept is not None and await service.engine.ledger.accept(args.accept) is None:
+            fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
+            raise SettingsError("command line", (fault,))
+        budgets = await service.budgets()
+    rows = [_row(budget, settings.budget) for budget in budgets]
+    if args.output == "json":
+        print_json({"keys": rows, "note": NOTE})
+        return Exit.DONE
+    heads = ("fingerprint", "provider", "names", "reserved", "used", "limit", "state", "collision_probability")
+    print_table([head.upper().replace("_", " ") for head in heads], [[_cell(row[head]) for head in heads] for row in rows])
+    say()
+    say(NOTE)
+    return Exit.DONE
+
+
+def _row(budget: Budget, settings: BudgetSettings) -> dict[str, object]:
+    return {
+        "fingerprint": budget.fingerprint,
+        "provider": budget.provider,
+        "names": list(budget.names),
+        "reserved": budget.reserved,
+        "committed": budget.committed,
+        "observed": budget.observed,
+        "estimated": budget.estimated,
+        "used": budget.used,
+        "limit": budget.limit(settings.gcm_limit),
+        "state": budget.state(settings.gcm_limit, settings.due_at).value,
+        "collision_probability": budget.collision_probability,
+    }
+
+
+def _cell(value: object) -> object:
+    match value:
+        case None:
+            return "-"
+        case list():
+            return ", ".join(map(str, value))
+        case float():
+            return f"{value:.1e}"
+    return value

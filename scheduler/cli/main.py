@@ -1,0 +1,114 @@
+"""`rewrap`: finds the command, runs it, and turns its end into an exit code and one message.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from scheduler.cli.exits import Exit, exit_of
+
+COMMANDS = {
+    "check": "validate an EncryptionConfiguration file",
+    "status": "show which key encrypts what",
+    "inspect": "show how one object is stored, never its plaintext",
+    "run": "rewrap everything under the primary keys, and prove it",
+    "verify": "prove by a scan that everything is under its primary key",
+    "keys": "show the write budgets of the keys",
+    "keygen": "make a key, or a ready provider block",
+    "demo": "do the main job on a throw-away etcd",
+}
+
+
+class Command(Protocol):
+    """What every command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code."""
+
+
+class _UsageError(Exception):
+    """argparse's complaint, kept for the JSON error."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise _UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def run() -> None:
+    """Console script: never returns."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Errors become one message, never a traceback unless asked for."""
+    as_json = _wants_json(argv)
+    try:
+        args = _parse(argv)
+        command = cast("Command", importlib.import_module(f"scheduler.cli.{args.command}_command"))
+        return command.run(args)
+    except _UsageError as error:
+        return _fail(Exit.USAGE, error, as_json=as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.UNEXPECTED
+    except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
+        if os.environ.get("REWRAP_TRACEBACK"):
+            raise
+        return _fail(exit_of(error), error, as_json=as_json)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse in two steps, so that only the chosen command's module is imported."""
+    parser = _Parser(
+        prog="rewrap",
+        description="Re-encrypts Kubernetes objects in etcd after the EncryptionConfiguration changed, and proves it.",
+        epilog="exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 not complete, 4 refused, 5 unreachable",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        added = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module = importlib.import_module(f"scheduler.cli.{name}_command")
+            cast("Command", module).configure(added)
+    return parser.parse_args(argv)
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Whether the output shall be JSON, known even when the arguments can't be parsed."""
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    flag = any(
+        (name in {"-o", "--output"} and value == "json") or name in {"-ojson", "-o=json", "--output=json"}
+        for name, value in pairs
+    )
+    return flag or os.environ.get("REWRAP_OUTPUT") == "json"
+
+
+def _fail(code: Exit, error: BaseException, *, as_json: bool) -> int:
+    """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
+    message = _message(code, error)
+    if as_json:
+        json.dump({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, sys.stdout)
+        sys.stdout.write("\n")
+    else:
+        sys.stderr.write(f"rewrap: {message}\n")
+    return code
+
+
+def _message(code: Exit, error: BaseException) -> str:
+    if code is not Exit.UNEXPECTED:
+        return str(error)
+    # What is not ours may quote what it was given: name its kind and place, not its words.
+    return f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it"

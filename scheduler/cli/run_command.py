@@ -1,0 +1,152 @@
+"""`rewrap run`: bring everything under the primary keys with this process alone, and prove it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import (
+    BUDGET,
+    ETCD,
+    PACE,
+    add_configuration,
+    add_output,
+    add_settings,
+    read_generation,
+    read_settings,
+)
+
+if TYPE_CHECKING:
+    from scheduler.removal import KeyVerdict
+    from scheduler.service import Order, RunPlan, RunResult
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated")
+    parser.add_argument("--namespace", metavar="N", help="only this namespace")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all to etcd")
+    parser.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
+    parser.add_argument("--wait", action="store_true", help="wait for another run instead of refusing")
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, BUDGET)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when it is not safe to go on."""
+    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+
+    return run_async(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import print_json  # noqa: PLC0415
+    from scheduler.cli.progress import open_progress  # noqa: PLC0415
+    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
+    from scheduler.removal import judge_keys  # noqa: PLC0415
+    from scheduler.service import Order, open_service  # noqa: PLC0415
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    order = Order(tuple(args.resource), args.namespace, args.allow_plaintext, args.wait)
+    brake = brake_on_signals()
+    as_json = args.output == "json"
+    async with open_service(settings, generation) as service:
+        plan = await brake.unless_pulled(service.plan(order))
+        if not as_json:
+            _print_plan(plan, settings.pace.rate, order)
+        if args.dry_run:
+            if as_json:
+                print_json(_plan_json(plan))
+            return Exit.REFUSED if plan.refusals else Exit.DONE
+        with open_progress(plan.found.stale, sys.stderr) as watcher:
+            result = await service.run(plan, order, brake, watcher)
+    keys = judge_keys(result.proof, campaign_unfinished=False, whole=plan.whole)
+    if as_json:
+        print_json(_result_json(result, keys))
+    else:
+        _print_result(result, keys)
+    return Exit.DONE if result.proof.is_clean else Exit.INCOMPLETE
+
+
+def _plan_json(plan: RunPlan) -> dict[str, object]:
+    from scheduler.cli.reports import status_json  # noqa: PLC0415
+
+    return {
+        "dry_run": True,
+        "resumes": plan.resumes.campaign.id if plan.resumes else None,
+        "to_rewrite": plan.found.stale,
+        "bytes": plan.found.stale_bytes,
+        "projected_bytes": plan.room.projected,
+        "quota_bytes": plan.room.quota,
+        "refusals": [str(refusal) for refusal in plan.refusals],
+        **status_json(plan.found),
+    }
+
+
+def _result_json(result: RunResult, keys: list[KeyVerdict]) -> dict[str, object]:
+    from scheduler.cli.reports import proof_json  # noqa: PLC0415
+
+    report = result.report
+    return {
+        "campaign": result.campaign.id,
+        "state": result.campaign.state.value,
+        "because": result.campaign.because,
+        "rewritten": report.rewritten,
+        "current": report.current,
+        "conflicts": report.conflicts,
+        "unknown": report.unknown,
+        "gone": report.gone,
+        "encryptions": report.encryptions,
+        "bytes": report.bytes,
+        "quarantined": [one.to_json() for one in result.quarantined],
+        "seconds": round(result.seconds, 3),
+        "proof": proof_json(result.proof, keys),
+    }
+
+
+def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
+    from scheduler.cli.output import print_table, say  # noqa: PLC0415
+
+    print_table(
+        ("RESOURCE", "OBJECTS", "TO REWRITE", "UNREADABLE", "PRIMARY"),
+        [
+            (tally.resource, tally.objects, tally.stale, tally.unreadable, tally.primary)
+            for tally in plan.found.resources
+        ],
+    )
+    say()
+    pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
+    where = f" in namespace {order.namespace}" if order.namespace else ""
+    say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
+    if plan.room.quota:
+        say(f"etcd would hold {plan.room.projected / 2**20:,.0f} MiB of {plan.room.quota / 2**20:,.0f} MiB.")
+    if plan.resumes:
+        say(f"Resumes the unfinished campaign {plan.resumes.campaign.id}.")
+    for path in plan.found.unknown:
+        say(f"Nobody knows whose objects lie under {path}: they are left alone, and the proof can't be complete.")
+    for refusal in plan.refusals:
+        say(f"Refused: {refusal}")
+    say()
+    sys.stdout.flush()
+
+
+def _print_result(result: RunResult, keys: list[KeyVerdict]) -> None:
+    from scheduler.cli.output import say  # noqa: PLC0415
+    from scheduler.cli.reports import print_proof  # noqa: PLC0415
+
+    report = result.report
+    speed = report.rewritten / result.seconds if result.seconds else 0.0
+    say(
+        f"Campaign {result.campaign.id}: {report.rewritten:,} rewritten, {report.current:,} already current, "
+        f"{report.conflicts:,} conflicts, {report.gone:,} gone, {len(result.quarantined):,} in quarantine; "
+        f"{result.seconds:.1f} s, {speed:,.0f} a second"
+    )
+    for one in result.quarantined[:20]:
+        row = one.to_json()
+        say(f"  {row['key']}: {row['reason']}: {row['detail']}")
+    say()
+    print_proof(result.proof, keys)

@@ -1,0 +1,41 @@
+"""`rewrap status`: which key encrypts what, counted by opening every object. Read only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import ETCD, add_configuration, add_output, add_settings, read_generation, read_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_configuration(parser)
+    add_settings(parser, ETCD)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scan and print. Exit 0 whatever it finds: `verify` is the one that judges."""
+    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+
+    return run_async(_status(args))
+
+
+async def _status(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import print_json  # noqa: PLC0415
+    from scheduler.cli.reports import print_inventory, status_json  # noqa: PLC0415
+    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
+    from scheduler.service import open_service  # noqa: PLC0415
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    brake = brake_on_signals()
+    async with open_service(settings, generation) as service:
+        territory = await service.territory()
+        found = await brake.unless_pulled(service.inventory(territory))
+    if args.output == "json":
+        print_json(status_json(found))
+    else:
+        print_inventory(found)
+    return Exit.DONE

@@ -1,0 +1,44 @@
+"""`rewrap verify`: the proof scan, and which keys could go. Read only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import ETCD, add_configuration, add_output, add_settings, read_generation, read_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_configuration(parser)
+    add_settings(parser, ETCD)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scan, judge and print. Exit 3 when anything is stale or unreadable."""
+    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+
+    return run_async(_verify(args))
+
+
+async def _verify(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import print_json  # noqa: PLC0415
+    from scheduler.cli.reports import print_proof, proof_json  # noqa: PLC0415
+    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
+    from scheduler.removal import judge_keys  # noqa: PLC0415
+    from scheduler.service import open_service  # noqa: PLC0415
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    brake = brake_on_signals()
+    async with open_service(settings, generation) as service:
+        territory = await service.territory()
+        proof = await brake.unless_pulled(service.inventory(territory))
+        unfinished = bool(await service.unfinished())
+    keys = judge_keys(proof, campaign_unfinished=unfinished, whole=not territory.unknown)
+    if args.output == "json":
+        print_json(proof_json(proof, keys))
+    else:
+        print_proof(proof, keys)
+    return Exit.DONE if proof.is_clean else Exit.INCOMPLETE

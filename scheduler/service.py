@@ -1,0 +1,332 @@
+"""Composition: settings and a generation become an engine, a plan, a lock, a loop, and a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from config.encryption import ProviderType
+from config.errors import Fault, SettingsError
+from config.generation import Generation
+from config.resources import Layout
+from config.settings import Settings
+from scheduler.census import Territory, survey, take_census
+from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
+from scheduler.plan import plan_batches
+from scheduler.preflight import preflight
+from scheduler.reconcile import Reconciler, Records, Watcher
+from worker.errors import BusyError, RefusedError, SpaceError, TemporaryError
+from worker.etcd.store import Expect
+from worker.model.batch import Checkpoint
+from worker.model.budget import Budget
+from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.inventory import Inventory, ResourceRange
+from worker.model.keys import KeyRange, key_text
+from worker.model.outcome import BatchReport
+from worker.model.verdict import KeyRef
+from worker.pace.brake import Brake, StoppedError
+from worker.pace.pressure import Room, judge_space
+from worker.state.campaigns import Campaigns, StoredCampaign
+from worker.state.checkpoints import Checkpoints
+from worker.state.ownership import own
+from worker.state.quarantine import Quarantine, Quarantined
+
+_SPACE_SECONDS = 2.0
+_BUSY_SECONDS = 2.0
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operator wants rewrapped. Empty `resources` means all that the configuration governs."""
+
+    resources: tuple[str, ...] = ()
+    namespace: str | None = None
+    allow_plaintext: bool = False
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run would do: everything that was looked at before the first write.
+
+    `found` covers the scope only. `resumes` is the unfinished campaign that it would go on with.
+    """
+
+    scope: Scope
+    ranges: tuple[ResourceRange, ...]
+    territory: Territory
+    whole: bool
+    found: Inventory
+    room: Room
+    estimates: dict[str, int]
+    refusals: tuple[RefusedError, ...]
+    resumes: StoredCampaign | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory."""
+
+    campaign: Campaign
+    report: BatchReport
+    quarantined: tuple[Quarantined, ...]
+    proof: Inventory
+    seconds: float
+
+
+class Service:
+    """One process' work on one cluster under one generation. Made by `open_service`."""
+
+    def __init__(self, settings: Settings, generation: Generation, layout: Layout, engine: Engine) -> None:
+        self.engine = engine
+        self._settings = settings
+        self._generation = generation
+        self._layout = layout
+
+    async def territory(self) -> Territory:
+        """Return what the configuration governs in this registry."""
+        return await survey(self.engine.store, self._generation.configuration, self._layout)
+
+    async def inventory(self, territory: Territory, ranges: Sequence[ResourceRange] | None = None) -> Inventory:
+        """Scan ranges, or all that is governed, at one revision; paths that nobody knows are named in it."""
+        found = await self.engine.inventory(territory.governed if ranges is None else ranges)
+        return found if ranges is not None else replace(found, unknown=territory.unknown)
+
+    async def unfinished(self) -> list[StoredCampaign]:
+        """Return the campaigns that have not ended."""
+        return [one for one in await Campaigns(self.engine.store, self.engine.keyspace).all() if not one.campaign.state.is_end]
+
+    async def examine(self, key: bytes) -> tuple[str, Examined]:
+        """Look at one object; returns its resource's name and what was found.
+
+        Raises SettingsError for a key that nothing governs, or under which there is nothing.
+        """
+        territory = await self.territory()
+        resource = next((one.resource for one in territory.governed if key in one.range), None)
+        if resource is None:
+            raise _no_object(key, "lies under no resource that the configuration governs")
+        examined = await self.engine.examine(key, resource)
+        if examined is None:
+            raise _no_object(key, "does not exist")
+        return resource, examined
+
+    async def budgets(self) -> list[Budget]:
+        """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
+        keys = self._keys(await self.territory())
+        return list({**_begun(keys, {}), **await self.engine.ledger.all()}.values())
+
+    async def plan(self, order: Order) -> RunPlan:
+        """Look at everything, write nothing. Raises RefusedError for a resource that nothing governs."""
+        territory = await self.territory()
+        ranges = choose(territory, order)
+        for one in ranges:
+            self.engine.chains[one.resource].require_writable()
+        whole = len(ranges) == len(territory.governed) and order.namespace is None
+        found = await self.inventory(territory, None if whole else ranges)
+        budgets = await self.engine.ledger.all()
+        estimates = await self._estimates(territory, found, budgets, whole=whole)
+        room = judge_space(
+            await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
+        )
+        known = {**_begun(self._keys(territory), estimates), **budgets}
+        refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.allow_plaintext)
+        scope = Scope(tuple(one.resource for one in ranges), order.namespace)
+        return RunPlan(
+            scope=scope,
+            ranges=ranges,
+            territory=territory,
+            whole=whole,
+            found=found,
+            room=room,
+            estimates=estimates,
+            refusals=tuple(refusals),
+            resumes=_resumable(await self.unfinished(), self._generation.hash, scope),
+        )
+
+    async def run(self, plan: RunPlan, order: Order, brake: Brake, watcher: Watcher) -> RunResult:
+        """Carry out a plan to its proof, or until the brake is pulled.
+
+        Raises RefusedError with the plan's first refusal, BusyError when another process is at work.
+        Whatever it raises, what is on record lets a later run go on.
+        """
+        for refusal in plan.refusals:
+            raise refusal
+        started = asyncio.get_running_loop().time()
+        async with self._owned(order, brake) as guard:
+            guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
+            try:
+                await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
+                stored = await self._campaign(plan, guard)
+                result = await self._finish(plan, stored, guard, brake, watcher)
+            finally:
+                guarding.cancel()
+                await asyncio.gather(guarding, return_exceptions=True)
+        return replace(result, seconds=asyncio.get_running_loop().time() - started)
+
+    async def _finish(
+        self, plan: RunPlan, stored: StoredCampaign, guard: Expect, brake: Brake, watcher: Watcher
+    ) -> RunResult:
+        store, keyspace = self.engine.store, self.engine.keyspace
+        records = Records(
+            Campaigns(store, keyspace, [guard]),
+            Checkpoints(store, keyspace, [guard]),
+            Quarantine(store, keyspace, stored.campaign.id, [guard]),
+        )
+        dispatcher = LocalDispatcher(self.engine, [guard], brake, self._settings.pace.batches)
+
+        async def scan() -> Inventory:
+            return await brake.unless_pulled(self.inventory(plan.territory, None if plan.whole else plan.ranges))
+
+        try:
+            ended, proof = await Reconciler(records, dispatcher, scan, watcher).finish(stored)
+        finally:
+            brake.pull(StoppedError("the run ended"))
+            await dispatcher.close()
+        reports = [one.checkpoint.report async for one in records.checkpoints.all(ended.campaign.id)]
+        quarantined = tuple([one async for one in records.quarantine.all()])
+        return RunResult(ended.campaign, sum(reports, BatchReport()), quarantined, proof, 0.0)
+
+    async def _campaign(self, plan: RunPlan, guard: Expect) -> StoredCampaign:
+        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
+        campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
+        unfinished = await self.unfinished()
+        same = _resumable(unfinished, self._generation.hash, plan.scope)
+        for other in unfinished:
+            if other is not same:
+                because = "another configuration or another scope is to be worked on; what was rewritten stays"
+                await campaigns.save(replace(other, campaign=other.campaign.moved(CampaignState.SUPERSEDED, because)))
+        if same is not None:
+            _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
+            return same
+        await campaigns.forget_old()
+        return await self._plan_anew(plan, campaigns)
+
+    async def _plan_anew(self, plan: RunPlan, campaigns: Campaigns) -> StoredCampaign:
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+        census = []
+        if not plan.found.is_clean:
+            covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
+            census = [await take_census(self.engine.store, one, plan.scope.namespace) for one in covered]
+        batches = plan_batches(name, self._generation.hash, census)
+        because = f"{plan.found.stale} of {plan.found.objects} objects are not under their primary key"
+        campaign = Campaign(
+            name, CampaignState.RUNNING, self._generation.hash, plan.scope, len(batches), now.isoformat(), because
+        )
+        _log.info("campaign.planned", **campaign.log_context(), batches=len(batches), because=because)
+        return await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+
+    def _keys(self, territory: Territory) -> list[KeyRef]:
+        """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere."""
+        keys = (key for one in territory.governed for key in self.engine.chains[one.resource].keys)
+        return [key for key in keys if key.provider not in {ProviderType.IDENTITY, ProviderType.KMS}]
+
+    async def _estimates(
+        self, territory: Territory, found: Inventory, budgets: Mapping[str, Budget], *, whole: bool
+    ) -> dict[str, int]:
+        """Estimate how often each key without a budget has encrypted, from all objects, not just the chosen ones."""
+        if not whole and any(key.fingerprint not in budgets for key in self._keys(territory)):
+            found = await self.inventory(territory)
+        return found.versions_by_fingerprint()
+
+    @asynccontextmanager
+    async def _owned(self, order: Order, brake: Brake) -> AsyncIterator[Expect]:
+        """Hold the lock on campaigns; with `wait`, keep asking for it until the brake is pulled."""
+        who = {
+            "command": "rewrap run",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        async with AsyncExitStack() as stack:
+            while True:
+                brake.check()
+                try:
+                    guard = await stack.enter_async_context(own(self.engine.store, self.engine.keyspace, who, brake.pull))
+                    break
+                except BusyError as busy:
+                    if not order.wait:
+                        raise
+                    _log.info("lock.waiting", because=str(busy))
+                await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            yield guard
+
+    async def _guard_space(self, brake: Brake) -> None:
+        """Pull the brake before etcd is full. Ends with the run."""
+        while True:
+            await asyncio.sleep(_SPACE_SECONDS)
+            try:
+                members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
+            except TemporaryError as error:
+                _log.warning("space.unknown", because=str(error))
+                continue
+            room = judge_space(members, alarms, 0, self._settings.space)
+            if room.refusal is not None:
+                brake.pull(SpaceError(room.refusal))
+
+
+def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
+    """Return the ranges that an order is about. Raises SettingsError for a resource that nothing governs."""
+    governed = {one.resource: one for one in territory.governed}
+    unknown = [name for name in order.resources if name not in governed]
+    if unknown:
+        fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        raise SettingsError("command line", (fault,))
+    if order.namespace is not None and not _NAMESPACE.fullmatch(order.namespace):
+        fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
+        raise SettingsError("command line", (fault,))
+    chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
+    if order.namespace is None:
+        return tuple(chosen)
+    inner = order.namespace.encode() + b"/"
+    return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + inner)) for one in chosen)
+
+
+def _no_object(key: bytes, message: str) -> SettingsError:
+    return SettingsError("command line", (Fault(key_text(key), message, "see `etcdctl get --prefix --keys-only`"),))
+
+
+def _names(governed: Mapping[str, ResourceRange]) -> str:
+    return f"it governs {', '.join(governed) or 'nothing'}"
+
+
+def _begun(keys: Iterable[KeyRef], estimates: Mapping[str, int]) -> dict[str, Budget]:
+    """Return the budgets as they would begin."""
+    return {
+        key.fingerprint: Budget(key.fingerprint, key.provider, estimated=estimates.get(key.fingerprint, 0))
+        for key in keys
+    }
+
+
+def _resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:
+    """Return the unfinished campaign that is about the same work."""
+    same = (one for one in unfinished if one.campaign.generation == generation and one.campaign.scope == scope)
+    return next(same, None)
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, generation: Generation) -> AsyncIterator[Service]:
+    """Connect to etcd and yield the service. Raises UnavailableError, ConfigError."""
+    paths = tuple(_path(text) for text in settings.keyspace.paths)
+    layout = Layout(settings.keyspace.etcd_prefix, paths)
+    async with open_engine(settings, generation) as engine:
+        yield Service(settings, generation, layout, engine)
+
+
+def _path(text: str) -> tuple[str, str]:
+    resource, equals, path = text.partition("=")
+    if not (resource and equals and path):
+        fault = Fault("keyspace.paths", f"{text!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes")
+        raise SettingsError("settings", (fault,))
+    return resource, path

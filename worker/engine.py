@@ -1,0 +1,125 @@
+"""The one door to everything that decrypts: open an engine, run batches, take inventories.
+
+An engine belongs to one generation of the configuration, one process and one event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from config.generation import Generation
+from config.resources import GroupResource
+from config.settings import Settings
+from worker.coredump import forbid_core_dumps
+from worker.errors import FencedError
+from worker.etcd.client import open_store
+from worker.etcd.store import Expect, Item, Store
+from worker.inventory import take_inventory
+from worker.model.batch import BatchSpec
+from worker.model.inventory import Inventory, ResourceRange
+from worker.model.outcome import BatchReport
+from worker.model.verdict import Verdict
+from worker.pace.brake import Brake
+from worker.pace.local import LocalPace, Pace
+from worker.pace.pressure import WindowSize
+from worker.pace.window import Window
+from worker.providers.chain import Chain
+from worker.rewrap.batch import BatchTools, run_batch
+from worker.rewrap.decide import decide
+from worker.rewrap.swap import Swapper
+from worker.state.checkpoints import Checkpoints
+from worker.state.keyspace import Keyspace
+from worker.state.ledger import Ledger
+from worker.state.quarantine import Quarantine
+
+
+class Chains(Mapping[str, Chain]):
+    """The provider chain of each resource by its name, made when first asked for."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._configuration = generation.configuration
+        self._made: dict[str, Chain] = {}
+
+    def __getitem__(self, resource: str) -> Chain:
+        if resource not in self._made:
+            providers = self._configuration.providers_for(GroupResource.parse(resource))
+            if providers is None:
+                raise KeyError(resource)
+            self._made[resource] = Chain(providers)
+        return self._made[resource]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One object as `inspect` shows it. The verdict of a stale object holds its plaintext: never print it whole."""
+
+    item: Item
+    verdict: Verdict
+
+
+class Engine:
+    """See the module's docstring. Made by `open_engine`."""
+
+    def __init__(self, store: Store, settings: Settings, generation: Generation, cluster_id: int, pace: Pace) -> None:
+        self.store = store
+        self.keyspace = Keyspace(settings.keyspace.state_prefix)
+        self.ledger = Ledger(store, self.keyspace, settings.budget, cluster_id)
+        self.chains = Chains(generation)
+        self._generation = generation
+        self._settings = settings
+        self._pace = pace
+        self._window = Window(WindowSize(ceiling=settings.pace.max_window))
+
+    async def run(self, spec: BatchSpec, guards: Sequence[Expect], brake: Brake) -> BatchReport:
+        """Work on one batch until its end or until the brake is pulled.
+
+        `guards` fence every record that is written. Raises FencedError when the batch belongs to
+        another generation than this engine: writing with the wrong primary is worse than waiting.
+        """
+        if spec.generation != self._generation.hash:
+            raise FencedError(
+                f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
+                f"this process holds {self._generation.hash}"
+            )
+        chain = self.chains[spec.resource]
+        chain.require_writable()
+        tools = BatchTools(
+            store=self.store,
+            swapper=Swapper(self.store, chain, self.ledger, self._pace, self._window),
+            ledger=self.ledger,
+            checkpoints=Checkpoints(self.store, self.keyspace, guards),
+            quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
+            window=self._window,
+            brake=brake,
+            page=self._settings.page,
+        )
+        return await run_batch(spec, tools)
+
+    async def inventory(self, ranges: Iterable[ResourceRange]) -> Inventory:
+        """Count what lies in the ranges by the key that opens it, at one pinned revision."""
+        return await take_inventory(self.store, ranges, self.chains, self._settings.page)
+
+    async def examine(self, key: bytes, resource: str) -> Examined | None:
+        """Look at one object; None where there is none."""
+        item = await self.store.get(key)
+        return None if item is None else Examined(item, decide(item.value, item.key, self.chains[resource]))
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings, generation: Generation) -> AsyncIterator[Engine]:
+    """Connect to etcd and yield an engine; core dumps are off from here on.
+
+    Raises UnavailableError when no endpoint answers, ConfigError for settings that can't be used.
+    """
+    forbid_core_dumps()
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        members = await store.members()
+        yield Engine(store, settings, generation, members[0].cluster_id, LocalPace(settings.pace.rate))

@@ -1,0 +1,91 @@
+"""Everything that can go wrong below the scheduler, sorted by what a caller may do about it.
+
+::
+
+    WorkerError
+    ├── TemporaryError            the world: try again after `delay` seconds
+    │   └── UnavailableError      no endpoint answered within the bound (exit 5)
+    ├── PermanentError            trying again changes nothing
+    │   ├── RequestRefusedError   etcd understood the request and said no (permission, bad argument)
+    │   ├── TooLargeError         the request passes etcd's size limit
+    │   ├── CompactedError        the pinned revision is gone; pin a newer one
+    │   ├── RecordError           one of our own records can't be understood
+    │   ├── SealError             what was sealed did not open to the same bytes; nothing was written
+    │   └── RefusedError          refused for safety (exit 4)
+    │       ├── BudgetExhaustedError   the key's write budget does not cover the work
+    │       ├── SpaceError             etcd's database is, or would be, too full
+    │       ├── BusyError              another process holds the campaign
+    │       └── UnsupportedPrimaryError  this tool can't write with the configured primary
+    ├── FencedError               somebody else owns the work now: stop, write nothing more
+    └── OutcomeUnknownError       a write may or may not have happened; only reading can tell
+"""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Root of everything that `worker` raises on purpose."""
+
+
+class TemporaryError(WorkerError):
+    """The same call may succeed later; `delay` is the advised wait in seconds."""
+
+    def __init__(self, message: str, *, delay: float = 0.1) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class UnavailableError(TemporaryError):
+    """No endpoint gave an answer within the bound."""
+
+
+class PermanentError(WorkerError):
+    """The same call would fail again."""
+
+
+class RequestRefusedError(PermanentError):
+    """etcd understood the request and refused it."""
+
+
+class TooLargeError(PermanentError):
+    """The request, or the answer to it, passes a size limit."""
+
+
+class CompactedError(PermanentError):
+    """The revision that was asked for has been compacted away."""
+
+
+class RecordError(PermanentError):
+    """A record under the state prefix can't be understood."""
+
+
+class SealError(PermanentError):
+    """A sealed value did not open to the bytes that went in. It was not written."""
+
+
+class RefusedError(PermanentError):
+    """Going on would not be safe. Nothing was lost; the message says what to do."""
+
+
+class BudgetExhaustedError(RefusedError):
+    """The write budget of a key does not cover the next encryption."""
+
+
+class SpaceError(RefusedError):
+    """etcd's database is, or would become, too full."""
+
+
+class BusyError(RefusedError):
+    """Another living process owns the campaign."""
+
+
+class UnsupportedPrimaryError(RefusedError):
+    """The configured primary provider is one that this tool can't write with."""
+
+
+class FencedError(WorkerError):
+    """This process no longer owns the work; another one may."""
+
+
+class OutcomeUnknownError(WorkerError):
+    """A write was sent and its outcome never came back."""

@@ -1,0 +1,96 @@
+"""One `grpc.aio` channel per endpoint: addresses, TLS, keepalive, and the stubs on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+
+from config.errors import Fault, SettingsError
+from config.settings import EtcdSettings
+from worker.etcd import compat
+
+_stubs: Any = compat.load()[1]
+
+_RECEIVE_LIMIT = 64 * 2**20
+"""Largest answer taken: gRPC's own default of 4 MiB is less than four big Secrets."""
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),  # etcd's servers close connections that ping more often than every 5 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's default of two minutes outlasts our own retries
+    ("grpc.enable_retries", 0),  # a retry below us could send a write twice
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One member of the cluster: its URL, its channel and the stubs on that channel."""
+
+    url: str
+    channel: grpc.aio.Channel = field(repr=False)
+    kv: Any = field(repr=False)
+    lease: Any = field(repr=False)
+    maintenance: Any = field(repr=False)
+    auth: Any = field(repr=False)
+
+
+def open_endpoint(url: str, settings: EtcdSettings) -> Endpoint:
+    """Make the channel of an endpoint; nothing is sent yet.
+
+    Raises SettingsError for a URL or a file that can't be used.
+    """
+    target, secure = _target(url, settings)
+    channel = (
+        grpc.aio.secure_channel(target, _credentials(settings), options=_OPTIONS)
+        if secure
+        else grpc.aio.insecure_channel(target, options=_OPTIONS)
+    )
+    return Endpoint(
+        url,
+        channel,
+        _stubs.KVStub(channel),
+        _stubs.LeaseStub(channel),
+        _stubs.MaintenanceStub(channel),
+        _stubs.AuthStub(channel),
+    )
+
+
+def _target(url: str, settings: EtcdSettings) -> tuple[str, bool]:
+    """Return gRPC's name of the endpoint and whether it speaks TLS. Without a scheme, TLS files decide."""
+    if "://" not in url:
+        url = f"{'https' if settings.cacert or settings.cert else 'http'}://{url}"
+    parts = urlsplit(url)
+    if parts.scheme in {"unix", "unixs"}:
+        return f"unix:{parts.netloc}{parts.path}", parts.scheme == "unixs"
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        fault = Fault("etcd.endpoints", f"{url!r} is not an endpoint", "write https://HOST:2379")
+        raise SettingsError("settings", (fault,))
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{parts.port or 2379}", parts.scheme == "https"
+
+
+def _credentials(settings: EtcdSettings) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=_pem("etcd.cacert", settings.cacert),
+        private_key=_pem("etcd.key", settings.key),
+        certificate_chain=_pem("etcd.cert", settings.cert),
+    )
+
+
+def _pem(setting: str, path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        fault = Fault(setting, f"{path} can't be read: {error.strerror}", "check the path and its permissions")
+        raise SettingsError("settings", (fault,)) from None

@@ -1,0 +1,343 @@
+"""The Store on a real etcd: aioetcd3's messages and stubs over `grpc.aio`.
+
+One channel per endpoint, with fail-over of our own: a target that lists several addresses fails
+TLS's name check. Reads are tried again, with jitter, over all endpoints until a bound. A write is
+sent once: it may only go out again after an answer that proves that etcd did not apply it.
+
+Make a client inside the process and the event loop that use it: a `grpc.aio` channel does not
+survive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from config.settings import EtcdSettings
+from worker.errors import RequestRefusedError, TemporaryError, UnavailableError
+from worker.etcd import compat
+from worker.etcd.channel import Endpoint, open_endpoint
+from worker.etcd.errors import rejected, token_expired, translate
+from worker.etcd.store import (
+    CommitResult,
+    Delete,
+    Expect,
+    Item,
+    MemberStatus,
+    Outcome,
+    Page,
+    Put,
+    SwapResult,
+)
+from worker.model.keys import KeyRange, prefix_end
+
+_rpc: Any = compat.load()[0]
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+_STATUS_TIMEOUT = 3.0
+_REJECTIONS = 20  # times that a write, proven not applied, may be sent again before we give up
+
+Call = Callable[[Endpoint], Awaitable[Any]]
+
+
+class EtcdStore:
+    """See `worker.etcd.store.Store`. Use `open_store` to make one."""
+
+    def __init__(self, settings: EtcdSettings, state_prefix: str, endpoints: Sequence[Endpoint]) -> None:
+        self._settings = settings
+        self._state = KeyRange(state_prefix.encode() + b"/", prefix_end(state_prefix.encode() + b"/"))
+        self._endpoints = list(endpoints)
+        self._current = 0
+        self._metadata: tuple[tuple[str, str], ...] | None = None
+        self._authenticating = asyncio.Lock()
+
+    # Plain reads, linearizable.
+
+    async def get(self, key: bytes) -> Item | None:
+        """See Store."""
+        response = await self._range(_rpc.RangeRequest(key=key))
+        return _item(response.kvs[0]) if response.kvs else None
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        """See Store."""
+        request = _rpc.RangeRequest(
+            key=keys.start, range_end=keys.end, limit=limit, revision=revision, min_mod_revision=since
+        )
+        response = await self._range(request)
+        return Page(tuple(map(_item, response.kvs)), response.more, response.header.revision)
+
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+        """See Store."""
+        request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, keys_only=True)
+        response = await self._range(request)
+        return [kv.key for kv in response.kvs], response.more
+
+    async def count(self, keys: KeyRange) -> int:
+        """See Store."""
+        request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, count_only=True)
+        return int((await self._range(request)).count)
+
+    async def revision(self) -> int:
+        """See Store."""
+        request = _rpc.RangeRequest(key=self._state.start, count_only=True)
+        return int((await self._range(request)).header.revision)
+
+    # Compare-and-swap.
+
+    async def swap(self, item: Item, value: bytes) -> SwapResult:
+        """See Store. One registry key a transaction, always: two would share a revision, and
+        kube-apiserver's watchers would lose one of them.
+        """
+        # ignore_lease: a plain Put detaches the lease, and the object would never expire.
+        request = _rpc.TxnRequest(
+            compare=[
+                _rpc.Compare(
+                    key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
+                )
+            ],
+            success=[
+                _rpc.RequestOp(request_put=_rpc.PutRequest(key=item.key, value=value, ignore_lease=True)),
+            ],
+            failure=[_rpc.RequestOp(request_range=_rpc.RangeRequest(key=item.key))],
+        )
+        response = await self._write(request)
+        if response is None:
+            return SwapResult(Outcome.UNKNOWN)
+        revision = response.header.revision
+        if response.succeeded:
+            return SwapResult(Outcome.APPLIED, revision)
+        found = response.responses[0].response_range.kvs
+        return SwapResult(Outcome.LOST, revision, _item(found[0]) if found else None)
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        """See Store."""
+        request = _rpc.TxnRequest(
+            compare=[_compare(expect) for expect in expects], success=[self._change(change) for change in changes]
+        )
+        response = await self._write(request)
+        if response is None:
+            return CommitResult(Outcome.UNKNOWN)
+        outcome = Outcome.APPLIED if response.succeeded else Outcome.LOST
+        return CommitResult(outcome, response.header.revision)
+
+    # Leases.
+
+    async def grant_lease(self, seconds: int) -> int:
+        """See Store. A grant whose answer was lost expires by itself, so it may be asked for again."""
+        request = _rpc.LeaseGrantRequest(TTL=seconds)
+        return int((await self._read(lambda at: self._send(at.lease.LeaseGrant, request))).ID)
+
+    async def keep_lease(self, lease: int) -> bool:
+        """See Store."""
+        request = _rpc.LeaseKeepAliveRequest(ID=lease)
+
+        async def renew(at: Endpoint) -> Any:
+            call = at.lease.LeaseKeepAlive(
+                iter([request]), timeout=self._settings.call_timeout, metadata=self._metadata
+            )
+            return await call.read()
+
+        response = await self._read(renew)
+        return bool(response is not grpc.aio.EOF and response.TTL > 0)
+
+    async def revoke_lease(self, lease: int) -> None:
+        """See Store. A lease that is gone already is as good."""
+        request = _rpc.LeaseRevokeRequest(ID=lease)
+        try:
+            await self._read(lambda at: self._send(at.lease.LeaseRevoke, request))
+        except RequestRefusedError as error:
+            if "lease not found" not in str(error):
+                raise
+
+    # Maintenance.
+
+    async def members(self) -> list[MemberStatus]:
+        """See Store."""
+        answers = await asyncio.gather(*map(self._status, self._endpoints))
+        statuses = [answer for answer in answers if answer is not None]
+        if not statuses:
+            raise self._unreachable("no status")
+        return statuses
+
+    async def alarms(self) -> tuple[str, ...]:
+        """See Store."""
+        request = _rpc.AlarmRequest(action=_rpc.AlarmRequest.GET)
+        response = await self._read(lambda at: self._send(at.maintenance.Alarm, request))
+        names = {0: "NONE", 1: "NOSPACE", 2: "CORRUPT"}
+        return tuple(sorted({names.get(alarm.alarm, str(alarm.alarm)) for alarm in response.alarms}))
+
+    async def _status(self, endpoint: Endpoint) -> MemberStatus | None:
+        try:
+            status = await endpoint.maintenance.Status(
+                _rpc.StatusRequest(), timeout=_STATUS_TIMEOUT, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return MemberStatus(
+            endpoint.url,
+            status.version,
+            status.dbSize,
+            status.dbSizeInUse or status.dbSize,
+            status.dbSizeQuota,
+            status.header.cluster_id,
+            status.header.revision,
+        )
+
+    # How calls are made.
+
+    async def connect(self) -> None:
+        """Prove that some endpoint answers and the credentials are accepted.
+
+        Raises UnavailableError within `connect_timeout`, or RequestRefusedError.
+        """
+        if self._settings.user is not None:
+            await self._retry(self._authenticate_at, self._settings.connect_timeout)
+        request = _rpc.RangeRequest(key=self._state.start, count_only=True)
+        await self._range(request, self._settings.connect_timeout)
+
+    def _send(self, method: Any, request: Any) -> Awaitable[Any]:
+        sent: Awaitable[Any] = method(request, timeout=self._settings.call_timeout, metadata=self._metadata)
+        return sent
+
+    async def _range(self, request: Any, give_up_after: float | None = None) -> Any:
+        return await self._read(lambda at: self._send(at.kv.Range, request), give_up_after)
+
+    async def _read(self, call: Call, give_up_after: float | None = None) -> Any:
+        """Call until an answer or the bound, with a new token if the old one expired."""
+
+        async def with_token(endpoint: Endpoint) -> Any:
+            token = self._metadata
+            try:
+                return await call(endpoint)
+            except grpc.aio.AioRpcError as failure:
+                if self._settings.user is None or not token_expired(failure.code(), failure.details() or ""):
+                    raise
+            await self._authenticate(token)
+            return await call(endpoint)
+
+        return await self._retry(with_token, give_up_after or self._settings.give_up_after)
+
+    async def _retry(self, call: Call, give_up_after: float) -> Any:
+        """Call endpoint after endpoint until an answer or the bound. Only for calls that may be repeated."""
+        loop = asyncio.get_running_loop()
+        bound = loop.time() + give_up_after
+        pause = _FIRST_PAUSE
+        while True:
+            endpoint = self._endpoints[self._current]
+            try:
+                return await call(endpoint)
+            except grpc.aio.AioRpcError as failure:
+                error = translate(failure.code(), failure.details() or "")
+            if not isinstance(error, TemporaryError):
+                raise error
+            self._leave(endpoint)
+            pause = min(_LONGEST_PAUSE, 2 * pause)
+            wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            if loop.time() + wait > bound:
+                raise self._unreachable(str(error))
+            await asyncio.sleep(wait)
+
+    async def _write(self, request: Any) -> Any:
+        """Send a transaction. Returns None when its outcome is unknown.
+
+        It goes out a second time only after an answer that proves that the first was not applied.
+        """
+        for _ in range(_REJECTIONS):
+            endpoint, token = self._endpoints[self._current], self._metadata
+            try:
+                return await self._send(endpoint.kv.Txn, request)
+            except grpc.aio.AioRpcError as failure:
+                code, details = failure.code(), failure.details() or ""
+            error = translate(code, details)
+            if self._settings.user is not None and token_expired(code, details):
+                await self._authenticate(token)
+            elif not rejected(code):
+                self._leave(endpoint)
+                return None
+            elif isinstance(error, TemporaryError):
+                await asyncio.sleep(error.delay * random.uniform(0.5, 1.5))  # noqa: S311
+            else:
+                raise error
+        raise TemporaryError("etcd kept rejecting a write that it may accept later", delay=_LONGEST_PAUSE)
+
+    async def _authenticate(self, expired: tuple[tuple[str, str], ...] | None) -> None:
+        """Get a new token unless another task just did."""
+        async with self._authenticating:
+            if self._metadata is expired:
+                await self._retry(self._authenticate_at, self._settings.give_up_after)
+
+    async def _authenticate_at(self, endpoint: Endpoint) -> None:
+        password = self._settings.password
+        request = _rpc.AuthenticateRequest(
+            name=self._settings.user, password=password.reveal().decode() if password else ""
+        )
+        response = await endpoint.auth.Authenticate(request, timeout=self._settings.call_timeout)
+        self._metadata = (("token", response.token),)
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        """Go on with the next endpoint, unless another task already left this one."""
+        if self._endpoints[self._current] is endpoint:
+            self._current = (self._current + 1) % len(self._endpoints)
+
+    def _unreachable(self, last: str) -> UnavailableError:
+        urls = ", ".join(endpoint.url for endpoint in self._endpoints)
+        return UnavailableError(
+            f"no etcd endpoint of {urls} answered: {last}; check --endpoints, --cacert, --cert and --key"
+        )
+
+    def _change(self, change: Put | Delete) -> Any:
+        match change:
+            case Put(key, value, lease):
+                self._require_ours(key)
+                return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
+            case Delete(keys):
+                self._require_ours(keys.start)
+                self._require_ours(keys.end, as_end=True)
+                return _rpc.RequestOp(
+                    request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end)
+                )
+
+    def _require_ours(self, key: bytes, *, as_end: bool = False) -> None:
+        inside = key in self._state or (as_end and key == self._state.end)
+        if not inside:
+            raise ValueError("only records under the state prefix may be changed by commit")
+
+
+def _item(kv: Any) -> Item:
+    return Item(kv.key, kv.value, kv.mod_revision, kv.version, kv.lease)
+
+
+def _compare(expect: Expect) -> Any:
+    if expect.created:
+        return _rpc.Compare(
+            key=expect.key,
+            target=_rpc.Compare.CREATE,
+            result=_rpc.Compare.EQUAL,
+            create_revision=expect.revision,
+        )
+    return _rpc.Compare(
+        key=expect.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=expect.revision
+    )
+
+
+@asynccontextmanager
+async def open_store(settings: EtcdSettings, state_prefix: str) -> AsyncIterator[EtcdStore]:
+    """Open channels to all endpoints, check that one answers, and close them at the end.
+
+    Raises ConfigError for files that can't be read, UnavailableError when nobody answers.
+    """
+    endpoints = [open_endpoint(url, settings) for url in settings.endpoints]
+    try:
+        store = EtcdStore(settings, state_prefix, endpoints)
+        await store.connect()
+        yield store
+    finally:
+        for endpoint in endpoints:
+            await endpoint.channel.close()

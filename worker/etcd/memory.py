@@ -1,0 +1,193 @@
+"""The Store in memory: the same promises as etcd's, with faults on demand.
+
+For models and tests of the engine. It keeps every revision until `compact`, so pinned reads are
+real. Not handled: watches, sizes on disk (they are set by hand), permissions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from worker.errors import CompactedError
+from worker.etcd.store import (
+    CommitResult,
+    Delete,
+    Expect,
+    Item,
+    MemberStatus,
+    Outcome,
+    Page,
+    Put,
+    SwapResult,
+)
+from worker.model.keys import KeyRange
+
+
+@dataclass(slots=True)
+class _History:
+    """All versions of one key, oldest first; None marks a deletion."""
+
+    revisions: list[int] = field(default_factory=list)
+    items: list[Item | None] = field(default_factory=list)
+    created: list[int] = field(default_factory=list)
+
+    def at(self, revision: int) -> Item | None:
+        index = bisect_left(self.revisions, revision + 1) - 1
+        return self.items[index] if index >= 0 else None
+
+
+Fault = Callable[[str, bytes], Outcome | None]
+"""Asked before each write with its kind ("swap", "commit") and first key.
+
+None lets it pass; LOST refuses it as if somebody had been faster; UNKNOWN applies it and loses the answer.
+"""
+
+
+class MemoryStore:
+    """See `worker.etcd.store.Store`."""
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        self.status = MemberStatus("memory", "0", 0, 0, 0, 1, 1)
+        self.raised_alarms: tuple[str, ...] = ()
+        self._fault = fault
+        self._keys: list[bytes] = []
+        self._histories: dict[bytes, _History] = {}
+        self._revision = 1
+        self._compacted = 0
+        self._leases: dict[int, set[bytes]] = {}
+        self._next_lease = 1
+
+    # What a test does from outside, as kube-apiserver would.
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> Item:
+        """Write a key as a foreign writer."""
+        self._revision += 1
+        return self._set(key, value, lease)
+
+    def delete(self, key: bytes) -> None:
+        """Delete a key as a foreign writer."""
+        self._revision += 1
+        self._unset(key)
+
+    def compact(self) -> None:
+        """Forget every revision before the current one."""
+        self._compacted = self._revision
+
+    # The Store protocol.
+
+    async def get(self, key: bytes) -> Item | None:
+        """See Store."""
+        await asyncio.sleep(0)
+        return self._now(key)
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        """See Store."""
+        await asyncio.sleep(0)
+        if revision and revision < self._compacted:
+            raise CompactedError("required revision has been compacted")
+        found = [item for item in self._items(keys, revision or self._revision) if item.mod_revision >= since]
+        return Page(tuple(found[:limit]), len(found) > limit, self._revision)
+
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+        """See Store."""
+        found = [item.key for item in self._items(keys, self._revision)]
+        return found[:limit], len(found) > limit
+
+    async def count(self, keys: KeyRange) -> int:
+        """See Store."""
+        return len(self._items(keys, self._revision))
+
+    async def revision(self) -> int:
+        """See Store."""
+        return self._revision
+
+    async def swap(self, item: Item, value: bytes) -> SwapResult:
+        """See Store."""
+        await asyncio.sleep(0)
+        fate = self._fault("swap", item.key) if self._fault else None
+        current = self._now(item.key)
+        if fate is Outcome.LOST or current is None or current.mod_revision != item.mod_revision:
+            return SwapResult(Outcome.LOST, self._revision, current)
+        self._revision += 1
+        self._set(item.key, value, current.lease)
+        return SwapResult(fate or Outcome.APPLIED, self._revision)
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        """See Store."""
+        await asyncio.sleep(0)
+        first = changes[0].key if changes and isinstance(changes[0], Put) else b""
+        fate = self._fault("commit", first) if self._fault else None
+        if fate is Outcome.LOST or not all(map(self._holds, expects)):
+            return CommitResult(Outcome.LOST, self._revision)
+        self._revision += 1
+        for change in changes:
+            match change:
+                case Put(key, value, lease):
+                    self._set(key, value, lease)
+                case Delete(keys):
+                    for item in self._items(keys, self._revision):
+                        self._unset(item.key)
+        return CommitResult(fate or Outcome.APPLIED, self._revision)
+
+    async def grant_lease(self, seconds: int) -> int:  # noqa: ARG002 - time does not pass in here
+        """See Store."""
+        self._next_lease += 1
+        self._leases[self._next_lease] = set()
+        return self._next_lease
+
+    async def keep_lease(self, lease: int) -> bool:
+        """See Store."""
+        return lease in self._leases
+
+    async def revoke_lease(self, lease: int) -> None:
+        """See Store."""
+        self._revision += 1
+        for key in self._leases.pop(lease, set()):
+            self._unset(key)
+
+    async def members(self) -> list[MemberStatus]:
+        """See Store."""
+        return [replace(self.status, revision=self._revision)]
+
+    async def alarms(self) -> tuple[str, ...]:
+        """See Store."""
+        return self.raised_alarms
+
+    def _now(self, key: bytes) -> Item | None:
+        history = self._histories.get(key)
+        return history.at(self._revision) if history else None
+
+    def _items(self, keys: KeyRange, revision: int) -> list[Item]:
+        low, high = bisect_left(self._keys, keys.start), bisect_left(self._keys, keys.end)
+        found = (self._histories[key].at(revision) for key in self._keys[low:high])
+        return [item for item in found if item is not None]
+
+    def _holds(self, expect: Expect) -> bool:
+        current = self._now(expect.key)
+        if expect.created:
+            return (self._histories[expect.key].created[-1] if current else 0) == expect.revision
+        return (current.mod_revision if current else 0) == expect.revision
+
+    def _set(self, key: bytes, value: bytes, lease: int) -> Item:
+        history = self._histories.get(key)
+        if history is None:
+            history = self._histories[key] = _History()
+            insort(self._keys, key)
+        before = history.at(self._revision)
+        item = Item(key, value, self._revision, before.version + 1 if before else 1, lease)
+        history.revisions.append(self._revision)
+        history.items.append(item)
+        history.created.append(history.created[-1] if before else self._revision)
+        if lease:
+            self._leases.setdefault(lease, set()).add(key)
+        return item
+
+    def _unset(self, key: bytes) -> None:
+        history = self._histories.get(key)
+        if history is not None and history.at(self._revision) is not None:
+            history.revisions.append(self._revision)
+            history.items.append(None)
+            history.created.append(0)

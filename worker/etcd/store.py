@@ -1,0 +1,167 @@
+"""What the rest of the service asks of etcd, sorted by the guarantee that each method gives.
+
+Two implementations: `client.py` on a real etcd, `memory.py` for tests and models; one contract suite
+runs against both.
+
+- Plain reads (`get`, `page`, `count`, `first_key`) are linearizable: they see every write that had
+  been acknowledged before the call.
+- Pinned reads (`page` with a revision) see the store as it was then, or raise CompactedError.
+- `swap` changes one registry key if nobody else did since it was read. It is never sent twice.
+- `commit` changes our own records, several at a time if need be, all or none.
+
+Every method may raise UnavailableError when no endpoint answers in time, except that `swap` and
+`commit` turn a lost answer into `UNKNOWN`: the write may have happened, and only reading can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from worker.model.keys import KeyRange
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One key as stored. `lease` is 0 where none is attached; `version` counts writes since creation."""
+
+    key: bytes
+    value: bytes = field(repr=False)
+    mod_revision: int
+    version: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some items of a range in key order; `revision` is the store's when it was read."""
+
+    items: tuple[Item, ...]
+    more: bool
+    revision: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of keys and values in the page."""
+        return sum(len(item.key) + len(item.value) for item in self.items)
+
+
+class Outcome(Enum):
+    """How a conditional write ended. `UNKNOWN` is neither yes nor no."""
+
+    APPLIED = "applied"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SwapResult:
+    """The end of a swap. When LOST, `current` is what stands there now, None if the key is gone."""
+
+    outcome: Outcome
+    revision: int = 0
+    current: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """A condition of `commit`: the key has this mod_revision (0 = does not exist).
+
+    With `created` it compares the revision at which the key was created instead: the token that
+    fences an owner who lost its lease.
+    """
+
+    key: bytes
+    revision: int
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A record to write; `lease` ties its life to a lease."""
+
+    key: bytes
+    value: bytes = field(repr=False)
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Records to remove: one key, or a whole range."""
+
+    range: KeyRange
+
+    @classmethod
+    def of_key(cls, key: bytes) -> Delete:
+        """Return the removal of a single key."""
+        return cls(KeyRange(key, key + b"\0"))
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """The end of a `commit`: its outcome, and the store's revision when it was applied."""
+
+    outcome: Outcome
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What one endpoint says of itself. Sizes in bytes; `quota` is 0 where etcd does not tell (before 3.6)."""
+
+    endpoint: str
+    version: str
+    db_size: int
+    db_size_in_use: int
+    quota: int
+    cluster_id: int
+    revision: int
+
+
+class Store(Protocol):
+    """See the module's docstring for what a caller may conclude from each method."""
+
+    async def get(self, key: bytes) -> Item | None:
+        """Return the key as it is now."""
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        """Return up to `limit` items of the range in key order.
+
+        `revision` pins the read (CompactedError when it is gone); `since` leaves out items that
+        were last modified before that revision. Raises TooLargeError when the answer does not fit.
+        """
+
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+        """Return up to `limit` keys of the range in order, without values, and whether there are more."""
+
+    async def count(self, keys: KeyRange) -> int:
+        """Return how many keys the range holds."""
+
+    async def swap(self, item: Item, value: bytes) -> SwapResult:
+        """Replace one registry key's value if it is still the version that was read; keeps its lease.
+
+        Raises TooLargeError, SpaceError or RequestRefusedError where etcd refused: then nothing changed.
+        """
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        """Apply all changes to our own records if every expectation holds. Keys outside the state prefix raise."""
+
+    async def grant_lease(self, seconds: int) -> int:
+        """Return the id of a new lease."""
+
+    async def keep_lease(self, lease: int) -> bool:
+        """Renew a lease; False when it has expired."""
+
+    async def revoke_lease(self, lease: int) -> None:
+        """End a lease and whatever hangs on it."""
+
+    async def members(self) -> list[MemberStatus]:
+        """Return the status of every endpoint that answers; UnavailableError when none does."""
+
+    async def alarms(self) -> tuple[str, ...]:
+        """Return the names of raised alarms, such as NOSPACE or CORRUPT."""
+
+    async def revision(self) -> int:
+        """Return the store's current revision."""

@@ -1,0 +1,65 @@
+"""Scans: every governed object opened once, counted by the key that opened it.
+
+The scan is pinned to one revision, so that its counts belong together, and reads in pages, so that
+its memory does not grow with the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+
+import structlog
+
+from config.settings import PageSettings
+from worker.errors import CompactedError
+from worker.etcd.pages import read_pages
+from worker.etcd.store import Item, Store
+from worker.model.inventory import Inventory, ResourceRange, ResourceTally
+from worker.model.verdict import Quarantine
+from worker.providers.chain import Chain
+
+_RESTARTS = 5
+_log = structlog.get_logger()
+
+
+async def take_inventory(
+    store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], page: PageSettings
+) -> Inventory:
+    """Scan all ranges at the store's current revision.
+
+    When etcd compacts that revision away, a newer one is pinned and the scan starts again. Raises
+    CompactedError when that happens too often to come to an end.
+    """
+    wanted = tuple(ranges)
+    for _ in range(_RESTARTS):
+        revision = await store.revision()
+        try:
+            tallies = [await _scan(store, one, chains[one.resource], page, revision) for one in wanted]
+        except CompactedError:
+            _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
+            continue
+        return Inventory(revision, tuple(tallies))
+    raise CompactedError(
+        f"etcd compacted every revision away within one scan, {_RESTARTS} times; compact less often, or scan fewer "
+        "resources at a time with --resource"
+    )
+
+
+async def _scan(
+    store: Store, wanted: ResourceRange, chain: Chain, page_settings: PageSettings, revision: int
+) -> ResourceTally:
+    tally = ResourceTally(wanted.resource, chain.primary, chain.keys)
+    async with aclosing(read_pages(store, wanted.range, page_settings, revision=revision)) as pages:
+        async for page in pages:
+            for item in page.items:
+                _count(tally, item, chain)
+    return tally
+
+
+def _count(tally: ResourceTally, item: Item, chain: Chain) -> None:
+    opened = chain.open(item.value, item.key)
+    if isinstance(opened, Quarantine):
+        tally.add_unreadable(item.key, opened)
+    else:
+        tally.add_readable(opened.ref, len(item.value), item.version)

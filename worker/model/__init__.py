@@ -1,0 +1,1 @@
+"""Values that travel between the rooms: no I/O, no clock, no secrets."""

@@ -1,0 +1,131 @@
+"""A batch: a key range of one resource under one generation, and how far its work has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from worker.model.keys import KeyRange, key_bytes, key_text
+from worker.model.outcome import BatchReport
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """What one worker does in one go.
+
+    `number` orders the batches of a campaign from 0. `namespaces` holds each namespace that the
+    range touches with the objects counted in it when the batch was planned ("" = cluster scope).
+    """
+
+    campaign: str
+    number: int
+    resource: str
+    range: KeyRange
+    generation: str
+    namespaces: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def objects(self) -> int:
+        """Objects in the range when the batch was planned: an estimate, never a bound."""
+        return sum(count for _, count in self.namespaces)
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields that every log line about this batch carries."""
+        names = [name for name, _ in self.namespaces]
+        return {
+            "campaign": self.campaign,
+            "batch": self.number,
+            "resource": self.resource,
+            "namespace": names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}" if names else "",
+        }
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form that records and messages hold. It holds no secret."""
+        return {
+            "campaign": self.campaign,
+            "number": self.number,
+            "resource": self.resource,
+            "range": self.range.to_json(),
+            "generation": self.generation,
+            "namespaces": [list(pair) for pair in self.namespaces],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> BatchSpec:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        match value:
+            case {
+                "campaign": str(campaign),
+                "number": int(number),
+                "resource": str(resource),
+                "range": key_range,
+                "generation": str(generation),
+                "namespaces": list(namespaces),
+            }:
+                pairs = tuple(_namespace_count(pair) for pair in namespaces)
+                return cls(campaign, number, resource, KeyRange.from_json(key_range), generation, pairs)
+        raise ValueError("not a batch")
+
+
+def _namespace_count(pair: object) -> tuple[str, int]:
+    match pair:
+        case [str(name), int(count)]:
+            return name, count
+    raise ValueError("a namespace of a batch is a name and a count")
+
+
+class BatchState(StrEnum):
+    """Where a batch stands. Only `done` is an end."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A batch and how far it is: every key below `cursor` has been dealt with.
+
+    `attempts` counts how often somebody began or took up the batch.
+    """
+
+    spec: BatchSpec
+    state: BatchState = BatchState.PENDING
+    cursor: bytes = b""
+    report: BatchReport = BatchReport()
+    attempts: int = 0
+
+    @property
+    def rest(self) -> KeyRange:
+        """What is still to be read."""
+        return self.spec.range.since(self.cursor)
+
+    def advanced(self, cursor: bytes, report: BatchReport) -> Checkpoint:
+        """Return the checkpoint after one more page."""
+        return replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "spec": self.spec.to_json(),
+            "state": self.state.value,
+            "cursor": key_text(self.cursor),
+            "report": self.report.to_json(),
+            "attempts": self.attempts,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Checkpoint:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        match value:
+            case {"spec": dict(spec), "state": str(state), "cursor": str(cursor), "report": dict(report)}:
+                attempts = value.get("attempts", 0)
+                return cls(
+                    BatchSpec.from_json(spec),
+                    BatchState(state),
+                    key_bytes(cursor),
+                    BatchReport.from_json(report),
+                    attempts if isinstance(attempts, int) else 0,
+                )
+        raise ValueError("not a checkpoint")

@@ -1,0 +1,129 @@
+"""The write budget of a key: arithmetic only.
+
+AES-GCM with random nonces wears out with every encryption, whoever makes it and whether or not the
+result is kept (NIST SP 800-38D 8.3). A budget belongs to key material, named by its fingerprint::
+
+    used = reserved + estimated + max(0, observed - committed)
+
+Lag, crashes, lost swaps and foreign writers all make `used` too large, never too small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+LIMITED_PROVIDER = "aesgcm"
+"""Only aesgcm has a limit: secretbox' nonces are long enough, aescbc's weakness is another one."""
+
+
+class BudgetState(StrEnum):
+    """What a budget allows: anything, or something, or nothing more."""
+
+    UNLIMITED = "unlimited"
+    OK = "ok"
+    DUE = "due"
+    EXHAUSTED = "exhausted"
+    RESTORED = "restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Counts of encryptions under one key.
+
+    `reserved`: tokens handed out to our processes. `committed`: what our swaps landed. `observed`:
+    what a watch saw anyone write. `estimated`: writes from before the first sight of the key, taken
+    from the versions of the objects found under it. `restored`: the record went backwards, as after
+    the restore of a backup, and an operator has not accepted it yet.
+    """
+
+    fingerprint: str
+    provider: str
+    names: tuple[str, ...] = ()
+    reserved: int = 0
+    committed: int = 0
+    observed: int = 0
+    estimated: int = 0
+    cluster_id: int = 0
+    restored: bool = False
+
+    @property
+    def used(self) -> int:
+        """Encryptions under the key so far, at the least."""
+        return self.reserved + self.estimated + max(0, self.observed - self.committed)
+
+    @property
+    def collision_probability(self) -> float | None:
+        """Chance that two writes so far shared a nonce (about n^2 / 2^97); None where it does not matter."""
+        return self.used**2 / 2**97 if self.provider == LIMITED_PROVIDER else None
+
+    def limit(self, gcm_limit: int) -> int | None:
+        """Return the most writes that the key may make; None = no limit."""
+        return gcm_limit if self.provider == LIMITED_PROVIDER else None
+
+    def left(self, gcm_limit: int) -> int | None:
+        """Return how many tokens may still be reserved; None = any number."""
+        limit = self.limit(gcm_limit)
+        if limit is None:
+            return None
+        return 0 if self.restored else max(0, limit - self.used)
+
+    def state(self, gcm_limit: int, due_at: float) -> BudgetState:
+        """Judge the budget; `due_at` is the share of the limit from which rotation is due."""
+        limit = self.limit(gcm_limit)
+        if limit is None:
+            return BudgetState.UNLIMITED
+        if self.restored:
+            return BudgetState.RESTORED
+        if self.used >= limit:
+            return BudgetState.EXHAUSTED
+        return BudgetState.DUE if self.used >= due_at * limit else BudgetState.OK
+
+    def reserving(self, want: int, gcm_limit: int) -> tuple[Budget, int]:
+        """Return the budget after up to `want` tokens more, and how many that are (0 = none left)."""
+        left = self.left(gcm_limit)
+        granted = want if left is None else min(want, left)
+        return replace(self, reserved=self.reserved + granted), granted
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "fingerprint": self.fingerprint,
+            "provider": self.provider,
+            "names": list(self.names),
+            "reserved": self.reserved,
+            "committed": self.committed,
+            "observed": self.observed,
+            "estimated": self.estimated,
+            "cluster_id": str(self.cluster_id),  # 64 bits do not survive every JSON reader
+            "restored": self.restored,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Budget:
+        """Read the JSON form. Raises ValueError where a count is missing: a budget is never guessed."""
+        match value:
+            case {
+                "fingerprint": str(fingerprint),
+                "provider": str(provider),
+                "names": list(names),
+                "reserved": int(reserved),
+                "committed": int(committed),
+                "observed": int(observed),
+                "estimated": int(estimated),
+                "cluster_id": str(cluster_id),
+                "restored": bool(restored),
+            }:
+                return cls(
+                    fingerprint,
+                    provider,
+                    tuple(str(name) for name in names),
+                    reserved,
+                    committed,
+                    observed,
+                    estimated,
+                    int(cluster_id),
+                    restored,
+                )
+        raise ValueError("not a write budget")

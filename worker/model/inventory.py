@@ -1,0 +1,133 @@
+"""Which key encrypts what: counts that a scan fills. Their size depends on keys and resources, not on objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker.model.keys import KeyRange, key_text
+from worker.model.verdict import KeyRef, Quarantine, Reason
+
+LISTED = 1_000
+"""Unreadable objects that a resource's tally names; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRange:
+    """A resource (or a part of it) and the keys where it lies."""
+
+    resource: str
+    range: KeyRange
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An object that nothing configured can read, and why."""
+
+    key: bytes
+    reason: Reason
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON form."""
+        return {"key": key_text(self.key), "reason": self.reason.value, "detail": self.detail}
+
+
+@dataclass(slots=True)
+class KeyTally:
+    """What lies under one key: objects, bytes stored, and the sum of the objects' etcd versions."""
+
+    objects: int = 0
+    bytes: int = 0
+    versions: int = 0
+
+
+@dataclass(slots=True)
+class ResourceTally:
+    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry."""
+
+    resource: str
+    primary: KeyRef
+    configured: tuple[KeyRef, ...]
+    keys: dict[KeyRef, KeyTally] = field(default_factory=dict)
+    claimed: dict[KeyRef, int] = field(default_factory=dict)
+    unreadable: int = 0
+    listed: list[Unreadable] = field(default_factory=list)
+
+    @property
+    def readable(self) -> int:
+        """Objects that some configured key opens."""
+        return sum(tally.objects for tally in self.keys.values())
+
+    @property
+    def objects(self) -> int:
+        """All objects."""
+        return self.readable + self.unreadable
+
+    @property
+    def stale(self) -> int:
+        """Objects that a key other than the primary opens."""
+        return self.readable - (self.keys[self.primary].objects if self.primary in self.keys else 0)
+
+    @property
+    def stale_bytes(self) -> int:
+        """Stored bytes of the stale objects: about what a rewrap writes."""
+        return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary)
+
+    def add_readable(self, key: KeyRef, size: int, version: int) -> None:
+        """Count one object that `key` opened."""
+        tally = self.keys.get(key)
+        if tally is None:
+            tally = self.keys[key] = KeyTally()
+        tally.objects += 1
+        tally.bytes += size
+        tally.versions += version
+
+    def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
+        """Count one object that nothing opened, and name it while there is room."""
+        self.unreadable += 1
+        for key in verdict.claimed:
+            self.claimed[key] = self.claimed.get(key, 0) + 1
+        if len(self.listed) < LISTED:
+            self.listed.append(Unreadable(etcd_key, verdict.reason, verdict.detail))
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A scan of resources at one revision. `unknown` names paths that nobody could assign to a resource."""
+
+    revision: int
+    resources: tuple[ResourceTally, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> int:
+        """All objects that were looked at."""
+        return sum(tally.objects for tally in self.resources)
+
+    @property
+    def stale(self) -> int:
+        """Objects under a key other than their resource's primary."""
+        return sum(tally.stale for tally in self.resources)
+
+    @property
+    def stale_bytes(self) -> int:
+        """Stored bytes of the stale objects."""
+        return sum(tally.stale_bytes for tally in self.resources)
+
+    @property
+    def unreadable(self) -> int:
+        """Objects that nothing configured opens."""
+        return sum(tally.unreadable for tally in self.resources)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every object is readable and under its primary key, and nothing was left out."""
+        return self.stale == 0 and self.unreadable == 0 and not self.unknown
+
+    def versions_by_fingerprint(self) -> dict[str, int]:
+        """Estimate how often each key has encrypted: the sum of the versions of what lies under it."""
+        found: dict[str, int] = {}
+        for tally in self.resources:
+            for key, under in tally.keys.items():
+                found[key.fingerprint] = found.get(key.fingerprint, 0) + under.versions
+        return found

@@ -1,0 +1,69 @@
+"""Keys and key ranges of etcd, and their one spelling in text.
+
+etcd's keys are bytes. In JSON, logs and on the screen they are text, with bytes that are not UTF-8
+kept as surrogates so that the way back is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def key_text(key: bytes) -> str:
+    """Spell an etcd key as text; `key_bytes` is the exact inverse."""
+    return key.decode("utf-8", "surrogateescape")
+
+
+def key_bytes(text: str) -> bytes:
+    """Return the etcd key that `key_text` spelled."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def after(key: bytes) -> bytes:
+    """Return the smallest key greater than `key`: where the next page starts."""
+    return key + b"\0"
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the first key behind every key that starts with `prefix`, as etcd's clients compute it."""
+    stripped = prefix.rstrip(b"\xff")
+    if not stripped:
+        return b"\0"  # etcd's spelling of "to the end of the keyspace"
+    return stripped[:-1] + bytes([stripped[-1] + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The keys from `start` (included) to `end` (excluded)."""
+
+    start: bytes
+    end: bytes
+
+    @classmethod
+    def of_prefix(cls, prefix: bytes) -> KeyRange:
+        """Return the range of all keys under `prefix`."""
+        return cls(prefix, prefix_end(prefix))
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.start <= key < self.end
+
+    def since(self, start: bytes) -> KeyRange:
+        """Return what is left of the range from `start` on."""
+        return KeyRange(max(self.start, start), self.end)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no key can lie in the range."""
+        return self.start >= self.end
+
+    def to_json(self) -> list[str]:
+        """Return the JSON form: `[start, end]`."""
+        return [key_text(self.start), key_text(self.end)]
+
+    @classmethod
+    def from_json(cls, value: object) -> KeyRange:
+        """Read the JSON form. Raises ValueError for anything else."""
+        match value:
+            case [str(start), str(end)]:
+                return cls(key_bytes(start), key_bytes(end))
+        raise ValueError("a key range is a list of two strings")

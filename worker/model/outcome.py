@@ -1,0 +1,44 @@
+"""How one object left the batch loop, and how such ends add up to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """Counts of objects unless said otherwise; reports add up.
+
+    `objects` is every object that was looked at; `rewritten`, `current`, `gone` and `quarantined`
+    are their ends and sum to it. `conflicts` counts swaps that were lost, `unknown` those whose
+    answer was lost, `encryptions` every time a key was used to seal, `bytes` what was written.
+    """
+
+    objects: int = 0
+    rewritten: int = 0
+    current: int = 0
+    gone: int = 0
+    quarantined: int = 0
+    conflicts: int = 0
+    unknown: int = 0
+    encryptions: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: BatchReport) -> BatchReport:
+        return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
+
+    def before_sweep(self) -> BatchReport:
+        """Return what stays on the account when the batch begins again: what was done, not what was found."""
+        return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0)
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Self:
+        """Read counts back; a count that is absent is 0, one that is unknown is ignored."""
+        known = {f.name: value.get(f.name, 0) for f in fields(cls)}
+        return cls(**{name: count for name, count in known.items() if isinstance(count, int)})

@@ -1,0 +1,68 @@
+"""What is to be done with one stored value: keep, rewrap or quarantine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+PLAINTEXT_FINGERPRINT = "-"
+
+
+class Reason(StrEnum):
+    """Why an object is left alone. The values are stable: they stand in records, logs and JSON."""
+
+    UNKNOWN_PREFIX = "unknown_prefix"
+    UNKNOWN_BYTES = "unknown_bytes"
+    IDENTITY_MISSING = "plaintext_but_no_identity_provider"
+    NO_SUCH_KEY = "no_key_of_that_name"
+    AUTHENTICATION_FAILED = "authentication_failed"
+    NOT_KUBERNETES = "not_a_kubernetes_object"
+    TOO_LARGE = "too_large_after_encryption"
+    KMS = "kms_not_supported"
+    CONTENDED = "changed_too_often"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KeyRef:
+    """One configured key, named without its material.
+
+    `fingerprint` is 16 hexadecimal digits, or `-` for `identity`, which has no key; KMS keys live
+    elsewhere and have the fingerprint `kms`.
+    """
+
+    provider: str
+    name: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.name} ({self.fingerprint})" if self.name else self.provider
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The primary key read the value: nothing is written."""
+
+    opened_by: KeyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrap:
+    """Another key read the value: seal the plaintext under the primary and swap it in."""
+
+    opened_by: KeyRef
+    plaintext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Nobody may touch the value: it can't be read, or is not recognised.
+
+    `claimed` holds the configured keys whose prefix the value carries: it may be under any of them.
+    """
+
+    reason: Reason
+    detail: str
+    claimed: tuple[KeyRef, ...] = ()
+
+
+Verdict = Keep | Rewrap | Quarantine

@@ -1,0 +1,170 @@
+"""The provider chain: open with any key, seal with the first, say which key opened it.
+
+Follows kubernetes/apiserver pkg/storage/value/transformer.go:
+
+1. Reading tries, in configured order, every key whose prefix the value carries; a failure goes on
+   to the next match. Two keys of one name are legal and are both tried.
+2. `identity` has the empty prefix and refuses encrypted values; its refusal lets later keys try.
+3. Writing uses the first key of the first provider, the primary. A value is current when the
+   primary read it, which proves key material and not just a name.
+
+Beyond upstream: what a key yields must also be a Kubernetes object, else the next match may try;
+and what was sealed is opened again, and compared, before anyone may write it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from config.encryption import IdentityProvider, KeyedProvider, KmsProvider, Provider, ProviderType
+from config.secret import SecretBytes
+from worker.errors import SealError, UnsupportedPrimaryError
+from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
+from worker.providers import envelope
+from worker.providers.aescbc import AesCbc
+from worker.providers.aesgcm import AesGcm
+from worker.providers.cipher import Cipher, OpenError
+from worker.providers.identity import Identity
+from worker.providers.kms import Kms, KmsUnsupportedError
+from worker.providers.plaintext import is_kubernetes_object
+from worker.providers.secretbox import Secretbox
+
+_KEYED: dict[ProviderType, type[AesCbc | AesGcm | Secretbox]] = {
+    ProviderType.AESCBC: AesCbc,
+    ProviderType.AESGCM: AesGcm,
+    ProviderType.SECRETBOX: Secretbox,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One key of the chain: the prefix it writes, its cipher, and its public name."""
+
+    prefix: bytes
+    ref: KeyRef
+    cipher: Cipher = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A plaintext, the key that opened it, and whether that key is the primary."""
+
+    plaintext: bytes = field(repr=False)
+    ref: KeyRef
+    is_primary: bool
+
+
+class Chain:
+    """The providers of one resource, in configured order."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        """Build the chain. Raises ValueError when there is no key in it at all."""
+        self._links = tuple(link for provider in providers for link in _links(provider))
+        if not self._links:
+            raise ValueError("a chain needs at least one provider")
+        self._known = {envelope.provider_prefix(ProviderType(link.ref.provider)) for link in self._links} - {b""}
+
+    def __repr__(self) -> str:
+        return f"Chain({', '.join(str(ref) for ref in self.keys)})"
+
+    @property
+    def primary(self) -> KeyRef:
+        """The key that writes."""
+        return self._links[0].ref
+
+    @property
+    def keys(self) -> tuple[KeyRef, ...]:
+        """All keys in the order in which they are tried."""
+        return tuple(link.ref for link in self._links)
+
+    def require_writable(self) -> None:
+        """Raise UnsupportedPrimaryError when the primary is one that can't be written with."""
+        if self.primary.provider == ProviderType.KMS:
+            raise UnsupportedPrimaryError(
+                f"the primary provider is KMS ({self.primary.name!r}), which this version does not write with; "
+                "make a local provider the first one, or leave this resource to kube-apiserver"
+            )
+
+    def open(self, stored: bytes, key: bytes) -> Opened | Quarantine:
+        """Open a stored value that lies under the etcd key `key`.
+
+        Returns the plaintext only if it is a Kubernetes object, else the reason why not.
+        """
+        failures: list[Quarantine] = []
+        for link in self._links:
+            if not stored.startswith(link.prefix):
+                continue
+            try:
+                plaintext = link.cipher.open(stored[len(link.prefix) :], key)
+            except OpenError as error:
+                failures += _failed(link, error)
+                continue
+            if is_kubernetes_object(plaintext):
+                return Opened(plaintext, link.ref, link is self._links[0])
+            failures.append(_unrecognised(link))
+        if not failures:
+            return self._unmatched(stored)
+        # The first failure belongs to the key that is configured first: the likeliest owner.
+        return replace(failures[0], claimed=tuple(ref for failure in failures for ref in failure.claimed))
+
+    def seal(self, plaintext: bytes, key: bytes) -> bytes:
+        """Return the value to store under the etcd key `key`, sealed by the primary with a fresh nonce.
+
+        The caller must hold a write token for the primary. Raises SealError when the sealed bytes
+        do not open to the plaintext again; then they must not be written.
+        """
+        link = self._links[0]
+        body = link.cipher.seal_with(os.urandom(link.cipher.nonce_size), plaintext, key)
+        try:
+            proven = link.cipher.open(body, key) == plaintext
+        except OpenError:
+            proven = False
+        if not proven:
+            raise SealError(f"{link.ref} sealed a value that does not open to the same bytes; nothing was written")
+        return link.prefix + body
+
+    def _unmatched(self, stored: bytes) -> Quarantine:
+        if not stored.startswith(envelope.ENCRYPTED):
+            if is_kubernetes_object(stored):
+                return Quarantine(Reason.IDENTITY_MISSING, "plaintext, and identity is not among the providers")
+            return Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")
+        head = envelope.readable_head(stored)
+        if stored.startswith(envelope.ENCRYPTED + b"kms:"):
+            return Quarantine(Reason.KMS, f"under a KMS provider that is not configured: {head}")
+        if any(stored.startswith(prefix) for prefix in self._known):
+            return Quarantine(Reason.NO_SUCH_KEY, f"no key of the name in {head} is configured for this provider")
+        return Quarantine(Reason.UNKNOWN_PREFIX, f"no provider is configured for {head}")
+
+
+def _links(provider: Provider) -> Iterable[Link]:
+    match provider:
+        case KeyedProvider(type=kind, keys=keys):
+            for key in keys:
+                ref = KeyRef(kind.value, key.name, key.secret.fingerprint(kind.value))
+                yield Link(envelope.key_prefix(kind, key.name), ref, _cipher(kind, key.secret))
+        case KmsProvider(name=name, api_version=version):
+            prefix = envelope.key_prefix(ProviderType.KMS, name, version)
+            yield Link(prefix, KeyRef(ProviderType.KMS.value, name, "kms"), Kms())
+        case IdentityProvider():
+            yield Link(b"", KeyRef(ProviderType.IDENTITY.value, "", PLAINTEXT_FINGERPRINT), Identity())
+
+
+def _cipher(kind: ProviderType, secret: SecretBytes) -> Cipher:
+    return _KEYED[kind](secret)
+
+
+def _failed(link: Link, error: OpenError) -> list[Quarantine]:
+    """Say why a matching key failed; identity's refusal of an encrypted value says nothing."""
+    if not link.prefix:
+        return []
+    reason = Reason.KMS if isinstance(error, KmsUnsupportedError) else Reason.AUTHENTICATION_FAILED
+    return [Quarantine(reason, f"{link.ref}: {error}", (link.ref,))]
+
+
+def _unrecognised(link: Link) -> Quarantine:
+    if not link.prefix:
+        return Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")
+    detail = f"{link.ref} opened it, but what came out is not a Kubernetes object: wrong key material, or damaged"
+    return Quarantine(Reason.NOT_KUBERNETES, detail, (link.ref,))

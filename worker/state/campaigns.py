@@ -1,0 +1,68 @@
+"""Campaign records, and the end of old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.etcd.store import Delete, Expect, Store
+from worker.model.batch import Checkpoint
+from worker.model.campaign import Campaign
+from worker.state import record
+from worker.state.checkpoints import Checkpoints
+from worker.state.codec import damaged
+from worker.state.keyspace import Keyspace
+
+KEPT = 10
+"""Ended campaigns whose records are kept, for whoever asks what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCampaign:
+    """A campaign as read, with the mod_revision that the next write must find."""
+
+    campaign: Campaign
+    revision: int
+
+
+class Campaigns:
+    """The campaigns of one state prefix; every write is fenced by the guards of its owner."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._guards = tuple(guards)
+
+    async def all(self) -> list[StoredCampaign]:
+        """Return all campaigns, oldest first."""
+        found = []
+        async for item, fields in record.read_all(self._store, self._keyspace.campaigns):
+            try:
+                found.append(StoredCampaign(Campaign.from_json(fields), item.mod_revision))
+            except ValueError as error:
+                raise damaged(item.key, error) from None
+        return found
+
+    async def create(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> StoredCampaign:
+        """Record a campaign. Its batches come first: a campaign that can be seen is whole."""
+        checkpoints = Checkpoints(self._store, self._keyspace, self._guards)
+        for batch in batches:
+            await checkpoints.save(batch, 0)
+        return await self.save(StoredCampaign(campaign, 0))
+
+    async def save(self, stored: StoredCampaign) -> StoredCampaign:
+        """Write a campaign over the version that was read. Raises FencedError."""
+        key = self._keyspace.campaign(stored.campaign.id)
+        revision = await record.write(
+            self._store, key, stored.campaign.to_json(), stored.revision, guards=self._guards
+        )
+        return StoredCampaign(stored.campaign, revision)
+
+    async def forget_old(self) -> None:
+        """Delete the records of ended campaigns but the newest `KEPT`."""
+        ended = [stored for stored in await self.all() if stored.campaign.state.is_end]
+        for stored in ended[:-KEPT]:
+            name = stored.campaign.id
+            ranges = (self._keyspace.batches(name), self._keyspace.quarantine(name))
+            changes = [*map(Delete, ranges), Delete.of_key(self._keyspace.campaign(name))]
+            await self._store.commit(self._guards, changes)

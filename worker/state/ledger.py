@@ -1,0 +1,196 @@
+"""Write budgets in etcd: no key encrypts before its token is recorded.
+
+A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
+the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
+grows: a record that is found smaller than it was, or in another cluster, was restored from a
+backup, and its key counts as exhausted until an operator accepts that (`rewrap keys --accept`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from config.settings import BudgetSettings
+from worker.errors import BudgetExhaustedError, TemporaryError
+from worker.etcd.store import Store
+from worker.model.budget import Budget
+from worker.model.verdict import KeyRef
+from worker.state import record
+from worker.state.codec import damaged
+from worker.state.keyspace import Keyspace
+from worker.state.record import RecordChangedError
+
+_ATTEMPTS = 50  # many workers may reserve at the same moment
+_log = structlog.get_logger()
+
+Change = Callable[[Budget], Budget]
+
+
+@dataclass(slots=True)
+class _Purse:
+    """What this process holds of one key: tokens left, swaps landed but not recorded, reserved last seen."""
+
+    left: int = 0
+    landed: int = 0
+    known: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Ledger:
+    """The budgets of one cluster, as one process uses them."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, settings: BudgetSettings, cluster_id: int) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._settings = settings
+        self._cluster_id = cluster_id
+        self._purses: dict[str, _Purse] = {}
+
+    async def all(self) -> dict[str, Budget]:
+        """Return every recorded budget by fingerprint. Writes nothing."""
+        found = {}
+        async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
+            budget = self._judged(_budget(item.key, fields))
+            found[budget.fingerprint] = budget
+        return found
+
+    async def first_sight(self, keys: Iterable[KeyRef], written: dict[str, int]) -> None:
+        """Begin a budget for each key that has none; add a new name to one that has.
+
+        `written` estimates by fingerprint how often a key has encrypted already.
+        """
+        known = await self.all()
+        for fingerprint, named in _by_fingerprint(keys).items():
+            names = tuple(sorted({key.name for key in named}))
+            budget = known.get(fingerprint)
+            if budget is None:
+                fresh = Budget(
+                    fingerprint,
+                    named[0].provider,
+                    names,
+                    estimated=written.get(fingerprint, 0),
+                    cluster_id=self._cluster_id,
+                )
+                await self._create(fresh)
+            elif not set(names) <= set(budget.names):
+                await self._change(fingerprint, _renamed(names))
+
+    async def spend(self, key: KeyRef, ahead: int) -> None:
+        """Take one token of a key; the caller may then seal once with it.
+
+        `ahead` is how many more are likely to follow: so many are reserved at once, up to a block.
+        Raises BudgetExhaustedError at the limit, TemporaryError when etcd does not let us reserve.
+        """
+        purse = self._purses.setdefault(key.fingerprint, _Purse())
+        while purse.left == 0:
+            async with purse.lock:
+                if purse.left == 0:
+                    purse.left = await self._reserve(key, purse, max(1, min(self._settings.block, ahead)))
+        purse.left -= 1
+
+    def landed(self, key: KeyRef) -> None:
+        """Note that a swap with this key's ciphertext was applied."""
+        self._purses.setdefault(key.fingerprint, _Purse()).landed += 1
+
+    async def settle(self) -> None:
+        """Record what landed. What a crash keeps from being recorded errs upwards."""
+        for fingerprint, purse in self._purses.items():
+            landed, purse.landed = purse.landed, 0
+            if landed:
+                await self._change(fingerprint, _committing(landed))
+
+    async def accept(self, fingerprint: str) -> Budget | None:
+        """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
+
+        def accepted(budget: Budget) -> Budget:
+            return replace(budget, restored=False, cluster_id=self._cluster_id)
+
+        return await self._change(fingerprint, accepted)
+
+    async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
+        granted = 0
+
+        def reserving(budget: Budget) -> Budget:
+            nonlocal granted
+            budget = self._judged(budget)
+            if budget.reserved < purse.known:
+                budget = replace(budget, restored=True)
+            budget, granted = budget.reserving(want, self._settings.gcm_limit)
+            return budget
+
+        budget = await self._change(key.fingerprint, reserving)
+        if budget is None:
+            raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
+        purse.known = budget.reserved
+        if granted == 0:
+            raise exhausted(key, budget, self._settings.gcm_limit)
+        return granted
+
+    async def _create(self, budget: Budget) -> None:
+        try:
+            await record.write(self._store, self._keyspace.ledger(budget.fingerprint), budget.to_json(), 0)
+        except RecordChangedError:
+            _log.debug("ledger.begun_elsewhere", fingerprint=budget.fingerprint)
+
+    async def _change(self, fingerprint: str, change: Change) -> Budget | None:
+        """Apply a pure change by compare-and-swap, again when somebody else was faster."""
+        key = self._keyspace.ledger(fingerprint)
+        for attempt in range(_ATTEMPTS):
+            found = await record.read(self._store, key)
+            if found is None:
+                return None
+            fields, revision = found
+            before = _budget(key, fields)
+            budget = change(before)
+            if budget == before:
+                return budget
+            try:
+                await record.write(self._store, key, budget.to_json(), revision)
+            except RecordChangedError:
+                await asyncio.sleep(random.uniform(0, 0.01) * (attempt + 1))  # noqa: S311 - jitter
+            else:
+                return budget
+        raise TemporaryError(f"the write budget of {fingerprint} is changed too often by others", delay=1.0)
+
+    def _judged(self, budget: Budget) -> Budget:
+        return budget if budget.cluster_id == self._cluster_id else replace(budget, restored=True)
+
+
+def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:
+    """Return the refusal for a key whose budget is used up, with the ways out."""
+    if budget.restored:
+        return BudgetExhaustedError(
+            f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the "
+            f"key has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
+        )
+    return BudgetExhaustedError(
+        f"{key} may encrypt {gcm_limit} times and has used {budget.used}. Rotate to a new key, change to secretbox, "
+        "or raise --gcm-limit (at most 4294967296)"
+    )
+
+
+def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:
+    found: dict[str, list[KeyRef]] = {}
+    for key in keys:
+        found.setdefault(key.fingerprint, []).append(key)
+    return found
+
+
+def _renamed(names: Iterable[str]) -> Change:
+    return lambda budget: replace(budget, names=tuple(sorted({*budget.names, *names})))
+
+
+def _committing(landed: int) -> Change:
+    return lambda budget: replace(budget, committed=budget.committed + landed)
+
+
+def _budget(key: bytes, fields: dict[str, object]) -> Budget:
+    try:
+        return Budget.from_json(fields)
+    except ValueError as error:
+        raise damaged(key, error) from None

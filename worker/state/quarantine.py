@@ -1,0 +1,78 @@
+"""Objects that were left alone, and why. A campaign with any of them is not complete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.model.keys import key_bytes, key_text
+from worker.model.verdict import Reason
+from worker.state import record
+from worker.state.codec import damaged, encode
+from worker.state.keyspace import Keyspace
+from worker.state.record import RecordChangedError
+
+_PER_COMMIT = 64  # etcd takes 128 operations in a transaction
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One object: its etcd key, the reason, a sentence about it, and the version that was looked at."""
+
+    key: bytes
+    reason: Reason
+    detail: str
+    mod_revision: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "key": key_text(self.key),
+            "reason": self.reason.value,
+            "detail": self.detail,
+            "mod_revision": self.mod_revision,
+        }
+
+
+class Quarantine:
+    """The quarantine of one campaign."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, campaign: str, guards: Sequence[Expect] = ()) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._campaign = campaign
+        self._guards = tuple(guards)
+
+    async def add(self, objects: Sequence[Quarantined]) -> None:
+        """Record objects; recording one again changes nothing but its words. Raises FencedError."""
+        for start in range(0, len(objects), _PER_COMMIT):
+            await self._add(objects[start : start + _PER_COMMIT])
+
+    async def _add(self, objects: Sequence[Quarantined]) -> None:
+        puts = [
+            Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects
+        ]
+        for _ in range(_ATTEMPTS):  # the same bytes may be written twice: nothing depends on the first
+            result = await self._store.commit(self._guards, puts)
+            if result.outcome is Outcome.APPLIED:
+                return
+            if result.outcome is Outcome.LOST:
+                break
+        raise RecordChangedError("the lock was lost while objects were put in quarantine")
+
+    async def clear(self) -> None:
+        """Forget everything: the objects are about to be looked at again. Raises FencedError."""
+        result = await self._store.commit(self._guards, [Delete(self._keyspace.quarantine(self._campaign))])
+        if result.outcome is Outcome.LOST:
+            raise RecordChangedError("the lock was lost while the quarantine was cleared")
+
+    async def all(self) -> AsyncIterator[Quarantined]:
+        """Yield what is in quarantine, in no order that means anything."""
+        async for item, fields in record.read_all(self._store, self._keyspace.quarantine(self._campaign)):
+            match fields:
+                case {"key": str(key), "reason": str(reason), "detail": str(detail), "mod_revision": int(revision)}:
+                    yield Quarantined(key_bytes(key), Reason(reason), detail, revision)
+                case _:
+                    raise damaged(item.key, ValueError("not a quarantined object"))

@@ -1,0 +1,67 @@
+"""How one record is written so that its outcome is known, and how many are read.
+
+Every write carries a nonce of its own, so that after a lost answer equal bytes prove our write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from worker.errors import FencedError, TemporaryError
+from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
+from worker.model.keys import KeyRange, after, key_text
+from worker.state.codec import decode, encode
+
+_ATTEMPTS = 5
+_PAGE = 200
+
+
+class RecordChangedError(FencedError):
+    """The record, or the lock that guards it, is not what this process last saw."""
+
+
+async def write(
+    store: Store,
+    key: bytes,
+    record: Mapping[str, object],
+    revision: int,
+    *,
+    guards: Sequence[Expect] = (),
+    along: Sequence[Put | Delete] = (),
+    lease: int = 0,
+) -> int:
+    """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
+
+    `along` goes into the same transaction. Returns the record's new mod_revision. Raises
+    RecordChangedError when somebody else was there; TemporaryError when etcd never said.
+    """
+    value = encode({**record, "by": os.urandom(8).hex()})
+    for _ in range(_ATTEMPTS):
+        result = await store.commit([Expect(key, revision), *guards], [Put(key, value, lease), *along])
+        if result.outcome is Outcome.APPLIED:
+            return result.revision
+        found = await store.get(key)
+        if found is not None and found.value == value:
+            return found.mod_revision
+        if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
+            raise RecordChangedError(f"{key_text(key)} was changed by another process, or its lock was lost")
+    raise TemporaryError(f"etcd never told whether {key_text(key)} was written", delay=1.0)
+
+
+async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None:
+    """Return a record's fields and its mod_revision, None where there is none."""
+    item = await store.get(key)
+    return None if item is None else (decode(item.key, item.value), item.mod_revision)
+
+
+async def read_all(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[tuple[Item, dict[str, object]]]:
+    """Yield the records of a range in key order; `since` leaves out those not modified from that revision on."""
+    rest = keys
+    while True:
+        page = await store.page(rest, _PAGE, since=since)
+        for item in page.items:
+            yield item, decode(item.key, item.value)
+        if not page.more:
+            return
+        rest = rest.since(after(page.items[-1].key))
