@@ -90,7 +90,7 @@ def _entry(node: Node, place: Place, report: _Report) -> DraftEntry:
 def _provider(node: Node, place: Place, report: _Report) -> DraftProvider:
     before = len(report.faults)
     fields = _struct(node, place, tuple(ProviderType), report)
-    if len(report.faults) > before:
+    if not fields and len(report.faults) > before:
         # An element with a misspelt provider is not also one without any.
         report.broken.add(place.path)
     kms = fields.get(ProviderType.KMS)

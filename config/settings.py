@@ -187,7 +187,7 @@ def _checked(group_type: type, group: str, name: str, value: object, source: str
     path = f"{group}.{name}"
     if name not in hints:
         raise _refused(source, path, "no such setting", f"the settings are {', '.join(hints)}")
-    wanted = [hint for hint in _alternatives(hints[name]) if hint is not type(None)][0]
+    wanted = next(hint for hint in _alternatives(hints[name]) if hint is not type(None))
     if wanted == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if wanted is SecretBytes and isinstance(value, str):

@@ -45,7 +45,9 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
             located = layout.resource_at(key)
             if isinstance(located, Located):
                 if configuration.providers_for(located.resource) is not None:
-                    found.setdefault(str(located.resource), ResourceRange(str(located.resource), KeyRange.of_prefix(unit)))
+                    found.setdefault(
+                        str(located.resource), ResourceRange(str(located.resource), KeyRange.of_prefix(unit))
+                    )
             elif located is not None and not _covered(unit, found):
                 unknown.append(key_text(unit))
     return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown))
@@ -101,7 +103,7 @@ def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
     groups: list[tuple[bytes, bytes, int]] = []
     for key in keys:
         start, end = _span(root, key)
-        if groups and (start == groups[-1][0] or _is_cluster_scope(root, start) and _is_cluster_scope(root, groups[-1][0])):
+        if groups and _belong_together(root, groups[-1][0], start):
             first, _, count = groups[-1]
             groups[-1] = first, end, count + 1
         else:
@@ -118,8 +120,9 @@ def _span(root: bytes, key: bytes) -> tuple[bytes, bytes]:
     return prefix, prefix_end(prefix)
 
 
-def _is_cluster_scope(root: bytes, start: bytes) -> bool:
-    return b"/" not in start[len(root) :]
+def _belong_together(root: bytes, first: bytes, second: bytes) -> bool:
+    """Whether two spans are of one namespace, or both of cluster scope."""
+    return first == second or not any(b"/" in start[len(root) :] for start in (first, second))
 
 
 def _namespace(root: bytes, start: bytes) -> str:

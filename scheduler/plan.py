@@ -87,6 +87,4 @@ def _parts(namespace: NamespaceCount) -> list[NamespaceCount]:
     starts = (namespace.start, *namespace.cuts)
     last = namespace.objects - BATCH_OBJECTS * len(namespace.cuts)
     sizes = [BATCH_OBJECTS] * len(namespace.cuts) + [max(0, last)]
-    return [
-        replace(namespace, start=start, objects=size, cuts=()) for start, size in zip(starts, sizes, strict=True)
-    ]
+    return [replace(namespace, start=start, objects=size, cuts=()) for start, size in zip(starts, sizes, strict=True)]

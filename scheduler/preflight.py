@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RefusedError, SpaceError
-from worker.model.budget import Budget
+from worker.model.budget import Budget, restored_text
 from worker.model.inventory import Inventory
 from worker.model.verdict import KeyRef
 from worker.pace.pressure import Room
@@ -51,11 +51,8 @@ def _wanted(found: Inventory) -> dict[KeyRef, int]:
 
 def _too_few(key: KeyRef, wanted: int, left: int, budget: Budget, settings: BudgetSettings) -> BudgetExhaustedError:
     if budget.restored:
-        return BudgetExhaustedError(
-            f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the "
-            f"key has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
-        )
+        return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
-        f"{wanted} objects are to be encrypted with {key}, which has {left} of {settings.gcm_limit} writes left. Rotate "
-        "to a new key, change to secretbox, or raise --gcm-limit (at most 4294967296, NIST SP 800-38D)"
+        f"{wanted} objects are to be encrypted with {key}, which has {left} of {settings.gcm_limit} writes left. "
+        "Rotate to a new key, change to secretbox, or raise --gcm-limit (at most 4294967296, NIST SP 800-38D)"
     )

@@ -75,9 +75,7 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str]) -> KeyVerdict:
 
 
 def _sum(proof: Inventory, key: KeyRef) -> int:
-    return sum(
-        under.objects for tally in proof.resources for other, under in tally.keys.items() if _same(other, key)
-    )
+    return sum(under.objects for tally in proof.resources for other, under in tally.keys.items() if _same(other, key))
 
 
 def _same(one: KeyRef, other: KeyRef) -> bool:

@@ -105,7 +105,11 @@ class Service:
 
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended."""
-        return [one for one in await Campaigns(self.engine.store, self.engine.keyspace).all() if not one.campaign.state.is_end]
+        return [
+            one
+            for one in await Campaigns(self.engine.store, self.engine.keyspace).all()
+            if not one.campaign.state.is_end
+        ]
 
     async def examine(self, key: bytes) -> tuple[str, Examined]:
         """Look at one object; returns its resource's name and what was found.
@@ -250,17 +254,18 @@ class Service:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         async with AsyncExitStack() as stack:
-            while True:
-                brake.check()
-                try:
-                    guard = await stack.enter_async_context(own(self.engine.store, self.engine.keyspace, who, brake.pull))
-                    break
-                except BusyError as busy:
-                    if not order.wait:
-                        raise
-                    _log.info("lock.waiting", because=str(busy))
-                await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            yield guard
+            yield await self._lock(stack, who, order, brake)
+
+    async def _lock(self, stack: AsyncExitStack, who: Mapping[str, object], order: Order, brake: Brake) -> Expect:
+        while True:
+            brake.check()
+            try:
+                return await stack.enter_async_context(own(self.engine.store, self.engine.keyspace, who, brake.pull))
+            except BusyError as busy:
+                if not order.wait:
+                    raise
+                _log.info("lock.waiting", because=str(busy))
+            await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
     async def _guard_space(self, brake: Brake) -> None:
         """Pull the brake before etcd is full. Ends with the run."""

@@ -1,4 +1,4 @@
-"""`rewrap check [FILE]`: is this a configuration that kube-apiserver would run, and what does it say?"""
+"""`rewrap check [FILE]`: whether kube-apiserver would run this configuration, and what it says."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ class Exit(IntEnum):
 
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code for an error that ended a command."""
-    from config.errors import ConfigError  # noqa: PLC0415 - keeps --help quick
-    from worker.errors import FencedError, RefusedError, TemporaryError  # noqa: PLC0415
-    from worker.pace.brake import StoppedError  # noqa: PLC0415
+    from config.errors import ConfigError
+    from worker.errors import FencedError, RefusedError, TemporaryError
+    from worker.pace.brake import StoppedError
 
     table: tuple[tuple[type[BaseException], Exit], ...] = (
         (ConfigError, Exit.USAGE),

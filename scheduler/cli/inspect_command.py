@@ -23,15 +23,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at one object and print. Exit 3 when it is unreadable, 2 when there is nothing to look at."""
-    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+    from scheduler.cli.running import run_async
 
     return run_async(_inspect(args))
 
 
 async def _inspect(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json, print_table  # noqa: PLC0415
-    from scheduler.service import open_service  # noqa: PLC0415
-    from worker.model.keys import key_bytes  # noqa: PLC0415
+    from scheduler.cli.output import print_json, print_table
+    from scheduler.service import open_service
+    from worker.model.keys import key_bytes
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
@@ -45,8 +45,8 @@ async def _inspect(args: argparse.Namespace) -> int:
 
 
 def _document(resource: str, examined: Examined) -> dict[str, object]:
-    from worker.model.keys import key_text  # noqa: PLC0415
-    from worker.model.verdict import Keep, Quarantine, Rewrap  # noqa: PLC0415
+    from worker.model.keys import key_text
+    from worker.model.verdict import Keep, Quarantine, Rewrap
 
     item, verdict = examined.item, examined.verdict
     document: dict[str, object] = {"key": key_text(item.key), "resource": resource}
@@ -55,8 +55,8 @@ def _document(resource: str, examined: Examined) -> dict[str, object]:
             document |= {"provider": ref.provider, "key_name": ref.name, "fingerprint": ref.fingerprint}
             document |= {"readable": True, "stale": isinstance(verdict, Rewrap), "reason": None}
         case Quarantine(reason, detail, claimed):
-            ref = claimed[0] if claimed else None
-            document |= {"provider": ref and ref.provider, "key_name": ref and ref.name, "fingerprint": None}
+            provider, name = (claimed[0].provider, claimed[0].name) if claimed else (None, None)
+            document |= {"provider": provider, "key_name": name, "fingerprint": None}
             document |= {"readable": False, "stale": True, "reason": f"{reason.value}: {detail}"}
     return document | {
         "mod_revision": item.mod_revision,

@@ -24,9 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a fresh key. It is the one thing on stdout that is secret: redirect it to a file of mode 600."""
-    from config.errors import Fault, SettingsError  # noqa: PLC0415 - keeps --help quick
-    from config.secret import SecretBytes  # noqa: PLC0415
-    from scheduler.cli.output import print_json, say  # noqa: PLC0415
+    from config.errors import Fault, SettingsError
+    from config.secret import SecretBytes
+    from scheduler.cli.output import print_json, say
 
     if args.provider == "secretbox" and args.bytes != _BYTES:
         fault = Fault("--bytes", "secretbox keys have 32 bytes", "leave --bytes out")
@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _named(provider: str, name: str, material: bytes) -> dict[str, object]:
-    from config.secret import SecretBytes  # noqa: PLC0415
+    from config.secret import SecretBytes
 
     return {"provider": provider, "name": name, "fingerprint": SecretBytes(material).fingerprint(provider)}
 
 
 def _quoted(name: str) -> str:
     """Quote the name as JSON does, which YAML reads alike: an unquoted 1 or yes would not be a string."""
-    import json  # noqa: PLC0415
+    import json
 
     return json.dumps(name, ensure_ascii=False)

@@ -34,15 +34,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
-    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+    from scheduler.cli.running import run_async
 
     return run_async(_keys(args))
 
 
 async def _keys(args: argparse.Namespace) -> int:
-    from config.errors import Fault, SettingsError  # noqa: PLC0415
-    from scheduler.cli.output import print_json, print_table, say  # noqa: PLC0415
-    from scheduler.service import open_service  # noqa: PLC0415
+    from config.errors import Fault, SettingsError
+    from scheduler.cli.output import print_json, print_table, say
+    from scheduler.service import open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
@@ -55,7 +55,9 @@ async def _keys(args: argparse.Namespace) -> int:
         print_json({"keys": rows, "note": NOTE})
         return Exit.DONE
     heads = ("fingerprint", "provider", "names", "reserved", "used", "limit", "state", "collision_probability")
-    print_table([head.upper().replace("_", " ") for head in heads], [[_cell(row[head]) for head in heads] for row in rows])
+    print_table(
+        [head.upper().replace("_", " ") for head in heads], [[_cell(row[head]) for head in heads] for row in rows]
+    )
     say()
     say(NOTE)
     return Exit.DONE

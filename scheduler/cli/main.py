@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.UNEXPECTED
-    except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
+    except Exception as error:  # the top of the program: whatever it is, say it in one place
         if os.environ.get("REWRAP_TRACEBACK"):
             raise
         return _fail(exit_of(error), error, as_json=as_json)

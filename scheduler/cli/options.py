@@ -41,13 +41,17 @@ def variable(flag: str) -> str:
 
 
 ETCD = (
-    Flag("--endpoints", "etcd", "endpoints", "URLs of the etcd members, separated by commas", many=True, metavar="URLS"),
+    Flag(
+        "--endpoints", "etcd", "endpoints", "URLs of the etcd members, separated by commas", many=True, metavar="URLS"
+    ),
     Flag("--cacert", "etcd", "cacert", "PEM file of the CA that signed etcd's certificates", metavar="FILE"),
     Flag("--cert", "etcd", "cert", "PEM file of the client certificate", metavar="FILE"),
     Flag("--key", "etcd", "key", "PEM file of the client certificate's key", metavar="FILE"),
     Flag("--user", "etcd", "user", "user name, or name:password (better: REWRAP_PASSWORD)", metavar="NAME"),
     Flag("--etcd-prefix", "keyspace", "etcd_prefix", "kube-apiserver's --etcd-prefix (/registry)", metavar="PREFIX"),
-    Flag("--state-prefix", "keyspace", "state_prefix", "where this tool's records are (/kube-rewrap)", metavar="PREFIX"),
+    Flag(
+        "--state-prefix", "keyspace", "state_prefix", "where this tool's records are (/kube-rewrap)", metavar="PREFIX"
+    ),
     Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),
 )
 PACE = (
@@ -76,7 +80,9 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name the EncryptionConfiguration."""
-    parser.add_argument("--encryption-config", metavar="FILE", help="the EncryptionConfiguration that kube-apiserver runs")
+    parser.add_argument(
+        "--encryption-config", metavar="FILE", help="the EncryptionConfiguration that kube-apiserver runs"
+    )
     add_readable(parser)
 
 
@@ -89,7 +95,7 @@ def add_readable(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Return the settings of a command. Raises SettingsError with the flag or variable at fault."""
-    from config.settings import Settings, check_settings, load_settings  # noqa: PLC0415 - keeps --help quick
+    from config.settings import Settings, check_settings, load_settings
 
     path = args.settings or environment.get(variable("--settings"))
     settings = load_settings(path) if path else Settings()
@@ -107,7 +113,7 @@ def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
 
 def _values(flag: Flag, text: str, source: str) -> dict[str, object]:
     """Turn a flag's text into fields."""
-    from config.errors import Fault, SettingsError  # noqa: PLC0415
+    from config.errors import Fault, SettingsError
 
     if flag.field == "user" and ":" in text:
         user, _, password = text.partition(":")
@@ -123,7 +129,7 @@ def _values(flag: Flag, text: str, source: str) -> dict[str, object]:
 
 def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) -> Generation:
     """Read the EncryptionConfiguration that the command names. Raises ConfigError."""
-    from config.errors import Fault, SettingsError  # noqa: PLC0415
+    from config.errors import Fault, SettingsError
 
     path = getattr(args, "encryption_config", None) or environment.get(variable("--encryption-config"))
     if path is None:
@@ -134,7 +140,7 @@ def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) ->
 
 def generation_of(path: str, *, allow_readable: bool) -> Generation:
     """Read and check one file. Raises ConfigError."""
-    from config.generation import load_generation  # noqa: PLC0415
-    from config.source import read  # noqa: PLC0415
+    from config.generation import load_generation
+    from config.source import read
 
     return load_generation(read(path, allow_readable=allow_readable), path)

@@ -37,5 +37,7 @@ def _padded(cell: str, width: int) -> str:
 
 def _printable(text: str) -> str:
     """Return text that any terminal takes: bytes that are not UTF-8, and control characters, spelled out."""
-    cleaned = "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
+    cleaned = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
     return cleaned.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")

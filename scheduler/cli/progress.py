@@ -15,8 +15,8 @@ def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport,
     if not stream.isatty():
         yield lambda _report, _batches: None
         return
-    from rich.console import Console  # noqa: PLC0415 - 200 ms that only a terminal needs
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("rewrapping"),

@@ -69,7 +69,10 @@ def print_inventory(found: Inventory) -> None:
             rows.append((tally.resource, tally.primary.provider, tally.primary.name, tally.primary.fingerprint, 0, ""))
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "STATE"), rows)
     say()
-    say(f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, {found.unreadable:,} unreadable")
+    say(
+        f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, "
+        f"{found.unreadable:,} unreadable"
+    )
     _print_unreadable(found)
     _print_unknown(found.unknown)
 

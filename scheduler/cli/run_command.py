@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated")
+    parser.add_argument(
+        "--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated"
+    )
     parser.add_argument("--namespace", metavar="N", help="only this namespace")
     parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all to etcd")
     parser.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
@@ -38,17 +40,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when it is not safe to go on."""
-    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+    from scheduler.cli.running import run_async
 
     return run_async(_run(args))
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json  # noqa: PLC0415
-    from scheduler.cli.progress import open_progress  # noqa: PLC0415
-    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
-    from scheduler.removal import judge_keys  # noqa: PLC0415
-    from scheduler.service import Order, open_service  # noqa: PLC0415
+    from scheduler.cli.output import print_json
+    from scheduler.cli.progress import open_progress
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.removal import judge_keys
+    from scheduler.service import Order, open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     order = Order(tuple(args.resource), args.namespace, args.allow_plaintext, args.wait)
@@ -73,7 +75,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 def _plan_json(plan: RunPlan) -> dict[str, object]:
-    from scheduler.cli.reports import status_json  # noqa: PLC0415
+    from scheduler.cli.reports import status_json
 
     return {
         "dry_run": True,
@@ -88,7 +90,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
 
 
 def _result_json(result: RunResult, keys: list[KeyVerdict]) -> dict[str, object]:
-    from scheduler.cli.reports import proof_json  # noqa: PLC0415
+    from scheduler.cli.reports import proof_json
 
     report = result.report
     return {
@@ -109,7 +111,7 @@ def _result_json(result: RunResult, keys: list[KeyVerdict]) -> dict[str, object]
 
 
 def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
-    from scheduler.cli.output import print_table, say  # noqa: PLC0415
+    from scheduler.cli.output import print_table, say
 
     print_table(
         ("RESOURCE", "OBJECTS", "TO REWRITE", "UNREADABLE", "PRIMARY"),
@@ -135,8 +137,8 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
 
 
 def _print_result(result: RunResult, keys: list[KeyVerdict]) -> None:
-    from scheduler.cli.output import say  # noqa: PLC0415
-    from scheduler.cli.reports import print_proof  # noqa: PLC0415
+    from scheduler.cli.output import say
+    from scheduler.cli.reports import print_proof
 
     report = result.report
     speed = report.rewritten / result.seconds if result.seconds else 0.0

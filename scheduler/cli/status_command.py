@@ -18,16 +18,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan and print. Exit 0 whatever it finds: `verify` is the one that judges."""
-    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+    from scheduler.cli.running import run_async
 
     return run_async(_status(args))
 
 
 async def _status(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json  # noqa: PLC0415
-    from scheduler.cli.reports import print_inventory, status_json  # noqa: PLC0415
-    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
-    from scheduler.service import open_service  # noqa: PLC0415
+    from scheduler.cli.output import print_json
+    from scheduler.cli.reports import print_inventory, status_json
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.service import open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()

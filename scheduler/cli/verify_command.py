@@ -18,17 +18,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan, judge and print. Exit 3 when anything is stale or unreadable."""
-    from scheduler.cli.running import run_async  # noqa: PLC0415 - keeps --help quick
+    from scheduler.cli.running import run_async
 
     return run_async(_verify(args))
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json  # noqa: PLC0415
-    from scheduler.cli.reports import print_proof, proof_json  # noqa: PLC0415
-    from scheduler.cli.running import brake_on_signals  # noqa: PLC0415
-    from scheduler.removal import judge_keys  # noqa: PLC0415
-    from scheduler.service import open_service  # noqa: PLC0415
+    from scheduler.cli.output import print_json
+    from scheduler.cli.reports import print_proof, proof_json
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.removal import judge_keys
+    from scheduler.service import open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()

@@ -92,8 +92,10 @@ class EtcdStore:
     # Compare-and-swap.
 
     async def swap(self, item: Item, value: bytes) -> SwapResult:
-        """See Store. One registry key a transaction, always: two would share a revision, and
-        kube-apiserver's watchers would lose one of them.
+        """See Store.
+
+        One registry key a transaction, always: two would share a revision, and kube-apiserver's
+        watchers would lose one of them.
         """
         # ignore_lease: a plain Put detaches the lease, and the object would never expire.
         request = _rpc.TxnRequest(
@@ -300,9 +302,7 @@ class EtcdStore:
             case Delete(keys):
                 self._require_ours(keys.start)
                 self._require_ours(keys.end, as_end=True)
-                return _rpc.RequestOp(
-                    request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end)
-                )
+                return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
 
     def _require_ours(self, key: bytes, *, as_end: bool = False) -> None:
         inside = key in self._state or (as_end and key == self._state.end)

@@ -88,5 +88,3 @@ def rejected(code: grpc.StatusCode) -> bool:
 def token_expired(code: grpc.StatusCode, details: str) -> bool:
     """Whether a new authentication may help. etcd says so in two codes."""
     return code is _Code.UNAUTHENTICATED or any(words in details for words in _TOKEN)
-
-

@@ -7,7 +7,7 @@ the page before, beginning small; an answer that is too large all the same is as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from config.settings import PageSettings
 from worker.errors import TooLargeError
@@ -27,7 +27,7 @@ def next_limit(settings: PageSettings, limit: int, page: Page) -> int:
 
 async def read_pages(
     store: Store, keys: KeyRange, settings: PageSettings, *, revision: int = 0
-) -> AsyncIterator[Page]:
+) -> AsyncGenerator[Page]:
     """Yield the pages of a range in key order; the next one is fetched while a page is worked on.
 
     `revision` pins all of them to one revision. Close the iterator (`aclosing`) when leaving early.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from worker.model.keys import KeyRange, key_bytes, key_text
@@ -93,7 +93,7 @@ class Checkpoint:
     spec: BatchSpec
     state: BatchState = BatchState.PENDING
     cursor: bytes = b""
-    report: BatchReport = BatchReport()
+    report: BatchReport = field(default_factory=BatchReport)
     attempts: int = 0
 
     @property

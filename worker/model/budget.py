@@ -14,8 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from worker.model.verdict import KeyRef
+
 LIMITED_PROVIDER = "aesgcm"
 """Only aesgcm has a limit: secretbox' nonces are long enough, aescbc's weakness is another one."""
+
+
+def restored_text(key: KeyRef) -> str:
+    """Say what a restored budget means, and the ways out."""
+    return (
+        f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the key "
+        f"has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
+    )
 
 
 class BudgetState(StrEnum):

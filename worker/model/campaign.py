@@ -50,9 +50,7 @@ class Campaign:
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
         """Return the campaign in another state, with the reason for it."""
-        return replace(
-            self, state=state, because=because, proof_revision=proof_revision or self.proof_revision
-        )
+        return replace(self, state=state, because=because, proof_revision=proof_revision or self.proof_revision)
 
     def log_context(self) -> dict[str, object]:
         """Return the fields that every log line about this campaign carries."""

@@ -60,9 +60,7 @@ class Room:
     refusal: str | None
 
 
-def judge_space(
-    members: Iterable[MemberStatus], alarms: Iterable[str], to_write: int, settings: SpaceSettings
-) -> Room:
+def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write: int, settings: SpaceSettings) -> Room:
     """Judge whether `to_write` more bytes fit below the stop mark of the fullest member.
 
     Every rewrite keeps the old copy until compaction. Free pages inside the file are used first, so

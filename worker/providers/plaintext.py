@@ -1,4 +1,4 @@
-"""Is this a Kubernetes object?
+"""The recogniser: whether bytes are a Kubernetes object.
 
 The last question before bytes are sealed again, since `aescbc` can open with the wrong key and
 yield garbage. Three forms are known (kubernetes/apimachinery pkg/runtime/serializer): protobuf in
@@ -42,12 +42,12 @@ def _names_its_kind(api_version: str, kind: str) -> bool:
 
 
 class _TypeMeta(Protocol):
-    apiVersion: str
+    api_version: str
     kind: str
 
 
 class _Unknown(Protocol):
-    typeMeta: _TypeMeta
+    type_meta: _TypeMeta
     raw: bytes
 
 
@@ -71,10 +71,10 @@ def _messages() -> tuple[type[Message], type[Message]]:
             if typed == field_type.TYPE_MESSAGE:
                 added.type_name = f".object.{kind}"
 
-    message("TypeMeta", ("apiVersion", 1, "string"), ("kind", 2, "string"))
+    message("TypeMeta", ("api_version", 1, "string"), ("kind", 2, "string"))
     message(
         "Unknown",
-        ("typeMeta", 1, "TypeMeta"),
+        ("type_meta", 1, "TypeMeta"),
         ("raw", 2, "bytes"),
         ("contentEncoding", 3, "string"),
         ("contentType", 4, "string"),
@@ -98,7 +98,7 @@ def _is_protobuf(plaintext: bytes) -> bool:
         common.FromString(envelope.raw)
     except DecodeError:
         return False
-    return _names_its_kind(envelope.typeMeta.apiVersion, envelope.typeMeta.kind)
+    return _names_its_kind(envelope.type_meta.api_version, envelope.type_meta.kind)
 
 
 def _is_json(plaintext: bytes) -> bool:

@@ -37,7 +37,7 @@ class _PageWork:
 
     rest: Iterator[Item]
     left: int
-    report: BatchReport = BatchReport()
+    report: BatchReport = field(default_factory=BatchReport)
     quarantined: list[Quarantined] = field(default_factory=list)
     failure: WorkerError | None = None
     begun: Item | None = None
@@ -105,7 +105,10 @@ async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> 
     checkpoint = stored.checkpoint.advanced(after(work.begun.key), work.report)
     revision = await tools.checkpoints.save(checkpoint, stored.revision)
     _log.info(
-        "batch.page", **checkpoint.spec.log_context(), **work.report.to_json(), window=tools.window.limit,
+        "batch.page",
+        **checkpoint.spec.log_context(),
+        **work.report.to_json(),
+        window=tools.window.limit,
         revision=revision,
     )
     return StoredCheckpoint(checkpoint, revision)
@@ -126,7 +129,7 @@ async def _work(work: _PageWork, tools: BatchTools) -> None:
         try:
             end = await tools.swapper.settle(item, work.left + 1)
         except WorkerError as error:
-            work.failure = work.failure or error
+            work.failure = error  # any of several will do: the batch stops, and each left its object intact
             return
         work.report += end.report
         if end.quarantined is not None:

@@ -20,7 +20,7 @@ from config.encryption import ProviderType
 from worker.errors import TooLargeError
 from worker.etcd.store import Item, Outcome, Store, SwapResult
 from worker.model.outcome import BatchReport
-from worker.model.verdict import Keep, Quarantine, Reason, Rewrap
+from worker.model.verdict import Keep, Quarantine, Reason
 from worker.pace.local import Pace
 from worker.pace.window import Window
 from worker.providers.chain import Chain
@@ -62,30 +62,28 @@ class Swapper:
             if current is None:
                 return End(replace(report, gone=1))
             verdict = decide(current.value, current.key, self._chain)
-            match verdict:
-                case Keep():
-                    return End(replace(report, current=1))
-                case Quarantine(reason, detail):
-                    return _quarantined(report, current, reason, detail)
-                case Rewrap(plaintext=plaintext):
-                    try:
-                        sealed, result = await self._swap(current, plaintext, ahead)
-                    except TooLargeError as error:
-                        report = replace(report, encryptions=report.encryptions + 1)
-                        return _quarantined(report, current, Reason.TOO_LARGE, str(error))
-            report = _counted(report, result)
+            if isinstance(verdict, Keep):
+                return End(replace(report, current=1))
+            if isinstance(verdict, Quarantine):
+                return _quarantined(report, current, verdict.reason, verdict.detail)
+            report = replace(report, encryptions=report.encryptions + 1)
+            try:
+                sealed, result = await self._swap(current, verdict.plaintext, ahead)
+            except TooLargeError as error:
+                return _quarantined(report, current, Reason.TOO_LARGE, str(error))
             if result.outcome is Outcome.UNKNOWN:
-                current = await self._store.get(current.key)
-                applied = current is not None and current.value == sealed
-            else:
-                current, applied = result.current, result.outcome is Outcome.APPLIED
-            if applied:
+                report = replace(report, unknown=report.unknown + 1)
+                result = await self._resolve(current, sealed)
+            if result.outcome is Outcome.APPLIED:
                 self._ledger.landed(self._chain.primary)
                 return End(replace(report, rewritten=1, bytes=len(sealed)))
+            report = replace(report, conflicts=report.conflicts + 1)
+            current = result.current
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
         return _quarantined(report, item, Reason.CONTENDED, f"somebody else wrote it {_ATTEMPTS} times in a row")
 
     async def _swap(self, item: Item, plaintext: bytes, ahead: int) -> tuple[bytes, SwapResult]:
+        """Seal and send, within budget, pace and window; returns what was sent and what came of it."""
         if self._spends:
             await self._ledger.spend(self._chain.primary, ahead)
         await self._pace.take()
@@ -96,14 +94,15 @@ class Swapper:
         finally:
             self._window.leave(entered)
 
+    async def _resolve(self, item: Item, sealed: bytes) -> SwapResult:
+        """Find out by reading what became of a swap whose answer was lost.
 
-def _counted(report: BatchReport, result: SwapResult) -> BatchReport:
-    return replace(
-        report,
-        encryptions=report.encryptions + 1,
-        conflicts=report.conflicts + (result.outcome is Outcome.LOST),
-        unknown=report.unknown + (result.outcome is Outcome.UNKNOWN),
-    )
+        The lost request may still arrive later. It does no harm: either it finds the mod_revision
+        that it compares with, and writes what is ours anyway, or somebody was faster and it is void.
+        """
+        found = await self._store.get(item.key)
+        applied = found is not None and found.value == sealed
+        return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, current=found)
 
 
 def _quarantined(report: BatchReport, item: Item, reason: Reason, detail: str) -> End:

@@ -53,9 +53,7 @@ class Campaigns:
     async def save(self, stored: StoredCampaign) -> StoredCampaign:
         """Write a campaign over the version that was read. Raises FencedError."""
         key = self._keyspace.campaign(stored.campaign.id)
-        revision = await record.write(
-            self._store, key, stored.campaign.to_json(), stored.revision, guards=self._guards
-        )
+        revision = await record.write(self._store, key, stored.campaign.to_json(), stored.revision, guards=self._guards)
         return StoredCampaign(stored.campaign, revision)
 
     async def forget_old(self) -> None:

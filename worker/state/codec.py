@@ -25,7 +25,9 @@ def decode(key: bytes, value: bytes) -> dict[str, object]:
     try:
         record = json.loads(value)
     except ValueError:
-        raise RecordError(f"the record {key_text(key)} is not JSON; restore it, or delete it if it is not ours") from None
+        raise RecordError(
+            f"the record {key_text(key)} is not JSON; restore it, or delete it if it is not ours"
+        ) from None
     if not isinstance(record, dict) or record.get("v") != VERSION:
         raise RecordError(
             f"the record {key_text(key)} is of a version that this program does not know; use the version that wrote it"

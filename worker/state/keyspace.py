@@ -34,7 +34,7 @@ class Keyspace:
         return self._path("owner")
 
     def campaign(self, campaign: str) -> bytes:
-        """The record of one campaign."""
+        """Return the path of one campaign."""
         return self._path("campaigns", campaign)
 
     @property
@@ -43,23 +43,23 @@ class Keyspace:
         return KeyRange.of_prefix(self._path("campaigns", ""))
 
     def batch(self, campaign: str, number: int) -> bytes:
-        """One batch. The number is padded so that keys sort as numbers do."""
+        """Return the path of one batch. The number is padded so that keys sort as numbers do."""
         return self._path("batches", campaign, f"{number:08d}")
 
     def batches(self, campaign: str) -> KeyRange:
-        """All batches of a campaign, in their order."""
+        """Return where the batches of a campaign lie, in their order."""
         return KeyRange.of_prefix(self._path("batches", campaign, ""))
 
     def quarantined(self, campaign: str, etcd_key: bytes) -> bytes:
-        """One quarantined object. Its key is hashed: etcd keys may be long and hold any bytes."""
+        """Return the path of one quarantined object. Its key is hashed: etcd keys may be long and hold any bytes."""
         return self._path("quarantine", campaign, hashlib.sha256(etcd_key).hexdigest()[:32])
 
     def quarantine(self, campaign: str) -> KeyRange:
-        """All quarantined objects of a campaign."""
+        """Return where the quarantined objects of a campaign lie."""
         return KeyRange.of_prefix(self._path("quarantine", campaign, ""))
 
     def ledger(self, fingerprint: str) -> bytes:
-        """The budget of one key."""
+        """Return the path of one key's budget."""
         return self._path("ledger", fingerprint)
 
     @property

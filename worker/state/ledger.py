@@ -18,7 +18,7 @@ import structlog
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import Budget
+from worker.model.budget import Budget, restored_text
 from worker.model.verdict import KeyRef
 from worker.state import record
 from worker.state.codec import damaged
@@ -164,10 +164,7 @@ class Ledger:
 def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:
     """Return the refusal for a key whose budget is used up, with the ways out."""
     if budget.restored:
-        return BudgetExhaustedError(
-            f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the "
-            f"key has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
-        )
+        return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
         f"{key} may encrypt {gcm_limit} times and has used {budget.used}. Rotate to a new key, change to secretbox, "
         "or raise --gcm-limit (at most 4294967296)"

@@ -57,8 +57,8 @@ async def _lock(store: Store, key: bytes, who: Mapping[str, object], lease: int)
         raise TemporaryError("the campaign's lock was neither taken nor free; try again", delay=1.0)
     holder = decode(found.key, found.value)
     raise BusyError(
-        f"another process works on campaigns: {holder.get('command')} on {holder.get('host')}, pid {holder.get('pid')}, "
-        f"since {holder.get('since')}; wait for it (--wait), or stop it: its lock ends {LEASE_SECONDS} s after it does"
+        f"another process works on campaigns: {holder.get('command')} on {holder.get('host')}, pid "
+        f"{holder.get('pid')}, since {holder.get('since')}; wait for it (--wait), or stop it: its lock ends {LEASE_SECONDS} s after it does"
     )
 
 

@@ -51,9 +51,7 @@ class Quarantine:
             await self._add(objects[start : start + _PER_COMMIT])
 
     async def _add(self, objects: Sequence[Quarantined]) -> None:
-        puts = [
-            Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects
-        ]
+        puts = [Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects]
         for _ in range(_ATTEMPTS):  # the same bytes may be written twice: nothing depends on the first
             result = await self._store.commit(self._guards, puts)
             if result.outcome is Outcome.APPLIED:

@@ -1,0 +1,88 @@
+"""`rewrap demo`: the main job on a throw-away etcd, with the same commands that an operator would use."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from scheduler.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OBJECTS = 6_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--objects", type=int, default=_OBJECTS, metavar="N", help=f"objects to make ({_OBJECTS})")
+    parser.add_argument("--rate", default="0", metavar="N", help="most objects rewritten a second (0 = no ceiling)")
+    parser.add_argument("--etcd", metavar="PATH", help="the etcd binary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start etcd, fill it, show its state, rewrap, verify, and clean up. Returns the run's exit code."""
+    import tempfile
+    from pathlib import Path
+
+    from scheduler.cli.throwaway import find_etcd, throwaway_etcd
+
+    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
+    binary = find_etcd(args.etcd)
+    with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
+        folder = Path(directory)
+        _tell(f"Starting a throw-away etcd ({binary}) ...")
+        with throwaway_etcd(binary, folder) as url:
+            configuration = _seed(url, folder, args.objects)
+            code = _tour(url, configuration, args.rate)
+        _tell("The throw-away etcd is gone.")
+    return code
+
+
+def _seed(url: str, folder: Path, objects: int) -> Path:
+    """Write what five years of changing providers would leave behind; returns today's configuration."""
+    from config.encryption import ProviderType
+    from config.settings import EtcdSettings
+    from scheduler.cli.running import run_async
+    from worker.demo_keyspace import (
+        RESOURCES,
+        Era,
+        Shape,
+        configuration_of,
+        make_key,
+        plaintext_era,
+        seed,
+    )
+
+    old = make_key(ProviderType.AESCBC, "key1")
+    older = make_key(ProviderType.AESGCM, "2024-01-31T00:00:00Z", 16)
+    oldest = make_key(ProviderType.SECRETBOX, "box")
+    plaintext = plaintext_era(1)
+    eras = [Era(old, 6), Era(older, 1), Era(oldest, 1), plaintext]
+    _tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
+    run_async(seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
+    new = make_key(ProviderType.AESGCM, "key2")
+    providers = [new, old, older, oldest, plaintext.provider]
+    file = folder / "encryption-configuration.yaml"
+    file.touch(mode=0o600)
+    file.write_text(configuration_of(providers, RESOURCES))
+    return file
+
+
+def _tour(url: str, configuration: Path, rate: str) -> int:
+    """Run the commands one after another, as an operator would type them."""
+    from scheduler.cli.main import main
+
+    common = ["--endpoints", url, "--encryption-config", str(configuration)]
+    code = int(Exit.DONE)
+    for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):
+        _tell(f"\n$ rewrap {' '.join(words)}")
+        code = max(code, main([*words, *common]))
+    return code
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

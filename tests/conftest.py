@@ -1,0 +1,103 @@
+"""Fixtures for every kind of test. `tests/README.md` lists them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
+
+# Two busy cores make single examples slow at times; each test has its own time-out.
+hypothesis.settings.register_profile("kube-rewrap", deadline=None)
+
+
+def pytest_configure() -> None:
+    """Nothing of the caller's shell reaches the code under test, and no proxy stands before loopback."""
+    hypothesis.settings.load_profile("kube-rewrap")
+    for name in list(os.environ):
+        if name.startswith(("REWRAP_", "ETCD")):
+            del os.environ[name]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+class SharedClusters:
+    """Started when first asked for, one for each kind, and kept until the tests end."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._clusters: dict[EtcdOptions, EtcdCluster] = {}
+
+    def empty(self, options: EtcdOptions) -> EtcdCluster:
+        """The cluster of that kind, without a key in it."""
+        require(options.version)
+        if options not in self._clusters:
+            directory = self._directory / f"etcd-{len(self._clusters)}"
+            directory.mkdir()
+            self._clusters[options] = self._stack.enter_context(start_etcd(directory, options))
+        cluster = self._clusters[options]
+        cluster.wipe()
+        return cluster
+
+
+def require(version: EtcdVersion) -> None:
+    """Skips the test where etcd 3.4 could not be had; anything else missing is an error."""
+    if version.binary.exists():
+        return
+    reason = f"no etcd {version.value} at {version.binary}: `make test` puts it there"
+    if version is EtcdVersion.V3_4 and not os.environ.get("CI"):
+        pytest.skip(f"{reason}, where apt can download Debian 12's etcd-server")
+    pytest.fail(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedClusters]:
+    with ExitStack() as stack:
+        yield SharedClusters(tmp_path_factory.mktemp("shared"), stack)
+
+
+@pytest.fixture
+def etcd(shared_etcd: SharedClusters) -> EtcdCluster:
+    """etcd 3.5, one member, empty, shared: don't stop it for good, don't fill it up."""
+    return shared_etcd.empty(EtcdOptions())
+
+
+@pytest.fixture(params=EtcdVersion, ids=lambda version: f"etcd-{version.value}")
+def etcd_any(request: pytest.FixtureRequest, shared_etcd: SharedClusters) -> EtcdCluster:
+    """As `etcd`, the test runs once with each version."""
+    return shared_etcd.empty(EtcdOptions(version=request.param))
+
+
+@pytest.fixture
+def etcd_tls(shared_etcd: SharedClusters) -> EtcdCluster:
+    """As `etcd`, with TLS, and client certificates required."""
+    return shared_etcd.empty(EtcdOptions(tls=True))
+
+
+@pytest.fixture
+def etcd_auth(shared_etcd: SharedClusters) -> EtcdCluster:
+    """As `etcd`, with users."""
+    return shared_etcd.empty(EtcdOptions(auth=True))
+
+
+@pytest.fixture
+def new_etcd(tmp_path: Path) -> Iterator[Callable[[EtcdOptions], EtcdCluster]]:
+    """Starts clusters that belong to one test, which may do to them what it likes."""
+    with ExitStack() as stack:
+
+        def start(options: EtcdOptions) -> EtcdCluster:
+            require(options.version)
+            directory = tmp_path / f"etcd-{len(list(tmp_path.glob('etcd-*')))}"
+            directory.mkdir()
+            return stack.enter_context(start_etcd(directory, options))
+
+        yield start
+
+
+@pytest.fixture
+def etcd_three(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
+    """etcd 3.5, three members, this test's own."""
+    return new_etcd(EtcdOptions(members=3))
