@@ -144,7 +144,7 @@ def _kms(node: Node, place: Place, report: _Report) -> DraftKms:
 
 
 def _struct(node: Node, place: Place, known: tuple[str, ...], report: _Report) -> dict[str, Field]:
-    """Return the fields that are not null, by name. Null is an empty struct, as in Go."""
+    """Return the known fields that are not null, by name. Null is an empty struct, as in Go."""
     if node.kind is NodeKind.NULL:
         return {}
     if node.kind is not NodeKind.MAPPING:
@@ -155,7 +155,8 @@ def _struct(node: Node, place: Place, known: tuple[str, ...], report: _Report) -
     for found in node.fields:
         if found.name not in known:
             report.faults.append(_unknown(found, place, known))
-        elif found.name in seen:
+            continue
+        if found.name in seen:
             report.faults.append(
                 _at(place, found).fault("the field is set twice", "keep one of the two; merge keys (<<) count as well")
             )

@@ -128,6 +128,10 @@ REFUSED = {
     "keys is null": (one("{aescbc: {keys: ~}}"), [f"{KEYS}: at least one key is required"]),
     "keys is a mapping": (one("{aescbc: {keys: {}}}"), [f"{KEYS}: it must be a list and is a mapping"]),
     "a misspelt provider is not also a missing one": (one("{AESCBC: {}}"), [f"{PROVIDER}.AESCBC: unknown field"]),
+    "a misspelt provider beside two real ones hides nothing": (
+        one("{AESCBC: {}, identity: {}, kms: {name: a, endpoint: 'unix:///s'}}"),
+        [f"{PROVIDER}.AESCBC: unknown field", f"{PROVIDER}: more than one provider in one list element"],
+    ),
     "three providers in one element": (
         one(f"{{identity: {{}}, secretbox: {{keys: [{{name: a, secret: {KEY16}}}]}}, kms: {{}}}}"),
         [

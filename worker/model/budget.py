@@ -23,8 +23,8 @@ LIMITED_PROVIDER = "aesgcm"
 def restored_text(key: KeyRef) -> str:
     """Say what a restored budget means, and the ways out."""
     return (
-        f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the key "
-        f"has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
+        f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the "
+        f"key has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
     )
 
 

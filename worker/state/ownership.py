@@ -58,7 +58,8 @@ async def _lock(store: Store, key: bytes, who: Mapping[str, object], lease: int)
     holder = decode(found.key, found.value)
     raise BusyError(
         f"another process works on campaigns: {holder.get('command')} on {holder.get('host')}, pid "
-        f"{holder.get('pid')}, since {holder.get('since')}; wait for it (--wait), or stop it: its lock ends {LEASE_SECONDS} s after it does"
+        f"{holder.get('pid')}, since {holder.get('since')}; wait for it (--wait), or stop it: "
+        f"its lock ends {LEASE_SECONDS} s after it does"
     )
 
 

@@ -1,0 +1,34 @@
+"""`make bench`: every figure is a ratio within this one run; the machine's own speed cancels out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvloop
+
+from bench import memory, rewriting, scanning
+from bench.ground import ground
+from config.logs import configure_logs
+
+
+def main(names: list[str]) -> None:
+    configure_logs("warning")
+    wanted = names or ["rewriting", "scanning", "memory"]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for name in wanted:
+            print(f"\n== {name}", flush=True)
+            with ground() as place:
+                match name:
+                    case "rewriting":
+                        runner.run(rewriting.compare(place))
+                    case "scanning":
+                        runner.run(scanning.compare(place))
+                    case "memory":
+                        runner.run(memory.compare(place))
+                    case _:
+                        sys.exit(f"no benchmark {name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

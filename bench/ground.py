@@ -1,0 +1,52 @@
+"""What every benchmark stands on: a throw-away etcd with objects in it, and two EncryptionConfigurations."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from config.generation import Generation, load_generation
+from config.provider import KeyedProvider
+from config.settings import BudgetSettings, EtcdSettings, PaceSettings, Settings
+from scheduler.cli.throwaway import find_etcd, throwaway_etcd
+from worker.demo_keyspace import configuration_of
+
+RESOURCES = ("secrets", "configmaps")
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A throw-away etcd: how to reach it, and a directory for files."""
+
+    settings: Settings
+    directory: Path
+
+    def generation(self, *providers: KeyedProvider) -> Generation:
+        """Return the generation whose primary is the first provider."""
+        return load_generation(configuration_of(providers, RESOURCES).encode(), "bench")
+
+    def configuration_file(self, *providers: KeyedProvider) -> Path:
+        """Write the same as a file for the command line."""
+        path = self.directory / "encryption.json"
+        path.touch(mode=0o600)
+        path.write_text(configuration_of(providers, RESOURCES))
+        return path
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """Start etcd on an empty directory; stop it at the end."""
+    with (
+        tempfile.TemporaryDirectory(prefix="kube-rewrap-bench-") as name,
+        throwaway_etcd(find_etcd(None), Path(name)) as url,
+    ):
+        settings = Settings(
+            etcd=EtcdSettings(endpoints=(url,)),
+            pace=PaceSettings(rate=0),
+            budget=BudgetSettings(gcm_limit=2**32),
+        )
+        yield Ground(replace(settings, space=replace(settings.space, quota_bytes=8 * 2**30)), Path(name))
+

@@ -1,0 +1,32 @@
+"""The proof scan against a bare paged Range over the same stubs, turn about, in one run."""
+
+from __future__ import annotations
+
+import time
+
+from bench.ground import RESOURCES, Ground
+from bench.rewriting import read_everything
+from config.encryption import ProviderType
+from scheduler.service import open_service
+from worker.demo_keyspace import Era, Shape, make_key, seed
+from worker.etcd.client import open_store
+
+OBJECTS = 20_000
+TURNS = 5
+
+
+async def compare(ground: Ground) -> None:
+    """Print the table."""
+    keys = [make_key(kind, kind.value) for kind in (ProviderType.AESCBC, ProviderType.AESGCM, ProviderType.SECRETBOX)]
+    await seed(ground.settings.etcd, [Era(key, 1) for key in keys], Shape(OBJECTS, resources=RESOURCES))
+    print(f"{'scan':<14} {'range/s':>9} {'proof/s':>9} {'ratio':>6}")
+    for _ in range(TURNS):
+        async with open_store(ground.settings.etcd, "/bench") as store:
+            started = time.perf_counter()
+            count = len(await read_everything(store))
+            bare = count / (time.perf_counter() - started)
+        async with open_service(ground.settings, ground.generation(*keys)) as service:
+            started = time.perf_counter()
+            found = await service.inventory(await service.territory())
+            proof = found.objects / (time.perf_counter() - started)
+        print(f"{'three providers':<14} {bare:9,.0f} {proof:9,.0f} {proof / bare:6.2f}")
