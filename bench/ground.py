@@ -49,4 +49,3 @@ def ground() -> Iterator[Ground]:
             budget=BudgetSettings(gcm_limit=2**32),
         )
         yield Ground(replace(settings, space=replace(settings.space, quota_bytes=8 * 2**30)), Path(name))
-

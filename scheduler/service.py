@@ -73,6 +73,13 @@ class RunPlan:
     refusals: tuple[RefusedError, ...]
     resumes: StoredCampaign | None
 
+    def require_safe(self) -> None:
+        """Raise what speaks against starting: the one refusal, or all of them in one."""
+        if len(self.refusals) == 1:
+            raise self.refusals[0]
+        if self.refusals:
+            raise RefusedError("; ".join(map(str, self.refusals)))
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -164,8 +171,7 @@ class Service:
         Raises RefusedError with the plan's first refusal, BusyError when another process is at work.
         Whatever it raises, what is on record lets a later run go on.
         """
-        for refusal in plan.refusals:
-            raise refusal
+        plan.require_safe()
         started = asyncio.get_running_loop().time()
         async with self._owned(order, brake) as guard:
             guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")

@@ -15,6 +15,7 @@ from config.settings import Settings
 from worker.coredump import forbid_core_dumps
 from worker.errors import FencedError
 from worker.etcd.client import open_store
+from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
 from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
@@ -76,6 +77,7 @@ class Engine:
         self._generation = generation
         self._settings = settings
         self._pace = pace
+        self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
 
     async def run(self, spec: BatchSpec, guards: Sequence[Expect], brake: Brake) -> BatchReport:
@@ -99,13 +101,13 @@ class Engine:
             quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
-            page=self._settings.page,
+            sizer=self._sizer,
         )
         return await run_batch(spec, tools)
 
     async def inventory(self, ranges: Iterable[ResourceRange]) -> Inventory:
         """Count what lies in the ranges by the key that opens it, at one pinned revision."""
-        return await take_inventory(self.store, ranges, self.chains, self._settings.page)
+        return await take_inventory(self.store, ranges, self.chains, self._sizer)
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

@@ -11,9 +11,8 @@ from contextlib import aclosing
 
 import structlog
 
-from config.settings import PageSettings
 from worker.errors import CompactedError
-from worker.etcd.pages import read_pages
+from worker.etcd.pages import PageSizer, read_pages
 from worker.etcd.store import Item, Store
 from worker.model.inventory import Inventory, ResourceRange, ResourceTally
 from worker.model.verdict import Quarantine
@@ -24,7 +23,7 @@ _log = structlog.get_logger()
 
 
 async def take_inventory(
-    store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], page: PageSettings
+    store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], sizer: PageSizer
 ) -> Inventory:
     """Scan all ranges at the store's current revision.
 
@@ -35,7 +34,7 @@ async def take_inventory(
     for _ in range(_RESTARTS):
         revision = await store.revision()
         try:
-            tallies = [await _scan(store, one, chains[one.resource], page, revision) for one in wanted]
+            tallies = [await _scan(store, one, chains[one.resource], sizer, revision) for one in wanted]
         except CompactedError:
             _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
             continue
@@ -46,11 +45,9 @@ async def take_inventory(
     )
 
 
-async def _scan(
-    store: Store, wanted: ResourceRange, chain: Chain, page_settings: PageSettings, revision: int
-) -> ResourceTally:
+async def _scan(store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSizer, revision: int) -> ResourceTally:
     tally = ResourceTally(wanted.resource, chain.primary, chain.keys)
-    async with aclosing(read_pages(store, wanted.range, page_settings, revision=revision)) as pages:
+    async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
             for item in page.items:
                 _count(tally, item, chain)

@@ -27,6 +27,9 @@ COMMANDS = {
 }
 
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
 class Command(Protocol):
     """What every command's module offers."""
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         return command.run(args)
     except _UsageError as error:
         return _fail(Exit.USAGE, error, as_json=as_json)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.UNEXPECTED

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
 from worker.engine import Engine, Examined, open_engine
 from worker.errors import WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import BatchSpec
 from worker.pace.brake import Brake
+
+_log = structlog.get_logger()
 
 __all__ = ["Engine", "Examined", "LocalDispatcher", "open_engine"]
 
@@ -56,3 +60,7 @@ class LocalDispatcher:
         """Wait until the batches at work have stopped by themselves; the brake must be on, or they are at their end."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
+        try:
+            await self._engine.ledger.settle()
+        except WorkerError as error:
+            _log.warning("ledger.not_settled", because=str(error))

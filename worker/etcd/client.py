@@ -97,18 +97,14 @@ class EtcdStore:
         One registry key a transaction, always: two would share a revision, and kube-apiserver's
         watchers would lose one of them.
         """
-        # ignore_lease: a plain Put detaches the lease, and the object would never expire.
-        request = _rpc.TxnRequest(
-            compare=[
-                _rpc.Compare(
-                    key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
-                )
-            ],
-            success=[
-                _rpc.RequestOp(request_put=_rpc.PutRequest(key=item.key, value=value, ignore_lease=True)),
-            ],
-            failure=[_rpc.RequestOp(request_range=_rpc.RangeRequest(key=item.key))],
+        request = _rpc.TxnRequest()
+        request.compare.add(
+            key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
         )
+        put = request.success.add().request_put
+        # ignore_lease: a plain Put detaches the lease, and the object would never expire.
+        put.key, put.value, put.ignore_lease = item.key, value, True
+        request.failure.add().request_range.key = item.key
         response = await self._write(request)
         if response is None:
             return SwapResult(Outcome.UNKNOWN)

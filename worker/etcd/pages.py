@@ -14,33 +14,40 @@ from worker.errors import TooLargeError
 from worker.etcd.store import Page, Store
 from worker.model.keys import KeyRange, after
 
-_FIRST_LIMIT = 32
+_FIRST_LIMIT = 8
 _GROWTH = 4
 _SHRINK = 4
 
 
-def next_limit(settings: PageSettings, limit: int, page: Page) -> int:
-    """Return how many objects to ask for after `page`, which was asked for with `limit`."""
-    largest = max((len(item.key) + len(item.value) for item in page.items), default=1)
-    return max(1, min(settings.objects, limit * _GROWTH, settings.bytes // largest))
+class PageSizer:
+    """How many objects to ask for next. Kept from range to range, so that only the first page is a guess."""
+
+    def __init__(self, settings: PageSettings) -> None:
+        self._settings = settings
+        self.limit = min(_FIRST_LIMIT, settings.objects)
+
+    def learn(self, page: Page) -> None:
+        """Fit the next page to the largest object of this one."""
+        largest = max((len(item.key) + len(item.value) for item in page.items), default=1)
+        self.limit = max(1, min(self._settings.objects, self.limit * _GROWTH, self._settings.bytes // largest))
+
+    def shrink(self) -> None:
+        """Ask for less: the answer did not fit."""
+        self.limit = max(1, self.limit // _SHRINK)
 
 
-async def read_pages(
-    store: Store, keys: KeyRange, settings: PageSettings, *, revision: int = 0
-) -> AsyncGenerator[Page]:
+async def read_pages(store: Store, keys: KeyRange, sizer: PageSizer, *, revision: int = 0) -> AsyncGenerator[Page]:
     """Yield the pages of a range in key order; the next one is fetched while a page is worked on.
 
     `revision` pins all of them to one revision. Close the iterator (`aclosing`) when leaving early.
     """
-    limit = min(_FIRST_LIMIT, settings.objects)
-    fetching = asyncio.create_task(_fetch(store, keys, limit, revision))
+    fetching = asyncio.create_task(_fetch(store, keys, sizer, revision))
     try:
         while True:
-            page, limit = await fetching
+            page = await fetching
             if page.more:
-                limit = next_limit(settings, limit, page)
                 keys = keys.since(after(page.items[-1].key))
-                fetching = asyncio.create_task(_fetch(store, keys, limit, revision))
+                fetching = asyncio.create_task(_fetch(store, keys, sizer, revision))
             if page.items:
                 yield page
             if not page.more:
@@ -50,11 +57,15 @@ async def read_pages(
         await asyncio.gather(fetching, return_exceptions=True)
 
 
-async def _fetch(store: Store, keys: KeyRange, limit: int, revision: int) -> tuple[Page, int]:
+async def _fetch(store: Store, keys: KeyRange, sizer: PageSizer, revision: int) -> Page:
     while True:
+        limit = sizer.limit
         try:
-            return await store.page(keys, limit, revision=revision), limit
+            page = await store.page(keys, limit, revision=revision)
         except TooLargeError:
             if limit == 1:
                 raise
-            limit = max(1, limit // _SHRINK)
+            sizer.shrink()
+        else:
+            sizer.learn(page)
+            return page

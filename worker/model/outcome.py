@@ -7,6 +7,27 @@ from dataclasses import dataclass, fields, replace
 from typing import Self
 
 
+@dataclass(slots=True)
+class Tally:
+    """The counts of one page while it is worked on; see BatchReport for what each means."""
+
+    rewritten: int = 0
+    current: int = 0
+    gone: int = 0
+    quarantined: int = 0
+    conflicts: int = 0
+    unknown: int = 0
+    encryptions: int = 0
+    bytes: int = 0
+
+    def report(self) -> BatchReport:
+        """Return what was counted so far."""
+        return BatchReport(
+            objects=self.rewritten + self.current + self.gone + self.quarantined,
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class BatchReport:
     """Counts of objects unless said otherwise; reports add up.

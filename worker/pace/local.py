@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Protocol
 
 from worker.pace.bucket import Bucket
@@ -11,8 +12,12 @@ from worker.pace.bucket import Bucket
 class Pace(Protocol):
     """Something that says when the next object may be written."""
 
-    async def take(self) -> None:
-        """Wait until one more object may be written."""
+    @property
+    def most(self) -> int:
+        """How many objects may be asked for at once."""
+
+    async def take(self, objects: int) -> None:
+        """Wait until so many more objects may be written."""
 
 
 class LocalPace:
@@ -21,10 +26,15 @@ class LocalPace:
     def __init__(self, rate: float) -> None:
         self._bucket = Bucket(rate) if rate else None
 
-    async def take(self) -> None:
-        """See Pace. Waits are bounded by the number of swaps in flight over the rate."""
+    @property
+    def most(self) -> int:
+        """See Pace. A twentieth of a second's worth: a control plane shall not feel bursts."""
+        return sys.maxsize if self._bucket is None else max(1, int(self._bucket.rate / 20))
+
+    async def take(self, objects: int) -> None:
+        """See Pace. A wait is no longer than what all batches together may ask for at once, over the rate."""
         if self._bucket is None:
             return
-        self._bucket, wait = self._bucket.take(1, asyncio.get_running_loop().time())
+        self._bucket, wait = self._bucket.take(objects, asyncio.get_running_loop().time())
         if wait > 0:
             await asyncio.sleep(wait)

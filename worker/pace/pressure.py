@@ -7,7 +7,6 @@ from a larger window (etcd commits in groups), so it grows upwards too, not just
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -20,6 +19,7 @@ DEFAULT_QUOTA = 2 * 2**30
 _CALM_SECONDS = 0.08
 _TOLERANCE = 3.0
 _DRIFT = 1.01
+_GROWTH = 1.25
 _GIB = 2**30
 
 
@@ -31,7 +31,7 @@ class WindowSize:
     got slower for good is not strangled for ever; 0 before the first round.
     """
 
-    limit: float = 16.0
+    limit: float = 32.0
     ceiling: int = 256
     baseline: float = 0.0
 
@@ -45,7 +45,7 @@ class WindowSize:
         if latency > calm:
             limit = max(1.0, self.limit * max(0.5, calm / latency))
         elif was_full:
-            limit = min(float(self.ceiling), self.limit + math.sqrt(self.limit))
+            limit = min(float(self.ceiling), self.limit * _GROWTH)
         else:
             limit = self.limit
         return replace(self, limit=limit, baseline=baseline)

@@ -7,20 +7,17 @@ current and is left alone.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
-from config.settings import PageSettings
-from worker.errors import FencedError, WorkerError
-from worker.etcd.pages import read_pages
-from worker.etcd.store import Item, Page, Store
+from worker.errors import FencedError
+from worker.etcd.pages import PageSizer, read_pages
+from worker.etcd.store import Page, Store
 from worker.model.batch import BatchSpec, BatchState
 from worker.model.keys import after
-from worker.model.outcome import BatchReport
+from worker.model.outcome import BatchReport, Tally
 from worker.pace.brake import Brake
 from worker.pace.window import Window
 from worker.rewrap.swap import Swapper
@@ -29,18 +26,6 @@ from worker.state.ledger import Ledger
 from worker.state.quarantine import Quarantine, Quarantined
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _PageWork:
-    """One page while it is worked on. Objects are begun in key order, so those begun are a prefix."""
-
-    rest: Iterator[Item]
-    left: int
-    report: BatchReport = field(default_factory=BatchReport)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    failure: WorkerError | None = None
-    begun: Item | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +39,7 @@ class BatchTools:
     quarantine: Quarantine
     window: Window
     brake: Brake
-    page: PageSettings
+    sizer: PageSizer
 
 
 async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
@@ -67,10 +52,11 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
     stored = await _take_up(spec, tools)
     if stored.checkpoint.state is BatchState.DONE:
         return stored.checkpoint.report
-    async with aclosing(read_pages(tools.store, stored.checkpoint.rest, tools.page)) as pages:
-        async for page in pages:
-            stored = await _run_page(page, stored, tools)
-            tools.brake.check()
+    with tools.window.shared():
+        async with aclosing(read_pages(tools.store, stored.checkpoint.rest, tools.sizer)) as pages:
+            async for page in pages:
+                stored = await _run_page(page, stored, tools)
+                tools.brake.check()
     tools.brake.check()
     done = replace(stored.checkpoint, state=BatchState.DONE, cursor=spec.range.end)
     await tools.ledger.settle()
@@ -91,46 +77,27 @@ async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
 
 
 async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> StoredCheckpoint:
-    """Work through one page and record how far it came; raises what stopped it, after recording."""
-    work = _PageWork(iter(page.items), len(page.items))
-    workers = min(max(1, tools.window.limit), len(page.items))
-    async with asyncio.TaskGroup() as group:
-        for _ in range(workers):
-            group.create_task(_work(work, tools))
-    if work.failure is not None:
-        raise work.failure
-    if work.begun is None:
+    """Work through one page, group by group, and record how far it came.
+
+    When a group fails, nothing of the page is recorded: it is read again, and what was rewritten is
+    found current. When the brake is pulled, the groups that are finished are recorded.
+    """
+    tally, quarantined, done = Tally(), list[Quarantined](), 0
+    while done < len(page.items) and not tools.brake.is_on:
+        group = page.items[done : done + tools.swapper.group_size]
+        quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
+        done += len(group)
+    if not done:
         return stored
-    await tools.quarantine.add(work.quarantined)
-    checkpoint = stored.checkpoint.advanced(after(work.begun.key), work.report)
+    await tools.quarantine.add(quarantined)
+    report = tally.report()
+    checkpoint = stored.checkpoint.advanced(after(page.items[done - 1].key), report)
     revision = await tools.checkpoints.save(checkpoint, stored.revision)
     _log.info(
         "batch.page",
         **checkpoint.spec.log_context(),
-        **work.report.to_json(),
+        **report.to_json(),
         window=tools.window.limit,
         revision=revision,
     )
     return StoredCheckpoint(checkpoint, revision)
-
-
-async def _work(work: _PageWork, tools: BatchTools) -> None:
-    """Take objects off the page until it is empty, the brake is pulled, or something failed.
-
-    A failure lets the others finish what they have in flight: cancelling a swap would leave its
-    outcome unknown for nothing.
-    """
-    while work.failure is None and not tools.brake.is_on:
-        item = next(work.rest, None)
-        if item is None:
-            return
-        work.begun = item
-        work.left -= 1
-        try:
-            end = await tools.swapper.settle(item, work.left + 1)
-        except WorkerError as error:
-            work.failure = error  # any of several will do: the batch stops, and each left its object intact
-            return
-        work.report += end.report
-        if end.quarantined is not None:
-            work.quarantined.append(end.quarantined)

@@ -1,4 +1,4 @@
-"""One object, from its first look to its end: current, rewritten, gone or in quarantine.
+"""Objects from their first look to their end: current, rewritten, gone or in quarantine.
 
 The order matters, and a crash between any two steps loses nothing:
 
@@ -8,18 +8,22 @@ The order matters, and a crash between any two steps loses nothing:
 4. swap against the mod_revision that was read;
 5. lost: somebody wrote. Start over from what stands there now, and assume nothing about it;
    unknown: read. Equal bytes prove our write, for no two sealings are alike; else start over.
+
+Objects go in groups: all of a group are sealed, then all are sent. Sent one by one between sealings,
+each request would cost system calls of its own, which is most of what a rewrap costs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from config.encryption import ProviderType
-from worker.errors import TooLargeError
+from worker.errors import TooLargeError, WorkerError
 from worker.etcd.store import Item, Outcome, Store, SwapResult
-from worker.model.outcome import BatchReport
+from worker.model.outcome import Tally
 from worker.model.verdict import Keep, Quarantine, Reason
 from worker.pace.local import Pace
 from worker.pace.window import Window
@@ -33,11 +37,11 @@ _LONGEST_PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How one object ended: its share of the report, and the quarantine entry if it has one."""
+class _Stale:
+    """An object to be rewritten, and the plaintext that its old key gave."""
 
-    report: BatchReport
-    quarantined: Quarantined | None = None
+    item: Item
+    plaintext: bytes = field(repr=False)
 
 
 class Swapper:
@@ -51,48 +55,103 @@ class Swapper:
         self._window = window
         self._spends = chain.primary.provider != ProviderType.IDENTITY
 
-    async def settle(self, item: Item, ahead: int) -> End:
-        """Work on one object until its end. `ahead` is how many more are likely to follow it.
+    @property
+    def group_size(self) -> int:
+        """How many objects `settle` should be given at once."""
+        return min(self._window.share, self._pace.most)
 
-        Raises what the store and the ledger raise; the object is then as it was, or rewritten.
+    async def settle(self, items: Sequence[Item], ahead: int, tally: Tally) -> list[Quarantined]:
+        """Work on objects until the end of each; count them, and return those for quarantine.
+
+        `ahead` is how many objects are likely to follow. When the store or the ledger fails, the
+        other objects are still brought as far as they get, then the error is raised: each object is
+        as it was, or rewritten.
         """
-        report = BatchReport(objects=1)
-        current: Item | None = item
+        quarantined: list[Quarantined] = []
+        current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
-            if current is None:
-                return End(replace(report, gone=1))
-            verdict = decide(current.value, current.key, self._chain)
-            if isinstance(verdict, Keep):
-                return End(replace(report, current=1))
-            if isinstance(verdict, Quarantine):
-                return _quarantined(report, current, verdict.reason, verdict.detail)
-            report = replace(report, encryptions=report.encryptions + 1)
-            try:
-                sealed, result = await self._swap(current, verdict.plaintext, ahead)
-            except TooLargeError as error:
-                return _quarantined(report, current, Reason.TOO_LARGE, str(error))
-            if result.outcome is Outcome.UNKNOWN:
-                report = replace(report, unknown=report.unknown + 1)
-                result = await self._resolve(current, sealed)
-            if result.outcome is Outcome.APPLIED:
-                self._ledger.landed(self._chain.primary)
-                return End(replace(report, rewritten=1, bytes=len(sealed)))
-            report = replace(report, conflicts=report.conflicts + 1)
-            current = result.current
-            await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
-        return _quarantined(report, item, Reason.CONTENDED, f"somebody else wrote it {_ATTEMPTS} times in a row")
+            stale = self._sorted_out(current, tally, quarantined)
+            if not stale:
+                return quarantined
+            current = await self._rewrite(stale, ahead, tally, quarantined)
+            if current:
+                await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
+        detail = f"somebody else wrote it {_ATTEMPTS} times in a row"
+        return quarantined + [_quarantined(tally, item, Reason.CONTENDED, detail) for item in current]
 
-    async def _swap(self, item: Item, plaintext: bytes, ahead: int) -> tuple[bytes, SwapResult]:
-        """Seal and send, within budget, pace and window; returns what was sent and what came of it."""
-        if self._spends:
-            await self._ledger.spend(self._chain.primary, ahead)
-        await self._pace.take()
-        entered = await self._window.enter()
+    def _sorted_out(self, items: Sequence[Item], tally: Tally, quarantined: list[Quarantined]) -> list[_Stale]:
+        """Decide on each object; count those that need no write, and return the rest."""
+        stale: list[_Stale] = []
+        for item in items:
+            verdict = decide(item.value, item.key, self._chain)
+            if isinstance(verdict, Keep):
+                tally.current += 1
+            elif isinstance(verdict, Quarantine):
+                quarantined.append(_quarantined(tally, item, verdict.reason, verdict.detail))
+            else:
+                stale.append(_Stale(item, verdict.plaintext))
+        return stale
+
+    async def _rewrite(
+        self, stale: Sequence[_Stale], ahead: int, tally: Tally, quarantined: list[Quarantined]
+    ) -> list[Item]:
+        """Seal and swap; returns what stands where a swap was lost, to be decided on anew."""
+        lost: list[Item] = []
+        rest = list(stale)
+        while rest:
+            tokens = len(rest)
+            if self._spends:
+                tokens = await self._ledger.spend(self._chain.primary, len(rest), max(ahead, len(rest)))
+            group, rest = rest[:tokens], rest[tokens:]
+            await self._pace.take(len(group))
+            lost += await self._swap(group, tally, quarantined)
+        return lost
+
+    async def _swap(self, group: Sequence[_Stale], tally: Tally, quarantined: list[Quarantined]) -> list[Item]:
+        tally.encryptions += len(group)
+        sealed = [self._chain.seal(one.plaintext, one.item.key) for one in group]
+        ends = await self._send_all(group, sealed, tally)
+        lost: list[Item] = []
+        failures: list[WorkerError] = []
+        for one, value, end in zip(group, sealed, ends, strict=True):
+            if isinstance(end, TooLargeError):
+                quarantined.append(_quarantined(tally, one.item, Reason.TOO_LARGE, str(end)))
+            elif isinstance(end, WorkerError):
+                failures.append(end)
+            elif end.outcome is Outcome.APPLIED:
+                self._ledger.landed(self._chain.primary)
+                tally.rewritten += 1
+                tally.bytes += len(value)
+            else:
+                tally.conflicts += 1
+                tally.gone += end.current is None
+                lost += [end.current] if end.current is not None else []
+        if failures:
+            raise failures[0]
+        return lost
+
+    async def _send_all(
+        self, group: Sequence[_Stale], sealed: Sequence[bytes], tally: Tally
+    ) -> list[SwapResult | WorkerError]:
+        loop = asyncio.get_running_loop()
+        was_full = len(group) >= self._window.share
+        started = loop.time()
+        ends = await asyncio.gather(
+            *(self._send(one.item, value, tally) for one, value in zip(group, sealed, strict=True))
+        )
+        self._window.finished(len(group), loop.time() - started, was_full=was_full)
+        return ends
+
+    async def _send(self, item: Item, sealed: bytes, tally: Tally) -> SwapResult | WorkerError:
+        """Swap one object; an error is a value, so that the group's other swaps are waited for."""
         try:
-            sealed = self._chain.seal(plaintext, item.key)
-            return sealed, await self._store.swap(item, sealed)
-        finally:
-            self._window.leave(entered)
+            result = await self._store.swap(item, sealed)
+            if result.outcome is not Outcome.UNKNOWN:
+                return result
+            tally.unknown += 1
+            return await self._resolve(item, sealed)
+        except WorkerError as error:
+            return error
 
     async def _resolve(self, item: Item, sealed: bytes) -> SwapResult:
         """Find out by reading what became of a swap whose answer was lost.
@@ -105,5 +164,6 @@ class Swapper:
         return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, current=found)
 
 
-def _quarantined(report: BatchReport, item: Item, reason: Reason, detail: str) -> End:
-    return End(replace(report, quarantined=1), Quarantined(item.key, reason, detail, item.mod_revision))
+def _quarantined(tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
+    tally.quarantined += 1
+    return Quarantined(item.key, reason, detail, item.mod_revision)

@@ -80,22 +80,24 @@ class Ledger:
             elif not set(names) <= set(budget.names):
                 await self._change(fingerprint, _renamed(names))
 
-    async def spend(self, key: KeyRef, ahead: int) -> None:
-        """Take one token of a key; the caller may then seal once with it.
+    async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
+        """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
 
-        `ahead` is how many more are likely to follow: so many are reserved at once, up to a block.
-        Raises BudgetExhaustedError at the limit, TemporaryError when etcd does not let us reserve.
+        `ahead` is how many are likely to be wanted in all: so many are reserved at once, up to a
+        block. Raises BudgetExhaustedError at the limit, TemporaryError when etcd does not let us reserve.
         """
-        purse = self._purses.setdefault(key.fingerprint, _Purse())
+        purse = self._purse(key)
         while purse.left == 0:
             async with purse.lock:
                 if purse.left == 0:
                     purse.left = await self._reserve(key, purse, max(1, min(self._settings.block, ahead)))
-        purse.left -= 1
+        taken = min(tokens, purse.left)
+        purse.left -= taken
+        return taken
 
     def landed(self, key: KeyRef) -> None:
         """Note that a swap with this key's ciphertext was applied."""
-        self._purses.setdefault(key.fingerprint, _Purse()).landed += 1
+        self._purse(key).landed += 1
 
     async def settle(self) -> None:
         """Record what landed. What a crash keeps from being recorded errs upwards."""
@@ -111,6 +113,12 @@ class Ledger:
             return replace(budget, restored=False, cluster_id=self._cluster_id)
 
         return await self._change(fingerprint, accepted)
+
+    def _purse(self, key: KeyRef) -> _Purse:
+        purse = self._purses.get(key.fingerprint)
+        if purse is None:
+            purse = self._purses[key.fingerprint] = _Purse()
+        return purse
 
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
