@@ -41,6 +41,18 @@ def _names_its_kind(api_version: str, kind: str) -> bool:
     return _API_VERSION.fullmatch(api_version) is not None and _KIND.fullmatch(kind) is not None
 
 
+# k8s.io/apimachinery: Unknown and TypeMeta from pkg/runtime/generated.proto, ObjectMeta from
+# pkg/apis/meta/v1/generated.proto. `raw` is bytes there; read as what these bytes hold for every kind,
+# a message whose field 1 is the metadata, one pass checks the whole. Other fields are checked as
+# unknown ones are: for form.
+_PROTO: dict[str, tuple[tuple[str, int, str], ...]] = {
+    "TypeMeta": (("api_version", 1, "string"), ("kind", 2, "string")),
+    "ObjectMeta": (("name", 1, "string"), ("namespace", 3, "string"), ("uid", 5, "string")),
+    "Object": (("metadata", 1, "ObjectMeta"),),
+    "Unknown": (("type_meta", 1, "TypeMeta"), ("raw", 2, "Object"), ("encoding", 3, "string"), ("type", 4, "string")),
+}
+
+
 class _TypeMeta(Protocol):
     api_version: str
     kind: str
@@ -48,54 +60,28 @@ class _TypeMeta(Protocol):
 
 class _Unknown(Protocol):
     type_meta: _TypeMeta
-    raw: bytes
 
 
 @cache
-def _messages() -> tuple[type[Message], type[Message]]:
-    """Build the two messages that are needed: the envelope, and what all objects have in common.
-
-    Field numbers: k8s.io/apimachinery pkg/runtime/generated.proto (Unknown, TypeMeta) and
-    pkg/apis/meta/v1/generated.proto (ObjectMeta: name 1, namespace 3, uid 5, resourceVersion 6).
-    """
+def _envelope() -> type[Message]:
+    """Build the class of the envelope in a descriptor pool of its own."""
     file = descriptor_pb2.FileDescriptorProto(name="kube_rewrap/object.proto", package="object", syntax="proto3")
     field_type = descriptor_pb2.FieldDescriptorProto
-
-    def message(name: str, *fields: tuple[str, int, str]) -> None:
-        entry = file.message_type.add(name=name)
-        for field, number, kind in fields:
-            typed = {"string": field_type.TYPE_STRING, "bytes": field_type.TYPE_BYTES}.get(
-                kind, field_type.TYPE_MESSAGE
-            )
-            added = entry.field.add(name=field, number=number, type=typed, label=field_type.LABEL_OPTIONAL)
-            if typed == field_type.TYPE_MESSAGE:
+    for message, fields in _PROTO.items():
+        entry = file.message_type.add(name=message)
+        for name, number, kind in fields:
+            added = entry.field.add(name=name, number=number, label=field_type.LABEL_OPTIONAL)
+            added.type = field_type.TYPE_STRING if kind == "string" else field_type.TYPE_MESSAGE
+            if kind != "string":
                 added.type_name = f".object.{kind}"
-
-    message("TypeMeta", ("api_version", 1, "string"), ("kind", 2, "string"))
-    message(
-        "Unknown",
-        ("type_meta", 1, "TypeMeta"),
-        ("raw", 2, "bytes"),
-        ("contentEncoding", 3, "string"),
-        ("contentType", 4, "string"),
-    )
-    message(
-        "ObjectMeta", ("name", 1, "string"), ("namespace", 3, "string"), ("uid", 5, "string"), ("version", 6, "string")
-    )
-    message("Object", ("metadata", 1, "ObjectMeta"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    unknown, common = (
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"object.{name}")) for name in ("Unknown", "Object")
-    )
-    return unknown, common
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("object.Unknown"))
 
 
 def _is_protobuf(plaintext: bytes) -> bool:
-    unknown, common = _messages()
     try:
-        envelope = cast("_Unknown", unknown.FromString(plaintext[len(PROTOBUF) :]))
-        common.FromString(envelope.raw)
+        envelope = cast("_Unknown", _envelope().FromString(plaintext[len(PROTOBUF) :]))
     except DecodeError:
         return False
     return _names_its_kind(envelope.type_meta.api_version, envelope.type_meta.kind)
