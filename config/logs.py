@@ -19,6 +19,8 @@ from config.secret import SecretBytes
 _TELLING = frozenset({"secret", "password", "plaintext", "token", "value", "private_key"})
 _MASK = "[redacted]"
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     """Send structlog's events of `level` and above to `stream` (default stderr) as JSON lines."""

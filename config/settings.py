@@ -19,6 +19,8 @@ from config.secret import SecretBytes
 MAX_GCM_WRITES = 2**32
 """NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
 
+_LONGEST = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class EtcdSettings:
@@ -27,7 +29,7 @@ class EtcdSettings:
     endpoints: tuple[str, ...] = ("http://127.0.0.1:2379",)
     """URLs of the members; `https` turns TLS on. All are tried; the first that answers is used."""
     cacert: str | None = None
-    """PEM file of the CA that signed etcd's certificates. None: the system's trust store."""
+    """PEM file of the CA that signed etcd's certificates. None: the public roots that come with gRPC."""
     cert: str | None = None
     """PEM file of the client certificate. None: no client certificate."""
     key: str | None = None
@@ -159,6 +161,12 @@ def check_settings(settings: Settings) -> None:
             "a client certificate needs its key, and the other way round",
             "give both --cert and --key",
         ),
+        (
+            all(0 < bound <= _LONGEST for bound in _bounds(settings.etcd)),
+            "etcd",
+            "call_timeout, give_up_after and connect_timeout must be above 0 and at most 3600",
+            "the defaults (10, 60 and 10 s) suit most clusters",
+        ),
         (bool(settings.etcd.endpoints), "etcd.endpoints", "must name at least one endpoint", "give --endpoints"),
         (
             _apart(settings.keyspace.etcd_prefix, settings.keyspace.state_prefix),
@@ -170,6 +178,10 @@ def check_settings(settings: Settings) -> None:
     faults = tuple(Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds)
     if faults:
         raise SettingsError("settings", faults)
+
+
+def _bounds(etcd: EtcdSettings) -> tuple[float, ...]:
+    return etcd.call_timeout, etcd.give_up_after, etcd.connect_timeout
 
 
 def _apart(first: str, second: str) -> bool:

@@ -24,7 +24,7 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from worker.errors import BusyError, RefusedError, SpaceError, TemporaryError
+from worker.errors import BusyError, RefusedError, SpaceError, StoppedError, TemporaryError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
@@ -33,7 +33,7 @@ from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
-from worker.pace.brake import Brake, StoppedError
+from worker.pace.brake import Brake
 from worker.pace.pressure import Room, judge_space
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
@@ -83,10 +83,14 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory."""
+    """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory.
+
+    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`.
+    """
 
     campaign: Campaign
     report: BatchReport
+    rewritten_now: int
     quarantined: tuple[Quarantined, ...]
     proof: Inventory
     seconds: float
@@ -168,7 +172,7 @@ class Service:
     async def run(self, plan: RunPlan, order: Order, brake: Brake, watcher: Watcher) -> RunResult:
         """Carry out a plan to its proof, or until the brake is pulled.
 
-        Raises RefusedError with the plan's first refusal, BusyError when another process is at work.
+        Raises RefusedError with the plan's refusals, BusyError when another process is at work.
         Whatever it raises, what is on record lets a later run go on.
         """
         plan.require_safe()
@@ -198,14 +202,15 @@ class Service:
         async def scan() -> Inventory:
             return await brake.unless_pulled(self.inventory(plan.territory, None if plan.whole else plan.ranges))
 
+        before = await _total(records, stored.campaign.id)
         try:
             ended, proof = await Reconciler(records, dispatcher, scan, watcher).finish(stored)
         finally:
             brake.pull(StoppedError("the run ended"))
             await dispatcher.close()
-        reports = [one.checkpoint.report async for one in records.checkpoints.all(ended.campaign.id)]
+        report = await _total(records, ended.campaign.id)
         quarantined = tuple([one async for one in records.quarantine.all()])
-        return RunResult(ended.campaign, sum(reports, BatchReport()), quarantined, proof, 0.0)
+        return RunResult(ended.campaign, report, report.rewritten - before.rewritten, quarantined, proof, 0.0)
 
     async def _campaign(self, plan: RunPlan, guard: Expect) -> StoredCampaign:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
@@ -287,6 +292,12 @@ class Service:
                 brake.pull(SpaceError(room.refusal))
 
 
+async def _total(records: Records, campaign: str) -> BatchReport:
+    """Add up what the batches of a campaign have on record."""
+    reports = [one.checkpoint.report async for one in records.checkpoints.all(campaign)]
+    return sum(reports, BatchReport())
+
+
 def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
     """Return the ranges that an order is about. Raises SettingsError for a resource that nothing governs."""
     governed = {one.resource: one for one in territory.governed}
@@ -314,10 +325,14 @@ def _names(governed: Mapping[str, ResourceRange]) -> str:
 
 def _begun(keys: Iterable[KeyRef], estimates: Mapping[str, int]) -> dict[str, Budget]:
     """Return the budgets as they would begin."""
-    return {
-        key.fingerprint: Budget(key.fingerprint, key.provider, estimated=estimates.get(key.fingerprint, 0))
-        for key in keys
-    }
+    begun: dict[str, Budget] = {}
+    for key in keys:
+        before = begun.get(key.fingerprint)
+        names = {key.name, *(before.names if before else ())}
+        begun[key.fingerprint] = Budget(
+            key.fingerprint, key.provider, tuple(sorted(names)), estimated=estimates.get(key.fingerprint, 0)
+        )
+    return begun
 
 
 def _resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:

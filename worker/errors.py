@@ -16,8 +16,9 @@
     │       ├── SpaceError             etcd's database is, or would be, too full
     │       ├── BusyError              another process holds the campaign
     │       └── UnsupportedPrimaryError  this tool can't write with the configured primary
-    ├── FencedError               somebody else owns the work now: stop, write nothing more
-    └── OutcomeUnknownError       a write may or may not have happened; only reading can tell
+    ├── StoppedError              the operator asked to stop; a later run resumes
+    └── FencedError               somebody else owns the work now: stop, write nothing more
+        └── RecordChangedError    a record, or the lock that guards it, is not what this process last saw
 """
 
 from __future__ import annotations
@@ -87,5 +88,9 @@ class FencedError(WorkerError):
     """This process no longer owns the work; another one may."""
 
 
-class OutcomeUnknownError(WorkerError):
-    """A write was sent and its outcome never came back."""
+class RecordChangedError(FencedError):
+    """The record, or the lock that guards it, is not what this process last saw."""
+
+
+class StoppedError(WorkerError):
+    """The operator asked to stop. What was in flight is finished; a later run resumes."""

@@ -62,7 +62,7 @@ def _seed(url: str, folder: Path, objects: int) -> Path:
     plaintext = plaintext_era(1)
     eras = [Era(old, 6), Era(older, 1), Era(oldest, 1), plaintext]
     _tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
-    run_async(seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
+    run_async(lambda: seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
     new = make_key(ProviderType.AESGCM, "key2")
     providers = [new, old, older, oldest, plaintext.provider]
     file = folder / "encryption-configuration.yaml"

@@ -19,12 +19,20 @@ class Exit(IntEnum):
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code for an error that ended a command."""
     from config.errors import ConfigError
-    from worker.errors import FencedError, RefusedError, TemporaryError
-    from worker.pace.brake import StoppedError
+    from worker.errors import (
+        CompactedError,
+        FencedError,
+        RefusedError,
+        RequestRefusedError,
+        StoppedError,
+        TemporaryError,
+    )
 
     table: tuple[tuple[type[BaseException], Exit], ...] = (
         (ConfigError, Exit.USAGE),
+        (RequestRefusedError, Exit.USAGE),  # wrong credentials, or too few permissions
         (StoppedError, Exit.INCOMPLETE),
+        (CompactedError, Exit.INCOMPLETE),
         (RefusedError, Exit.REFUSED),
         (FencedError, Exit.REFUSED),
         (TemporaryError, Exit.UNREACHABLE),

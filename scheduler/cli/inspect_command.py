@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Look at one object and print. Exit 3 when it is unreadable, 2 when there is nothing to look at."""
     from scheduler.cli.running import run_async
 
-    return run_async(_inspect(args))
+    return run_async(lambda: _inspect(args))
 
 
 async def _inspect(args: argparse.Namespace) -> int:

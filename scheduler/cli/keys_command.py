@@ -13,6 +13,7 @@ from scheduler.cli.options import (
     add_configuration,
     add_output,
     add_settings,
+    add_text,
     read_generation,
     read_settings,
 )
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     from config.settings import BudgetSettings
     from worker.model.budget import Budget
 
-NOTE = "Counts this tool's writes only; kube-apiserver's come with the watch of the service."
+NOTE = "Counts this tool's own encryptions; kube-apiserver's are estimated once, when a key is first seen."
+
+_COLUMNS = (
+    *("fingerprint", "provider", "names", "reserved", "estimated", "used"),
+    *("limit", "state", "collision_probability"),
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--accept", metavar="FINGERPRINT", help="accept the budget of a restored key as it is")
+    add_text(parser, "--accept", "accept the budget of a restored key as it is", "FINGERPRINT")
     add_configuration(parser)
     add_settings(parser, ETCD, BUDGET)
     add_output(parser)
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
     from scheduler.cli.running import run_async
 
-    return run_async(_keys(args))
+    return run_async(lambda: _keys(args))
 
 
 async def _keys(args: argparse.Namespace) -> int:
@@ -54,10 +60,8 @@ async def _keys(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json({"keys": rows, "note": NOTE})
         return Exit.DONE
-    heads = ("fingerprint", "provider", "names", "reserved", "used", "limit", "state", "collision_probability")
-    print_table(
-        [head.upper().replace("_", " ") for head in heads], [[_cell(row[head]) for head in heads] for row in rows]
-    )
+    heads = [column.upper().replace("_", " ") for column in _COLUMNS]
+    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
     say()
     say(NOTE)
     return Exit.DONE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from scheduler.cli.exits import Exit, exit_of
+from worker.coredump import forbid_core_dumps
 
 COMMANDS = {
     "check": "validate an EncryptionConfiguration file",
@@ -59,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     as_json = _wants_json(argv)
     try:
         args = _parse(argv)
+        forbid_core_dumps()
         command = cast("Command", importlib.import_module(f"scheduler.cli.{args.command}_command"))
         return command.run(args)
     except _UsageError as error:
@@ -93,7 +96,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _wants_json(argv: Sequence[str]) -> bool:
     """Whether the output shall be JSON, known even when the arguments can't be parsed."""
-    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    pairs = itertools.pairwise([*argv, ""])
     flag = any(
         (name in {"-o", "--output"} and value == "json") or name in {"-ojson", "-o=json", "--output=json"}
         for name, value in pairs
@@ -112,8 +115,14 @@ def _fail(code: Exit, error: BaseException, *, as_json: bool) -> int:
     return code
 
 
+def _own_errors() -> tuple[type[BaseException], ...]:
+    from worker.errors import WorkerError
+
+    return (WorkerError,)
+
+
 def _message(code: Exit, error: BaseException) -> str:
-    if code is not Exit.UNEXPECTED:
+    if code is not Exit.UNEXPECTED or isinstance(error, _own_errors()):
         return str(error)
     # What is not ours may quote what it was given: name its kind and place, not its words.
     return f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it"

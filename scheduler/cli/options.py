@@ -64,6 +64,17 @@ BUDGET = (
 )
 
 
+def add_switch(parser: argparse.ArgumentParser, name: str, summary: str) -> None:
+    """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
+    is_on = os.environ.get(variable(name), "").lower() in {"1", "true", "yes"}
+    parser.add_argument(name, action="store_true", default=is_on, help=summary)
+
+
+def add_text(parser: argparse.ArgumentParser, name: str, summary: str, metavar: str) -> None:
+    """Add a flag with one value, by default that of its variable."""
+    parser.add_argument(name, default=os.environ.get(variable(name)), metavar=metavar, help=summary)
+
+
 def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> None:
     """Add flags, and `--settings`, to a command."""
     for flag in (flag for group in groups for flag in group):
@@ -88,9 +99,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 
 def add_readable(parser: argparse.ArgumentParser) -> None:
     """Add the flag that accepts a configuration file which others can read."""
-    parser.add_argument(
-        "--allow-readable-config", action="store_true", help="accept a configuration file that group or others can read"
-    )
+    add_switch(parser, "--allow-readable-config", "accept a configuration file that group or others can read")
 
 
 def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:

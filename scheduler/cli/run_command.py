@@ -15,8 +15,11 @@ from scheduler.cli.options import (
     add_configuration,
     add_output,
     add_settings,
+    add_switch,
+    add_text,
     read_generation,
     read_settings,
+    variable,
 )
 
 if TYPE_CHECKING:
@@ -29,10 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated"
     )
-    parser.add_argument("--namespace", metavar="N", help="only this namespace")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all to etcd")
-    parser.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
-    parser.add_argument("--wait", action="store_true", help="wait for another run instead of refusing")
+    add_text(parser, "--namespace", "only this namespace", "N")
+    add_switch(parser, "--dry-run", "show the plan; write nothing at all to etcd")
+    add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
+    add_switch(parser, "--wait", "wait for another run instead of refusing")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, BUDGET)
     add_output(parser)
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when it is not safe to go on."""
     from scheduler.cli.running import run_async
 
-    return run_async(_run(args))
+    return run_async(lambda: _run(args))
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -53,8 +56,9 @@ async def _run(args: argparse.Namespace) -> int:
     from scheduler.service import Order, open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    order = Order(tuple(args.resource), args.namespace, args.allow_plaintext, args.wait)
-    brake = brake_on_signals()
+    resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
+    order = Order(tuple(resources), args.namespace, args.allow_plaintext, args.wait)
+    brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
         plan = await brake.unless_pulled(service.plan(order))
@@ -141,7 +145,7 @@ def _print_result(result: RunResult, keys: list[KeyVerdict]) -> None:
     from scheduler.cli.reports import print_proof
 
     report = result.report
-    speed = report.rewritten / result.seconds if result.seconds else 0.0
+    speed = result.rewritten_now / result.seconds if result.seconds else 0.0
     say(
         f"Campaign {result.campaign.id}: {report.rewritten:,} rewritten, {report.current:,} already current, "
         f"{report.conflicts:,} conflicts, {report.gone:,} gone, {len(result.quarantined):,} in quarantine; "

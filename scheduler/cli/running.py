@@ -6,28 +6,43 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import uvloop
 
-from config.logs import configure_logs
-from worker.pace.brake import Brake, StoppedError
+from config.errors import Fault, SettingsError
+from config.logs import LEVELS, configure_logs
+from worker.errors import StoppedError
+from worker.pace.brake import Brake
 
 T = TypeVar("T")
 
 _HARD_STOP = 130
 
 
-def run_async(main: Coroutine[object, object, T]) -> T:
+def run_async(main: Callable[[], Coroutine[object, object, T]]) -> T:
     """Run a command's coroutine on its own loop, with logs on stderr."""
-    configure_logs(os.environ.get("REWRAP_LOG_LEVEL", "info" if not sys.stderr.isatty() else "warning"))
+    configure_logs(_log_level())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+        return runner.run(main())
 
 
-def brake_on_signals() -> Brake:
-    """Return a brake that SIGINT and SIGTERM pull: swaps in flight are finished. A second signal ends at once."""
+def _log_level() -> str:
+    """Return REWRAP_LOG_LEVEL; by default only warnings on a terminal, where results and progress are shown."""
+    default = "warning" if sys.stderr.isatty() else "info"
+    level = os.environ.get("REWRAP_LOG_LEVEL", default).lower()
+    if level not in LEVELS:
+        fault = Fault("REWRAP_LOG_LEVEL", "is not a level", f"use one of {', '.join(LEVELS)}")
+        raise SettingsError("environment", (fault,))
+    return level
+
+
+def brake_on_signals(hint: str = "") -> Brake:
+    """Return a brake that SIGINT and SIGTERM pull; a second signal ends the process at once.
+
+    `hint` tells in the message what was done about the work at hand.
+    """
     brake = Brake()
     loop = asyncio.get_running_loop()
 
@@ -35,7 +50,7 @@ def brake_on_signals() -> Brake:
         if brake.is_on:
             os._exit(_HARD_STOP)
         name = signal.Signals(number).name
-        brake.pull(StoppedError(f"stopped by {name} after the swaps in flight; run again to resume"))
+        brake.pull(StoppedError(f"stopped by {name}{hint}"))
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Scan and print. Exit 0 whatever it finds: `verify` is the one that judges."""
     from scheduler.cli.running import run_async
 
-    return run_async(_status(args))
+    return run_async(lambda: _status(args))
 
 
 async def _status(args: argparse.Namespace) -> int:

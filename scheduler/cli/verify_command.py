@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Scan, judge and print. Exit 3 when anything is stale or unreadable."""
     from scheduler.cli.running import run_async
 
-    return run_async(_verify(args))
+    return run_async(lambda: _verify(args))
 
 
 async def _verify(args: argparse.Namespace) -> int:

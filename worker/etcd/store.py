@@ -3,7 +3,7 @@
 Two implementations: `client.py` on a real etcd, `memory.py` for tests and models; one contract suite
 runs against both.
 
-- Plain reads (`get`, `page`, `count`, `first_key`) are linearizable: they see every write that had
+- Plain reads (`get`, `page`, `keys`, `count`) are linearizable: they see every write that had
   been acknowledged before the call.
 - Pinned reads (`page` with a revision) see the store as it was then, or raise CompactedError.
 - `swap` changes one registry key if nobody else did since it was read. It is never sent twice.

@@ -11,10 +11,6 @@ from worker.errors import WorkerError
 T = TypeVar("T")
 
 
-class StoppedError(WorkerError):
-    """The operator asked to stop. What was in flight is finished; a later run resumes."""
-
-
 class Brake:
     """Off until somebody pulls it; the first reason stays. Belongs to one event loop."""
 

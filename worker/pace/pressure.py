@@ -20,7 +20,7 @@ _CALM_SECONDS = 0.08
 _TOLERANCE = 3.0
 _DRIFT = 1.01
 _GROWTH = 1.25
-_GIB = 2**30
+_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write
     if worst.quota and worst.projected > settings.stop_at * worst.quota:
         return replace(
             worst,
-            refusal=f"etcd would hold {worst.projected / _GIB:.2f} GiB, past {settings.stop_at:.0%} of its quota of "
-            f"{worst.quota / _GIB:.2f} GiB: {_WAY_OUT}",
+            refusal=f"etcd would hold {worst.projected / _MIB:,.1f} MiB, past {settings.stop_at:.0%} of its quota of "
+            f"{worst.quota / _MIB:,.1f} MiB: {_WAY_OUT}",
         )
     return worst
 

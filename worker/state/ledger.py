@@ -16,14 +16,13 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from config.settings import BudgetSettings
-from worker.errors import BudgetExhaustedError, TemporaryError
+from worker.errors import BudgetExhaustedError, RecordChangedError, TemporaryError
 from worker.etcd.store import Store
 from worker.model.budget import Budget, restored_text
 from worker.model.verdict import KeyRef
 from worker.state import record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
-from worker.state.record import RecordChangedError
 
 _ATTEMPTS = 50  # many workers may reserve at the same moment
 _log = structlog.get_logger()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from worker.errors import RecordChangedError
 from worker.etcd.store import Delete, Expect, Outcome, Put, Store
 from worker.model.keys import key_bytes, key_text
 from worker.model.verdict import Reason
 from worker.state import record
 from worker.state.codec import damaged, encode
 from worker.state.keyspace import Keyspace
-from worker.state.record import RecordChangedError
 
 _PER_COMMIT = 64  # etcd takes 128 operations in a transaction
 _ATTEMPTS = 5

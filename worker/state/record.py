@@ -8,17 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from worker.errors import FencedError, TemporaryError
+from worker.errors import RecordChangedError, TemporaryError
 from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from worker.model.keys import KeyRange, after, key_text
 from worker.state.codec import decode, encode
 
 _ATTEMPTS = 5
 _PAGE = 200
-
-
-class RecordChangedError(FencedError):
-    """The record, or the lock that guards it, is not what this process last saw."""
 
 
 async def write(
