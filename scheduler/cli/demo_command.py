@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     binary = find_etcd(args.etcd)
     with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
         folder = Path(directory)
-        _tell(f"Starting a throw-away etcd ({binary}) ...")
+        _tell("Starting a throw-away etcd ...")
         with throwaway_etcd(binary, folder) as url:
             configuration = _seed(url, folder, args.objects)
             code = _tour(url, configuration, args.rate)

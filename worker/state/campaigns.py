@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from worker.etcd.store import Delete, Expect, Store
 from worker.model.batch import Checkpoint
 from worker.model.campaign import Campaign
+from worker.model.keys import KeyRange, key_text
 from worker.state import record
 from worker.state.checkpoints import Checkpoints
 from worker.state.codec import damaged
@@ -57,10 +58,24 @@ class Campaigns:
         return StoredCampaign(stored.campaign, revision)
 
     async def forget_old(self) -> None:
-        """Delete the records of ended campaigns but the newest `KEPT`."""
-        ended = [stored for stored in await self.all() if stored.campaign.state.is_end]
-        for stored in ended[:-KEPT]:
-            name = stored.campaign.id
-            ranges = (self._keyspace.batches(name), self._keyspace.quarantine(name))
-            changes = [*map(Delete, ranges), Delete.of_key(self._keyspace.campaign(name))]
-            await self._store.commit(self._guards, changes)
+        """Delete ended campaigns but the newest `KEPT`, and what no campaign on record owns.
+
+        The latter is left behind when a process dies between a campaign's batches and its record.
+        """
+        campaigns = await self.all()
+        ended = [stored.campaign.id for stored in campaigns if stored.campaign.state.is_end]
+        old = set(ended[:-KEPT])
+        for name in sorted(old):
+            await self._store.commit(self._guards, [Delete.of_key(self._keyspace.campaign(name))])
+        kept = {stored.campaign.id for stored in campaigns} - old
+        for records in self._keyspace.of_campaigns:
+            await self._forget_all_but(kept, records)
+
+    async def _forget_all_but(self, kept: set[str], records: KeyRange) -> None:
+        rest = records
+        while keys := (await self._store.keys(rest, 1))[0]:
+            name = keys[0][len(records.start) :].split(b"/")[0]
+            mine = KeyRange.of_prefix(records.start + name + b"/")
+            if key_text(name) not in kept:
+                await self._store.commit(self._guards, [Delete(mine)])
+            rest = rest.since(mine.end)

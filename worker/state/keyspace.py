@@ -46,6 +46,11 @@ class Keyspace:
         """Return the path of one batch. The number is padded so that keys sort as numbers do."""
         return self._path("batches", campaign, f"{number:08d}")
 
+    @property
+    def of_campaigns(self) -> tuple[KeyRange, KeyRange]:
+        """Return where the records that belong to campaigns lie, by campaign: batches, and quarantine."""
+        return KeyRange.of_prefix(self._path("batches", "")), KeyRange.of_prefix(self._path("quarantine", ""))
+
     def batches(self, campaign: str) -> KeyRange:
         """Return where the batches of a campaign lie, in their order."""
         return KeyRange.of_prefix(self._path("batches", campaign, ""))
