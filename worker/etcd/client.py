@@ -14,13 +14,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from config.settings import EtcdSettings
-from worker.errors import RequestRefusedError, TemporaryError, UnavailableError
+from worker.errors import RequestRefusedError, TemporaryError, UnavailableError, WorkerError
 from worker.etcd import compat
 from worker.etcd.channel import Endpoint, open_endpoint
 from worker.etcd.errors import rejected, token_expired, translate
@@ -45,6 +46,15 @@ _STATUS_TIMEOUT = 3.0
 _REJECTIONS = 20  # times that a write, proven not applied, may be sent again before we give up
 
 Call = Callable[[Endpoint], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A transaction on its way: to whom, with which token, and its answer to come."""
+
+    endpoint: Endpoint
+    token: tuple[tuple[str, str], ...] | None
+    answer: Awaitable[Any]
 
 
 class EtcdStore:
@@ -92,27 +102,20 @@ class EtcdStore:
     # Compare-and-swap.
 
     async def swap(self, item: Item, value: bytes) -> SwapResult:
-        """See Store.
+        """See Store."""
+        return _swapped(await self._write(_swap_request(item, value)))
 
-        One registry key a transaction, always: two would share a revision, and kube-apiserver's
-        watchers would lose one of them.
-        """
-        request = _rpc.TxnRequest()
-        request.compare.add(
-            key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
-        )
-        put = request.success.add().request_put
-        # ignore_lease: a plain Put detaches the lease, and the object would never expire.
-        put.key, put.value, put.ignore_lease = item.key, value, True
-        request.failure.add().request_range.key = item.key
-        response = await self._write(request)
-        if response is None:
-            return SwapResult(Outcome.UNKNOWN)
-        revision = response.header.revision
-        if response.succeeded:
-            return SwapResult(Outcome.APPLIED, revision)
-        found = response.responses[0].response_range.kvs
-        return SwapResult(Outcome.LOST, revision, _item(found[0]) if found else None)
+    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+        """See Store. All are on their way before the first answer is waited for."""
+        requests = [_swap_request(item, value) for item, value in swaps]
+        sent = [self._begin(request) for request in requests]
+        return [await self._end(request, begun) for request, begun in zip(requests, sent, strict=True)]
+
+    async def _end(self, request: Any, begun: _Begun) -> SwapResult | WorkerError:
+        try:
+            return _swapped(await self._write(request, begun))
+        except WorkerError as error:
+            return error
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         """See Store."""
@@ -242,27 +245,33 @@ class EtcdStore:
                 raise self._unreachable(str(error))
             await asyncio.sleep(wait)
 
-    async def _write(self, request: Any) -> Any:
-        """Send a transaction. Returns None when its outcome is unknown.
+    def _begin(self, request: Any) -> _Begun:
+        """Send a transaction; the answer is awaited later."""
+        endpoint = self._endpoints[self._current]
+        return _Begun(endpoint, self._metadata, self._send(endpoint.kv.Txn, request))
+
+    async def _write(self, request: Any, begun: _Begun | None = None) -> Any:
+        """Send a transaction, or wait for one that was sent. Returns None when its outcome is unknown.
 
         It goes out a second time only after an answer that proves that the first was not applied.
         """
         for _ in range(_REJECTIONS):
-            endpoint, token = self._endpoints[self._current], self._metadata
+            begun = begun or self._begin(request)
             try:
-                return await self._send(endpoint.kv.Txn, request)
+                return await begun.answer
             except grpc.aio.AioRpcError as failure:
                 code, details = failure.code(), failure.details() or ""
             error = translate(code, details)
             if self._settings.user is not None and token_expired(code, details):
-                await self._authenticate(token)
+                await self._authenticate(begun.token)
             elif not rejected(code):
-                self._leave(endpoint)
+                self._leave(begun.endpoint)
                 return None
             elif isinstance(error, TemporaryError):
                 await asyncio.sleep(error.delay * random.uniform(0.5, 1.5))  # noqa: S311
             else:
                 raise error
+            begun = None
         raise TemporaryError("etcd kept rejecting a write that it may accept later", delay=_LONGEST_PAUSE)
 
     async def _authenticate(self, expired: tuple[tuple[str, str], ...] | None) -> None:
@@ -304,6 +313,33 @@ class EtcdStore:
         inside = key in self._state or (as_end and key == self._state.end)
         if not inside:
             raise ValueError("only records under the state prefix may be changed by commit")
+
+
+def _swap_request(item: Item, value: bytes) -> Any:
+    """Build the transaction of one swap.
+
+    One registry key a transaction, always: two would share a revision, and kube-apiserver's watchers
+    would lose one of them.
+    """
+    request = _rpc.TxnRequest()
+    request.compare.add(
+        key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
+    )
+    put = request.success.add().request_put
+    # ignore_lease: a plain Put detaches the lease, and the object would never expire.
+    put.key, put.value, put.ignore_lease = item.key, value, True
+    request.failure.add().request_range.key = item.key
+    return request
+
+
+def _swapped(response: Any) -> SwapResult:
+    if response is None:
+        return SwapResult(Outcome.UNKNOWN)
+    revision = response.header.revision
+    if response.succeeded:
+        return SwapResult(Outcome.APPLIED, revision)
+    found = response.responses[0].response_range.kvs
+    return SwapResult(Outcome.LOST, revision, _item(found[0]) if found else None)
 
 
 def _item(kv: Any) -> Item:

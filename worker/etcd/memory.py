@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from worker.errors import CompactedError
+from worker.errors import CompactedError, WorkerError
 from worker.etcd.store import (
     CommitResult,
     Delete,
@@ -114,6 +114,10 @@ class MemoryStore:
         self._revision += 1
         self._set(item.key, value, current.lease)
         return SwapResult(fate or Outcome.APPLIED, self._revision)
+
+    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+        """See Store."""
+        return [await self.swap(item, value) for item, value in swaps]
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         """See Store."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from worker.errors import WorkerError
 from worker.model.keys import KeyRange
 
 
@@ -143,6 +144,12 @@ class Store(Protocol):
         """Replace one registry key's value if it is still the version that was read; keeps its lease.
 
         Raises TooLargeError, SpaceError or RequestRefusedError where etcd refused: then nothing changed.
+        """
+
+    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+        """Do many swaps at once, each in a transaction of its own; returns their ends in the same order.
+
+        What `swap` would raise for one of them is returned in its place.
         """
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:

@@ -136,20 +136,20 @@ class Swapper:
         loop = asyncio.get_running_loop()
         was_full = len(group) >= self._window.share
         started = loop.time()
-        ends = await asyncio.gather(
-            *(self._send(one.item, value, tally) for one, value in zip(group, sealed, strict=True))
-        )
+        swaps = [(one.item, value) for one, value in zip(group, sealed, strict=True)]
+        ends = await self._store.swap_all(swaps)
         self._window.finished(len(group), loop.time() - started, was_full=was_full)
-        return ends
+        return [await self._known(swap, end, tally) for swap, end in zip(swaps, ends, strict=True)]
 
-    async def _send(self, item: Item, sealed: bytes, tally: Tally) -> SwapResult | WorkerError:
-        """Swap one object; an error is a value, so that the group's other swaps are waited for."""
+    async def _known(
+        self, swap: tuple[Item, bytes], end: SwapResult | WorkerError, tally: Tally
+    ) -> SwapResult | WorkerError:
+        """Return an end that is not UNKNOWN; an error is a value, so that the others are counted."""
+        if isinstance(end, WorkerError) or end.outcome is not Outcome.UNKNOWN:
+            return end
+        tally.unknown += 1
         try:
-            result = await self._store.swap(item, sealed)
-            if result.outcome is not Outcome.UNKNOWN:
-                return result
-            tally.unknown += 1
-            return await self._resolve(item, sealed)
+            return await self._resolve(*swap)
         except WorkerError as error:
             return error
 
