@@ -24,7 +24,7 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from worker.errors import BusyError, RefusedError, SpaceError, StoppedError, TemporaryError
+from worker.errors import BusyError, RefusedError, SpaceError, StoppedError, TemporaryError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
@@ -205,10 +205,16 @@ class Service:
         before = await _total(records, stored.campaign.id)
         try:
             ended, proof = await Reconciler(records, dispatcher, scan, watcher).finish(stored)
+        except WorkerError as error:
+            _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
+            raise
         finally:
             brake.pull(StoppedError("the run ended"))
             await dispatcher.close()
         report = await _total(records, ended.campaign.id)
+        _log.info(
+            "campaign.finished", **ended.campaign.log_context(), **report.to_json(), because=ended.campaign.because
+        )
         quarantined = tuple([one async for one in records.quarantine.all()])
         return RunResult(ended.campaign, report, report.rewritten - before.rewritten, quarantined, proof, 0.0)
 

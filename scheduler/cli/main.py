@@ -59,6 +59,7 @@ def run() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns its exit code. Errors become one message, never a traceback unless asked for."""
     as_json = _wants_json(argv)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes lines of its own between ours
     try:
         args = _parse(argv)
         forbid_core_dumps()
