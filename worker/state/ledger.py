@@ -18,7 +18,7 @@ import structlog
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordChangedError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import Budget, restored_text
+from worker.model.budget import Budget, BudgetState, restored_text
 from worker.model.verdict import KeyRef
 from worker.state import record
 from worker.state.codec import damaged
@@ -32,11 +32,16 @@ Change = Callable[[Budget], Budget]
 
 @dataclass(slots=True)
 class _Purse:
-    """What this process holds of one key: tokens left, swaps landed but not recorded, reserved last seen."""
+    """What this process holds of one key.
+
+    Tokens left, swaps landed but not recorded, `reserved` as last seen, and whether it was told that
+    the key is due for rotation.
+    """
 
     left: int = 0
     landed: int = 0
     known: int = 0
+    told_due: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -136,7 +141,16 @@ class Ledger:
         purse.known = budget.reserved
         if granted == 0:
             raise exhausted(key, budget, self._settings.gcm_limit)
+        self._tell_due(key, budget, purse)
         return granted
+
+    def _tell_due(self, key: KeyRef, budget: Budget, purse: _Purse) -> None:
+        """Log once a process that a key should be rotated."""
+        limit = self._settings.gcm_limit
+        state = budget.state(limit, self._settings.due_at)
+        if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not purse.told_due:
+            purse.told_due = True
+            _log.warning("key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit)
 
     async def _create(self, budget: Budget) -> None:
         try:
