@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TextIO
 
 import structlog
@@ -42,6 +42,16 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
 def redact(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
     """Mask fields that must not leave the process. The last processor before the renderer."""
     for name, value in event.items():
-        if name in _TELLING or isinstance(value, bytes | bytearray | memoryview | SecretBytes):
-            event[name] = _MASK
+        event[name] = _masked(name, value)
     return event
+
+
+def _masked(name: object, value: object) -> object:
+    """Return a field's value, masked inside lists and mappings too."""
+    if name in _TELLING or isinstance(value, bytes | bytearray | memoryview | SecretBytes):
+        return _MASK
+    if isinstance(value, Mapping):
+        return {key: _masked(key, item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(None, item) for item in value]
+    return value

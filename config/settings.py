@@ -171,8 +171,14 @@ def check_settings(settings: Settings) -> None:
         (
             _apart(settings.keyspace.etcd_prefix, settings.keyspace.state_prefix),
             "keyspace.state_prefix",
-            "must lie outside the registry's prefix, and the registry outside it",
+            "must lie outside the registry's prefix, and the registry outside it; neither may be the root",
             "keep the default /kube-rewrap",
+        ),
+        (
+            settings.space.quota_bytes is None or settings.space.quota_bytes > 0,
+            "space.quota_bytes",
+            "must be above 0",
+            "give etcd's --quota-backend-bytes, or leave it out",
         ),
     )
     faults = tuple(Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds)
@@ -186,7 +192,7 @@ def _bounds(etcd: EtcdSettings) -> tuple[float, ...]:
 
 def _apart(first: str, second: str) -> bool:
     one, other = first.strip("/") + "/", second.strip("/") + "/"
-    return not one.startswith(other) and not other.startswith(one)
+    return "/" not in {one, other} and not one.startswith(other) and not other.startswith(one)
 
 
 def _group_names() -> tuple[str, ...]:

@@ -41,8 +41,8 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
             found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(layout.prefix_of(name)))
     wild = any(GroupResource.parse(name).is_wildcard for name in configuration.resource_names())
     if wild:
-        async for unit, key in _units(store, layout):
-            located = layout.resource_at(key)
+        async for unit in _units(store, layout):
+            located = layout.resource_at(unit + b"name")
             if isinstance(located, Located):
                 if configuration.providers_for(located.resource) is not None:
                     found.setdefault(
@@ -57,8 +57,8 @@ def _covered(unit: bytes, found: dict[str, ResourceRange]) -> bool:
     return any(unit in one.range for one in found.values())
 
 
-async def _units(store: Store, layout: Layout) -> AsyncIterator[tuple[bytes, bytes]]:
-    """Yield every storage path that holds a key, with the first key in it."""
+async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:
+    """Yield every storage path that holds a key."""
     rest = KeyRange.of_prefix(layout.root)
     while not rest.is_empty:
         keys, _ = await store.keys(rest, 1)
@@ -66,7 +66,7 @@ async def _units(store: Store, layout: Layout) -> AsyncIterator[tuple[bytes, byt
             return
         unit = layout.top_level_unit(keys[0])
         if unit is not None:
-            yield unit, keys[0]
+            yield unit
         rest = rest.since(prefix_end(unit) if unit is not None else after(keys[0]))
 
 

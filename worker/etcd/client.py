@@ -35,8 +35,9 @@ from worker.etcd.store import (
     Page,
     Put,
     SwapResult,
+    require_ours,
 )
-from worker.model.keys import KeyRange, prefix_end
+from worker.model.keys import KeyRange
 
 _rpc: Any = compat.load()[0]
 
@@ -62,7 +63,7 @@ class EtcdStore:
 
     def __init__(self, settings: EtcdSettings, state_prefix: str, endpoints: Sequence[Endpoint]) -> None:
         self._settings = settings
-        self._state = KeyRange(state_prefix.encode() + b"/", prefix_end(state_prefix.encode() + b"/"))
+        self._state = KeyRange.of_prefix(state_prefix.encode() + b"/")
         self._endpoints = list(endpoints)
         self._current = 0
         self._metadata: tuple[tuple[str, str], ...] | None = None
@@ -300,19 +301,12 @@ class EtcdStore:
         )
 
     def _change(self, change: Put | Delete) -> Any:
+        require_ours(change, self._state)
         match change:
             case Put(key, value, lease):
-                self._require_ours(key)
                 return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
             case Delete(keys):
-                self._require_ours(keys.start)
-                self._require_ours(keys.end, as_end=True)
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
-
-    def _require_ours(self, key: bytes, *, as_end: bool = False) -> None:
-        inside = key in self._state or (as_end and key == self._state.end)
-        if not inside:
-            raise ValueError("only records under the state prefix may be changed by commit")
 
 
 def _swap_request(item: Item, value: bytes) -> Any:

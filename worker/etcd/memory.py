@@ -22,6 +22,7 @@ from worker.etcd.store import (
     Page,
     Put,
     SwapResult,
+    require_ours,
 )
 from worker.model.keys import KeyRange
 
@@ -49,7 +50,8 @@ None lets it pass; LOST refuses it as if somebody had been faster; UNKNOWN appli
 class MemoryStore:
     """See `worker.etcd.store.Store`."""
 
-    def __init__(self, fault: Fault | None = None) -> None:
+    def __init__(self, fault: Fault | None = None, state_prefix: str = "/kube-rewrap") -> None:
+        self._state = KeyRange.of_prefix(state_prefix.encode() + b"/")
         self.status = MemberStatus("memory", "0", 0, 0, 0, 1, 1)
         self.raised_alarms: tuple[str, ...] = ()
         self._fault = fault
@@ -122,19 +124,32 @@ class MemoryStore:
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         """See Store."""
         await asyncio.sleep(0)
+        for change in changes:
+            require_ours(change, self._state)
         first = changes[0].key if changes and isinstance(changes[0], Put) else b""
         fate = self._fault("commit", first) if self._fault else None
         if fate is Outcome.LOST or not all(map(self._holds, expects)):
             return CommitResult(Outcome.LOST, self._revision)
+        before = self._revision
         self._revision += 1
+        changed = False
         for change in changes:
-            match change:
-                case Put(key, value, lease):
-                    self._set(key, value, lease)
-                case Delete(keys):
-                    for item in self._items(keys, self._revision):
-                        self._unset(item.key)
+            changed = self._apply(change) or changed
+        if not changed:
+            self._revision = before
         return CommitResult(fate or Outcome.APPLIED, self._revision)
+
+    def _apply(self, change: Put | Delete) -> bool:
+        """Apply one change of a transaction; returns whether there was anything to change."""
+        match change:
+            case Put(key, value, lease):
+                self._set(key, value, lease)
+                return True
+            case Delete(keys):
+                found = self._items(keys, self._revision)
+                for item in found:
+                    self._unset(item.key)
+                return bool(found)
 
     async def grant_lease(self, seconds: int) -> int:  # noqa: ARG002 - time does not pass in here
         """See Store."""
@@ -165,7 +180,9 @@ class MemoryStore:
         return history.at(self._revision) if history else None
 
     def _items(self, keys: KeyRange, revision: int) -> list[Item]:
+        to_the_end = keys.end == b"\0"
         low, high = bisect_left(self._keys, keys.start), bisect_left(self._keys, keys.end)
+        high = len(self._keys) if to_the_end else high
         found = (self._histories[key].at(revision) for key in self._keys[low:high])
         return [item for item in found if item is not None]
 
@@ -181,6 +198,8 @@ class MemoryStore:
             history = self._histories[key] = _History()
             insort(self._keys, key)
         before = history.at(self._revision)
+        if before is not None and before.lease:
+            self._leases.get(before.lease, set()).discard(key)
         item = Item(key, value, self._revision, before.version + 1 if before else 1, lease)
         history.revisions.append(self._revision)
         history.items.append(item)
@@ -191,7 +210,9 @@ class MemoryStore:
 
     def _unset(self, key: bytes) -> None:
         history = self._histories.get(key)
-        if history is not None and history.at(self._revision) is not None:
+        before = history.at(self._revision) if history is not None else None
+        if history is not None and before is not None:
+            self._leases.get(before.lease, set()).discard(key)
             history.revisions.append(self._revision)
             history.items.append(None)
             history.created.append(0)

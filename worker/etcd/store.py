@@ -100,6 +100,16 @@ class Delete:
         return cls(KeyRange(key, key + b"\0"))
 
 
+def require_ours(change: Put | Delete, state: KeyRange) -> None:
+    """Raise ValueError for a change outside the range of our own records: `commit` is not for registry keys."""
+    if isinstance(change, Put):
+        inside = change.key in state
+    else:
+        inside = change.range.start in state and change.range.start < change.range.end <= state.end
+    if not inside:
+        raise ValueError("only records under the state prefix may be changed by commit")
+
+
 @dataclass(frozen=True, slots=True)
 class CommitResult:
     """The end of a `commit`: its outcome, and the store's revision when it was applied."""

@@ -25,7 +25,7 @@ class Window:
     @property
     def limit(self) -> int:
         """How many may be in flight now, over all who share the window."""
-        return int(self._size.limit)
+        return min(int(self._size.limit), self._size.ceiling)
 
     @property
     def share(self) -> int:

@@ -58,8 +58,13 @@ class _TypeMeta(Protocol):
     kind: str
 
 
-class _Unknown(Protocol):
+class _Part(Protocol):
+    def HasField(self, name: str) -> bool: ...  # noqa: N802 - protobuf's own name
+
+
+class _Unknown(_Part, Protocol):
     type_meta: _TypeMeta
+    raw: _Part
 
 
 @cache
@@ -84,7 +89,8 @@ def _is_protobuf(plaintext: bytes) -> bool:
         envelope = cast("_Unknown", _envelope().FromString(plaintext[len(PROTOBUF) :]))
     except DecodeError:
         return False
-    return _names_its_kind(envelope.type_meta.api_version, envelope.type_meta.kind)
+    whole = envelope.HasField("raw") and envelope.raw.HasField("metadata")
+    return whole and _names_its_kind(envelope.type_meta.api_version, envelope.type_meta.kind)
 
 
 def _is_json(plaintext: bytes) -> bool:

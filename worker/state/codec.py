@@ -24,7 +24,7 @@ def decode(key: bytes, value: bytes) -> dict[str, object]:
     """Return the fields of a stored record. Raises RecordError naming its key."""
     try:
         record = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RecordError(
             f"the record {key_text(key)} is not JSON; restore it, or delete it if it is not ours"
         ) from None

@@ -105,7 +105,7 @@ class Ledger:
 
     async def settle(self) -> None:
         """Record what landed. What a crash keeps from being recorded errs upwards."""
-        for fingerprint, purse in self._purses.items():
+        for fingerprint, purse in list(self._purses.items()):  # others may begin a purse while we wait
             landed, purse.landed = purse.landed, 0
             if landed:
                 await self._change(fingerprint, _committing(landed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from worker.errors import RecordChangedError
+from worker.errors import RecordChangedError, TemporaryError
 from worker.etcd.store import Delete, Expect, Outcome, Put, Store
 from worker.model.keys import key_bytes, key_text
 from worker.model.verdict import Reason
@@ -51,26 +51,36 @@ class Quarantine:
             await self._add(objects[start : start + _PER_COMMIT])
 
     async def _add(self, objects: Sequence[Quarantined]) -> None:
-        puts = [Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects]
-        for _ in range(_ATTEMPTS):  # the same bytes may be written twice: nothing depends on the first
-            result = await self._store.commit(self._guards, puts)
+        await self._commit(
+            [Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects]
+        )
+
+    async def _commit(self, changes: Sequence[Put | Delete]) -> None:
+        """Apply changes that may be applied twice: nothing depends on what stood there."""
+        for _ in range(_ATTEMPTS):
+            result = await self._store.commit(self._guards, changes)
             if result.outcome is Outcome.APPLIED:
                 return
             if result.outcome is Outcome.LOST:
-                break
-        raise RecordChangedError("the lock was lost while objects were put in quarantine")
+                raise RecordChangedError("the lock was lost while the quarantine was written")
+        raise TemporaryError("etcd never told whether the quarantine was written", delay=1.0)
 
     async def clear(self) -> None:
         """Forget everything: the objects are about to be looked at again. Raises FencedError."""
-        result = await self._store.commit(self._guards, [Delete(self._keyspace.quarantine(self._campaign))])
-        if result.outcome is Outcome.LOST:
-            raise RecordChangedError("the lock was lost while the quarantine was cleared")
+        await self._commit([Delete(self._keyspace.quarantine(self._campaign))])
 
     async def all(self) -> AsyncIterator[Quarantined]:
         """Yield what is in quarantine, in no order that means anything."""
         async for item, fields in record.read_all(self._store, self._keyspace.quarantine(self._campaign)):
             match fields:
                 case {"key": str(key), "reason": str(reason), "detail": str(detail), "mod_revision": int(revision)}:
-                    yield Quarantined(key_bytes(key), Reason(reason), detail, revision)
+                    yield Quarantined(key_bytes(key), _reason(item.key, reason), detail, revision)
                 case _:
                     raise damaged(item.key, ValueError("not a quarantined object"))
+
+
+def _reason(key: bytes, reason: str) -> Reason:
+    try:
+        return Reason(reason)
+    except ValueError:
+        raise damaged(key, ValueError("its reason is not one that this version knows")) from None

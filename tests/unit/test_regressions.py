@@ -1,0 +1,83 @@
+"""Bugs that were found once, each with the smallest scenario that showed it (see tests/README.md)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from config.encryption import EncryptionConfiguration, IdentityProvider, ResourceEntry
+from config.errors import SettingsError
+from config.logs import redact
+from config.resources import Layout
+from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings, check_settings
+from scheduler.census import survey
+from worker.errors import RecordError
+from worker.etcd.memory import MemoryStore
+from worker.model.verdict import KeyRef
+from worker.pace.pressure import WindowSize
+from worker.pace.window import Window
+from worker.state.codec import decode, encode
+from worker.state.keyspace import Keyspace
+from worker.state.ledger import Ledger
+from worker.state.quarantine import Quarantine
+
+SPACE = Keyspace()
+
+
+async def test_a_key_that_is_first_spent_while_another_settles_disturbs_nobody() -> None:
+    store, one, two = MemoryStore(), KeyRef("aesgcm", "a", "fa"), KeyRef("aesgcm", "b", "fb")
+    ledger = Ledger(store, SPACE, BudgetSettings(), 1)
+    await ledger.first_sight([one, two], {})
+    await ledger.spend(one, 1, 1)
+    ledger.landed(one)
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        await ledger.spend(two, 1, 1)
+
+    await asyncio.gather(ledger.settle(), later())
+    assert (await ledger.all())["fa"].committed == 1
+
+
+def test_a_window_never_begins_above_its_ceiling() -> None:
+    assert Window(WindowSize(ceiling=1)).limit == 1
+
+
+@pytest.mark.parametrize("stray", [b"/registry/secrets/", b"/registry/secrets/default/"])
+async def test_a_stray_first_key_hides_no_resource_from_a_wildcard(stray: bytes) -> None:
+    store = MemoryStore()
+    store.put(stray, b"x")
+    store.put(b"/registry/secrets/default/a", b"x")
+    everything = EncryptionConfiguration((ResourceEntry(("*.*",), (IdentityProvider(),)),))
+    territory = await survey(store, everything, Layout())
+    assert [one.resource for one in territory.governed] == ["secrets"]
+
+
+async def test_a_reason_of_a_newer_version_is_a_record_error() -> None:
+    store = MemoryStore()
+    newer = {"key": "/k", "reason": "newer", "detail": "", "mod_revision": 1}
+    store.put(SPACE.quarantined("c", b"/k"), encode(newer))
+    with pytest.raises(RecordError, match="quarantine"):
+        _ = [one async for one in Quarantine(store, SPACE, "c").all()]
+
+
+@pytest.mark.parametrize(("etcd", "state"), [("/", "/kube-rewrap"), ("/registry", ""), ("/registry", "/")])
+def test_prefixes_at_the_root_are_refused(etcd: str, state: str) -> None:
+    with pytest.raises(SettingsError, match="state_prefix"):
+        check_settings(Settings(keyspace=KeyspaceSettings(etcd, state)))
+
+
+def test_a_negative_quota_is_refused() -> None:
+    with pytest.raises(SettingsError, match="quota_bytes"):
+        check_settings(Settings(space=SpaceSettings(quota_bytes=-1)))
+
+
+def test_bytes_inside_a_list_are_masked() -> None:
+    event = redact(None, "info", {"a": [b"canary"], "b": {"secret": "canary"}})
+    assert event == {"a": ["[redacted]"], "b": {"secret": "[redacted]"}}
+
+
+def test_deep_nesting_is_a_record_error() -> None:
+    with pytest.raises(RecordError, match="/k"):
+        decode(b"/k", b"[" * 200_000)

@@ -1,0 +1,207 @@
+"""The steps of a campaign, what a scan lets us say, and which key may go: scenarios."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.campaign import MAX_SWEEPS, Finish, Prove, Sweep, Work, advance
+from scheduler.removal import NOT_COMPACTED, NOT_CONVERGED, PARTIAL, UNFINISHED, judge_keys
+from worker.model.batch import BatchSpec, BatchState, Checkpoint
+from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.inventory import Inventory, ResourceTally
+from worker.model.keys import KeyRange
+from worker.model.outcome import BatchReport
+from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
+
+NEW = KeyRef("aesgcm", "new", "1" * 16)
+OLD = KeyRef("aescbc", "old", "2" * 16)
+RENAMED = KeyRef("aescbc", "renamed", "2" * 16)
+PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
+CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
+
+
+def batch(number: int, state: BatchState = BatchState.DONE, quarantined: int = 0) -> Checkpoint:
+    spec = BatchSpec("c", number, "secrets", KeyRange(b"a", b"b"), "sha256:0")
+    return Checkpoint(spec, state, report=BatchReport(quarantined=quarantined))
+
+
+DONE = (batch(0), batch(1))
+
+
+def tally(
+    under: dict[KeyRef, int],
+    unreadable: dict[KeyRef, int] | None = None,
+    *,
+    resource: str = "secrets",
+    primary: KeyRef = NEW,
+    configured: tuple[KeyRef, ...] = (NEW, OLD, PLAIN),
+) -> ResourceTally:
+    found = ResourceTally(resource, primary, configured)
+    for key, count in under.items():
+        for number in range(count):
+            found.add_readable(key, 100, number + 1)
+    for key, count in (unreadable or {}).items():
+        for number in range(count):
+            found.add_unreadable(b"/%d" % number, Quarantine(Reason.AUTHENTICATION_FAILED, "no", (key,)))
+    return found
+
+
+def proof(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> Inventory:
+    return Inventory(77, tallies, unknown)
+
+
+CLEAN = proof(tally({NEW: 5}))
+ONE_STALE = proof(tally({NEW: 4, OLD: 1}))
+ONE_UNREADABLE = proof(tally({NEW: 4}, {OLD: 1}))
+
+
+STILL_STALE = (
+    "at revision 77, 1 objects are not under their primary key (in quarantine, or a kube-apiserver still "
+    "writes with another key)"
+)
+
+# ---------------------------------------------------------------------------------------------------------- campaign
+
+
+@pytest.mark.parametrize(
+    ("batches", "scan", "action", "because"),
+    [
+        pytest.param(
+            (batch(0, BatchState.PENDING), batch(1)),
+            None,
+            Work((batch(0).spec,)),
+            "1 of 2 batches are not done",
+            id="a batch is pending => work",
+        ),
+        pytest.param(
+            (batch(0, BatchState.RUNNING), batch(1, BatchState.PENDING)),
+            CLEAN,
+            Work((batch(0).spec, batch(1).spec)),
+            "2 of 2 batches are not done",
+            id="a batch runs => work, whatever an earlier scan said",
+        ),
+        pytest.param(DONE, None, Prove(), "all batches are done, which proves nothing yet", id="all done => prove it"),
+        pytest.param((), None, Prove(), "all batches are done, which proves nothing yet", id="no batches => prove it"),
+        pytest.param(
+            DONE, ONE_STALE, Sweep(), "1 objects were written under another key while the batches were at work",
+            id="one object was written with the old key behind us => sweep",
+        ),
+        pytest.param(
+            DONE, ONE_UNREADABLE, Sweep(), "1 objects were written under another key while the batches were at work",
+            id="one object became unreadable behind us => sweep",
+        ),
+    ],
+)  # fmt: skip
+def test_the_next_step(
+    batches: tuple[Checkpoint, ...], scan: Inventory | None, action: Work | Prove | Sweep, because: str
+) -> None:
+    step = advance(CAMPAIGN, batches, scan)
+    assert (step.action, step.because) == (action, because)
+
+
+@pytest.mark.parametrize(
+    ("batches", "scan", "sweeps", "state", "because"),
+    [
+        pytest.param(
+            DONE, CLEAN, 1, CampaignState.COMPLETE, "a scan at revision 77 read all 5 objects with their primary key",
+            id="every object under the primary => complete",
+        ),
+        pytest.param(
+            (), proof(tally({})), 1, CampaignState.COMPLETE,
+            "a scan at revision 77 read all 0 objects with their primary key", id="nothing to do => complete",
+        ),
+        pytest.param(
+            (batch(0, quarantined=1), batch(1)), ONE_UNREADABLE, 1, CampaignState.INCOMPLETE,
+            "at revision 77, 1 objects can't be read", id="one object unreadable => incomplete",
+        ),
+        pytest.param(
+            (batch(0, quarantined=1), batch(1)), ONE_STALE, 1, CampaignState.INCOMPLETE,
+            STILL_STALE, id="one object too large to rewrite => incomplete",
+        ),
+        pytest.param(
+            DONE, ONE_STALE, MAX_SWEEPS, CampaignState.INCOMPLETE,
+            STILL_STALE, id="a late writer outlasts the sweeps => incomplete",
+        ),
+        pytest.param(
+            DONE, proof(tally({NEW: 5}), unknown=("/registry/strange/",)), 1, CampaignState.INCOMPLETE,
+            "at revision 77, nobody knows whose objects lie under /registry/strange/",
+            id="a path that nobody knows => incomplete",
+        ),
+        pytest.param(
+            (), ONE_STALE, 1, CampaignState.INCOMPLETE,
+            STILL_STALE, id="stale without a batch to sweep => incomplete",
+        ),
+    ],
+)  # fmt: skip
+def test_the_end(
+    batches: tuple[Checkpoint, ...], scan: Inventory, sweeps: int, state: CampaignState, because: str
+) -> None:
+    step = advance(replace(CAMPAIGN, sweeps=sweeps), batches, scan)
+    assert step.because == because
+    assert step.action == Finish(replace(CAMPAIGN, sweeps=sweeps, state=state, because=because, proof_revision=77))
+
+
+@pytest.mark.parametrize("state", CampaignState)
+def test_three_states_are_ends(state: CampaignState) -> None:
+    ends = {CampaignState.COMPLETE, CampaignState.INCOMPLETE, CampaignState.SUPERSEDED}
+    assert state.is_end is (state in ends)
+
+
+# ----------------------------------------------------------------------------------------------------------- removal
+
+ALWAYS = (NOT_CONVERGED, NOT_COMPACTED)
+
+
+def blockers(scan: Inventory, key: KeyRef, *, unfinished: bool = False, whole: bool = True) -> tuple[str, ...]:
+    found = {one.key: one for one in judge_keys(scan, campaign_unfinished=unfinished, whole=whole)}
+    assert found[key].removable is False
+    return found[key].blockers
+
+
+@pytest.mark.parametrize(
+    ("scan", "key", "first"),
+    [
+        pytest.param(CLEAN, OLD, (), id="nothing is under it => only what can't be checked yet"),
+        pytest.param(CLEAN, NEW, ("it is the primary of secrets", "5 objects are under it"), id="the primary stays"),
+        pytest.param(ONE_STALE, OLD, ("1 objects are under it",), id="one object stale => its key stays"),
+        pytest.param(
+            ONE_UNREADABLE, OLD, ("1 unreadable objects may be under it",), id="one object unreadable => its key stays"
+        ),
+        pytest.param(
+            proof(tally({NEW: 5}), tally({OLD: 2}, resource="events", primary=OLD)),
+            OLD,
+            ("it is the primary of events", "2 objects are under it"),
+            id="the primary of another resource => it stays",
+        ),
+        pytest.param(
+            proof(tally({NEW: 1, OLD: 3}, configured=(NEW, OLD, RENAMED))),
+            RENAMED,
+            ("3 objects are under it",),
+            id="the same material under another name => the same objects",
+        ),
+        pytest.param(
+            proof(tally({NEW: 1, PLAIN: 2})),
+            PLAIN,
+            ("2 objects are under it",),
+            id="plaintext objects => identity stays",
+        ),
+    ],
+)
+def test_what_speaks_against_a_removal(scan: Inventory, key: KeyRef, first: tuple[str, ...]) -> None:
+    assert blockers(scan, key) == (*first, *ALWAYS)
+
+
+def test_an_unfinished_campaign_blocks_every_key() -> None:
+    assert blockers(CLEAN, OLD, unfinished=True) == (UNFINISHED, *ALWAYS)
+
+
+def test_a_scan_of_a_part_blocks_every_key() -> None:
+    assert blockers(CLEAN, OLD, whole=False) == (PARTIAL, *ALWAYS)
+
+
+def test_keys_come_in_configured_order_each_once() -> None:
+    scan = proof(tally({}), tally({}, resource="events", configured=(OLD, RENAMED)))
+    keys = [one.key for one in judge_keys(scan, campaign_unfinished=False, whole=True)]
+    assert keys == [NEW, OLD, PLAIN, RENAMED]

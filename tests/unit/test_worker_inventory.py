@@ -1,0 +1,120 @@
+"""Which key encrypts what: counted at one revision, started over when etcd compacts it away."""
+
+from __future__ import annotations
+
+import pytest
+
+from config.encryption import IdentityProvider, Key, KeyedProvider, ProviderType
+from config.secret import SecretBytes
+from config.settings import PageSettings
+from worker.errors import CompactedError
+from worker.etcd.memory import MemoryStore
+from worker.etcd.pages import PageSizer
+from worker.etcd.store import Page
+from worker.inventory import take_inventory
+from worker.model.inventory import Inventory, KeyTally, ResourceRange, Unreadable
+from worker.model.keys import KeyRange
+from worker.model.verdict import Reason
+from worker.providers.chain import Chain
+
+pytestmark = pytest.mark.timeout(20)
+
+OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{}}'
+NEW = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"n" * 32)),))
+OLD = KeyedProvider(ProviderType.AESCBC, (Key("old", SecretBytes(b"o" * 32)),))
+CHAIN = Chain([NEW, OLD, IdentityProvider()])
+SECRETS = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
+
+
+class Compacting(MemoryStore):
+    """Compacts everything away, and writes something, behind the first page of each of some scans."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        page = await super().page(keys, limit, revision=revision, since=since)
+        if self.left:
+            self.left -= 1
+            key = b"/registry/secrets/late/%d" % self.left
+            self.put(key, CHAIN.seal(OBJECT, key))
+            self.compact()
+        return page
+
+
+def fill(store: MemoryStore, count: int = 3) -> None:
+    for number in range(count):
+        for name, chain in (("new", Chain([NEW])), ("old", Chain([OLD])), ("plain", Chain([IdentityProvider()]))):
+            key = f"/registry/secrets/{name}/{number}".encode()
+            store.put(key, chain.seal(OBJECT, key))
+
+
+async def take(store: MemoryStore, *, page: int = 500) -> Inventory:
+    return await take_inventory(store, [SECRETS], {"secrets": CHAIN}, PageSizer(PageSettings(objects=page)))
+
+
+async def test_objects_are_counted_by_the_key_that_opens_them() -> None:
+    store = MemoryStore()
+    fill(store)
+    store.put(b"/registry/secrets/x/1", b"garbage")
+    store.put(b"/registry/secrets/x/2", b"k8s:enc:aescbc:v1:old:short")
+    store.put(b"/registry/secretsfoo/x", OBJECT)
+    found = await take(store)
+    (tally,) = found.resources
+    new, old, plain = CHAIN.keys
+    gcm_size, cbc_size = len(CHAIN.seal(OBJECT, b"")), len(Chain([OLD]).seal(OBJECT, b""))
+    assert tally.keys == {
+        new: KeyTally(3, 3 * gcm_size, 3),
+        old: KeyTally(3, 3 * cbc_size, 3),
+        plain: KeyTally(3, 3 * len(OBJECT), 3),
+    }
+    assert (found.objects, found.stale, found.unreadable, found.is_clean) == (11, 6, 2, False)
+    assert found.stale_bytes == 3 * (cbc_size + len(OBJECT))
+    assert [(one.key, one.reason) for one in tally.listed] == [
+        (b"/registry/secrets/x/1", Reason.UNKNOWN_BYTES),
+        (b"/registry/secrets/x/2", Reason.AUTHENTICATION_FAILED),
+    ]
+    assert tally.claimed == {old: 1}
+    assert found.revision == await store.revision()
+
+
+async def test_only_what_is_all_under_the_primary_is_clean() -> None:
+    store = MemoryStore()
+    key = b"/registry/secrets/a/1"
+    store.put(key, CHAIN.seal(OBJECT, key))
+    assert (await take(store)).is_clean
+    store.put(b"/registry/secrets/a/2", OBJECT)
+    assert not (await take(store)).is_clean
+
+
+async def test_versions_estimate_how_often_a_key_has_encrypted() -> None:
+    store = MemoryStore()
+    key = b"/registry/secrets/a/1"
+    for _ in range(5):
+        store.put(key, Chain([OLD]).seal(OBJECT, key))
+    found = await take(store)
+    assert found.versions_by_fingerprint() == {CHAIN.keys[1].fingerprint: 5}
+
+
+async def test_a_scan_starts_over_when_its_revision_is_compacted_away() -> None:
+    store = Compacting(times=4)
+    fill(store, 4)
+    found = await take(store, page=5)
+    assert found.objects == 12 + 4
+    assert found.revision == await store.revision()
+
+
+async def test_a_scan_that_never_comes_to_its_end_says_what_to_do() -> None:
+    store = Compacting(times=1_000)
+    fill(store, 4)
+    with pytest.raises(CompactedError, match=r"5 times; compact less often, or scan fewer resources"):
+        await take(store, page=5)
+
+
+def test_an_unreadable_object_in_json() -> None:
+    assert Unreadable(b"/k\xff", Reason.KMS, "why").to_json() == {
+        "key": "/k\udcff",
+        "reason": "kms_not_supported",
+        "detail": "why",
+    }

@@ -1,0 +1,281 @@
+"""No key encrypts before its token is on record, whatever happens between."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from config.settings import BudgetSettings
+from worker.errors import BudgetExhaustedError, RecordError, TemporaryError
+from worker.etcd.memory import Fault, MemoryStore
+from worker.etcd.store import Outcome
+from worker.model.budget import Budget
+from worker.model.verdict import KeyRef
+from worker.state import record
+from worker.state.keyspace import Keyspace
+from worker.state.ledger import Ledger
+
+pytestmark = pytest.mark.timeout(20)
+
+KEY = KeyRef("aesgcm", "k1", "fp-1")
+SPACE = Keyspace()
+CLUSTER = 7
+
+
+def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100, cluster: int = CLUSTER) -> Ledger:
+    """One process' view."""
+    return Ledger(store, SPACE, BudgetSettings(gcm_limit=limit, block=block), cluster)
+
+
+async def begun(fault: Fault | None = None) -> MemoryStore:
+    """A store in which the key has a budget."""
+    store = MemoryStore(fault)
+    await ledger(store).first_sight([KEY], {})
+    return store
+
+
+async def budget_of(store: MemoryStore, key: KeyRef = KEY) -> Budget:
+    return (await ledger(store).all())[key.fingerprint]
+
+
+async def spend(one: Ledger, times: int, ahead: int = 1_000) -> None:
+    for _ in range(times):
+        assert await one.spend(KEY, 1, ahead) == 1
+
+
+async def overwrite(store: MemoryStore, budget: Budget) -> None:
+    """As a restored backup would."""
+    key = SPACE.ledger(budget.fingerprint)
+    found = await record.read(store, key)
+    assert found is not None
+    await record.write(store, key, budget.to_json(), found[1])
+
+
+# ------------------------------------------------------------------------------------------------------ first sight
+
+
+async def test_first_sight_begins_a_budget_with_the_estimate() -> None:
+    store = MemoryStore()
+    await ledger(store).first_sight([KEY, KeyRef("secretbox", "box", "fp-2")], {"fp-1": 42})
+    assert await ledger(store).all() == {
+        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, cluster_id=CLUSTER),
+        "fp-2": Budget("fp-2", "secretbox", ("box",), cluster_id=CLUSTER),
+    }
+
+
+async def test_the_same_material_under_two_names_is_one_budget() -> None:
+    store = MemoryStore()
+    await ledger(store).first_sight([KEY, replace(KEY, name="k0")], {})
+    assert (await budget_of(store)).names == ("k0", "k1")
+
+
+async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
+    store = await begun()
+    await spend(ledger(store), 1, ahead=5)
+    await ledger(store).first_sight([replace(KEY, name="renamed")], {"fp-1": 99})
+    assert await budget_of(store) == Budget(
+        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=0, cluster_id=CLUSTER
+    )
+
+
+async def test_a_second_sight_of_nothing_new_writes_nothing() -> None:
+    store = await begun()
+    before = await store.revision()
+    await ledger(store).first_sight([KEY], {})
+    assert await store.revision() == before
+
+
+async def test_two_processes_may_begin_the_same_budget() -> None:
+    store = MemoryStore()
+    await asyncio.gather(*(ledger(store).first_sight([KEY], {"fp-1": 3}) for _ in range(5)))
+    assert (await budget_of(store)).estimated == 3
+
+
+# --------------------------------------------------------------------------------------------------------- spending
+
+
+async def test_the_token_is_on_record_before_it_may_be_used() -> None:
+    store = await begun()
+    one = ledger(store, block=1)
+    for spent in range(1, 6):
+        await one.spend(KEY, 1, 1)
+        assert (await budget_of(store)).reserved == spent
+
+
+@pytest.mark.parametrize(
+    ("ahead", "block", "spends", "reserved"),
+    [
+        pytest.param(1_000, 10, 1, 10, id="much ahead => a whole block"),
+        pytest.param(4, 10, 1, 4, id="little ahead => no more than that"),
+        pytest.param(0, 10, 1, 1, id="nothing ahead => one token"),
+        pytest.param(1_000, 10, 10, 10, id="a block spent => no more than the block"),
+        pytest.param(1_000, 10, 11, 20, id="one past the block => a second block"),
+    ],
+)
+async def test_tokens_are_reserved_in_blocks(ahead: int, block: int, spends: int, reserved: int) -> None:
+    store = await begun()
+    await spend(ledger(store, block=block), spends, ahead)
+    assert (await budget_of(store)).reserved == reserved
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ahead", "taken", "reserved"),
+    [
+        pytest.param(4, 4, 4, 4, id="as many as wanted"),
+        pytest.param(4, 1_000, 4, 10, id="the rest of the block stays for later"),
+        pytest.param(25, 25, 10, 10, id="more than a block => a block, and the caller asks again"),
+    ],
+)
+async def test_many_tokens_are_taken_at_once(tokens: int, ahead: int, taken: int, reserved: int) -> None:
+    store = await begun()
+    assert await ledger(store).spend(KEY, tokens, ahead) == taken
+    assert (await budget_of(store)).reserved == reserved
+
+
+async def test_near_the_limit_what_is_left_is_given() -> None:
+    store = await begun()
+    one = ledger(store, block=10, limit=13)
+    assert [await one.spend(KEY, 10, 10) for _ in range(2)] == [10, 3]
+    with pytest.raises(BudgetExhaustedError):
+        await one.spend(KEY, 10, 10)
+
+
+async def test_a_crash_loses_the_rest_of_its_block() -> None:
+    store = await begun()
+    await spend(ledger(store), 3)
+    await spend(ledger(store), 1)
+    assert (await budget_of(store)).reserved == 20
+
+
+async def test_tasks_of_one_process_share_a_block() -> None:
+    store = await begun()
+    one = ledger(store, block=10)
+    await asyncio.gather(*(one.spend(KEY, 1, 1_000) for _ in range(30)))
+    assert (await budget_of(store)).reserved == 30
+
+
+async def test_processes_on_one_record_never_hand_out_a_token_twice() -> None:
+    store = await begun()
+    processes = [ledger(store, block=3, limit=1_000) for _ in range(6)]
+    await asyncio.gather(*(spend(one, 9) for one in processes))
+    assert (await budget_of(store)).reserved == 6 * 9
+
+
+async def test_the_limit_is_reached_exactly() -> None:
+    store = await begun()
+    one = ledger(store, block=30, limit=100)
+    await spend(one, 100)
+    with pytest.raises(BudgetExhaustedError, match=r"aesgcm:k1 \(fp-1\) may encrypt 100 times and has used 100"):
+        await one.spend(KEY, 1, 1)
+    assert (await budget_of(store)).reserved == 100
+
+
+async def test_a_key_without_a_budget_on_record_does_not_encrypt() -> None:
+    with pytest.raises(BudgetExhaustedError, match="no write budget on record"):
+        await ledger(MemoryStore()).spend(KEY, 1, 1)
+
+
+async def test_secretbox_reserves_too_and_has_no_limit() -> None:
+    store, box = MemoryStore(), KeyRef("secretbox", "box", "fp-2")
+    one = ledger(store, block=50, limit=100)
+    await one.first_sight([box], {})
+    for _ in range(150):
+        await one.spend(box, 1, 1_000)
+    assert (await budget_of(store, box)).reserved == 150
+
+
+async def test_what_landed_is_recorded_when_it_is_settled() -> None:
+    store = await begun()
+    one = ledger(store)
+    await spend(one, 4)
+    for _ in range(3):
+        one.landed(KEY)
+    await one.settle()
+    await one.settle()
+    budget = await budget_of(store)
+    assert (budget.reserved, budget.committed) == (10, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ lost answers
+
+
+def losing(outcomes: list[Outcome | None]) -> Fault:
+    return lambda _kind, _key: outcomes.pop(0) if outcomes else None
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        pytest.param([Outcome.UNKNOWN], id="applied, answer lost"),
+        pytest.param([Outcome.LOST], id="refused once"),
+        pytest.param([Outcome.LOST, Outcome.UNKNOWN, Outcome.LOST, Outcome.UNKNOWN], id="both, by turns"),
+    ],
+)
+async def test_an_unknown_outcome_never_leaves_less_on_record_than_was_handed_out(
+    outcomes: list[Outcome | None],
+) -> None:
+    faults: list[Outcome | None] = []
+    store = await begun(losing(faults))
+    faults += outcomes
+    await spend(ledger(store, block=5), 10)
+    assert (await budget_of(store)).reserved >= 10
+
+
+async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> None:
+    refusing = False
+    store = await begun(lambda _kind, _key: Outcome.LOST if refusing else None)
+    refusing = True
+    with pytest.raises(TemporaryError, match="the write budget of fp-1 is changed too often by others"):
+        await ledger(store).spend(KEY, 1, 1)
+    assert (await budget_of(store)).reserved == 0
+
+
+# --------------------------------------------------------------------------------------------------------- restored
+
+
+async def test_another_cluster_id_marks_the_key_until_it_is_accepted() -> None:
+    store = await begun()
+    moved = ledger(store, cluster=8)
+    assert (await moved.all())["fp-1"].restored
+    with pytest.raises(BudgetExhaustedError, match="rewrap keys --accept fp-1"):
+        await moved.spend(KEY, 1, 1)
+    assert (await moved.accept("fp-1")) == replace(await budget_of(store), restored=False, cluster_id=8)
+    await moved.spend(KEY, 1, 1)
+    assert not (await ledger(store, cluster=8).all())["fp-1"].restored
+
+
+async def test_a_record_that_went_backwards_marks_the_key_for_every_process() -> None:
+    store = await begun()
+    one = ledger(store)
+    await spend(one, 20)
+    await overwrite(store, replace(await budget_of(store), reserved=10))
+    with pytest.raises(BudgetExhaustedError, match="went backwards"):
+        await one.spend(KEY, 1, 1)
+    assert await budget_of(store) == Budget("fp-1", "aesgcm", ("k1",), reserved=10, cluster_id=CLUSTER, restored=True)
+    with pytest.raises(BudgetExhaustedError, match="went backwards"):
+        await ledger(store).spend(KEY, 1, 1)
+
+
+async def test_an_accepted_record_that_went_backwards_serves_again_in_the_process_that_noticed() -> None:
+    store = await begun()
+    one = ledger(store)
+    await spend(one, 20)
+    await overwrite(store, replace(await budget_of(store), reserved=10))
+    with pytest.raises(BudgetExhaustedError):
+        await one.spend(KEY, 1, 1)
+    await ledger(store).accept("fp-1")
+    await one.spend(KEY, 1, 1)
+    assert (await budget_of(store)).reserved == 11
+
+
+async def test_accepting_a_key_without_a_budget_does_nothing() -> None:
+    assert await ledger(MemoryStore()).accept("fp-1") is None
+
+
+async def test_a_damaged_record_names_its_key() -> None:
+    store = await begun()
+    store.put(SPACE.ledger("fp-1"), b'{"v": 1, "fingerprint": "fp-1"}')
+    with pytest.raises(RecordError, match="/kube-rewrap/v1/ledger/fp-1 is damaged: not a write budget"):
+        await ledger(store).spend(KEY, 1, 1)

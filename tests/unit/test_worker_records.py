@@ -1,0 +1,288 @@
+"""Our own records: read tolerantly, refused by version, damage named by key, outcomes known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from worker.errors import FencedError, RecordChangedError, RecordError, TemporaryError
+from worker.etcd.memory import Fault, MemoryStore
+from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
+from worker.model.batch import BatchSpec, BatchState, Checkpoint
+from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.keys import KeyRange
+from worker.model.outcome import BatchReport
+from worker.model.verdict import Reason
+from worker.state import record
+from worker.state.campaigns import KEPT, Campaigns, StoredCampaign
+from worker.state.checkpoints import Checkpoints, StoredCheckpoint
+from worker.state.codec import decode, encode
+from worker.state.keyspace import Keyspace
+from worker.state.quarantine import Quarantine, Quarantined
+
+pytestmark = pytest.mark.timeout(20)
+
+KEY = b"/kube-rewrap/v1/campaigns/c"
+SPACE = Keyspace()
+
+
+def losing(*outcomes: Outcome | None) -> Fault:
+    left = list(outcomes)
+    return lambda _kind, _key: left.pop(0) if left else None
+
+
+def campaign(name: str, state: CampaignState = CampaignState.RUNNING) -> Campaign:
+    return Campaign(name, state, "sha256:0", Scope(("secrets",)), 1, "2024-01-01T00:00:00+00:00", "why")
+
+
+def checkpoint(number: int = 0, name: str = "c") -> Checkpoint:
+    return Checkpoint(BatchSpec(name, number, "secrets", KeyRange(b"a", b"b"), "sha256:0"))
+
+
+# ------------------------------------------------------------------------------------------------------------ codec
+
+
+def test_a_record_is_compact_sorted_json_with_its_version() -> None:
+    assert encode({"b": 1, "a": ["x"]}) == b'{"a":["x"],"b":1,"v":1}'
+
+
+def test_unknown_fields_of_the_same_version_are_kept_out_of_nobodys_way() -> None:
+    assert decode(KEY, b'{"v": 1, "a": 2, "later": true}') == {"v": 1, "a": 2, "later": True}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(b"", "is not JSON", id="empty"),
+        pytest.param(b"k8s\x00\xff", "is not JSON", id="bytes"),
+        pytest.param(b'{"v": 1', "is not JSON", id="cut off"),
+        pytest.param(b"[1]", "is of a version that this program does not know", id="a list"),
+        pytest.param(b"{}", "is of a version that this program does not know", id="no version"),
+        pytest.param(b'{"v": 2}', "is of a version that this program does not know", id="a later version"),
+        pytest.param(b'{"v": "1"}', "is of a version that this program does not know", id="a version in words"),
+    ],
+)
+def test_what_is_no_record_is_refused_by_name(value: bytes, message: str) -> None:
+    with pytest.raises(RecordError, match=f"^the record /kube-rewrap/v1/campaigns/c {message}"):
+        decode(KEY, value)
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param([None], id="an answer at once"),
+        pytest.param([Outcome.UNKNOWN], id="applied, answer lost"),
+    ],
+)
+async def test_a_write_whose_answer_is_lost_is_found_again(faults: list[Outcome | None]) -> None:
+    store = MemoryStore(losing(*faults))
+    revision = await record.write(store, KEY, {"a": 1}, 0)
+    item = await store.get(KEY)
+    assert item is not None
+    assert (item.mod_revision, item.version) == (revision, 1)
+
+
+async def test_a_write_over_another_version_is_fenced() -> None:
+    store = MemoryStore()
+    first = await record.write(store, KEY, {"a": 1}, 0)
+    await record.write(store, KEY, {"a": 2}, first)
+    with pytest.raises(RecordChangedError, match=r"/kube-rewrap/v1/campaigns/c was changed by another process"):
+        await record.write(store, KEY, {"a": 3}, first)
+    assert issubclass(RecordChangedError, FencedError)
+
+
+async def test_a_write_without_its_guard_is_fenced_and_changes_nothing() -> None:
+    store = MemoryStore()
+    with pytest.raises(RecordChangedError):
+        await record.write(store, KEY, {"a": 1}, 0, guards=[Expect(SPACE.owner, 1, created=True)])
+    assert await store.get(KEY) is None
+
+
+async def test_what_goes_along_is_written_in_the_same_transaction() -> None:
+    store = MemoryStore()
+    revision = await record.write(store, KEY, {"a": 1}, 0, along=[Put(KEY + b"/x", b"y")])
+    along = await store.get(KEY + b"/x")
+    assert along is not None
+    assert along.mod_revision == revision
+
+
+class Vanishing(MemoryStore):
+    """Every commit gets lost on its way."""
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        del expects, changes
+        return CommitResult(Outcome.UNKNOWN)
+
+
+async def test_a_write_that_never_arrives_is_temporary_and_not_on_record() -> None:
+    store = Vanishing()
+    with pytest.raises(TemporaryError, match="etcd never told whether /kube-rewrap/v1/campaigns/c was written"):
+        await record.write(store, KEY, {"a": 1}, 0)
+    assert await store.get(KEY) is None
+
+
+async def test_all_records_of_a_range_are_read_page_by_page() -> None:
+    store = MemoryStore()
+    for number in range(450):
+        await record.write(store, KEY + b"%04d" % number, {"n": number}, 0)
+    read = [fields["n"] async for _, fields in record.read_all(store, KeyRange.of_prefix(KEY))]
+    assert read == list(range(450))
+
+
+# ------------------------------------------------------------------------------------------------------- checkpoints
+
+
+async def test_a_batch_is_saved_over_the_version_that_was_read() -> None:
+    checkpoints = Checkpoints(MemoryStore(), SPACE)
+    first = await checkpoints.save(checkpoint(), 0)
+    moved = checkpoint().advanced(b"a\0", BatchReport(objects=1, rewritten=1))
+    second = await checkpoints.save(moved, first)
+    assert await checkpoints.load("c", 0) == StoredCheckpoint(moved, second)
+    with pytest.raises(RecordChangedError):
+        await checkpoints.save(checkpoint(), first)
+
+
+async def test_a_missing_batch_is_named() -> None:
+    with pytest.raises(RecordError, match="/kube-rewrap/v1/batches/c/00000003 is missing"):
+        await Checkpoints(MemoryStore(), SPACE).load("c", 3)
+
+
+async def test_batches_come_in_order_and_only_what_changed_since() -> None:
+    checkpoints = Checkpoints(MemoryStore(), SPACE)
+    for number in (10, 2, 1):
+        await checkpoints.save(checkpoint(number), 0)
+    await checkpoints.save(checkpoint(5, "other"), 0)
+    everything = [stored async for stored in checkpoints.all("c")]
+    assert [stored.checkpoint.spec.number for stored in everything] == [1, 2, 10]
+    newest = max(stored.revision for stored in everything)
+    assert [stored.checkpoint.spec.number async for stored in checkpoints.all("c", since=newest)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        pytest.param({}, "not a checkpoint", id="no fields"),
+        pytest.param(
+            {**checkpoint().to_json(), "state": "lost"}, "'lost' is not a valid BatchState", id="a strange state"
+        ),
+        pytest.param({**checkpoint().to_json(), "spec": {}}, "not a batch", id="no batch in it"),
+    ],
+)
+async def test_a_damaged_batch_is_named(value: dict[str, object], fault: str) -> None:
+    store = MemoryStore()
+    store.put(SPACE.batch("c", 0), encode(value))
+    with pytest.raises(RecordError, match=f"/kube-rewrap/v1/batches/c/00000000 is damaged: {fault}"):
+        await Checkpoints(store, SPACE).load("c", 0)
+
+
+def test_a_checkpoint_without_attempts_was_written_before_they_were_counted() -> None:
+    fields = {name: value for name, value in checkpoint().to_json().items() if name != "attempts"}
+    assert Checkpoint.from_json(fields) == checkpoint()
+
+
+def test_the_rest_of_a_batch_begins_at_its_cursor() -> None:
+    assert checkpoint().rest == KeyRange(b"a", b"b")
+    moved = checkpoint().advanced(b"ab\0", BatchReport())
+    assert (moved.rest, moved.state) == (KeyRange(b"ab\0", b"b"), BatchState.RUNNING)
+
+
+# --------------------------------------------------------------------------------------------------------- campaigns
+
+
+async def test_a_campaign_that_can_be_seen_has_all_its_batches() -> None:
+    store = MemoryStore()
+    campaigns = Campaigns(store, SPACE)
+    created = await campaigns.create(campaign("c"), [checkpoint(0), checkpoint(1)])
+    assert await campaigns.all() == [created]
+    batches = [stored async for stored in Checkpoints(store, SPACE).all("c")]
+    assert all(stored.revision < created.revision for stored in batches)
+    assert len(batches) == 2
+
+
+async def test_a_damaged_campaign_is_named() -> None:
+    store = MemoryStore()
+    store.put(SPACE.campaign("c"), encode({"id": "c"}))
+    with pytest.raises(RecordError, match="/kube-rewrap/v1/campaigns/c is damaged: not a campaign"):
+        await Campaigns(store, SPACE).all()
+
+
+async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
+    store = MemoryStore()
+    campaigns = Campaigns(store, SPACE)
+    names = [f"{number:02d}" for number in range(KEPT + 3)]
+    for name in names:
+        await campaigns.create(campaign(name, CampaignState.COMPLETE), [checkpoint(0, name)])
+        await Quarantine(store, SPACE, name).add([Quarantined(b"/k", Reason.KMS, "", 1)])
+    await campaigns.create(campaign("running"), [])
+    await campaigns.forget_old()
+    assert [stored.campaign.id for stored in await campaigns.all()] == [*names[3:], "running"]
+    for name in names:
+        left = await store.count(SPACE.batches(name)), await store.count(SPACE.quarantine(name))
+        assert left == ((1, 1) if name in names[3:] else (0, 0))
+
+
+async def test_a_campaign_is_saved_over_the_version_that_was_read() -> None:
+    campaigns = Campaigns(MemoryStore(), SPACE)
+    first = await campaigns.create(campaign("c"), [])
+    await campaigns.save(first)
+    with pytest.raises(RecordChangedError):
+        await campaigns.save(StoredCampaign(campaign("c"), first.revision))
+
+
+# -------------------------------------------------------------------------------------------------------- quarantine
+
+
+def entries(count: int) -> list[Quarantined]:
+    return [Quarantined(b"/registry/secrets/\xff/%d" % number, Reason.KMS, "why", number) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
+async def test_what_is_put_into_quarantine_is_read_back(count: int) -> None:
+    quarantine = Quarantine(MemoryStore(), SPACE, "c")
+    await quarantine.add(entries(count))
+    found = [one async for one in quarantine.all()]
+    assert sorted(found, key=lambda one: one.mod_revision) == entries(count)
+
+
+async def test_an_object_stands_in_quarantine_once() -> None:
+    quarantine = Quarantine(MemoryStore(), SPACE, "c")
+    await quarantine.add([Quarantined(b"/k", Reason.KMS, "first", 1)])
+    await quarantine.add([Quarantined(b"/k", Reason.CONTENDED, "second", 2)])
+    assert [one async for one in quarantine.all()] == [Quarantined(b"/k", Reason.CONTENDED, "second", 2)]
+
+
+async def test_a_cleared_quarantine_is_empty_and_others_are_not() -> None:
+    store = MemoryStore()
+    mine, other = Quarantine(store, SPACE, "c"), Quarantine(store, SPACE, "c2")
+    await mine.add(entries(3))
+    await other.add(entries(2))
+    await mine.clear()
+    assert [one async for one in mine.all()] == []
+    assert len([one async for one in other.all()]) == 2
+
+
+async def test_a_lost_answer_is_asked_again() -> None:
+    quarantine = Quarantine(MemoryStore(losing(Outcome.UNKNOWN)), SPACE, "c")
+    await quarantine.add(entries(1))
+    assert [one async for one in quarantine.all()] == entries(1)
+
+
+async def test_without_the_lock_nothing_is_put_into_quarantine_or_cleared() -> None:
+    store = MemoryStore()
+    quarantine = Quarantine(store, SPACE, "c", [Expect(SPACE.owner, 1, created=True)])
+    with pytest.raises(RecordChangedError, match="the lock was lost"):
+        await quarantine.add(entries(1))
+    with pytest.raises(RecordChangedError, match="the lock was lost"):
+        await quarantine.clear()
+    assert await store.count(SPACE.quarantine("c")) == 0
+
+
+async def test_a_damaged_entry_is_named() -> None:
+    store = MemoryStore()
+    store.put(SPACE.quarantined("c", b"/k"), encode({"key": "/k"}))
+    with pytest.raises(RecordError, match=r"/kube-rewrap/v1/quarantine/c/[0-9a-f]{32} is damaged"):
+        [one async for one in Quarantine(store, SPACE, "c").all()]
