@@ -1,3 +1,7 @@
+"""What happens to a record's lease, and to the revision, when nothing but that changes."""
+
+from __future__ import annotations
+
 from tests.contract.conftest import Place
 from worker.etcd.store import Put
 
@@ -10,7 +14,8 @@ async def test_a_record_written_again_without_its_lease_outlives_it(place: Place
     await place.store.commit([], [Put(ONE, b"2")])
     await place.store.revoke_lease(lease)
     item = await place.store.get(ONE)
-    assert item is not None and item.lease == 0
+    assert item is not None
+    assert item.lease == 0
 
 
 async def test_a_commit_that_changes_nothing_leaves_the_revision(place: Place) -> None:
