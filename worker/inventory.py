@@ -6,6 +6,7 @@ its memory does not grow with the store.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 
@@ -19,6 +20,7 @@ from worker.model.verdict import Quarantine
 from worker.providers.chain import Chain
 
 _RESTARTS = 5
+_SLICE = 32
 _log = structlog.get_logger()
 
 
@@ -49,7 +51,9 @@ async def _scan(store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSi
     tally = ResourceTally(wanted.resource, chain.primary, chain.keys)
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
-            for item in page.items:
+            for place, item in enumerate(page.items):
+                if place % _SLICE == 0:
+                    await asyncio.sleep(0)  # else the next page's request would not even leave until this one is done
                 _count(tally, item, chain)
     return tally
 
