@@ -3,9 +3,9 @@
 1. Batches that are not done are to be worked on.
 2. All done: prove it by a scan. The end of the batches alone proves nothing.
 3. The scan found every object readable and under its primary: complete.
-4. The scan found more wrong than what the batches put in quarantine: somebody wrote with another key
-   behind our back. Sweep again, a bounded number of times.
-5. What is left is in quarantine, or the sweeps are used up: incomplete.
+4. The scan found more stale objects than those that the batches could not write: somebody wrote with
+   another key behind our back. Sweep again, a bounded number of times.
+5. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
 
 Not handled: pausing, and who does the work.
 """
@@ -13,7 +13,7 @@ Not handled: pausing, and who does the work.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState
@@ -37,7 +37,7 @@ class Prove:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Begin all batches again: objects became stale while we worked."""
+    """Go over all ranges again: objects became stale while we worked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Step:
 def advance(campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None) -> Step:
     """Return the next step of an unfinished campaign. `proof` is the inventory taken after the last batch."""
     known = tuple(batches)
-    open_batches = tuple(batch.spec for batch in known if batch.state is not BatchState.DONE)
+    open_batches = tuple(replace(batch.spec, sweep=campaign.sweeps) for batch in known if _is_open(batch, campaign))
     if open_batches:
         return Step(Work(open_batches), f"{len(open_batches)} of {campaign.batches} batches are not done")
     if proof is None:
@@ -66,11 +66,16 @@ def advance(campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory 
     if proof.is_clean:
         because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
         return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
-    unexplained = proof.stale + proof.unreadable - sum(batch.report.quarantined for batch in known)
+    unexplained = proof.stale - sum(batch.report.stuck for batch in known)
     if unexplained > 0 and known and campaign.sweeps < MAX_SWEEPS:
         return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
     because = _what_remains(proof)
     return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
+
+
+def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:
+    """Whether a batch is to be worked on in the campaign's present sweep."""
+    return batch.state is not BatchState.DONE or batch.spec.sweep < campaign.sweeps
 
 
 def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Inventory) -> Campaign:

@@ -43,7 +43,6 @@ class Reconciler:
     def __init__(self, records: Records, dispatcher: Dispatcher, scan: Scan, watcher: Watcher) -> None:
         self._campaigns = records.campaigns
         self._checkpoints = records.checkpoints
-        self._quarantine = records.quarantine
         self._dispatcher = dispatcher
         self._scan = scan
         self._watcher = watcher
@@ -77,9 +76,9 @@ class Reconciler:
 
     async def _observe(self, campaign: str) -> None:
         """Read the batches that changed since the last look, and show what they add up to."""
-        async for stored in self._checkpoints.all(campaign, since=self._seen_revision):
+        changed, self._seen_revision = await self._checkpoints.changed(campaign, self._seen_revision)
+        for stored in changed:
             self._seen[stored.checkpoint.spec.number] = stored
-            self._seen_revision = max(self._seen_revision, stored.revision)
         reports = (checkpoint.report for checkpoint in self._checkpoints_seen())
         self._watcher(sum(reports, BatchReport()), sum(not _is_done(one) for one in self._checkpoints_seen()))
 
@@ -92,17 +91,9 @@ class Reconciler:
         return await self._campaigns.save(replace(stored, campaign=stored.campaign.moved(state, because)))
 
     async def _sweep(self, stored: StoredCampaign, because: str) -> StoredCampaign:
-        """Begin all batches again. The campaign's count of sweeps goes first, so that a crash can't make it endless."""
+        """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
         swept = replace(stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1)
-        stored = await self._campaigns.save(replace(stored, campaign=swept))
-        await self._quarantine.clear()
-        for number in sorted(self._seen):
-            seen = self._seen[number]
-            report = seen.checkpoint.report.before_sweep()
-            again = replace(seen.checkpoint, state=BatchState.PENDING, cursor=b"", report=report)
-            revision = await self._checkpoints.save(again, seen.revision)
-            self._seen[number] = StoredCheckpoint(again, revision)
-        return stored
+        return await self._campaigns.begin_sweep(replace(stored, campaign=swept))
 
     def _tell(self, stored: StoredCampaign, step: Step) -> None:
         """Log a decision when it is another one than before."""

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -42,13 +43,13 @@ class Command(Protocol):
         """Do it; returns the exit code."""
 
 
-class _UsageError(Exception):
+class UsageError(Exception):
     """argparse's complaint, kept for the JSON error."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise _UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def run() -> None:
@@ -65,16 +66,16 @@ def main(argv: Sequence[str]) -> int:
         forbid_core_dumps()
         command = cast("Command", importlib.import_module(f"scheduler.cli.{args.command}_command"))
         return command.run(args)
-    except _UsageError as error:
+    except UsageError as error:
         return _fail(Exit.USAGE, error, as_json=as_json)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.UNEXPECTED
-    except Exception as error:  # the top of the program: whatever it is, say it in one place
+    except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
         if os.environ.get("REWRAP_TRACEBACK"):
-            raise
+            traceback.print_exc()  # Python's own form shows no local variables, which could be keys
         return _fail(exit_of(error), error, as_json=as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -255,14 +256,17 @@ async def test_an_object_stands_in_quarantine_once() -> None:
     assert [one async for one in quarantine.all()] == [Quarantined(b"/k", Reason.CONTENDED, "second", 2)]
 
 
-async def test_a_cleared_quarantine_is_empty_and_others_are_not() -> None:
+async def test_a_new_sweep_empties_the_quarantine_of_its_campaign_alone() -> None:
     store = MemoryStore()
+    campaigns = Campaigns(store, SPACE)
+    stored = await campaigns.create(campaign("c"), [])
     mine, other = Quarantine(store, SPACE, "c"), Quarantine(store, SPACE, "c2")
     await mine.add(entries(3))
     await other.add(entries(2))
-    await mine.clear()
+    swept = await campaigns.begin_sweep(replace(stored, campaign=replace(stored.campaign, sweeps=2)))
     assert [one async for one in mine.all()] == []
     assert len([one async for one in other.all()]) == 2
+    assert await campaigns.all() == [swept]
 
 
 async def test_a_lost_answer_is_asked_again() -> None:
@@ -271,13 +275,11 @@ async def test_a_lost_answer_is_asked_again() -> None:
     assert [one async for one in quarantine.all()] == entries(1)
 
 
-async def test_without_the_lock_nothing_is_put_into_quarantine_or_cleared() -> None:
+async def test_without_the_lock_nothing_is_put_into_quarantine() -> None:
     store = MemoryStore()
     quarantine = Quarantine(store, SPACE, "c", [Expect(SPACE.owner, 1, created=True)])
     with pytest.raises(RecordChangedError, match="the lock was lost"):
         await quarantine.add(entries(1))
-    with pytest.raises(RecordChangedError, match="the lock was lost"):
-        await quarantine.clear()
     assert await store.count(SPACE.quarantine("c")) == 0
 
 

@@ -16,6 +16,7 @@ class BatchSpec:
 
     `number` orders the batches of a campaign from 0. `namespaces` holds each namespace that the
     range touches with the objects counted in it when the batch was planned ("" = cluster scope).
+    `sweep` counts from 1 how often the campaign goes over its ranges.
     """
 
     campaign: str
@@ -24,6 +25,7 @@ class BatchSpec:
     range: KeyRange
     generation: str
     namespaces: tuple[tuple[str, int], ...] = ()
+    sweep: int = 1
 
     @property
     def objects(self) -> int:
@@ -49,6 +51,7 @@ class BatchSpec:
             "range": self.range.to_json(),
             "generation": self.generation,
             "namespaces": [list(pair) for pair in self.namespaces],
+            "sweep": self.sweep,
         }
 
     @classmethod
@@ -62,9 +65,10 @@ class BatchSpec:
                 "range": key_range,
                 "generation": str(generation),
                 "namespaces": list(namespaces),
+                "sweep": int(sweep),
             }:
                 pairs = tuple(_namespace_count(pair) for pair in namespaces)
-                return cls(campaign, number, resource, KeyRange.from_json(key_range), generation, pairs)
+                return cls(campaign, number, resource, KeyRange.from_json(key_range), generation, pairs, sweep)
         raise ValueError("not a batch")
 
 
@@ -100,6 +104,13 @@ class Checkpoint:
     def rest(self) -> KeyRange:
         """What is still to be read."""
         return self.spec.range.since(self.cursor)
+
+    def begun(self, spec: BatchSpec) -> Checkpoint:
+        """Return the checkpoint of one more attempt; from the start of the range when `spec` is of a later sweep."""
+        attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1)
+        if spec.sweep == self.spec.sweep:
+            return attempt
+        return replace(attempt, cursor=b"", report=self.report.before_sweep())
 
     def advanced(self, cursor: bytes, report: BatchReport) -> Checkpoint:
         """Return the checkpoint after one more page."""

@@ -15,6 +15,7 @@ class Tally:
     current: int = 0
     gone: int = 0
     quarantined: int = 0
+    stuck: int = 0
     conflicts: int = 0
     unknown: int = 0
     encryptions: int = 0
@@ -33,8 +34,9 @@ class BatchReport:
     """Counts of objects unless said otherwise; reports add up.
 
     `objects` is every object that was looked at; `rewritten`, `current`, `gone` and `quarantined`
-    are their ends and sum to it. `conflicts` counts swaps that were lost, `unknown` those whose
-    answer was lost, `encryptions` every time a key was used to seal, `bytes` what was written.
+    are their ends and sum to it. `stuck` is how many of the quarantined can be read but not be
+    written. `conflicts` counts swaps that were lost, `unknown` those whose answer was lost,
+    `encryptions` every time a key was used to seal, `bytes` what was written.
     """
 
     objects: int = 0
@@ -42,6 +44,7 @@ class BatchReport:
     current: int = 0
     gone: int = 0
     quarantined: int = 0
+    stuck: int = 0
     conflicts: int = 0
     unknown: int = 0
     encryptions: int = 0
@@ -52,7 +55,7 @@ class BatchReport:
 
     def before_sweep(self) -> BatchReport:
         """Return what stays on the account when the batch begins again: what was done, not what was found."""
-        return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0)
+        return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0)
 
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""

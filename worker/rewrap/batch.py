@@ -66,13 +66,14 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
 
 
 async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
-    """Count the attempt on record. Raises FencedError when the record is about other work."""
+    """Count the attempt on record. Raises FencedError when the record is about other, or later, work."""
     stored = await tools.checkpoints.load(spec.campaign, spec.number)
-    if stored.checkpoint.spec != spec:
+    before = stored.checkpoint.spec
+    if replace(before, sweep=spec.sweep) != spec or before.sweep > spec.sweep:
         raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
-    if stored.checkpoint.state is BatchState.DONE:
+    if stored.checkpoint.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored
-    begun = replace(stored.checkpoint, state=BatchState.RUNNING, attempts=stored.checkpoint.attempts + 1)
+    begun = stored.checkpoint.begun(spec)
     return StoredCheckpoint(begun, await tools.checkpoints.save(begun, stored.revision))
 
 

@@ -166,4 +166,5 @@ class Swapper:
 
 def _quarantined(tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
     tally.quarantined += 1
+    tally.stuck += reason in {Reason.TOO_LARGE, Reason.CONTENDED}
     return Quarantined(item.key, reason, detail, item.mod_revision)

@@ -53,8 +53,16 @@ class Campaigns:
 
     async def save(self, stored: StoredCampaign) -> StoredCampaign:
         """Write a campaign over the version that was read. Raises FencedError."""
+        return await self._write(stored)
+
+    async def begin_sweep(self, stored: StoredCampaign) -> StoredCampaign:
+        """Write a campaign that begins a new sweep, and empty its quarantine with it. Raises FencedError."""
+        return await self._write(stored, Delete(self._keyspace.quarantine(stored.campaign.id)))
+
+    async def _write(self, stored: StoredCampaign, *along: Delete) -> StoredCampaign:
         key = self._keyspace.campaign(stored.campaign.id)
-        revision = await record.write(self._store, key, stored.campaign.to_json(), stored.revision, guards=self._guards)
+        fields = stored.campaign.to_json()
+        revision = await record.write(self._store, key, fields, stored.revision, guards=self._guards, along=along)
         return StoredCampaign(stored.campaign, revision)
 
     async def forget_old(self) -> None:

@@ -52,6 +52,15 @@ class Checkpoints:
         async for item, fields in record.read_all(self._store, self._keyspace.batches(campaign), since=since):
             yield _stored(item, fields)
 
+    async def changed(self, campaign: str, since: int) -> tuple[list[StoredCheckpoint], int]:
+        """Return the batches written from revision `since` on, and what to give as `since` the next time.
+
+        The latter is a revision from before the reading: what changes while pages are read comes twice
+        rather than never.
+        """
+        revision = await self._store.revision()
+        return [stored async for stored in self.all(campaign, since=since)], revision
+
 
 def _stored(item: Item, fields: dict[str, object]) -> StoredCheckpoint:
     return StoredCheckpoint(_checkpoint(item.key, fields), item.mod_revision)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.etcd.store import Expect, Outcome, Put, Store
 from worker.model.keys import key_bytes, key_text
 from worker.model.verdict import Reason
 from worker.state import record
@@ -51,23 +51,15 @@ class Quarantine:
             await self._add(objects[start : start + _PER_COMMIT])
 
     async def _add(self, objects: Sequence[Quarantined]) -> None:
-        await self._commit(
-            [Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects]
-        )
-
-    async def _commit(self, changes: Sequence[Put | Delete]) -> None:
-        """Apply changes that may be applied twice: nothing depends on what stood there."""
+        """Write records that may be written twice: nothing depends on what stood there."""
+        puts = [Put(self._keyspace.quarantined(self._campaign, one.key), encode(one.to_json())) for one in objects]
         for _ in range(_ATTEMPTS):
-            result = await self._store.commit(self._guards, changes)
+            result = await self._store.commit(self._guards, puts)
             if result.outcome is Outcome.APPLIED:
                 return
             if result.outcome is Outcome.LOST:
-                raise RecordChangedError("the lock was lost while the quarantine was written")
-        raise TemporaryError("etcd never told whether the quarantine was written", delay=1.0)
-
-    async def clear(self) -> None:
-        """Forget everything: the objects are about to be looked at again. Raises FencedError."""
-        await self._commit([Delete(self._keyspace.quarantine(self._campaign))])
+                raise RecordChangedError("the lock was lost while objects were put in quarantine")
+        raise TemporaryError("etcd never told whether objects were put in quarantine", delay=1.0)
 
     async def all(self) -> AsyncIterator[Quarantined]:
         """Yield what is in quarantine, in no order that means anything."""

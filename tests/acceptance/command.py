@@ -1,0 +1,156 @@
+"""The real command line as a process: what it printed, how it ended, and what to do to it while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.servers.etcd import EtcdCluster
+
+ROOT = Path(__file__).parents[2]
+REWRAP = (str(Path(sys.executable).parent / "rewrap"),)
+
+_POLL_SECONDS = 0.01
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended. A code below zero is the signal that killed it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout; anything beside it is an error."""
+        document: dict[str, Any] = json.loads(self.stdout)
+        return document
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error in the one JSON document."""
+        assert list(self.document) == ["error"], self.stdout
+        error: dict[str, Any] = self.document["error"]
+        return error
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return log_events(self.stderr)
+
+
+def log_events(stderr: str) -> list[dict[str, Any]]:
+    """The lines of the log, and what is left of stderr goes unread."""
+    lines = stderr.splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+
+class Running:
+    """A command at work. Leaving the `with` block kills it if it still runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdout: Path, stderr: Path) -> None:
+        self._process = process
+        self._stdout = stdout
+        self._stderr = stderr
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait_for_event(self, name: str, times: int = 1, seconds: float = 30.0) -> None:
+        """Returns when it logged the event so often. Raises AssertionError when it ended before, or in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            over = self.is_over
+            if sum(event["event"] == name for event in log_events(self._stderr.read_text())) >= times:
+                return
+            assert not over, f"it ended before {name}: {self._stderr.read_text()}{self._stdout.read_text()}"
+            assert time.monotonic() < deadline, f"no {name} in {seconds} s: {self._stderr.read_text()}"
+            time.sleep(_POLL_SECONDS)
+
+    def end(self, seconds: float = 60.0) -> Ended:
+        """Waits for its end."""
+        code = self._process.wait(seconds)
+        return Ended(code, self._stdout.read_text(), self._stderr.read_text())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self.is_over:
+            self._process.kill()
+            self._process.wait(10)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line with what all its calls share: flags, and variables of the environment.
+
+    `directory` takes what the processes print.
+    """
+
+    directory: Path
+    flags: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    program: tuple[str, ...] = REWRAP
+
+    def with_flags(self, *flags: str) -> Command:
+        return replace(self, flags=(*self.flags, *flags))
+
+    def with_environment(self, **variables: str) -> Command:
+        return replace(self, environment={**(self.environment or {}), **variables})
+
+    def start(self, *words: str) -> Running:
+        """Starts it and waits for nothing. Use it as a context manager."""
+        number = next(_numbers)
+        stdout, stderr = self.directory / f"out-{number}.txt", self.directory / f"err-{number}.txt"
+        with stdout.open("wb") as out, stderr.open("wb") as err:
+            process = subprocess.Popen(
+                self._line(words),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=ROOT,
+                env={**os.environ, **(self.environment or {})},
+            )
+        return Running(process, stdout, stderr)
+
+    def run(self, *words: str, seconds: float = 60.0) -> Ended:
+        """Runs it to its end."""
+        with self.start(*words) as running:
+            return running.end(seconds)
+
+    def json(self, *words: str, code: int = 0) -> dict[str, Any]:
+        """Runs it with `-o json` and returns the document; asserts how it ends."""
+        ended = self.run(*words, "-o", "json")
+        assert ended.code == code, f"{ended.code}: {ended.stdout}{ended.stderr}"
+        return ended.document
+
+    def _line(self, words: Sequence[str]) -> list[str]:
+        return [*self.program, *words, *self.flags]
+
+
+def command_for(directory: Path, cluster: EtcdCluster, configuration: Path) -> Command:
+    """The command line for one cluster and one configuration."""
+    return Command(directory, (*cluster.client_flags(), "--encryption-config", str(configuration)))
