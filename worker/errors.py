@@ -19,6 +19,7 @@
     ├── StoppedError              the operator asked to stop; a later run resumes
     └── FencedError               somebody else owns the work now: stop, write nothing more
         └── RecordChangedError    a record, or the lock that guards it, is not what this process last saw
+            └── RecordUnclearError   and our own write may have been applied before that
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class FencedError(WorkerError):
 
 class RecordChangedError(FencedError):
     """The record, or the lock that guards it, is not what this process last saw."""
+
+
+class RecordUnclearError(RecordChangedError):
+    """As RecordChangedError, but the answer to our write was lost: it may have been applied before."""
 
 
 class StoppedError(WorkerError):

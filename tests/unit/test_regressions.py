@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,6 +15,7 @@ from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSet
 from scheduler.census import survey
 from worker.errors import RecordError
 from worker.etcd.memory import MemoryStore
+from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from worker.model.verdict import KeyRef
 from worker.pace.pressure import WindowSize
 from worker.pace.window import Window
@@ -37,6 +39,31 @@ async def test_a_key_that_is_first_spent_while_another_settles_disturbs_nobody()
         await ledger.spend(two, 1, 1)
 
     await asyncio.gather(ledger.settle(), later())
+    assert (await ledger.all())["fa"].committed == 1
+
+
+class Overtaken(MemoryStore):
+    """Applies the next commit, loses its answer, and lets somebody else change the record before we can look."""
+
+    armed = False
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        result = await super().commit(expects, changes)
+        if not self.armed or not isinstance(changes[0], Put):
+            return result
+        self.armed = False
+        self.put(changes[0].key, changes[0].value.replace(b'"reserved":', b'"reserved":1'))
+        return CommitResult(Outcome.UNKNOWN)
+
+
+async def test_what_landed_is_never_counted_twice() -> None:
+    store, key = Overtaken(), KeyRef("aesgcm", "a", "fa")
+    ledger = Ledger(store, SPACE, BudgetSettings(), 1)
+    await ledger.first_sight([key], {})
+    await ledger.spend(key, 1, 1)
+    ledger.landed(key)
+    store.armed = True
+    await ledger.settle()
     assert (await ledger.all())["fa"].committed == 1
 
 

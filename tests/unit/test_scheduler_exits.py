@@ -25,6 +25,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.UnsupportedPrimaryError: Exit.REFUSED,
     worker_errors.FencedError: Exit.REFUSED,
     worker_errors.RecordChangedError: Exit.REFUSED,
+    worker_errors.RecordUnclearError: Exit.REFUSED,
     worker_errors.TemporaryError: Exit.UNREACHABLE,
     worker_errors.UnavailableError: Exit.UNREACHABLE,
     worker_errors.WorkerError: Exit.UNEXPECTED,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from config.settings import BudgetSettings
-from worker.errors import BudgetExhaustedError, RecordChangedError, TemporaryError
+from worker.errors import BudgetExhaustedError, RecordChangedError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Store
 from worker.model.budget import Budget, BudgetState, restored_text
 from worker.model.verdict import KeyRef
@@ -82,7 +82,7 @@ class Ledger:
                 )
                 await self._create(fresh)
             elif not set(names) <= set(budget.names):
-                await self._change(fingerprint, _renamed(names))
+                await self._change_surely(fingerprint, _renamed(names))
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
         """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
@@ -107,8 +107,13 @@ class Ledger:
         """Record what landed. What a crash keeps from being recorded errs upwards."""
         for fingerprint, purse in list(self._purses.items()):  # others may begin a purse while we wait
             landed, purse.landed = purse.landed, 0
-            if landed:
+            if not landed:
+                continue
+            try:
                 await self._change(fingerprint, _committing(landed))
+            except RecordUnclearError as error:
+                # Counted twice, `committed` would hide as many writes of others: rather not at all.
+                _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
 
     async def accept(self, fingerprint: str) -> Budget | None:
         """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
@@ -116,7 +121,7 @@ class Ledger:
         def accepted(budget: Budget) -> Budget:
             return replace(budget, restored=False, cluster_id=self._cluster_id)
 
-        return await self._change(fingerprint, accepted)
+        return await self._change_surely(fingerprint, accepted)
 
     def _purse(self, key: KeyRef) -> _Purse:
         purse = self._purses.get(key.fingerprint)
@@ -135,7 +140,7 @@ class Ledger:
             budget, granted = budget.reserving(want, self._settings.gcm_limit)
             return budget
 
-        budget = await self._change(key.fingerprint, reserving)
+        budget = await self._change_surely(key.fingerprint, reserving)
         if budget is None:
             raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
         purse.known = budget.reserved
@@ -158,8 +163,20 @@ class Ledger:
         except RecordChangedError:
             _log.debug("ledger.begun_elsewhere", fingerprint=budget.fingerprint)
 
+    async def _change_surely(self, fingerprint: str, change: Change) -> Budget | None:
+        """As `_change`, for what may be applied twice: a reservation made twice wastes tokens and hides none."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._change(fingerprint, change)
+            except RecordUnclearError:
+                await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311 - jitter
+        raise TemporaryError(f"etcd never told whether the write budget of {fingerprint} was changed", delay=1.0)
+
     async def _change(self, fingerprint: str, change: Change) -> Budget | None:
-        """Apply a pure change by compare-and-swap, again when somebody else was faster."""
+        """Apply a pure change by compare-and-swap, again when somebody else was faster.
+
+        Raises RecordUnclearError when it may have been applied already.
+        """
         key = self._keyspace.ledger(fingerprint)
         for attempt in range(_ATTEMPTS):
             found = await record.read(self._store, key)
@@ -172,6 +189,8 @@ class Ledger:
                 return budget
             try:
                 await record.write(self._store, key, budget.to_json(), revision)
+            except RecordUnclearError:
+                raise
             except RecordChangedError:
                 await asyncio.sleep(random.uniform(0, 0.01) * (attempt + 1))  # noqa: S311 - jitter
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from worker.errors import RecordChangedError, TemporaryError
+from worker.errors import RecordChangedError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from worker.model.keys import KeyRange, after, key_text
 from worker.state.codec import decode, encode
@@ -30,18 +30,21 @@ async def write(
     """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
 
     `along` goes into the same transaction. Returns the record's new mod_revision. Raises
-    RecordChangedError when somebody else was there; TemporaryError when etcd never said.
+    RecordChangedError when somebody else was there before, RecordUnclearError when we may have been
+    there before somebody else, TemporaryError when etcd never said.
     """
     value = encode({**record, "by": os.urandom(8).hex()})
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         result = await store.commit([Expect(key, revision), *guards], [Put(key, value, lease), *along])
         if result.outcome is Outcome.APPLIED:
             return result.revision
         found = await store.get(key)
         if found is not None and found.value == value:
             return found.mod_revision
-        if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
+        if result.outcome is Outcome.LOST and attempt == 0:
             raise RecordChangedError(f"{key_text(key)} was changed by another process, or its lock was lost")
+        if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
+            raise RecordUnclearError(f"{key_text(key)} was changed by another process, before or after this one did")
     raise TemporaryError(f"etcd never told whether {key_text(key)} was written", delay=1.0)
 
 
