@@ -11,6 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from bench.ground import RESOURCES, Ground
@@ -77,7 +78,10 @@ async def _swap_some(store: Store, work: Iterator[tuple[Item, bytes]]) -> None:
 async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Speed]:
     """Run a campaign; returns the speed of its batches alone, and of the whole with plan and proof."""
     whole_started, whole_cpu = time.perf_counter(), _cpu()
-    async with open_service(ground.settings, ground.generation(*providers)) as service:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(open_service(ground.settings, ground.generation(*providers)))
+        brake = Brake()
+        guard = await stack.enter_async_context(service.owned(Order(), brake))
         plan = await service.plan(Order())
         started, cpu = time.perf_counter(), _cpu()
         batches_done: list[tuple[float, float]] = []
@@ -86,7 +90,7 @@ async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Spee
             if left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
-        result = await service.run(plan, Order(), Brake(), watch)
+        result = await service.run(plan, Order(), guard, brake, watch)
     if result.report.rewritten != OBJECTS or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]

@@ -27,6 +27,6 @@ async def compare(ground: Ground) -> None:
             bare = count / (time.perf_counter() - started)
         async with open_service(ground.settings, ground.generation(*keys)) as service:
             started = time.perf_counter()
-            found = await service.inventory(await service.territory())
+            _, found = await service.inventory()
             proof = found.objects / (time.perf_counter() - started)
         print(f"{'three providers':<14} {bare:9,.0f} {proof:9,.0f} {proof / bare:6.2f}")

@@ -20,6 +20,7 @@ MAX_GCM_WRITES = 2**32
 """NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
 
 _LONGEST = 3600.0
+_FASTEST = 1_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ class KeyspaceSettings:
     """Where this tool keeps its own records; must lie outside `etcd_prefix`."""
     paths: tuple[str, ...] = ()
     """`RESOURCE=PATH` for resources stored where the built-in table does not expect them."""
+
+    def __post_init__(self) -> None:
+        # One spelling: with or without a slash at either end, the records are the same.
+        object.__setattr__(self, "state_prefix", "/" + self.state_prefix.strip("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,9 @@ def load_settings(path: str) -> Settings:
         raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _refused(path, "", f"is not TOML: {error}", "see docs/settings.md for an example") from None
+    etcd = document.get("etcd")
+    if isinstance(etcd, dict) and "password" in etcd and Path(path).stat().st_mode & 0o077:
+        raise _refused(path, "etcd.password", "stands in a file that group or others can use", f"chmod 600 {path}")
     settings = Settings()
     for group, values in document.items():
         if not isinstance(values, dict):
@@ -142,7 +150,12 @@ def load_settings(path: str) -> Settings:
 def check_settings(settings: Settings) -> None:
     """Refuse values that no run could use. Raises SettingsError with every fault."""
     rules = (
-        (settings.pace.rate >= 0, "pace.rate", "must not be negative", "0 means no ceiling"),
+        (
+            settings.pace.rate == 0 or 1 <= settings.pace.rate <= _FASTEST,
+            "pace.rate",
+            "must be 0 or 1 to 1000000",
+            "0 means no ceiling; 500 suits most clusters",
+        ),
         (1 <= settings.pace.max_window <= 4096, "pace.max_window", "must be 1 to 4096", "256 suits most clusters"),
         (1 <= settings.pace.batches <= 64, "pace.batches", "must be 1 to 64", "3 suits most clusters"),
         (1 <= settings.page.objects <= 10_000, "page.objects", "must be 1 to 10000", "500 suits most clusters"),

@@ -51,9 +51,8 @@ def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus
     """Return the batches of a campaign in the order in which they are worked on."""
     batches: list[BatchSpec] = []
     for resource in census:
-        pieces = list(_pieces(resource.namespaces))
-        if not pieces:
-            continue
+        # A resource without objects has a batch too: a sweep must find what is written there later.
+        pieces = list(_pieces(resource.namespaces)) or [[]]
         starts = [resource.covered.range.start, *(piece[0].start for piece in pieces[1:])]
         ends = [*starts[1:], resource.covered.range.end]
         for start, end, piece in zip(starts, ends, pieces, strict=True):

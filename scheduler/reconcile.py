@@ -72,7 +72,13 @@ class Reconciler:
                     stored, proof = await self._sweep(stored, step.because), None
                 case Finish(campaign):
                     assert proof is not None  # noqa: S101 - advance() finishes by a proof only
-                    return await self._campaigns.save(replace(stored, campaign=campaign)), proof
+                    return await self._end(replace(stored, campaign=campaign)), proof
+
+    async def _end(self, stored: StoredCampaign) -> StoredCampaign:
+        """Record an end. What was in quarantine and is gone or readable by a complete proof is no longer there."""
+        if stored.campaign.state is CampaignState.COMPLETE:
+            return await self._campaigns.save_without_quarantine(stored)
+        return await self._campaigns.save(stored)
 
     async def _observe(self, campaign: str) -> None:
         """Read the batches that changed since the last look, and show what they add up to."""
@@ -93,7 +99,7 @@ class Reconciler:
     async def _sweep(self, stored: StoredCampaign, because: str) -> StoredCampaign:
         """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
         swept = replace(stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1)
-        return await self._campaigns.begin_sweep(replace(stored, campaign=swept))
+        return await self._campaigns.save_without_quarantine(replace(stored, campaign=swept))
 
     def _tell(self, stored: StoredCampaign, step: Step) -> None:
         """Log a decision when it is another one than before."""

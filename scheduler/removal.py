@@ -44,10 +44,10 @@ class KeyVerdict:
 
 
 def judge_keys(proof: Inventory, *, campaign_unfinished: bool, whole: bool) -> list[KeyVerdict]:
-    """Judge every configured key by a proof scan; `whole` says that the scan covered all resources."""
+    """Judge every configured key by a proof scan; `whole` says that the scan covered all that is governed."""
     common = (
         *((UNFINISHED,) if campaign_unfinished else ()),
-        *(() if whole else (PARTIAL,)),
+        *(() if whole and not proof.unknown else (PARTIAL,)),
         NOT_CONVERGED,
         NOT_COMPACTED,
     )

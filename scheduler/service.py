@@ -7,7 +7,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from worker.errors import BusyError, RefusedError, SpaceError, StoppedError, TemporaryError, WorkerError
+from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
@@ -41,6 +41,8 @@ from worker.state.ownership import own
 from worker.state.quarantine import Quarantine, Quarantined
 
 _SPACE_SECONDS = 2.0
+_SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
+_RESTARTS = 5
 _BUSY_SECONDS = 2.0
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _log = structlog.get_logger()
@@ -55,6 +57,14 @@ class Order:
     allow_plaintext: bool = False
     wait: bool = False
 
+    @property
+    def covers_everything(self) -> bool:
+        """Whether nothing that the configuration governs is left out."""
+        return not self.resources and self.namespace is None
+
+
+EVERYTHING = Order()
+
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
@@ -64,9 +74,7 @@ class RunPlan:
     """
 
     scope: Scope
-    ranges: tuple[ResourceRange, ...]
     territory: Territory
-    whole: bool
     found: Inventory
     room: Room
     estimates: dict[str, int]
@@ -106,13 +114,35 @@ class Service:
         self._layout = layout
 
     async def territory(self) -> Territory:
-        """Return what the configuration governs in this registry."""
+        """Return what the configuration governs in this registry. Raises RefusedError when there is none."""
+        root = KeyRange.of_prefix(self._layout.root)
+        if not (await self.engine.store.keys(root, 1))[0]:
+            raise RefusedError(
+                f"nothing lies under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
+                "--etcd-prefix?"
+            )
         return await survey(self.engine.store, self._generation.configuration, self._layout)
 
-    async def inventory(self, territory: Territory, ranges: Sequence[ResourceRange] | None = None) -> Inventory:
-        """Scan ranges, or all that is governed, at one revision; paths that nobody knows are named in it."""
-        found = await self.engine.inventory(territory.governed if ranges is None else ranges)
-        return found if ranges is not None else replace(found, unknown=territory.unknown)
+    async def inventory(self, order: Order = EVERYTHING) -> tuple[Territory, Inventory]:
+        """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.
+
+        The registry is divided anew after the revision is pinned: a resource that got its first object
+        a moment ago is not left out. When etcd compacts the revision away, all starts again. Raises
+        CompactedError when that happens too often, RefusedError when there is no registry.
+        """
+        for _ in range(_RESTARTS):
+            revision = await self.engine.store.revision()
+            territory = await self.territory()
+            try:
+                found = await self.engine.inventory(choose(territory, order), revision)
+            except CompactedError:
+                _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
+                continue
+            return territory, replace(found, unknown=territory.unknown) if order.covers_everything else found
+        raise CompactedError(
+            f"etcd compacted every revision away within one scan, {_RESTARTS} times; compact less often, or scan less "
+            "at a time with --resource"
+        )
 
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended."""
@@ -142,26 +172,21 @@ class Service:
         return list({**_begun(keys, {}), **await self.engine.ledger.all()}.values())
 
     async def plan(self, order: Order) -> RunPlan:
-        """Look at everything, write nothing. Raises RefusedError for a resource that nothing governs."""
-        territory = await self.territory()
-        ranges = choose(territory, order)
-        for one in ranges:
+        """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
+        for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
-        whole = len(ranges) == len(territory.governed) and order.namespace is None
-        found = await self.inventory(territory, None if whole else ranges)
+        territory, found = await self.inventory(order)
         budgets = await self.engine.ledger.all()
-        estimates = await self._estimates(territory, found, budgets, whole=whole)
+        estimates = await self._estimates(territory, found, budgets, order)
         room = judge_space(
             await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
         )
         known = {**_begun(self._keys(territory), estimates), **budgets}
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.allow_plaintext)
-        scope = Scope(tuple(one.resource for one in ranges), order.namespace)
+        scope = Scope(tuple(one.resource for one in choose(territory, order)), order.namespace)
         return RunPlan(
             scope=scope,
-            ranges=ranges,
             territory=territory,
-            whole=whole,
             found=found,
             room=room,
             estimates=estimates,
@@ -169,27 +194,26 @@ class Service:
             resumes=_resumable(await self.unfinished(), self._generation.hash, scope),
         )
 
-    async def run(self, plan: RunPlan, order: Order, brake: Brake, watcher: Watcher) -> RunResult:
-        """Carry out a plan to its proof, or until the brake is pulled.
+    async def run(self, plan: RunPlan, order: Order, guard: Expect, brake: Brake, watcher: Watcher) -> RunResult:
+        """Carry out a plan to its proof, or until the brake is pulled. `guard` is of the lock (`owned`).
 
-        Raises RefusedError with the plan's refusals, BusyError when another process is at work.
-        Whatever it raises, what is on record lets a later run go on.
+        Raises RefusedError with the plan's refusals. Whatever it raises, what is on record lets a
+        later run go on.
         """
         plan.require_safe()
         started = asyncio.get_running_loop().time()
-        async with self._owned(order, brake) as guard:
-            guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
-            try:
-                await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
-                stored = await self._campaign(plan, guard)
-                result = await self._finish(plan, stored, guard, brake, watcher)
-            finally:
-                guarding.cancel()
-                await asyncio.gather(guarding, return_exceptions=True)
+        guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
+        try:
+            await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
+            stored = await self._campaign(plan, guard)
+            result = await self._finish(order, stored, guard, brake, watcher)
+        finally:
+            guarding.cancel()
+            await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
     async def _finish(
-        self, plan: RunPlan, stored: StoredCampaign, guard: Expect, brake: Brake, watcher: Watcher
+        self, order: Order, stored: StoredCampaign, guard: Expect, brake: Brake, watcher: Watcher
     ) -> RunResult:
         store, keyspace = self.engine.store, self.engine.keyspace
         records = Records(
@@ -197,10 +221,13 @@ class Service:
             Checkpoints(store, keyspace, [guard]),
             Quarantine(store, keyspace, stored.campaign.id, [guard]),
         )
-        dispatcher = LocalDispatcher(self.engine, [guard], brake, self._settings.pace.batches)
+        dispatcher = LocalDispatcher(
+            self.engine, guard, brake, self._settings.pace.batches, allow_plaintext=order.allow_plaintext
+        )
 
         async def scan() -> Inventory:
-            return await brake.unless_pulled(self.inventory(plan.territory, None if plan.whole else plan.ranges))
+            _, found = await brake.unless_pulled(self.inventory(order))
+            return found
 
         before = await _total(records, stored.campaign.id)
         try:
@@ -254,16 +281,20 @@ class Service:
         return [key for key in keys if key.provider not in {ProviderType.IDENTITY, ProviderType.KMS}]
 
     async def _estimates(
-        self, territory: Territory, found: Inventory, budgets: Mapping[str, Budget], *, whole: bool
+        self, territory: Territory, found: Inventory, budgets: Mapping[str, Budget], order: Order
     ) -> dict[str, int]:
         """Estimate how often each key without a budget has encrypted, from all objects, not just the chosen ones."""
-        if not whole and any(key.fingerprint not in budgets for key in self._keys(territory)):
-            found = await self.inventory(territory)
+        if not order.covers_everything and any(key.fingerprint not in budgets for key in self._keys(territory)):
+            _, found = await self.inventory()
         return found.versions_by_fingerprint()
 
     @asynccontextmanager
-    async def _owned(self, order: Order, brake: Brake) -> AsyncIterator[Expect]:
-        """Hold the lock on campaigns; with `wait`, keep asking for it until the brake is pulled."""
+    async def owned(self, order: Order, brake: Brake) -> AsyncIterator[Expect]:
+        """Hold the lock on campaigns, and pull the brake when it is lost; yields its guard.
+
+        With `order.wait`, keeps asking for it until the brake is pulled; else raises BusyError when it
+        is taken. Plan under the lock: what was looked at before may be the work of another run.
+        """
         who = {
             "command": "rewrap run",
             "host": socket.gethostname(),
@@ -285,14 +316,19 @@ class Service:
             await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
     async def _guard_space(self, brake: Brake) -> None:
-        """Pull the brake before etcd is full. Ends with the run."""
+        """Pull the brake before etcd is full, or when its size is not known for long. Ends with the run."""
+        unknown = 0
         while True:
             await asyncio.sleep(_SPACE_SECONDS)
             try:
                 members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
-            except TemporaryError as error:
+            except WorkerError as error:
+                unknown += 1
                 _log.warning("space.unknown", because=str(error))
+                if unknown >= _SPACE_UNKNOWN:
+                    brake.pull(error)
                 continue
+            unknown = 0
             room = judge_space(members, alarms, 0, self._settings.space)
             if room.refusal is not None:
                 brake.pull(SpaceError(room.refusal))

@@ -75,6 +75,7 @@ def _block(provider: Provider) -> dict[str, object]:
 
 async def seed(settings: EtcdSettings, eras: Sequence[Era], shape: Shape) -> int:
     """Fill an empty registry; returns the number of objects. Raises RefusedError when it is not empty."""
+    # The one place where several registry keys share a transaction: no kube-apiserver watches this etcd.
     async with open_store(settings, REGISTRY) as store:
         if await store.count(KeyRange.of_prefix(f"{REGISTRY}/".encode())):
             raise RefusedError("this etcd holds a registry already; the demonstration wants an empty one")

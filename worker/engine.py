@@ -5,7 +5,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -80,10 +80,12 @@ class Engine:
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
 
-    async def run(self, spec: BatchSpec, guards: Sequence[Expect], brake: Brake) -> BatchReport:
+    async def run(
+        self, spec: BatchSpec, guard: Expect | None, brake: Brake, *, allow_plaintext: bool = False
+    ) -> BatchReport:
         """Work on one batch until its end or until the brake is pulled.
 
-        `guards` fence every record that is written. Raises FencedError when the batch belongs to
+        `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
         another generation than this engine: writing with the wrong primary is worse than waiting.
         """
         if spec.generation != self._generation.hash:
@@ -93,9 +95,18 @@ class Engine:
             )
         chain = self.chains[spec.resource]
         chain.require_writable()
+        guards = [guard] if guard is not None else []
         tools = BatchTools(
             store=self.store,
-            swapper=Swapper(self.store, chain, self.ledger, self._pace, self._window),
+            swapper=Swapper(
+                self.store,
+                chain,
+                self.ledger,
+                self._pace,
+                self._window,
+                guard=guard,
+                allow_plaintext=allow_plaintext,
+            ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
             quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
@@ -105,9 +116,9 @@ class Engine:
         )
         return await run_batch(spec, tools)
 
-    async def inventory(self, ranges: Iterable[ResourceRange]) -> Inventory:
-        """Count what lies in the ranges by the key that opens it, at one pinned revision."""
-        return await take_inventory(self.store, ranges, self.chains, self._sizer)
+    async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
+        """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""
+        return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""
@@ -122,6 +133,6 @@ async def open_engine(settings: Settings, generation: Generation) -> AsyncIterat
     Raises UnavailableError when no endpoint answers, ConfigError for settings that can't be used.
     """
     forbid_core_dumps()
-    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+    async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         members = await store.members()
         yield Engine(store, settings, generation, members[0].cluster_id, LocalPace(settings.pace.rate))

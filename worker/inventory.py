@@ -10,41 +10,21 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 
-import structlog
-
-from worker.errors import CompactedError
 from worker.etcd.pages import PageSizer, read_pages
 from worker.etcd.store import Item, Store
 from worker.model.inventory import Inventory, ResourceRange, ResourceTally
 from worker.model.verdict import Quarantine
 from worker.providers.chain import Chain
 
-_RESTARTS = 5
 _SLICE = 32
-_log = structlog.get_logger()
 
 
 async def take_inventory(
-    store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], sizer: PageSizer
+    store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], sizer: PageSizer, revision: int
 ) -> Inventory:
-    """Scan all ranges at the store's current revision.
-
-    When etcd compacts that revision away, a newer one is pinned and the scan starts again. Raises
-    CompactedError when that happens too often to come to an end.
-    """
-    wanted = tuple(ranges)
-    for _ in range(_RESTARTS):
-        revision = await store.revision()
-        try:
-            tallies = [await _scan(store, one, chains[one.resource], sizer, revision) for one in wanted]
-        except CompactedError:
-            _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
-            continue
-        return Inventory(revision, tuple(tallies))
-    raise CompactedError(
-        f"etcd compacted every revision away within one scan, {_RESTARTS} times; compact less often, or scan fewer "
-        "resources at a time with --resource"
-    )
+    """Scan all ranges as of a revision. Raises CompactedError when etcd compacts it away meanwhile."""
+    tallies = [await _scan(store, one, chains[one.resource], sizer, revision) for one in ranges]
+    return Inventory(revision, tuple(tallies))
 
 
 async def _scan(store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSizer, revision: int) -> ResourceTally:

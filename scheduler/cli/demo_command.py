@@ -76,10 +76,12 @@ def _tour(url: str, configuration: Path, rate: str) -> int:
     from scheduler.cli.main import main
 
     common = ["--endpoints", url, "--encryption-config", str(configuration)]
-    code = int(Exit.DONE)
+    code: int = Exit.DONE
     for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):
         _tell(f"\n$ rewrap {' '.join(words)}")
-        code = max(code, main([*words, *common]))
+        code = main([*words, *common])
+        if code != Exit.DONE:
+            break
     return code
 
 

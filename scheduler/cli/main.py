@@ -68,8 +68,8 @@ def main(argv: Sequence[str]) -> int:
         return command.run(args)
     except UsageError as error:
         return _fail(Exit.USAGE, error, as_json=as_json)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _fail(_INTERRUPTED, error, as_json=as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.UNEXPECTED
@@ -83,17 +83,23 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse in two steps, so that only the chosen command's module is imported."""
     parser = _Parser(
         prog="rewrap",
+        allow_abbrev=False,
         description="Re-encrypts Kubernetes objects in etcd after the EncryptionConfiguration changed, and proves it.",
         epilog="exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 not complete, 4 refused, 5 unreachable",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     chosen = next((word for word in argv if word in COMMANDS), None)
     for name, summary in COMMANDS.items():
-        added = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
         if name == chosen:
             module = importlib.import_module(f"scheduler.cli.{name}_command")
             cast("Command", module).configure(added)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if getattr(args, "output", "text") not in {"text", "json"}:
+        parser.error("REWRAP_OUTPUT must be text or json")
+    return args
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
@@ -106,7 +112,7 @@ def _wants_json(argv: Sequence[str]) -> bool:
     return flag or os.environ.get("REWRAP_OUTPUT") == "json"
 
 
-def _fail(code: Exit, error: BaseException, *, as_json: bool) -> int:
+def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
     """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
     message = _message(code, error)
     if as_json:
@@ -117,14 +123,12 @@ def _fail(code: Exit, error: BaseException, *, as_json: bool) -> int:
     return code
 
 
-def _own_errors() -> tuple[type[BaseException], ...]:
+def _message(code: int, error: BaseException) -> str:
     from worker.errors import WorkerError
 
-    return (WorkerError,)
-
-
-def _message(code: Exit, error: BaseException) -> str:
-    if code is not Exit.UNEXPECTED or isinstance(error, _own_errors()):
+    if code == _INTERRUPTED:
+        return "interrupted"
+    if code != Exit.UNEXPECTED or isinstance(error, WorkerError):
         return str(error)
     # What is not ours may quote what it was given: name its kind and place, not its words.
     return f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it"

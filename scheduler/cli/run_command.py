@@ -61,21 +61,33 @@ async def _run(args: argparse.Namespace) -> int:
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
-        plan = await brake.unless_pulled(service.plan(order))
-        if not as_json:
-            _print_plan(plan, settings.pace.rate, order)
         if args.dry_run:
-            if as_json:
-                print_json(_plan_json(plan))
-            return Exit.REFUSED if plan.refusals else Exit.DONE
-        with open_progress(plan.found.stale, sys.stderr) as watcher:
-            result = await service.run(plan, order, brake, watcher)
-    keys = judge_keys(result.proof, campaign_unfinished=False, whole=plan.whole)
+            return _show_plan(
+                await brake.unless_pulled(service.plan(order)), settings.pace.rate, order, as_json=as_json
+            )
+        async with service.owned(order, brake) as guard:
+            plan = await brake.unless_pulled(service.plan(order))
+            if not as_json:
+                _print_plan(plan, settings.pace.rate, order)
+            with open_progress(plan.found.stale, sys.stderr) as watcher:
+                result = await service.run(plan, order, guard, brake, watcher)
+    keys = judge_keys(result.proof, campaign_unfinished=False, whole=order.covers_everything)
     if as_json:
-        print_json(_result_json(result, keys))
+        print_json(_result_json(result, keys, order))
     else:
-        _print_result(result, keys)
+        _print_result(result, keys, order)
     return Exit.DONE if result.proof.is_clean else Exit.INCOMPLETE
+
+
+def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> int:
+    """Print a plan that is not carried out. Exit 4 when it would be refused."""
+    from scheduler.cli.output import print_json
+
+    if as_json:
+        print_json(_plan_json(plan))
+    else:
+        _print_plan(plan, rate, order)
+    return Exit.REFUSED if plan.refusals else Exit.DONE
 
 
 def _plan_json(plan: RunPlan) -> dict[str, object]:
@@ -93,7 +105,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
     }
 
 
-def _result_json(result: RunResult, keys: list[KeyVerdict]) -> dict[str, object]:
+def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dict[str, object]:
     from scheduler.cli.reports import proof_json
 
     report = result.report
@@ -101,6 +113,11 @@ def _result_json(result: RunResult, keys: list[KeyVerdict]) -> dict[str, object]
         "campaign": result.campaign.id,
         "state": result.campaign.state.value,
         "because": result.campaign.because,
+        "scope": {
+            "resources": list(result.campaign.scope.resources),
+            "namespace": result.campaign.scope.namespace,
+            "everything": order.covers_everything,
+        },
         "rewritten": report.rewritten,
         "current": report.current,
         "conflicts": report.conflicts,
@@ -140,7 +157,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     sys.stdout.flush()
 
 
-def _print_result(result: RunResult, keys: list[KeyVerdict]) -> None:
+def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> None:
     from scheduler.cli.output import say
     from scheduler.cli.reports import print_proof
 
@@ -155,4 +172,8 @@ def _print_result(result: RunResult, keys: list[KeyVerdict]) -> None:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
     say()
+    if not order.covers_everything:
+        scope = result.campaign.scope
+        where = f" in namespace {scope.namespace}" if scope.namespace else ""
+        say(f"Only {', '.join(scope.resources)}{where} was looked at; nothing is said about the rest.")
     print_proof(result.proof, keys)

@@ -32,8 +32,7 @@ async def _status(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
     async with open_service(settings, generation) as service:
-        territory = await service.territory()
-        found = await brake.unless_pulled(service.inventory(territory))
+        _, found = await brake.unless_pulled(service.inventory())
     if args.output == "json":
         print_json(status_json(found))
     else:

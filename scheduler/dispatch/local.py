@@ -6,7 +6,6 @@ Also the scheduler's only door to the engine (`open_engine`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import structlog
 
@@ -24,9 +23,10 @@ __all__ = ["Engine", "Examined", "LocalDispatcher", "open_engine"]
 class LocalDispatcher:
     """See Dispatcher. A bounded number of batches side by side, in named tasks."""
 
-    def __init__(self, engine: Engine, guards: Sequence[Expect], brake: Brake, room: int) -> None:
+    def __init__(self, engine: Engine, guard: Expect, brake: Brake, room: int, *, allow_plaintext: bool) -> None:
         self._engine = engine
-        self._guards = tuple(guards)
+        self._guard = guard
+        self._allow_plaintext = allow_plaintext
         self._brake = brake
         self._room = room
         self._tasks: dict[int, asyncio.Task[object]] = {}
@@ -35,7 +35,7 @@ class LocalDispatcher:
         """See Dispatcher."""
         if batch.number in self._tasks or len(self._tasks) >= self._room or self._brake.is_on:
             return False
-        work = self._engine.run(batch, self._guards, self._brake)
+        work = self._engine.run(batch, self._guard, self._brake, allow_plaintext=self._allow_plaintext)
         self._tasks[batch.number] = asyncio.create_task(work, name=f"batch-{batch.number}")
         return True
 

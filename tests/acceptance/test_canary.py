@@ -246,7 +246,7 @@ async def test_an_engine_at_work_prints_without_keys(etcd: EtcdCluster) -> None:
         everything = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
         with no_mark_printed() as things:
             things += [engine, *vars(engine).values(), *engine.chains.values()]
-            things += [await engine.inventory([everything])]
+            things += [await engine.inventory([everything], await engine.store.revision())]
             examined = await engine.examine(name_of("a").encode(), "secrets")
             assert examined is not None
             things += [examined, examined.item, examined.verdict]

@@ -7,6 +7,7 @@ import pytest
 
 from worker.errors import (
     CompactedError,
+    RefusedError,
     RequestRefusedError,
     SpaceError,
     TemporaryError,
@@ -35,7 +36,7 @@ TABLE: dict[grpc.StatusCode, tuple[type[WorkerError], bool]] = {
     Code.UNIMPLEMENTED: (RequestRefusedError, True),
     Code.INTERNAL: (TemporaryError, False),
     Code.UNAVAILABLE: (UnavailableError, False),
-    Code.DATA_LOSS: (RequestRefusedError, False),
+    Code.DATA_LOSS: (RefusedError, False),
     Code.UNAUTHENTICATED: (RequestRefusedError, True),
 }
 

@@ -52,18 +52,20 @@ class DeadlyStore(EtcdStore):
 
     killer: Killer
 
-    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
         self.killer.at("group.before")
         if self.killer.one_by_one:
-            ends = [end for swap in swaps for end in await self._swap_one(swap)]
+            ends = [end for swap in swaps for end in await self._swap_one(swap, guard)]
         else:
-            ends = await super().swap_all(swaps)
+            ends = await super().swap_all(swaps, guard)
         self.killer.at("group.after")
         return ends
 
-    async def _swap_one(self, swap: tuple[Item, bytes]) -> list[SwapResult | WorkerError]:
+    async def _swap_one(self, swap: tuple[Item, bytes], guard: Expect | None) -> list[SwapResult | WorkerError]:
         self.killer.at("swap.before")
-        ends = await super().swap_all([swap])
+        ends = await super().swap_all([swap], guard)
         self.killer.at("swap.after")
         return ends
 

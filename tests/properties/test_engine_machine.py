@@ -121,8 +121,8 @@ class FaultyStore(MemoryStore):
             return {Act.LOSE: Outcome.LOST, Act.VANISH: Outcome.LOST, Act.UNKNOWN: Outcome.UNKNOWN}.get(act)
         return None
 
-    async def swap(self, item: Item, value: bytes) -> SwapResult:
-        result = await super().swap(item, value)
+    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
+        result = await super().swap(item, value, guard)
         return SwapResult(Outcome.UNKNOWN) if self._no_answer() else result
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
@@ -299,7 +299,9 @@ class EngineMachine(RuleBasedStateMachine):
         """Let a new engine work on the batch; None when it did not come to its end."""
         self.store.acts = list(acts)
         try:
-            report = asyncio.run(asyncio.wait_for(self.engine().run(self.batch, [], Brake()), RUN_SECONDS), debug=True)
+            report = asyncio.run(
+                asyncio.wait_for(self.engine().run(self.batch, None, Brake()), RUN_SECONDS), debug=True
+            )
         except WorkerError:
             assert acts, "without a fault nothing stops a batch"
             return None

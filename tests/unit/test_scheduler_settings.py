@@ -78,8 +78,8 @@ def test_the_user(user: str, environment: dict[str, str], expected: tuple[str, b
         pytest.param(("--rate", "fast"), {}, "--rate: is not a number", id="a flag"),
         pytest.param((), {"REWRAP_RATE": "fast"}, "REWRAP_RATE: is not a number", id="a variable"),
         pytest.param(("--gcm-limit", "1.5"), {}, "--gcm-limit: is not a number", id="a whole number is wanted"),
-        pytest.param(("--rate", "-1"), {}, "pace.rate: must not be negative", id="out of range"),
-        pytest.param(("--rate", "nan"), {}, "pace.rate: must not be negative", id="not a number at all"),
+        pytest.param(("--rate", "-1"), {}, "pace.rate: must be 0 or 1 to 1000000", id="out of range"),
+        pytest.param(("--rate", "nan"), {}, "pace.rate: must be 0 or 1 to 1000000", id="not a number at all"),
         pytest.param(("--gcm-limit", "4294967297"), {}, "budget.gcm_limit: must be 1 to 4294967296", id="past NIST"),
         pytest.param(("--cert", "c.pem"), {}, "etcd.cert: a client certificate needs its key", id="half a certificate"),
         pytest.param(("--endpoints", ","), {}, "etcd.endpoints: must name at least one", id="no endpoint"),
@@ -114,7 +114,17 @@ def test_a_fault_names_its_place(arguments: tuple[str, ...], environment: dict[s
 def test_a_fault_in_the_file_names_file_and_setting(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(text)
+    path.chmod(0o600)
     assert refused("--settings", str(path)).startswith(f"{path}: {fault}")
+
+
+def test_a_password_in_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('[etcd]\npassword = "canary"\n')
+    path.chmod(0o644)
+    told = refused("--settings", str(path))
+    assert f"chmod 600 {path}" in told
+    assert "canary" not in told
 
 
 def test_every_fault_is_told_at_once() -> None:

@@ -263,7 +263,7 @@ async def test_a_new_sweep_empties_the_quarantine_of_its_campaign_alone() -> Non
     mine, other = Quarantine(store, SPACE, "c"), Quarantine(store, SPACE, "c2")
     await mine.add(entries(3))
     await other.add(entries(2))
-    swept = await campaigns.begin_sweep(replace(stored, campaign=replace(stored.campaign, sweeps=2)))
+    swept = await campaigns.save_without_quarantine(replace(stored, campaign=replace(stored.campaign, sweeps=2)))
     assert [one async for one in mine.all()] == []
     assert len([one async for one in other.all()]) == 2
     assert await campaigns.all() == [swept]

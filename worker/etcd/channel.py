@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import grpc
 import grpc.aio
@@ -16,11 +16,10 @@ from worker.etcd import compat
 
 _stubs: Any = compat.load()[1]
 
-_RECEIVE_LIMIT = 64 * 2**20
-"""Largest answer taken: gRPC's own default of 4 MiB is less than four big Secrets."""
+_LEAST_RECEIVED = 8 * 2**20
+"""gRPC's own limit of 4 MiB is less than three of the largest objects that etcd takes."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 10_000),  # etcd's servers close connections that ping more often than every 5 s
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -43,16 +42,19 @@ class Endpoint:
     auth: Any = field(repr=False)
 
 
-def open_endpoint(url: str, settings: EtcdSettings) -> Endpoint:
+def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint:
     """Make the channel of an endpoint; nothing is sent yet.
+
+    Answers of more than twice `page_bytes` are refused (TooLargeError), which bounds the memory of a page.
 
     Raises SettingsError for a URL or a file that can't be used.
     """
     target, secure = _target(url, settings)
+    options = (*_OPTIONS, ("grpc.max_receive_message_length", max(_LEAST_RECEIVED, 2 * page_bytes)))
     channel = (
-        grpc.aio.secure_channel(target, _credentials(settings), options=_OPTIONS)
+        grpc.aio.secure_channel(target, _credentials(settings), options=options)
         if secure
-        else grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else grpc.aio.insecure_channel(target, options=options)
     )
     return Endpoint(
         url,
@@ -71,11 +73,19 @@ def _target(url: str, settings: EtcdSettings) -> tuple[str, bool]:
     parts = urlsplit(url)
     if parts.scheme in {"unix", "unixs"}:
         return f"unix:{parts.netloc}{parts.path}", parts.scheme == "unixs"
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or _port(parts) is None:
         fault = Fault("etcd.endpoints", f"{url!r} is not an endpoint", "write https://HOST:2379")
         raise SettingsError("settings", (fault,))
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{parts.port or 2379}", parts.scheme == "https"
+    return f"{host}:{_port(parts)}", parts.scheme == "https"
+
+
+def _port(parts: SplitResult) -> int | None:
+    """Return the port of a URL, etcd's own where it names none; None for one that can't be."""
+    try:
+        return parts.port or 2379
+    except ValueError:
+        return None
 
 
 def _credentials(settings: EtcdSettings) -> grpc.ChannelCredentials:

@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from config.settings import EtcdSettings
-from worker.errors import RequestRefusedError, TemporaryError, UnavailableError, WorkerError
+from worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
 from worker.etcd import compat
 from worker.etcd.channel import Endpoint, open_endpoint
 from worker.etcd.errors import rejected, token_expired, translate
@@ -44,6 +44,7 @@ _rpc: Any = compat.load()[0]
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _STATUS_TIMEOUT = 3.0
+_RENEWAL_TIMEOUT = 3.0  # short against a lock's lease, so that a stuck member leaves time for another
 _REJECTIONS = 20  # times that a write, proven not applied, may be sent again before we give up
 
 Call = Callable[[Endpoint], Awaitable[Any]]
@@ -102,19 +103,33 @@ class EtcdStore:
 
     # Compare-and-swap.
 
-    async def swap(self, item: Item, value: bytes) -> SwapResult:
+    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
         """See Store."""
-        return _swapped(await self._write(_swap_request(item, value)))
+        return _swapped(await self._write(_swap_request(item, value, guard)), guard)
 
-    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
         """See Store. All are on their way before the first answer is waited for."""
-        requests = [_swap_request(item, value) for item, value in swaps]
+        requests = [_swap_request(item, value, guard) for item, value in swaps]
         sent = [self._begin(request) for request in requests]
-        return [await self._end(request, begun) for request, begun in zip(requests, sent, strict=True)]
+        ends: list[SwapResult | WorkerError | None] = []
+        for begun in sent:
+            try:
+                ends.append(_swapped(await begun.answer, guard))
+            except FencedError as error:
+                ends.append(error)
+            except grpc.aio.AioRpcError:
+                ends.append(None)
+        # What failed is dealt with side by side: one after the other, their bounds would add up.
+        failed = [place for place, end in enumerate(ends) if end is None]
+        again = await asyncio.gather(*(self._end(requests[place], sent[place], guard) for place in failed))
+        resolved = dict(zip(failed, again, strict=True))
+        return [resolved[place] if end is None else end for place, end in enumerate(ends)]
 
-    async def _end(self, request: Any, begun: _Begun) -> SwapResult | WorkerError:
+    async def _end(self, request: Any, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
         try:
-            return _swapped(await self._write(request, begun))
+            return _swapped(await self._write(request, begun), guard)
         except WorkerError as error:
             return error
 
@@ -141,9 +156,8 @@ class EtcdStore:
         request = _rpc.LeaseKeepAliveRequest(ID=lease)
 
         async def renew(at: Endpoint) -> Any:
-            call = at.lease.LeaseKeepAlive(
-                iter([request]), timeout=self._settings.call_timeout, metadata=self._metadata
-            )
+            timeout = min(_RENEWAL_TIMEOUT, self._settings.call_timeout)
+            call = at.lease.LeaseKeepAlive(iter([request]), timeout=timeout, metadata=self._metadata)
             return await call.read()
 
         response = await self._read(renew)
@@ -222,7 +236,13 @@ class EtcdStore:
                 if self._settings.user is None or not token_expired(failure.code(), failure.details() or ""):
                     raise
             await self._authenticate(token)
-            return await call(endpoint)
+            try:
+                return await call(endpoint)
+            except grpc.aio.AioRpcError as failure:
+                if not token_expired(failure.code(), failure.details() or ""):
+                    raise
+                # A member that lags behind does not know the new token yet.
+                raise TemporaryError("this member does not accept the new token yet") from None
 
         return await self._retry(with_token, give_up_after or self._settings.give_up_after)
 
@@ -235,12 +255,14 @@ class EtcdStore:
             endpoint = self._endpoints[self._current]
             try:
                 return await call(endpoint)
+            except TemporaryError as failure:
+                error: WorkerError = failure
             except grpc.aio.AioRpcError as failure:
                 error = translate(failure.code(), failure.details() or "")
             if not isinstance(error, TemporaryError):
                 raise error
             self._leave(endpoint)
-            pause = min(_LONGEST_PAUSE, 2 * pause)
+            pause = min(_LONGEST_PAUSE, max(2 * pause, error.delay))
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
             if loop.time() + wait > bound:
                 raise self._unreachable(str(error))
@@ -265,6 +287,7 @@ class EtcdStore:
             error = translate(code, details)
             if self._settings.user is not None and token_expired(code, details):
                 await self._authenticate(begun.token)
+                await asyncio.sleep(_FIRST_PAUSE * random.uniform(0, 1))  # noqa: S311 - members learn the token in turn
             elif not rejected(code):
                 self._leave(begun.endpoint)
                 return None
@@ -309,11 +332,11 @@ class EtcdStore:
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
 
 
-def _swap_request(item: Item, value: bytes) -> Any:
+def _swap_request(item: Item, value: bytes, guard: Expect | None) -> Any:
     """Build the transaction of one swap.
 
     One registry key a transaction, always: two would share a revision, and kube-apiserver's watchers
-    would lose one of them.
+    would lose one of them. The guard is a record of ours, and is only compared.
     """
     request = _rpc.TxnRequest()
     request.compare.add(
@@ -323,17 +346,29 @@ def _swap_request(item: Item, value: bytes) -> Any:
     # ignore_lease: a plain Put detaches the lease, and the object would never expire.
     put.key, put.value, put.ignore_lease = item.key, value, True
     request.failure.add().request_range.key = item.key
+    if guard is not None:
+        request.compare.append(_compare(guard))
+        request.failure.add().request_range.key = guard.key
     return request
 
 
-def _swapped(response: Any) -> SwapResult:
+def _swapped(response: Any, guard: Expect | None) -> SwapResult:
     if response is None:
         return SwapResult(Outcome.UNKNOWN)
     revision = response.header.revision
     if response.succeeded:
         return SwapResult(Outcome.APPLIED, revision)
+    if guard is not None and not _holds(guard, response.responses[1].response_range.kvs):
+        raise FencedError("the lock on campaigns is somebody else's by now; nothing more is written")
     found = response.responses[0].response_range.kvs
     return SwapResult(Outcome.LOST, revision, _item(found[0]) if found else None)
+
+
+def _holds(guard: Expect, found: Any) -> bool:
+    """Whether a guard that was read in a refused transaction is as expected."""
+    if not found:
+        return guard.revision == 0
+    return bool(guard.revision == (found[0].create_revision if guard.created else found[0].mod_revision))
 
 
 def _item(kv: Any) -> Item:
@@ -354,12 +389,16 @@ def _compare(expect: Expect) -> Any:
 
 
 @asynccontextmanager
-async def open_store(settings: EtcdSettings, state_prefix: str) -> AsyncIterator[EtcdStore]:
+async def open_store(
+    settings: EtcdSettings, state_prefix: str, page_bytes: int = 4 * 2**20
+) -> AsyncIterator[EtcdStore]:
     """Open channels to all endpoints, check that one answers, and close them at the end.
+
+    `page_bytes` is how large pages are meant to be; answers of more than twice that are refused.
 
     Raises ConfigError for files that can't be read, UnavailableError when nobody answers.
     """
-    endpoints = [open_endpoint(url, settings) for url in settings.endpoints]
+    endpoints = [open_endpoint(url, settings, page_bytes) for url in settings.endpoints]
     try:
         store = EtcdStore(settings, state_prefix, endpoints)
         await store.connect()

@@ -12,6 +12,7 @@ import grpc
 
 from worker.errors import (
     CompactedError,
+    RefusedError,
     RequestRefusedError,
     SpaceError,
     TemporaryError,
@@ -46,7 +47,7 @@ _BY_CODE: dict[grpc.StatusCode, _Make] = {
     _Code.UNIMPLEMENTED: lambda text: RequestRefusedError(f"this server does not offer the call; is it etcd 3? {text}"),
     _Code.INTERNAL: lambda text: TemporaryError(f"the connection broke: {text}"),
     _Code.UNAVAILABLE: lambda text: UnavailableError(f"etcd is not available: {text}"),
-    _Code.DATA_LOSS: lambda text: RequestRefusedError(f"etcd reports data loss: {text}"),
+    _Code.DATA_LOSS: lambda text: RefusedError(f"etcd reports data loss, nothing more is written: {text}"),
     _Code.UNAUTHENTICATED: lambda text: RequestRefusedError(f"etcd did not accept the credentials: {text}"),
 }
 

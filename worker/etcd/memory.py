@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from worker.errors import CompactedError, WorkerError
+from worker.errors import CompactedError, FencedError, WorkerError
 from worker.etcd.store import (
     CommitResult,
     Delete,
@@ -106,9 +106,11 @@ class MemoryStore:
         """See Store."""
         return self._revision
 
-    async def swap(self, item: Item, value: bytes) -> SwapResult:
+    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
         """See Store."""
         await asyncio.sleep(0)
+        if guard is not None and not self._holds(guard):
+            raise FencedError("the guard does not hold")
         fate = self._fault("swap", item.key) if self._fault else None
         current = self._now(item.key)
         if fate is Outcome.LOST or current is None or current.mod_revision != item.mod_revision:
@@ -117,9 +119,17 @@ class MemoryStore:
         self._set(item.key, value, current.lease)
         return SwapResult(fate or Outcome.APPLIED, self._revision)
 
-    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
         """See Store."""
-        return [await self.swap(item, value) for item, value in swaps]
+        return [await self._swap_one(item, value, guard) for item, value in swaps]
+
+    async def _swap_one(self, item: Item, value: bytes, guard: Expect | None) -> SwapResult | WorkerError:
+        try:
+            return await self.swap(item, value, guard)
+        except WorkerError as error:
+            return error
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         """See Store."""

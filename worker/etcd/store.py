@@ -150,13 +150,17 @@ class Store(Protocol):
     async def count(self, keys: KeyRange) -> int:
         """Return how many keys the range holds."""
 
-    async def swap(self, item: Item, value: bytes) -> SwapResult:
+    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
         """Replace one registry key's value if it is still the version that was read; keeps its lease.
 
-        Raises TooLargeError, SpaceError or RequestRefusedError where etcd refused: then nothing changed.
+        `guard` is one of our own records that must be as expected too: FencedError when it is not, and
+        nothing changed. Raises TooLargeError or RequestRefusedError where etcd refused, and nothing
+        changed; SpaceError when etcd is full, which may come after the change.
         """
 
-    async def swap_all(self, swaps: Sequence[tuple[Item, bytes]]) -> list[SwapResult | WorkerError]:
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
         """Do many swaps at once, each in a transaction of its own; returns their ends in the same order.
 
         What `swap` would raise for one of them is returned in its place.

@@ -36,7 +36,8 @@ class BatchReport:
     `objects` is every object that was looked at; `rewritten`, `current`, `gone` and `quarantined`
     are their ends and sum to it. `stuck` is how many of the quarantined can be read but not be
     written. `conflicts` counts swaps that were lost, `unknown` those whose answer was lost,
-    `encryptions` every time a key was used to seal, `bytes` what was written.
+    `encryptions` every time a key was used to seal, `bytes` what was written. What was done in a page
+    that failed or crashed is not in it: that page is read again, and its objects are found current.
     """
 
     objects: int = 0

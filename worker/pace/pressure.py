@@ -73,6 +73,8 @@ def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write
         projected = max(member.db_size, member.db_size_in_use + to_write)
         if worst.quota == 0 or projected / quota > worst.projected / worst.quota:
             worst = Room(projected, quota, None)
+    if "CORRUPT" in raised:
+        return replace(worst, refusal=f"etcd raised the alarm CORRUPT: {_CORRUPT}")
     if raised:
         return replace(worst, refusal=f"etcd raised the alarm {', '.join(raised)}: {_WAY_OUT}")
     if worst.quota and worst.projected > settings.stop_at * worst.quota:
@@ -83,6 +85,8 @@ def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write
         )
     return worst
 
+
+_CORRUPT = "its members hold different data; write nothing, and follow etcd's documentation on data corruption"
 
 _WAY_OUT = (
     "wait for a compaction or compact it, defragment (`etcdctl defrag`), disarm the alarm if one is raised, and run "

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from config.encryption import ProviderType
-from worker.errors import TooLargeError, WorkerError
-from worker.etcd.store import Item, Outcome, Store, SwapResult
+from worker.errors import RefusedError, TooLargeError, WorkerError
+from worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
+from worker.model.keys import key_text
 from worker.model.outcome import Tally
 from worker.model.verdict import Keep, Quarantine, Reason
 from worker.pace.local import Pace
@@ -45,11 +46,26 @@ class _Stale:
 
 
 class Swapper:
-    """Brings objects under the primary key of one resource."""
+    """Brings objects under the primary key of one resource.
 
-    def __init__(self, store: Store, chain: Chain, ledger: Ledger, pace: Pace, window: Window) -> None:
+    `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        chain: Chain,
+        ledger: Ledger,
+        pace: Pace,
+        window: Window,
+        *,
+        guard: Expect | None = None,
+        allow_plaintext: bool = False,
+    ) -> None:
         self._store = store
         self._chain = chain
+        self._guard = guard
+        self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
         self._ledger = ledger
         self._pace = pace
         self._window = window
@@ -96,6 +112,11 @@ class Swapper:
         self, stale: Sequence[_Stale], ahead: int, tally: Tally, quarantined: list[Quarantined]
     ) -> list[Item]:
         """Seal and swap; returns what stands where a swap was lost, to be decided on anew."""
+        if not self._may_write:
+            key = key_text(stale[0].item.key)
+            raise RefusedError(
+                f"identity is the primary: {key} would be decrypted. If that is meant, --allow-plaintext"
+            )
         lost: list[Item] = []
         rest = list(stale)
         while rest:
@@ -137,9 +158,13 @@ class Swapper:
         was_full = len(group) >= self._window.share
         started = loop.time()
         swaps = [(one.item, value) for one, value in zip(group, sealed, strict=True)]
-        ends = await self._store.swap_all(swaps)
+        ends = await self._store.swap_all(swaps, self._guard)
         self._window.finished(len(group), loop.time() - started, was_full=was_full)
-        return [await self._known(swap, end, tally) for swap, end in zip(swaps, ends, strict=True)]
+        if not any(isinstance(end, SwapResult) and end.outcome is Outcome.UNKNOWN for end in ends):
+            return ends
+        # Side by side: one after the other, the bounds of their reads would add up.
+        known = (self._known(swap, end, tally) for swap, end in zip(swaps, ends, strict=True))
+        return await asyncio.gather(*known)
 
     async def _known(
         self, swap: tuple[Item, bytes], end: SwapResult | WorkerError, tally: Tally

@@ -55,8 +55,11 @@ class Campaigns:
         """Write a campaign over the version that was read. Raises FencedError."""
         return await self._write(stored)
 
-    async def begin_sweep(self, stored: StoredCampaign) -> StoredCampaign:
-        """Write a campaign that begins a new sweep, and empty its quarantine with it. Raises FencedError."""
+    async def save_without_quarantine(self, stored: StoredCampaign) -> StoredCampaign:
+        """Write a campaign and empty its quarantine in one: a new sweep begins, or a proof found nothing wrong.
+
+        Raises FencedError.
+        """
         return await self._write(stored, Delete(self._keyspace.quarantine(stored.campaign.id)))
 
     async def _write(self, stored: StoredCampaign, *along: Delete) -> StoredCampaign:

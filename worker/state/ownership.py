@@ -1,8 +1,8 @@
 """Who works on campaigns: a lock on an etcd lease, with its creation revision as fencing token.
 
-A holder that stalls past its lease loses the lock; every record it then writes names the token of a
-lock that is gone, and is refused. Swaps of registry keys need no fence: each is guarded by its own
-mod_revision, so two workers on one range disturb nobody.
+A holder that stalls past its lease loses the lock. Every record that it then writes names the token
+of a lock that is gone, and is refused; so is every object that it swaps, for a process that slept
+through a campaign of a newer configuration must not undo it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from worker.errors import BusyError, FencedError, TemporaryError
+from worker.errors import BusyError, FencedError, TemporaryError, WorkerError
 from worker.etcd.store import Expect, Outcome, Put, Store
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
@@ -32,10 +32,11 @@ async def own(
     `who` is shown to others. `lost` is called when the lease can no longer be trusted. Raises
     BusyError, naming the holder, when the lock is taken.
     """
+    granted = asyncio.get_running_loop().time()
     lease = await store.grant_lease(LEASE_SECONDS)
     try:
         guard = await _lock(store, keyspace.owner, who, lease)
-        renewal = asyncio.create_task(_renew(store, lease, lost), name="lock-renewal")
+        renewal = asyncio.create_task(_renew(store, lease, granted + LEASE_SECONDS, lost), name="lock-renewal")
         try:
             yield guard
         finally:
@@ -63,17 +64,17 @@ async def _lock(store: Store, key: bytes, who: Mapping[str, object], lease: int)
     )
 
 
-async def _renew(store: Store, lease: int, lost: Callable[[FencedError], None]) -> None:
+async def _renew(store: Store, lease: int, alive_until: float, lost: Callable[[FencedError], None]) -> None:
     """Renew the lease three times per its length; give up when it is known to be gone, or may be."""
     loop = asyncio.get_running_loop()
-    alive_until = loop.time() + LEASE_SECONDS
     while loop.time() < alive_until:
-        await asyncio.sleep(LEASE_SECONDS / 3)
+        await asyncio.sleep(max(0.1, min(LEASE_SECONDS / 3, (alive_until - loop.time()) / 2)))
         asked = loop.time()
         try:
             async with asyncio.timeout(max(0.1, alive_until - asked)):
                 renewed = await store.keep_lease(lease)
-        except (TemporaryError, TimeoutError):
+        except (WorkerError, TimeoutError) as error:
+            _log.warning("lock.not_renewed", because=str(error) or "no answer in time")
             continue
         if not renewed:
             break

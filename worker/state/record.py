@@ -25,7 +25,6 @@ async def write(
     *,
     guards: Sequence[Expect] = (),
     along: Sequence[Put | Delete] = (),
-    lease: int = 0,
 ) -> int:
     """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
 
@@ -35,7 +34,7 @@ async def write(
     """
     value = encode({**record, "by": os.urandom(8).hex()})
     for attempt in range(_ATTEMPTS):
-        result = await store.commit([Expect(key, revision), *guards], [Put(key, value, lease), *along])
+        result = await store.commit([Expect(key, revision), *guards], [Put(key, value), *along])
         if result.outcome is Outcome.APPLIED:
             return result.revision
         found = await store.get(key)

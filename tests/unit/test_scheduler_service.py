@@ -1,0 +1,178 @@
+"""What one process looks at and does on a store in memory: scans that start over, fencing, consent to plaintext."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from config.encryption import (
+    EncryptionConfiguration,
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    Provider,
+    ProviderType,
+    ResourceEntry,
+)
+from config.generation import Generation
+from config.resources import Layout
+from config.secret import SecretBytes
+from config.settings import PageSettings, Settings
+from scheduler.dispatch.local import Engine
+from scheduler.service import Order, RunResult, Service
+from worker.errors import CompactedError, FencedError, RefusedError
+from worker.etcd.memory import MemoryStore
+from worker.etcd.store import Expect, Page
+from worker.model.campaign import CampaignState
+from worker.model.keys import KeyRange
+from worker.model.outcome import BatchReport
+from worker.pace.brake import Brake
+from worker.pace.local import LocalPace
+from worker.providers.chain import Chain
+
+pytestmark = pytest.mark.timeout(30)
+
+OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{}}'
+NEW = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"n" * 32)),))
+OLD = KeyedProvider(ProviderType.AESCBC, (Key("old", SecretBytes(b"o" * 32)),))
+PLAIN = IdentityProvider()
+EVERYTHING = Order()
+
+
+class Compacting(MemoryStore):
+    """Compacts everything away, and writes something, behind some pinned pages."""
+
+    left = 0
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        page = await super().page(keys, limit, revision=revision, since=since)
+        if revision and self.left:
+            self.left -= 1
+            seal(self, f"/registry/secrets/late/{self.left}", NEW)
+            self.compact()
+        return page
+
+
+def seal(store: MemoryStore, name: str, provider: Provider) -> None:
+    store.put(name.encode(), Chain([provider]).seal(OBJECT, name.encode()))
+
+
+def service(store: MemoryStore, *providers: Provider, resources: tuple[str, ...] = ("secrets",)) -> Service:
+    configuration = EncryptionConfiguration((ResourceEntry(resources, providers),))
+    generation = Generation("sha256:0", configuration, "test")
+    settings = replace(Settings(), page=PageSettings(objects=5))
+    return Service(settings, generation, Layout(), Engine(store, settings, generation, 1, LocalPace(0)))
+
+
+async def run(one: Service, order: Order = EVERYTHING) -> RunResult:
+    brake = Brake()
+    async with one.owned(order, brake) as guard:
+        return await one.run(await one.plan(order), order, guard, brake, lambda _report, _batches: None)
+
+
+def fill(store: MemoryStore, provider: Provider, count: int = 12, resource: str = "secrets") -> None:
+    for number in range(count):
+        seal(store, f"/registry/{resource}/default/{number:02d}", provider)
+
+
+async def test_a_scan_starts_over_when_its_revision_is_compacted_away() -> None:
+    store = Compacting()
+    fill(store, NEW)
+    store.left = 4
+    _, found = await service(store, NEW).inventory()
+    assert (found.objects, found.revision) == (12 + 4, await store.revision())
+
+
+async def test_a_scan_that_never_comes_to_its_end_says_what_to_do() -> None:
+    store = Compacting()
+    fill(store, NEW)
+    store.left = 1_000
+    with pytest.raises(CompactedError, match="5 times; compact less often, or scan less"):
+        await service(store, NEW).inventory()
+
+
+async def test_without_a_registry_nothing_is_complete() -> None:
+    with pytest.raises(RefusedError, match="nothing lies under /registry/"):
+        await service(MemoryStore(), NEW).inventory()
+
+
+LATE = "/registry/configmaps/default/late"
+
+
+async def test_a_resource_that_appears_after_the_plan_is_not_left_out_of_the_proof() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
+    async with one.owned(EVERYTHING, brake) as guard:
+        plan = await one.plan(EVERYTHING)
+        seal(store, LATE, OLD)
+        ended = await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+    assert (ended.campaign.state, ended.proof.stale) == (CampaignState.INCOMPLETE, 1)
+
+
+async def test_a_named_resource_that_was_empty_at_the_plan_is_swept() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one, brake = service(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
+    async with one.owned(EVERYTHING, brake) as guard:
+        plan = await one.plan(EVERYTHING)
+        seal(store, LATE, OLD)
+        ended = await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+    assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 13)
+
+
+async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_foreseen() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    entries = (ResourceEntry(("secrets",), (NEW, OLD)), ResourceEntry(("configmaps",), (PLAIN, OLD)))
+    generation = Generation("sha256:0", EncryptionConfiguration(entries), "test")
+    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, 1, LocalPace(0)))
+    brake = Brake()
+    async with one.owned(EVERYTHING, brake) as guard:
+        plan = await one.plan(EVERYTHING)
+        seal(store, LATE, OLD)
+        with pytest.raises(RefusedError, match="/registry/configmaps/default/late would be decrypted"):
+            await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+    late = await store.get(LATE.encode())
+    assert late is not None
+    assert late.value.startswith(b"k8s:enc:aescbc:v1:old:")
+
+
+async def test_who_lost_the_lock_swaps_nothing() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one, brake = service(store, NEW, OLD), Brake()
+    before = {item.key: item.value for item in (await store.page(KeyRange(b"/registry/", b"/registry0"), 100)).items}
+    item = await store.get(b"/registry/secrets/default/00")
+    assert item is not None
+    async with one.owned(EVERYTHING, brake) as guard:
+        stale_guard = Expect(guard.key, guard.revision - 1, created=True)
+        (end,) = await store.swap_all([(item, b"undone")], stale_guard)
+        assert isinstance(end, FencedError)
+    after = {item.key: item.value for item in (await store.page(KeyRange(b"/registry/", b"/registry0"), 100)).items}
+    assert after == before
+
+
+async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    store.put(b"/registry/secrets/default/poison", b"garbage")
+    one, brake = service(store, NEW, OLD), Brake()
+
+    def heal(report: BatchReport, _batches: int) -> None:
+        if report.quarantined:
+            store.delete(b"/registry/secrets/default/poison")
+
+    async with asyncio.timeout(20), one.owned(EVERYTHING, brake) as guard:
+        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, guard, brake, heal)
+    assert (ended.campaign.state, ended.quarantined) == (CampaignState.COMPLETE, ())
+
+
+async def test_a_second_run_finds_nothing_to_do() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    assert (await run(service(store, NEW, OLD))).report.rewritten == 12
+    again = await run(service(store, NEW, OLD))
+    assert (again.campaign.state, again.report) == (CampaignState.COMPLETE, BatchReport())
