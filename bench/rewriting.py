@@ -81,7 +81,7 @@ async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Spee
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(ground.settings, ground.generation(*providers)))
         brake = Brake()
-        guard = await stack.enter_async_context(service.owned(Order(), brake))
+        lock = await stack.enter_async_context(service.owned(Order(), brake))
         plan = await service.plan(Order())
         started, cpu = time.perf_counter(), _cpu()
         batches_done: list[tuple[float, float]] = []
@@ -90,7 +90,7 @@ async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Spee
             if left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
-        result = await service.run(plan, Order(), guard, brake, watch)
+        result = await service.run(plan, Order(), lock.guard, brake, watch)
     if result.report.rewritten != OBJECTS or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]

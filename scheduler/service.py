@@ -67,6 +67,14 @@ EVERYTHING = Order()
 
 
 @dataclass(frozen=True, slots=True)
+class Lock:
+    """The lock on campaigns while it is held. After waiting for it, a plan from before is out of date."""
+
+    guard: Expect
+    waited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a run would do: everything that was looked at before the first write.
 
@@ -289,11 +297,11 @@ class Service:
         return found.versions_by_fingerprint()
 
     @asynccontextmanager
-    async def owned(self, order: Order, brake: Brake) -> AsyncIterator[Expect]:
-        """Hold the lock on campaigns, and pull the brake when it is lost; yields its guard.
+    async def owned(self, order: Order, brake: Brake) -> AsyncIterator[Lock]:
+        """Hold the lock on campaigns, and pull the brake when it is lost.
 
         With `order.wait`, keeps asking for it until the brake is pulled; else raises BusyError when it
-        is taken. Plan under the lock: what was looked at before may be the work of another run.
+        is taken.
         """
         who = {
             "command": "rewrap run",
@@ -304,14 +312,17 @@ class Service:
         async with AsyncExitStack() as stack:
             yield await self._lock(stack, who, order, brake)
 
-    async def _lock(self, stack: AsyncExitStack, who: Mapping[str, object], order: Order, brake: Brake) -> Expect:
+    async def _lock(self, stack: AsyncExitStack, who: Mapping[str, object], order: Order, brake: Brake) -> Lock:
+        waited = False
         while True:
             brake.check()
             try:
-                return await stack.enter_async_context(own(self.engine.store, self.engine.keyspace, who, brake.pull))
+                holding = own(self.engine.store, self.engine.keyspace, who, brake.pull)
+                return Lock(await stack.enter_async_context(holding), waited)
             except BusyError as busy:
                 if not order.wait:
                     raise
+                waited = True
                 _log.info("lock.waiting", because=str(busy))
             await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 

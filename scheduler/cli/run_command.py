@@ -61,16 +61,17 @@ async def _run(args: argparse.Namespace) -> int:
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
+        plan = await brake.unless_pulled(service.plan(order))
         if args.dry_run:
-            return _show_plan(
-                await brake.unless_pulled(service.plan(order)), settings.pace.rate, order, as_json=as_json
-            )
-        async with service.owned(order, brake) as guard:
-            plan = await brake.unless_pulled(service.plan(order))
-            if not as_json:
-                _print_plan(plan, settings.pace.rate, order)
+            return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
+        if not as_json:
+            _print_plan(plan, settings.pace.rate, order)
+        plan.require_safe()
+        async with service.owned(order, brake) as lock:
+            if lock.waited:
+                plan = await brake.unless_pulled(service.plan(order))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
-                result = await service.run(plan, order, guard, brake, watcher)
+                result = await service.run(plan, order, lock.guard, brake, watcher)
     keys = judge_keys(result.proof, campaign_unfinished=False, whole=order.covers_everything)
     if as_json:
         print_json(_result_json(result, keys, order))

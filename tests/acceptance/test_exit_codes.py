@@ -93,7 +93,7 @@ def test_in_text_an_error_is_on_stderr_alone(away: Command) -> None:
         (["frob"], "invalid choice"),
         (["run", "--no-such-flag"], "--no-such-flag"),
         (["run", "--rate", "fast"], "--rate"),
-        (["run", "--rate", "-1"], "must not be negative"),
+        (["run", "--rate", "-1"], "must be 0 or 1 to 1000000"),
         (["run", "--gcm-limit", "4294967297"], "2^32"),
         (["run", "--max-window", "0"], "max_window"),
         (["run", "--resource", "pods"], "pods is not governed"),
@@ -230,9 +230,17 @@ def test_every_flag_has_a_variable(etcd: EtcdCluster, gateway: Gateway, tmp_path
     assert bare.run("keys").document["keys"][0]["limit"] == 29
 
 
-def test_a_cluster_without_objects_is_complete(etcd: EtcdCluster, tmp_path: Path) -> None:
+def test_a_registry_without_governed_objects_is_complete(etcd: EtcdCluster, tmp_path: Path) -> None:
+    etcd.admin().put("/registry/namespaces/default", manifest("Namespace", "", "default", "x"))
     document = command_for(tmp_path, etcd, configure(tmp_path, NEW)).json("run")
     assert (document["state"], document["proof"]["objects"], document["rewritten"]) == ("complete", 0, 0)
+
+
+@pytest.mark.parametrize("command", ["status", "run", "verify"])
+def test_where_there_is_no_registry_nothing_is_called_complete(etcd: EtcdCluster, tmp_path: Path, command: str) -> None:
+    ended = command_for(tmp_path, etcd, configure(tmp_path, NEW)).run(command, "-o", "json")
+    assert ended.code == 4
+    assert "--etcd-prefix" in ended.error["message"]
 
 
 def test_garbage_without_a_prefix_is_never_taken_for_plaintext(rewrap: Command, gateway: Gateway) -> None:

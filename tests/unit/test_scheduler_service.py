@@ -68,8 +68,8 @@ def service(store: MemoryStore, *providers: Provider, resources: tuple[str, ...]
 
 async def run(one: Service, order: Order = EVERYTHING) -> RunResult:
     brake = Brake()
-    async with one.owned(order, brake) as guard:
-        return await one.run(await one.plan(order), order, guard, brake, lambda _report, _batches: None)
+    async with one.owned(order, brake) as lock:
+        return await one.run(await one.plan(order), order, lock.guard, brake, lambda _report, _batches: None)
 
 
 def fill(store: MemoryStore, provider: Provider, count: int = 12, resource: str = "secrets") -> None:
@@ -105,10 +105,10 @@ async def test_a_resource_that_appears_after_the_plan_is_not_left_out_of_the_pro
     store = MemoryStore()
     fill(store, OLD)
     one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
-    async with one.owned(EVERYTHING, brake) as guard:
+    async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+        ended = await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.proof.stale) == (CampaignState.INCOMPLETE, 1)
 
 
@@ -116,10 +116,10 @@ async def test_a_named_resource_that_was_empty_at_the_plan_is_swept() -> None:
     store = MemoryStore()
     fill(store, OLD)
     one, brake = service(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
-    async with one.owned(EVERYTHING, brake) as guard:
+    async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+        ended = await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 13)
 
 
@@ -130,11 +130,11 @@ async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_for
     generation = Generation("sha256:0", EncryptionConfiguration(entries), "test")
     one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, 1, LocalPace(0)))
     brake = Brake()
-    async with one.owned(EVERYTHING, brake) as guard:
+    async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
         with pytest.raises(RefusedError, match="/registry/configmaps/default/late would be decrypted"):
-            await one.run(plan, EVERYTHING, guard, brake, lambda _report, _batches: None)
+            await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
     late = await store.get(LATE.encode())
     assert late is not None
     assert late.value.startswith(b"k8s:enc:aescbc:v1:old:")
@@ -147,8 +147,8 @@ async def test_who_lost_the_lock_swaps_nothing() -> None:
     before = {item.key: item.value for item in (await store.page(KeyRange(b"/registry/", b"/registry0"), 100)).items}
     item = await store.get(b"/registry/secrets/default/00")
     assert item is not None
-    async with one.owned(EVERYTHING, brake) as guard:
-        stale_guard = Expect(guard.key, guard.revision - 1, created=True)
+    async with one.owned(EVERYTHING, brake) as lock:
+        stale_guard = Expect(lock.guard.key, lock.guard.revision - 1, created=True)
         (end,) = await store.swap_all([(item, b"undone")], stale_guard)
         assert isinstance(end, FencedError)
     after = {item.key: item.value for item in (await store.page(KeyRange(b"/registry/", b"/registry0"), 100)).items}
@@ -165,8 +165,8 @@ async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
         if report.quarantined:
             store.delete(b"/registry/secrets/default/poison")
 
-    async with asyncio.timeout(20), one.owned(EVERYTHING, brake) as guard:
-        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, guard, brake, heal)
+    async with asyncio.timeout(20), one.owned(EVERYTHING, brake) as lock:
+        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, lock.guard, brake, heal)
     assert (ended.campaign.state, ended.quarantined) == (CampaignState.COMPLETE, ())
 
 
