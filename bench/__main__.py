@@ -18,16 +18,17 @@ def main(names: list[str]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
-            with ground() as place:
-                match name:
-                    case "rewriting":
+            match name:
+                case "rewriting":
+                    with ground() as place:
                         runner.run(rewriting.compare(place))
-                    case "scanning":
+                case "scanning":
+                    with ground() as place:
                         runner.run(scanning.compare(place))
-                    case "memory":
-                        runner.run(memory.compare(place))
-                    case _:
-                        sys.exit(f"no benchmark {name}")
+                case "memory":
+                    runner.run(memory.compare())
+                case _:
+                    sys.exit(f"no benchmark {name}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from bench.ground import RESOURCES, Ground, ground
+from bench.ground import RESOURCES, ground
 from config.encryption import ProviderType
 from worker.demo_keyspace import Era, Shape, make_key, seed
 
@@ -21,7 +21,7 @@ sys.exit(code)
 """
 
 
-async def compare(_ground: Ground) -> None:
+async def compare() -> None:
     """Print the table: each size on an etcd of its own."""
     print(f"{'objects':>9} {'verify MiB':>11} {'run MiB':>9} {'run s':>7}")
     for objects in SIZES:
