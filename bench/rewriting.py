@@ -19,7 +19,8 @@ from itertools import islice
 from bench.ground import RESOURCES, Ground
 from config.encryption import ProviderType
 from config.provider import KeyedProvider
-from scheduler.service import Order, open_service
+from scheduler.run import Order
+from scheduler.service import open_service
 from worker.demo_keyspace import REGISTRY, Era, Shape, make_key, seed
 from worker.errors import WorkerError
 from worker.etcd.client import open_store

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -24,92 +23,28 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
+from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, begun_budgets, choose, resumable
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState, Scope
-from worker.model.inventory import Inventory, ResourceRange
+from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
 from worker.pace.brake import Brake
-from worker.pace.pressure import Room, judge_space
+from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.ownership import own
-from worker.state.quarantine import Quarantine, Quarantined
+from worker.state.quarantine import Quarantine
 
 _SPACE_SECONDS = 2.0
 _SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
 _RESTARTS = 5
 _BUSY_SECONDS = 2.0
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the operator wants rewrapped. Empty `resources` means all that the configuration governs."""
-
-    resources: tuple[str, ...] = ()
-    namespace: str | None = None
-    allow_plaintext: bool = False
-    wait: bool = False
-
-    @property
-    def covers_everything(self) -> bool:
-        """Whether nothing that the configuration governs is left out."""
-        return not self.resources and self.namespace is None
-
-
-EVERYTHING = Order()
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """The lock on campaigns while it is held. After waiting for it, a plan from before is out of date."""
-
-    guard: Expect
-    waited: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a run would do: everything that was looked at before the first write.
-
-    `found` covers the scope only. `resumes` is the unfinished campaign that it would go on with.
-    """
-
-    scope: Scope
-    territory: Territory
-    found: Inventory
-    room: Room
-    estimates: dict[str, int]
-    refusals: tuple[RefusedError, ...]
-    resumes: StoredCampaign | None
-
-    def require_safe(self) -> None:
-        """Raise what speaks against starting: the one refusal, or all of them in one."""
-        if len(self.refusals) == 1:
-            raise self.refusals[0]
-        if self.refusals:
-            raise RefusedError("; ".join(map(str, self.refusals)))
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory.
-
-    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`.
-    """
-
-    campaign: Campaign
-    report: BatchReport
-    rewritten_now: int
-    quarantined: tuple[Quarantined, ...]
-    proof: Inventory
-    seconds: float
 
 
 class Service:
@@ -177,7 +112,7 @@ class Service:
     async def budgets(self) -> list[Budget]:
         """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
         keys = self._keys(await self.territory())
-        return list({**_begun(keys, {}), **await self.engine.ledger.all()}.values())
+        return list({**begun_budgets(keys, {}), **await self.engine.ledger.all()}.values())
 
     async def plan(self, order: Order) -> RunPlan:
         """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
@@ -189,7 +124,7 @@ class Service:
         room = judge_space(
             await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
         )
-        known = {**_begun(self._keys(territory), estimates), **budgets}
+        known = {**begun_budgets(self._keys(territory), estimates), **budgets}
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.allow_plaintext)
         scope = Scope(tuple(one.resource for one in choose(territory, order)), order.namespace)
         return RunPlan(
@@ -199,7 +134,7 @@ class Service:
             room=room,
             estimates=estimates,
             refusals=tuple(refusals),
-            resumes=_resumable(await self.unfinished(), self._generation.hash, scope),
+            resumes=resumable(await self.unfinished(), self._generation.hash, scope),
         )
 
     async def run(self, plan: RunPlan, order: Order, guard: Expect, brake: Brake, watcher: Watcher) -> RunResult:
@@ -257,7 +192,7 @@ class Service:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         unfinished = await self.unfinished()
-        same = _resumable(unfinished, self._generation.hash, plan.scope)
+        same = resumable(unfinished, self._generation.hash, plan.scope)
         for other in unfinished:
             if other is not same:
                 because = "another configuration or another scope is to be worked on; what was rewritten stays"
@@ -351,47 +286,8 @@ async def _total(records: Records, campaign: str) -> BatchReport:
     return sum(reports, BatchReport())
 
 
-def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
-    """Return the ranges that an order is about. Raises SettingsError for a resource that nothing governs."""
-    governed = {one.resource: one for one in territory.governed}
-    unknown = [name for name in order.resources if name not in governed]
-    if unknown:
-        fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
-        raise SettingsError("command line", (fault,))
-    if order.namespace is not None and not _NAMESPACE.fullmatch(order.namespace):
-        fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
-        raise SettingsError("command line", (fault,))
-    chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
-    if order.namespace is None:
-        return tuple(chosen)
-    inner = order.namespace.encode() + b"/"
-    return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + inner)) for one in chosen)
-
-
 def _no_object(key: bytes, message: str) -> SettingsError:
     return SettingsError("command line", (Fault(key_text(key), message, "see `etcdctl get --prefix --keys-only`"),))
-
-
-def _names(governed: Mapping[str, ResourceRange]) -> str:
-    return f"it governs {', '.join(governed) or 'nothing'}"
-
-
-def _begun(keys: Iterable[KeyRef], estimates: Mapping[str, int]) -> dict[str, Budget]:
-    """Return the budgets as they would begin."""
-    begun: dict[str, Budget] = {}
-    for key in keys:
-        before = begun.get(key.fingerprint)
-        names = {key.name, *(before.names if before else ())}
-        begun[key.fingerprint] = Budget(
-            key.fingerprint, key.provider, tuple(sorted(names)), estimated=estimates.get(key.fingerprint, 0)
-        )
-    return begun
-
-
-def _resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:
-    """Return the unfinished campaign that is about the same work."""
-    same = (one for one in unfinished if one.campaign.generation == generation and one.campaign.scope == scope)
-    return next(same, None)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from scheduler.cli.options import (
 
 if TYPE_CHECKING:
     from scheduler.removal import KeyVerdict
-    from scheduler.service import Order, RunPlan, RunResult
+    from scheduler.run import Order, RunPlan, RunResult
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,8 @@ async def _run(args: argparse.Namespace) -> int:
     from scheduler.cli.progress import open_progress
     from scheduler.cli.running import brake_on_signals
     from scheduler.removal import judge_keys
-    from scheduler.service import Order, open_service
+    from scheduler.run import Order
+    from scheduler.service import open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()

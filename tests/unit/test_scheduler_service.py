@@ -21,7 +21,8 @@ from config.resources import Layout
 from config.secret import SecretBytes
 from config.settings import PageSettings, Settings
 from scheduler.dispatch.local import Engine
-from scheduler.service import Order, RunResult, Service
+from scheduler.run import Order, RunResult
+from scheduler.service import Service
 from worker.errors import CompactedError, FencedError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page

@@ -1,0 +1,126 @@
+"""A run as values: what the operator orders, what was looked at before the first write, and how it ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from config.errors import Fault, SettingsError
+from scheduler.census import Territory
+from worker.errors import RefusedError
+from worker.etcd.store import Expect
+from worker.model.budget import Budget
+from worker.model.campaign import Campaign, Scope
+from worker.model.inventory import Inventory, ResourceRange
+from worker.model.keys import KeyRange
+from worker.model.outcome import BatchReport
+from worker.model.verdict import KeyRef
+from worker.pace.pressure import Room
+from worker.state.campaigns import StoredCampaign
+from worker.state.quarantine import Quarantined
+
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operator wants rewrapped. Empty `resources` means all that the configuration governs."""
+
+    resources: tuple[str, ...] = ()
+    namespace: str | None = None
+    allow_plaintext: bool = False
+    wait: bool = False
+
+    @property
+    def covers_everything(self) -> bool:
+        """Whether nothing that the configuration governs is left out."""
+        return not self.resources and self.namespace is None
+
+
+EVERYTHING = Order()
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The lock on campaigns while it is held. After waiting for it, a plan from before is out of date."""
+
+    guard: Expect
+    waited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run would do: everything that was looked at before the first write.
+
+    `found` covers the scope only. `resumes` is the unfinished campaign that it would go on with.
+    """
+
+    scope: Scope
+    territory: Territory
+    found: Inventory
+    room: Room
+    estimates: dict[str, int]
+    refusals: tuple[RefusedError, ...]
+    resumes: StoredCampaign | None
+
+    def require_safe(self) -> None:
+        """Raise what speaks against starting: the one refusal, or all of them in one."""
+        if len(self.refusals) == 1:
+            raise self.refusals[0]
+        if self.refusals:
+            raise RefusedError("; ".join(map(str, self.refusals)))
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory.
+
+    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`.
+    """
+
+    campaign: Campaign
+    report: BatchReport
+    rewritten_now: int
+    quarantined: tuple[Quarantined, ...]
+    proof: Inventory
+    seconds: float
+
+
+def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
+    """Return the ranges that an order is about. Raises SettingsError for a resource that nothing governs."""
+    governed = {one.resource: one for one in territory.governed}
+    unknown = [name for name in order.resources if name not in governed]
+    if unknown:
+        fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        raise SettingsError("command line", (fault,))
+    if order.namespace is not None and not _NAMESPACE.fullmatch(order.namespace):
+        fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
+        raise SettingsError("command line", (fault,))
+    chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
+    if order.namespace is None:
+        return tuple(chosen)
+    inner = order.namespace.encode() + b"/"
+    return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + inner)) for one in chosen)
+
+
+def _names(governed: Mapping[str, ResourceRange]) -> str:
+    return f"it governs {', '.join(governed) or 'nothing'}"
+
+
+def begun_budgets(keys: Iterable[KeyRef], estimates: Mapping[str, int]) -> dict[str, Budget]:
+    """Return the budgets as they would begin."""
+    begun: dict[str, Budget] = {}
+    for key in keys:
+        before = begun.get(key.fingerprint)
+        names = {key.name, *(before.names if before else ())}
+        begun[key.fingerprint] = Budget(
+            key.fingerprint, key.provider, tuple(sorted(names)), estimated=estimates.get(key.fingerprint, 0)
+        )
+    return begun
+
+
+def resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:
+    """Return the unfinished campaign that is about the same work."""
+    same = (one for one in unfinished if one.campaign.generation == generation and one.campaign.scope == scope)
+    return next(same, None)
