@@ -69,10 +69,19 @@ class Examined:
 class Engine:
     """See the module's docstring. Made by `open_engine`."""
 
-    def __init__(self, store: Store, settings: Settings, generation: Generation, cluster_id: int, pace: Pace) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        generation: Generation,
+        cluster_id: int,
+        pace: Pace,
+        *,
+        raft_index: int = 0,
+    ) -> None:
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
-        self.ledger = Ledger(store, self.keyspace, settings.budget, cluster_id)
+        self.ledger = Ledger(store, self.keyspace, settings.budget, cluster_id, raft_index)
         self.chains = Chains(generation)
         self._generation = generation
         self._settings = settings
@@ -135,4 +144,6 @@ async def open_engine(settings: Settings, generation: Generation) -> AsyncIterat
     forbid_core_dumps()
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         members = await store.members()
-        yield Engine(store, settings, generation, members[0].cluster_id, LocalPace(settings.pace.rate))
+        raft_index = max(member.raft_index for member in members)
+        pace = LocalPace(settings.pace.rate)
+        yield Engine(store, settings, generation, members[0].cluster_id, pace, raft_index=raft_index)

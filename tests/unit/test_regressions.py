@@ -13,7 +13,7 @@ from config.logs import redact
 from config.resources import Layout
 from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings, check_settings
 from scheduler.census import survey
-from worker.errors import RecordError
+from worker.errors import BudgetExhaustedError, RecordError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from worker.model.verdict import KeyRef
@@ -65,6 +65,18 @@ async def test_what_landed_is_never_counted_twice() -> None:
     store.armed = True
     await ledger.settle()
     assert (await ledger.all())["fa"].committed == 1
+
+
+async def test_a_restore_in_place_is_noticed_by_its_shorter_raft_log() -> None:
+    store, key = MemoryStore(), KeyRef("aesgcm", "a", "fa")
+    before = Ledger(store, SPACE, BudgetSettings(), 1, raft_index=900)
+    await before.first_sight([key], {})
+    await before.spend(key, 1, 1)
+    restored = Ledger(store, SPACE, BudgetSettings(), 1, raft_index=7)
+    with pytest.raises(BudgetExhaustedError, match="as after a restore"):
+        await restored.spend(key, 1, 1)
+    await restored.accept("fa")
+    assert await restored.spend(key, 1, 1) == 1
 
 
 def test_a_window_never_begins_above_its_ceiling() -> None:

@@ -204,6 +204,7 @@ class EtcdStore:
             status.dbSizeQuota,
             status.header.cluster_id,
             status.header.revision,
+            status.raftIndex,
         )
 
     # How calls are made.

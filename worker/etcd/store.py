@@ -129,6 +129,7 @@ class MemberStatus:
     quota: int
     cluster_id: int
     revision: int
+    raft_index: int = 0
 
 
 class Store(Protocol):

@@ -45,7 +45,8 @@ class Budget:
     `reserved`: tokens handed out to our processes. `committed`: what our swaps landed. `observed`:
     what a watch saw anyone write. `estimated`: writes from before the first sight of the key, taken
     from the versions of the objects found under it. `restored`: the record went backwards, as after
-    the restore of a backup, and an operator has not accepted it yet.
+    the restore of a backup, and an operator has not accepted it yet. `raft_index` is etcd's when the
+    record was last written, at the latest: a restored cluster begins a new, shorter raft log.
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class Budget:
     estimated: int = 0
     cluster_id: int = 0
     restored: bool = False
+    raft_index: int = 0
 
     @property
     def used(self) -> int:
@@ -108,6 +110,7 @@ class Budget:
             "estimated": self.estimated,
             "cluster_id": str(self.cluster_id),  # 64 bits do not survive every JSON reader
             "restored": self.restored,
+            "raft_index": self.raft_index,
         }
 
     @classmethod
@@ -124,6 +127,7 @@ class Budget:
                 "estimated": int(estimated),
                 "cluster_id": str(cluster_id),
                 "restored": bool(restored),
+                "raft_index": int(raft_index),
             }:
                 return cls(
                     fingerprint,
@@ -135,5 +139,6 @@ class Budget:
                     estimated,
                     int(cluster_id),
                     restored,
+                    raft_index,
                 )
         raise ValueError("not a write budget")

@@ -2,8 +2,9 @@
 
 A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
 the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
-grows: a record that is found smaller than it was, or in another cluster, was restored from a
-backup, and its key counts as exhausted until an operator accepts that (`rewrap keys --accept`).
+grows: a record that is found smaller than it was, in another cluster, or with a raft log shorter
+than before, was restored from a backup, and its key counts as exhausted until an operator accepts
+that (`rewrap keys --accept`). A restored cluster that has outgrown the recorded index goes unnoticed.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ class _Purse:
 class Ledger:
     """The budgets of one cluster, as one process uses them."""
 
-    def __init__(self, store: Store, keyspace: Keyspace, settings: BudgetSettings, cluster_id: int) -> None:
+    def __init__(
+        self, store: Store, keyspace: Keyspace, settings: BudgetSettings, cluster_id: int, raft_index: int = 0
+    ) -> None:
         self._store = store
         self._keyspace = keyspace
         self._settings = settings
         self._cluster_id = cluster_id
+        self._raft_index = raft_index
         self._purses: dict[str, _Purse] = {}
 
     async def all(self) -> dict[str, Budget]:
@@ -79,6 +83,7 @@ class Ledger:
                     names,
                     estimated=written.get(fingerprint, 0),
                     cluster_id=self._cluster_id,
+                    raft_index=self._raft_index,
                 )
                 await self._create(fresh)
             elif not set(names) <= set(budget.names):
@@ -119,7 +124,7 @@ class Ledger:
         """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
 
         def accepted(budget: Budget) -> Budget:
-            return replace(budget, restored=False, cluster_id=self._cluster_id)
+            return replace(budget, restored=False, cluster_id=self._cluster_id, raft_index=self._raft_index)
 
         return await self._change_surely(fingerprint, accepted)
 
@@ -198,7 +203,10 @@ class Ledger:
         raise TemporaryError(f"the write budget of {fingerprint} is changed too often by others", delay=1.0)
 
     def _judged(self, budget: Budget) -> Budget:
-        return budget if budget.cluster_id == self._cluster_id else replace(budget, restored=True)
+        """Return the budget, marked as restored where this is not the cluster, or not the raft log, that it is from."""
+        if budget.cluster_id != self._cluster_id or budget.raft_index > self._raft_index:
+            return replace(budget, restored=True)
+        return replace(budget, raft_index=self._raft_index)
 
 
 def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:
