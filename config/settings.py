@@ -21,6 +21,7 @@ MAX_GCM_WRITES = 2**32
 
 _LONGEST = 3600.0
 _FASTEST = 1_000_000.0
+_SHORTEST_RESYNC = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,10 @@ class PaceSettings:
     """Most swaps in flight. Past this nothing is gained even with a slow disk."""
     batches: int = 3
     """Batches worked on side by side: while one writes its checkpoint, others keep etcd busy."""
+    windows: tuple[str, ...] = ()
+    """Times of day when the service may write, as `22:00-06:00`. None: at any time."""
+    time_zone: str = "UTC"
+    """IANA name of the zone in which `windows` are meant. UTC: no hour comes twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,45 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """How to reach Redis. It carries messages and the shared rate ceiling; nothing in it is the truth."""
+
+    url: SecretBytes = field(default_factory=lambda: SecretBytes(b"redis://127.0.0.1:6379/0"))
+    """`redis://`, `rediss://` (TLS) or `sentinel://HOST:PORT;sentinel://...`. May hold `USER:PASSWORD@`, so it is
+    masked; best given by `REWRAP_BROKER`."""
+    cacert: str | None = None
+    """PEM file of the CA that signed Redis' certificate. None: the system's roots."""
+    cert: str | None = None
+    """PEM file of the client certificate. None: no client certificate."""
+    key: str | None = None
+    """PEM file of the client certificate's key."""
+    sentinel_master: str = "mymaster"
+    """Name of the master that the sentinels watch."""
+    timeout: float = 5.0
+    """Seconds to connect or for one answer. Short: without Redis work goes on more slowly, but it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the daemons behave."""
+
+    poll: float = 10.0
+    """Seconds between looks at the configuration file, beside the watch on its directory: some mounts tell nothing."""
+    debounce: float = 0.5
+    """Seconds for which the file must be quiet before it is read: editors write more than once."""
+    resync: float = 86_400.0
+    """Seconds between full checks of the cluster against the configuration, 0 = never. It finds what a watch lost."""
+    slice: float = 5.0
+    """Seconds that a worker stays with one batch before it looks for other messages: bounds how late a pause is."""
+    progress: float = 30.0
+    """Seconds between two `campaign.progress` lines in the log."""
+    children: int = 2
+    """Child processes of a worker. Each uses up to one core."""
+    metrics_addr: str | None = None
+    """`HOST:PORT` where Prometheus metrics and health checks are served. None: nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All groups. Frozen: a run uses the settings it started with."""
 
@@ -117,6 +161,8 @@ class Settings:
     page: PageSettings = field(default_factory=PageSettings)
     space: SpaceSettings = field(default_factory=SpaceSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
         """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""
@@ -136,9 +182,11 @@ def load_settings(path: str) -> Settings:
         raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _refused(path, "", f"is not TOML: {error}", "see docs/settings.md for an example") from None
-    etcd = document.get("etcd")
-    if isinstance(etcd, dict) and "password" in etcd and Path(path).stat().st_mode & 0o077:
-        raise _refused(path, "etcd.password", "stands in a file that group or others can use", f"chmod 600 {path}")
+    for group, secret in (("etcd", "password"), ("broker", "url")):
+        table = document.get(group)
+        if isinstance(table, dict) and secret in table and Path(path).stat().st_mode & 0o077:
+            place = f"{group}.{secret}"
+            raise _refused(path, place, "stands in a file that group or others can use", f"chmod 600 {path}")
     settings = Settings()
     for group, values in document.items():
         if not isinstance(values, dict):
@@ -193,6 +241,31 @@ def check_settings(settings: Settings) -> None:
             "must be above 0",
             "give etcd's --quota-backend-bytes, or leave it out",
         ),
+        (
+            settings.broker.url.reveal().startswith((b"redis://", b"rediss://", b"sentinel://")),
+            "broker.url",
+            "must begin with redis://, rediss:// or sentinel://",
+            "write redis://HOST:6379/0",
+        ),
+        (
+            (settings.broker.cert is None) == (settings.broker.key is None),
+            "broker.cert",
+            "a client certificate needs its key, and the other way round",
+            "give both --broker-cert and --broker-key",
+        ),
+        (
+            all(0 < seconds <= _LONGEST for seconds in _spans(settings)),
+            "service",
+            "poll, debounce, slice, progress and broker.timeout must be above 0 and at most 3600",
+            "leave them out: the defaults suit most clusters",
+        ),
+        (
+            settings.service.resync == 0 or settings.service.resync >= _SHORTEST_RESYNC,
+            "service.resync",
+            "must be 0 or at least 10",
+            "86400 is once a day; 0 means never",
+        ),
+        (1 <= settings.service.children <= 64, "service.children", "must be 1 to 64", "one for each core at most"),
     )
     faults = tuple(Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds)
     if faults:
@@ -201,6 +274,11 @@ def check_settings(settings: Settings) -> None:
 
 def _bounds(etcd: EtcdSettings) -> tuple[float, ...]:
     return etcd.call_timeout, etcd.give_up_after, etcd.connect_timeout
+
+
+def _spans(settings: Settings) -> tuple[float, ...]:
+    service = settings.service
+    return service.poll, service.debounce, service.slice, service.progress, settings.broker.timeout
 
 
 def _apart(first: str, second: str) -> bool:

@@ -8,11 +8,12 @@ from typing import TypedDict
 
 from config.encryption import EncryptionConfiguration
 from config.errors import ConfigError, Fault, SettingsError
+from config.flags import variable
 from config.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
 from config.resources import GroupResource
 from scheduler.cli.exits import Exit
 from scheduler.cli.installation import require_own_packages
-from scheduler.cli.options import add_configuration, add_output, generation_of, variable
+from scheduler.cli.options import add_configuration, add_output, generation_of
 from scheduler.cli.output import print_json, print_table, say
 
 

@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from config.flags import ETCD
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import ETCD, add_configuration, add_output, add_settings, read_generation, read_settings
+from scheduler.cli.options import add_configuration, add_output, add_settings, read_generation, read_settings
 
 if TYPE_CHECKING:
     from scheduler.dispatch.local import Examined

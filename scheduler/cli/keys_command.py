@@ -6,17 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from config.flags import BUDGET, ETCD
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import (
-    BUDGET,
-    ETCD,
-    add_configuration,
-    add_output,
-    add_settings,
-    add_text,
-    read_generation,
-    read_settings,
-)
+from scheduler.cli.options import add_configuration, add_output, add_settings, add_text, read_generation, read_settings
 
 if TYPE_CHECKING:
     from config.settings import BudgetSettings

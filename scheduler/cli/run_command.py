@@ -7,11 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from config.flags import BUDGET, ETCD, PACE, variable
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import (
-    BUDGET,
-    ETCD,
-    PACE,
     add_configuration,
     add_output,
     add_settings,
@@ -19,7 +17,6 @@ from scheduler.cli.options import (
     add_text,
     read_generation,
     read_settings,
-    variable,
 )
 
 if TYPE_CHECKING:

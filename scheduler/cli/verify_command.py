@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
+from config.flags import ETCD
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import ETCD, add_configuration, add_output, add_settings, read_generation, read_settings
+from scheduler.cli.options import add_configuration, add_output, add_settings, read_generation, read_settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from config.errors import SettingsError
+from config.flags import BUDGET, ETCD, PACE, variable
 from config.settings import Settings
-from scheduler.cli.options import BUDGET, ETCD, PACE, add_settings, read_settings, variable
+from scheduler.cli.options import add_settings, read_settings
 
 
 def read(*arguments: str, environment: dict[str, str] | None = None) -> Settings:
