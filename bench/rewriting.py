@@ -111,7 +111,7 @@ async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Spee
             if left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
-        result = await service.run(plan, Order(), lock.guard, brake, watch)
+        result = await service.run(plan, Order(), lock, brake, watch)
     if result.report.rewritten != OBJECTS or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]

@@ -1,33 +1,54 @@
 """The steps of a campaign. Pure: what is on record goes in, the next step and its reason come out.
 
-1. Batches that are not done are to be worked on.
-2. All done: prove it by a scan. The end of the batches alone proves nothing.
-3. The scan found every object readable and under its primary: complete.
-4. The scan found more stale objects than those that the batches could not write: somebody wrote with
-   another key behind our back. Sweep again, a bounded number of times.
-5. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
+1. Paused: nothing is done.
+2. Batches that are not done are to be worked on, unless they are parked or wait after a failure.
+3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
+4. The scan found every object readable and under its primary: complete.
+5. The scan found more stale objects than those that the batches could not write: somebody wrote with
+   another key behind our back. Sweep again, a bounded number of times; but not for a parked batch.
+6. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
 
-Not handled: pausing, and who does the work.
+Not handled: who does the work, and who pauses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState
 from worker.model.inventory import Inventory
 
+_NAMED = 5
 MAX_SWEEPS = 3
 """A control plane whose apiservers agree needs one; a late writer costs a second."""
 
 
+_PARKED_AFTER = 5
+"""Attempts in a row that brought a batch no further: it kills its workers, or fails in a way of its own."""
+
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Let these batches be worked on."""
+    """Let these batches be worked on. Others may have to wait, or be worked on already."""
 
     batches: tuple[BatchSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Leave this batch alone until the next sweep or campaign."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Do nothing: the campaign is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +72,70 @@ class Finish:
 class Step:
     """What is next, and the sentence that says why."""
 
-    action: Work | Prove | Sweep | Finish
+    action: Work | Park | Rest | Prove | Sweep | Finish
     because: str
 
 
-def advance(campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None) -> Step:
-    """Return the next step of an unfinished campaign. `proof` is the inventory taken after the last batch."""
+def advance(
+    campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None, owned: frozenset[int], now: float
+) -> Step:
+    """Return the next step of an unfinished campaign.
+
+    `proof` is the inventory taken after the last batch, `owned` the numbers of the batches at which
+    somebody works, `now` in seconds since 1970.
+    """
     known = tuple(batches)
-    open_batches = tuple(replace(batch.spec, sweep=campaign.sweeps) for batch in known if _is_open(batch, campaign))
-    if open_batches:
-        return Step(Work(open_batches), f"{len(open_batches)} of {campaign.batches} batches are not done")
+    if campaign.state is CampaignState.PAUSED:
+        return Step(Rest(), campaign.because)
+    left = [batch for batch in known if _is_open(batch, campaign)]
+    free = [batch for batch in left if batch.spec.number not in owned]
+    spent = next((batch for batch in free if _is_spent(batch, campaign)), None)
+    if spent is not None:
+        because = spent.because or "whoever works on it ends without a word"
+        return Step(Park(replace(spent, state=BatchState.PARKED, because=because)), f"it failed again: {because}")
+    if left:
+        due = tuple(replace(batch.spec, sweep=campaign.sweeps) for batch in free if _due_at(batch, campaign) <= now)
+        return Step(Work(due), f"{len(left)} of {campaign.batches} batches are not done")
+    return _conclude(campaign, known, proof)
+
+
+def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory | None) -> Step:
+    """Return the step after the last batch."""
+    parked = [batch for batch in known if batch.state is BatchState.PARKED]
     if proof is None:
         return Step(Prove(), "all batches are done, which proves nothing yet")
     if proof.is_clean:
         because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
         return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
     unexplained = proof.stale - sum(batch.report.stuck for batch in known)
-    if unexplained > 0 and known and campaign.sweeps < MAX_SWEEPS:
+    if unexplained > 0 and known and not parked and campaign.sweeps < MAX_SWEEPS:
         return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
-    because = _what_remains(proof)
+    because = _what_remains(proof, parked)
     return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
 
 
 def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:
     """Whether a batch is to be worked on in the campaign's present sweep."""
-    return batch.state is not BatchState.DONE or batch.spec.sweep < campaign.sweeps
+    return batch.state not in {BatchState.DONE, BatchState.PARKED} or batch.spec.sweep < campaign.sweeps
+
+
+def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
+    return batch.spec.sweep == campaign.sweeps and batch.fruitless >= _PARKED_AFTER
+
+
+def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
+    """Return when a batch may be tried again: at once after one failure, later and later after more."""
+    if batch.fruitless <= 1 or batch.spec.sweep != campaign.sweeps:
+        return 0.0
+    return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.fruitless - 2))
 
 
 def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Inventory) -> Campaign:
     return campaign.moved(state, because, proof_revision=proof.revision)
 
 
-def _what_remains(proof: Inventory) -> str:
-    parts = []
+def _what_remains(proof: Inventory, parked: Sequence[Checkpoint]) -> str:
+    parts = [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
     if proof.stale:
         parts.append(
             f"{proof.stale} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "

@@ -70,7 +70,7 @@ async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:
         rest = rest.since(prefix_end(unit) if unit is not None else after(keys[0]))
 
 
-async def take_census(store: Store, wanted: ResourceRange, namespace: str | None) -> ResourceCensus:
+async def take_census(store: Store, wanted: ResourceRange, namespace: str | None = None) -> ResourceCensus:
     """Count the objects of one resource by namespace; with `namespace`, only that one is covered."""
     root = wanted.range.start
     covered = wanted

@@ -1,30 +1,35 @@
 """The loop: observe the records, decide the next step, act on it.
 
 Level-triggered: each round looks at what is on record, not at what it did before, so that it goes on
-from wherever a crash left things.
+from wherever a crash left things, and an operator's word in a record is heeded in the next round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
 
-from scheduler.campaign import Finish, Prove, Step, Sweep, Work, advance
+from scheduler.campaign import Finish, Park, Prove, Rest, Step, Sweep, Work, advance
 from scheduler.dispatch.dispatcher import Dispatcher
+from worker.errors import RecordChangedError, RecordError, StoppedError
 from worker.model.batch import BatchState, Checkpoint
-from worker.model.campaign import CampaignState
+from worker.model.campaign import Campaign, CampaignState
 from worker.model.inventory import Inventory
 from worker.model.outcome import BatchReport
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints, StoredCheckpoint
+from worker.state.claims import Claims
 from worker.state.quarantine import Quarantine
 
 _LOOK_SECONDS = 0.5
+_CONFLICTS = 20
 _log = structlog.get_logger()
 
-Scan = Callable[[], Awaitable[Inventory]]
 Watcher = Callable[[BatchReport, int], None]
 
 
@@ -34,72 +39,138 @@ class Records:
 
     campaigns: Campaigns
     checkpoints: Checkpoints
+    claims: Claims
     quarantine: Quarantine
 
 
-class Reconciler:
-    """Brings one campaign to its end. `scan` takes the proof's inventory, `watcher` is shown progress."""
+class Prover(Protocol):
+    """Takes the inventory that proves the end of a campaign."""
 
-    def __init__(self, records: Records, dispatcher: Dispatcher, scan: Scan, watcher: Watcher) -> None:
-        self._campaigns = records.campaigns
-        self._checkpoints = records.checkpoints
+    async def look(self, stored: StoredCampaign, batches: Sequence[Checkpoint]) -> Inventory | None:
+        """Return the inventory of the campaign's scope, None while it is being taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one look at the records led to. `proof` is that of a campaign that ended by it."""
+
+    stored: StoredCampaign
+    step: Step
+    proof: Inventory | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the campaign has ended by this round."""
+        return isinstance(self.step.action, Finish)
+
+
+class Reconciler:
+    """Brings one campaign to its end. `watcher` is shown progress."""
+
+    def __init__(self, records: Records, dispatcher: Dispatcher, prover: Prover, watcher: Watcher) -> None:
+        self._records = records
         self._dispatcher = dispatcher
-        self._scan = scan
+        self._prover = prover
         self._watcher = watcher
         self._seen: dict[int, StoredCheckpoint] = {}
         self._seen_revision = 0
+        self._proof: Inventory | None = None
         self._said = ""
+        self._conflicts = 0
 
-    async def finish(self, stored: StoredCampaign) -> tuple[StoredCampaign, Inventory]:
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The campaign's batches as they were last seen, in order."""
+        return [self._seen[number].checkpoint for number in sorted(self._seen)]
+
+    async def finish(self, name: str) -> Round:
         """Work until the campaign ends; returns its record and the inventory that proves the end.
 
         Raises what stops the work; the records then say how far it is, and another call resumes.
         """
-        proof: Inventory | None = None
         while True:
-            await self._observe(stored.campaign.id)
-            step = advance(stored.campaign, self._checkpoints_seen(), proof)
-            self._tell(stored, step)
-            match step.action:
-                case Work(batches):
-                    for batch in batches:
-                        self._dispatcher.offer(batch)
-                    await self._dispatcher.wait(_LOOK_SECONDS)
-                case Prove():
-                    stored = await self._move(stored, CampaignState.PROVING, step.because)
-                    proof = await self._scan()
-                case Sweep():
-                    stored, proof = await self._sweep(stored, step.because), None
-                case Finish(campaign):
-                    assert proof is not None  # noqa: S101 - advance() finishes by a proof only
-                    return await self._end(replace(stored, campaign=campaign)), proof
+            done = await self.round(name)
+            if done.is_end:
+                return done
+            if isinstance(done.step.action, Rest):
+                raise StoppedError(f"the campaign {name} is {done.stored.campaign.state.value}: {done.step.because}")
+
+    async def round(self, name: str) -> Round:
+        """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
+        stored = await self._records.campaigns.get(name)
+        if stored is None:
+            raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
+        campaign = stored.campaign
+        if campaign.state.is_end:
+            raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
+        await self._observe(name)
+        owned = await self._records.claims.held(name)
+        step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
+        self._tell(stored, step)
+        try:
+            return await self._act(stored, step, owned)
+        except RecordChangedError:
+            # Most likely an operator's word came between; the next look sees it.
+            self._conflicts += 1
+            if self._conflicts > _CONFLICTS:
+                raise
+            return Round(stored, step=replace(step, action=Work(())))
+
+    async def _act(self, stored: StoredCampaign, step: Step, owned: frozenset[int]) -> Round:
+        match step.action:
+            case Work(batches):
+                await self._dispatcher.offer(batches, owned)
+                await self._dispatcher.wait(_LOOK_SECONDS)
+            case Park(checkpoint):
+                await self._park(checkpoint, step.because)
+            case Rest():
+                self._proof = None
+            case Prove():
+                await self._prove(stored, step.because)
+            case Sweep():
+                self._proof = None
+                await self._sweep(stored, step.because)
+            case Finish(campaign):
+                stored = await self._end(replace(stored, campaign=campaign))
+        self._conflicts = 0
+        return Round(stored, step, self._proof)
+
+    async def _prove(self, stored: StoredCampaign, because: str) -> None:
+        if stored.campaign.state is not CampaignState.PROVING:
+            stored = await self._records.campaigns.save(
+                replace(stored, campaign=stored.campaign.moved(CampaignState.PROVING, because))
+            )
+        self._proof = await self._prover.look(stored, self.checkpoints)
+        if self._proof is None:
+            await self._dispatcher.wait(_LOOK_SECONDS)
+
+    async def _park(self, checkpoint: Checkpoint, because: str) -> None:
+        stored = self._seen[checkpoint.spec.number]
+        await self._records.checkpoints.save(checkpoint, stored.revision)
+        _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
 
     async def _end(self, stored: StoredCampaign) -> StoredCampaign:
         """Record an end. What was in quarantine and is gone or readable by a complete proof is no longer there."""
-        if stored.campaign.state is CampaignState.COMPLETE:
-            return await self._campaigns.save_without_quarantine(stored)
-        return await self._campaigns.save(stored)
+        ended = replace(stored.campaign, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        stored = replace(stored, campaign=ended)
+        if ended.state is CampaignState.COMPLETE:
+            return await self._records.campaigns.save_without_quarantine(stored)
+        return await self._records.campaigns.save(stored)
 
     async def _observe(self, campaign: str) -> None:
         """Read the batches that changed since the last look, and show what they add up to."""
-        changed, self._seen_revision = await self._checkpoints.changed(campaign, self._seen_revision)
+        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, self._seen_revision)
         for stored in changed:
             self._seen[stored.checkpoint.spec.number] = stored
-        reports = (checkpoint.report for checkpoint in self._checkpoints_seen())
-        self._watcher(sum(reports, BatchReport()), sum(not _is_done(one) for one in self._checkpoints_seen()))
-
-    def _checkpoints_seen(self) -> list[Checkpoint]:
-        return [self._seen[number].checkpoint for number in sorted(self._seen)]
-
-    async def _move(self, stored: StoredCampaign, state: CampaignState, because: str) -> StoredCampaign:
-        if stored.campaign.state is state:
-            return stored
-        return await self._campaigns.save(replace(stored, campaign=stored.campaign.moved(state, because)))
+        known = self.checkpoints
+        self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
 
     async def _sweep(self, stored: StoredCampaign, because: str) -> StoredCampaign:
         """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
-        swept = replace(stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1)
-        return await self._campaigns.save_without_quarantine(replace(stored, campaign=swept))
+        swept: Campaign = replace(
+            stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1
+        )
+        return await self._records.campaigns.save_without_quarantine(replace(stored, campaign=swept))
 
     def _tell(self, stored: StoredCampaign, step: Step) -> None:
         """Log a decision when it is another one than before."""

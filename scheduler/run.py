@@ -11,13 +11,14 @@ from scheduler.census import Territory
 from worker.errors import RefusedError
 from worker.etcd.store import Expect
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, Scope
+from worker.model.campaign import NO_WISH, Campaign, Scope, Wish
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
 from worker.pace.pressure import Room
 from worker.state.campaigns import StoredCampaign
+from worker.state.ownership import Session
 from worker.state.quarantine import Quarantined
 
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -25,17 +26,20 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the operator wants rewrapped. Empty `resources` means all that the configuration governs."""
+    """What is to be rewrapped. Empty `resources` means all that the configuration governs, empty `namespaces` all.
+
+    `wait`: for another process that works on campaigns, rather than refusing.
+    """
 
     resources: tuple[str, ...] = ()
-    namespace: str | None = None
-    allow_plaintext: bool = False
+    namespaces: tuple[str, ...] = ()
+    wish: Wish = NO_WISH
     wait: bool = False
 
     @property
     def covers_everything(self) -> bool:
         """Whether nothing that the configuration governs is left out."""
-        return not self.resources and self.namespace is None
+        return not self.resources and not self.namespaces
 
 
 EVERYTHING = Order()
@@ -45,6 +49,7 @@ EVERYTHING = Order()
 class Lock:
     """The lock on campaigns while it is held. After waiting for it, a plan from before is out of date."""
 
+    session: Session
     guard: Expect
     waited: bool
 
@@ -94,14 +99,20 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
     if unknown:
         fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
         raise SettingsError("command line", (fault,))
-    if order.namespace is not None and not _NAMESPACE.fullmatch(order.namespace):
+    if not all(_NAMESPACE.fullmatch(namespace) for namespace in order.namespaces):
         fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
         raise SettingsError("command line", (fault,))
     chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
-    if order.namespace is None:
+    if not order.namespaces:
         return tuple(chosen)
-    inner = order.namespace.encode() + b"/"
-    return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + inner)) for one in chosen)
+    inner = [namespace.encode() + b"/" for namespace in sorted(set(order.namespaces))]
+    return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + name)) for one in chosen for name in inner)
+
+
+def scope_of(territory: Territory, order: Order) -> Scope:
+    """Return what an order covers in this registry. Raises SettingsError, as `choose` does."""
+    resources = dict.fromkeys(one.resource for one in choose(territory, order))
+    return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
 
 
 def _names(governed: Mapping[str, ResourceRange]) -> str:

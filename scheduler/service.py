@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,12 +22,12 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, begun_budgets, choose, resumable
+from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, begun_budgets, choose, resumable, scope_of
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.campaign import Campaign, CampaignState, Wish
 from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -37,7 +36,8 @@ from worker.pace.brake import Brake
 from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
-from worker.state.ownership import own
+from worker.state.claims import Claims
+from worker.state.ownership import own, who
 from worker.state.quarantine import Quarantine
 
 _SPACE_SECONDS = 2.0
@@ -53,7 +53,7 @@ class Service:
     def __init__(self, settings: Settings, generation: Generation, layout: Layout, engine: Engine) -> None:
         self.engine = engine
         self._settings = settings
-        self._generation = generation
+        self.generation = generation
         self._layout = layout
 
     async def territory(self) -> Territory:
@@ -64,7 +64,7 @@ class Service:
                 f"nothing lies under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
                 "--etcd-prefix?"
             )
-        return await survey(self.engine.store, self._generation.configuration, self._layout)
+        return await survey(self.engine.store, self.generation.configuration, self._layout)
 
     async def inventory(self, order: Order = EVERYTHING) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.
@@ -89,11 +89,7 @@ class Service:
 
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended."""
-        return [
-            one
-            for one in await Campaigns(self.engine.store, self.engine.keyspace).all()
-            if not one.campaign.state.is_end
-        ]
+        return await Campaigns(self.engine.store, self.engine.keyspace).unfinished()
 
     async def examine(self, key: bytes) -> tuple[str, Examined]:
         """Look at one object; returns its resource's name and what was found.
@@ -125,8 +121,8 @@ class Service:
             await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
         )
         known = {**begun_budgets(self._keys(territory), estimates), **budgets}
-        refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.allow_plaintext)
-        scope = Scope(tuple(one.resource for one in choose(territory, order)), order.namespace)
+        refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
+        scope = scope_of(territory, order)
         return RunPlan(
             scope=scope,
             territory=territory,
@@ -134,11 +130,11 @@ class Service:
             room=room,
             estimates=estimates,
             refusals=tuple(refusals),
-            resumes=resumable(await self.unfinished(), self._generation.hash, scope),
+            resumes=resumable(await self.unfinished(), self.generation.hash, scope),
         )
 
-    async def run(self, plan: RunPlan, order: Order, guard: Expect, brake: Brake, watcher: Watcher) -> RunResult:
-        """Carry out a plan to its proof, or until the brake is pulled. `guard` is of the lock (`owned`).
+    async def run(self, plan: RunPlan, order: Order, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+        """Carry out a plan to its proof, or until the brake is pulled. `lock` is held (`owned`).
 
         Raises RefusedError with the plan's refusals. Whatever it raises, what is on record lets a
         later run go on.
@@ -148,74 +144,93 @@ class Service:
         guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
         try:
             await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
-            stored = await self._campaign(plan, guard)
-            result = await self._finish(order, stored, guard, brake, watcher)
+            stored = await self.take_up(plan, order.wish, lock.guard)
+            result = await self._finish(order, stored, lock, brake, watcher)
         finally:
             guarding.cancel()
             await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
-    async def _finish(
-        self, order: Order, stored: StoredCampaign, guard: Expect, brake: Brake, watcher: Watcher
-    ) -> RunResult:
+    def records(self, campaign: str, guard: Expect) -> Records:
+        """Return the records of a campaign, as the holder of the lock writes them."""
         store, keyspace = self.engine.store, self.engine.keyspace
-        records = Records(
+        return Records(
             Campaigns(store, keyspace, [guard]),
             Checkpoints(store, keyspace, [guard]),
-            Quarantine(store, keyspace, stored.campaign.id, [guard]),
+            Claims(store, keyspace),
+            Quarantine(store, keyspace, campaign, [guard]),
         )
+
+    async def _finish(
+        self, order: Order, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher
+    ) -> RunResult:
+        records = self.records(stored.campaign.id, lock.guard)
         dispatcher = LocalDispatcher(
-            self.engine, guard, brake, self._settings.pace.batches, allow_plaintext=order.allow_plaintext
+            self.engine,
+            lock.session,
+            brake,
+            self._settings.pace.batches,
+            allow_plaintext=stored.campaign.wish.allow_plaintext,
         )
-
-        async def scan() -> Inventory:
-            _, found = await brake.unless_pulled(self.inventory(order))
-            return found
-
-        before = await _total(records, stored.campaign.id)
+        before = await total(records, stored.campaign.id)
         try:
-            ended, proof = await Reconciler(records, dispatcher, scan, watcher).finish(stored)
+            done = await Reconciler(records, dispatcher, _Scan(self, order, brake), watcher).finish(stored.campaign.id)
         except WorkerError as error:
             _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
             raise
         finally:
             brake.pull(StoppedError("the run ended"))
             await dispatcher.close()
-        report = await _total(records, ended.campaign.id)
-        _log.info(
-            "campaign.finished", **ended.campaign.log_context(), **report.to_json(), because=ended.campaign.because
-        )
+        assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
+        ended = done.stored.campaign
+        report = await total(records, ended.id)
+        _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
         quarantined = tuple([one async for one in records.quarantine.all()])
-        return RunResult(ended.campaign, report, report.rewritten - before.rewritten, quarantined, proof, 0.0)
+        return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, done.proof, 0.0)
 
-    async def _campaign(self, plan: RunPlan, guard: Expect) -> StoredCampaign:
+    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
-        unfinished = await self.unfinished()
-        same = resumable(unfinished, self._generation.hash, plan.scope)
-        for other in unfinished:
-            if other is not same:
-                because = "another configuration or another scope is to be worked on; what was rewritten stays"
-                await campaigns.save(replace(other, campaign=other.campaign.moved(CampaignState.SUPERSEDED, because)))
+        unfinished = await campaigns.unfinished()
+        same = resumable(unfinished, self.generation.hash, plan.scope)
+        because = "another configuration or another scope is to be worked on; what was rewritten stays"
+        await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
             _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
             return same
         await campaigns.forget_old()
-        return await self._plan_anew(plan, campaigns)
+        return await self._plan_anew(plan, wish, campaigns)
 
-    async def _plan_anew(self, plan: RunPlan, campaigns: Campaigns) -> StoredCampaign:
+    async def supersede(self, others: Iterable[StoredCampaign], because: str, guard: Expect) -> None:
+        """End campaigns that something newer takes the place of; whoever works on them is fenced."""
+        campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
+        for other in others:
+            moved = replace(other.campaign.moved(CampaignState.SUPERSEDED, because), ended_at=_now())
+            await campaigns.save(replace(other, campaign=moved))
+            _log.info("campaign.superseded", **moved.log_context(), because=because)
+
+    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns) -> StoredCampaign:
         now = datetime.now(UTC)
         name = f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
         census = []
         if not plan.found.is_clean:
             covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
-            census = [await take_census(self.engine.store, one, plan.scope.namespace) for one in covered]
-        batches = plan_batches(name, self._generation.hash, census)
+            places = plan.scope.namespaces or (None,)
+            census = [await take_census(self.engine.store, one, place) for one in covered for place in places]
+        batches = plan_batches(name, self.generation.hash, census)
         because = f"{plan.found.stale} of {plan.found.objects} objects are not under their primary key"
         campaign = Campaign(
-            name, CampaignState.RUNNING, self._generation.hash, plan.scope, len(batches), now.isoformat(), because
+            name,
+            CampaignState.RUNNING,
+            self.generation.hash,
+            plan.scope,
+            len(batches),
+            now.isoformat(),
+            f"{wish.reason}: {because}" if wish.reason else because,
+            wish=wish,
         )
-        _log.info("campaign.planned", **campaign.log_context(), batches=len(batches), because=because)
+        context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
+        _log.info("campaign.planned", **context)
         return await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
 
     def _keys(self, territory: Territory) -> list[KeyRef]:
@@ -232,28 +247,23 @@ class Service:
         return found.versions_by_fingerprint()
 
     @asynccontextmanager
-    async def owned(self, order: Order, brake: Brake) -> AsyncIterator[Lock]:
+    async def owned(self, order: Order, brake: Brake, command: str = "rewrap run") -> AsyncIterator[Lock]:
         """Hold the lock on campaigns, and pull the brake when it is lost.
 
         With `order.wait`, keeps asking for it until the brake is pulled; else raises BusyError when it
         is taken.
         """
-        who = {
-            "command": "rewrap run",
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
         async with AsyncExitStack() as stack:
-            yield await self._lock(stack, who, order, brake)
+            yield await self._lock(stack, who(command), order, brake)
 
-    async def _lock(self, stack: AsyncExitStack, who: Mapping[str, object], order: Order, brake: Brake) -> Lock:
+    async def _lock(self, stack: AsyncExitStack, holder: Mapping[str, object], order: Order, brake: Brake) -> Lock:
         waited = False
         while True:
             brake.check()
             try:
-                holding = own(self.engine.store, self.engine.keyspace, who, brake.pull)
-                return Lock(await stack.enter_async_context(holding), waited)
+                holding = own(self.engine.store, self.engine.keyspace, holder, brake.pull)
+                session, guard = await stack.enter_async_context(holding)
+                return Lock(session, guard, waited)
             except BusyError as busy:
                 if not order.wait:
                     raise
@@ -280,7 +290,24 @@ class Service:
                 brake.pull(SpaceError(room.refusal))
 
 
-async def _total(records: Records, campaign: str) -> BatchReport:
+class _Scan:
+    """The proof by this process alone."""
+
+    def __init__(self, service: Service, order: Order, brake: Brake) -> None:
+        self._service = service
+        self._order = order
+        self._brake = brake
+
+    async def look(self, _stored: StoredCampaign, _batches: Sequence[Checkpoint]) -> Inventory:
+        """See Prover."""
+        return (await self._brake.unless_pulled(self._service.inventory(self._order)))[1]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+async def total(records: Records, campaign: str) -> BatchReport:
     """Add up what the batches of a campaign have on record."""
     reports = [one.checkpoint.report async for one in records.checkpoints.all(campaign)]
     return sum(reports, BatchReport())

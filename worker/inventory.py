@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from worker.etcd.pages import PageSizer, read_pages
 from worker.etcd.store import Item, Store
-from worker.model.inventory import Inventory, ResourceRange, ResourceTally
+from worker.model.inventory import Inventory, ResourceRange, ResourceTally, merged
 from worker.model.verdict import Quarantine
 from worker.providers.chain import Chain
 
@@ -24,7 +24,7 @@ async def take_inventory(
 ) -> Inventory:
     """Scan all ranges as of a revision. Raises CompactedError when etcd compacts it away meanwhile."""
     tallies = [await _scan(store, one, chains[one.resource], sizer, revision) for one in ranges]
-    return Inventory(revision, tuple(tallies))
+    return Inventory(revision, merged(tallies))
 
 
 async def _scan(store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSizer, revision: int) -> ResourceTally:

@@ -14,7 +14,6 @@ from scheduler.cli.options import (
     add_output,
     add_settings,
     add_switch,
-    add_text,
     read_generation,
     read_settings,
 )
@@ -29,7 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated"
     )
-    add_text(parser, "--namespace", "only this namespace", "N")
+    parser.add_argument(
+        "--namespace", action="append", default=[], metavar="N", help="only this namespace; may be repeated"
+    )
     add_switch(parser, "--dry-run", "show the plan; write nothing at all to etcd")
     add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
     add_switch(parser, "--wait", "wait for another run instead of refusing")
@@ -52,10 +53,12 @@ async def _run(args: argparse.Namespace) -> int:
     from scheduler.removal import judge_keys
     from scheduler.run import Order
     from scheduler.service import open_service
+    from worker.model.campaign import Wish
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
-    order = Order(tuple(resources), args.namespace, args.allow_plaintext, args.wait)
+    namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
+    order = Order(tuple(resources), tuple(namespaces), Wish(allow_plaintext=args.allow_plaintext), args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
@@ -69,7 +72,7 @@ async def _run(args: argparse.Namespace) -> int:
             if lock.waited:
                 plan = await brake.unless_pulled(service.plan(order))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
-                result = await service.run(plan, order, lock.guard, brake, watcher)
+                result = await service.run(plan, order, lock, brake, watcher)
     keys = judge_keys(result.proof, campaign_unfinished=False, whole=order.covers_everything)
     if as_json:
         print_json(_result_json(result, keys, order))
@@ -114,7 +117,7 @@ def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dic
         "because": result.campaign.because,
         "scope": {
             "resources": list(result.campaign.scope.resources),
-            "namespace": result.campaign.scope.namespace,
+            "namespaces": list(result.campaign.scope.namespaces),
             "everything": order.covers_everything,
         },
         "rewritten": report.rewritten,
@@ -142,7 +145,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     )
     say()
     pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
-    where = f" in namespace {order.namespace}" if order.namespace else ""
+    where = f" in namespace {', '.join(order.namespaces)}" if order.namespaces else ""
     say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
     if plan.room.quota:
         say(f"etcd would hold {plan.room.projected / 2**20:,.0f} MiB of {plan.room.quota / 2**20:,.0f} MiB.")
@@ -173,6 +176,6 @@ def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> No
     say()
     if not order.covers_everything:
         scope = result.campaign.scope
-        where = f" in namespace {scope.namespace}" if scope.namespace else ""
+        where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
         say(f"Only {', '.join(scope.resources)}{where} was looked at; nothing is said about the rest.")
     print_proof(result.proof, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from worker.model.batch import BatchSpec
@@ -10,8 +11,11 @@ from worker.model.batch import BatchSpec
 class Dispatcher(Protocol):
     """Takes batches, no more than fit, and says when it is worth looking at the records again."""
 
-    def offer(self, batch: BatchSpec) -> bool:
-        """Take a batch if there is room and it is not at work already; False = not now, look on."""
+    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+        """Take as many of the batches as there is room for; those that it was offered lately may be among them.
+
+        `owned` are the batches of the campaign at which somebody works.
+        """
 
     async def wait(self, seconds: float) -> None:
         """Return when something may have changed, at the latest after `seconds`.

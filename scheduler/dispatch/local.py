@@ -6,43 +6,56 @@ Also the scheduler's only door to the engine (`open_engine`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
-from worker.engine import Engine, Examined, open_engine
-from worker.errors import WorkerError
-from worker.etcd.store import Expect
+from worker.engine import Engine, Examined, describe, open_engine
+from worker.errors import BusyError, WorkerError
 from worker.model.batch import BatchSpec
 from worker.pace.brake import Brake
+from worker.state.ownership import Session, who
 
 _log = structlog.get_logger()
 
-__all__ = ["Engine", "Examined", "LocalDispatcher", "open_engine"]
+__all__ = ["Engine", "Examined", "LocalDispatcher", "describe", "open_engine"]
 
 
 class LocalDispatcher:
-    """See Dispatcher. A bounded number of batches side by side, in named tasks."""
+    """See Dispatcher. A bounded number of batches side by side, in named tasks, each under a claim of its own."""
 
-    def __init__(self, engine: Engine, guard: Expect, brake: Brake, room: int, *, allow_plaintext: bool) -> None:
+    def __init__(self, engine: Engine, session: Session, brake: Brake, room: int, *, allow_plaintext: bool) -> None:
         self._engine = engine
-        self._guard = guard
+        self._session = session
         self._allow_plaintext = allow_plaintext
         self._brake = brake
         self._room = room
         self._tasks: dict[int, asyncio.Task[object]] = {}
 
-    def offer(self, batch: BatchSpec) -> bool:
+    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
         """See Dispatcher."""
-        if batch.number in self._tasks or len(self._tasks) >= self._room or self._brake.is_on:
-            return False
-        work = self._engine.run(batch, self._guard, self._brake, allow_plaintext=self._allow_plaintext)
-        self._tasks[batch.number] = asyncio.create_task(work, name=f"batch-{batch.number}")
-        return True
+        for batch in batches:
+            if len(self._tasks) >= self._room or self._brake.is_on:
+                return
+            if batch.number not in self._tasks and batch.number not in owned:
+                self._tasks[batch.number] = asyncio.create_task(self._work(batch), name=f"batch-{batch.number}")
+
+    async def _work(self, batch: BatchSpec) -> None:
+        """Work on a batch unless somebody else does; the records will tell."""
+        key = self._engine.keyspace.claim(batch.campaign, batch.number)
+        try:
+            claim = await self._session.hold(key, who("rewrap run"))
+        except BusyError as busy:
+            _log.info("batch.busy", **batch.log_context(), because=str(busy))
+            return
+        await self._engine.run(batch, claim, self._brake, allow_plaintext=self._allow_plaintext)
+        await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:
         """See Dispatcher. When a batch fails, the others are stopped after their swaps in flight."""
         if not self._tasks:
             self._brake.check()
+            await asyncio.sleep(seconds)
             return
         done, _ = await asyncio.wait(self._tasks.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         self._tasks = {number: task for number, task in self._tasks.items() if task not in done}

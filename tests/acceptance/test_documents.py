@@ -116,7 +116,7 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
     rewritten = [one for one in gateway.read("/registry/") if one.version == 2]
     assert document == {
         "state": "incomplete",
-        "scope": {"resources": ["events", "secrets"], "namespace": None, "everything": True},
+        "scope": {"resources": ["events", "secrets"], "namespaces": [], "everything": True},
         "rewritten": 6,
         "current": 3,
         "conflicts": 0,

@@ -93,7 +93,7 @@ STILL_STALE = (
 def test_the_next_step(
     batches: tuple[Checkpoint, ...], scan: Inventory | None, action: Work | Prove | Sweep, because: str
 ) -> None:
-    step = advance(CAMPAIGN, batches, scan)
+    step = advance(CAMPAIGN, batches, scan, frozenset(), 0)
     assert (step.action, step.because) == (action, because)
 
 
@@ -134,26 +134,26 @@ def test_the_next_step(
 def test_the_end(
     batches: tuple[Checkpoint, ...], scan: Inventory, sweeps: int, state: CampaignState, because: str
 ) -> None:
-    step = advance(replace(CAMPAIGN, sweeps=sweeps), batches, scan)
+    step = advance(replace(CAMPAIGN, sweeps=sweeps), batches, scan, frozenset(), 0)
     assert step.because == because
     assert step.action == Finish(replace(CAMPAIGN, sweeps=sweeps, state=state, because=because, proof_revision=77))
 
 
 def test_a_new_sweep_opens_every_batch_again() -> None:
-    step = advance(replace(CAMPAIGN, sweeps=2), (batch(0, sweep=2), batch(1)), None)
+    step = advance(replace(CAMPAIGN, sweeps=2), (batch(0, sweep=2), batch(1)), None, frozenset(), 0)
     assert step.action == Work((batch(1, sweep=2).spec,))
 
 
 def test_an_attempt_of_a_later_sweep_begins_at_the_start_and_keeps_what_was_done() -> None:
     before = replace(batch(0), cursor=b"az", report=BatchReport(objects=3, rewritten=1, current=1, quarantined=1))
-    begun = before.begun(replace(before.spec, sweep=2))
+    begun = before.begun(replace(before.spec, sweep=2), 7.0)
     assert (begun.state, begun.cursor, begun.spec.sweep, begun.attempts) == (BatchState.RUNNING, b"", 2, 1)
     assert begun.report == BatchReport(objects=1, rewritten=1)
 
 
 @pytest.mark.parametrize("state", CampaignState)
-def test_three_states_are_ends(state: CampaignState) -> None:
-    ends = {CampaignState.COMPLETE, CampaignState.INCOMPLETE, CampaignState.SUPERSEDED}
+def test_four_states_are_ends(state: CampaignState) -> None:
+    ends = {CampaignState.COMPLETE, CampaignState.INCOMPLETE, CampaignState.SUPERSEDED, CampaignState.CANCELLED}
     assert state.is_end is (state in ends)
 
 

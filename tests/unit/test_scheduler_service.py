@@ -70,7 +70,7 @@ def service(store: MemoryStore, *providers: Provider, resources: tuple[str, ...]
 async def run(one: Service, order: Order = EVERYTHING) -> RunResult:
     brake = Brake()
     async with one.owned(order, brake) as lock:
-        return await one.run(await one.plan(order), order, lock.guard, brake, lambda _report, _batches: None)
+        return await one.run(await one.plan(order), order, lock, brake, lambda _report, _batches: None)
 
 
 def fill(store: MemoryStore, provider: Provider, count: int = 12, resource: str = "secrets") -> None:
@@ -109,7 +109,7 @@ async def test_a_resource_that_appears_after_the_plan_is_not_left_out_of_the_pro
     async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
+        ended = await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.proof.stale) == (CampaignState.INCOMPLETE, 1)
 
 
@@ -120,7 +120,7 @@ async def test_a_named_resource_that_was_empty_at_the_plan_is_swept() -> None:
     async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
+        ended = await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 13)
 
 
@@ -135,7 +135,7 @@ async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_for
         plan = await one.plan(EVERYTHING)
         seal(store, LATE, OLD)
         with pytest.raises(RefusedError, match="/registry/configmaps/default/late would be decrypted"):
-            await one.run(plan, EVERYTHING, lock.guard, brake, lambda _report, _batches: None)
+            await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
     late = await store.get(LATE.encode())
     assert late is not None
     assert late.value.startswith(b"k8s:enc:aescbc:v1:old:")
@@ -167,7 +167,7 @@ async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
             store.delete(b"/registry/secrets/default/poison")
 
     async with asyncio.timeout(20), one.owned(EVERYTHING, brake) as lock:
-        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, lock.guard, brake, heal)
+        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, lock, brake, heal)
     assert (ended.campaign.state, ended.quarantined) == (CampaignState.COMPLETE, ())
 
 

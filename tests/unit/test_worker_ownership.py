@@ -26,7 +26,7 @@ def ignore(_error: FencedError) -> None:
 
 async def test_the_owner_gets_a_guard_that_holds_while_it_owns() -> None:
     store = MemoryStore()
-    async with own(store, SPACE, ME, ignore) as guard:
+    async with own(store, SPACE, ME, ignore) as (_, guard):
         assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
     assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"2")])).outcome is Outcome.LOST
 
@@ -43,7 +43,7 @@ async def test_the_lock_is_released_at_the_end_and_on_errors() -> None:
 
 async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
     store = MemoryStore()
-    async with own(store, SPACE, ME, ignore) as guard:
+    async with own(store, SPACE, ME, ignore) as (_, guard):
         with pytest.raises(
             BusyError, match=r"rewrap run on node-1, pid 42, since 2024-01-01T00:00:00\+00:00; wait for it \(--wait\)"
         ):
@@ -55,9 +55,9 @@ async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
 
 async def test_an_owner_that_comes_after_another_fences_it() -> None:
     store = MemoryStore()
-    async with own(store, SPACE, ME, ignore) as first:
+    async with own(store, SPACE, ME, ignore) as (_, first):
         store.delete(SPACE.owner)
-        async with own(store, SPACE, OTHER, ignore) as second:
+        async with own(store, SPACE, OTHER, ignore) as (_, second):
             assert (await store.commit([first], [])).outcome is Outcome.LOST
             assert (await store.commit([second], [])).outcome is Outcome.APPLIED
 
@@ -65,7 +65,7 @@ async def test_an_owner_that_comes_after_another_fences_it() -> None:
 async def test_a_lock_whose_answer_was_lost_is_held_all_the_same() -> None:
     faults = [Outcome.UNKNOWN]
     store = MemoryStore(lambda _kind, _key: faults.pop() if faults else None)
-    async with own(store, SPACE, ME, ignore) as guard:
+    async with own(store, SPACE, ME, ignore) as (_, guard):
         assert (await store.commit([guard], [])).outcome is Outcome.APPLIED
 
 

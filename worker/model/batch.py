@@ -80,10 +80,11 @@ def _namespace_count(pair: object) -> tuple[str, int]:
 
 
 class BatchState(StrEnum):
-    """Where a batch stands. Only `done` is an end."""
+    """Where a batch stands. Only `done` is an end; what is `parked` waits for the next sweep or campaign."""
 
     PENDING = "pending"
     RUNNING = "running"
+    PARKED = "parked"
     DONE = "done"
 
 
@@ -91,7 +92,9 @@ class BatchState(StrEnum):
 class Checkpoint:
     """A batch and how far it is: every key below `cursor` has been dealt with.
 
-    `attempts` counts how often somebody began or took up the batch.
+    `attempts` counts how often somebody began or took up the batch, `fruitless` how often since it last
+    got further, and `tried_at` is when (seconds since 1970). `because` says what ended the last attempt
+    that failed.
     """
 
     spec: BatchSpec
@@ -99,22 +102,31 @@ class Checkpoint:
     cursor: bytes = b""
     report: BatchReport = field(default_factory=BatchReport)
     attempts: int = 0
+    fruitless: int = 0
+    tried_at: float = 0.0
+    because: str = ""
 
     @property
     def rest(self) -> KeyRange:
         """What is still to be read."""
         return self.spec.range.since(self.cursor)
 
-    def begun(self, spec: BatchSpec) -> Checkpoint:
+    def begun(self, spec: BatchSpec, now: float) -> Checkpoint:
         """Return the checkpoint of one more attempt; from the start of the range when `spec` is of a later sweep."""
-        attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1)
+        attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1, tried_at=now)
         if spec.sweep == self.spec.sweep:
-            return attempt
-        return replace(attempt, cursor=b"", report=self.report.before_sweep())
+            return replace(attempt, fruitless=self.fruitless + 1)
+        return replace(attempt, cursor=b"", report=self.report.before_sweep(), fruitless=1, because="")
 
     def advanced(self, cursor: bytes, report: BatchReport) -> Checkpoint:
         """Return the checkpoint after one more page."""
-        return replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
+        return replace(
+            self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report, fruitless=0, because=""
+        )
+
+    def failed(self, because: str, *, counts: bool) -> Checkpoint:
+        """Return the checkpoint after a failure; one that says nothing about the batch does not count against it."""
+        return replace(self, because=because, fruitless=self.fruitless - (0 if counts else min(1, self.fruitless)))
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""
@@ -124,19 +136,33 @@ class Checkpoint:
             "cursor": key_text(self.cursor),
             "report": self.report.to_json(),
             "attempts": self.attempts,
+            "fruitless": self.fruitless,
+            "tried_at": self.tried_at,
+            "because": self.because,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Checkpoint:
         """Read the JSON form. Raises ValueError where it is not one."""
         match value:
-            case {"spec": dict(spec), "state": str(state), "cursor": str(cursor), "report": dict(report)}:
-                attempts = value.get("attempts", 0)
+            case {
+                "spec": dict(spec),
+                "state": str(state),
+                "cursor": str(cursor),
+                "report": dict(report),
+                "attempts": int(attempts),
+                "fruitless": int(fruitless),
+                "tried_at": int() | float() as tried_at,
+                "because": str(because),
+            }:
                 return cls(
                     BatchSpec.from_json(spec),
                     BatchState(state),
                     key_bytes(cursor),
                     BatchReport.from_json(report),
-                    attempts if isinstance(attempts, int) else 0,
+                    attempts,
+                    fruitless,
+                    float(tried_at),
+                    because,
                 )
         raise ValueError("not a checkpoint")

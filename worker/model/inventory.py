@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from worker.model.keys import KeyRange, key_text
@@ -89,6 +90,30 @@ class ResourceTally:
             self.claimed[key] = self.claimed.get(key, 0) + 1
         if len(self.listed) < LISTED:
             self.listed.append(Unreadable(etcd_key, verdict.reason, verdict.detail))
+
+    def __add__(self, other: ResourceTally) -> ResourceTally:
+        """Add up two counts of one resource."""
+        total = ResourceTally(self.resource, self.primary, self.configured)
+        for part in (self, other):
+            for key, one in part.keys.items():
+                before = total.keys.get(key, KeyTally())
+                total.keys[key] = KeyTally(
+                    before.objects + one.objects, before.bytes + one.bytes, before.versions + one.versions
+                )
+            for key, count in part.claimed.items():
+                total.claimed[key] = total.claimed.get(key, 0) + count
+        total.unreadable = self.unreadable + other.unreadable
+        total.listed = [*self.listed, *other.listed][:LISTED]
+        return total
+
+
+def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
+    """Return one count for each resource, in the order in which they first appear."""
+    found: dict[str, ResourceTally] = {}
+    for tally in tallies:
+        before = found.get(tally.resource)
+        found[tally.resource] = tally if before is None else before + tally
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

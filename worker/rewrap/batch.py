@@ -7,6 +7,7 @@ current and is left alone.
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -73,7 +74,7 @@ async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
         raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
     if stored.checkpoint.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored
-    begun = stored.checkpoint.begun(spec)
+    begun = stored.checkpoint.begun(spec, time.time())
     return StoredCheckpoint(begun, await tools.checkpoints.save(begun, stored.revision))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from worker.etcd.store import Delete, Expect, Store
+from worker.errors import RecordChangedError, TemporaryError
+from worker.etcd.store import Delete, Expect, Put, Store
 from worker.model.batch import Checkpoint
 from worker.model.campaign import Campaign
 from worker.model.keys import KeyRange, key_text
@@ -16,6 +19,8 @@ from worker.state.keyspace import Keyspace
 
 KEPT = 10
 """Ended campaigns whose records are kept, for whoever asks what happened."""
+
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,39 @@ class Campaigns:
                 raise damaged(item.key, error) from None
         return found
 
+    async def get(self, name: str) -> StoredCampaign | None:
+        """Return one campaign, None where there is none. Raises RecordError for a damaged one."""
+        key = self._keyspace.campaign(name)
+        found = await record.read(self._store, key)
+        if found is None:
+            return None
+        try:
+            return StoredCampaign(Campaign.from_json(found[0]), found[1])
+        except ValueError as error:
+            raise damaged(key, error) from None
+
+    async def unfinished(self) -> list[StoredCampaign]:
+        """Return the campaigns that have not ended, oldest first."""
+        return [stored for stored in await self.all() if not stored.campaign.state.is_end]
+
+    async def change(self, name: str, change: Callable[[Campaign], Campaign], *along: Put) -> Campaign | None:
+        """Apply a pure change by compare-and-swap, again when somebody else was faster; None if there is none.
+
+        The change may be called more than once, and may raise to refuse.
+        """
+        for _ in range(_ATTEMPTS):
+            stored = await self.get(name)
+            if stored is None:
+                return None
+            changed = change(stored.campaign)
+            if changed == stored.campaign and not along:
+                return changed
+            try:
+                return (await self._write(replace(stored, campaign=changed), *along)).campaign
+            except RecordChangedError:
+                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311 - jitter
+        raise TemporaryError(f"the campaign {name} is changed too often by others", delay=1.0)
+
     async def create(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> StoredCampaign:
         """Record a campaign. Its batches come first: a campaign that can be seen is whole."""
         checkpoints = Checkpoints(self._store, self._keyspace, self._guards)
@@ -62,9 +100,12 @@ class Campaigns:
         """
         return await self._write(stored, Delete(self._keyspace.quarantine(stored.campaign.id)))
 
-    async def _write(self, stored: StoredCampaign, *along: Delete) -> StoredCampaign:
+    async def _write(self, stored: StoredCampaign, *along: Put | Delete) -> StoredCampaign:
         key = self._keyspace.campaign(stored.campaign.id)
         fields = stored.campaign.to_json()
+        if stored.campaign.state.is_end:
+            # Workers that have not noticed yet are fenced: their swaps compare their claims.
+            along = (*along, Delete(self._keyspace.claims(stored.campaign.id)))
         revision = await record.write(self._store, key, fields, stored.revision, guards=self._guards, along=along)
         return StoredCampaign(stored.campaign, revision)
 

@@ -1,74 +1,109 @@
-"""Who works on campaigns: a lock on an etcd lease, with its creation revision as fencing token.
+"""Who works on what: locks on an etcd lease, with their creation revision as fencing token.
 
-A holder that stalls past its lease loses the lock. Every record that it then writes names the token
-of a lock that is gone, and is refused; so is every object that it swaps, for a process that slept
-through a campaign of a newer configuration must not undo it.
+A session is one lease of one process; locks hang on it. A holder that stalls past its lease loses
+them all. Every record that it then writes names the token of a lock that is gone, and is refused; so
+is every object that it swaps, for a process that slept through a campaign of a newer configuration
+must not undo it. Whoever ends a campaign deletes the claims on its batches, to the same effect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import structlog
 
 from worker.errors import BusyError, FencedError, TemporaryError, WorkerError
-from worker.etcd.store import Expect, Outcome, Put, Store
+from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.model.keys import key_text
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
 
 LEASE_SECONDS = 15
+CLAIM_SECONDS = 10
+"""Shorter: when a worker dies, its batch waits so long."""
+
 _log = structlog.get_logger()
+
+Lost = Callable[[FencedError], None]
+
+
+def who(command: str) -> dict[str, object]:
+    """Return how this process presents itself to others."""
+    return {
+        "command": command,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+class Session:
+    """Locks on one lease. Made by `open_session`."""
+
+    def __init__(self, store: Store, lease: int) -> None:
+        self._store = store
+        self._lease = lease
+
+    async def hold(self, key: bytes, holder: Mapping[str, object], expects: Sequence[Expect] = ()) -> Expect:
+        """Take a lock; returns the guard that belongs into every commit.
+
+        `holder` is shown to others. Raises BusyError, naming the holder, when the lock is taken, and
+        TemporaryError when one of `expects` does not hold.
+        """
+        value = encode({**holder, "by": os.urandom(8).hex()})
+        result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        if result.outcome is Outcome.APPLIED:
+            return Expect(key, result.revision, created=True)
+        found = await self._store.get(key)
+        if found is not None and found.value == value:
+            return Expect(key, found.mod_revision, created=True)
+        if found is None:
+            raise TemporaryError(f"the lock {key_text(key)} was neither taken nor free; try again", delay=1.0)
+        other = decode(found.key, found.value)
+        raise BusyError(
+            f"another process works on it: {other.get('command')} on {other.get('host')}, pid "
+            f"{other.get('pid')}, since {other.get('since')}; wait for it (--wait), or stop it: "
+            f"its lock ends {LEASE_SECONDS} s after it does at the latest"
+        )
+
+    async def release(self, guard: Expect) -> None:
+        """Give a lock back before the session ends. If that fails, the end of the lease does it."""
+        await self._store.commit([guard], [Delete.of_key(guard.key)])
+
+
+@asynccontextmanager
+async def open_session(store: Store, lost: Lost, seconds: int = LEASE_SECONDS) -> AsyncIterator[Session]:
+    """Keep a lease while the block runs. `lost` is called when it can no longer be trusted."""
+    granted = asyncio.get_running_loop().time()
+    lease = await store.grant_lease(seconds)
+    renewal = asyncio.create_task(_renew(store, lease, seconds, granted + seconds, lost), name="lease-renewal")
+    try:
+        yield Session(store, lease)
+    finally:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        await _release(store, lease)
 
 
 @asynccontextmanager
 async def own(
-    store: Store, keyspace: Keyspace, who: Mapping[str, object], lost: Callable[[FencedError], None]
-) -> AsyncIterator[Expect]:
-    """Hold the lock while the block runs; yields the guard that belongs into every commit.
-
-    `who` is shown to others. `lost` is called when the lease can no longer be trusted. Raises
-    BusyError, naming the holder, when the lock is taken.
-    """
-    granted = asyncio.get_running_loop().time()
-    lease = await store.grant_lease(LEASE_SECONDS)
-    try:
-        guard = await _lock(store, keyspace.owner, who, lease)
-        renewal = asyncio.create_task(_renew(store, lease, granted + LEASE_SECONDS, lost), name="lock-renewal")
-        try:
-            yield guard
-        finally:
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
-    finally:
-        await _release(store, lease)
+    store: Store, keyspace: Keyspace, holder: Mapping[str, object], lost: Lost
+) -> AsyncIterator[tuple[Session, Expect]]:
+    """Hold the lock on campaigns while the block runs; yields its session and its guard. Raises BusyError."""
+    async with open_session(store, lost) as session:
+        yield session, await session.hold(keyspace.owner, holder)
 
 
-async def _lock(store: Store, key: bytes, who: Mapping[str, object], lease: int) -> Expect:
-    value = encode({**who, "by": os.urandom(8).hex()})
-    result = await store.commit([Expect(key, 0)], [Put(key, value, lease)])
-    if result.outcome is Outcome.APPLIED:
-        return Expect(key, result.revision, created=True)
-    found = await store.get(key)
-    if found is not None and found.value == value:
-        return Expect(key, found.mod_revision, created=True)
-    if found is None:
-        raise TemporaryError("the campaign's lock was neither taken nor free; try again", delay=1.0)
-    holder = decode(found.key, found.value)
-    raise BusyError(
-        f"another process works on campaigns: {holder.get('command')} on {holder.get('host')}, pid "
-        f"{holder.get('pid')}, since {holder.get('since')}; wait for it (--wait), or stop it: "
-        f"its lock ends {LEASE_SECONDS} s after it does"
-    )
-
-
-async def _renew(store: Store, lease: int, alive_until: float, lost: Callable[[FencedError], None]) -> None:
+async def _renew(store: Store, lease: int, seconds: int, alive_until: float, lost: Lost) -> None:
     """Renew the lease three times per its length; give up when it is known to be gone, or may be."""
     loop = asyncio.get_running_loop()
     while loop.time() < alive_until:
-        await asyncio.sleep(max(0.1, min(LEASE_SECONDS / 3, (alive_until - loop.time()) / 2)))
+        await asyncio.sleep(max(0.1, min(seconds / 3, (alive_until - loop.time()) / 2)))
         asked = loop.time()
         try:
             async with asyncio.timeout(max(0.1, alive_until - asked)):
@@ -78,9 +113,9 @@ async def _renew(store: Store, lease: int, alive_until: float, lost: Callable[[F
             continue
         if not renewed:
             break
-        alive_until = asked + LEASE_SECONDS
+        alive_until = asked + seconds
     _log.error("lock.lost", because="the lease was not renewed in time")
-    lost(FencedError("the lease on the campaigns' lock was not renewed in time; another process may own them now"))
+    lost(FencedError("the lease of this process' locks was not renewed in time; another process may own them now"))
 
 
 async def _release(store: Store, lease: int) -> None:

@@ -1,0 +1,128 @@
+"""A proof scan in parts: each part counts some ranges at one revision; together they are an inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
+from worker.model.keys import KeyRange, key_bytes, key_text
+from worker.model.verdict import KeyRef, Reason
+
+_LISTED = 100
+"""Unreadable objects that a part names: its record must stay far below what etcd takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofPart:
+    """What one worker scans in one go, and (`found`) what it saw. `compacted`: the revision was gone by then."""
+
+    campaign: str
+    number: int
+    revision: int
+    generation: str
+    ranges: tuple[ResourceRange, ...]
+    found: Inventory | None = None
+    compacted: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to scan."""
+        return self.found is not None or self.compacted
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "campaign": self.campaign,
+            "number": self.number,
+            "revision": self.revision,
+            "generation": self.generation,
+            "ranges": [[one.resource, *one.range.to_json()] for one in self.ranges],
+            "found": [_tally_json(tally) for tally in self.found.resources] if self.found is not None else None,
+            "compacted": self.compacted,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> ProofPart:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        match value:
+            case {
+                "campaign": str(campaign),
+                "number": int(number),
+                "revision": int(revision),
+                "generation": str(generation),
+                "ranges": list(ranges),
+                "found": None | list() as found,
+                "compacted": bool(compacted),
+            }:
+                places = tuple(_range(one) for one in ranges)
+                inventory = None if found is None else Inventory(revision, tuple(map(_tally, found)))
+                return cls(campaign, number, revision, generation, places, inventory, compacted)
+        raise ValueError("not a part of a proof")
+
+
+def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
+    """Add up parts of one revision that are all done."""
+    done = list(parts)
+    tallies = [tally for part in done if part.found is not None for tally in part.found.resources]
+    return Inventory(max((part.revision for part in done), default=0), merged(tallies), unknown)
+
+
+def _range(value: object) -> ResourceRange:
+    match value:
+        case [str(resource), str(start), str(end)]:
+            return ResourceRange(resource, KeyRange(key_bytes(start), key_bytes(end)))
+    raise ValueError("a range of a proof is a resource, a start and an end")
+
+
+def _tally_json(tally: ResourceTally) -> dict[str, object]:
+    return {
+        "resource": tally.resource,
+        "primary": _key_json(tally.primary),
+        "configured": [_key_json(key) for key in tally.configured],
+        "keys": [[_key_json(key), one.objects, one.bytes, one.versions] for key, one in tally.keys.items()],
+        "claimed": [[_key_json(key), count] for key, count in tally.claimed.items()],
+        "unreadable": tally.unreadable,
+        "listed": [[key_text(one.key), one.reason.value, one.detail] for one in tally.listed[:_LISTED]],
+    }
+
+
+def _tally(value: object) -> ResourceTally:
+    match value:
+        case {
+            "resource": str(resource),
+            "primary": primary,
+            "configured": list(configured),
+            "keys": list(keys),
+            "claimed": list(claimed),
+            "unreadable": int(unreadable),
+            "listed": list(listed),
+        }:
+            return ResourceTally(
+                resource,
+                _key(primary),
+                tuple(map(_key, configured)),
+                dict(map(_key_tally, keys)),
+                {_key(key): int(count) for key, count in claimed},
+                unreadable,
+                [Unreadable(key_bytes(key), Reason(reason), str(detail)) for key, reason, detail in listed],
+            )
+    raise ValueError("not a count of a resource")
+
+
+def _key_tally(value: object) -> tuple[KeyRef, KeyTally]:
+    match value:
+        case [key, int(objects), int(size), int(versions)]:
+            return _key(key), KeyTally(objects, size, versions)
+    raise ValueError("not a count of a key")
+
+
+def _key_json(key: KeyRef) -> list[str]:
+    return [key.provider, key.name, key.fingerprint]
+
+
+def _key(value: object) -> KeyRef:
+    match value:
+        case [str(provider), str(name), str(fingerprint)]:
+            return KeyRef(provider, name, fingerprint)
+    raise ValueError("a key is a provider, a name and a fingerprint")

@@ -1,0 +1,37 @@
+"""Who works on which batch: claims on leases, as others see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.etcd.store import Store
+from worker.state import record
+from worker.state.keyspace import Keyspace
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One batch at work, and whose it is."""
+
+    number: int
+    holder: Mapping[str, object]
+
+
+class Claims:
+    """The claims of one state prefix, read only; `ownership.Session` takes them."""
+
+    def __init__(self, store: Store, keyspace: Keyspace) -> None:
+        self._store = store
+        self._keyspace = keyspace
+
+    async def held(self, campaign: str) -> frozenset[int]:
+        """Return the numbers of the batches at which somebody works."""
+        return frozenset([claim.number for claim in await self.all(campaign)])
+
+    async def all(self, campaign: str) -> list[Claim]:
+        """Return the claims on a campaign's batches, in their order."""
+        keys = self._keyspace.claims(campaign)
+        return [
+            Claim(int(item.key[len(keys.start) :]), fields) async for item, fields in record.read_all(self._store, keys)
+        ]

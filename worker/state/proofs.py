@@ -1,0 +1,79 @@
+"""The parts of a campaign's proof scan on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.errors import RecordChangedError, TemporaryError
+from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.model.proof import ProofPart
+from worker.state import record
+from worker.state.codec import damaged, encode
+from worker.state.keyspace import Keyspace
+
+_PER_COMMIT = 64
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part as read, with the mod_revision that the next write must find."""
+
+    part: ProofPart
+    revision: int
+
+
+class Proofs:
+    """The proof parts of one state prefix; every write is fenced by the guards of its writer."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._guards = tuple(guards)
+
+    async def all(self, campaign: str) -> list[StoredPart]:
+        """Return the parts of a campaign's proof, in order."""
+        keys = self._keyspace.proofs(campaign)
+        return [
+            StoredPart(_part(item.key, fields), item.mod_revision)
+            async for item, fields in record.read_all(self._store, keys)
+        ]
+
+    async def get(self, campaign: str, number: int) -> StoredPart | None:
+        """Return one part, None where there is none."""
+        key = self._keyspace.proof(campaign, number)
+        found = await record.read(self._store, key)
+        return None if found is None else StoredPart(_part(key, found[0]), found[1])
+
+    async def replace_all(self, campaign: str, parts: Sequence[ProofPart]) -> None:
+        """Forget the parts on record and begin with these. A crash between leaves fewer parts: the scan begins anew.
+
+        The first part is written last: parts without it are no plan.
+        """
+        await self._commit([Delete(self._keyspace.proofs(campaign))])
+        puts = [Put(self._keyspace.proof(campaign, part.number), encode(part.to_json())) for part in reversed(parts)]
+        for start in range(0, len(puts), _PER_COMMIT):
+            await self._commit(puts[start : start + _PER_COMMIT])
+
+    async def _commit(self, changes: Sequence[Put | Delete]) -> None:
+        """Apply changes that may be applied twice."""
+        for _ in range(_ATTEMPTS):
+            result = await self._store.commit(self._guards, changes)
+            if result.outcome is Outcome.APPLIED:
+                return
+            if result.outcome is Outcome.LOST:
+                raise RecordChangedError("the lock was lost while a proof was planned")
+        raise TemporaryError("etcd never told whether the parts of a proof were written", delay=1.0)
+
+    async def save(self, stored: StoredPart, part: ProofPart) -> None:
+        """Write what a part found. Raises FencedError when somebody else did, or the proof began anew."""
+        key = self._keyspace.proof(part.campaign, part.number)
+        await record.write(self._store, key, part.to_json(), stored.revision, guards=self._guards)
+
+
+def _part(key: bytes, fields: dict[str, object]) -> ProofPart:
+    try:
+        return ProofPart.from_json(fields)
+    except ValueError as error:
+        raise damaged(key, error) from None

@@ -1,0 +1,138 @@
+"""Requests to the scheduler on record: each is met once, however often its message arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from worker.errors import RecordChangedError, RecordUnclearError
+from worker.etcd.store import Delete, Expect, Put, Store
+from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.request import Request, RequestKind, RequestState
+from worker.state import record
+from worker.state.campaigns import Campaigns
+from worker.state.codec import damaged, encode
+from worker.state.keyspace import Keyspace
+
+KEPT = 200
+"""Requests that were decided on and are kept: a message that comes late is known by its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """A request as read, with the mod_revision that the next write must find."""
+
+    request: Request
+    revision: int
+
+
+class Requests:
+    """The requests of one state prefix."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._guards = tuple(guards)
+
+    async def get(self, name: str) -> StoredRequest | None:
+        """Return one request, None where there is none."""
+        key = self._keyspace.request(name)
+        found = await record.read(self._store, key)
+        return None if found is None else StoredRequest(_request(key, found[0]), found[1])
+
+    async def all(self) -> list[StoredRequest]:
+        """Return all requests, the oldest first."""
+        found = [
+            StoredRequest(_request(item.key, fields), item.mod_revision)
+            async for item, fields in record.read_all(self._store, self._keyspace.requests)
+        ]
+        return sorted(found, key=lambda stored: (stored.request.asked_at, stored.request.id))
+
+    async def submit(self, request: Request) -> bool:
+        """Record a request; False when one of that name is there already, and nothing changed."""
+        try:
+            key = self._keyspace.request(request.id)
+            await record.write(self._store, key, request.to_json(), 0, guards=self._guards)
+        except RecordUnclearError:
+            raise
+        except RecordChangedError:
+            return False
+        return True
+
+    async def decide(self, stored: StoredRequest, decided: Request) -> StoredRequest:
+        """Write what became of a request. Raises FencedError."""
+        key = self._keyspace.request(decided.id)
+        return StoredRequest(
+            decided,
+            await record.write(self._store, key, decided.to_json(), stored.revision, guards=self._guards),
+        )
+
+    async def forget_old(self) -> None:
+        """Delete requests that were decided on but the newest `KEPT`."""
+        decided = [stored for stored in await self.all() if stored.request.state is not RequestState.WAITING]
+        for stored in decided[:-KEPT]:
+            await self._store.commit(self._guards, [Delete.of_key(self._keyspace.request(stored.request.id))])
+
+    async def control(self, kind: RequestKind, target: str, name: str) -> Request:
+        """Pause, resume or cancel a campaign, or cancel a request that waits; once for each `name`.
+
+        The campaign and the note that it was done are one transaction. Returns the request with its end.
+        """
+        known = await self.get(name)
+        if known is not None:
+            return known.request
+        asked = Request(name, kind, datetime.now(UTC).isoformat(), campaign=target)
+        waiting = await self.get(target)
+        if waiting is not None and waiting.request.campaign:
+            asked = replace(asked, campaign=waiting.request.campaign)
+        elif waiting is not None and kind is RequestKind.CANCEL and waiting.request.state is RequestState.WAITING:
+            await self.decide(waiting, waiting.request.decided(RequestState.CANCELLED, "cancelled by an operator"))
+            return await self._noted(asked.decided(RequestState.ACCEPTED, "cancelled before it began"))
+        return await self._change(asked)
+
+    async def _change(self, asked: Request) -> Request:
+        done = asked.decided(RequestState.ACCEPTED, f"{asked.kind.value} by an operator")
+        # Written with the campaign: a message that comes twice finds it and does nothing.
+        note = Put(self._keyspace.request(asked.id), encode(done.to_json()))
+        try:
+            campaigns = Campaigns(self._store, self._keyspace)
+            changed = await campaigns.change(asked.campaign, lambda campaign: controlled(campaign, asked.kind), note)
+        except ControlRefusedError as refusal:
+            return await self._noted(asked.decided(RequestState.REFUSED, str(refusal)))
+        if changed is None:
+            return await self._noted(asked.decided(RequestState.REFUSED, "there is no campaign of that name"))
+        return done
+
+    async def _noted(self, request: Request) -> Request:
+        await self.submit(request)
+        return request
+
+
+class ControlRefusedError(ValueError):
+    """A campaign is in no state for what is asked."""
+
+
+def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
+    """Return the campaign after an operator's word. Raises ControlRefusedError."""
+    if campaign.state.is_end:
+        raise ControlRefusedError(f"the campaign has ended: it is {campaign.state.value}")
+    match kind:
+        case RequestKind.PAUSE:
+            return campaign.paused(Pause.OPERATOR, "paused by an operator")
+        case RequestKind.RESUME:
+            if campaign.state is not CampaignState.PAUSED:
+                raise ControlRefusedError(f"the campaign is not paused: it is {campaign.state.value}")
+            return campaign.moved(CampaignState.RUNNING, "resumed by an operator")
+        case RequestKind.CANCEL:
+            moved = campaign.moved(CampaignState.CANCELLED, "cancelled by an operator; what was rewritten stays")
+            return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        case RequestKind.START:
+            raise ControlRefusedError("a campaign is started by a request of its own")
+
+
+def _request(key: bytes, fields: dict[str, object]) -> Request:
+    try:
+        return Request.from_json(fields)
+    except ValueError as error:
+        raise damaged(key, error) from None
