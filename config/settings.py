@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from config.errors import Fault, SettingsError
+from config.hours import parse_hours
 from config.secret import SecretBytes
 
 MAX_GCM_WRITES = 2**32
@@ -267,7 +268,11 @@ def check_settings(settings: Settings) -> None:
         ),
         (1 <= settings.service.children <= 64, "service.children", "must be 1 to 64", "one for each core at most"),
     )
-    faults = tuple(Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds)
+    faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
+    try:
+        parse_hours(settings.pace.windows, settings.pace.time_zone)
+    except SettingsError as error:
+        faults += error.faults
     if faults:
         raise SettingsError("settings", faults)
 

@@ -27,7 +27,7 @@ from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, S
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Wish
+from worker.model.campaign import Campaign, CampaignState, Scope, Wish
 from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -37,6 +37,7 @@ from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
+from worker.state.ledger import exhausted
 from worker.state.ownership import own, who
 from worker.state.quarantine import Quarantine
 
@@ -143,13 +144,27 @@ class Service:
         started = asyncio.get_running_loop().time()
         guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
         try:
-            await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
+            await self.begin_budgets(plan)
             stored = await self.take_up(plan, order.wish, lock.guard)
             result = await self._finish(order, stored, lock, brake, watcher)
         finally:
             guarding.cancel()
             await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
+
+    async def begin_budgets(self, plan: RunPlan) -> None:
+        """Record a budget for each key that has none yet."""
+        await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
+
+    async def exhausted(self, scope: Scope) -> str | None:
+        """Say which primary key of a scope has no write left, None if all have."""
+        budgets = await self.engine.ledger.all()
+        limit = self._settings.budget.gcm_limit
+        for key in dict.fromkeys(self.engine.chains[resource].primary for resource in scope.resources):
+            budget = budgets.get(key.fingerprint)
+            if budget is not None and budget.left(limit) == 0:
+                return str(exhausted(key, budget, limit))
+        return None
 
     def records(self, campaign: str, guard: Expect) -> Records:
         """Return the records of a campaign, as the holder of the lock writes them."""

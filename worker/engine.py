@@ -19,6 +19,7 @@ from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
 from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
+from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import Verdict
@@ -58,6 +59,13 @@ class Chains(Mapping[str, Chain]):
         return len(self._made)
 
 
+def describe(generation: Generation) -> GenerationRecord:
+    """Return which keys govern which resource, named without their material."""
+    chains = Chains(generation)
+    names = generation.configuration.resource_names()
+    return GenerationRecord(generation.hash, tuple((name, chains[name].keys) for name in names))
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """One object as `inspect` shows it. The verdict of a stale object holds its plaintext: never print it whole."""
@@ -81,9 +89,10 @@ class Engine:
     ) -> None:
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
+        self.cluster_id = cluster_id
         self.ledger = Ledger(store, self.keyspace, settings.budget, cluster_id, raft_index)
         self.chains = Chains(generation)
-        self._generation = generation
+        self.generation = generation
         self._settings = settings
         self._pace = pace
         self._sizer = PageSizer(settings.page)
@@ -97,10 +106,10 @@ class Engine:
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
         another generation than this engine: writing with the wrong primary is worse than waiting.
         """
-        if spec.generation != self._generation.hash:
+        if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
-                f"this process holds {self._generation.hash}"
+                f"this process holds {self.generation.hash}"
             )
         chain = self.chains[spec.resource]
         chain.require_writable()
@@ -125,6 +134,11 @@ class Engine:
         )
         return await run_batch(spec, tools)
 
+    @property
+    def window(self) -> int:
+        """How many swaps may be in flight now."""
+        return self._window.limit
+
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
         """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""
         return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
@@ -136,8 +150,10 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, generation: Generation) -> AsyncIterator[Engine]:
+async def open_engine(settings: Settings, generation: Generation, pace: Pace | None = None) -> AsyncIterator[Engine]:
     """Connect to etcd and yield an engine; core dumps are off from here on.
+
+    Without a `pace` the engine keeps the ceiling by itself.
 
     Raises UnavailableError when no endpoint answers, ConfigError for settings that can't be used.
     """
@@ -145,5 +161,5 @@ async def open_engine(settings: Settings, generation: Generation) -> AsyncIterat
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         members = await store.members()
         raft_index = max(member.raft_index for member in members)
-        pace = LocalPace(settings.pace.rate)
-        yield Engine(store, settings, generation, members[0].cluster_id, pace, raft_index=raft_index)
+        own_pace = pace or LocalPace(settings.pace.rate)
+        yield Engine(store, settings, generation, members[0].cluster_id, own_pace, raft_index=raft_index)

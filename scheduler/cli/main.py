@@ -25,6 +25,9 @@ COMMANDS = {
     "run": "rewrap everything under the primary keys, and prove it",
     "verify": "prove by a scan that everything is under its primary key",
     "keys": "show the write budgets of the keys",
+    "campaign": "start, follow and steer the campaigns of the service",
+    "scheduler": "run the daemon that notices changes and plans campaigns",
+    "worker": "run the daemon that rewrites batches",
     "keygen": "make a key, or a ready provider block",
     "demo": "do the main job on a throw-away etcd",
 }

@@ -58,14 +58,20 @@ def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
     return settings_from(args.flags, {**given, "--settings": args.settings}, environment)
 
 
-def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) -> Generation:
-    """Read the EncryptionConfiguration that the command names. Raises ConfigError."""
+def read_configuration_path(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Return the path of the EncryptionConfiguration that the command names. Raises SettingsError without one."""
     from config.errors import Fault, SettingsError
 
-    path = getattr(args, "encryption_config", None) or environment.get(variable("--encryption-config"))
+    path: str | None = args.encryption_config or environment.get(variable("--encryption-config"))
     if path is None:
         fault = Fault("--encryption-config", "is missing", "name the file that kube-apiserver runs")
         raise SettingsError("command line", (fault,))
+    return path
+
+
+def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) -> Generation:
+    """Read the EncryptionConfiguration that the command names. Raises ConfigError."""
+    path = read_configuration_path(args, environment)
     return generation_of(path, allow_readable=args.allow_readable_config)
 
 

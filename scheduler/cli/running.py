@@ -21,16 +21,16 @@ T = TypeVar("T")
 _HARD_STOP = 130
 
 
-def run_async(main: Callable[[], Coroutine[object, object, T]]) -> T:
-    """Run a command's coroutine on its own loop, with logs on stderr."""
-    configure_logs(_log_level())
+def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | None = None) -> T:
+    """Run a command's coroutine on its own loop, with logs on stderr; `level` is that of a daemon."""
+    configure_logs(_log_level(level))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 
 
-def _log_level() -> str:
+def _log_level(given: str | None) -> str:
     """Return REWRAP_LOG_LEVEL; by default only warnings on a terminal, where results and progress are shown."""
-    default = "warning" if sys.stderr.isatty() else "info"
+    default = given or ("warning" if sys.stderr.isatty() else "info")
     level = os.environ.get("REWRAP_LOG_LEVEL", default).lower()
     if level not in LEVELS:
         fault = Fault("REWRAP_LOG_LEVEL", "is not a level", f"use one of {', '.join(LEVELS)}")

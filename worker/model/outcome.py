@@ -54,6 +54,10 @@ class BatchReport:
     def __add__(self, other: BatchReport) -> BatchReport:
         return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
 
+    def since(self, before: BatchReport) -> BatchReport:
+        """Return what came on top of an earlier report of the same batch; a sweep may have reset some of it."""
+        return BatchReport(*(max(0, getattr(self, f.name) - getattr(before, f.name)) for f in fields(BatchReport)))
+
     def before_sweep(self) -> BatchReport:
         """Return what stays on the account when the batch begins again: what was done, not what was found."""
         return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0)
@@ -67,3 +71,6 @@ class BatchReport:
         """Read counts back; a count that is absent is 0, one that is unknown is ignored."""
         known = {f.name: value.get(f.name, 0) for f in fields(cls)}
         return cls(**{name: count for name, count in known.items() if isinstance(count, int)})
+
+
+NOTHING = BatchReport()

@@ -77,7 +77,7 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(store: Store, lost: Lost, seconds: int = LEASE_SECONDS) -> AsyncIterator[Session]:
+async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[Session]:
     """Keep a lease while the block runs. `lost` is called when it can no longer be trusted."""
     granted = asyncio.get_running_loop().time()
     lease = await store.grant_lease(seconds)
@@ -95,7 +95,7 @@ async def own(
     store: Store, keyspace: Keyspace, holder: Mapping[str, object], lost: Lost
 ) -> AsyncIterator[tuple[Session, Expect]]:
     """Hold the lock on campaigns while the block runs; yields its session and its guard. Raises BusyError."""
-    async with open_session(store, lost) as session:
+    async with open_session(store, lost, LEASE_SECONDS) as session:
         yield session, await session.hold(keyspace.owner, holder)
 
 

@@ -1,0 +1,34 @@
+"""`rewrap scheduler`: the daemon that notices changes, plans campaigns and follows them to their proof."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SCHEDULER, WINDOW
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT. Several may run at once: one leads."""
+    from scheduler.cli.running import run_async
+
+    return run_async(lambda: _run(args), level="info")
+
+
+async def _run(args: argparse.Namespace) -> int:
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.daemon import Daemon
+
+    settings = read_settings(args, os.environ)
+    file = read_configuration_path(args, os.environ)
+    brake = brake_on_signals("; another scheduler, or this one started again, goes on")
+    await Daemon(settings, file, brake, allow_readable=args.allow_readable_config).run()
+    return Exit.DONE

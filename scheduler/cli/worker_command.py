@@ -1,0 +1,38 @@
+"""`rewrap worker`: the daemon that rewrites batches. The same as `celery -A worker.app worker`, with our flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, WORKER, variable
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, BUDGET, BROKER, METRICS, WORKER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM; what is at work then is brought to the end of its slice."""
+    read_settings(args, os.environ)  # refused here, with a message, rather than in every child
+    # A child reads its settings from the environment, so the flags go there.
+    os.environ[variable("--encryption-config")] = read_configuration_path(args, os.environ)
+    if args.allow_readable_config:
+        os.environ[variable("--allow-readable-config")] = "1"
+    if args.settings:
+        os.environ[variable("--settings")] = args.settings
+    for flag in args.flags:
+        given = getattr(args, flag.name.removeprefix("--").replace("-", "_"))
+        if given is not None:
+            os.environ[flag.variable] = given
+
+    from worker.app import build_app, from_environment
+
+    settings = from_environment()
+    app = build_app(settings)
+    app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"])
+    return Exit.DONE

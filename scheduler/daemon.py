@@ -1,0 +1,135 @@
+"""`rewrap scheduler`: waits to lead, follows the configuration file, and reigns under each generation in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import aclosing
+
+import structlog
+
+from config.generation import Generation
+from config.settings import Settings
+from scheduler.dispatch.queue import Sender
+from scheduler.leader import leadership
+from scheduler.reign import Reign
+from scheduler.service import open_service
+from scheduler.watch import ConfigurationWatch
+from worker.errors import FencedError, StoppedError, TemporaryError, WorkerError
+from worker.etcd.client import open_store
+from worker.etcd.store import Expect
+from worker.pace.brake import Brake
+from worker.state.keyspace import Keyspace
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+_log = structlog.get_logger()
+
+
+class Daemon:
+    """The scheduler's process. `stop` is pulled by a signal."""
+
+    def __init__(self, settings: Settings, file: str, stop: Brake, *, allow_readable: bool) -> None:
+        self._settings = settings
+        self._file = file
+        self._stop = stop
+        self._allow_readable = allow_readable
+        self._sender = Sender(settings)
+
+    async def run(self) -> None:
+        """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
+        pause = _FIRST_PAUSE
+        try:
+            while True:
+                self._stop.check()
+                began = asyncio.get_running_loop().time()
+                try:
+                    await self._candidate()
+                except (TemporaryError, FencedError) as error:
+                    _log.warning("scheduler.restarted", because=str(error))
+                if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
+                    pause = _FIRST_PAUSE
+                wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                await self._stop.unless_pulled(asyncio.sleep(wait))
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+        except StoppedError as reason:
+            _log.info("scheduler.stopped", because=str(reason))
+        finally:
+            self._sender.close()
+
+    async def _candidate(self) -> None:
+        """Wait for leadership, and lead until it is lost or the process is to stop."""
+        settings = self._settings
+        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+            brake = Brake()
+            stopping = asyncio.create_task(self._pass_on(brake), name="stop")
+            try:
+                async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard:
+                    await self._lead(guard, brake)
+            except StoppedError:
+                return
+            finally:
+                stopping.cancel()
+                await asyncio.gather(stopping, return_exceptions=True)
+
+    async def _pass_on(self, brake: Brake) -> None:
+        """Pull the brake of a term when the process is to stop."""
+        try:
+            await self._stop.unless_pulled(asyncio.Event().wait())
+        except WorkerError as reason:
+            brake.pull(reason)
+
+    async def _lead(self, guard: Expect, brake: Brake) -> None:
+        """Reign under the newest generation; each one that follows ends the reign before."""
+        watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
+        async with aclosing(watch.generations()) as generations:
+            following = asyncio.ensure_future(anext(generations))
+            reigning: asyncio.Task[None] | None = None
+            reign_brake = Brake()
+            pulled = asyncio.create_task(_pulled(brake), name="leadership")
+            try:
+                while True:
+                    waiting = {following, pulled, *([reigning] if reigning else [])}
+                    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    if pulled in done:
+                        brake.check()
+                    if reigning in done and reigning is not None:
+                        reigning.result()
+                        reigning = None
+                    if following in done:
+                        await _end(reigning, reign_brake, "a newer configuration is in force")
+                        reign_brake = Brake()
+                        reign = self._reign(following.result(), guard, reign_brake)
+                        reigning = asyncio.create_task(reign, name="reign")
+                        following = asyncio.ensure_future(anext(generations))
+            finally:
+                pulled.cancel()
+                await _end(reigning, reign_brake, "this scheduler no longer leads")
+                following.cancel()
+                await asyncio.gather(pulled, following, return_exceptions=True)
+
+    async def _reign(self, generation: Generation, guard: Expect, brake: Brake) -> None:
+        """Reign under one generation until the brake is pulled."""
+        _log.info("reign.began", generation=generation.hash)
+        async with open_service(self._settings, generation) as service:
+            await Reign(self._settings, service, self._sender, guard, brake).run()
+
+
+async def _pulled(brake: Brake) -> None:
+    try:
+        await brake.unless_pulled(asyncio.Event().wait())
+    except WorkerError:
+        return
+
+
+async def _end(reigning: asyncio.Task[None] | None, brake: Brake, because: str) -> None:
+    """End a reign by its brake; what it was at is on record."""
+    if reigning is None:
+        return
+    brake.pull(StoppedError(because))
+    try:
+        await reigning
+    except StoppedError:
+        return
+    except WorkerError as error:
+        _log.warning("reign.ended", because=str(error))

@@ -1,0 +1,147 @@
+"""Batches done by Celery workers: messages by task name, never more than fit.
+
+A message is a hint and may be lost, so what is neither claimed nor done some seconds after it was sent
+is sent again, later and later. Nothing here is remembered by anybody else: a new leader sends anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from config.settings import Settings
+from worker.errors import UnavailableError
+from worker.model.batch import BatchSpec
+from worker.queues import BATCHES, PROVE, REWRITE
+
+_FIRST_RESEND = 4.0
+_LONGEST_RESEND = 30.0
+_LEAST_ROOM = 6
+_EXPIRES_SECONDS = 300
+_LONGEST_QUEUE = 100  # messages; without a worker they would pile up
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """When a message went out last, and after how long it would go out again."""
+
+    at: float
+    patience: float
+
+
+class Sender:
+    """Sends messages, and says once that Redis is away and once that it is back."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._app: Any = None
+        self.is_available = True
+
+    async def send(self, task: str, arguments: Mapping[str, object], queue: str, expires: float | None = None) -> None:
+        """Send one message. Raises UnavailableError when Redis does not take it."""
+        await self._do(partial(self._send, task, dict(arguments), queue, expires))
+
+    async def length(self, queue: str) -> int:
+        """Return how many messages wait in a queue. Raises UnavailableError."""
+        return int(await self._do(partial(self._length, queue)))
+
+    async def _do(self, work: Callable[[], Any]) -> Any:
+        try:
+            async with asyncio.timeout(2 * self._settings.broker.timeout + 1):
+                result = await asyncio.to_thread(work)
+        except Exception as error:  # noqa: BLE001 - Celery, kombu and redis raise what they like; none means more
+            if self.is_available:
+                self.is_available = False
+                _log.warning("queue.unavailable", because=type(error).__name__)
+            raise UnavailableError(f"Redis does not take messages ({type(error).__name__}); check --broker") from None
+        if not self.is_available:
+            self.is_available = True
+            _log.info("queue.available")
+        return result
+
+    def _length(self, queue: str) -> Any:
+        with self._celery().connection_for_write() as connection:
+            return connection.default_channel.client.llen(queue)
+
+    def _send(self, task: str, arguments: dict[str, object], queue: str, expires: float | None) -> None:
+        self._celery().send_task(task, kwargs=arguments, queue=queue, expires=expires, retry=False)
+
+    def _celery(self) -> Any:
+        if self._app is None:
+            from worker.app import build_app
+
+            self._app = build_app(self._settings)
+        return self._app
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._app is not None:
+            self._app.close()
+
+
+class QueueDispatcher:
+    """See Dispatcher. For one campaign; also sends the parts of its proof."""
+
+    def __init__(self, sender: Sender, clock: Callable[[], float]) -> None:
+        self._sender = sender
+        self._clock = clock
+        self._sent: dict[tuple[str, int], _Sent] = {}
+
+    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+        """See Dispatcher."""
+        free = [batch for batch in batches if batch.number not in owned]
+        for number in owned:
+            self._sent.pop((REWRITE, number), None)
+        self._forget(REWRITE, {batch.number for batch in free})
+        await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(owned))
+
+    async def offer_proof(self, campaign: str, numbers: Sequence[int]) -> None:
+        """Let these parts of a proof be taken."""
+        self._forget(PROVE, set(numbers))
+        await self._send(PROVE, dict.fromkeys(numbers, campaign), 0)
+
+    async def wait(self, seconds: float) -> None:
+        """See Dispatcher."""
+        await asyncio.sleep(seconds * random.uniform(0.4, 0.8))  # noqa: S311 - jitter
+
+    def _forget(self, task: str, wanted: set[int]) -> None:
+        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != task or key[1] in wanted}
+
+    async def _send(self, task: str, wanted: Mapping[int, str], at_work: int) -> None:
+        """Send what is due, while there is room: about one message waits for each worker that is seen at work."""
+        now = self._clock()
+        waiting = sum(now < sent.at + sent.patience for sent in self._sent.values())
+        room = max(_LEAST_ROOM, 2 * at_work) - waiting
+        due = [number for number in wanted if self._is_due(task, number, now)][: max(0, room)]
+        try:
+            if not due or await self._sender.length(BATCHES) >= _LONGEST_QUEUE:
+                return
+            for number in due:
+                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES, _EXPIRES_SECONDS)
+                self._note(task, number, now)
+        except UnavailableError:
+            return  # said by the sender; the next round tries again
+
+    def _is_due(self, task: str, number: int, now: float) -> bool:
+        before = self._sent.get((task, number))
+        return before is None or now >= before.at + before.patience
+
+    def _note(self, task: str, number: int, now: float) -> None:
+        before = self._sent.get((task, number))
+        patience = _FIRST_RESEND if before is None else min(_LONGEST_RESEND, 2 * before.patience)
+        self._sent[task, number] = _Sent(now, patience)
+
+
+def send_control(settings: Settings, task: str, arguments: Mapping[str, object]) -> Callable[[], Any]:
+    """Return a coroutine function that sends one control message."""
+    from worker.queues import CONTROL
+
+    sender = Sender(settings)
+    return partial(sender.send, task, arguments, CONTROL)

@@ -1,0 +1,197 @@
+"""What the records say of a campaign, for whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from config.settings import Settings
+from worker.etcd.client import open_store
+from worker.etcd.store import Store
+from worker.model.batch import BatchState, Checkpoint
+from worker.model.campaign import Campaign, CampaignState
+from worker.model.outcome import NOTHING, BatchReport
+from worker.model.request import Request, RequestKind, RequestState
+from worker.pace.shared import read_live
+from worker.state.campaigns import Campaigns
+from worker.state.checkpoints import Checkpoints
+from worker.state.claims import Claims
+from worker.state.keyspace import Keyspace
+from worker.state.quarantine import Quarantine, Quarantined
+from worker.state.requests import Requests
+
+_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A campaign, or a request that has not led to one."""
+
+    name: str
+    campaign: Campaign | None
+    request: Request | None
+    report: BatchReport = NOTHING
+    batches: tuple[Checkpoint, ...] = ()
+    workers: tuple[str, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    live: dict[str, int] | None = None
+
+    @property
+    def state(self) -> str:
+        """The campaign's state, or that of the request."""
+        if self.campaign is not None:
+            return self.campaign.state.value
+        return self.request.state.value if self.request else ""
+
+    @property
+    def because(self) -> str:
+        """Why it is in that state."""
+        if self.campaign is not None:
+            return self.campaign.because
+        return (self.request.because if self.request else "") or "waiting for the scheduler"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more will happen."""
+        if self.campaign is not None:
+            return self.campaign.state.is_end
+        return self.request is not None and self.request.state is not RequestState.WAITING
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a proof says that it is done, or there was nothing to do."""
+        if self.campaign is not None:
+            return self.campaign.state is CampaignState.COMPLETE
+        return self.request is not None and self.request.state is RequestState.ACCEPTED
+
+    @property
+    def planned(self) -> int:
+        """Objects in the batches when they were planned."""
+        return sum(batch.spec.objects for batch in self.batches)
+
+    @property
+    def rate(self) -> float:
+        """Objects dealt with a second since it was planned."""
+        if self.campaign is None or self.campaign.state.is_end:
+            return 0.0
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
+        return self.report.objects / max(1.0, seconds)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long it will take; None when nobody can tell."""
+        return max(0.0, self.planned - self.report.objects) / self.rate if self.rate else None
+
+    @property
+    def namespaces(self) -> list[dict[str, object]]:
+        """What was counted in each namespace when it was planned, and the state of its batch."""
+        return [
+            {"resource": batch.spec.resource, "namespace": name, "objects": count, "state": batch.state.value}
+            for batch in self.batches
+            for name, count in batch.spec.namespaces
+        ]
+
+    def lines(self) -> list[tuple[str, object]]:
+        """Return what a person wants to read."""
+        done = sum(batch.state is BatchState.DONE for batch in self.batches)
+        left = self.seconds_left
+        return [
+            ("campaign", self.name),
+            ("state", self.state),
+            ("because", self.because),
+            ("batches", f"{done} of {len(self.batches)} done"),
+            ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
+            ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
+            ("quarantined", self.report.quarantined),
+            ("workers", ", ".join(self.workers) or "none at work"),
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        left = self.seconds_left
+        return {
+            "id": self.name,
+            "state": self.state,
+            "because": self.because,
+            "campaign": self.campaign.to_json() if self.campaign else None,
+            "request": self.request.to_json() if self.request else None,
+            "report": self.report.to_json(),
+            "live": self.live,
+            "rate": round(self.rate, 1),
+            "seconds_left": None if left is None else round(left, 1),
+            "workers": list(self.workers),
+            "quarantined": [one.to_json() for one in self.quarantined],
+            "parked": [
+                {"batch": batch.spec.number, "because": batch.because}
+                for batch in self.batches
+                if batch.state is BatchState.PARKED
+            ],
+            "namespaces": self.namespaces,
+        }
+
+
+async def look(settings: Settings, name: str) -> Overview | None:
+    """Return what is on record of a campaign or request; None where there is none of that name."""
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        request = await Requests(store, keyspace).get(name)
+        campaign = request.request.campaign if request else name
+        stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
+        if stored is None:
+            return Overview(name, None, request.request) if request else None
+        overview = await _whole(store, keyspace, stored.campaign)
+    live = await read_live(settings.broker, stored.campaign.id)
+    return Overview(
+        stored.campaign.id,
+        stored.campaign,
+        request.request if request else None,
+        overview.report,
+        overview.batches,
+        overview.workers,
+        overview.quarantined,
+        live,
+    )
+
+
+async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
+    batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(campaign.id)]
+    claims = await Claims(store, keyspace).all(campaign.id)
+    quarantined = [one async for one in Quarantine(store, keyspace, campaign.id).all()]
+    report = sum((batch.report for batch in batches), BatchReport())
+    workers = dict.fromkeys(f"{claim.holder.get('host')}:{claim.holder.get('pid')}" for claim in claims)
+    listed = tuple(islice(quarantined, _LISTED))
+    return Overview(campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed)
+
+
+async def look_at_all(settings: Settings) -> list[dict[str, object]]:
+    """Return a row for each campaign, and for each request that led to none; the newest first."""
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+        requests = [stored.request for stored in await Requests(store, keyspace).all()]
+    rows = [_campaign_row(campaign) for campaign in campaigns]
+    rows += [_request_row(one) for one in requests if one.kind is RequestKind.START and not one.campaign]
+    return sorted(rows, key=lambda row: str(row["at"]), reverse=True)
+
+
+def _campaign_row(campaign: Campaign) -> dict[str, object]:
+    return {
+        "id": campaign.id,
+        "kind": "campaign",
+        "state": campaign.state.value,
+        "batches": campaign.batches,
+        "at": campaign.planned_at[:19],
+        "because": campaign.because,
+    }
+
+
+def _request_row(request: Request) -> dict[str, object]:
+    return {
+        "id": request.id,
+        "kind": "request",
+        "state": request.state.value,
+        "batches": 0,
+        "at": request.asked_at[:19],
+        "because": request.because or "waiting for the scheduler",
+    }

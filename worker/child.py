@@ -1,0 +1,127 @@
+"""One child process of a worker: its event loop, and the engine of the configuration that it holds.
+
+Everything that talks to etcd is made in here, after the process was spawned: a `grpc.aio` channel
+does not survive a fork, and belongs to one loop. The loop runs while a message is worked on, and no
+task is left on it between two messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import structlog
+import uvloop
+
+from config.errors import ConfigError
+from config.generation import Generation, content_hash, load_generation
+from config.settings import Settings
+from config.source import read
+from worker.engine import open_engine
+from worker.etcd.client import open_store
+from worker.etcd.store import Store
+from worker.pace.shared import open_pace
+from worker.state.keyspace import Keyspace
+from worker.work import Bench
+
+T = TypeVar("T")
+
+_SHARES = 8
+"""Processes that may be at work while Redis is away: each then keeps to that part of the ceiling."""
+
+_BOUND_SECONDS = 240.0
+_CLOSE_SECONDS = 10.0
+_log = structlog.get_logger()
+
+
+class Child:
+    """See the module's docstring. `file` is the EncryptionConfiguration's path."""
+
+    def __init__(self, settings: Settings, file: str, *, allow_readable: bool) -> None:
+        self._settings = settings
+        self._file = file
+        self._allow_readable = allow_readable
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._stack = AsyncExitStack()
+        self._bench: Bench | None = None
+
+    def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
+        """Do a job at the bench. Raises ConfigError without a usable configuration, TimeoutError at the bound."""
+
+        async def at_the_bench() -> T:
+            async with asyncio.timeout(_BOUND_SECONDS):
+                return await job(await self._present())
+
+        return self._run(at_the_bench())
+
+    def control(self, job: Callable[[Store, Keyspace], Awaitable[T]]) -> T:
+        """Do a job that needs records only, no keys and no configuration."""
+
+        async def with_records() -> T:
+            settings = self._settings
+            async with (
+                asyncio.timeout(_BOUND_SECONDS),
+                open_store(settings.etcd, settings.keyspace.state_prefix) as store,
+            ):
+                return await job(store, Keyspace(settings.keyspace.state_prefix))
+
+        return self._run(with_records())
+
+    def close(self) -> None:
+        """Record what landed, and close what is open."""
+
+        async def close() -> None:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._leave()
+
+        try:
+            self._run(close())
+        finally:
+            self._runner.close()
+
+    def _run(self, job: Awaitable[T]) -> T:
+        async def alone() -> T:
+            try:
+                return await job
+            finally:
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+
+        return self._runner.run(alone())
+
+    async def _present(self) -> Bench:
+        """Return the bench for the file as it is now; a file that can't be used leaves the last one in force."""
+        try:
+            raw = read(self._file, allow_readable=self._allow_readable)
+            if self._bench is not None and self._bench.engine.generation.hash == content_hash(raw):
+                return self._bench
+            generation = load_generation(raw, self._file)
+        except ConfigError as error:
+            if self._bench is None:
+                raise
+            _log.warning("configuration.rejected", file=self._file, because=str(error))
+            return self._bench
+        await self._leave()
+        self._bench = await self._open(generation)
+        return self._bench
+
+    async def _open(self, generation: Generation) -> Bench:
+        settings = self._settings
+        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+            cluster = (await store.members())[0].cluster_id
+        pace = await self._stack.enter_async_context(
+            open_pace(settings.broker, f"{cluster:x}", settings.pace.rate, _SHARES)
+        )
+        engine = await self._stack.enter_async_context(open_engine(settings, generation, pace))
+        _log.info("worker.ready", generation=generation.hash)
+        return Bench(settings, engine, pace)
+
+    async def _leave(self) -> None:
+        if self._bench is not None:
+            await self._bench.engine.ledger.settle()
+        self._bench = None
+        await self._stack.aclose()

@@ -1,0 +1,121 @@
+"""Celery's tasks. Each is one line: what a message leads to is in `work.py`, and how it runs in `child.py`.
+
+Arguments are taken as anything at all and checked before use: anybody who reaches the queue writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from celery import shared_task
+
+from config.errors import ConfigError
+from worker.app import child
+from worker.errors import TemporaryError, WorkerError
+from worker.etcd.store import Store
+from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
+from worker.queues import PROVE, REWRITE, control_task
+from worker.state.keyspace import Keyspace
+from worker.state.requests import Requests
+from worker.work import Bench, Done, prove, rewrite
+
+_RETRIES = 30
+_RETRY_SECONDS = 10
+_log = structlog.get_logger()
+
+Arguments = Mapping[str, object]
+Result = dict[str, object]
+
+
+@shared_task(name=REWRITE)
+def rewrite_batch(*_: object, **arguments: object) -> Result:
+    """Work on one batch for a while: `campaign`, `number`."""
+    return _batch(REWRITE, rewrite, arguments)
+
+
+@shared_task(name=PROVE)
+def prove_batch(*_: object, **arguments: object) -> Result:
+    """Take one part of a proof scan: `campaign`, `number`."""
+    return _batch(PROVE, prove, arguments)
+
+
+@shared_task(name=control_task(RequestKind.START), bind=True, max_retries=_RETRIES)
+def start_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Ask the scheduler for a campaign; the arguments are those of `request.ARGUMENTS`, all optional."""
+    return _request(task, RequestKind.START, arguments)
+
+
+@shared_task(name=control_task(RequestKind.PAUSE), bind=True, max_retries=_RETRIES)
+def pause_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Let a campaign rest: `campaign`, and `id` (optional) that makes it happen once."""
+    return _request(task, RequestKind.PAUSE, arguments)
+
+
+@shared_task(name=control_task(RequestKind.RESUME), bind=True, max_retries=_RETRIES)
+def resume_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Go on with a campaign: `campaign`, `id`."""
+    return _request(task, RequestKind.RESUME, arguments)
+
+
+@shared_task(name=control_task(RequestKind.CANCEL), bind=True, max_retries=_RETRIES)
+def cancel_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """End a campaign, or a request that waits: `campaign`, `id`."""
+    return _request(task, RequestKind.CANCEL, arguments)
+
+
+def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], arguments: Arguments) -> Result:
+    try:
+        campaign = name_of(arguments.get("campaign"), "campaign")
+        number = number_of(arguments.get("number"), "number")
+        return child().work(lambda bench: job(bench, campaign, number)).to_json()
+    except HostileArgumentError as error:
+        return _refused(task, error)
+    except (ConfigError, WorkerError, TimeoutError) as error:
+        # What is not done is sent again by the scheduler, later and later.
+        _log.warning("message.failed", task=task, because=str(error) or type(error).__name__)
+        return Done("failed", str(error)).to_json()
+
+
+def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
+    fallback = sha256(str(task.request.id).encode()).hexdigest()[:32]
+    try:
+        return child().control(_control(kind, arguments, fallback))
+    except HostileArgumentError as error:
+        return _refused(task.name, error)
+    except TemporaryError as error:
+        _log.warning("message.retried", task=task.name, because=str(error))
+        raise task.retry(countdown=_RETRY_SECONDS) from None
+
+
+def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable[[Store, Keyspace], Awaitable[Result]]:
+    """Return the job for a request, its arguments checked. `fallback` is its name where it has none."""
+    if kind is RequestKind.START:
+        asked = start_request(arguments, fallback, datetime.now(UTC).isoformat())
+
+        async def start(store: Store, keyspace: Keyspace) -> Result:
+            new = await Requests(store, keyspace).submit(asked)
+            _log.info("request.received", request=asked.id, kind=kind.value, new=new)
+            return {"outcome": "worked", "request": asked.id}
+
+        return start
+    unknown = set(arguments) - {"campaign", "id"}
+    if unknown:
+        raise HostileArgumentError("the arguments are campaign and id")
+    campaign = name_of(arguments.get("campaign"), "campaign")
+    name = name_of(arguments.get("id", fallback), "id")
+
+    async def control(store: Store, keyspace: Keyspace) -> Result:
+        done = await Requests(store, keyspace).control(kind, campaign, name)
+        _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
+        return {"outcome": "worked", "request": name, "because": done.because}
+
+    return control
+
+
+def _refused(task: str, error: HostileArgumentError) -> Result:
+    _log.warning("message.refused", task=task, because=str(error))
+    return Done("refused", str(error)).to_json()

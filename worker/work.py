@@ -1,0 +1,231 @@
+"""What one message leads to: a slice of a batch, a part of a proof, or a word to the scheduler.
+
+A message is a hint. It names a campaign and a number, and what is to be done is read from etcd; so it
+may come late, twice, or be made up, and nothing is done that the records do not ask for. The claim on
+a batch is a lock on a lease, taken only if the campaign is still what it was when it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from config.settings import Settings
+from worker.engine import Engine
+from worker.errors import (
+    BudgetExhaustedError,
+    BusyError,
+    CompactedError,
+    FencedError,
+    SpaceError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
+from worker.etcd.store import Expect, Put
+from worker.model.batch import BatchState, Checkpoint
+from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.outcome import NOTHING, BatchReport
+from worker.pace.brake import Brake
+from worker.pace.shared import SharedPace
+from worker.state.campaigns import Campaigns, StoredCampaign
+from worker.state.checkpoints import Checkpoints
+from worker.state.codec import encode
+from worker.state.ownership import CLAIM_SECONDS, open_session, who
+from worker.state.proofs import Proofs
+
+_LOOK_SECONDS = 0.5
+_HANDBACK_SECONDS = 30
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a worker process works with."""
+
+    settings: Settings
+    engine: Engine
+    pace: SharedPace
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a message: `worked`, `dropped`, `handed_back` or `failed`. The report is of this slice."""
+
+    outcome: str
+    because: str = ""
+    report: BatchReport = NOTHING
+    window: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form; it holds no secret."""
+        return {
+            "outcome": self.outcome,
+            "because": self.because,
+            "report": self.report.to_json(),
+            "window": self.window,
+        }
+
+
+async def rewrite(bench: Bench, name: str, number: int) -> Done:
+    """Work on one batch for a slice of time."""
+    engine = bench.engine
+    stored = await Campaigns(engine.store, engine.keyspace).get(name)
+    if stored is None or stored.campaign.state is not CampaignState.RUNNING:
+        return _dropped(name, number, "no campaign of that name is running")
+    if stored.campaign.generation != engine.generation.hash:
+        return await _hand_back(engine, stored.campaign, number)
+    brake = Brake()
+    try:
+        async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
+            unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
+            claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
+            done = await _rewrite(bench, stored, number, claim, brake)
+            await session.release(claim)
+            return done
+    except (BusyError, TemporaryError) as error:
+        return _dropped(name, number, str(error))
+
+
+async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
+    engine, campaign = bench.engine, stored.campaign
+    checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
+    before = (await checkpoints.load(campaign.id, number)).checkpoint
+    if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
+        return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
+    bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
+    spec = replace(before.spec, sweep=campaign.sweeps)
+    supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
+    failure: Exception | None = None
+    try:
+        await engine.run(spec, claim, brake, allow_plaintext=campaign.wish.allow_plaintext)
+    except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
+        failure = error
+    finally:
+        supervising.cancel()
+        await asyncio.gather(supervising, return_exceptions=True)
+    return await _settled(bench, checkpoints, before, failure)
+
+
+async def _settled(bench: Bench, checkpoints: Checkpoints, before: Checkpoint, failure: Exception | None) -> Done:
+    """Record what landed and what went wrong, and count this slice."""
+    engine, spec = bench.engine, before.spec
+    await engine.ledger.settle()
+    if isinstance(failure, FencedError):
+        return _dropped(spec.campaign, spec.number, str(failure))
+    stored = await checkpoints.load(spec.campaign, spec.number)
+    report = stored.checkpoint.report.since(before.report)
+    bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
+    await bench.pace.flush()
+    if failure is None:
+        return Done("worked", report=report, window=engine.window)
+    because, counts = _judged(failure)
+    failed = stored.checkpoint.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
+    if failed != stored.checkpoint:
+        await checkpoints.save(failed, stored.revision)
+    if isinstance(failure, StoppedError):
+        return Done("worked", because, report, engine.window)
+    _log.warning("batch.failed", **spec.log_context(), because=because, fruitless=failed.fruitless)
+    if isinstance(failure, BudgetExhaustedError | SpaceError):
+        await _pause(engine, spec.campaign, failure)
+    return Done("failed", because, report, engine.window)
+
+
+def _judged(failure: Exception) -> tuple[str, bool]:
+    """Return what to say of a failure, and whether it speaks against the batch rather than against the world."""
+    if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError):
+        return str(failure), False
+    if isinstance(failure, WorkerError):
+        return str(failure), True
+    # What is not ours may quote what it was given.
+    return f"unexpected {type(failure).__name__}", True
+
+
+async def _pause(engine: Engine, name: str, failure: WorkerError) -> None:
+    """Let the whole campaign rest for what would stop every batch."""
+    cause = Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
+
+    def paused(campaign: Campaign) -> Campaign:
+        return campaign.paused(cause, str(failure)) if campaign.state is CampaignState.RUNNING else campaign
+
+    if await Campaigns(engine.store, engine.keyspace).change(name, paused) is not None:
+        _log.warning("campaign.paused", campaign=name, cause=cause.value, because=str(failure))
+
+
+async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None:
+    """Pull the brake when the slice is over, or the campaign is no longer what this worker began with."""
+    campaigns = Campaigns(bench.engine.store, bench.engine.keyspace)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + bench.settings.service.slice
+    while (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(_LOOK_SECONDS, left))
+        try:
+            now = await campaigns.get(stored.campaign.id)
+        except WorkerError as error:
+            _log.debug("campaign.unknown", campaign=stored.campaign.id, because=str(error))
+            continue
+        if (
+            now is None
+            or now.campaign.state is not CampaignState.RUNNING
+            or now.campaign.sweeps != (stored.campaign.sweeps)
+        ):
+            state = now.campaign.state.value if now else "gone"
+            brake.pull(StoppedError(f"the campaign is {state}"))
+            return
+    brake.pull(StoppedError("the slice of time is over"))
+
+
+async def prove(bench: Bench, name: str, number: int) -> Done:
+    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    engine = bench.engine
+    stored = await Campaigns(engine.store, engine.keyspace).get(name)
+    if stored is None or stored.campaign.state is not CampaignState.PROVING:
+        return _dropped(name, number, "no campaign of that name is being proven")
+    if stored.campaign.generation != engine.generation.hash:
+        return await _hand_back(engine, stored.campaign, number)
+    proofs = Proofs(engine.store, engine.keyspace)
+    part = await proofs.get(name, number)
+    if part is None or part.part.is_done:
+        return _dropped(name, number, "this part of the proof is done, or not planned")
+    try:
+        found = await engine.inventory(part.part.ranges, part.part.revision)
+        scanned = replace(part.part, found=found)
+    except CompactedError:
+        scanned = replace(part.part, compacted=True)
+    try:
+        await proofs.save(part, scanned)
+    except FencedError as error:
+        return _dropped(name, number, str(error))
+    return Done("worked")
+
+
+async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:
+    """Leave the work to others, and let the scheduler know for a while why it is not done."""
+    because = f"this worker holds the configuration {engine.generation.hash}"
+    _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
+    me = who("rewrap worker")
+    lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
+    record = encode({**me, "generation": engine.generation.hash})
+    name = f"{socket.gethostname()}-{me['pid']}"
+    await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
+    return Done("handed_back", because)
+
+
+def lower(ceiling: float, wanted: float) -> float:
+    """Return the lower of two rates, where 0 means none."""
+    return min(ceiling or wanted, wanted or ceiling)
+
+
+def _dropped(name: str, number: int, because: str) -> Done:
+    _log.info("batch.dropped", campaign=name, batch=number, because=because)
+    return Done("dropped", because)
+
+
+def described(done: Mapping[str, object]) -> BatchReport:
+    """Return the report inside the JSON form of a `Done`."""
+    report = done.get("report")
+    return BatchReport.from_json(report) if isinstance(report, Mapping) else BatchReport()
