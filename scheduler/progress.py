@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from worker.model.campaign import Campaign
+from worker.model.campaign import Campaign, CampaignState
 from worker.model.outcome import BatchReport
 
 _log = structlog.get_logger()
@@ -37,6 +37,8 @@ class Progress:
     def tell(self, campaign: Campaign) -> None:
         """Log, if it is time to."""
         now = time.monotonic()
+        if campaign.state is CampaignState.PAUSED:
+            self._told = now  # it was said when it was paused
         if now - self._told < self._seconds:
             return
         self._told = now

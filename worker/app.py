@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from functools import cache
 from typing import Any
 
 import structlog
 from celery import Celery, Task
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from celery.worker.request import Request
 from kombu.entity import Exchange, Queue
@@ -106,6 +108,15 @@ def build_app(settings: Settings) -> Celery:
         worker_proc_alive_timeout=60,
     )
     return app
+
+
+def run_worker(app: Celery) -> None:
+    """Run a worker of this application until a signal ends it; its banner is left out."""
+    # Where the configuration file is root's alone, so is the worker; deploy/ takes the rest away from it.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    app.start(
+        ["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
+    )
 
 
 @cache

@@ -30,9 +30,7 @@ def run(args: argparse.Namespace) -> int:
         if given is not None:
             os.environ[flag.variable] = given
 
-    from worker.app import build_app, from_environment
+    from worker.app import build_app, from_environment, run_worker
 
-    settings = from_environment()
-    app = build_app(settings)
-    app.worker_main(["worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"])
+    run_worker(build_app(from_environment()))
     return Exit.DONE

@@ -63,7 +63,9 @@ class Ledger:
         """Return every recorded budget by fingerprint. Writes nothing."""
         found = {}
         async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
-            budget = self._judged(_budget(item.key, fields))
+            recorded = _budget(item.key, fields)
+            await self._catch_up(recorded)
+            budget = self._judged(recorded)
             found[budget.fingerprint] = budget
         return found
 
@@ -189,6 +191,7 @@ class Ledger:
                 return None
             fields, revision = found
             before = _budget(key, fields)
+            await self._catch_up(before)
             budget = change(before)
             if budget == before:
                 return budget
@@ -201,6 +204,15 @@ class Ledger:
             else:
                 return budget
         raise TemporaryError(f"the write budget of {fingerprint} is changed too often by others", delay=1.0)
+
+    async def _catch_up(self, budget: Budget) -> None:
+        """Look at the raft log again before a record that is ahead of what we saw of it is taken for restored.
+
+        Most likely another process, that connected later than this one, wrote it.
+        """
+        if budget.raft_index > self._raft_index:
+            members = await self._store.members()
+            self._raft_index = max(self._raft_index, *(member.raft_index for member in members))
 
     def _judged(self, budget: Budget) -> Budget:
         """Return the budget, marked as restored where this is not the cluster, or not the raft log, that it is from."""
