@@ -26,7 +26,7 @@ from worker.providers.secretbox import Secretbox
 
 EFFECTS = (
     *("group", "swap", "grant", "revoke"),
-    *("ledger", "batches", "campaigns", "quarantine", "owner"),  # records by their kind
+    *("ledger", "batches", "claims", "campaigns", "quarantine", "owner"),  # records by their kind
     *("sweep", "forget"),  # a campaign's next sweep, and the end of what is old
 )
 POINTS = tuple(f"{effect}.{side}" for effect in EFFECTS for side in ("before", "after"))
@@ -94,7 +94,8 @@ def effect_of(changes: Sequence[Put | Delete]) -> str:
     if isinstance(first, Delete):
         return "forget"
     kind = kind_of(first.key)
-    return "sweep" if kind == "campaigns" and len(changes) > 1 else kind
+    forgets = any(isinstance(change, Delete) and kind_of(change.range.start) == "quarantine" for change in changes)
+    return "sweep" if kind == "campaigns" and forgets else kind
 
 
 def kind_of(record: bytes) -> str:

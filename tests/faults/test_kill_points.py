@@ -18,6 +18,7 @@ PASSES = {
     "swap": 60,
     "ledger": 8,
     "batches": 12,
+    "claims": 2,
     "campaigns": 3,
     "quarantine": 2,
     "owner": 1,

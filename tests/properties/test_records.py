@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from worker.errors import RecordError
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
 from worker.model.outcome import BatchReport
+from worker.model.proof import ProofPart
+from worker.model.request import Origin, Request, RequestKind, RequestState
+from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
 
 COUNTS = st.integers(0, 2**63)
@@ -27,11 +31,42 @@ REPORTS = st.builds(BatchReport, *[COUNTS] * 9)
 SPECS = st.builds(
     BatchSpec, TEXTS, COUNTS, TEXTS, RANGES, TEXTS, st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple)
 )
-CHECKPOINTS = st.builds(Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS)
-SCOPES = st.builds(Scope, st.lists(TEXTS, max_size=4).map(tuple), st.none() | TEXTS)
-CAMPAIGNS = st.builds(
-    Campaign, TEXTS, st.sampled_from(CampaignState), TEXTS, SCOPES, COUNTS, TEXTS, TEXTS, COUNTS, COUNTS
+MOMENTS = st.floats(0, 2**40)
+CHECKPOINTS = st.builds(
+    Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS, COUNTS, MOMENTS, TEXTS
 )
+NAMES = st.lists(TEXTS, max_size=4).map(tuple)
+SCOPES = st.builds(Scope, NAMES, NAMES)
+WISHES = st.builds(Wish, TEXTS, st.floats(0, 1000), st.integers(-100, 100), st.booleans())
+CAMPAIGNS = st.builds(
+    Campaign,
+    *(TEXTS, st.sampled_from(CampaignState), TEXTS, SCOPES, COUNTS, TEXTS, TEXTS, COUNTS, COUNTS),
+    *(WISHES, st.none() | st.sampled_from(Pause), TEXTS),
+)
+REQUESTS = st.builds(
+    Request,
+    *(TEXTS, st.sampled_from(RequestKind), TEXTS, st.sampled_from(Origin), NAMES, NAMES, WISHES),
+    *(st.sampled_from(RequestState), TEXTS, TEXTS),
+)
+KEYS = st.builds(KeyRef, TEXTS, TEXTS, TEXTS)
+TALLIES = st.builds(
+    ResourceTally,
+    *(TEXTS, KEYS, st.lists(KEYS, max_size=3).map(tuple)),
+    st.dictionaries(KEYS, st.builds(KeyTally, COUNTS, COUNTS, COUNTS), max_size=3),
+    st.dictionaries(KEYS, COUNTS, max_size=3),
+    COUNTS,
+    st.lists(st.builds(Unreadable, ETCD_KEYS, st.sampled_from(Reason), TEXTS), max_size=3),
+)
+
+
+@st.composite
+def proof_parts(draw: st.DrawFn) -> ProofPart:
+    revision = draw(COUNTS)
+    found = draw(st.none() | st.lists(TALLIES, max_size=2).map(lambda tallies: Inventory(revision, tuple(tallies))))
+    ranges = draw(st.lists(st.builds(ResourceRange, TEXTS, RANGES), max_size=2).map(tuple))
+    return ProofPart(draw(TEXTS), draw(COUNTS), revision, draw(TEXTS), ranges, found, draw(st.booleans()))
+
+
 BUDGETS = st.builds(
     Budget,
     TEXTS,
@@ -50,7 +85,9 @@ class Recorded(Protocol):
     def from_json(cls, value: Mapping[str, object]) -> Self: ...
 
 
-RECORDED: st.SearchStrategy[Recorded] = st.one_of(REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS)
+RECORDED: st.SearchStrategy[Recorded] = st.one_of(
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, proof_parts()
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

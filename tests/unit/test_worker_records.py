@@ -180,11 +180,6 @@ async def test_a_damaged_batch_is_named(value: dict[str, object], fault: str) ->
         await Checkpoints(store, SPACE).load("c", 0)
 
 
-def test_a_checkpoint_without_attempts_was_written_before_they_were_counted() -> None:
-    fields = {name: value for name, value in checkpoint().to_json().items() if name != "attempts"}
-    assert Checkpoint.from_json(fields) == checkpoint()
-
-
 def test_the_rest_of_a_batch_begins_at_its_cursor() -> None:
     assert checkpoint().rest == KeyRange(b"a", b"b")
     moved = checkpoint().advanced(b"ab\0", BatchReport())

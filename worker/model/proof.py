@@ -103,9 +103,9 @@ def _tally(value: object) -> ResourceTally:
                 _key(primary),
                 tuple(map(_key, configured)),
                 dict(map(_key_tally, keys)),
-                {_key(key): int(count) for key, count in claimed},
+                dict(map(_claim, claimed)),
                 unreadable,
-                [Unreadable(key_bytes(key), Reason(reason), str(detail)) for key, reason, detail in listed],
+                list(map(_unreadable, listed)),
             )
     raise ValueError("not a count of a resource")
 
@@ -115,6 +115,20 @@ def _key_tally(value: object) -> tuple[KeyRef, KeyTally]:
         case [key, int(objects), int(size), int(versions)]:
             return _key(key), KeyTally(objects, size, versions)
     raise ValueError("not a count of a key")
+
+
+def _claim(value: object) -> tuple[KeyRef, int]:
+    match value:
+        case [key, int(count)]:
+            return _key(key), count
+    raise ValueError("not a count of what carries a key's prefix")
+
+
+def _unreadable(value: object) -> Unreadable:
+    match value:
+        case [str(key), str(reason), str(detail)]:
+            return Unreadable(key_bytes(key), Reason(reason), detail)
+    raise ValueError("not an unreadable object")
 
 
 def _key_json(key: KeyRef) -> list[str]:
