@@ -20,6 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=_OBJECTS, metavar="N", help=f"objects to make ({_OBJECTS})")
     parser.add_argument("--rate", default="0", metavar="N", help="most objects rewritten a second (0 = no ceiling)")
     parser.add_argument("--etcd", metavar="PATH", help="the etcd binary")
+    parser.add_argument("--service", action="store_true", help="show the service: scheduler, workers and Redis")
+    parser.add_argument("--redis", metavar="PATH", help="the redis-server binary, for --service")
+    parser.add_argument("--seed-only", metavar="URL", help="only fill the empty etcd at URL, and write --file")
+    parser.add_argument("--file", metavar="FILE", help="the EncryptionConfiguration that --seed-only writes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,19 +34,47 @@ def run(args: argparse.Namespace) -> int:
     from scheduler.cli.throwaway import find_etcd, throwaway_etcd
 
     os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
+    if args.seed_only is not None:
+        return _seed_only(args)
     binary = find_etcd(args.etcd)
     with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
         folder = Path(directory)
         _tell("Starting a throw-away etcd ...")
         with throwaway_etcd(binary, folder) as url:
-            configuration = _seed(url, folder, args.objects)
-            code = _tour(url, configuration, args.rate)
+            code = _service(args, folder, url) if args.service else _embedded(args, folder, url)
         _tell("The throw-away etcd is gone.")
     return code
 
 
-def _seed(url: str, folder: Path, objects: int) -> Path:
-    """Write what five years of changing providers would leave behind; returns today's configuration."""
+def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
+    configuration = folder / "encryption-configuration.yaml"
+    _seed(url, configuration, args.objects)
+    return _tour(url, configuration, args.rate)
+
+
+def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
+    from scheduler.cli.demo_service import Stage, play
+    from scheduler.cli.throwaway import find_redis, throwaway_redis
+
+    with throwaway_redis(find_redis(args.redis), folder) as redis:
+        return play(Stage(folder, url, redis, args.rate, args.objects))
+
+
+def _seed_only(args: argparse.Namespace) -> int:
+    """Fill somebody else's empty etcd; the configuration's first key is not yet under any object."""
+    from pathlib import Path
+
+    from config.errors import Fault, SettingsError
+
+    if args.file is None:
+        fault = Fault("--file", "is missing", "name the EncryptionConfiguration that --seed-only shall write")
+        raise SettingsError("command line", (fault,))
+    _seed(args.seed_only, Path(args.file), args.objects)
+    return Exit.DONE
+
+
+def _seed(url: str, file: Path, objects: int) -> None:
+    """Write what five years of changing providers would leave behind, and today's configuration into a file."""
     from config.encryption import ProviderType
     from config.settings import EtcdSettings
     from scheduler.cli.running import run_async
@@ -65,10 +97,8 @@ def _seed(url: str, folder: Path, objects: int) -> Path:
     run_async(lambda: seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
     new = make_key(ProviderType.AESGCM, "key2")
     providers = [new, old, older, oldest, plaintext.provider]
-    file = folder / "encryption-configuration.yaml"
     file.touch(mode=0o600)
     file.write_text(configuration_of(providers, RESOURCES))
-    return file
 
 
 def _tour(url: str, configuration: Path, rate: str) -> int:

