@@ -45,8 +45,12 @@ class Daemon:
                 began = asyncio.get_running_loop().time()
                 try:
                     await self._candidate()
-                except (TemporaryError, FencedError) as error:
-                    _log.warning("scheduler.restarted", because=str(error))
+                except StoppedError:
+                    raise
+                except WorkerError as error:
+                    # Whatever it was, the records say how far things are; the next term begins with them.
+                    expected = isinstance(error, TemporaryError | FencedError)
+                    (_log.warning if expected else _log.error)("scheduler.restarted", because=str(error))
                 if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

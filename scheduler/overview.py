@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -36,6 +36,7 @@ class Overview:
     workers: tuple[str, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     live: dict[str, int] | None = None
+    outdated: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -105,6 +106,7 @@ class Overview:
             ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
             ("quarantined", self.report.quarantined),
             ("workers", ", ".join(self.workers) or "none at work"),
+            *(("outdated", sentence) for sentence in self.outdated),
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -121,6 +123,7 @@ class Overview:
             "rate": round(self.rate, 1),
             "seconds_left": None if left is None else round(left, 1),
             "workers": list(self.workers),
+            "outdated": list(self.outdated),
             "quarantined": [one.to_json() for one in self.quarantined],
             "parked": [
                 {"batch": batch.spec.number, "because": batch.because}
@@ -142,26 +145,18 @@ async def look(settings: Settings, name: str) -> Overview | None:
             return Overview(name, None, request.request) if request else None
         overview = await _whole(store, keyspace, stored.campaign)
     live = await read_live(settings.broker, stored.campaign.id)
-    return Overview(
-        stored.campaign.id,
-        stored.campaign,
-        request.request if request else None,
-        overview.report,
-        overview.batches,
-        overview.workers,
-        overview.quarantined,
-        live,
-    )
+    return replace(overview, request=request.request if request else None, live=live)
 
 
 async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
     batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
+    outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
     quarantined = [one async for one in Quarantine(store, keyspace, campaign.id).all()]
     report = sum((batch.report for batch in batches), BatchReport())
     workers = dict.fromkeys(f"{claim.holder.get('host')}:{claim.holder.get('pid')}" for claim in claims)
     listed = tuple(islice(quarantined, _LISTED))
-    return Overview(campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed)
+    return Overview(campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, None, outdated)
 
 
 async def look_at_all(settings: Settings) -> list[dict[str, object]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import structlog
 
 from worker.model.campaign import Campaign, CampaignState
 from worker.model.outcome import BatchReport
+from worker.state.claims import Handback
 
 _log = structlog.get_logger()
 
@@ -21,6 +23,14 @@ class Progress:
         self._first: BatchReport | None = None
         self.report = BatchReport()
         self.batches_left = 0
+        self._others: frozenset[str] = frozenset()
+
+    def handed_back(self, handbacks: Iterable[Handback]) -> None:
+        """Say once of each worker that it holds another configuration, and does not help."""
+        others = frozenset(str(one) for one in handbacks)
+        for other in sorted(others - self._others):
+            _log.warning("worker.outdated", because=other)
+        self._others = others
 
     def watch(self, report: BatchReport, batches_left: int) -> None:
         """See Watcher."""

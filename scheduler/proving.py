@@ -7,6 +7,7 @@ before the last part is done, all begin again at a newer one, a bounded number o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import structlog
@@ -56,6 +57,8 @@ class QueueProver:
         if self._order.covers_everything and _is_missing_some(parts, territory):
             await self._begin(stored, batches, again=True)  # a resource got its first object meanwhile
             return None
+        # Forgotten before it is used: a later sweep must not take it for its own proof.
+        await self.forget(name)
         return whole(parts, territory.unknown if self._order.covers_everything else ())
 
     async def forget(self, campaign: str) -> None:
@@ -68,13 +71,19 @@ class QueueProver:
             raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
         revision = await self._service.engine.store.revision()
         territory = await self._service.territory()
-        ranges = divide(choose(territory, self._order), batches)
+        ranges = divide(choose(territory, _present(territory, self._order)), batches)
         campaign = stored.campaign
         parts = [
             ProofPart(campaign.id, number, revision, campaign.generation, part) for number, part in enumerate(ranges)
         ]
         await self._proofs.replace_all(campaign.id, parts)
         _log.info("proof.planned", **campaign.log_context(), parts=len(parts), revision=revision, again=again)
+
+
+def _present(territory: Territory, order: Order) -> Order:
+    """Return the order without resources of which the last object is gone: there is nothing to scan."""
+    governed = {one.resource for one in territory.governed}
+    return replace(order, resources=tuple(name for name in order.resources if name in governed))
 
 
 def divide(wanted: Sequence[ResourceRange], batches: Sequence[Checkpoint]) -> list[tuple[ResourceRange, ...]]:

@@ -49,6 +49,7 @@ _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
 _LONGEST_RETRY = 600.0
+_RETRY_INCOMPLETE = 600.0
 _DRIFT_PRIORITY = 50
 _log = structlog.get_logger()
 
@@ -110,6 +111,7 @@ class Reign:
         wanted = [change for change in changes if change.needs_campaign]
         revision = stored.revision if stored else 0
         if wanted:
+            await self._withdraw_changes()
             reason = f"{len(wanted)} changes, the first: {wanted[0].because}"
             await self._ask(Origin.CHANGE, f"change-{revision}", reason, priority=1)
             self._put_off_full_check()
@@ -117,6 +119,14 @@ class Reign:
         if stored is None or stored.generation != now:
             await generations.save(now, revision)
             await self._audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
+
+    async def _withdraw_changes(self) -> None:
+        """Give up requests for earlier configurations that could not be met so far."""
+        for stored in await self._requests.all():
+            request = stored.request
+            if request.origin is Origin.CHANGE and request.state is RequestState.WAITING:
+                because = "the configuration changed again before it could be met"
+                await self._requests.decide(stored, request.decided(RequestState.CANCELLED, because))
 
     async def _ask(
         self, origin: Origin, name: str, reason: str, *, priority: int, resource: str = "", namespace: str = ""
@@ -240,6 +250,7 @@ class Reign:
                 look_at = loop.time() + _PRESSURE_SECONDS
                 await self._keep_safe(name)
                 await self._report_drift()
+                progress.handed_back(await records.claims.handbacks())
             try:
                 done = await reconciler.round(name)
             except StoppedError as stopped:
@@ -258,6 +269,10 @@ class Reign:
         campaign = done.stored.campaign
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
+        if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:
+            self._put_off_full_check(_RETRY_INCOMPLETE)  # parked batches, or a late resource, get another chance
+        elif campaign.state is CampaignState.COMPLETE and self._full_check_at == 0.0:
+            self._put_off_full_check()
         _log.info("campaign.finished", **campaign.log_context(), **report.to_json(), because=campaign.because)
         await self._audit.append(
             "campaign.finished",
@@ -307,7 +322,14 @@ class Reign:
     async def _report_drift(self) -> None:
         """Ask for the repair of what was written under another key."""
         found, self._drifted = self._drifted, set()
-        for resource, namespace in sorted(found):
+        if not found:
+            return
+        waiting = {
+            (one.request.resources[0], "".join(one.request.namespaces))
+            for one in await self._requests.all()
+            if one.request.origin is Origin.DRIFT and one.request.state is RequestState.WAITING
+        }
+        for resource, namespace in sorted(found - waiting):
             where = f"{resource} in {namespace}" if namespace else resource
             name = f"drift-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
             reason = f"drift: {where} was written under another key"
@@ -315,9 +337,10 @@ class Reign:
                 Origin.DRIFT, name, reason, priority=_DRIFT_PRIORITY, resource=resource, namespace=namespace
             )
 
-    def _put_off_full_check(self) -> None:
-        every = self._settings.service.resync
-        self._full_check_at = asyncio.get_running_loop().time() + every if every else float("inf")
+    def _put_off_full_check(self, soonest: float = float("inf")) -> None:
+        """Let the next full check be after the usual time, or after `soonest` seconds if that is earlier."""
+        every = min(self._settings.service.resync or float("inf"), soonest)
+        self._full_check_at = asyncio.get_running_loop().time() + every
 
     async def _full_check(self) -> bool:
         """Compare the cluster with the configuration if it is time to; False when it was not."""

@@ -27,7 +27,7 @@ from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, S
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Scope, Wish
+from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -212,6 +212,10 @@ class Service:
         await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
             _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
+            if same.campaign.paused_for not in {None, Pause.OPERATOR}:
+                # What made it rest was looked at when this plan was made.
+                moved = same.campaign.moved(CampaignState.RUNNING, "taken up again")
+                return await campaigns.save(replace(same, campaign=moved))
             return same
         await campaigns.forget_old()
         return await self._plan_anew(plan, wish, campaigns)

@@ -18,6 +18,18 @@ class Claim:
     holder: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Handback:
+    """A worker that gave work back, for it holds another configuration."""
+
+    host: str
+    pid: str
+    generation: str
+
+    def __str__(self) -> str:
+        return f"the worker {self.host}:{self.pid} holds the configuration {self.generation}"
+
+
 class Claims:
     """The claims of one state prefix, read only; `ownership.Session` takes them."""
 
@@ -34,4 +46,11 @@ class Claims:
         keys = self._keyspace.claims(campaign)
         return [
             Claim(int(item.key[len(keys.start) :]), fields) async for item, fields in record.read_all(self._store, keys)
+        ]
+
+    async def handbacks(self) -> list[Handback]:
+        """Return the workers that gave work back a moment ago."""
+        return [
+            Handback(str(fields.get("host")), str(fields.get("pid")), str(fields.get("generation")))
+            async for _, fields in record.read_all(self._store, self._keyspace.handbacks)
         ]
