@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.campaign import MAX_SWEEPS, Finish, Prove, Sweep, Work, advance
+from scheduler.campaign import MAX_SWEEPS, Finish, Park, Prove, Rest, Step, Sweep, Work, advance
 from scheduler.removal import NOT_COMPACTED, NOT_CONVERGED, PARTIAL, UNFINISHED, judge_keys
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.campaign import Campaign, CampaignState, Pause, Scope
 from worker.model.inventory import Inventory, ResourceTally
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
@@ -149,6 +149,76 @@ def test_an_attempt_of_a_later_sweep_begins_at_the_start_and_keeps_what_was_done
     begun = before.begun(replace(before.spec, sweep=2), 7.0)
     assert (begun.state, begun.cursor, begun.spec.sweep, begun.attempts) == (BatchState.RUNNING, b"", 2, 1)
     assert begun.report == BatchReport(objects=1, rewritten=1)
+
+
+# ------------------------------------------------------------------------------------------------- failures and rests
+
+
+def tried(number: int, fruitless: int, at: float = 100.0, because: str = "") -> Checkpoint:
+    known = replace(batch(number), state=BatchState.RUNNING)
+    return replace(known, fruitless=fruitless, tried_at=at, because=because)
+
+
+@pytest.mark.parametrize(
+    ("fruitless", "now", "is_due"),
+    [
+        pytest.param(0, 100.0, True, id="never failed => at once"),
+        pytest.param(1, 100.0, True, id="failed once => at once"),
+        pytest.param(2, 100.9, False, id="failed twice => a second later"),
+        pytest.param(2, 101.0, True, id="failed twice, a second ago => again"),
+        pytest.param(4, 103.9, False, id="failed again and again => later and later"),
+        pytest.param(4, 104.0, True, id="in the end it is tried again"),
+    ],
+)
+def test_a_batch_that_fails_is_tried_later_and_later(fruitless: int, now: float, is_due: bool) -> None:
+    step = advance(CAMPAIGN, (tried(0, fruitless),), None, frozenset(), now)
+    assert step.action == Work((tried(0, fruitless).spec,) if is_due else ())
+
+
+def test_a_batch_that_comes_no_further_is_parked_with_its_reason() -> None:
+    spent = tried(0, 5, because="it broke")
+    step = advance(CAMPAIGN, (spent, tried(1, 0)), None, frozenset(), 1000.0)
+    assert step.action == Park(replace(spent, state=BatchState.PARKED))
+    assert step.because == "it failed again: it broke"
+
+
+def test_a_batch_that_kills_whoever_works_on_it_is_parked_too() -> None:
+    step = advance(CAMPAIGN, (tried(0, 5),), None, frozenset(), 1000.0)
+    assert isinstance(step.action, Park)
+    assert step.action.checkpoint.because == "whoever works on it ends without a word"
+
+
+def test_a_batch_at_which_somebody_works_is_neither_parked_nor_given_out() -> None:
+    step = advance(CAMPAIGN, (tried(0, 5), tried(1, 0)), None, frozenset({0}), 1000.0)
+    assert step.action == Work((tried(1, 0).spec,))
+
+
+def test_a_parked_batch_blocks_nothing_and_the_campaign_is_not_complete() -> None:
+    parked = replace(tried(0, 5, because="it broke"), state=BatchState.PARKED)
+    assert advance(CAMPAIGN, (parked, batch(1)), None, frozenset(), 0).action == Prove()
+    step = advance(CAMPAIGN, (parked, batch(1)), ONE_STALE, frozenset(), 0)
+    assert isinstance(step.action, Finish)
+    assert step.action.campaign.state is CampaignState.INCOMPLETE
+    assert "batch 0 is parked: it broke" in step.because
+
+
+def test_a_parked_batch_is_opened_by_the_next_sweep() -> None:
+    parked = replace(tried(0, 5), state=BatchState.PARKED)
+    step = advance(replace(CAMPAIGN, sweeps=2), (parked,), None, frozenset(), 0)
+    assert step.action == Work((replace(parked.spec, sweep=2),))
+
+
+def test_a_paused_campaign_rests_whatever_is_open() -> None:
+    paused = CAMPAIGN.paused(Pause.OPERATOR, "by hand")
+    assert advance(paused, (tried(0, 0),), None, frozenset(), 0) == Step(Rest(), "by hand")
+
+
+def test_an_attempt_without_progress_counts_until_a_page_is_done() -> None:
+    begun = batch(0).begun(batch(0).spec, 7.0).begun(batch(0).spec, 8.0)
+    assert (begun.fruitless, begun.tried_at, begun.attempts) == (2, 8.0, 2)
+    assert begun.advanced(b"b", BatchReport()).fruitless == 0
+    assert begun.failed("the world", counts=False).fruitless == 1
+    assert begun.failed("its own", counts=True) == replace(begun, because="its own")
 
 
 @pytest.mark.parametrize("state", CampaignState)

@@ -1,0 +1,132 @@
+"""Batches on their way to Celery: messages on a real Redis, no more than fit, and again when they are lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_client
+
+from config.secret import SecretBytes
+from config.settings import BrokerSettings, Settings
+from scheduler.dispatch.queue import QueueDispatcher, Sender
+from tests.servers.redis import RedisServer
+from worker.errors import UnavailableError
+from worker.model.batch import BatchSpec
+from worker.model.keys import KeyRange
+from worker.queues import BATCHES, REWRITE
+
+NOBODY: frozenset[int] = frozenset()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def batch(number: int) -> BatchSpec:
+    return BatchSpec("c", number, "secrets", KeyRange(b"a", b"b"), "sha256:0")
+
+
+@pytest.fixture
+def sender(redis: RedisServer) -> Iterator[Sender]:
+    one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(redis.url.encode()), timeout=1.0)))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def messages(redis: RedisServer) -> Iterator[redis_client.Redis]:
+    with redis_client.Redis.from_url(redis.url) as client:
+        yield client
+
+
+def numbers(client: redis_client.Redis) -> list[int]:
+    """Take all messages off the queue; returns the numbers of their batches, in order."""
+    found = []
+    while (raw := client.rpop(BATCHES)) is not None:
+        message = json.loads(raw)
+        assert message["headers"]["task"] == REWRITE
+        _, arguments, _ = json.loads(base64.b64decode(message["body"]))
+        assert arguments == {"campaign": "c", "number": arguments["number"]}
+        found.append(arguments["number"])
+    return found
+
+
+async def test_a_message_names_the_campaign_and_the_batch_and_nothing_else(
+    sender: Sender, messages: redis_client.Redis
+) -> None:
+    await QueueDispatcher(sender, Clock()).offer([batch(7)], NOBODY)
+    assert numbers(messages) == [7]
+
+
+async def test_no_more_are_sent_than_fit(sender: Sender, messages: redis_client.Redis) -> None:
+    dispatcher, many = QueueDispatcher(sender, Clock()), [batch(number) for number in range(50)]
+    await dispatcher.offer(many, NOBODY)
+    assert numbers(messages) == [0, 1, 2, 3, 4, 5]
+    await dispatcher.offer(many, NOBODY)
+    assert numbers(messages) == []
+
+
+async def test_what_is_claimed_makes_room_and_is_not_sent(sender: Sender, messages: redis_client.Redis) -> None:
+    dispatcher, many = QueueDispatcher(sender, Clock()), [batch(number) for number in range(50)]
+    await dispatcher.offer(many, NOBODY)
+    assert len(numbers(messages)) == 6
+    await dispatcher.offer(many, frozenset({0, 1}))
+    assert numbers(messages) == [6, 7]
+
+
+async def test_a_batch_whose_slice_is_over_is_sent_again_at_once(sender: Sender, messages: redis_client.Redis) -> None:
+    dispatcher = QueueDispatcher(sender, Clock())
+    await dispatcher.offer([batch(0)], NOBODY)
+    await dispatcher.offer([batch(0)], frozenset({0}))
+    await dispatcher.offer([batch(0)], NOBODY)
+    assert numbers(messages) == [0, 0]
+
+
+async def test_a_message_that_was_lost_is_sent_again_later_and_later(
+    sender: Sender, messages: redis_client.Redis
+) -> None:
+    clock = Clock()
+    dispatcher = QueueDispatcher(sender, clock)
+    sent_at = []
+    for _ in range(100):
+        await dispatcher.offer([batch(0)], NOBODY)
+        if numbers(messages):
+            sent_at.append(clock.now - 100)
+        clock.now += 1
+    assert sent_at == [0, 4, 12, 28, 58, 88]
+
+
+async def test_a_queue_that_nobody_empties_does_not_grow(sender: Sender, messages: redis_client.Redis) -> None:
+    clock = Clock()
+    dispatcher, many = QueueDispatcher(sender, clock), [batch(number) for number in range(50)]
+    for _ in range(200):
+        await dispatcher.offer(many, NOBODY)
+        clock.now += 10
+    assert messages.llen(BATCHES) <= 105
+
+
+async def test_a_redis_that_is_away_is_said_once_and_its_return_too(
+    sender: Sender, redis: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dispatcher = QueueDispatcher(sender, Clock())
+    redis.stop()
+    try:
+        for _ in range(3):
+            await dispatcher.offer([batch(0)], NOBODY)
+        assert not sender.is_available
+        with pytest.raises(UnavailableError, match="Redis does not take messages"):
+            await sender.length(BATCHES)
+    finally:
+        redis.start()
+    await dispatcher.offer([batch(0)], NOBODY)
+    assert sender.is_available
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("queue.unavailable") == 1
+    assert (said.out + said.err).count("queue.available") == 1
