@@ -7,14 +7,14 @@ import sys
 
 import uvloop
 
-from bench import memory, rewriting, scanning
+from bench import memory, rewriting, scanning, service
 from bench.ground import ground
 from config.logs import configure_logs
 
 
 def main(names: list[str]) -> None:
     configure_logs("warning")
-    wanted = names or ["rewriting", "scanning", "memory"]
+    wanted = names or ["rewriting", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
@@ -27,6 +27,9 @@ def main(names: list[str]) -> None:
                         runner.run(scanning.compare(place))
                 case "memory":
                     runner.run(memory.compare())
+                case "service":
+                    with ground() as place:
+                        runner.run(service.compare(place))
                 case _:
                     sys.exit(f"no benchmark {name}")
 

@@ -175,8 +175,13 @@ class _Forward(logging.Handler):
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _log.info("broker.available")
-        elif record.levelno >= logging.WARNING:
+        elif record.levelno >= logging.WARNING and not _is_handed_back(record):
             _log.warning("library.message", logger=record.name, text=_first_line(record))
+
+
+def _is_handed_back(record: logging.LogRecord) -> bool:
+    """Whether Celery says what `batch.handed_back` has said already."""
+    return record.name == "celery.app.trace" and " reject " in record.getMessage()
 
 
 def _first_line(record: logging.LogRecord) -> str:

@@ -46,6 +46,7 @@ class Child:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
         self._bench: Bench | None = None
+        self._said = ""
 
     def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
         """Do a job at the bench. Raises ConfigError without a usable configuration, TimeoutError at the bound."""
@@ -103,7 +104,9 @@ class Child:
         except ConfigError as error:
             if self._bench is None:
                 raise
-            _log.warning("configuration.rejected", file=self._file, because=str(error))
+            if str(error) != self._said:
+                self._said = str(error)
+                _log.warning("configuration.rejected", file=self._file, because=self._said)
             return self._bench
         await self._leave()
         self._bench = await self._open(generation)

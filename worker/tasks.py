@@ -5,6 +5,8 @@ Arguments are taken as anything at all and checked before use: anybody who reach
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -12,6 +14,7 @@ from typing import Any
 
 import structlog
 from celery import shared_task
+from celery.exceptions import Reject
 
 from config.errors import ConfigError
 from worker.app import child
@@ -71,13 +74,18 @@ def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], argumen
     try:
         campaign = name_of(arguments.get("campaign"), "campaign")
         number = number_of(arguments.get("number"), "number")
-        return child().work(lambda bench: job(bench, campaign, number)).to_json()
+        done = child().work(lambda bench: job(bench, campaign, number))
     except HostileArgumentError as error:
         return _refused(task, error)
     except (ConfigError, WorkerError, TimeoutError) as error:
         # What is not done is sent again by the scheduler, later and later.
         _log.warning("message.failed", task=task, because=str(error) or type(error).__name__)
-        return Done("failed", str(error)).to_json()
+        done = Done("failed", str(error))
+    if done.outcome == "handed_back":
+        # After a while, so that whoever holds the right configuration is likely to be the next to take it.
+        time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        raise Reject(done.because, requeue=True)
+    return done.to_json()
 
 
 def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:

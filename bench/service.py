@@ -1,0 +1,207 @@
+"""The service against one embedded run, and how soon it begins and goes on.
+
+Figures of the service hold its messages, claims and waits; they are wall clock from the first swap to the end of the
+last batch. CPU is that of the worker's processes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+from bench.ground import RESOURCES, Ground
+from bench.rewriting import OBJECTS, Speed, rewrap
+from config.encryption import ProviderType
+from config.provider import KeyedProvider
+from scheduler.cli.throwaway import find_redis, throwaway_redis
+from worker.demo_keyspace import REGISTRY, Era, Shape, configuration_of, make_key, seed
+from worker.etcd.client import open_store
+from worker.etcd.store import Store
+from worker.model.campaign import CampaignState
+from worker.model.keys import KeyRange
+from worker.state.campaigns import Campaigns
+from worker.state.claims import Claims
+from worker.state.keyspace import Keyspace
+
+CHILDREN = 4
+TURNS = 3
+_BOUND = 180.0
+_LOOK = 0.02
+_SLOW = "500"  # so that there is something left to go on with
+_START_SECONDS = 4.0  # until the second worker is up
+_ENTRY = "from scheduler.cli.main import run; run()"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Daemons:
+    """Scheduler and worker as processes of their own."""
+
+    def __init__(self, ground: Ground, redis: str) -> None:
+        self.file = ground.directory / "service.json"
+        self._log = ground.directory / "daemons.log"
+        self._environment = {
+            **os.environ,
+            "REWRAP_ENDPOINTS": ground.settings.etcd.endpoints[0],
+            "REWRAP_BROKER": redis,
+            "REWRAP_ENCRYPTION_CONFIG": str(self.file),
+            "REWRAP_RATE": "0",
+            "REWRAP_QUOTA_BYTES": str(8 * 2**30),
+            "REWRAP_GCM_LIMIT": str(2**32),
+            "REWRAP_LOG_LEVEL": "warning",
+        }
+
+    def configure(self, *providers: KeyedProvider) -> None:
+        fresh = self.file.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(configuration_of(providers, RESOURCES))
+        fresh.rename(self.file)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _ENTRY, *words],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+
+async def compare(ground: Ground) -> None:
+    """Print the tables."""
+    old = make_key(ProviderType.AESCBC, "first")
+    await seed(ground.settings.etcd, [Era(old, 1)], Shape(OBJECTS, resources=RESOURCES))
+    embedded = []
+    for turn in range(TURNS):
+        new = make_key(ProviderType.AESGCM, f"embedded-{turn}")
+        embedded.append((await rewrap(ground, new, old))[0])
+        old = new
+    alone = Speed(median(one.rate for one in embedded), median(one.cpu for one in embedded))
+    print(f"one embedded run, median of {TURNS}: {alone.rate:,.0f}/s, {alone.cpu:.0f} µs of CPU an object")
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(throwaway_redis(find_redis(None), ground.directory))
+        store = await stack.enter_async_context(open_store(ground.settings.etcd, "/kube-rewrap"))
+        daemons = Daemons(ground, redis)
+        daemons.configure(old)
+        known = await campaigns(store)
+        stack.enter_context(daemons.running("scheduler"))
+        with daemons.running("worker", "--children", str(CHILDREN)) as worker:
+            await ended(store, known)
+            print(f"{'service/s':>10} {'ratio':>6} {'CPU µs':>7} {'file change to first swap, s':>29}")
+            for _ in range(TURNS):
+                old = await _turn(daemons, store, worker.pid, old, alone)
+        await _kill(daemons, store, old)
+
+
+async def _turn(daemons: Daemons, store: Store, worker: int, old: KeyedProvider, alone: Speed) -> KeyedProvider:
+    new = make_key(ProviderType.AESGCM, f"service-{time.time_ns()}")
+    known = await campaigns(store)
+    revision, cpu = await store.revision(), cpu_of(worker)
+    started = time.perf_counter()
+    daemons.configure(new, old)
+    first = await first_swap(store, revision)
+    last = await ended(store, known, CampaignState.PROVING)
+    service = Speed(OBJECTS / (last - first), (cpu_of(worker) - cpu) / OBJECTS * 1e6)
+    await ended(store, known)
+    print(
+        f"{service.rate:10,.0f} {service.rate / alone.rate:6.2f} {service.cpu:7.0f} {first - started:29.2f}", flush=True
+    )
+    return new
+
+
+async def _kill(daemons: Daemons, store: Store, old: KeyedProvider) -> None:
+    """Measure how long a batch waits when whoever works on it dies, while another worker stands by."""
+    claims = Claims(store, Keyspace())
+    known = await campaigns(store)
+    with daemons.running("worker", "--children", "1", "--rate", _SLOW) as worker:
+        daemons.configure(make_key(ProviderType.SECRETBOX, "last"), old)
+        name, number = await _claimed(store, claims, known)
+        with daemons.running("worker", "--children", "1", "--rate", _SLOW):
+            await asyncio.sleep(_START_SECONDS)
+            mine = [claim for claim in await claims.all(name) if _session(claim.holder.get("pid")) == worker.pid]
+            number = mine[0].number if mine else number
+            os.killpg(worker.pid, signal.SIGKILL)
+            killed = time.perf_counter()
+            while True:
+                holders = [claim.holder.get("pid") for claim in await claims.all(name) if claim.number == number]
+                if any(_session(pid) is not None for pid in holders) or time.perf_counter() > killed + _BOUND:
+                    break
+                await asyncio.sleep(_LOOK)
+            print(f"from the death of a worker to its batch going on: {time.perf_counter() - killed:.1f} s")
+            await ended(store, known)
+
+
+async def _claimed(store: Store, claims: Claims, known: set[str]) -> tuple[str, int]:
+    until = time.perf_counter() + _BOUND
+    while time.perf_counter() < until:
+        for name in await campaigns(store) - known:
+            for claim in await claims.all(name):
+                return name, claim.number
+        await asyncio.sleep(_LOOK)
+    raise RuntimeError("no batch was claimed")
+
+
+def _session(pid: object) -> int | None:
+    """Return the session of a living process."""
+    try:
+        return os.getsid(int(str(pid)))
+    except (OSError, ValueError):
+        return None
+
+
+async def campaigns(store: Store) -> set[str]:
+    return {stored.campaign.id for stored in await Campaigns(store, Keyspace()).all()}
+
+
+async def first_swap(store: Store, revision: int) -> float:
+    registry = KeyRange.of_prefix(f"{REGISTRY}/".encode())
+    until = time.perf_counter() + _BOUND
+    while time.perf_counter() < until:
+        if (await store.page(registry, 1, since=revision + 1)).items:
+            return time.perf_counter()
+        await asyncio.sleep(_LOOK)
+    raise RuntimeError("the service did not begin")
+
+
+async def ended(store: Store, known: set[str], state: CampaignState | None = None) -> float:
+    """Wait until a campaign that was not known is in a state, or has ended; returns when that was."""
+    until = time.perf_counter() + _BOUND
+    while time.perf_counter() < until:
+        found = [one.campaign for one in await Campaigns(store, Keyspace()).all() if one.campaign.id not in known]
+        if any(one.state.is_end or one.state is state for one in found):
+            return time.perf_counter()
+        await asyncio.sleep(_LOOK)
+    raise RuntimeError("the campaign did not end")
+
+
+def cpu_of(session: int) -> float:
+    """Return the CPU seconds of all living processes of a session."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            total += (int(fields[11]) + int(fields[12])) / _TICKS
+    return total
