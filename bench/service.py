@@ -139,12 +139,12 @@ async def _kill(daemons: Daemons, store: Store, old: KeyedProvider) -> None:
         with daemons.running("worker", "--children", "1", "--rate", _SLOW):
             await asyncio.sleep(_START_SECONDS)
             mine = [claim for claim in await claims.all(name) if _session(claim.holder.get("pid")) == worker.pid]
-            number = mine[0].number if mine else number
+            number, dead = (mine[0].number, mine[0].holder.get("pid")) if mine else (number, None)
             os.killpg(worker.pid, signal.SIGKILL)
             killed = time.perf_counter()
             while True:
                 holders = [claim.holder.get("pid") for claim in await claims.all(name) if claim.number == number]
-                if any(_session(pid) is not None for pid in holders) or time.perf_counter() > killed + _BOUND:
+                if any(pid != dead for pid in holders) or time.perf_counter() > killed + _BOUND:
                     break
                 await asyncio.sleep(_LOOK)
             print(f"from the death of a worker to its batch going on: {time.perf_counter() - killed:.1f} s")

@@ -26,11 +26,13 @@ def new_name() -> str:
 
 
 async def ask_to_start(settings: Settings, arguments: Mapping[str, object], *, direct: bool) -> str:
-    """Ask for a campaign; returns the request's name. Raises HostileArgumentError, UnavailableError."""
+    """Ask for a campaign; returns the request's name. Raises HostileArgumentError, RefusedError, UnavailableError."""
     asked = start_request(arguments, new_name(), datetime.now(UTC).isoformat())
     if direct:
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-            await Requests(store, Keyspace(settings.keyspace.state_prefix)).submit(asked)
+            requests = Requests(store, Keyspace(settings.keyspace.state_prefix))
+            await requests.require_room()
+            await requests.submit(asked)
     else:
         await _send(settings, RequestKind.START, arguments)
     return asked.id

@@ -28,6 +28,7 @@ from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
+from scheduler.observer import Listeners, Observer
 from scheduler.pausing import Pressure, judge_rest, judge_room
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
@@ -48,6 +49,7 @@ from worker.state.requests import Requests, StoredRequest
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
+_TIDY_SECONDS = 60.0
 _LONGEST_RETRY = 600.0
 _RETRY_INCOMPLETE = 600.0
 _DRIFT_PRIORITY = 50
@@ -79,6 +81,7 @@ class Reign:
         self._later: dict[str, Later] = {}
         self._drifted: set[tuple[str, str]] = set()
         self._full_check_at = 0.0
+        self._tidy_at = 0.0
         self._said_busy = ""
 
     def drifted(self, resource: str, namespace: str) -> None:
@@ -91,11 +94,20 @@ class Reign:
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or what makes going on impossible."""
-        await self._compare()
-        while True:
-            self._brake.check()
-            if not await self._work_once():
-                await asyncio.sleep(_IDLE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        territory = await self._service.territory()
+        listeners = Listeners(self.drifted, self.check_now)
+        observer = Observer(self._service.engine, territory.governed, self._guard, listeners)
+        observing = asyncio.create_task(observer.run(), name="observer")
+        try:
+            await self._compare()
+            while not observing.done():
+                self._brake.check()
+                if not await self._work_once():
+                    await asyncio.sleep(_IDLE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            observing.result()
+        finally:
+            observing.cancel()
+            await asyncio.gather(observing, return_exceptions=True)
 
     # What is to be done.
 
@@ -147,6 +159,7 @@ class Reign:
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing."""
         await self._report_drift()
+        await self._tidy()
         unfinished = await self._campaigns.unfinished()
         request = None if unfinished else await self._next_request()
         if not unfinished and request is None:
@@ -162,6 +175,13 @@ class Reign:
                 _log.info("campaign.waiting", because=str(busy))
             return False
         return True
+
+    async def _tidy(self) -> None:
+        """Forget old requests now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _TIDY_SECONDS
+            await self._requests.forget_old()
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
@@ -224,7 +244,6 @@ class Reign:
     async def _decide(self, stored: StoredRequest, state: RequestState, because: str, campaign: str = "") -> None:
         decided = stored.request.decided(state, because, campaign)
         await self._requests.decide(stored, decided)
-        await self._requests.forget_old()
         context = {"request": decided.id, "campaign": decided.campaign, "because": because}
         _log.info(f"request.{state.value}", **context)
         if state is RequestState.REFUSED:

@@ -22,7 +22,8 @@ from worker.model.batch import BatchSpec
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.outcome import BatchReport
-from worker.model.verdict import Verdict
+from worker.model.verdict import KeyRef, Verdict
+from worker.model.verdict import Quarantine as Quarantined
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace, Pace
 from worker.pace.pressure import WindowSize
@@ -147,6 +148,11 @@ class Engine:
         """Look at one object; None where there is none."""
         item = await self.store.get(key)
         return None if item is None else Examined(item, decide(item.value, item.key, self.chains[resource]))
+
+    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
+        """Return the key that opens an object, or why none does. The plaintext stays in here."""
+        opened = self.chains[resource].open(item.value, item.key)
+        return opened if isinstance(opened, Quarantined) else opened.ref
 
 
 @asynccontextmanager

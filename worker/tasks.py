@@ -18,7 +18,7 @@ from celery.exceptions import Reject
 
 from config.errors import ConfigError
 from worker.app import child
-from worker.errors import TemporaryError, WorkerError
+from worker.errors import RefusedError, TemporaryError, WorkerError
 from worker.etcd.store import Store
 from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
 from worker.queues import PROVE, REWRITE, control_task
@@ -92,7 +92,7 @@ def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
     fallback = sha256(str(task.request.id).encode()).hexdigest()[:32]
     try:
         return child().control(_control(kind, arguments, fallback))
-    except HostileArgumentError as error:
+    except (HostileArgumentError, RefusedError) as error:
         return _refused(task.name, error)
     except TemporaryError as error:
         _log.warning("message.retried", task=task.name, because=str(error))
@@ -105,7 +105,9 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
         asked = start_request(arguments, fallback, datetime.now(UTC).isoformat())
 
         async def start(store: Store, keyspace: Keyspace) -> Result:
-            new = await Requests(store, keyspace).submit(asked)
+            requests = Requests(store, keyspace)
+            await requests.require_room()
+            new = await requests.submit(asked)
             _log.info("request.received", request=asked.id, kind=kind.value, new=new)
             return {"outcome": "worked", "request": asked.id}
 
@@ -124,6 +126,6 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
     return control
 
 
-def _refused(task: str, error: HostileArgumentError) -> Result:
+def _refused(task: str, error: Exception) -> Result:
     _log.warning("message.refused", task=task, because=str(error))
     return Done("refused", str(error)).to_json()

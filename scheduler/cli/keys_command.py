@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from config.settings import BudgetSettings
     from worker.model.budget import Budget
 
-NOTE = "Counts this tool's own encryptions; kube-apiserver's are estimated once, when a key is first seen."
+NOTE = (
+    "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
+    "first seen is estimated. Without a scheduler that observes, later writes of kube-apiserver are not counted."
+)
 
 _COLUMNS = (
-    *("fingerprint", "provider", "names", "reserved", "estimated", "used"),
+    *("fingerprint", "provider", "names", "reserved", "observed", "estimated", "used"),
     *("limit", "state", "collision_probability"),
 )
 

@@ -40,6 +40,7 @@ class Endpoint:
     lease: Any = field(repr=False)
     maintenance: Any = field(repr=False)
     auth: Any = field(repr=False)
+    watch: Any = field(repr=False)
 
 
 def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint:
@@ -63,6 +64,7 @@ def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint
         _stubs.LeaseStub(channel),
         _stubs.MaintenanceStub(channel),
         _stubs.AuthStub(channel),
+        _stubs.WatchStub(channel),
     )
 
 

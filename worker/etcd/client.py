@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from worker.errors import FencedError, RequestRefusedError, TemporaryError, Unav
 from worker.etcd import compat
 from worker.etcd.channel import Endpoint, open_endpoint
 from worker.etcd.errors import rejected, token_expired, translate
+from worker.etcd.messages import compare, item_of, swap_request, swapped
 from worker.etcd.store import (
     CommitResult,
     Delete,
@@ -35,8 +36,11 @@ from worker.etcd.store import (
     Page,
     Put,
     SwapResult,
+    Watched,
+    WatchFrom,
     require_ours,
 )
+from worker.etcd.watch import Token, follow
 from worker.model.keys import KeyRange
 
 _rpc: Any = compat.load()[0]
@@ -55,7 +59,7 @@ class _Begun:
     """A transaction on its way: to whom, with which token, and its answer to come."""
 
     endpoint: Endpoint
-    token: tuple[tuple[str, str], ...] | None
+    token: Token
     answer: Awaitable[Any]
 
 
@@ -67,7 +71,7 @@ class EtcdStore:
         self._state = KeyRange.of_prefix(state_prefix.encode() + b"/")
         self._endpoints = list(endpoints)
         self._current = 0
-        self._metadata: tuple[tuple[str, str], ...] | None = None
+        self._metadata: Token = None
         self._authenticating = asyncio.Lock()
 
     # Plain reads, linearizable.
@@ -75,7 +79,7 @@ class EtcdStore:
     async def get(self, key: bytes) -> Item | None:
         """See Store."""
         response = await self._range(_rpc.RangeRequest(key=key))
-        return _item(response.kvs[0]) if response.kvs else None
+        return item_of(response.kvs[0]) if response.kvs else None
 
     async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
         """See Store."""
@@ -83,7 +87,7 @@ class EtcdStore:
             key=keys.start, range_end=keys.end, limit=limit, revision=revision, min_mod_revision=since
         )
         response = await self._range(request)
-        return Page(tuple(map(_item, response.kvs)), response.more, response.header.revision)
+        return Page(tuple(map(item_of, response.kvs)), response.more, response.header.revision)
 
     async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
         """See Store."""
@@ -105,18 +109,18 @@ class EtcdStore:
 
     async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
         """See Store."""
-        return _swapped(await self._write(_swap_request(item, value, guard)), guard)
+        return swapped(await self._write(swap_request(item, value, guard)), guard)
 
     async def swap_all(
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:
         """See Store. All are on their way before the first answer is waited for."""
-        requests = [_swap_request(item, value, guard) for item, value in swaps]
+        requests = [swap_request(item, value, guard) for item, value in swaps]
         sent = [self._begin(request) for request in requests]
         ends: list[SwapResult | WorkerError | None] = []
         for begun in sent:
             try:
-                ends.append(_swapped(await begun.answer, guard))
+                ends.append(swapped(await begun.answer, guard))
             except FencedError as error:
                 ends.append(error)
             except grpc.aio.AioRpcError:
@@ -129,20 +133,45 @@ class EtcdStore:
 
     async def _end(self, request: Any, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
         try:
-            return _swapped(await self._write(request, begun), guard)
+            return swapped(await self._write(request, begun), guard)
         except WorkerError as error:
             return error
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         """See Store."""
         request = _rpc.TxnRequest(
-            compare=[_compare(expect) for expect in expects], success=[self._change(change) for change in changes]
+            compare=[compare(expect) for expect in expects], success=[self._change(change) for change in changes]
         )
         response = await self._write(request)
         if response is None:
             return CommitResult(Outcome.UNKNOWN)
         outcome = Outcome.APPLIED if response.succeeded else Outcome.LOST
         return CommitResult(outcome, response.header.revision)
+
+    # Watching.
+
+    def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+        """See Store."""
+        return follow(self, ranges)
+
+    def line(self) -> tuple[Endpoint, Token]:
+        """See `worker.etcd.watch.Lines`."""
+        return self._endpoints[self._current], self._metadata
+
+    async def renew(self, token: Token) -> bool:
+        """See `worker.etcd.watch.Lines`."""
+        if self._settings.user is None:
+            return False
+        await self._authenticate(token)
+        return True
+
+    async def probe(self, endpoint: Endpoint) -> None:
+        """See `worker.etcd.watch.Lines`. The watch's own endpoint has to answer, not just any; whatever it says."""
+        try:
+            await self._send(endpoint.kv.Range, _rpc.RangeRequest(key=self._state.start, count_only=True))
+        except grpc.aio.AioRpcError as failure:
+            if not token_expired(failure.code(), failure.details() or ""):
+                raise
 
     # Leases.
 
@@ -262,7 +291,7 @@ class EtcdStore:
                 error = translate(failure.code(), failure.details() or "")
             if not isinstance(error, TemporaryError):
                 raise error
-            self._leave(endpoint)
+            self.leave(endpoint)
             pause = min(_LONGEST_PAUSE, max(2 * pause, error.delay))
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
             if loop.time() + wait > bound:
@@ -290,7 +319,7 @@ class EtcdStore:
                 await self._authenticate(begun.token)
                 await asyncio.sleep(_FIRST_PAUSE * random.uniform(0, 1))  # noqa: S311 - members learn the token in turn
             elif not rejected(code):
-                self._leave(begun.endpoint)
+                self.leave(begun.endpoint)
                 return None
             elif isinstance(error, TemporaryError):
                 await asyncio.sleep(error.delay * random.uniform(0.5, 1.5))  # noqa: S311
@@ -299,7 +328,7 @@ class EtcdStore:
             begun = None
         raise TemporaryError("etcd kept rejecting a write that it may accept later", delay=_LONGEST_PAUSE)
 
-    async def _authenticate(self, expired: tuple[tuple[str, str], ...] | None) -> None:
+    async def _authenticate(self, expired: Token) -> None:
         """Get a new token unless another task just did."""
         async with self._authenticating:
             if self._metadata is expired:
@@ -313,7 +342,7 @@ class EtcdStore:
         response = await endpoint.auth.Authenticate(request, timeout=self._settings.call_timeout)
         self._metadata = (("token", response.token),)
 
-    def _leave(self, endpoint: Endpoint) -> None:
+    def leave(self, endpoint: Endpoint) -> None:
         """Go on with the next endpoint, unless another task already left this one."""
         if self._endpoints[self._current] is endpoint:
             self._current = (self._current + 1) % len(self._endpoints)
@@ -331,62 +360,6 @@ class EtcdStore:
                 return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
             case Delete(keys):
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
-
-
-def _swap_request(item: Item, value: bytes, guard: Expect | None) -> Any:
-    """Build the transaction of one swap.
-
-    One registry key a transaction, always: two would share a revision, and kube-apiserver's watchers
-    would lose one of them. The guard is a record of ours, and is only compared.
-    """
-    request = _rpc.TxnRequest()
-    request.compare.add(
-        key=item.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=item.mod_revision
-    )
-    put = request.success.add().request_put
-    # ignore_lease: a plain Put detaches the lease, and the object would never expire.
-    put.key, put.value, put.ignore_lease = item.key, value, True
-    request.failure.add().request_range.key = item.key
-    if guard is not None:
-        request.compare.append(_compare(guard))
-        request.failure.add().request_range.key = guard.key
-    return request
-
-
-def _swapped(response: Any, guard: Expect | None) -> SwapResult:
-    if response is None:
-        return SwapResult(Outcome.UNKNOWN)
-    revision = response.header.revision
-    if response.succeeded:
-        return SwapResult(Outcome.APPLIED, revision)
-    if guard is not None and not _holds(guard, response.responses[1].response_range.kvs):
-        raise FencedError("the lock on campaigns is somebody else's by now; nothing more is written")
-    found = response.responses[0].response_range.kvs
-    return SwapResult(Outcome.LOST, revision, _item(found[0]) if found else None)
-
-
-def _holds(guard: Expect, found: Any) -> bool:
-    """Whether a guard that was read in a refused transaction is as expected."""
-    if not found:
-        return guard.revision == 0
-    return bool(guard.revision == (found[0].create_revision if guard.created else found[0].mod_revision))
-
-
-def _item(kv: Any) -> Item:
-    return Item(kv.key, kv.value, kv.mod_revision, kv.version, kv.lease)
-
-
-def _compare(expect: Expect) -> Any:
-    if expect.created:
-        return _rpc.Compare(
-            key=expect.key,
-            target=_rpc.Compare.CREATE,
-            result=_rpc.Compare.EQUAL,
-            create_revision=expect.revision,
-        )
-    return _rpc.Compare(
-        key=expect.key, target=_rpc.Compare.MOD, result=_rpc.Compare.EQUAL, mod_revision=expect.revision
-    )
 
 
 @asynccontextmanager

@@ -1,14 +1,14 @@
 """The Store in memory: the same promises as etcd's, with faults on demand.
 
 For models and tests of the engine. It keeps every revision until `compact`, so pinned reads are
-real. Not handled: watches, sizes on disk (they are set by hand), permissions.
+real. Not handled: sizes on disk (they are set by hand), permissions.
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from worker.errors import CompactedError, FencedError, WorkerError
@@ -22,6 +22,8 @@ from worker.etcd.store import (
     Page,
     Put,
     SwapResult,
+    Watched,
+    WatchFrom,
     require_ours,
 )
 from worker.model.keys import KeyRange
@@ -61,6 +63,7 @@ class MemoryStore:
         self._compacted = 0
         self._leases: dict[int, set[bytes]] = {}
         self._next_lease = 1
+        self._watchers: set[asyncio.Event] = set()
 
     # What a test does from outside, as kube-apiserver would.
 
@@ -77,6 +80,7 @@ class MemoryStore:
     def compact(self) -> None:
         """Forget every revision before the current one."""
         self._compacted = self._revision
+        self._stir()
 
     # The Store protocol.
 
@@ -185,6 +189,39 @@ class MemoryStore:
         """See Store."""
         return self.raised_alarms
 
+    async def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+        """See Store."""
+        places = [one.revision for one in ranges]
+        stirred = asyncio.Event()
+        self._watchers.add(stirred)
+        try:
+            while True:
+                stirred.clear()
+                for index, one in enumerate(ranges):
+                    if places[index] < self._compacted:
+                        places[index] = self._compacted
+                        yield Watched(index, (), self._compacted, self._revision, compacted=self._compacted)
+                    # A watcher that is up to date stays so through a compaction.
+                    first, places[index] = places[index], max(places[index], self._revision + 1)
+                    for revision, puts in self._events(one.range, first):
+                        yield Watched(index, puts, revision + 1, self._revision)
+                await stirred.wait()
+        finally:
+            self._watchers.discard(stirred)
+
+    def _events(self, keys: KeyRange, first: int) -> list[tuple[int, tuple[Item, ...]]]:
+        """Return what was written in a range from a revision on, by revision."""
+        found: dict[int, tuple[Item, ...]] = {}
+        for history in (self._histories[key] for key in self._keys if key in keys):
+            for revision, item in zip(history.revisions, history.items, strict=True):
+                if revision >= first:
+                    found[revision] = found.get(revision, ()) + ((item,) if item else ())
+        return sorted(found.items())
+
+    def _stir(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
+
     def _now(self, key: bytes) -> Item | None:
         history = self._histories.get(key)
         return history.at(self._revision) if history else None
@@ -216,6 +253,7 @@ class MemoryStore:
         history.created.append(history.created[-1] if before else self._revision)
         if lease:
             self._leases.setdefault(lease, set()).add(key)
+        self._stir()
         return item
 
     def _unset(self, key: bytes) -> None:
@@ -226,3 +264,4 @@ class MemoryStore:
             history.revisions.append(self._revision)
             history.items.append(None)
             history.created.append(0)
+            self._stir()

@@ -7,7 +7,10 @@ runs against both.
   been acknowledged before the call.
 - Pinned reads (`page` with a revision) see the store as it was then, or raise CompactedError.
 - `swap` changes one registry key if nobody else did since it was read. It is never sent twice.
+- `watch` delivers every write from a revision on, in order and once, or says that it is compacted.
 - `commit` changes our own records, several at a time if need be, all or none.
+- `watch` delivers every write from a revision on, each once and those of a range in order, or says
+  which of them etcd has forgotten.
 
 Every method may raise UnavailableError when no endpoint answers in time, except that `swap` and
 `commit` turn a lost answer into `UNKNOWN`: the write may have happened, and only reading can tell.
@@ -15,7 +18,7 @@ Every method may raise UnavailableError when no endpoint answers in time, except
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -132,6 +135,30 @@ class MemberStatus:
     raft_index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WatchFrom:
+    """A range to watch; `revision` is the first that is to be delivered."""
+
+    range: KeyRange
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What happened in the range of number `index`: all of it before `next_revision`, with what was delivered so far.
+
+    `puts` are in the order in which they were written; deletions only move `next_revision`. `revision` is
+    the store's when this was sent. `compacted`: what was written before that revision, from where the
+    range was, is lost.
+    """
+
+    index: int
+    puts: tuple[Item, ...]
+    next_revision: int
+    revision: int
+    compacted: int = 0
+
+
 class Store(Protocol):
     """See the module's docstring for what a caller may conclude from each method."""
 
@@ -187,3 +214,10 @@ class Store(Protocol):
 
     async def revision(self) -> int:
         """Return the store's current revision."""
+
+    def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+        """Follow ranges until it is closed (`contextlib.aclosing`), through lost connections and stalled servers.
+
+        An endpoint that is away is no error here: others are tried, again and again. Raises
+        RequestRefusedError when the ranges may not be read.
+        """

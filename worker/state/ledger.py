@@ -21,7 +21,7 @@ from worker.errors import BudgetExhaustedError, RecordChangedError, RecordUnclea
 from worker.etcd.store import Store
 from worker.model.budget import Budget, BudgetState, restored_text
 from worker.model.verdict import KeyRef
-from worker.state import record
+from worker.state import observations, record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
 
@@ -62,10 +62,11 @@ class Ledger:
     async def all(self) -> dict[str, Budget]:
         """Return every recorded budget by fingerprint. Writes nothing."""
         found = {}
+        observed = (await observations.load(self._store, self._keyspace)).counts
         async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
             recorded = _budget(item.key, fields)
             await self._catch_up(recorded)
-            budget = self._judged(recorded)
+            budget = self._judged(replace(recorded, observed=observed.get(recorded.fingerprint, 0)))
             found[budget.fingerprint] = budget
         return found
 
@@ -138,10 +139,12 @@ class Ledger:
 
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
+        # Read before the record is: what is seen later errs upwards all the same, for `committed` lags behind.
+        observed = (await observations.load(self._store, self._keyspace)).counts.get(key.fingerprint, 0)
 
         def reserving(budget: Budget) -> Budget:
             nonlocal granted
-            budget = self._judged(budget)
+            budget = self._judged(replace(budget, observed=max(budget.observed, observed)))
             if budget.reserved < purse.known:
                 budget = replace(budget, restored=True)
             budget, granted = budget.reserving(want, self._settings.gcm_limit)

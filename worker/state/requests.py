@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from worker.errors import RecordChangedError, RecordUnclearError
+from worker.errors import RecordChangedError, RecordUnclearError, RefusedError
 from worker.etcd.store import Delete, Expect, Put, Store
 from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.request import Request, RequestKind, RequestState
@@ -17,6 +17,9 @@ from worker.state.keyspace import Keyspace
 
 KEPT = 200
 """Requests that were decided on and are kept: a message that comes late is known by its request."""
+
+_MOST = 1_000
+"""Requests in all, past which no operator's is taken: whoever floods the queue shall not fill etcd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,12 @@ class Requests:
         ]
         return sorted(found, key=lambda stored: (stored.request.asked_at, stored.request.id))
 
+    async def require_room(self) -> None:
+        """Raise RefusedError when there are so many requests that something must be wrong."""
+        count = await self._store.count(self._keyspace.requests)
+        if count >= _MOST:
+            raise RefusedError(f"{count} requests are on record; the scheduler has to deal with them first")
+
     async def submit(self, request: Request) -> bool:
         """Record a request; False when one of that name is there already, and nothing changed."""
         try:
@@ -78,10 +87,12 @@ class Requests:
         """Pause, resume or cancel a campaign, or cancel a request that waits; once for each `name`.
 
         The campaign and the note that it was done are one transaction. Returns the request with its end.
+        Raises RefusedError when there are too many requests.
         """
         known = await self.get(name)
         if known is not None:
             return known.request
+        await self.require_room()
         asked = Request(name, kind, datetime.now(UTC).isoformat(), campaign=target)
         waiting = await self.get(target)
         if waiting is not None and waiting.request.campaign:

@@ -1,0 +1,225 @@
+"""One watch over several key ranges, that goes on where it was through whatever happens to streams and servers.
+
+- A range goes on at the revision behind the last one that was delivered whole, never at what `created` says.
+- With fragments a revision is whole at the answer that has none to follow; until then it is held back.
+- An answer without events (a progress notification) proves that nothing happened up to its revision.
+- A stalled server never errors: while a stream is silent, its endpoint has to answer a read now and then.
+
+Progress is never asked for by hand: etcd before 3.4.25 and 3.5.8 may answer before it has sent the
+events that the answer covers (etcd-io/etcd#15220).
+
+Not handled: a member that answers reads and has forgotten a watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from worker.errors import PermanentError, RequestRefusedError, TemporaryError, WorkerError
+from worker.etcd import compat, messages
+from worker.etcd.channel import Endpoint
+from worker.etcd.errors import token_expired, translate
+from worker.etcd.store import Item, Watched, WatchFrom
+
+_rpc: Any = compat.load()[0]
+
+_PUT = 0  # mvccpb.Event.EventType
+_SILENT_SECONDS = 5.0
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+
+Token = tuple[tuple[str, str], ...] | None
+
+
+class Lines(Protocol):
+    """What a watch needs of the client whose channels it uses."""
+
+    def line(self) -> tuple[Endpoint, Token]:
+        """Return the endpoint that is in use, and the token that it is called with."""
+
+    def leave(self, endpoint: Endpoint) -> None:
+        """Go on with another endpoint than this one."""
+
+    async def renew(self, token: Token) -> bool:
+        """Get a new token unless there is one already; False where calls need none."""
+
+    async def probe(self, endpoint: Endpoint) -> None:
+        """Read something small from this endpoint. Raises AioRpcError when it does not answer in time."""
+
+
+class _EndedError(Exception):
+    """The server ended one of the watches, in its own words."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far one range came. `held` is what arrived of a revision that is not whole yet."""
+
+    next_revision: int
+    held: list[Item]
+
+
+class Reader:
+    """What the answers of one stream mean, in the order in which they arrive. No input or output."""
+
+    def __init__(self, revisions: Sequence[int]) -> None:
+        self._places = [_Place(revision, []) for revision in revisions]
+        self._expected: deque[int] = deque()
+        self._indices: dict[int, int] = {}
+
+    @property
+    def revisions(self) -> list[int]:
+        """The first revision of each range that is yet to be delivered."""
+        return [place.next_revision for place in self._places]
+
+    def expect(self, index: int) -> None:
+        """Note that a watch on this range was asked for: etcd answers in the order of the requests."""
+        self._expected.append(index)
+
+    def take(self, response: Any) -> Watched | None:
+        """Return what an answer completes, if anything. Raises _EndedError when it ends a watch.
+
+        An answer may be `created` and `canceled` at once, and its id is nobody's then.
+        """
+        if response.created:
+            index = self._expected.popleft()
+            if not response.canceled:
+                self._indices[response.watch_id] = index
+                return None
+        else:
+            found = self._indices.get(response.watch_id)
+            if found is None:
+                return None
+            index = found
+        place = self._places[index]
+        if response.canceled:
+            self._indices.pop(response.watch_id, None)
+            return self._cancelled(index, place, response)
+        return self._grown(index, place, response)
+
+    def _cancelled(self, index: int, place: _Place, response: Any) -> Watched:
+        if not response.compact_revision:
+            raise _EndedError(response.cancel_reason or "no reason given")
+        place.held.clear()
+        place.next_revision = max(place.next_revision, response.compact_revision)
+        compacted = place.next_revision
+        return Watched(index, (), compacted, max(response.header.revision, compacted), compacted=compacted)
+
+    def _grown(self, index: int, place: _Place, response: Any) -> Watched | None:
+        place.held += [messages.item_of(event.kv) for event in response.events if event.type == _PUT]
+        # With events the header may be ahead of them: etcd sends a backlog in several answers.
+        last = response.events[-1].kv.mod_revision if response.events else response.header.revision
+        if response.fragment:
+            return None
+        puts, place.held = tuple(place.held), []
+        # A member that lags behind may say less than another one has delivered already.
+        place.next_revision = max(place.next_revision, last + 1)
+        return Watched(index, puts, place.next_revision, max(response.header.revision, last))
+
+
+async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+    """See Store.watch."""
+    revisions = [one.revision for one in ranges]
+    pause = _FIRST_PAUSE
+    refused = ""
+    while True:
+        endpoint, token = lines.line()
+        reader = Reader(revisions)
+        try:
+            async with aclosing(_stream(lines, endpoint, token, ranges, reader)) as stream:
+                async for watched in stream:
+                    pause, refused = _FIRST_PAUSE, ""
+                    revisions[watched.index] = watched.next_revision
+                    yield watched
+            error: WorkerError = TemporaryError("the server ended the stream")
+        except _EndedError as ended:
+            # etcd 3.4 says "permission denied" for an old token, too: it gets one chance with a new one.
+            error, refused = await _judge(lines, token, str(ended), refused)
+        except grpc.aio.AioRpcError as failure:
+            code, details = failure.code(), failure.details() or ""
+            error = translate(code, details)
+            if token_expired(code, details):
+                error, refused = await _judge(lines, token, details, refused)
+        if isinstance(error, PermanentError):
+            raise error
+        lines.leave(endpoint)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        pause = min(_LONGEST_PAUSE, 2 * pause)
+
+
+async def _judge(lines: Lines, token: Token, because: str, refused: str) -> tuple[WorkerError, str]:
+    """Return what a watch that etcd ended means, and what it was refused for since the last delivery."""
+    is_refusal = "permission denied" in because or token_expired(grpc.StatusCode.UNKNOWN, because)
+    if not is_refusal:
+        return TemporaryError(f"etcd ended the watch: {because}"), refused
+    if refused == because or not await _renewed(lines, token):
+        return RequestRefusedError(f"etcd refused the watch: {because}; the user needs read on the registry"), because
+    return TemporaryError(because), because
+
+
+async def _renewed(lines: Lines, token: Token) -> bool:
+    try:
+        return await lines.renew(token)
+    except TemporaryError:
+        return True  # nobody answered: the next try tells
+
+
+async def _stream(
+    lines: Lines, endpoint: Endpoint, token: Token, ranges: Sequence[WatchFrom], reader: Reader
+) -> AsyncGenerator[Watched]:
+    """Yield what one stream delivers until it ends. Raises AioRpcError and _EndedError."""
+    requests: asyncio.Queue[Any] = asyncio.Queue()
+
+    def ask(index: int) -> None:
+        reader.expect(index)
+        requests.put_nowait(_create(ranges[index], reader.revisions[index]))
+
+    for index in range(len(ranges)):
+        ask(index)
+    call = endpoint.watch.Watch(_each(requests), metadata=token)
+    reading: asyncio.Future[Any] = asyncio.ensure_future(call.read())
+    try:
+        while True:
+            await asyncio.wait({reading}, timeout=_SILENT_SECONDS)
+            if not reading.done():
+                await lines.probe(endpoint)
+                continue
+            response = reading.result()
+            if response is grpc.aio.EOF:
+                return
+            watched = reader.take(response)
+            if watched is not None:
+                if watched.compacted:
+                    ask(watched.index)
+                yield watched
+            reading = asyncio.ensure_future(call.read())
+    finally:
+        # The call first: cancelling only the read would leave the stream to the garbage collector.
+        call.cancel()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+    while True:
+        yield await requests.get()
+
+
+def _create(wanted: WatchFrom, revision: int) -> Any:
+    create = _rpc.WatchCreateRequest(
+        key=wanted.range.start,
+        range_end=wanted.range.end,
+        start_revision=revision,
+        progress_notify=True,
+        fragment=True,
+    )
+    return _rpc.WatchRequest(create_request=create)

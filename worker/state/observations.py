@@ -1,0 +1,50 @@
+"""What the watch saw anyone write: counts by key, and how far the watch has come, in one record.
+
+One record, one write: counts and revisions move together, so that every write is counted once whatever
+happens between two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from worker.etcd.store import Expect, Store
+from worker.state import record
+from worker.state.codec import damaged
+from worker.state.keyspace import Keyspace
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Writes by the fingerprint of their key, and the next revision to be seen by the start of each range."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    following: Mapping[str, int] = field(default_factory=dict)
+    revision: int = 0
+    """The record's own mod_revision, 0 before it was written."""
+
+
+async def load(store: Store, keyspace: Keyspace) -> Observations:
+    """Return what is on record; nothing yet where no observer ever ran. Raises RecordError for a damaged record."""
+    found = await record.read(store, keyspace.observer)
+    if found is None:
+        return Observations()
+    match found[0]:
+        case {"counts": dict(counts), "following": dict(following)}:
+            return Observations(
+                _numbers(keyspace.observer, counts), _numbers(keyspace.observer, following), revision=found[1]
+            )
+    raise damaged(keyspace.observer, ValueError("not a record of observations"))
+
+
+async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Sequence[Expect]) -> int:
+    """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
+    fields = {"counts": dict(seen.counts), "following": dict(seen.following)}
+    return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
+
+
+def _numbers(key: bytes, value: Mapping[object, object]) -> dict[str, int]:
+    if not all(isinstance(number, int) for number in value.values()):
+        raise damaged(key, ValueError("a count is not a number"))
+    return {str(name): number for name, number in value.items() if isinstance(number, int)}
