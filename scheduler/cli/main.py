@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "prove by a scan that everything is under its primary key",
     "keys": "show the write budgets of the keys",
     "campaign": "start, follow and steer the campaigns of the service",
+    "audit-log": "check and show the audit log",
     "scheduler": "run the daemon that notices changes and plans campaigns",
     "worker": "run the daemon that rewrites batches",
     "keygen": "make a key, or a ready provider block",
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         args = _parse(argv)
         forbid_core_dumps()
-        command = cast("Command", importlib.import_module(f"scheduler.cli.{args.command}_command"))
+        command = _module(args.command)
         return command.run(args)
     except UsageError as error:
         return _fail(Exit.USAGE, error, as_json=as_json)
@@ -97,12 +98,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
         )
         if name == chosen:
-            module = importlib.import_module(f"scheduler.cli.{name}_command")
-            cast("Command", module).configure(added)
+            _module(name).configure(added)
     args = parser.parse_args(argv)
     if getattr(args, "output", "text") not in {"text", "json"}:
         parser.error("REWRAP_OUTPUT must be text or json")
     return args
+
+
+def _module(command: str) -> Command:
+    """Import the module of a command, and only that."""
+    return cast("Command", importlib.import_module(f"scheduler.cli.{command.replace('-', '_')}_command"))
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
