@@ -13,6 +13,7 @@ from worker.errors import UnavailableError
 from worker.etcd.client import open_store
 from worker.model.request import Request, RequestKind, start_request
 from worker.queues import CONTROL, control_task
+from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
 
@@ -48,7 +49,10 @@ async def ask_to_steer(settings: Settings, kind: RequestKind, campaign: str, *, 
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         requests = Requests(store, Keyspace(settings.keyspace.state_prefix))
         if direct:
-            return await requests.control(kind, campaign, name)
+            done = await requests.control(kind, campaign, name)
+            log = AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap campaign")
+            await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
+            return done
         await _send(settings, kind, {"campaign": campaign, "id": name})
         until = asyncio.get_running_loop().time() + _ANSWER_SECONDS
         while asyncio.get_running_loop().time() < until:

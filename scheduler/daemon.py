@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from config.generation import Generation
 from config.settings import Settings
 from scheduler.dispatch.queue import Sender
 from scheduler.leader import leadership
-from scheduler.reign import Reign
+from scheduler.metrics import SchedulerMetrics
+from scheduler.reign import Reign, Term
 from scheduler.service import open_service
 from scheduler.watch import ConfigurationWatch
 from worker.errors import FencedError, StoppedError, TemporaryError, WorkerError
 from worker.etcd.client import open_store
 from worker.etcd.store import Expect
+from worker.exposition import serve
 from worker.pace.brake import Brake
 from worker.state.keyspace import Keyspace
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
+_TICK_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
@@ -35,9 +39,31 @@ class Daemon:
         self._stop = stop
         self._allow_readable = allow_readable
         self._sender = Sender(settings)
+        self._registry = CollectorRegistry()
+        self._metrics = SchedulerMetrics(self._registry)
+        self._not_ready = "etcd was not reached yet"
 
     async def run(self) -> None:
         """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
+        address = self._settings.service.metrics_addr
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        with ExitStack() as stack:
+            if address is not None:
+                stack.enter_context(serve(address, self._registry, self._metrics.alive, lambda: self._not_ready))
+            try:
+                await self._run()
+            finally:
+                ticking.cancel()
+                await asyncio.gather(ticking, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        """Show whoever asks for our health that the loop is not stuck."""
+        while True:
+            self._metrics.ticked()
+            self._metrics.queue(is_available=self._sender.is_available)
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _run(self) -> None:
         pause = _FIRST_PAUSE
         try:
             while True:
@@ -49,6 +75,7 @@ class Daemon:
                     raise
                 except WorkerError as error:
                     # Whatever it was, the records say how far things are; the next term begins with them.
+                    self._not_ready = str(error)
                     expected = isinstance(error, TemporaryError | FencedError)
                     (_log.warning if expected else _log.error)("scheduler.restarted", because=str(error))
                 if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
@@ -65,14 +92,17 @@ class Daemon:
         """Wait for leadership, and lead until it is lost or the process is to stop."""
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+            self._not_ready = ""  # one that waits to lead is as ready as one that leads
             brake = Brake()
             stopping = asyncio.create_task(self._pass_on(brake), name="stop")
             try:
                 async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard:
+                    self._metrics.leads(leads=True)
                     await self._lead(guard, brake)
             except StoppedError:
                 return
             finally:
+                self._metrics.leads(leads=False)
                 stopping.cancel()
                 await asyncio.gather(stopping, return_exceptions=True)
 
@@ -115,8 +145,9 @@ class Daemon:
     async def _reign(self, generation: Generation, guard: Expect, brake: Brake) -> None:
         """Reign under one generation until the brake is pulled."""
         _log.info("reign.began", generation=generation.hash)
-        async with open_service(self._settings, generation) as service:
-            await Reign(self._settings, service, self._sender, guard, brake).run()
+        self._metrics.configured(generation.hash)
+        async with open_service(self._settings, generation, "rewrap scheduler") as service:
+            await Reign(self._settings, service, self._sender, Term(guard, brake, self._metrics)).run()
 
 
 async def _pulled(brake: Brake) -> None:

@@ -54,6 +54,12 @@ class Observer:
         self._following: dict[str, int] = {}
         self._changed = False
         self._unreadable = 0
+        self._sent = 0
+
+    @property
+    def lag(self) -> int:
+        """Revisions of the store that are not yet counted, as far as the watch itself knows."""
+        return max(0, self._sent - max(self._following.values(), default=self._sent + 1) + 1)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,6 +116,7 @@ class Observer:
     async def _take(self, watched: Watched) -> None:
         """Count what happened in one range, then move its revision; a flush falls before or behind both."""
         one = self._ranges[watched.index]
+        self._sent = max(self._sent, watched.revision)
         name = key_text(one.range.start)
         added: Counter[str] = Counter()
         drifted: dict[str, tuple[bytes, KeyRef | Quarantine]] = {}

@@ -42,6 +42,11 @@ class QueueProver:
         self._proofs = Proofs(service.engine.store, service.engine.keyspace, [guard])
         self._restarts = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing that is governed is left out."""
+        return self._order.covers_everything
+
     async def look(self, stored: StoredCampaign, batches: Sequence[Checkpoint]) -> Inventory | None:
         """See Prover. Raises CompactedError when etcd compacts faster than the scan is."""
         name = stored.campaign.id

@@ -28,6 +28,7 @@ from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
+from scheduler.metrics import SchedulerMetrics
 from scheduler.observer import Listeners, Observer
 from scheduler.pausing import Pressure, judge_rest, judge_room
 from scheduler.progress import Progress
@@ -41,7 +42,6 @@ from worker.model.campaign import Campaign, CampaignState, Pause, Wish
 from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.pace.brake import Brake
 from worker.pace.pressure import judge_space
-from worker.state.audit import AuditLog
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.generations import Generations
 from worker.state.requests import Requests, StoredRequest
@@ -64,19 +64,29 @@ class Later:
     pause: float
 
 
-class Reign:
-    """See the module's docstring. `guard` is the leader's fencing token."""
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a leader has while it leads: its fencing token, a brake that ends the reign, and its metrics."""
 
-    def __init__(self, settings: Settings, service: Service, sender: Sender, guard: Expect, brake: Brake) -> None:
+    guard: Expect
+    brake: Brake
+    metrics: SchedulerMetrics
+
+
+class Reign:
+    """See the module's docstring."""
+
+    def __init__(self, settings: Settings, service: Service, sender: Sender, term: Term) -> None:
         self._settings = settings
         self._service = service
         self._sender = sender
-        self._guard = guard
-        self._brake = brake
+        self._guard = guard = term.guard
+        self._brake = term.brake
+        self._metrics = term.metrics
         store, keyspace = service.engine.store, service.engine.keyspace
         self._campaigns = Campaigns(store, keyspace, [guard])
         self._requests = Requests(store, keyspace, [guard])
-        self._audit = AuditLog(store, keyspace, "rewrap scheduler")
+        self._audit = service.audit
         self._hours = parse_hours(settings.pace.windows, settings.pace.time_zone)
         self._later: dict[str, Later] = {}
         self._drifted: set[tuple[str, str]] = set()
@@ -87,6 +97,7 @@ class Reign:
     def drifted(self, resource: str, namespace: str) -> None:
         """Note that something was written under another key than the primary."""
         self._drifted.add((resource, namespace))
+        self._metrics.drifted()
 
     def check_now(self) -> None:
         """Let the next full check be soon: something may have been missed."""
@@ -102,6 +113,7 @@ class Reign:
             await self._compare()
             while not observing.done():
                 self._brake.check()
+                self._metrics.lags(observer.lag)
                 if not await self._work_once():
                     await asyncio.sleep(_IDLE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             observing.result()
@@ -182,6 +194,10 @@ class Reign:
         if now >= self._tidy_at:
             self._tidy_at = now + _TIDY_SECONDS
             await self._requests.forget_old()
+            await self._measure()
+
+    async def _measure(self) -> None:
+        self._metrics.budgets(await self._service.engine.ledger.all(), self._settings.budget.gcm_limit)
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
@@ -189,8 +205,6 @@ class Reign:
         mine = [one for one in unfinished if one.campaign.generation == self._service.generation.hash]
         others = [one for one in unfinished if one not in mine]
         await self._service.supersede(others, "the configuration changed; what was rewritten stays", lock.guard)
-        for other in others:
-            await self._audit.append("campaign.superseded", other.campaign.id)
         if mine:
             _log.info("campaign.resumed", **mine[0].campaign.log_context(), because=mine[0].campaign.because)
             await self._drive(mine[0], lock, lock_brake)
@@ -223,9 +237,6 @@ class Reign:
         await self._service.begin_budgets(plan)
         campaign = await self._service.take_up(plan, request.wish, lock.guard)
         await self._decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
-        await self._audit.append(
-            "campaign.planned", campaign.campaign.id, request=request.id, because=campaign.campaign.because
-        )
         return campaign
 
     async def _put_off(self, stored: StoredRequest, because: str) -> None:
@@ -278,6 +289,7 @@ class Reign:
                 await self._audit.append("campaign.stopped", name, because=str(stopped))
                 return
             progress.tell(done.stored.campaign)
+            self._metrics.campaign(done.stored.campaign, progress.report, progress.batches_left, progress.rate)
             if done.is_end:
                 await self._ended(done, prover)
                 return
@@ -288,19 +300,14 @@ class Reign:
         campaign = done.stored.campaign
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
+        await self._measure()
+        if done.proof is not None and prover.is_whole:
+            self._metrics.scanned(done.proof.stale, clean=done.proof.is_clean)
         if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:
             self._put_off_full_check(_RETRY_INCOMPLETE)  # parked batches, or a late resource, get another chance
         elif campaign.state is CampaignState.COMPLETE and self._full_check_at == 0.0:
             self._put_off_full_check()
-        _log.info("campaign.finished", **campaign.log_context(), **report.to_json(), because=campaign.because)
-        await self._audit.append(
-            "campaign.finished",
-            campaign.id,
-            state=campaign.state.value,
-            rewritten=report.rewritten,
-            proof_revision=campaign.proof_revision,
-            because=campaign.because,
-        )
+        await self._service.tell_finished(campaign, report)
 
     async def _keep_safe(self, name: str) -> None:
         """Let the campaign rest, or go on, as etcd's room, the budgets and the hours have it."""
@@ -367,6 +374,7 @@ class Reign:
             return False
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
+        self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)
         if found.stale:

@@ -34,6 +34,7 @@ from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
 from worker.pace.brake import Brake
 from worker.pace.pressure import judge_space
+from worker.state.audit import AuditLog
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
@@ -51,8 +52,11 @@ _log = structlog.get_logger()
 class Service:
     """One process' work on one cluster under one generation. Made by `open_service`."""
 
-    def __init__(self, settings: Settings, generation: Generation, layout: Layout, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, generation: Generation, layout: Layout, engine: Engine, actor: str = "rewrap run"
+    ) -> None:
         self.engine = engine
+        self.audit = AuditLog(engine.store, engine.keyspace, actor)
         self._settings = settings
         self.generation = generation
         self._layout = layout
@@ -199,9 +203,21 @@ class Service:
         assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
         ended = done.stored.campaign
         report = await total(records, ended.id)
-        _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+        await self.tell_finished(ended, report)
         quarantined = tuple([one async for one in records.quarantine.all()])
         return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, done.proof, 0.0)
+
+    async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
+        """Say how a campaign ended, in the log and in the audit log."""
+        _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+        await self.audit.append(
+            "campaign.finished",
+            ended.id,
+            state=ended.state.value,
+            rewritten=report.rewritten,
+            proof_revision=ended.proof_revision,
+            because=ended.because,
+        )
 
     async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
@@ -227,6 +243,7 @@ class Service:
             moved = replace(other.campaign.moved(CampaignState.SUPERSEDED, because), ended_at=_now())
             await campaigns.save(replace(other, campaign=moved))
             _log.info("campaign.superseded", **moved.log_context(), because=because)
+            await self.audit.append("campaign.superseded", moved.id, because=because)
 
     async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns) -> StoredCampaign:
         now = datetime.now(UTC)
@@ -250,7 +267,9 @@ class Service:
         )
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
-        return await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+        created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+        await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
+        return created
 
     def _keys(self, territory: Territory) -> list[KeyRef]:
         """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere."""
@@ -337,12 +356,15 @@ def _no_object(key: bytes, message: str) -> SettingsError:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, generation: Generation) -> AsyncIterator[Service]:
-    """Connect to etcd and yield the service. Raises UnavailableError, ConfigError."""
+async def open_service(settings: Settings, generation: Generation, actor: str = "rewrap run") -> AsyncIterator[Service]:
+    """Connect to etcd and yield the service; `actor` is its name in the audit log.
+
+    Raises UnavailableError, ConfigError.
+    """
     paths = tuple(_path(text) for text in settings.keyspace.paths)
     layout = Layout(settings.keyspace.etcd_prefix, paths)
     async with open_engine(settings, generation) as engine:
-        yield Service(settings, generation, layout, engine)
+        yield Service(settings, generation, layout, engine, actor)
 
 
 def _path(text: str) -> tuple[str, str]:

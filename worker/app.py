@@ -7,17 +7,28 @@ which record to look at. See docs/adr/0006-celery-as-a-hint.md.
 
 from __future__ import annotations
 
+import ast
+import json
 import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import structlog
 from celery import Celery, Task
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 from celery.worker.request import Request
 from kombu.entity import Exchange, Queue
 
@@ -41,11 +52,20 @@ class CountedRequest(Request):  # type: ignore[misc]
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         """See Celery."""
-        failed, returned, _ = failed__retval__runtime
-        if not failed and isinstance(returned, dict):
+        failed, shown, _ = failed__retval__runtime
+        if not failed:
             for counter in counters:
-                counter(returned)
+                counter(counted(shown))
         return super().on_success(failed__retval__runtime, **kwargs)
+
+
+def counted(shown: str) -> dict[str, object]:
+    """Return what a child's task returned, from the repr of its JSON text, which is what Celery passes on."""
+    try:
+        done = json.loads(ast.literal_eval(shown))
+    except (ValueError, SyntaxError, TypeError):
+        return {}
+    return done if isinstance(done, dict) else {}
 
 
 counters: list[Any] = []
@@ -56,6 +76,7 @@ class CountedTask(Task):  # type: ignore[misc]
     """A task whose results the parent counts."""
 
     Request = f"{__name__}:CountedRequest"
+    resultrepr_maxsize = 4096  # the counts must arrive whole
 
 
 def build_app(settings: Settings) -> Celery:
@@ -143,6 +164,33 @@ def _set_up_logs(**_: object) -> None:
     root.setLevel(logging.INFO)
 
 
+@worker_init.connect
+def _begin_parent(**_: object) -> None:
+    """Serve what the children return as metrics; runs in the parent only."""
+    settings = from_environment()
+    address = settings.service.metrics_addr
+    if address is None:
+        return
+    from prometheus_client import CollectorRegistry
+
+    from worker.exposition import serve
+    from worker.metrics import WorkerMetrics
+
+    registry = CollectorRegistry()
+    counters.append(WorkerMetrics(registry, settings.pace.rate).count)
+    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away))
+
+
+@worker_ready.connect
+def _ready(**_: object) -> None:
+    _broker.away = ""
+
+
+@worker_shutdown.connect
+def _end_parent(**_: object) -> None:
+    _parent.close()
+
+
 @worker_process_init.connect
 def _begin(**_: object) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -159,6 +207,18 @@ def _end(**_: object) -> None:
             _log.warning("worker.not_settled", because=type(error).__name__)
 
 
+@dataclass(slots=True)
+class _Broker:
+    """Why Redis can't be had, "" = it can."""
+
+    away: str = "not connected yet"
+
+
+_broker = _Broker()
+_parent = ExitStack()
+"""What the parent holds open until it ends."""
+
+
 class _Forward(logging.Handler):
     """Turns log records of libraries into events of ours: warnings, and each trouble with the broker once."""
 
@@ -171,9 +231,11 @@ class _Forward(logging.Handler):
         if record.name == "celery.worker.consumer.consumer" and record.levelno >= logging.WARNING:
             if not self._away:
                 self._away = True
-                _log.warning("broker.unavailable", because=_first_line(record))
+                _broker.away = _first_line(record)
+                _log.warning("broker.unavailable", because=_broker.away)
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
+            _broker.away = ""
             _log.info("broker.available")
         elif record.levelno >= logging.WARNING and not _is_handed_back(record):
             _log.warning("library.message", logger=record.name, text=_first_line(record))

@@ -5,6 +5,7 @@ Arguments are taken as anything at all and checked before use: anybody who reach
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from worker.errors import RefusedError, TemporaryError, WorkerError
 from worker.etcd.store import Store
 from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
 from worker.queues import PROVE, REWRITE, control_task
+from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
 from worker.work import Bench, Done, prove, rewrite
@@ -31,7 +33,8 @@ _RETRY_SECONDS = 10
 _log = structlog.get_logger()
 
 Arguments = Mapping[str, object]
-Result = dict[str, object]
+Result = str
+"""The JSON text of what became of a message, for the parent to count."""
 
 
 @shared_task(name=REWRITE)
@@ -85,7 +88,7 @@ def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], argumen
         # After a while, so that whoever holds the right configuration is likely to be the next to take it.
         time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         raise Reject(done.because, requeue=True)
-    return done.to_json()
+    return _said(done)
 
 
 def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
@@ -109,7 +112,7 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
             await requests.require_room()
             new = await requests.submit(asked)
             _log.info("request.received", request=asked.id, kind=kind.value, new=new)
-            return {"outcome": "worked", "request": asked.id}
+            return _said(Done("worked"))
 
         return start
     unknown = set(arguments) - {"campaign", "id"}
@@ -121,11 +124,18 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
     async def control(store: Store, keyspace: Keyspace) -> Result:
         done = await Requests(store, keyspace).control(kind, campaign, name)
         _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
-        return {"outcome": "worked", "request": name, "because": done.because}
+        log = AuditLog(store, keyspace, "rewrap worker")
+        await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
+        return _said(Done("worked"))
 
     return control
 
 
 def _refused(task: str, error: Exception) -> Result:
     _log.warning("message.refused", task=task, because=str(error))
-    return Done("refused", str(error)).to_json()
+    return _said(Done("refused"))
+
+
+def _said(done: Done) -> Result:
+    """Return the counts without words: those are in the log."""
+    return json.dumps({"outcome": done.outcome, "report": done.report.to_json(), "window": done.window})

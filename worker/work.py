@@ -61,15 +61,6 @@ class Done:
     report: BatchReport = NOTHING
     window: int = 0
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form; it holds no secret."""
-        return {
-            "outcome": self.outcome,
-            "because": self.because,
-            "report": self.report.to_json(),
-            "window": self.window,
-        }
-
 
 async def rewrite(bench: Bench, name: str, number: int) -> Done:
     """Work on one batch for a slice of time."""
