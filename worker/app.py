@@ -48,15 +48,23 @@ _log = structlog.get_logger()
 
 
 class CountedRequest(Request):  # type: ignore[misc]
-    """Runs in the parent: what a task returned is shown to whoever counts there."""
+    """Runs in the parent: what a task returned is shown to whoever counts there.
 
-    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-        """See Celery."""
-        failed, shown, _ = failed__retval__runtime
-        if not failed:
-            for counter in counters:
-                counter(counted(shown))
-        return super().on_success(failed__retval__runtime, **kwargs)
+    Celery makes a subclass of this one whose `on_success` calls nobody else's, so the instance has its own.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        succeed = type(self).on_success
+
+        def on_success(failed__retval__runtime: Any, **more: Any) -> Any:
+            failed, shown, _ = failed__retval__runtime
+            if not failed:
+                for counter in counters:
+                    counter(counted(shown))
+            return succeed(self, failed__retval__runtime, **more)
+
+        self.on_success = on_success
 
 
 def counted(shown: str) -> dict[str, object]:
