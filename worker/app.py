@@ -39,6 +39,7 @@ from config.settings import Settings
 from worker.child import Child
 from worker.coredump import forbid_core_dumps
 from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
+from worker.transport import register
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
@@ -55,7 +56,7 @@ class CountedRequest(Request):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        succeed = type(self).on_success
+        succeed: Any = type(self).__dict__["on_success"]
 
         def on_success(failed__retval__runtime: Any, **more: Any) -> Any:
             failed, shown, _ = failed__retval__runtime
@@ -90,6 +91,7 @@ class CountedTask(Task):  # type: ignore[misc]
 def build_app(settings: Settings) -> Celery:
     """Return the application for these settings. Raises SettingsError for a broker that can't be used."""
     broker = parse_broker(settings.broker)
+    register()
     app = Celery("kube-rewrap", task_cls=CountedTask)
     transport = {
         **broker.transport_options(),

@@ -1,0 +1,201 @@
+"""A whole service on loopback: etcd, Redis, `rewrap scheduler` and `rewrap worker` as the processes that they are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config.encryption import ProviderType
+from config.provider import KeyedProvider
+from config.settings import EtcdSettings
+from tests.acceptance.command import REWRAP, Command, Ended, log_events
+from tests.servers.etcd import EtcdCluster
+from tests.servers.redis import RedisServer
+from worker.demo_keyspace import RESOURCES, Era, Shape, configuration_of, make_key, seed
+from worker.providers.chain import Chain
+
+SECONDS = 60.0
+_POLL = 0.05
+_STOP_SECONDS = 20.0
+OLD = make_key(ProviderType.AESCBC, "old-key")
+NEW = make_key(ProviderType.AESGCM, "new-key")
+NEWEST = make_key(ProviderType.SECRETBOX, "newest-key")
+
+
+class Daemon:
+    """One daemon's process, its children, and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return log_events(self.text)
+
+    def said(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """Its log lines of that name with these fields."""
+        return [
+            line
+            for line in self.events
+            if line["event"] == event and all(line.get(name) == value for name, value in fields.items())
+        ]
+
+    def kill(self) -> None:
+        """SIGKILL, its children too."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM, as an operator would; returns its exit code."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._process.returncode
+
+
+@dataclass
+class Service:
+    """What a test does to a service."""
+
+    etcd: EtcdCluster
+    redis: RedisServer
+    directory: Path
+    stack: ExitStack
+    variables: dict[str, str] = field(default_factory=dict)
+    daemons: list[Daemon] = field(default_factory=list)
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "encryption-configuration.json"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "REWRAP_ENDPOINTS": ",".join(self.etcd.endpoints),
+            "REWRAP_BROKER": self.redis.url,
+            "REWRAP_ENCRYPTION_CONFIG": str(self.file),
+            "REWRAP_SETTINGS": str(self._settings()),
+            "REWRAP_RATE": "0",
+            **self.variables,
+        }
+
+    def _settings(self) -> Path:
+        path = self.directory / "settings.toml"
+        path.write_text("[service]\npoll = 1.0\ndebounce = 0.1\nslice = 1.0\nprogress = 1.0\n[broker]\ntimeout = 2.0\n")
+        return path
+
+    def configure(self, *providers: KeyedProvider, file: Path | None = None) -> None:
+        """Renames a configuration into place; the first provider writes."""
+        path = file or self.file
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(configuration_of(providers, RESOURCES))
+        fresh.rename(path)
+
+    def fill(self, objects: int, namespaces: int = 40) -> None:
+        """Makes objects under the old key."""
+        shape = Shape(objects=objects, payload=200, namespaces=namespaces)
+        asyncio.run(seed(EtcdSettings(endpoints=tuple(self.etcd.endpoints)), [Era(OLD, 1)], shape))
+
+    def start(self, *words: str, **variables: str) -> Daemon:
+        """Starts a daemon."""
+        log = self.directory / f"{words[0]}-{len(self.daemons)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*REWRAP, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self.environment, **variables},
+                start_new_session=True,
+            )
+        daemon = Daemon(process, log)
+        self.daemons.append(daemon)
+        self.stack.callback(daemon.stop)
+        return daemon
+
+    def run(self, *words: str) -> Ended:
+        """Runs a command to its end."""
+        return Command(self.directory, environment=self.environment).run(*words, "-o", "json")
+
+    def campaigns(self) -> list[dict[str, Any]]:
+        """Campaigns and requests, the newest first."""
+        rows: list[dict[str, Any]] = self.run("campaign", "list").document["campaigns"]
+        return rows
+
+    def wait(self, holds: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+        """Waits for a condition."""
+        until = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < until, f"{what}: not in {seconds:.0f} s\n{self.logs()}"
+            time.sleep(_POLL)
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The lines that say how campaigns ended, of all schedulers."""
+        return [line for daemon in self.daemons for line in daemon.said("campaign.finished")]
+
+    def wait_finished(self, times: int, seconds: float = SECONDS) -> dict[str, Any]:
+        """Waits until so many campaigns have ended; returns the last of them."""
+        self.wait(lambda: len(self.finished()) >= times, f"{times} campaigns at their end", seconds)
+        return sorted(self.finished(), key=lambda line: str(line["timestamp"]))[times - 1]
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {daemon.pid}\n{daemon.text[-3000:]}" for daemon in self.daemons)
+
+    def opened_by(self, key: KeyedProvider, prefix: str = "/registry/") -> int:
+        """How many objects this key alone opens. An independent look at etcd: it uses no engine."""
+        chain = Chain([key])
+        found = self.etcd.admin().read(prefix)
+        return sum(getattr(chain.open(one.value, one.key.encode()), "ref", None) is not None for one in found)
+
+
+@contextmanager
+def service(etcd: EtcdCluster, redis: RedisServer, directory: Path) -> Iterator[Service]:
+    with ExitStack() as stack:
+        one = Service(etcd, redis, directory, stack)
+        one.configure(OLD)
+        yield one
+
+
+def celery_message(task: str, arguments: dict[str, object], identity: str) -> str:
+    """The envelope of Celery's protocol 2 on Redis, made by hand: what any language can write."""
+    import base64
+
+    body = base64.b64encode(json.dumps([[], arguments, {}]).encode()).decode()
+    return json.dumps(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"lang": "any", "task": task, "id": identity, "root_id": identity, "parent_id": None},
+            "properties": {
+                "correlation_id": identity,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "rewrap", "routing_key": "rewrap.control"},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": identity,
+            },
+        }
+    )

@@ -1,0 +1,189 @@
+"""The service does what it is for: the key changes, and without another hand all is rewritten and proven."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from tests.acceptance.command import Command
+from tests.servers.etcd import EtcdCluster
+from tests.servers.redis import RedisServer
+from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, service
+from worker.demo_keyspace import Shape, _builtin
+from worker.providers.chain import Chain
+from worker.queues import BATCHES, CONTROL
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def cluster(etcd: EtcdCluster, redis: RedisServer, tmp_path: Path) -> Iterator[Service]:
+    with service(etcd, redis, tmp_path) as one:
+        yield one
+
+
+def foreign(key: str) -> bytes:
+    """An object as kube-apiserver would still write it under the old key."""
+    _, _, _, namespace, name = key.split("/")
+    return Chain([OLD]).seal(_builtin("secrets", namespace, name, Shape(payload=200)), key.encode())
+
+
+def test_a_new_key_in_the_file_is_followed_to_its_proof_without_another_hand(cluster: Service) -> None:
+    cluster.fill(5_000)
+    cluster.start("scheduler")
+    workers = [cluster.start("worker"), cluster.start("worker")]
+    assert cluster.wait_finished(1)["state"] == "complete"
+    cluster.configure(NEW, OLD)
+    ended = cluster.wait_finished(2)
+    assert (ended["state"], ended["rewritten"]) == ("complete", 5_000)
+    assert cluster.opened_by(NEW) == 5_000
+    assert all(worker.said("batch.finished") for worker in workers)
+    verified = cluster.run("verify")
+    assert (verified.code, verified.document["complete"]) == (0, True)
+    # Each campaign ended once; all processes end when they are told to; the audit log is whole.
+    assert len({line["campaign"] for line in cluster.finished()}) == len(cluster.finished())
+    assert [daemon.stop() for daemon in cluster.daemons] == [0, 0, 0]
+    audit = cluster.run("audit-log", "verify")
+    assert (audit.code, audit.document["whole"]) == (0, True)
+
+
+def test_a_message_by_redis_alone_starts_a_campaign_once_however_often_it_comes(cluster: Service) -> None:
+    cluster.fill(400, namespaces=4)
+    cluster.configure(OLD)
+    cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait_finished(1)
+    message = celery_message(
+        "rewrap.campaign.start", {"id": "by-hand-1", "resources": ["secrets"], "namespaces": ["team-001"]}, "m-1"
+    )
+    with redis_client.Redis.from_url(cluster.redis.url) as client:
+        for _ in range(3):
+            client.lpush(CONTROL, message)
+        ended = cluster.wait_finished(2)
+        assert (ended["state"], ended["campaign"]) == (
+            "complete",
+            cluster.run("campaign", "show", "by-hand-1").document["campaign"]["id"],
+        )
+        # Late and made-up messages about batches of campaigns that have ended, or never were.
+        for name in (ended["campaign"], "never-was"):
+            for task in ("rewrap.batch.rewrite", "rewrap.batch.prove"):
+                client.lpush(BATCHES, celery_message(task, {"campaign": name, "number": 0}, f"{name}-{task}"))
+        worker = cluster.daemons[1]
+        cluster.wait(lambda: len(worker.said("batch.dropped")) >= 4, "late messages were dropped")
+    assert len(cluster.finished()) == 2
+
+
+def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Service) -> None:
+    cluster.fill(40, namespaces=2)
+    cluster.start("scheduler")
+    worker = cluster.start("worker")
+    cluster.wait_finished(1)
+    before = {one.key: one.value for one in cluster.etcd.admin().read("/registry/")}
+    long = "MARKER" * 100_000
+    hostile: list[tuple[str, dict[str, object]]] = [
+        ("rewrap.batch.rewrite", {"campaign": "../../registry", "number": 0}),
+        ("rewrap.batch.rewrite", {"campaign": "c", "number": long}),
+        ("rewrap.batch.prove", {"campaign": {"a": []}, "number": -1}),
+        ("rewrap.campaign.start", {"resources": ["../../secrets"]}),
+        ("rewrap.campaign.start", {"namespaces": ["kube-system/../x"]}),
+        ("rewrap.campaign.start", {"reason": long}),
+        ("rewrap.campaign.start", {"rate": -1, "surprise": long}),
+        ("rewrap.campaign.cancel", {"campaign": "/kube-rewrap/v1/campaigns/"}),
+        ("rewrap.campaign.pause", {"campaign": "x", "more": 1}),
+    ]
+    with redis_client.Redis.from_url(cluster.redis.url) as client:
+        for number, (task, arguments) in enumerate(hostile):
+            client.lpush(CONTROL, celery_message(task, arguments, f"hostile-{number}"))
+        for junk in ("not JSON at all", "{}", "[1]", '{"body": 7, "properties": {}}'):
+            client.lpush(CONTROL, junk)
+        client.lpush(CONTROL, celery_message("os.system", {"command": "true"}, "hostile-x"))
+        cluster.wait(lambda: len(worker.said("message.refused")) >= len(hostile), "all were refused")
+        client.lpush(CONTROL, celery_message("rewrap.campaign.start", {"id": "still-alive"}, "m-2"))
+        cluster.wait_finished(2)
+    assert {one.key: one.value for one in cluster.etcd.admin().read("/registry/")} == before
+    assert cluster.run("campaign", "show", "still-alive").document["state"] == "complete"
+    assert "MARKERMARKER" not in "".join(daemon.text for daemon in cluster.daemons)
+
+
+def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Service) -> None:
+    cluster.variables["REWRAP_RATE"] = "100"
+    cluster.fill(1_200)
+    cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait_finished(1)
+    cluster.configure(NEW, OLD)
+    cluster.wait(lambda: cluster.opened_by(NEW) > 0, "the first swap")
+    name = cluster.campaigns()[0]["id"]
+
+    paused = cluster.run("campaign", "pause", name)
+    assert paused.code == 0, paused.stdout
+    worker = cluster.daemons[1]
+    cluster.wait(lambda: not cluster.run("campaign", "show", name).document["workers"], "no worker at work")
+    rewritten = cluster.opened_by(NEW)
+    shown = cluster.run("campaign", "show", name).document
+    assert (shown["state"], shown["because"]) == ("paused", "paused by an operator")
+    refused = cluster.run("run")
+    assert (refused.code, refused.error["type"]) == (4, "BusyError")
+    assert cluster.opened_by(NEW) == rewritten
+
+    assert cluster.run("campaign", "resume", name, "--direct").code == 0
+    cluster.wait(lambda: cluster.opened_by(NEW) > rewritten, "it goes on")
+    assert cluster.run("campaign", "cancel", name).code == 0
+    waited = cluster.run("campaign", "wait", name, "--timeout", "30")
+    assert (waited.code, waited.document["state"]) == (3, "cancelled")
+    assert 0 < cluster.opened_by(NEW) < 1_200
+    assert worker.said("batch.failed") == []
+    again = cluster.run("campaign", "resume", name)
+    assert (again.code, again.error["message"]) == (4, f"resume {name}: the campaign has ended: it is cancelled")
+
+
+def test_a_change_in_the_middle_takes_over_and_keeps_what_was_done(cluster: Service) -> None:
+    cluster.variables["REWRAP_RATE"] = "200"
+    cluster.fill(800)
+    cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait_finished(1)
+    cluster.configure(NEW, OLD)
+    cluster.wait(lambda: cluster.opened_by(NEW) > 100, "some are under the first new key")
+    cluster.configure(NEWEST, NEW, OLD)
+    ended = cluster.wait_finished(2)
+    assert ended["state"] == "complete"
+    assert cluster.opened_by(NEWEST) == 800
+    states = [row["state"] for row in cluster.campaigns()]
+    assert states == ["complete", "superseded", "complete"]
+
+
+def test_a_campaign_that_run_left_behind_is_finished_by_the_service(cluster: Service) -> None:
+    cluster.fill(600)
+    cluster.configure(NEW, OLD)
+    command = Command(cluster.directory, environment={**cluster.environment, "REWRAP_RATE": "200"})
+    with command.start("run", "-o", "json") as running:
+        running.wait_for_event("batch.page", times=2)
+        running.send(signal.SIGINT)
+        assert running.end().code == 3
+    assert 0 < cluster.opened_by(NEW) < 600
+    cluster.start("scheduler")
+    cluster.start("worker")
+    first = cluster.wait_finished(1)
+    assert (first["state"], first["rewritten"]) == ("complete", 600)
+    assert cluster.opened_by(NEW) == 600
+
+
+def test_what_a_lagging_apiserver_writes_under_the_old_key_is_repaired_and_counted(cluster: Service) -> None:
+    cluster.fill(200, namespaces=4)
+    cluster.configure(NEW, OLD)
+    scheduler = cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait_finished(1)
+    late = "/registry/secrets/team-001/late"
+    cluster.etcd.admin().put(late, foreign(late))
+    cluster.wait(lambda: cluster.opened_by(NEW, late) == 1, "the late write is under the new key", seconds=10)
+    assert [line["key"] for line in scheduler.said("drift.found")] == [late]
+    cluster.wait_finished(2)
+    observed = {row["names"][0]: row["observed"] for row in cluster.run("keys").document["keys"]}
+    assert observed == {"new-key": 201, "old-key": 1}
+    assert cluster.run("campaign", "list").document["campaigns"][0]["because"].startswith("a scan at revision")
