@@ -87,8 +87,18 @@ class Observer:
         names = [key_text(one.range.start) for one in self._ranges]
         self._counts = Counter(self._recorded.counts)
         self._following = {name: self._recorded.following.get(name, now) for name in names}
+        if not self._recorded.following.keys() >= set(names):
+            await self._begin_with_our_own()
         self._changed = True
         await self._flush()
+
+    async def _begin_with_our_own(self) -> None:
+        """Take what our swaps landed before this watch for seen.
+
+        A budget subtracts all that landed from what was seen: it would hide as many writes of others.
+        """
+        budgets = await self._engine.ledger.all()
+        self._counts |= Counter({fingerprint: budget.committed for fingerprint, budget in budgets.items()})
 
     async def _close(self) -> None:
         """Record what was counted, as a courtesy to the next one, who would see it again."""

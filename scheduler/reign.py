@@ -109,6 +109,7 @@ class Reign:
         listeners = Listeners(self.drifted, self.check_now)
         observer = Observer(self._service.engine, territory.governed, self._guard, listeners)
         observing = asyncio.create_task(observer.run(), name="observer")
+        observing.add_done_callback(self._end_with)
         try:
             await self._compare()
             while not observing.done():
@@ -120,6 +121,12 @@ class Reign:
         finally:
             observing.cancel()
             await asyncio.gather(observing, return_exceptions=True)
+
+    def _end_with(self, observing: asyncio.Task[None]) -> None:
+        """End the reign with its observer, in the middle of a campaign too: nobody would count what keys are used."""
+        error = None if observing.cancelled() else observing.exception()
+        if isinstance(error, WorkerError):
+            self._brake.pull(error)
 
     # What is to be done.
 

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
+from tests.servers.redis import RedisOptions, RedisServer, start_redis
 
 # Two busy cores make single examples slow at times; each test has its own time-out.
 hypothesis.settings.register_profile("kube-rewrap", deadline=None)
@@ -101,3 +102,29 @@ def new_etcd(tmp_path: Path) -> Iterator[Callable[[EtcdOptions], EtcdCluster]]:
 def etcd_three(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
     """etcd 3.5, three members, this test's own."""
     return new_etcd(EtcdOptions(members=3))
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with start_redis(tmp_path_factory.mktemp("redis"), RedisOptions()) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared_redis: RedisServer) -> RedisServer:
+    """Redis 6.2, empty, shared: don't change its settings."""
+    shared_redis.reset()
+    return shared_redis
+
+
+@pytest.fixture
+def new_redis(tmp_path: Path) -> Iterator[Callable[[RedisOptions], RedisServer]]:
+    """Starts Redis that belongs to one test, which may do to it what it likes."""
+    with ExitStack() as stack:
+
+        def start(options: RedisOptions) -> RedisServer:
+            directory = tmp_path / f"redis-{len(list(tmp_path.glob('redis-*')))}"
+            directory.mkdir()
+            return stack.enter_context(start_redis(directory, options))
+
+        yield start

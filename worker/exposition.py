@@ -1,13 +1,22 @@
-"""Metrics and health over HTTP, from a thread of its own: it answers while the process is busy."""
+"""Metrics and health over HTTP, from threads of their own: they answer while the process is busy.
+
+`/metrics`, `/healthz` and `/readyz`, by GET or HEAD, in plain text without TLS or login: what is shown
+holds no secret, and a network policy decides who may ask. Whoever connects gets a bounded time, and
+only so many are served at once; the rest is hung up on.
+"""
 
 from __future__ import annotations
 
+import errno
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from io import StringIO
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -16,54 +25,31 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from config.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_SECONDS = 10.0
+_SECONDS = 5.0
+"""For a whole request, however slowly it comes. Prometheus scrapes every few seconds, a probe waits for one."""
+
+_AT_ONCE = 16
+_TEXT = "text/plain; charset=utf-8"
 _log = structlog.get_logger()
 
 Question = Callable[[], str]
-"""Returns "" for yes, or the reason why not."""
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = _SECONDS
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
-        """Say nothing: who scrapes every few seconds would fill the log."""
-
-
-class _Server(WSGIServer):
-    address_family = WSGIServer.address_family
-    daemon_threads = True
+"""Returns "" for yes, or the reason why not. Asked from another thread: it may only look at values."""
 
 
 @contextmanager
 def serve(address: str, registry: CollectorRegistry, alive: Question, ready: Question) -> Iterator[str]:
-    """Serve `/metrics`, `/healthz` and `/readyz` while the block runs; yields HOST:PORT, with the real port.
+    """Serve while the block runs; yields HOST:PORT, with the real port where port 0 was asked for.
 
-    Raises SettingsError for an address that can't be used.
+    A name is resolved once; of several addresses the first is used. Raises SettingsError for an address that can't
+    be used.
     """
-
-    def answer(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        match environment.get("PATH_INFO"):
-            case "/metrics":
-                return _reply(start, "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry))
-            case "/healthz":
-                return _health(start, alive())
-            case "/readyz":
-                return _health(start, ready())
-        return _reply(start, "404 Not Found", "text/plain", b"see /metrics, /healthz and /readyz\n")
-
-    host, port = _parsed(address)
-    try:
-        server = make_server(host, port, answer, server_class=_Server, handler_class=_Handler)
-    except OSError as error:
-        raise _refused(
-            f"can't be served on: {error.strerror}", "choose another port, or an address of this machine"
-        ) from None
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    host, port = parse_address(address)
+    server = _listen(host, port, _application(registry, alive, ready))
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="metrics", daemon=True)
     thread.start()
-    place = f"{host}:{server.server_port}"
+    place = _address(host, server.server_port)
     _log.info("metrics.serving", address=place)
     try:
         yield place
@@ -73,24 +59,126 @@ def serve(address: str, registry: CollectorRegistry, alive: Question, ready: Que
         thread.join(_SECONDS)
 
 
-def _reply(start: StartResponse, status: str, kind: str, body: bytes) -> list[bytes]:
-    start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-    return [body]
-
-
-def _health(start: StartResponse, reason: str) -> list[bytes]:
-    status = "503 Service Unavailable" if reason else "200 OK"
-    return _reply(start, status, "text/plain; charset=utf-8", f"{reason or 'ok'}\n".encode())
-
-
-def _parsed(address: str) -> tuple[str, int]:
-    try:
+def parse_address(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT` or `[IPv6]:PORT`. Raises SettingsError for anything else."""
+    with suppress(ValueError):  # of urlsplit, when it looks at the port
         parts = urlsplit(f"//{address}")
-        if parts.hostname is not None and parts.port is not None and not parts.path:
-            return parts.hostname, parts.port
-    except ValueError:
-        pass
-    raise _refused("is not HOST:PORT", "write 127.0.0.1:9464, or 0.0.0.0:9464 for all addresses")
+        host, port = parts.hostname, parts.port
+        if host and port is not None and address.lower() in {f"{host}:{port}", f"[{host}]:{port}"}:
+            return host, port
+    raise _refused("is not HOST:PORT", "write 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for all addresses")
+
+
+class _Server(WSGIServer):
+    """A thread a connection, each with a bound; nothing is written to stderr."""
+
+    def __init__(self, family: socket.AddressFamily, place: tuple[str, int], application: WSGIApplication) -> None:
+        self.address_family = family
+        self._free = threading.BoundedSemaphore(_AT_ONCE)
+        super().__init__(place, _Handler)
+        self.set_app(application)
+
+    def server_bind(self) -> None:
+        """Bind without the library's look at the name service, which can take long where there is none."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Hand a connection to a thread, or hang up when there are too many."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        threading.Thread(target=self._work, args=(request, client_address), name="metrics", daemon=True).start()
+
+    def _work(self, request: socket.socket, client_address: tuple[str, int]) -> None:
+        # A bound on each read is not enough: a client may send a byte now and then for ever.
+        cut = threading.Timer(_SECONDS, _hang_up, (request,))
+        cut.daemon = True
+        cut.start()
+        try:
+            self.finish_request(request, client_address)
+        except Exception:  # noqa: BLE001 - the top of a thread
+            self.handle_error(request, client_address)
+        finally:
+            cut.cancel()
+            self.shutdown_request(request)
+            self._free.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what went wrong between us and a client at debug level: clients hang up as they like."""
+        del request, client_address
+        _log.debug("metrics.not_answered", because=type(sys.exception()).__name__)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
+        """Say nothing: who scrapes every few seconds would fill the log."""
+
+    def get_stderr(self) -> TextIO:
+        """Keep the library's tracebacks away from our JSON lines."""
+        return StringIO()
+
+
+def _application(registry: CollectorRegistry, alive: Question, ready: Question) -> WSGIApplication:
+    def answer(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        try:
+            status, kind, body = _answer(environment, registry, alive, ready)
+        except Exception as error:  # noqa: BLE001 - whatever a question raises, others are to be answered
+            _log.warning("metrics.failed", path=environment.get("PATH_INFO"), because=type(error).__name__)
+            status, kind, body = "500 Internal Server Error", _TEXT, b"see the log: metrics.failed\n"
+        allow = [("Allow", "GET, HEAD")] if status.startswith("405") else []
+        start(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *allow])
+        return [] if environment["REQUEST_METHOD"] == "HEAD" else [body]
+
+    return answer
+
+
+def _answer(
+    environment: WSGIEnvironment, registry: CollectorRegistry, alive: Question, ready: Question
+) -> tuple[str, str, bytes]:
+    """Return status, content type and body."""
+    if environment["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+        return "405 Method Not Allowed", _TEXT, b"only GET and HEAD\n"
+    match environment.get("PATH_INFO"):
+        case "/metrics":
+            return "200 OK", CONTENT_TYPE_LATEST, generate_latest(registry)
+        case "/healthz":
+            return _health(alive)
+        case "/readyz":
+            return _health(ready)
+    return "404 Not Found", _TEXT, b"see /metrics, /healthz and /readyz\n"
+
+
+def _health(question: Question) -> tuple[str, str, bytes]:
+    reason = " ".join(question().split())
+    status = "503 Service Unavailable" if reason else "200 OK"
+    return status, _TEXT, f"{reason or 'ok'}\n".encode(errors="backslashreplace")
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it may have ended by itself
+        request.shutdown(socket.SHUT_RDWR)
+
+
+def _listen(host: str, port: int, application: WSGIApplication) -> _Server:
+    try:
+        [(family, _, _, _, place), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return _Server(family, (str(place[0]), port), application)
+    except OSError as error:
+        fault = "is in use" if error.errno == errno.EADDRINUSE else f"can't be listened on: {error.strerror}"
+        place_text = _address(host, port)
+        raise _refused(f"{place_text} {fault}", "choose another port, or an address of this machine") from None
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _refused(message: str, remedy: str) -> SettingsError:

@@ -1,13 +1,23 @@
-"""`rewrap audit-log`: shows the audit log, and checks that nobody changed it."""
+"""`rewrap audit-log`: shows the audit log, and checks that nobody changed it. Read only."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from config.flags import ETCD
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_output, add_settings, read_settings
+
+if TYPE_CHECKING:
+    from worker.model.audit import Entry
+    from worker.state.audit import Snapshot
+
+_ADVICE = (
+    "Compare the last hash with the log lines `audit` that are kept elsewhere: "
+    "who can write to etcd can write a whole new chain."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,63 +33,87 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show or check. Exit 3 when the log is not whole."""
+    """Show or check. `verify` ends with 3 when the log is not whole."""
     from scheduler.cli.running import run_async
 
     return run_async(lambda: _list(args) if args.verb == "list" else _verify(args))
 
 
-async def _verify(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json, say
+async def _read(args: argparse.Namespace) -> Snapshot:
     from worker.etcd.client import open_store
-    from worker.model.audit import find_faults
     from worker.state.audit import AuditLog
     from worker.state.keyspace import Keyspace
 
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        log = AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log")
-        # The head first: what is appended while we read lies behind it.
-        head = await log.head()
-        entries = [entry async for entry in log.entries() if entry.number <= head.number]
-    faults = find_faults(entries, head)
+        return await AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log").snapshot()
+
+
+async def _verify(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import print_json
+    from worker.model.audit import find_faults, is_anchored
+
+    found = await _read(args)
+    faults = [*found.damaged, *find_faults(found.entries, found.head)]
     if args.output == "json":
-        print_json({"whole": not faults, "entries": len(entries), "head": head.to_json(), "faults": faults})
-    elif faults:
-        say(f"NOT WHOLE: {len(faults)} faults in {len(entries)} entries")
-        for fault in faults:
-            say(f"  {fault}")
-    elif not entries:
-        say("There is nothing in the audit log yet.")
+        document = {
+            "whole": not faults,
+            "anchored": is_anchored(found.head),
+            "entries": len(found.entries),
+            "first": _ends(found.entries[:1]),
+            "last": _ends(found.entries[-1:]),
+            "head": found.head.to_json(),
+            "faults": faults,
+        }
+        print_json(document)
     else:
-        say(f"WHOLE: entries {entries[0].number} to {head.number}, the last with the hash {head.hash}")
-        say("Compare that hash with the log lines `audit` that are kept elsewhere: who can write to etcd can write it.")
+        _tell(found, faults)
     return Exit.INCOMPLETE if faults else Exit.DONE
 
 
-async def _list(args: argparse.Namespace) -> int:
-    from scheduler.cli.output import print_json, print_table
-    from worker.etcd.client import open_store
-    from worker.state.audit import AuditLog
-    from worker.state.keyspace import Keyspace
+def _ends(entries: tuple[Entry, ...]) -> dict[str, object] | None:
+    return next(({"number": entry.number, "at": entry.at, "hash": entry.hash} for entry in entries), None)
 
-    settings = read_settings(args, os.environ)
-    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        log = AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log")
-        entries = [entry async for entry in log.entries() if args.campaign in {None, entry.campaign}]
-    shown = entries[-args.limit :] if args.limit > 0 else entries
+
+def _tell(found: Snapshot, faults: list[str]) -> None:
+    from scheduler.cli.output import say
+    from worker.model.audit import is_anchored
+
+    if faults:
+        say(f"NOT WHOLE: faults: {len(faults)}, entries: {len(found.entries)}")
+        for fault in faults:
+            say(f"  {fault}")
+        return
+    if not found.entries:
+        say("There is nothing in the audit log yet.")
+        return
+    first, last = found.entries[0], found.entries[-1]
+    say(f"WHOLE: {len(found.entries)} entries, {first.number} to {last.number}")
+    say(f"first hash: {first.hash}")
+    say(f"last hash:  {last.hash}")
+    if not is_anchored(found.head):
+        say(f"Older entries have fallen out: what entry {first.number} says of the one before can't be checked.")
+    say(_ADVICE)
+
+
+async def _list(args: argparse.Namespace) -> int:
+    from config.errors import Fault, SettingsError
+    from scheduler.cli.output import print_json, print_table, say
+
+    if args.limit < 0:
+        raise SettingsError("command line", (Fault("--limit", "is below 0", "0 shows all entries"),))
+    found = await _read(args)
+    entries = [entry for entry in found.entries if args.campaign in {None, entry.campaign}]
+    shown = entries[-args.limit :] if args.limit else entries
     if args.output == "json":
-        print_json({"entries": [entry.to_json() for entry in shown]})
+        print_json({"entries": [entry.to_json() for entry in shown], "damaged": list(found.damaged)})
         return Exit.DONE
-    rows = [
-        (
-            entry.number,
-            entry.at[:19],
-            entry.event,
-            entry.campaign,
-            ", ".join(f"{k}={v}" for k, v in entry.detail.items()),
-        )
-        for entry in shown
-    ]
+    rows = [(entry.number, entry.at, entry.event, entry.campaign or "-", _details(entry)) for entry in shown]
     print_table(("NUMBER", "AT", "EVENT", "CAMPAIGN", "DETAIL"), rows)
+    for sentence in found.damaged:
+        say(sentence)
     return Exit.DONE
+
+
+def _details(entry: Entry) -> str:
+    return ", ".join(f"{name}={value}" for name, value in entry.detail.items())

@@ -1,13 +1,16 @@
 """The audit log: entries that each hold the hash of the one before. Pure.
 
 Who changes, inserts or removes an entry has to make every later hash anew. Who can write to etcd can do
-that; so the hashes stand in the log lines too, and those are kept elsewhere.
+that; so the hashes stand in the log lines too, and those are kept elsewhere (docs/audit-log.md).
+
+Not handled: the order of times. Several processes write, each by its own clock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +18,8 @@ Scalar = str | int | float | bool | None
 
 BEGINNING = "0" * 64
 """What stands for the hash before the first entry."""
+
+_LONGEST_TEXT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Entry:
                 "detail": dict(detail),
                 "previous": str(previous),
                 "hash": str(digest),
-            } if all(one is None or isinstance(one, str | int | float) for one in detail.values()):
+            } if all(map(_is_scalar, detail.values())):
                 return cls(number, at, event, campaign, actor, detail, previous, digest)
         raise ValueError("not an entry of the audit log")
 
@@ -87,28 +92,77 @@ class Head:
     def from_json(cls, value: Mapping[str, object]) -> Head:
         """Read the JSON form. Raises ValueError where it is not one."""
         match value:
-            case {"number": int(number), "hash": str(digest), "oldest": int(oldest)}:
+            case {"number": int(number), "hash": str(digest), "oldest": int(oldest)} if 1 <= oldest <= number:
                 return cls(number, digest, oldest)
         raise ValueError("not the head of the audit log")
+
+
+def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the details of an entry, long texts cut. Raises TypeError, naming the field, for what is no JSON scalar.
+
+    So bytes, and whatever holds a secret, can't get in by mistake.
+    """
+    for name, value in fields.items():
+        if not _is_scalar(value):
+            raise TypeError(f"{name}: an audit entry takes texts and finite numbers only, not {type(value).__name__}")
+    return {name: _cut(value) for name, value in fields.items()}
 
 
 def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
     """Return every fault of a log in a sentence, none = it is whole.
 
-    What the oldest kept entry says of the one before can be checked only while that is the first of all.
+    What the oldest kept entry says of the one before it can be checked only while it is the first of
+    all: later there is nothing left to compare it with. `is_anchored` tells which.
     """
+    ordered = sorted(entries, key=lambda entry: entry.number)
     faults: list[str] = []
+    if ordered and not head.number:
+        faults.append(f"the head is missing, and there are entries up to {ordered[-1].number}")
+        head = Head(ordered[-1].number, ordered[-1].hash, ordered[0].number)
     expected, previous = head.oldest, BEGINNING if head.oldest == 1 else None
-    for entry in entries:
-        if entry.number != expected:
-            faults.append(f"entry {expected} is missing: entry {entry.number} follows instead")
+    for entry in ordered:
         if entry.computed() != entry.hash:
             faults.append(f"entry {entry.number} was changed: its hash does not fit")
+        if misplaced := _misplaced(entry.number, expected, head):
+            faults.append(misplaced)
+            continue
+        if entry.number != expected:
+            faults.append(f"{_span(expected, entry.number - 1)} missing: entry {entry.number} follows instead")
+            previous = None
         if previous is not None and entry.previous != previous:
             faults.append(f"entry {entry.number} does not follow the entry before it")
         expected, previous = entry.number + 1, entry.hash
-    if expected != head.number + 1:
+    if expected == head.oldest <= head.number:
+        faults.append(f"{_span(head.oldest, head.number)} missing: the head names them, and nothing is there")
+    elif expected != head.number + 1:
         faults.append(f"the log ends at entry {expected - 1}, and its head names {head.number}")
     elif head.number and previous != head.hash:
         faults.append(f"the head does not fit entry {head.number}")
     return faults
+
+
+def is_anchored(head: Head) -> bool:
+    """Whether the first entry of all is kept, so that the chain can be checked from its beginning."""
+    return head.oldest == 1
+
+
+def _misplaced(number: int, expected: int, head: Head) -> str:
+    """Say why an entry of this number can't stand where it stands; "" = it can."""
+    if number > head.number:
+        return f"entry {number} lies behind the head, which names {head.number}"
+    if number < head.oldest:
+        return f"entry {number} lies before entry {head.oldest}, the oldest that the head names"
+    return f"entry {number} is there more than once" if number < expected else ""
+
+
+def _span(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
+
+
+def _is_scalar(value: object) -> bool:
+    # JSON has no word for NaN and the infinities, though Python reads and writes some.
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _cut(value: Scalar) -> Scalar:
+    return f"{value[: _LONGEST_TEXT - 1]}…" if isinstance(value, str) and len(value) > _LONGEST_TEXT else value

@@ -43,7 +43,7 @@ _MOST_COUNTERS = 256
 _LONGEST_REASON = 300
 
 _CLOCK = """
--- Redis 6 wants to be asked for it before a script writes after TIME; 7 does it anyway.
+-- Redis 6 may be set up so that it has to be asked before a script writes what depends on TIME; 7 needs no asking.
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

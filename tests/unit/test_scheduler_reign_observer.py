@@ -1,0 +1,71 @@
+"""A reign ends with its observer, whatever it is at; the daemon begins another one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from config.settings import Settings
+from scheduler.dispatch.queue import Sender
+from scheduler.metrics import SchedulerMetrics
+from scheduler.reign import Reign, Term
+from tests.unit.test_scheduler_service import NEW, OLD, seal, service
+from worker.errors import FencedError, StoppedError, UnavailableError
+from worker.etcd.memory import MemoryStore
+from worker.etcd.store import Expect, Put
+from worker.pace.brake import Brake
+from worker.state.campaigns import Campaigns
+from worker.state.observations import load, save
+
+pytestmark = pytest.mark.timeout(20)
+
+LEADER = b"/kube-rewrap/v1/leader"
+
+
+class Away(Sender):
+    """No message leaves, so that a campaign never ends."""
+
+    async def send(self, *_: object, **__: object) -> None:
+        raise UnavailableError("away")
+
+    async def length(self, *_: object) -> int:
+        raise UnavailableError("away")
+
+
+async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
+    """A reign in the middle of its first campaign."""
+    one = service(store, NEW, OLD)
+    elected = await store.commit([], [Put(LEADER, b"me")])
+    term = Term(Expect(LEADER, elected.revision, created=True), brake, SchedulerMetrics(CollectorRegistry()))
+    task = asyncio.create_task(Reign(Settings(), one, Away(Settings()), term).run())
+    campaigns = Campaigns(store, one.engine.keyspace)
+    while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event
+        await asyncio.sleep(0.01)
+    return task
+
+
+async def test_in_the_middle_of_a_campaign_a_fenced_observer_ends_the_reign() -> None:
+    store = MemoryStore()
+    seal(store, "/registry/secrets/default/a", OLD)
+    task = await reign_over(store, Brake())
+    keyspace = service(store, NEW, OLD).engine.keyspace
+    seen = await load(store, keyspace)
+    await save(store, keyspace, replace(seen, counts={"somebody": 1}), [])
+    seal(store, "/registry/secrets/default/b", NEW)
+    with pytest.raises(FencedError):
+        await task
+
+
+async def test_a_reign_that_is_stopped_records_what_its_observer_saw() -> None:
+    store, brake = MemoryStore(), Brake()
+    seal(store, "/registry/secrets/default/a", OLD)
+    task = await reign_over(store, brake)
+    seal(store, "/registry/secrets/default/b", NEW)
+    brake.pull(StoppedError("enough"))
+    with pytest.raises(StoppedError):
+        await task
+    keyspace = service(store, NEW, OLD).engine.keyspace
+    assert sum((await load(store, keyspace)).counts.values()) == 1
