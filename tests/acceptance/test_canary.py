@@ -116,7 +116,8 @@ def test_no_command_and_no_record_shows_a_mark(rewrap: Command, gateway: Gateway
     for words in (["run"], ["verify"], ["inspect", name_of("moved")]):
         assert_silent(rewrap.run(*words, "-o", "json"))
     records = gateway.read("/kube-rewrap/")
-    assert {record.key.split("/")[3] for record in records} == {"campaigns", "batches", "quarantine", "ledger"}
+    kinds = {record.key.split("/")[3] for record in records}
+    assert kinds == {"audit", "audit-head", "batches", "campaigns", "ledger", "quarantine"}
     assert [record.key for record in records if marks_in(record.value) or marks_in(record.key)] == []
 
 
