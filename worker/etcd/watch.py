@@ -205,13 +205,16 @@ async def _stream(
     finally:
         # The call first: cancelling only the read would leave the stream to the garbage collector.
         call.cancel()
+        # A call that has failed by itself leaves its reader of requests waiting for ever, one more with each cut.
+        requests.put_nowait(None)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
-    while True:
-        yield await requests.get()
+    """Yield requests until None comes."""
+    while (request := await requests.get()) is not None:
+        yield request
 
 
 def _create(wanted: WatchFrom, revision: int) -> Any:

@@ -1,0 +1,234 @@
+"""On real etcd: `observed` is exactly what a scripted foreign writer wrote, whatever happens to the observers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.generation import Generation, load_generation
+from config.settings import EtcdSettings, Settings
+from scheduler.dispatch.local import Engine, open_engine
+from scheduler.observer import Listeners, Observer
+from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
+from tests.servers.etcd import EtcdCluster
+from tests.servers.gateway import Gateway
+from tests.servers.proxy import Proxy
+from worker.etcd.store import Expect, Put
+from worker.model.inventory import ResourceRange
+from worker.model.keys import KeyRange, key_text
+from worker.state.observations import load
+
+pytestmark = pytest.mark.timeout(90)
+
+NEW, OLD, BOX = Key.new("aesgcm", "new"), Key.new("aesgcm", "old"), Key.new("secretbox", "box")
+KEYS = (NEW, OLD, BOX, IDENTITY)
+RANGES = (
+    ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/")),
+    ResourceRange("configmaps", KeyRange.of_prefix(b"/registry/configmaps/")),
+)
+
+
+@dataclass
+class Writer:
+    """A foreign writer that keeps its own books: PUTs by fingerprint."""
+
+    gateway: Gateway
+    dice: random.Random
+    written: Counter[str] = field(default_factory=Counter)
+
+    def write(self, key: Key, name: str = "/registry/secrets/default/a") -> int:
+        """One PUT; returns its revision."""
+        self.written[key.fingerprint] += 1
+        return self.gateway.put(name, key.seal(name, manifest("Secret", "default", "a", "x")))
+
+    def script(self, writes: int) -> None:
+        """Overwrites and deletes in both ranges, and some noise beside them, as the seed has it."""
+        for _ in range(writes):
+            name = f"/registry/{self.dice.choice(['secrets', 'configmaps'])}/default/o{self.dice.randrange(20)}"
+            match self.dice.random():
+                case chance if chance < 0.15:
+                    self.gateway.delete(name)
+                case chance if chance < 0.25:
+                    self.gateway.put("/registry/pods/default/p", b"noise")
+                case _:
+                    self.write(self.dice.choice(KEYS), name)
+
+
+@dataclass
+class Office:
+    """Where observers work one after another, each with the leader's lock."""
+
+    engine: Engine
+    guard: Expect
+    drifted: set[tuple[str, str]] = field(default_factory=set)
+    gaps: int = 0
+
+    def _drift(self, resource: str, namespace: str) -> None:
+        self.drifted.add((resource, namespace))
+
+    def _gap(self) -> None:
+        self.gaps += 1
+
+    def start(self) -> tuple[Observer, asyncio.Task[None]]:
+        observer = Observer(self.engine, RANGES, self.guard, Listeners(self._drift, self._gap))
+        return observer, asyncio.create_task(observer.run(), name="observer")
+
+    async def counts(self) -> dict[str, int]:
+        return dict((await load(self.engine.store, self.engine.keyspace)).counts)
+
+
+def generation() -> Generation:
+    return load_generation(configuration((("secrets", "configmaps"), KEYS)).encode(), "test")
+
+
+@asynccontextmanager
+async def office(endpoint: str) -> AsyncIterator[Office]:
+    settings = Settings(etcd=EtcdSettings(endpoints=(endpoint,), call_timeout=5.0, give_up_after=20.0))
+    async with open_engine(settings, generation()) as engine:
+        leader = engine.keyspace.leader
+        elected = await engine.store.commit([], [Put(leader, b"test")])
+        yield Office(engine, Expect(leader, elected.revision, created=True))
+
+
+@pytest.fixture
+def writer(etcd: EtcdCluster) -> Writer:
+    return Writer(etcd.admin(), random.Random(7))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The test's time-out is the bound."""
+    while not condition():  # noqa: ASYNC110 - what an observer has seen has no event
+        await asyncio.sleep(0.01)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def begun(there: Office) -> None:
+    """The ranges are on record: from here on everything is seen, by whichever observer."""
+    _, task = there.start()
+    while not (await load(there.engine.store, there.engine.keyspace)).revision:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await ended(task)
+
+
+def _has_seen(observer: Observer, revisions: list[int]) -> bool:
+    """Whether each range is past its own of these revisions; they stand in the order of the ranges."""
+    return all(
+        observer._following.get(key_text(one.range.start), 0) > at for one, at in zip(RANGES, revisions, strict=True)
+    )
+
+
+async def settled(there: Office, writer: Writer) -> dict[str, int]:
+    """The record, when an observer has seen one more write in each range: what lies before was seen then, too."""
+    observer, task = there.start()
+    names = [f"/registry/{resource}/default/last" for resource in ("secrets", "configmaps")]
+    last = [await asyncio.to_thread(writer.write, NEW, name) for name in names]
+    await until(lambda: task.done() or _has_seen(observer, last))
+    await ended(task)
+    return await there.counts()
+
+
+async def test_observed_is_what_was_written_across_restarts(etcd: EtcdCluster, writer: Writer) -> None:
+    async with office(etcd.endpoints[0]) as there:
+        await begun(there)
+        for _ in range(8):
+            _, task = there.start()
+            await asyncio.to_thread(writer.script, writer.dice.randrange(5, 40))
+            await ended(task)
+            await asyncio.to_thread(writer.script, writer.dice.randrange(5))
+        assert await settled(there, writer) == dict(writer.written)
+    assert there.gaps == 0
+
+
+async def test_observed_is_what_was_written_when_observers_die_without_a_last_word(
+    etcd: EtcdCluster, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_last_word(_: Observer) -> None:
+        """As after SIGKILL."""
+
+    async with office(etcd.endpoints[0]) as there:
+        await begun(there)
+        with monkeypatch.context() as patch:
+            patch.setattr(Observer, "_close", no_last_word)
+            patch.setattr("scheduler.observer._FLUSH_SECONDS", 0.02)  # so that deaths fall before, in and after flushes
+            for _ in range(12):
+                observer, task = there.start()
+                goal = writer.written.total()
+                await asyncio.to_thread(writer.script, writer.dice.randrange(5, 30))
+                await until(lambda observer=observer, goal=goal: sum(observer.counts.values()) >= goal)  # type: ignore[misc]
+                await ended(task)
+        assert await settled(there, writer) == dict(writer.written)
+
+
+async def test_observed_is_what_was_written_over_a_connection_that_keeps_breaking(
+    etcd: EtcdCluster, writer: Writer
+) -> None:
+    with Proxy(etcd.endpoints[0]) as proxy:
+        async with office(proxy.endpoint) as there:
+            await begun(there)
+            observer, task = there.start()
+            for _ in range(6):
+                await asyncio.to_thread(writer.script, 20)
+                proxy.cut()
+            await until(lambda: task.done() or sum(observer.counts.values()) >= writer.written.total())
+            await ended(task)  # a flush whose answer was cut off may have ended it: the next one goes on
+            assert await settled(there, writer) == dict(writer.written)
+    assert there.gaps == 0
+
+
+async def test_drift_is_told_and_writes_under_the_primary_are_not(etcd: EtcdCluster, writer: Writer) -> None:
+    async with office(etcd.endpoints[0]) as there:
+        await begun(there)
+        _, task = there.start()
+        with capture_logs() as logs:
+            writer.write(NEW, "/registry/secrets/team-a/x")
+            writer.write(OLD, "/registry/secrets/team-b/x")
+            writer.write(BOX, "/registry/configmaps/team-c/x")
+            await until(lambda: len(there.drifted) == 2)
+        await ended(task)
+    assert there.drifted == {("secrets", "team-b"), ("configmaps", "team-c")}
+    assert {log["key"] for log in logs if log["event"] == "drift.found"} == {
+        "/registry/secrets/team-b/x",
+        "/registry/configmaps/team-c/x",
+    }
+
+
+async def test_after_a_gap_observed_is_never_less_than_what_was_written(etcd: EtcdCluster, writer: Writer) -> None:
+    async with office(etcd.endpoints[0]) as there:
+        await begun(there)
+        for _ in range(30):
+            writer.write(NEW)
+        writer.gateway.compact(writer.gateway.revision())
+        for _ in range(3):
+            writer.write(NEW)
+        observer, task = there.start()
+        await until(lambda: there.gaps == len(RANGES) and observer.counts.get(NEW.fingerprint, 0) > 30)
+        last = observer.counts[NEW.fingerprint]
+        writer.write(NEW)
+        await until(lambda: observer.counts[NEW.fingerprint] > last)
+        await ended(task)
+        counts = await there.counts()
+    assert counts[NEW.fingerprint] >= writer.written[NEW.fingerprint]
+    assert counts[OLD.fingerprint] > 0  # it might have been any of the keys that wear out
+    assert BOX.fingerprint not in counts
+
+
+async def test_the_record_holds_no_key_and_no_plaintext(etcd: EtcdCluster, writer: Writer) -> None:
+    async with office(etcd.endpoints[0]) as there:
+        await begun(there)
+        writer.write(OLD)
+        await settled(there, writer)
+    stored = writer.gateway.get("/kube-rewrap/v1/observer")
+    assert stored is not None
+    for secret in (NEW.material.hex(), OLD.material.hex(), "payload"):
+        assert secret.encode() not in stored.value
