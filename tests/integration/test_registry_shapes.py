@@ -161,7 +161,8 @@ def test_another_state_prefix(etcd: EtcdCluster, tmp_path: Path) -> None:
     rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD))
     assert rewrap.json(*ENOUGH, "--state-prefix", "/ours/rewrap")["rewritten"] == 20
     assert gateway.read("/kube-rewrap") == []
-    assert {found.key.split("/")[4] for found in gateway.read("/ours/rewrap/v1/")} == {"campaigns", "batches", "ledger"}
+    kinds = {found.key.split("/")[4] for found in gateway.read("/ours/rewrap/v1/")}
+    assert kinds == {"audit", "audit-head", "campaigns", "batches", "ledger"}
 
 
 def test_sixty_secrets_of_a_megabyte(etcd: EtcdCluster, tmp_path: Path) -> None:
