@@ -1,12 +1,18 @@
-"""What a scheduler tells Prometheus (docs/metrics.md). Setters only; whoever knows a value sets it."""
+"""What a scheduler tells Prometheus (docs/metrics.md). Setters only; whoever knows a value sets it.
+
+What is not known is not shown: a stale count of 0 says that a scan found none, not that nobody looked.
+Another thread asks, so values are replaced, never changed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from worker.model.budget import Budget
@@ -14,109 +20,154 @@ from worker.model.campaign import Campaign, CampaignState
 from worker.model.outcome import BatchReport
 
 _STALE_TICK = 60.0
+_ENDS = ("rewritten", "current", "gone", "quarantined")
+
+Clock = Callable[[], float]
 
 
-class SchedulerMetrics:
-    """The metrics of one scheduler, leading or not."""
+@dataclass(frozen=True, slots=True)
+class _Campaign:
+    """How far a campaign is."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._leader = Gauge("kube_rewrap_is_leader", "1 on the scheduler that leads.", registry=registry)
-        self._info = Gauge(
-            "kube_rewrap_configuration_info", "The configuration in force.", ["generation"], registry=registry
-        )
-        self._state = Gauge(
-            "kube_rewrap_campaign_state", "1 for the state of the newest campaign.", ["state"], registry=registry
-        )
-        self._objects = Gauge(
-            "kube_rewrap_campaign_objects", "Objects of the newest campaign by outcome.", ["outcome"], registry=registry
-        )
-        self._left = Gauge("kube_rewrap_campaign_batches_left", "Batches that are not done.", registry=registry)
-        self._rate = Gauge("kube_rewrap_campaign_rate", "Objects rewritten a second.", registry=registry)
-        self._quarantined = Gauge("kube_rewrap_quarantined_objects", "Objects that were left alone.", registry=registry)
-        self._stale = Gauge(
-            "kube_rewrap_stale_objects", "Objects not under their primary key at the last scan.", registry=registry
-        )
-        self._drift = Counter("kube_rewrap_drift", "Times that drift was found in a namespace.", registry=registry)
-        self._lag = Gauge("kube_rewrap_watch_lag_revisions", "Revisions not yet observed.", registry=registry)
-        self._queue = Gauge("kube_rewrap_queue_available", "1 while Redis takes messages.", registry=registry)
-        names = ["fingerprint", "provider"]
-        self._used = Gauge("kube_rewrap_key_budget_used", "Encryptions under a key.", names, registry=registry)
-        self._limit = Gauge(
-            "kube_rewrap_key_budget_limit", "Encryptions that a key may make.", names, registry=registry
-        )
-        self._observed = Gauge("kube_rewrap_key_observed_writes", "Writes seen, by key.", names, registry=registry)
-        self._ages = _Ages()
-        registry.register(self._ages)
+    state: CampaignState
+    report: BatchReport
+    batches_left: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What only a leader knows; None or nothing where it does not know it yet."""
+
+    campaign: _Campaign | None = None
+    stale: int | None = None
+    proven_at: float | None = None
+    lag: int | None = None
+    budgets: tuple[Budget, ...] = ()
+    gcm_limit: int = 0
+
+
+class SchedulerMetrics(Collector):
+    """The metrics of one scheduler, leading or not. `wall` is in seconds since the epoch, `steady` never jumps."""
+
+    def __init__(self, registry: CollectorRegistry, wall: Clock = time.time, steady: Clock = time.monotonic) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._leads = False
+        self._generation = ""
+        self._queue: bool | None = None
+        self._drift = 0
+        self._known = _Known()
         self.ticked()
+        registry.register(self)
 
     def leads(self, *, leads: bool) -> None:
-        """Set whether this scheduler leads."""
-        self._leader.set(leads)
+        """Set whether this scheduler leads. Who no longer does forgets what only a leader can know."""
+        self._leads = leads
+        if not leads:
+            self._known = _Known()
 
     def configured(self, generation: str) -> None:
         """Set the configuration in force."""
-        self._info.clear()
-        self._info.labels(generation).set(1)
+        self._generation = generation
 
     def ticked(self) -> None:
         """Note that the loop is alive."""
-        self._ages.tick = time.time()
+        self._tick_at = self._wall()
+        self._ticked = self._steady()
 
     def alive(self) -> str:
         """See Question: whether the loop ticked lately."""
-        age = time.time() - self._ages.tick
+        age = self._steady() - self._ticked
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
     def campaign(self, campaign: Campaign, report: BatchReport, batches_left: int, rate: float) -> None:
-        """Set how far the newest campaign is."""
-        for state in CampaignState:
-            self._state.labels(state.value).set(state is campaign.state)
-        for outcome in ("rewritten", "current", "gone", "quarantined"):
-            self._objects.labels(outcome).set(getattr(report, outcome))
-        self._quarantined.set(report.quarantined)
-        self._left.set(batches_left)
-        self._rate.set(rate)
+        """Set how far the newest campaign is; `rate` in objects a second."""
+        now = _Campaign(campaign.state, report, batches_left, rate)
+        self._known = replace(self._known, campaign=now)
 
     def scanned(self, stale: int, *, clean: bool) -> None:
         """Set what a scan found; a clean one is a proof."""
-        self._stale.set(stale)
-        if clean:
-            self._ages.proof = time.time()
+        self._known = replace(self._known, stale=stale, proven_at=self._wall() if clean else self._known.proven_at)
 
     def drifted(self) -> None:
         """Count drift."""
-        self._drift.inc()
+        self._drift += 1
 
     def lags(self, revisions: int) -> None:
         """Set how far the watch is behind."""
-        self._lag.set(revisions)
+        self._known = replace(self._known, lag=revisions)
 
     def queue(self, *, is_available: bool) -> None:
         """Set whether Redis takes messages."""
-        self._queue.set(is_available)
+        self._queue = is_available
 
     def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int) -> None:
         """Set the use of every key on record."""
-        for budget in budgets.values():
-            self._used.labels(budget.fingerprint, budget.provider).set(budget.used)
-            self._observed.labels(budget.fingerprint, budget.provider).set(budget.observed)
-            limit = budget.limit(gcm_limit)
-            if limit is not None:
-                self._limit.labels(budget.fingerprint, budget.provider).set(limit)
+        self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit)
 
-
-class _Ages(Collector):
-    """Ages are computed when they are asked for."""
-
-    def __init__(self) -> None:
-        self.tick = 0.0
-        self.proof = 0.0
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """See Collector."""
-        now = time.time()
-        yield GaugeMetricFamily("kube_rewrap_last_tick_age_seconds", "Since the loop ticked.", now - self.tick)
-        if self.proof:
-            yield GaugeMetricFamily(
-                "kube_rewrap_last_proof_age_seconds", "Since the last clean scan.", now - self.proof
-            )
+        known = self._known
+        yield GaugeMetricFamily("kube_rewrap_is_leader", "1 on the scheduler that leads.", self._leads)
+        info = GaugeMetricFamily(
+            "kube_rewrap_configuration_info", "Always 1; names the configuration in force.", labels=["generation"]
+        )
+        if self._generation:
+            info.add_metric([self._generation], 1)
+        yield info
+        yield GaugeMetricFamily("kube_rewrap_queue_available", "1 while Redis takes messages.", self._queue)
+        yield GaugeMetricFamily(
+            "kube_rewrap_last_tick_timestamp_seconds", "When the scheduler's loop last ticked.", self._tick_at
+        )
+        yield CounterMetricFamily("kube_rewrap_drift_found", "Times that drift was found.", self._drift)
+        yield GaugeMetricFamily("kube_rewrap_watch_lag_revisions", "Revisions not yet observed.", known.lag)
+        yield GaugeMetricFamily(
+            "kube_rewrap_stale_objects", "Objects not under their primary key at the last scan.", known.stale
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_last_proof_age_seconds",
+            "Since the last scan that found all under their primary keys.",
+            None if known.proven_at is None else max(0.0, self._wall() - known.proven_at),
+        )
+        yield from _of_campaign(known.campaign)
+        yield from _of_keys(known.budgets, known.gcm_limit)
+
+
+def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
+    states = GaugeMetricFamily(
+        "kube_rewrap_campaign_state", "1 for the state of the newest campaign, 0 for all others.", labels=["state"]
+    )
+    objects = GaugeMetricFamily(
+        "kube_rewrap_campaign_objects", "Objects of the newest campaign, by how they ended.", labels=["outcome"]
+    )
+    if campaign is not None:
+        for state in CampaignState:
+            states.add_metric([state.value], state is campaign.state)
+        for end in _ENDS:
+            objects.add_metric([end], getattr(campaign.report, end))
+    yield states
+    yield objects
+    yield GaugeMetricFamily(
+        "kube_rewrap_campaign_batches_left", "Batches that are not done.", campaign.batches_left if campaign else None
+    )
+    yield GaugeMetricFamily(
+        "kube_rewrap_campaign_rate_objects_per_second",
+        "Objects rewritten a second.",
+        campaign.rate if campaign else None,
+    )
+
+
+def _of_keys(budgets: Iterable[Budget], gcm_limit: int) -> Iterable[Metric]:
+    names = ["fingerprint", "provider"]
+    used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Encryptions under a key, at the least.", labels=names)
+    limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
+    observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Writes seen, by anyone.", labels=names)
+    for budget in budgets:
+        key = [budget.fingerprint, budget.provider]
+        used.add_metric(key, budget.used)
+        observed.add_metric(key, budget.observed)
+        most = budget.limit(gcm_limit)
+        if most is not None:
+            limit.add_metric(key, most)
+    yield from (used, limit, observed)

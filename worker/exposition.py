@@ -8,6 +8,7 @@ only so many are served at once; the rest is hung up on.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import sys
 import threading
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import TYPE_CHECKING, TextIO
-from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -31,6 +31,7 @@ _SECONDS = 5.0
 """For a whole request, however slowly it comes. Prometheus scrapes every few seconds, a probe waits for one."""
 
 _AT_ONCE = 16
+_ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>0|[1-9][0-9]{0,4})")
 _TEXT = "text/plain; charset=utf-8"
 _log = structlog.get_logger()
 
@@ -61,11 +62,9 @@ def serve(address: str, registry: CollectorRegistry, alive: Question, ready: Que
 
 def parse_address(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT` or `[IPv6]:PORT`. Raises SettingsError for anything else."""
-    with suppress(ValueError):  # of urlsplit, when it looks at the port
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-        if host and port is not None and address.lower() in {f"{host}:{port}", f"[{host}]:{port}"}:
-            return host, port
+    found = _ADDRESS.fullmatch(address)
+    if found is not None and int(found["port"]) < 2**16:
+        return found["ipv6"] or found["host"], int(found["port"])
     raise _refused("is not HOST:PORT", "write 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for all addresses")
 
 
