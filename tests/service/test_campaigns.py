@@ -142,13 +142,13 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
 
 
 def test_a_change_in_the_middle_takes_over_and_keeps_what_was_done(cluster: Service) -> None:
-    cluster.variables["REWRAP_RATE"] = "200"
+    cluster.variables["REWRAP_RATE"] = "80"
     cluster.fill(800)
     cluster.start("scheduler")
     cluster.start("worker")
     cluster.wait_finished(1)
     cluster.configure(NEW, OLD)
-    cluster.wait(lambda: cluster.opened_by(NEW) > 100, "some are under the first new key")
+    cluster.wait(lambda: cluster.opened_by(NEW) > 20, "some are under the first new key")
     cluster.configure(NEWEST, NEW, OLD)
     ended = cluster.wait_finished(2)
     assert ended["state"] == "complete"
