@@ -1,0 +1,156 @@
+"""deploy/alerts.yaml and dashboard.json: every metric, label and log event that they name is one that we have."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from scheduler.cli.main import COMMANDS
+from scheduler.metrics import SchedulerMetrics
+from tests.unit.test_deploy import DEPLOY, TOP
+from worker.metrics import WorkerMetrics
+from worker.model.campaign import CampaignState
+
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "dashboard.json").read_text(encoding="utf-8"))
+PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+
+EXPRESSIONS = [
+    *(pytest.param(rule["expr"], id=rule["alert"]) for rule in RULES),
+    *(pytest.param(target["expr"], id=panel["title"]) for panel in PANELS for target in panel["targets"]),
+]
+each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+DURATION = r"\d+[smhd]"
+# Words of PromQL that may stand before or between what we name.
+WORDS = {"absent", "and", "by", "increase", "max", "min", "on", "or", "rate", "sum", "unless", "vector"}
+
+
+def metrics() -> dict[str, set[str]]:
+    """The labels of each metric by its name, as it stands in /metrics."""
+    registry = CollectorRegistry()
+    WorkerMetrics(registry, 500.0)
+    SchedulerMetrics(registry)
+    return {_exposed(family): set(getattr(family, "_labelnames", ())) for family in registry.collect()}
+
+
+def _exposed(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+METRICS = metrics()
+
+
+def named(expression: str) -> set[str]:
+    return set(re.findall(r"kube_rewrap_\w+", expression))
+
+
+def labels_of(expression: str) -> set[str]:
+    return {label for name in named(expression) & set(METRICS) for label in METRICS[name]}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_metric_exists(expression: str) -> None:
+    assert named(expression) != set()
+    assert named(expression) - set(METRICS) == set()
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_label_is_one_of_its_metric(expression: str) -> None:
+    for name, selector in re.findall(r"(kube_rewrap_\w+)\{([^}]*)\}", expression):
+        assert set(re.findall(r"(\w+)=~?\"", selector)) <= METRICS[name]
+    grouped = [label for labels in re.findall(r"by \(([^)]*)\)", expression) for label in labels.split(", ")]
+    assert set(grouped) <= labels_of(expression)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_is_whole(expression: str) -> None:
+    """No parser of PromQL is at hand: brackets, and no word that is neither ours nor PromQL's."""
+    rest = re.sub(r"\"[^\"]*\"", "", expression)
+    for opening, closing in ("()", "{}", "[]"):
+        assert rest.count(opening) == rest.count(closing)
+    rest = re.sub(rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|by \([^)]*\)|kube_rewrap_\w+", " ", rest)
+    assert set(re.findall(r"[A-Za-z_]\w*", rest)) <= WORDS
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_states_and_outcomes_that_are_asked_for_exist(expression: str) -> None:
+    states = {one for text in re.findall(r"state=~?\"([^\"]*)\"", expression) for one in text.split("|")}
+    assert states <= {state.value for state in CampaignState}
+    registry = CollectorRegistry()
+    WorkerMetrics(registry, 500.0)
+    known = {sample.labels.get("outcome") for family in registry.collect() for sample in family.samples}
+    assert {one for text in re.findall(r"outcome=\"([^\"]*)\"", expression) for one in text.split("|")} <= known
+
+
+@each_rule
+def test_a_rule_has_what_a_rule_needs(rule: dict[str, Any]) -> None:
+    assert {"alert", "expr", "labels", "annotations"} <= set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+    assert re.fullmatch(r"KubeRewrap[A-Z][A-Za-z]+", rule["alert"])
+    assert re.fullmatch(DURATION, rule.get("for", "0s"))
+    assert rule["labels"].keys() == {"severity"}
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"].keys() == {"summary", "description"}
+
+
+@each_rule
+def test_a_summary_shows_labels_that_the_expression_keeps(rule: dict[str, Any]) -> None:
+    shown = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+    kept = {label for labels in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in labels.split(", ")}
+    assert shown <= kept
+
+
+@each_rule
+def test_a_description_names_commands_and_log_events_that_exist(rule: dict[str, Any]) -> None:
+    text = rule["annotations"]["description"]
+    page = (TOP / "docs" / "log-events.md").read_text(encoding="utf-8")
+    events = re.findall(r"\b([a-z]+\.[a-z_]+)\b", re.sub(r"docs/\S+|--\w+", "", text))
+    assert [event for event in events if f"`{event}`" not in page] == []
+    assert set(re.findall(r"\brewrap ([a-z-]+)", text)) <= set(COMMANDS)
+
+
+def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(names) == len(set(names))
+    wanted = [
+        "NoLeader",
+        "CampaignStuck",
+        "Drift",
+        "KeyBudgetDue",
+        "KeyBudgetExhausted",
+        "NoProof",
+        "NeverProved",
+        "Quarantine",
+    ]
+    assert {f"KubeRewrap{name}" for name in wanted} <= set(names)
+
+
+def test_the_panels_lie_beside_each_other() -> None:
+    places = [panel["gridPos"] for panel in PANELS]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24, "Grafana's grid has 24 columns"
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_the_dashboard_asks_for_its_data_source_and_names_none() -> None:
+    assert [one["name"] for one in DASHBOARD["templating"]["list"]] == ["datasource"]
+    sources = [panel["datasource"] for panel in PANELS]
+    sources += [target["datasource"] for panel in PANELS for target in panel["targets"]]
+    assert {json.dumps(source, sort_keys=True) for source in sources} == {
+        '{"type": "prometheus", "uid": "${datasource}"}'
+    }
