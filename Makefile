@@ -11,6 +11,9 @@ VENV    := .venv
 PYTHON_ := $(VENV)/bin/python
 INSTALL := $(PYTHON_) -m pip install --quiet --require-hashes
 
+# Tests that run side by side: they wait for servers more than they compute.
+JOBS ?= 2
+
 # Stamps: each is made once, and again when what it was made from changes.
 MADE_VENV    := $(VENV)/.made
 HAS_RUNTIME  := $(VENV)/.has-runtime
@@ -32,9 +35,9 @@ demo: $(HAS_RUNTIME) $(ETCD_3_5) ## The main job on a throw-away etcd, from noth
 demo-service: $(HAS_RUNTIME) $(ETCD_3_5) $(REDIS) ## The service: scheduler, two workers and Redis follow a change of the key
 	$(VENV)/bin/rewrap demo --service
 
-test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some)
+test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
-	$(PYTHON_) -m coverage run -m pytest -m "not chaos" $(ARGS); \
+	$(PYTHON_) -m coverage run -m pytest -m "not chaos" -n $(JOBS) --dist loadfile $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
 
 check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the coverage of the last make test

@@ -54,6 +54,8 @@ ETCD = (
 PACE = (
     Flag("--rate", "pace", "rate", "most objects rewritten a second, 0 = no ceiling (500)", float, metavar="N"),
     Flag("--max-window", "pace", "max_window", "most swaps in flight (256)", int, metavar="N"),
+)
+SPACE = (
     Flag("--quota-bytes", "space", "quota_bytes", "etcd's --quota-backend-bytes where it can't tell", int, metavar="N"),
 )
 WINDOW = (
@@ -83,7 +85,7 @@ BUDGET = (
     Flag("--gcm-limit", "budget", "gcm_limit", "writes under one aesgcm key (200000, at most 2^32)", int, metavar="N"),
 )
 
-EVERY = (*ETCD, *PACE, *WINDOW, *BUDGET, *BROKER, *METRICS, *SCHEDULER, *WORKER)
+EVERY = (*ETCD, *PACE, *SPACE, *WINDOW, *BUDGET, *BROKER, *METRICS, *SCHEDULER, *WORKER)
 """What a daemon's child process may find in its environment."""
 
 

@@ -94,7 +94,7 @@ def advance(
         because = spent.because or "whoever works on it ends without a word"
         return Step(Park(replace(spent, state=BatchState.PARKED, because=because)), f"it failed again: {because}")
     if left:
-        due = tuple(replace(batch.spec, sweep=campaign.sweeps) for batch in free if _due_at(batch, campaign) <= now)
+        due = tuple(_present(batch.spec, campaign) for batch in free if _due_at(batch, campaign) <= now)
         return Step(Work(due), f"{len(left)} of {campaign.batches} batches are not done")
     return _conclude(campaign, known, proof)
 
@@ -112,6 +112,11 @@ def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory 
         return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
     because = _what_remains(proof, parked)
     return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
+
+
+def _present(spec: BatchSpec, campaign: Campaign) -> BatchSpec:
+    """Return a batch as it is to be worked on now: a file of the same meaning may have another hash than at first."""
+    return replace(spec, sweep=campaign.sweeps, generation=campaign.generation)
 
 
 def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:

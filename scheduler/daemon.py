@@ -17,7 +17,7 @@ from scheduler.metrics import SchedulerMetrics
 from scheduler.reign import Reign, Term
 from scheduler.service import open_service
 from scheduler.watch import ConfigurationWatch
-from worker.errors import FencedError, StoppedError, TemporaryError, WorkerError
+from worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from worker.etcd.client import open_store
 from worker.etcd.store import Expect
 from worker.exposition import serve
@@ -65,6 +65,7 @@ class Daemon:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
+        said = ""
         try:
             while True:
                 self._stop.check()
@@ -73,6 +74,12 @@ class Daemon:
                     await self._candidate()
                 except StoppedError:
                     raise
+                except OutdatedError as error:
+                    # Leadership was given up: one with the right file may have it before this one asks again.
+                    self._not_ready = str(error)
+                    if str(error) != said:
+                        said = str(error)
+                        _log.error("configuration.outdated", because=said)
                 except WorkerError as error:
                     # Whatever it was, the records say how far things are; the next term begins with them.
                     self._not_ready = str(error)
@@ -120,6 +127,7 @@ class Daemon:
             following = asyncio.ensure_future(anext(generations))
             reigning: asyncio.Task[None] | None = None
             reign_brake = Brake()
+            before = ""
             pulled = asyncio.create_task(_pulled(brake), name="leadership")
             try:
                 while True:
@@ -133,8 +141,10 @@ class Daemon:
                     if following in done:
                         await _end(reigning, reign_brake, "a newer configuration is in force")
                         reign_brake = Brake()
-                        reign = self._reign(following.result(), guard, reign_brake)
-                        reigning = asyncio.create_task(reign, name="reign")
+                        generation = following.result()
+                        term = Term(guard, reign_brake, self._metrics, before)
+                        reigning = asyncio.create_task(self._reign(generation, term), name="reign")
+                        before = generation.hash
                         following = asyncio.ensure_future(anext(generations))
             finally:
                 pulled.cancel()
@@ -142,12 +152,12 @@ class Daemon:
                 following.cancel()
                 await asyncio.gather(pulled, following, return_exceptions=True)
 
-    async def _reign(self, generation: Generation, guard: Expect, brake: Brake) -> None:
+    async def _reign(self, generation: Generation, term: Term) -> None:
         """Reign under one generation until the brake is pulled."""
-        _log.info("reign.began", generation=generation.hash)
+        _log.info("reign.began", generation=generation.hash, because="it is the newest good one in the file")
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
-            await Reign(self._settings, service, self._sender, Term(guard, brake, self._metrics)).run()
+            await Reign(self._settings, service, self._sender, term).run()
 
 
 async def _pulled(brake: Brake) -> None:

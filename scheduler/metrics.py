@@ -7,6 +7,7 @@ Another thread asks, so values are replaced, never changed.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from worker.model.batch import BatchState, Checkpoint
 from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState
 from worker.model.outcome import BatchReport
@@ -32,6 +34,7 @@ class _Campaign:
     state: CampaignState
     report: BatchReport
     batches_left: int
+    batches_parked: int
     rate: float
 
 
@@ -81,14 +84,20 @@ class SchedulerMetrics(Collector):
         age = self._steady() - self._ticked
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
-    def campaign(self, campaign: Campaign, report: BatchReport, batches_left: int, rate: float) -> None:
+    def campaign(self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float) -> None:
         """Set how far the newest campaign is; `rate` in objects a second."""
-        now = _Campaign(campaign.state, report, batches_left, rate)
+        states = Counter(batch.state for batch in batches)
+        left = states.total() - states[BatchState.DONE]
+        now = _Campaign(campaign.state, report, left, states[BatchState.PARKED], rate)
         self._known = replace(self._known, campaign=now)
 
     def scanned(self, stale: int, *, clean: bool) -> None:
         """Set what a scan found; a clean one is a proof."""
         self._known = replace(self._known, stale=stale, proven_at=self._wall() if clean else self._known.proven_at)
+
+    def proven(self, at: float) -> None:
+        """Set when all was last proven, in seconds since the epoch: what is on record, from an earlier leader."""
+        self._known = replace(self._known, proven_at=at)
 
     def drifted(self) -> None:
         """Count drift."""
@@ -150,6 +159,11 @@ def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
     yield objects
     yield GaugeMetricFamily(
         "kube_rewrap_campaign_batches_left", "Batches that are not done.", campaign.batches_left if campaign else None
+    )
+    yield GaugeMetricFamily(
+        "kube_rewrap_campaign_batches_parked",
+        "Batches that were given up until the next campaign, or sweep.",
+        campaign.batches_parked if campaign else None,
     )
     yield GaugeMetricFamily(
         "kube_rewrap_campaign_rate_objects_per_second",

@@ -3,18 +3,20 @@
 Every PUT counts, whoever made it, for kube-apiserver's writes wear a key out as ours do. What a write
 was made with is told by opening it, not by its prefix, which proves a name only. What can't be opened
 counts for every key whose prefix it carries. A gap that compaction tore into the watch is bridged by
-the growth of the store's revision: more than was written, never less.
+the growth of the store's revision, once for each key however many ranges it tore: more than was
+written, never less.
 
-Ranges that are new begin at the present revision; what lies there already is the first sight's matter.
+A range that was empty when somebody last surveyed the registry begins right behind that survey. When
+nobody ever did, all begin at the present revision; what lies there already is the first sight's matter.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -34,6 +36,14 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """What is governed: every range that holds something, as of a revision."""
+
+    ranges: tuple[ResourceRange, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Listeners:
     """Who is told: of drift in a resource and namespace ("" = cluster scope), and of a gap."""
 
@@ -44,14 +54,17 @@ class Listeners:
 class Observer:
     """See the module's docstring. `guard` is the leader's fencing token."""
 
-    def __init__(self, engine: Engine, ranges: Sequence[ResourceRange], guard: Expect, listeners: Listeners) -> None:
+    def __init__(self, engine: Engine, survey: Survey, guard: Expect, listeners: Listeners) -> None:
         self._engine = engine
-        self._ranges = tuple(ranges)
+        self._ranges = survey.ranges
+        self._surveyed = survey.revision
+        self._grown = asyncio.Event()
         self._guard = guard
         self._listeners = listeners
         self._recorded = Observations()
         self._counts: Counter[str] = Counter()
         self._following: dict[str, int] = {}
+        self._bridged: dict[str, tuple[int, int]] = {}
         self._changed = False
         self._unreadable = 0
         self._sent = 0
@@ -66,10 +79,23 @@ class Observer:
         """Writes seen so far by the fingerprint of their key."""
         return dict(self._counts)
 
+    def extend(self, survey: Survey) -> None:
+        """Watch what got its first object since the last survey, too; what was governed then stays watched."""
+        known = {key_text(one.range.start) for one in self._ranges}
+        new = [one for one in survey.ranges if key_text(one.range.start) not in known]
+        for one in new:
+            self._following[key_text(one.range.start)] = self._surveyed + 1
+            _log.info("observer.extended", resource=one.resource, because="it got its first object")
+        self._surveyed = survey.revision
+        self._changed = True
+        if new:
+            self._ranges += tuple(new)
+            self._grown.set()
+
     async def run(self) -> None:
         """Watch until cancelled. Raises FencedError when somebody else observes by now."""
         await self._begin()
-        watching = asyncio.create_task(self._watch(), name="watch")
+        watching = asyncio.create_task(self._watch_as_it_grows(), name="watch")
         try:
             while not watching.done():
                 await asyncio.wait({watching}, timeout=_FLUSH_SECONDS)
@@ -82,12 +108,16 @@ class Observer:
 
     async def _begin(self) -> None:
         store = self._engine.store
-        self._recorded = await load(store, self._engine.keyspace)
+        self._recorded = recorded = await load(store, self._engine.keyspace)
         now = await store.revision() + 1
+        if max(recorded.surveyed, *recorded.following.values(), 0) > now:
+            # Nothing would be seen until the store came that far again. What the budgets make of it is the ledger's.
+            _log.error("observer.rewound", because="etcd's revision is below one that was seen: it was restored")
+        begin = recorded.surveyed + 1 if recorded.surveyed else now
         names = [key_text(one.range.start) for one in self._ranges]
-        self._counts = Counter(self._recorded.counts)
-        self._following = {name: self._recorded.following.get(name, now) for name in names}
-        if not self._recorded.following.keys() >= set(names):
+        self._counts = Counter(recorded.counts)
+        self._following = {name: min(now, recorded.following.get(name, begin)) for name in names}
+        if not recorded.surveyed:
             await self._begin_with_our_own()
         self._changed = True
         await self._flush()
@@ -112,10 +142,27 @@ class Observer:
         """Write counts and revisions in one, if there is something new. No await between the two."""
         if not self._changed:
             return
-        seen = Observations(dict(self._counts), dict(self._following), self._recorded.revision)
+        before = self._recorded.revision
+        seen = Observations(dict(self._counts), dict(self._following), self._surveyed, before)
         self._changed = False
         revision = await save(self._engine.store, self._engine.keyspace, seen, [self._guard])
-        self._recorded = Observations(seen.counts, seen.following, revision)
+        self._recorded = replace(seen, revision=revision)
+
+    async def _watch_as_it_grows(self) -> None:
+        """Watch, and begin again with every range that came; each goes on where it was."""
+        while True:
+            self._grown.clear()
+            watching = asyncio.ensure_future(self._watch())
+            growing = asyncio.ensure_future(self._grown.wait())
+            try:
+                await asyncio.wait({watching, growing}, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    watching.result()
+                    return
+            finally:
+                watching.cancel()
+                growing.cancel()
+                await asyncio.gather(watching, growing, return_exceptions=True)
 
     async def _watch(self) -> None:
         starts = [WatchFrom(one.range, self._following[key_text(one.range.start)]) for one in self._ranges]
@@ -135,7 +182,7 @@ class Observer:
                 await asyncio.sleep(0)
             self._count(item, one, added, drifted)
         if watched.compacted > self._following[name]:
-            added.update(self._bridge(one, watched.compacted - self._following[name]))
+            added.update(self._bridge(one, self._following[name], watched.compacted))
         self._counts.update(added)
         self._following[name] = watched.next_revision
         self._changed = True
@@ -162,16 +209,27 @@ class Observer:
             namespace, slash, _ = inner.partition(b"/")
             drifted.setdefault(key_text(namespace) if slash else "", (item.key, found))
 
-    def _bridge(self, one: ResourceRange, growth: int) -> dict[str, int]:
-        """Return the most that can have been written in a gap, for each key that it matters for."""
-        keys = [key for key in self._engine.chains[one.resource].keys if key.provider == LIMITED_PROVIDER]
+    def _bridge(self, one: ResourceRange, first: int, end: int) -> dict[str, int]:
+        """Return the most that can have been written in a gap, for each key that it matters for.
+
+        A revision is one write of one key: where the gaps of several ranges overlap it counts once.
+        """
+        keys = {key.fingerprint for key in self._engine.chains[one.resource].keys if key.provider == LIMITED_PROVIDER}
         _log.warning(
             "observer.gap",
             resource=one.resource,
-            growth=growth,
+            growth=end - first,
             because="etcd compacted revisions away before they were seen; each counts as a write",
         )
-        return {key.fingerprint: growth for key in keys}
+        return {fingerprint: self._growth(fingerprint, first, end) for fingerprint in keys}
+
+    def _growth(self, fingerprint: str, first: int, end: int) -> int:
+        """Return how many revisions of a gap are not counted for this key yet, and note that they are."""
+        low, high = self._bridged.get(fingerprint, (first, first))
+        if end < low or first > high:
+            low, high = first, first
+        self._bridged[fingerprint] = min(low, first), max(high, end)
+        return max(0, low - first) + max(0, end - high)
 
     def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
         """Name one object of each namespace; the repair looks at all of them."""

@@ -1,13 +1,14 @@
 """What the leading scheduler does under one generation of the configuration.
 
 1. Compare the generation with the one on record; what changed asks for a campaign. Without a change,
-   compare the cluster with it all the same: things happen while no scheduler runs.
-2. End what is left of campaigns of other generations.
+   compare the cluster with it all the same: things happen while no scheduler runs. An old copy of the
+   file is not a change: see `_require_current`.
+2. A file of the same meaning takes over what is at work. Campaigns of other generations end; one that
+   an operator paused is followed by one that is paused, too.
 3. One campaign at a time: the unfinished one first, else the request of the highest priority.
 4. Beside it, the observer watches every write; what it finds under another key becomes a request.
 
-Requests are records: whoever leads next finds them. A leader works on campaigns under the same lock
-as `rewrap run`, and waits while that has it.
+A leader works on campaigns under the same lock as `rewrap run`, and waits while that has it.
 """
 
 from __future__ import annotations
@@ -17,60 +18,53 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from config.errors import ConfigError
-from config.hours import is_open, next_opening, parse_hours
 from config.settings import Settings
 from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
+from scheduler.inbox import Inbox
 from scheduler.metrics import SchedulerMetrics
-from scheduler.observer import Listeners, Observer
-from scheduler.pausing import Pressure, judge_rest, judge_room
+from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
 from scheduler.run import EVERYTHING, Lock, Order
+from scheduler.safety import Safety
 from scheduler.service import Service, total
-from worker.errors import BusyError, RefusedError, StoppedError, WorkerError
+from worker.errors import BusyError, OutdatedError, RefusedError, StoppedError, WorkerError
 from worker.etcd.store import Expect
-from worker.model.campaign import Campaign, CampaignState, Pause, Wish
-from worker.model.request import Origin, Request, RequestKind, RequestState
+from worker.model.campaign import CampaignState, Pause, Wish
+from worker.model.generation import GenerationRecord
+from worker.model.request import Origin, RequestState
 from worker.pace.brake import Brake
-from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns, StoredCampaign
-from worker.state.generations import Generations
+from worker.state.generations import Generations, StoredGeneration
 from worker.state.requests import Requests, StoredRequest
 
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
-_RETRY_SECONDS = 30.0
 _TIDY_SECONDS = 60.0
-_LONGEST_RETRY = 600.0
 _RETRY_INCOMPLETE = 600.0
-_DRIFT_PRIORITY = 50
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """When a request that could not be met is tried again (loop time), and the pause after that."""
-
-    at: float
-    pause: float
-
-
-@dataclass(frozen=True, slots=True)
 class Term:
-    """What a leader has while it leads: its fencing token, a brake that ends the reign, and its metrics."""
+    """What a leader has while it leads: its fencing token, a brake that ends the reign, and its metrics.
+
+    `before` is the hash of the generation under which it reigned until a moment ago, "" at first.
+    """
 
     guard: Expect
     brake: Brake
     metrics: SchedulerMetrics
+    before: str = ""
 
 
 class Reign:
@@ -80,17 +74,18 @@ class Reign:
         self._settings = settings
         self._service = service
         self._sender = sender
+        self._term = term
         self._guard = guard = term.guard
         self._brake = term.brake
         self._metrics = term.metrics
         store, keyspace = service.engine.store, service.engine.keyspace
         self._campaigns = Campaigns(store, keyspace, [guard])
-        self._requests = Requests(store, keyspace, [guard])
-        self._audit = service.audit
-        self._hours = parse_hours(settings.pace.windows, settings.pace.time_zone)
-        self._later: dict[str, Later] = {}
+        self._inbox = Inbox(Requests(store, keyspace, [guard]), service.audit)
+        self._safety = Safety(settings, service, self._campaigns)
+        self._observer: Observer | None = None
         self._drifted: set[tuple[str, str]] = set()
         self._full_check_at = 0.0
+        self._retry_incomplete = _RETRY_INCOMPLETE
         self._tidy_at = 0.0
         self._said_busy = ""
 
@@ -105,13 +100,15 @@ class Reign:
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or what makes going on impossible."""
-        territory = await self._service.territory()
+        now = describe(self._service.generation)
+        stored = await self._require_current(now)
         listeners = Listeners(self.drifted, self.check_now)
-        observer = Observer(self._service.engine, territory.governed, self._guard, listeners)
+        self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
         observing = asyncio.create_task(observer.run(), name="observer")
         observing.add_done_callback(self._end_with)
         try:
-            await self._compare()
+            await self._compare(stored, now)
+            await self._show_last_proof()
             while not observing.done():
                 self._brake.check()
                 self._metrics.lags(observer.lag)
@@ -127,60 +124,85 @@ class Reign:
         error = None if observing.cancelled() else observing.exception()
         if isinstance(error, WorkerError):
             self._brake.pull(error)
+        elif error is not None:
+            self._brake.pull(WorkerError(f"the observer failed: {type(error).__name__}"))
+
+    async def _survey(self) -> Survey:
+        """Look at what is governed; what is not found had no object at the revision that is returned."""
+        revision = await self._service.engine.store.revision()
+        return Survey(tuple((await self._service.territory()).governed), revision)
 
     # What is to be done.
 
-    async def _compare(self) -> None:
+    def _generations(self) -> Generations:
+        return Generations(self._service.engine.store, self._service.engine.keyspace, [self._guard])
+
+    async def _require_current(self, now: GenerationRecord) -> StoredGeneration | None:
+        """Return the generation on record. Raises OutdatedError when this one was in force before that.
+
+        A scheduler on another node that comes to lead may hold a copy of the file that nobody renewed.
+        Whoever held the newer one until a moment ago saw the file go back with its own eyes: that is a
+        change as any other.
+        """
+        stored = await self._generations().load()
+        if stored is None or now.hash not in stored.former or self._term.before == stored.generation.hash:
+            return stored
+        raise OutdatedError(
+            f"the file is {now.hash}, which was in force before {stored.generation.hash} took its place: it is taken "
+            "for an old copy, and nothing is written under it. Bring it up to date; to really go back to it, change "
+            "anything in it, a comment will do"
+        )
+
+    async def _compare(self, stored: StoredGeneration | None, now: GenerationRecord) -> None:
         """Compare the generation with the one on record, and ask for a campaign if it takes one."""
-        generations = Generations(self._service.engine.store, self._service.engine.keyspace, [self._guard])
-        stored = await generations.load()
-        now = describe(self._service.generation)
         changes = detect(stored.generation if stored else None, now)
         for change in changes:
             level = _log.warning if change.danger else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
         wanted = [change for change in changes if change.needs_campaign]
-        revision = stored.revision if stored else 0
         if wanted:
-            await self._withdraw_changes()
             reason = f"{len(wanted)} changes, the first: {wanted[0].because}"
-            await self._ask(Origin.CHANGE, f"change-{revision}", reason, priority=1)
+            await self._inbox.ask_for_change(stored.revision if stored else 0, reason)
             self._put_off_full_check()
+        if stored is not None and stored.generation == now:
+            return
+        if stored is not None and not changes:
+            await self._adopt(stored.generation.hash, now.hash)
         # Recorded last: a crash before this compares again, and asks by the same name.
-        if stored is None or stored.generation != now:
-            await generations.save(now, revision)
-            await self._audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
+        fresh = stored.followed_by(now) if stored else StoredGeneration(now, 0)
+        await self._generations().save(fresh)
+        await self._service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 
-    async def _withdraw_changes(self) -> None:
-        """Give up requests for earlier configurations that could not be met so far."""
-        for stored in await self._requests.all():
-            request = stored.request
-            if request.origin is Origin.CHANGE and request.state is RequestState.WAITING:
-                because = "the configuration changed again before it could be met"
-                await self._requests.decide(stored, request.decided(RequestState.CANCELLED, because))
+    async def _adopt(self, before: str, now: str) -> None:
+        """Go on with what was begun under another file of the same meaning."""
+        for stored in await self._campaigns.unfinished():
+            if stored.campaign.generation == before:
+                adopted = await self._campaigns.change(
+                    stored.campaign.id, lambda campaign: replace(campaign, generation=now)
+                )
+                if adopted is not None:
+                    because = "the file changed and its meaning did not"
+                    _log.info("campaign.adopted", **adopted.log_context(), because=because)
 
-    async def _ask(
-        self, origin: Origin, name: str, reason: str, *, priority: int, resource: str = "", namespace: str = ""
-    ) -> None:
-        wish = Wish(reason=reason[:500], priority=priority)
-        asked = Request(
-            name,
-            RequestKind.START,
-            datetime.now(UTC).isoformat(),
-            origin,
-            (resource,) if resource else (),
-            (namespace,) if namespace else (),
-            wish,
-        )
-        if await self._requests.submit(asked):
-            _log.info("request.made", request=name, origin=origin.value, because=wish.reason)
+    async def _show_last_proof(self) -> None:
+        """Show how old the last proof of everything is, whoever made it."""
+        governed = {one.resource for one in (await self._service.territory()).governed}
+        proven = [
+            stored.campaign.ended_at
+            for stored in await self._campaigns.all()
+            if stored.campaign.state is CampaignState.COMPLETE
+            and stored.campaign.generation == self._service.generation.hash
+            and not stored.campaign.scope.namespaces
+            and governed <= set(stored.campaign.scope.resources)
+        ]
+        if proven:
+            self._metrics.proven(datetime.fromisoformat(max(proven)).timestamp())
 
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing."""
-        await self._report_drift()
         await self._tidy()
         unfinished = await self._campaigns.unfinished()
-        request = None if unfinished else await self._next_request()
+        request = None if unfinished else await self._inbox.next()
         if not unfinished and request is None:
             return await self._full_check()
         lock_brake = Brake()
@@ -196,12 +218,18 @@ class Reign:
         return True
 
     async def _tidy(self) -> None:
-        """Forget old requests now and then."""
+        """Do what is to be done now and then, whatever else is going on."""
+        drifted, self._drifted = self._drifted, set()
+        if drifted:
+            await self._inbox.ask_for_repairs(drifted)
         now = asyncio.get_running_loop().time()
-        if now >= self._tidy_at:
-            self._tidy_at = now + _TIDY_SECONDS
-            await self._requests.forget_old()
-            await self._measure()
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + _TIDY_SECONDS
+        await self._inbox.forget_old()
+        await self._measure()
+        if self._observer is not None:
+            self._observer.extend(await self._survey())
 
     async def _measure(self) -> None:
         self._metrics.budgets(await self._service.engine.ledger.all(), self._settings.budget.gcm_limit)
@@ -218,54 +246,34 @@ class Reign:
         elif request is not None and (stored := await self._meet(request, lock)) is not None:
             await self._drive(stored, lock, lock_brake)
 
-    async def _next_request(self) -> StoredRequest | None:
-        """Return the request that is next: of the highest priority, the oldest first."""
-        now = asyncio.get_running_loop().time()
-        waiting = [
-            one
-            for one in await self._requests.all()
-            if one.request.state is RequestState.WAITING and self._later.get(one.request.id, Later(0, 0)).at <= now
-        ]
-        return max(waiting, key=lambda one: one.request.wish.priority, default=None)
-
     async def _meet(self, stored: StoredRequest, lock: Lock) -> StoredCampaign | None:
         """Plan what a request asks for; None when it is refused, or nothing is to be done."""
         request = stored.request
-        order = Order(request.resources, request.namespaces, request.wish)
+        wish = await self._with_former_pause(request.wish, request.origin)
+        order = Order(request.resources, request.namespaces, wish)
         try:
             plan = await self._brake.unless_pulled(self._service.plan(order))
             plan.require_safe()
         except (ConfigError, RefusedError) as refusal:
-            await self._put_off(stored, str(refusal))
+            await self._inbox.put_off(stored, str(refusal))
             return None
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
-            await self._decide(stored, RequestState.ACCEPTED, "nothing was left to do")
+            await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
         await self._service.begin_budgets(plan)
-        campaign = await self._service.take_up(plan, request.wish, lock.guard)
-        await self._decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
+        campaign = await self._service.take_up(plan, wish, lock.guard)
+        await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
         return campaign
 
-    async def _put_off(self, stored: StoredRequest, because: str) -> None:
-        """Refuse an operator's request; let one of our own wait, longer and longer."""
-        request = stored.request
-        if request.origin is Origin.OPERATOR:
-            await self._decide(stored, RequestState.REFUSED, because)
-            return
-        before = self._later.get(request.id)
-        pause = min(_LONGEST_RETRY, 2 * before.pause) if before else _RETRY_SECONDS
-        self._later[request.id] = Later(asyncio.get_running_loop().time() + pause, pause)
-        if request.because != because:
-            _log.error("request.put_off", request=request.id, because=because)
-            await self._requests.decide(stored, request.decided(RequestState.WAITING, because))
-
-    async def _decide(self, stored: StoredRequest, state: RequestState, because: str, campaign: str = "") -> None:
-        decided = stored.request.decided(state, because, campaign)
-        await self._requests.decide(stored, decided)
-        context = {"request": decided.id, "campaign": decided.campaign, "because": because}
-        _log.info(f"request.{state.value}", **context)
-        if state is RequestState.REFUSED:
-            await self._audit.append("request.refused", "", request=decided.id, because=because)
+    async def _with_former_pause(self, wish: Wish, origin: Origin) -> Wish:
+        """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
+        if origin is Origin.OPERATOR:
+            return wish
+        campaigns = [stored.campaign for stored in await self._campaigns.all()]
+        last = campaigns[-1] if campaigns else None
+        if last is None or last.state is not CampaignState.SUPERSEDED or last.paused_for is not Pause.OPERATOR:
+            return wish
+        return replace(wish, paused=True)
 
     # One campaign.
 
@@ -285,23 +293,24 @@ class Reign:
             loop = asyncio.get_running_loop()
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
-                await self._keep_safe(name)
-                await self._report_drift()
+                await self._safety.keep(name)
+                await self._tidy()
                 progress.handed_back(await records.claims.handbacks())
             try:
                 done = await reconciler.round(name)
             except StoppedError as stopped:
                 _log.info("campaign.stopped", campaign=name, because=str(stopped))
                 await prover.forget(name)
-                await self._audit.append("campaign.stopped", name, because=str(stopped))
+                await self._service.audit.append("campaign.stopped", name, because=str(stopped))
                 return
             progress.tell(done.stored.campaign)
-            self._metrics.campaign(done.stored.campaign, progress.report, progress.batches_left, progress.rate)
+            self._metrics.campaign(done.stored.campaign, progress.report, reconciler.checkpoints, progress.rate)
             if done.is_end:
                 await self._ended(done, prover)
                 return
             if done.stored.campaign.state is CampaignState.PAUSED:
                 await dispatcher.wait(_IDLE_SECONDS)
+                look_at = 0.0  # a resumed campaign waits for this look
 
     async def _ended(self, done: Round, prover: QueueProver) -> None:
         campaign = done.stored.campaign
@@ -311,64 +320,16 @@ class Reign:
         if done.proof is not None and prover.is_whole:
             self._metrics.scanned(done.proof.stale, clean=done.proof.is_clean)
         if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:
-            self._put_off_full_check(_RETRY_INCOMPLETE)  # parked batches, or a late resource, get another chance
-        elif campaign.state is CampaignState.COMPLETE and self._full_check_at == 0.0:
-            self._put_off_full_check()
+            # Parked batches, or a late resource, get another chance, later and later.
+            self._put_off_full_check(self._retry_incomplete)
+            self._retry_incomplete *= 2
+        elif campaign.state is CampaignState.COMPLETE:
+            self._retry_incomplete = _RETRY_INCOMPLETE
+            if self._full_check_at == 0.0:
+                self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
 
-    async def _keep_safe(self, name: str) -> None:
-        """Let the campaign rest, or go on, as etcd's room, the budgets and the hours have it."""
-        stored = await self._campaigns.get(name)
-        if stored is None:
-            return
-        try:
-            pressure = await self._pressure(stored.campaign)
-        except WorkerError as error:
-            _log.warning("space.unknown", because=str(error))
-            return
-        judged = judge_rest(stored.campaign, pressure)
-        if judged == stored.campaign:
-            return
-        changed = await self._campaigns.change(name, lambda campaign: judge_rest(campaign, pressure))
-        if changed is not None:
-            event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
-            _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
-            await self._audit.append(event, name, because=changed.because)
-
-    async def _pressure(self, campaign: Campaign) -> Pressure:
-        store, settings = self._service.engine.store, self._settings
-        room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
-        return Pressure(
-            judge_room(room, settings.space, campaign.paused_for),
-            await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
-            self._closed(datetime.now(UTC)),
-        )
-
-    def _closed(self, now: datetime) -> str | None:
-        if is_open(self._hours, now):
-            return None
-        opening = next_opening(self._hours, now) or now + timedelta(days=1)
-        return f"outside the hours of --window; the next begin at {opening.isoformat(timespec='minutes')}"
-
     # What nobody asked for.
-
-    async def _report_drift(self) -> None:
-        """Ask for the repair of what was written under another key."""
-        found, self._drifted = self._drifted, set()
-        if not found:
-            return
-        waiting = {
-            (one.request.resources[0], "".join(one.request.namespaces))
-            for one in await self._requests.all()
-            if one.request.origin is Origin.DRIFT and one.request.state is RequestState.WAITING
-        }
-        for resource, namespace in sorted(found - waiting):
-            where = f"{resource} in {namespace}" if namespace else resource
-            name = f"drift-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-            reason = f"drift: {where} was written under another key"
-            await self._ask(
-                Origin.DRIFT, name, reason, priority=_DRIFT_PRIORITY, resource=resource, namespace=namespace
-            )
 
     def _put_off_full_check(self, soonest: float = float("inf")) -> None:
         """Let the next full check be after the usual time, or after `soonest` seconds if that is earlier."""
@@ -385,8 +346,7 @@ class Reign:
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)
         if found.stale:
-            name = f"resync-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-            await self._ask(Origin.RESYNC, name, f"a full check found that {because}", priority=0)
+            await self._inbox.ask_for_resync(f"a full check found that {because}")
         return True
 
 

@@ -240,7 +240,9 @@ class Service:
         """End campaigns that something newer takes the place of; whoever works on them is fenced."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         for other in others:
-            moved = replace(other.campaign.moved(CampaignState.SUPERSEDED, because), ended_at=_now())
+            moved = other.campaign.moved(CampaignState.SUPERSEDED, because)
+            # What it was paused for stays on record: an operator's pause outlives a change of the file.
+            moved = replace(moved, ended_at=_now(), paused_for=other.campaign.paused_for)
             await campaigns.save(replace(other, campaign=moved))
             _log.info("campaign.superseded", **moved.log_context(), because=because)
             await self.audit.append("campaign.superseded", moved.id, because=because)
@@ -265,6 +267,8 @@ class Service:
             f"{wish.reason}: {because}" if wish.reason else because,
             wish=wish,
         )
+        if wish.paused:
+            campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])

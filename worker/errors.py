@@ -15,7 +15,8 @@
     │       ├── BudgetExhaustedError   the key's write budget does not cover the work
     │       ├── SpaceError             etcd's database is, or would be, too full
     │       ├── BusyError              another process holds the campaign
-    │       └── UnsupportedPrimaryError  this tool can't write with the configured primary
+    │       ├── UnsupportedPrimaryError  this tool can't write with the configured primary
+    │       └── OutdatedError          the configuration is one that another has taken the place of
     ├── StoppedError              the operator asked to stop; a later run resumes
     └── FencedError               somebody else owns the work now: stop, write nothing more
         └── RecordChangedError    a record, or the lock that guards it, is not what this process last saw
@@ -83,6 +84,10 @@ class BusyError(RefusedError):
 
 class UnsupportedPrimaryError(RefusedError):
     """The configured primary provider is one that this tool can't write with."""
+
+
+class OutdatedError(RefusedError):
+    """The EncryptionConfiguration at hand was in force once, and another one has taken its place since."""
 
 
 class FencedError(WorkerError):

@@ -89,7 +89,7 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
-    spec = replace(before.spec, sweep=campaign.sweeps)
+    spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
     supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:

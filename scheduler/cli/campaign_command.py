@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from scheduler.overview import Overview
 
+_TAKEN_UP_SECONDS = 30.0
+"""How long `wait` gives a worker to take up the message that asked for a campaign."""
+
 _FOLLOW_SECONDS = 0.5
 _VERBS = ("pause", "resume", "cancel")
 
@@ -130,18 +133,28 @@ async def _known(args: argparse.Namespace, settings: Settings) -> str:
 
 
 async def _overview(args: argparse.Namespace, settings: Settings) -> Overview:
+    found = await _find(args, settings)
+    if found is None:
+        raise _unknown(args)
+    return found
+
+
+async def _find(args: argparse.Namespace, settings: Settings) -> Overview | None:
     from config.errors import Fault, SettingsError
     from scheduler.overview import look
     from worker.model.request import HostileArgumentError, name_of
 
     try:
-        found = await look(settings, name_of(args.name, "ID"))
+        return await look(settings, name_of(args.name, "ID"))
     except HostileArgumentError as error:
         raise SettingsError("command line", (Fault("ID", str(error), "see `rewrap campaign list`"),)) from None
-    if found is None:
-        fault = Fault("ID", f"there is no campaign or request {args.name}", "see `rewrap campaign list`")
-        raise SettingsError("command line", (fault,))
-    return found
+
+
+def _unknown(args: argparse.Namespace) -> Exception:
+    from config.errors import Fault, SettingsError
+
+    message = f"there is no campaign or request {args.name}; one that was just asked for waits for a worker to take it"
+    return SettingsError("command line", (Fault("ID", message, "see `rewrap campaign list`"),))
 
 
 async def _list(args: argparse.Namespace) -> int:
@@ -181,13 +194,17 @@ async def _wait(args: argparse.Namespace) -> int:
     from worker.errors import UnavailableError
 
     settings = read_settings(args, os.environ)
-    until = asyncio.get_running_loop().time() + args.timeout
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     while True:
-        found = await _overview(args, settings)
-        if found.is_end:
+        found = await _find(args, settings)
+        if found is None and loop.time() > began + _TAKEN_UP_SECONDS:
+            raise _unknown(args)
+        if found is not None and found.is_end:
             break
-        if args.timeout and asyncio.get_running_loop().time() > until:
-            raise UnavailableError(f"{args.name} has not ended in time: it is {found.state}, {found.because}")
+        if args.timeout and loop.time() > began + args.timeout:
+            state = f"it is {found.state}, {found.because}" if found else "no worker has taken up the message yet"
+            raise UnavailableError(f"{args.name} has not ended in time: {state}")
         await asyncio.sleep(_FOLLOW_SECONDS)
     if args.output == "json":
         print_json(found.to_json())

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from config.flags import BUDGET, ETCD, PACE, variable
+from config.flags import BUDGET, ETCD, PACE, SPACE, variable
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import (
     add_configuration,
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
     add_switch(parser, "--wait", "wait for another run instead of refusing")
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, BUDGET)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET)
     add_output(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SCHEDULER, WINDOW
+from config.flags import BROKER, BUDGET, ETCD, METRICS, SCHEDULER, SPACE, WINDOW
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
 
@@ -13,7 +13,7 @@ from scheduler.cli.options import add_configuration, add_settings, read_configur
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER)
+    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,10 +24,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
+    from config.broker import parse_broker
     from scheduler.cli.running import brake_on_signals
     from scheduler.daemon import Daemon
 
     settings = read_settings(args, os.environ)
+    parse_broker(settings.broker)  # said now: later it would look as if Redis were away
     file = read_configuration_path(args, os.environ)
     brake = brake_on_signals("; another scheduler, or this one started again, goes on")
     await Daemon(settings, file, brake, allow_readable=args.allow_readable_config).run()

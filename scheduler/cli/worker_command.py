@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, WORKER, variable
+from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SPACE, WORKER, variable
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
 
@@ -13,7 +13,7 @@ from scheduler.cli.options import add_configuration, add_settings, read_configur
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, WORKER)
 
 
 def run(args: argparse.Namespace) -> int:

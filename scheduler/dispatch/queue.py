@@ -63,7 +63,7 @@ class Sender:
             raise UnavailableError(f"Redis does not take messages ({type(error).__name__}); check --broker") from None
         if not self.is_available:
             self.is_available = True
-            _log.info("queue.available")
+            _log.info("queue.available", because="Redis takes messages again")
         return result
 
     def _length(self, queue: str) -> Any:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from config.generation import Generation, load_generation
 from config.settings import EtcdSettings, Settings
 from scheduler.dispatch.local import Engine, open_engine
-from scheduler.observer import Listeners, Observer
+from scheduler.observer import Listeners, Observer, Survey
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
@@ -77,7 +77,7 @@ class Office:
         self.gaps += 1
 
     def start(self) -> tuple[Observer, asyncio.Task[None]]:
-        observer = Observer(self.engine, RANGES, self.guard, Listeners(self._drift, self._gap))
+        observer = Observer(self.engine, Survey(RANGES, 1), self.guard, Listeners(self._drift, self._gap))
         return observer, asyncio.create_task(observer.run(), name="observer")
 
     async def counts(self) -> dict[str, int]:

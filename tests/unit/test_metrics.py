@@ -11,13 +11,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scheduler.metrics import SchedulerMetrics
 from worker.metrics import WorkerMetrics
+from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 REPORT = BatchReport(10, 4, 3, 2, 1, 1, 5, 6, 7, 800)
 ENDS = {"rewritten": 4, "current": 3, "gone": 2, "quarantined": 1}
+_SPEC = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(b"/registry/secrets/"), "sha256:0")
+BATCHES = [
+    Checkpoint(_SPEC, state) for state in (BatchState.DONE, BatchState.PENDING, BatchState.PARKED, BatchState.PENDING)
+]
 KEYS = {
     "a" * 16: Budget("a" * 16, "aesgcm", reserved=70, committed=20, observed=50),
     "b" * 16: Budget("b" * 16, "secretbox", reserved=5),
@@ -61,7 +67,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.leads(leads=True)
     scheduler.configured("sha256:0")
     scheduler.queue(is_available=True)
-    scheduler.campaign(campaign(), REPORT, 3, 12.5)
+    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5)
     scheduler.scanned(0, clean=True)
     scheduler.lags(4)
     scheduler.budgets(KEYS, 100)
@@ -87,7 +93,7 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
     metrics.configured("sha256:0")
     metrics.configured("sha256:1")
     metrics.queue(is_available=False)
-    metrics.campaign(campaign(), REPORT, 3, 12.5)
+    metrics.campaign(campaign(), REPORT, BATCHES, 12.5)
     metrics.drifted()
     metrics.drifted()
     metrics.lags(4)
@@ -107,6 +113,7 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
         **{f"kube_rewrap_campaign_state state={state}": float(state == "running") for state in CampaignState},
         **{f"kube_rewrap_campaign_objects outcome={end}": float(count) for end, count in ENDS.items()},
         "kube_rewrap_campaign_batches_left": 3.0,
+        "kube_rewrap_campaign_batches_parked": 1.0,
         "kube_rewrap_campaign_rate_objects_per_second": 12.5,
     }
 
@@ -122,7 +129,7 @@ def test_the_age_of_a_proof_grows_from_scrape_to_scrape(registry: CollectorRegis
 def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
     for state in CampaignState:
-        metrics.campaign(campaign(state), REPORT, 0, 0.0)
+        metrics.campaign(campaign(state), REPORT, (), 0.0)
         states = starting("kube_rewrap_campaign_state state=", shown(registry))
         assert [name for name, value in states.items() if value] == [state.value]
         assert len(states) == len(CampaignState)
@@ -149,7 +156,7 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.configured("sha256:0")
     metrics.queue(is_available=True)
     metrics.drifted()
-    metrics.campaign(campaign(), REPORT, 3, 12.5)
+    metrics.campaign(campaign(), REPORT, BATCHES, 12.5)
     metrics.scanned(0, clean=True)
     metrics.lags(4)
     metrics.budgets(KEYS, 100)

@@ -22,6 +22,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.BudgetExhaustedError: Exit.REFUSED,
     worker_errors.SpaceError: Exit.REFUSED,
     worker_errors.BusyError: Exit.REFUSED,
+    worker_errors.OutdatedError: Exit.REFUSED,
     worker_errors.UnsupportedPrimaryError: Exit.REFUSED,
     worker_errors.FencedError: Exit.REFUSED,
     worker_errors.RecordChangedError: Exit.REFUSED,

@@ -24,7 +24,7 @@ from config.secret import SecretBytes
 from config.settings import BudgetSettings, Settings
 from scheduler import observer as observing
 from scheduler.dispatch.local import Engine
-from scheduler.observer import Listeners, Observer
+from scheduler.observer import Listeners, Observer, Survey
 from worker.errors import BudgetExhaustedError, FencedError, RecordError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Put
@@ -64,6 +64,7 @@ class Scene:
     ranges: tuple[ResourceRange, ...] = (SECRETS, NODES)
     drifted: list[tuple[str, str]] = field(default_factory=list)
     gaps: int = 0
+    surveyed: int = 1
 
     def _gap(self) -> None:
         self.gaps += 1
@@ -74,7 +75,7 @@ class Scene:
 
     def observer(self) -> Observer:
         listeners = Listeners(lambda resource, namespace: self.drifted.append((resource, namespace)), self._gap)
-        return Observer(self.engine, self.ranges, self.guard, listeners)
+        return Observer(self.engine, Survey(self.ranges, self.surveyed), self.guard, listeners)
 
     @asynccontextmanager
     async def observed(self) -> AsyncIterator[Observer]:
@@ -194,7 +195,7 @@ async def test_who_finds_that_another_observer_wrote_stops(monkeypatch: pytest.M
     observer = there.observer()
     task = asyncio.create_task(observer.run())
     await until(lambda: observer._recorded.revision > 0)
-    await save(there.store, there.engine.keyspace, Observations({"x": 7}, {}, observer._recorded.revision), [])
+    await save(there.store, there.engine.keyspace, Observations({"x": 7}, {}, 1, observer._recorded.revision), [])
     there.write("/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
         await task
@@ -276,3 +277,78 @@ async def test_no_token_is_given_for_a_key_that_others_have_used_up() -> None:
         await until(lambda: observer.counts == {FP_NEW: 20})
     with pytest.raises(BudgetExhaustedError, match="has used 20"):
         await ledger.spend(ref(NEW), 1, 1)
+
+
+# ------------------------------------------------------------------------------------------- ranges that come later
+
+
+async def test_a_gap_over_several_ranges_counts_once() -> None:
+    there = await scene()
+    async with there.observed():
+        pass
+    following = (await there.recorded()).following
+    assert len(set(following.values())) == 1
+    for number in range(9):
+        there.write(f"/registry/secrets/default/s{number}", BOX)
+    there.store.compact()
+    growth = await there.store.revision() - following["/registry/secrets/"]
+    async with there.observed() as second:
+        await until(lambda: there.gaps == 2)
+        assert second.counts[FP_NEW] == second.counts[FP_OLD] == growth
+
+
+@pytest.mark.parametrize(
+    ("gaps", "counted"),
+    [
+        pytest.param([(10, 50), (10, 50)], [40, 0], id="the same"),
+        pytest.param([(10, 50), (20, 40)], [40, 0], id="one inside the other"),
+        pytest.param([(20, 40), (10, 50)], [20, 20], id="one around the other"),
+        pytest.param([(10, 50), (30, 70)], [40, 20], id="one behind the other"),
+        pytest.param([(30, 70), (10, 50)], [40, 20], id="one before the other"),
+        pytest.param([(10, 20), (20, 30)], [10, 10], id="one after the other"),
+        pytest.param([(10, 20), (60, 70)], [10, 10], id="apart"),
+        pytest.param([(60, 70), (10, 20), (60, 70)], [10, 10, 10], id="what is no longer known counts again"),
+    ],
+)
+async def test_revisions_that_several_gaps_share_count_once(gaps: list[tuple[int, int]], counted: list[int]) -> None:
+    observer = (await scene()).observer()
+    assert [observer._growth("fingerprint", *gap) for gap in gaps] == counted
+
+
+async def test_what_gets_its_first_object_later_is_counted_from_that_object_on() -> None:
+    there = replace(await scene(), ranges=(SECRETS,))
+    there.surveyed = await there.store.revision()
+    async with there.observed() as observer:
+        there.write("/registry/minions/n1", NEW)
+        there.write("/registry/secrets/default/a", NEW)
+        await until(lambda: observer.counts == {FP_NEW: 1})
+        observer.extend(Survey((SECRETS, NODES), await there.store.revision()))
+        await until(lambda: observer.counts == {FP_NEW: 2})
+        there.write("/registry/minions/n1", NEW)
+        there.write("/registry/secrets/default/a", NEW)
+        await until(lambda: observer.counts == {FP_NEW: 4})
+    recorded = await there.recorded()
+    assert set(recorded.following) == {"/registry/secrets/", "/registry/minions/"}
+    assert recorded.surveyed > there.surveyed
+
+
+async def test_what_came_while_nobody_looked_is_counted_from_the_last_survey_on() -> None:
+    there = replace(await scene(), ranges=(SECRETS,))
+    there.surveyed = await there.store.revision()
+    async with there.observed():
+        pass
+    there.write("/registry/minions/n1", NEW)
+    there = replace(there, ranges=(SECRETS, NODES))
+    async with there.observed() as observer:
+        await until(lambda: observer.counts == {FP_NEW: 1})
+
+
+async def test_after_a_restore_the_watch_begins_at_what_is_there() -> None:
+    there = await scene()
+    seen = Observations({FP_NEW: 7}, {"/registry/secrets/": 10_000}, 9_000)
+    await save(there.store, there.engine.keyspace, seen, [])
+    with capture_logs() as logs:
+        async with there.observed() as observer:
+            there.write("/registry/secrets/default/a", NEW)
+            await until(lambda: observer.counts == {FP_NEW: 8})
+    assert [log["event"] for log in logs] == ["observer.rewound"]

@@ -148,7 +148,11 @@ def test_all_faults_are_found_at_once() -> None:
 # ------------------------------------------------------------------------------------------------------------ values
 
 
-@pytest.mark.parametrize("value", [b"key", ["a"], {"a": 1}, object(), float("nan"), float("inf")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [b"key", ["a"], {"a": 1}, object(), float("nan"), float("inf")],
+    ids=["bytes", "list", "dict", "object", "nan", "inf"],
+)
 def test_what_is_no_scalar_does_not_get_in(value: object) -> None:
     with pytest.raises(TypeError, match="key: an audit entry takes texts and finite numbers only"):
         detail_of({"key": value})  # type: ignore[dict-item]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -129,25 +130,37 @@ async def test_before_any_scheduler_there_is_no_record() -> None:
 
 async def test_what_was_saved_is_loaded_with_the_revision_to_write_over() -> None:
     states = Generations(MemoryStore(), SPACE)
-    first = await states.save(RECORD, 0)
+    first = await states.save(StoredGeneration(RECORD, 0))
     assert await states.load() == first == StoredGeneration(RECORD, first.revision)
     other = GenerationRecord("sha256:1", (("secrets", (PLAIN,)),))
-    second = await states.save(other, first.revision)
-    assert await states.load() == second == StoredGeneration(other, second.revision)
+    second = await states.save(first.followed_by(other))
+    assert await states.load() == second == StoredGeneration(other, second.revision, (RECORD.hash,))
     assert second.revision > first.revision
 
 
 async def test_a_write_over_another_version_is_fenced() -> None:
     states = Generations(MemoryStore(), SPACE)
-    first = await states.save(RECORD, 0)
-    await states.save(RECORD, first.revision)
+    first = await states.save(StoredGeneration(RECORD, 0))
+    await states.save(first)
     for stale in (0, first.revision):
         with pytest.raises(RecordChangedError):
-            await states.save(RECORD, stale)
+            await states.save(replace(first, revision=stale))
+
+
+def test_what_was_in_force_before_is_remembered_in_order_and_once() -> None:
+    names = ["a", "b", "a", "c", "b"]
+    stored = StoredGeneration(replace(RECORD, hash=names[0]), 0)
+    for name in names[1:]:
+        stored = stored.followed_by(replace(RECORD, hash=name))
+        assert name not in stored.former
+    assert stored.former == ("a", "c")
+    for number in range(300):
+        stored = stored.followed_by(replace(RECORD, hash=str(number)))
+    assert (len(stored.former), stored.former[-1]) == (200, "298")
 
 
 async def test_without_the_leaders_lock_nothing_is_written() -> None:
     store = MemoryStore()
     with pytest.raises(RecordChangedError):
-        await Generations(store, SPACE, [Expect(SPACE.leader, 1, created=True)]).save(RECORD, 0)
+        await Generations(store, SPACE, [Expect(SPACE.leader, 1, created=True)]).save(StoredGeneration(RECORD, 0))
     assert await store.get(SPACE.generation) is None

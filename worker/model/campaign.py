@@ -30,9 +30,13 @@ class CampaignState(StrEnum):
 
 
 class Pause(StrEnum):
-    """Who or what paused a campaign. An operator's pause ends by an operator's word only."""
+    """Who or what paused a campaign. An operator's pause ends by an operator's word only.
+
+    `scheduler`: resumed by an operator, and nothing is written until the scheduler saw that it may be.
+    """
 
     OPERATOR = "operator"
+    SCHEDULER = "scheduler"
     SPACE = "space"
     BUDGET = "budget"
     WINDOW = "window"
@@ -52,12 +56,14 @@ class Wish:
 
     `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
     the order of `priority`, the higher first. An identity primary decrypts only with `allow_plaintext`.
+    `paused` lets the campaign begin at rest: an operator's word that came before it.
     """
 
     reason: str = ""
     rate: float = 0.0
     priority: int = 0
     allow_plaintext: bool = False
+    paused: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -66,6 +72,7 @@ class Wish:
             "rate": self.rate,
             "priority": self.priority,
             "allow_plaintext": self.allow_plaintext,
+            "paused": self.paused,
         }
 
     @classmethod
@@ -78,7 +85,7 @@ class Wish:
                 "priority": int(priority),
                 "allow_plaintext": bool(allow_plaintext),
             }:
-                return cls(reason, float(rate), priority, allow_plaintext)
+                return cls(reason, float(rate), priority, allow_plaintext, paused=value.get("paused") is True)
         raise ValueError("not a wish for a campaign")
 
 

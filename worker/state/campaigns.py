@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from worker.errors import RecordChangedError, TemporaryError
 from worker.etcd.store import Delete, Expect, Put, Store
 from worker.model.batch import Checkpoint
-from worker.model.campaign import Campaign
+from worker.model.campaign import Campaign, CampaignState
 from worker.model.keys import KeyRange, key_text
 from worker.state import record
 from worker.state.checkpoints import Checkpoints
@@ -18,7 +18,7 @@ from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
 
 KEPT = 10
-"""Ended campaigns whose records are kept, for whoever asks what happened."""
+"""Ended campaigns whose records are kept, for whoever asks what happened; beside them, the last complete ones."""
 
 _ATTEMPTS = 20
 
@@ -110,13 +110,17 @@ class Campaigns:
         return StoredCampaign(stored.campaign, revision)
 
     async def forget_old(self) -> None:
-        """Delete ended campaigns but the newest `KEPT`, and what no campaign on record owns.
+        """Delete ended campaigns but the newest `KEPT` of either end, and what no campaign on record owns.
+
+        However many fail after it, the last ones that a proof found complete stay.
 
         The latter is left behind when a process dies between a campaign's batches and its record.
         """
         campaigns = await self.all()
-        ended = [stored.campaign.id for stored in campaigns if stored.campaign.state.is_end]
-        old = set(ended[:-KEPT])
+        ended = [stored.campaign for stored in campaigns if stored.campaign.state.is_end]
+        complete = [campaign.id for campaign in ended if campaign.state is CampaignState.COMPLETE]
+        others = [campaign.id for campaign in ended if campaign.state is not CampaignState.COMPLETE]
+        old = {*complete[:-KEPT], *others[:-KEPT]}
         for name in sorted(old):
             await self._store.commit(self._guards, [Delete.of_key(self._keyspace.campaign(name))])
         kept = {stored.campaign.id for stored in campaigns} - old

@@ -1,9 +1,13 @@
-"""The record of the configuration that the scheduler acted on last: what a restart compares the file with."""
+"""The record of the configuration that the scheduler acted on last: what a restart compares the file with.
+
+It also knows which ones were in force before: a scheduler that comes to lead with an old copy of the
+file would else take it for a change, and bring every object back under the old key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.etcd.store import Expect, Store
 from worker.model.generation import GenerationRecord
@@ -11,13 +15,25 @@ from worker.state import record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
 
+_FORMER = 200
+"""Hashes that are remembered; a record with as many is far below what etcd takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredGeneration:
-    """A generation as read, with the mod_revision that the next write must find."""
+    """A generation as read, with the mod_revision that the next write must find.
+
+    `former`: the hashes of those that were in force before and are not now, the newest last.
+    """
 
     generation: GenerationRecord
     revision: int
+    former: tuple[str, ...] = ()
+
+    def followed_by(self, generation: GenerationRecord) -> StoredGeneration:
+        """Return the record with a newer generation in force."""
+        kept = [name for name in (*self.former, self.generation.hash) if name != generation.hash]
+        return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:])
 
 
 class Generations:
@@ -35,11 +51,15 @@ class Generations:
             return None
         fields, revision = found
         try:
-            return StoredGeneration(GenerationRecord.from_json(fields), revision)
+            former = fields.get("former")
+            names = tuple(map(str, former)) if isinstance(former, list) else ()
+            return StoredGeneration(GenerationRecord.from_json(fields), revision, names)
         except ValueError as error:
             raise damaged(self._key, error) from None
 
-    async def save(self, generation: GenerationRecord, revision: int) -> StoredGeneration:
-        """Write the record over the version that was read (0 = new). Raises FencedError."""
-        written = await record.write(self._store, self._key, generation.to_json(), revision, guards=self._guards)
-        return StoredGeneration(generation, written)
+    async def save(self, stored: StoredGeneration) -> StoredGeneration:
+        """Write the record over the version that was read (revision 0 = new). Raises FencedError."""
+        fields = {**stored.generation.to_json(), "former": list(stored.former)}
+        return replace(
+            stored, revision=await record.write(self._store, self._key, fields, stored.revision, guards=self._guards)
+        )

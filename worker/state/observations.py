@@ -17,10 +17,15 @@ from worker.state.keyspace import Keyspace
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Writes by the fingerprint of their key, and the next revision to be seen by the start of each range."""
+    """Writes by the fingerprint of their key, and the next revision to be seen by the start of each range.
+
+    A range that is not among them held nothing, or was not governed, at the revision `surveyed`; 0 = nobody
+    looked yet.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     following: Mapping[str, int] = field(default_factory=dict)
+    surveyed: int = 0
     revision: int = 0
     """The record's own mod_revision, 0 before it was written."""
 
@@ -32,15 +37,19 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
         return Observations()
     match found[0]:
         case {"counts": dict(counts), "following": dict(following)}:
+            surveyed = found[0].get("surveyed")
             return Observations(
-                _numbers(keyspace.observer, counts), _numbers(keyspace.observer, following), revision=found[1]
+                _numbers(keyspace.observer, counts),
+                _numbers(keyspace.observer, following),
+                surveyed if isinstance(surveyed, int) else 0,
+                found[1],
             )
     raise damaged(keyspace.observer, ValueError("not a record of observations"))
 
 
 async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Sequence[Expect]) -> int:
     """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
-    fields = {"counts": dict(seen.counts), "following": dict(seen.following)}
+    fields = {"counts": dict(seen.counts), "following": dict(seen.following), "surveyed": seen.surveyed}
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
 
 

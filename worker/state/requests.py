@@ -97,10 +97,22 @@ class Requests:
         waiting = await self.get(target)
         if waiting is not None and waiting.request.campaign:
             asked = replace(asked, campaign=waiting.request.campaign)
-        elif waiting is not None and kind is RequestKind.CANCEL and waiting.request.state is RequestState.WAITING:
-            await self.decide(waiting, waiting.request.decided(RequestState.CANCELLED, "cancelled by an operator"))
-            return await self._noted(asked.decided(RequestState.ACCEPTED, "cancelled before it began"))
+        elif waiting is not None and waiting.request.state is RequestState.WAITING:
+            return await self._change_waiting(waiting, asked)
         return await self._change(asked)
+
+    async def _change_waiting(self, waiting: StoredRequest, asked: Request) -> Request:
+        """Apply an operator's word to a request that has led to no campaign yet."""
+        request, because = waiting.request, f"{asked.kind.value} by an operator, before it began"
+        match asked.kind:
+            case RequestKind.CANCEL:
+                request = request.decided(RequestState.CANCELLED, because)
+            case RequestKind.PAUSE | RequestKind.RESUME:
+                request = replace(request, wish=replace(request.wish, paused=asked.kind is RequestKind.PAUSE))
+            case RequestKind.START:
+                return await self._noted(asked.decided(RequestState.REFUSED, "it has been asked for already"))
+        await self.decide(waiting, request)
+        return await self._noted(asked.decided(RequestState.ACCEPTED, because))
 
     async def _change(self, asked: Request) -> Request:
         done = asked.decided(RequestState.ACCEPTED, f"{asked.kind.value} by an operator")
@@ -134,7 +146,7 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
         case RequestKind.RESUME:
             if campaign.state is not CampaignState.PAUSED:
                 raise ControlRefusedError(f"the campaign is not paused: it is {campaign.state.value}")
-            return campaign.moved(CampaignState.RUNNING, "resumed by an operator")
+            return campaign.paused(Pause.SCHEDULER, "resumed by an operator; the scheduler looks whether it may go on")
         case RequestKind.CANCEL:
             moved = campaign.moved(CampaignState.CANCELLED, "cancelled by an operator; what was rewritten stays")
             return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))

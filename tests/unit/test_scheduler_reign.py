@@ -1,0 +1,235 @@
+"""What a leader makes of a file that is old, of one that means the same, and of an operator's word that came before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from config.encryption import EncryptionConfiguration, Provider, ResourceEntry
+from config.generation import Generation
+from config.resources import Layout
+from config.settings import Settings
+from scheduler.dispatch.local import Engine
+from scheduler.metrics import SchedulerMetrics
+from scheduler.pausing import Pressure, judge_rest
+from scheduler.reign import Reign, Term
+from scheduler.service import Service
+from tests.unit.test_scheduler_reign_observer import LEADER, Away
+from tests.unit.test_scheduler_service import NEW, OLD, PLAIN, seal
+from worker.errors import OutdatedError, StoppedError
+from worker.etcd.memory import MemoryStore
+from worker.etcd.store import Expect, Put
+from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.request import Request, RequestKind, RequestState, start_request
+from worker.pace.brake import Brake
+from worker.pace.local import LocalPace
+from worker.state.campaigns import Campaigns
+from worker.state.generations import Generations
+from worker.state.keyspace import Keyspace
+from worker.state.requests import Requests
+
+pytestmark = pytest.mark.timeout(20)
+
+KEYSPACE = Keyspace("/kube-rewrap")
+NOW = "2026-01-01T00:00:00+00:00"
+
+
+@dataclass
+class Cluster:
+    """A registry in memory with one object under the old key, and who may lead."""
+
+    store: MemoryStore
+    guard: Expect
+
+    @property
+    def campaigns(self) -> Campaigns:
+        return Campaigns(self.store, KEYSPACE)
+
+    @property
+    def requests(self) -> Requests:
+        return Requests(self.store, KEYSPACE)
+
+    def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Reign:
+        configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
+        generation = Generation(name, configuration, "test")
+        engine = Engine(self.store, Settings(), generation, 1, LocalPace(0))
+        one = Service(Settings(), generation, Layout(), engine)
+        term = Term(self.guard, brake, SchedulerMetrics(CollectorRegistry()), before)
+        return Reign(Settings(), one, Away(Settings()), term)
+
+    @asynccontextmanager
+    async def under(self, name: str, *providers: Provider, before: str = "") -> AsyncIterator[None]:
+        """While a leader reigns under this file, from its having taken it for the one in force."""
+        brake = Brake()
+        task = asyncio.create_task(self.reign(name, *providers, brake=brake, before=before).run())
+        await until(self.in_force(name), task)
+        try:
+            yield
+        finally:
+            brake.pull(StoppedError("enough"))
+            with pytest.raises(StoppedError):
+                await task
+
+    def in_force(self, name: str) -> Callable[[], Awaitable[bool]]:
+        async def holds() -> bool:
+            stored = await Generations(self.store, KEYSPACE).load()
+            return stored is not None and stored.generation.hash == name
+
+        return holds
+
+    async def campaign(self, state: CampaignState, *others: str) -> Campaign:
+        """Waits for a campaign in this state that is none of the others."""
+        found: list[Campaign] = []
+
+        async def holds() -> bool:
+            all_ = [one.campaign for one in await self.campaigns.all()]
+            found[:] = [one for one in all_ if one.state is state and one.id not in others]
+            return bool(found)
+
+        await until(holds)
+        return found[-1]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], task: asyncio.Task[None] | None = None) -> None:
+    """The test's time-out is the bound."""
+    while not await condition():
+        if task is not None and task.done():
+            await task
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    store = MemoryStore()
+    seal(store, "/registry/secrets/default/a", OLD)
+    elected = await store.commit([], [Put(LEADER, b"me")])
+    return Cluster(store, Expect(LEADER, elected.revision, created=True))
+
+
+# ----------------------------------------------------------------------------------------------------- an old file
+
+
+async def test_an_old_copy_of_the_file_is_no_change_and_nothing_is_asked_for(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", OLD):
+        pass
+    async with cluster.under("sha256:2", NEW, OLD):
+        pass
+    before = [one.request.id for one in await cluster.requests.all()]
+    with pytest.raises(OutdatedError, match=r"sha256:1, which was in force before sha256:2 .* a comment will do"):
+        await cluster.reign("sha256:1", OLD, brake=Brake()).run()
+    assert [one.request.id for one in await cluster.requests.all()] == before
+    assert await cluster.in_force("sha256:2")()
+
+
+async def test_who_saw_the_file_go_back_goes_back(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", OLD):
+        pass
+    async with cluster.under("sha256:2", NEW, OLD):
+        pass
+    async with cluster.under("sha256:1", OLD, NEW, before="sha256:2"):
+        pass
+    # From here on it is the other one that is old.
+    with pytest.raises(OutdatedError, match="sha256:2"):
+        await cluster.reign("sha256:2", NEW, OLD, brake=Brake()).run()
+
+
+async def test_a_file_that_was_never_in_force_is_a_change_for_whoever_comes_to_lead(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", OLD):
+        pass
+    async with cluster.under("sha256:2", NEW, OLD):
+        await cluster.campaign(CampaignState.RUNNING)
+
+
+# ------------------------------------------------------------------------------------------------ a file that changes
+
+
+async def test_a_file_of_the_same_meaning_goes_on_with_the_campaign(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+    async with cluster.under("sha256:2", NEW, OLD):
+        async with asyncio.timeout(10):
+            stored = await cluster.campaigns.get(first.id)
+            assert stored is not None
+            assert (stored.campaign.state, stored.campaign.generation) == (CampaignState.RUNNING, "sha256:2")
+    assert len(await cluster.campaigns.all()) == 1
+
+
+async def test_an_operators_pause_outlives_a_change_of_the_key(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+        await cluster.requests.control(RequestKind.PAUSE, first.id, "p-1")
+        await cluster.campaign(CampaignState.PAUSED)
+    async with cluster.under("sha256:2", PLAIN, NEW, OLD):
+        pass
+    async with cluster.under("sha256:3", OLD, NEW):
+        second = await cluster.campaign(CampaignState.PAUSED, first.id)
+    assert (second.generation, second.paused_for) == ("sha256:3", Pause.OPERATOR)
+    superseded = await cluster.campaigns.get(first.id)
+    assert superseded is not None
+    assert superseded.campaign.state is CampaignState.SUPERSEDED
+
+
+async def test_a_campaign_that_an_operator_asks_for_is_not_held_by_an_earlier_pause(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+        await cluster.requests.control(RequestKind.PAUSE, first.id, "p-1")
+    await cluster.requests.submit(start_request({"id": "mine", "priority": 100}, "", NOW))
+    async with cluster.under("sha256:2", OLD, NEW):
+        await cluster.campaign(CampaignState.RUNNING, first.id)
+
+
+# ---------------------------------------------------------------------------------------- words that come early or late
+
+
+async def test_a_request_that_waits_can_be_paused_and_begins_at_rest(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine", "priority": 100}, "", NOW))
+    done = await cluster.requests.control(RequestKind.PAUSE, "mine", "p-1")
+    assert (done.state, done.because) == (RequestState.ACCEPTED, "pause by an operator, before it began")
+    async with cluster.under("sha256:1", NEW, OLD):
+        paused = await cluster.campaign(CampaignState.PAUSED)
+    assert paused.paused_for is Pause.OPERATOR
+    answered = await cluster.requests.get("mine")
+    assert answered is not None
+    assert answered.request.campaign == paused.id
+
+
+async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine"}, "", NOW))
+    for kind in (RequestKind.PAUSE, RequestKind.RESUME):
+        await cluster.requests.control(kind, "mine", f"word-{kind}")
+        stored = await cluster.requests.get("mine")
+        assert stored is not None
+        assert stored.request.wish.paused is (kind is RequestKind.PAUSE)
+    await cluster.requests.control(RequestKind.CANCEL, "mine", "word-cancel")
+    stored = await cluster.requests.get("mine")
+    assert stored is not None
+    assert stored.request.state is RequestState.CANCELLED
+
+
+CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
+FREE = Pressure(None, None, None)
+
+
+async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster) -> None:
+    await cluster.campaigns.create(CAMPAIGN.paused(Pause.OPERATOR, "by hand"), [])
+    await cluster.requests.control(RequestKind.RESUME, "c", "r-1")
+    stored = await cluster.campaigns.get("c")
+    assert stored is not None
+    resumed = stored.campaign
+    assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
+    closed = judge_rest(resumed, replace(FREE, hours="it is night"))
+    assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
+    assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
+
+
+def test_a_wish_without_the_word_for_a_pause_is_read_as_one_without_a_pause() -> None:
+    old = Request("r", RequestKind.START, NOW, wish=Wish("because", 5.0, 1)).to_json()
+    wish = old["wish"]
+    assert isinstance(wish, dict)
+    del wish["paused"]
+    assert Request.from_json(old).wish == Wish("because", 5.0, 1)
