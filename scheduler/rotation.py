@@ -1,0 +1,223 @@
+"""The steps of a rotation. Pure: what was seen goes in, the next action and its reason come out.
+
+1. Ended or held: nothing is done.
+2. The file is not the one that is expected, nor the one that a prepared edit leads to: somebody edited
+   it. The rotation is held; whoever did it decides what is right.
+3. A step that edits: done when the file is what the edit leads to, else the edit is prepared and made.
+4. A step that waits for the kube-apiservers: passed when all of them run this very file.
+5. Rewrap: passed when a campaign under this file ended complete.
+6. Prove: the kube-apiservers are asked again first, for one of them may have been restarted with an old
+   file. A scan that finds something under the old keys goes back to the rewrap.
+7. Compact: passed when etcd answers no more at the revision before the proof.
+8. The old keys are removed only if that was asked for; else it is said that they may go.
+
+A step back in the file does not exist: once a key may have been used, it stays readable. Ending early
+(`abort`) therefore leaves the file as it is.
+
+Not handled: who edits, asks, rewrites and scans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from worker.model.rotation import Rotation, RotationStep
+
+_AFTER = {
+    RotationStep.ADD: RotationStep.SPREAD,
+    RotationStep.SPREAD: RotationStep.PROMOTE,
+    RotationStep.PROMOTE: RotationStep.SWITCH,
+    RotationStep.SWITCH: RotationStep.REWRAP,
+    RotationStep.REWRAP: RotationStep.PROVE,
+    RotationStep.PROVE: RotationStep.COMPACT,
+    RotationStep.PRUNE: RotationStep.SETTLE,
+    RotationStep.SETTLE: RotationStep.DONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Campaigned:
+    """What became of the campaign under the present file. `is_complete` None: it is at work, or there is none."""
+
+    is_complete: bool | None
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a scan found. `under_retired` counts objects under the old keys, unreadable ones that may be included."""
+
+    revision: int
+    stale: int
+    under_retired: int
+    unreadable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen just now. None: not looked at, because the step does not need it."""
+
+    file: str
+    converged: bool | None = None
+    converged_because: str = ""
+    campaign: Campaigned | None = None
+    scan: Scanned | None = None
+    compacted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Prepare the step's edit, record where it leads, and make it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Record this: the rotation went on, or is held."""
+
+    rotation: Rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What has to be seen is not there yet: look at it."""
+
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What is next, and the sentence that says why."""
+
+    action: Edit | Wait | Move | Look
+    because: str
+
+
+def advance(rotation: Rotation, seen: Seen, now: str) -> Next:
+    """Return what is next; `now` (ISO 8601, UTC) goes into the record."""
+    if rotation.step.is_end or rotation.held:
+        return Next(Wait(), rotation.held or rotation.because)
+    if rotation.edited and seen.file == rotation.edited:
+        return _move(rotation, f"the file is {seen.file}", now)
+    if seen.file != rotation.file:
+        return _hold(
+            rotation,
+            f"the file is {seen.file}, and {rotation.file} is expected: somebody edited it. Put the expected one back, "
+            "or `rewrap rotate abort` and begin again; no key was taken away",
+        )
+    if rotation.step.is_edit:
+        return _edit(rotation)
+    return _pass(rotation, seen, now)
+
+
+def _edit(rotation: Rotation) -> Next:
+    if rotation.by_hand and rotation.edited:
+        return Next(Wait(), f"the file with the hash {rotation.edited} has to be put in its place by hand")
+    return Next(Edit(), _EDITS[rotation.step].format(key=rotation.key_name, provider=rotation.provider))
+
+
+_EDITS = {
+    RotationStep.ADD: "{provider}:{key} is added to the file, to read with",
+    RotationStep.PROMOTE: "all kube-apiservers can read with {provider}:{key}; it becomes the key that writes",
+    RotationStep.PRUNE: "nothing holds the old keys any more; they are removed from the file, which is archived",
+}
+
+
+def _pass(rotation: Rotation, seen: Seen, now: str) -> Next:
+    """Return what a step that only looks leads to."""
+    match rotation.step:
+        case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.SETTLE:
+            return _converge(rotation, seen, now)
+        case RotationStep.REWRAP:
+            return _rewrap(rotation, seen, now)
+        case RotationStep.PROVE:
+            return _prove(rotation, seen, now)
+    return _compact(rotation, seen, now)
+
+
+def _converge(rotation: Rotation, seen: Seen, now: str) -> Next:
+    if seen.converged is None:
+        return Next(Look("apiservers"), f"do all kube-apiservers run {rotation.file}?")
+    if not seen.converged:
+        return Next(Wait(), seen.converged_because)
+    return _move(rotation, seen.converged_because, now)
+
+
+def _rewrap(rotation: Rotation, seen: Seen, now: str) -> Next:
+    if seen.campaign is None:
+        return Next(Look("campaign"), "is everything rewritten?")
+    if not seen.campaign.is_complete:
+        return Next(Wait(), seen.campaign.because)
+    return _move(rotation, seen.campaign.because, now)
+
+
+def _prove(rotation: Rotation, seen: Seen, now: str) -> Next:
+    if seen.converged is None:
+        return Next(Look("apiservers"), f"do all kube-apiservers still run {rotation.file}?")
+    if not seen.converged:
+        return Next(Wait(), seen.converged_because)
+    if seen.scan is None:
+        return Next(Look("scan"), "is nothing under the old keys?")
+    scan = seen.scan
+    if scan.stale or scan.under_retired:
+        count = max(scan.stale, scan.under_retired)
+        because = f"at revision {scan.revision}, {count} objects are, or may be, under another key than the primary"
+        return Next(Move(rotation.at(RotationStep.REWRAP, because, now)), because)
+    if scan.unreadable:
+        because = f"at revision {scan.revision}, {scan.unreadable} objects can't be read: `rewrap verify` names them"
+        return Next(Wait(), because)
+    proven = replace(rotation, proof_revision=scan.revision)
+    return _move(proven, f"a scan at revision {scan.revision} found nothing under the old keys", now)
+
+
+def _compact(rotation: Rotation, seen: Seen, now: str) -> Next:
+    if seen.compacted is None:
+        return Next(Look("history"), f"does etcd still answer at revisions before {rotation.proof_revision}?")
+    if not seen.compacted:
+        return Next(
+            Wait(),
+            f"etcd still answers at revisions before {rotation.proof_revision}, which may hold the old keys; "
+            "kube-apiserver compacts every five minutes",
+        )
+    if rotation.prune:
+        because = f"etcd has compacted past revision {rotation.proof_revision}: nothing holds the old keys"
+        return Next(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
+    names = ", ".join(str(key) for key in rotation.retired)
+    because = f"nothing in this cluster is under {names} any more: it may be removed. Backups still need it"
+    return Next(Move(rotation.at(RotationStep.DONE, because, now)), because)
+
+
+def _move(rotation: Rotation, because: str, now: str) -> Next:
+    return Next(Move(rotation.at(_AFTER[rotation.step], because, now)), because)
+
+
+def _hold(rotation: Rotation, because: str) -> Next:
+    return Next(Move(replace(rotation, held=because)), because)
+
+
+def prepared(rotation: Rotation, edited: str, fingerprint: str) -> Rotation:
+    """Return the rotation with an edit that is about to be made: on record first, so that a crash finds its way."""
+    return replace(rotation, edited=edited, fingerprint=fingerprint or rotation.fingerprint)
+
+
+def aborted(rotation: Rotation, now: str) -> Rotation:
+    """Return the rotation ended. The file stays as it is: something may be stored under every key in it."""
+    stays = {
+        RotationStep.ADD: "the file was not touched, or holds the new key as one that only reads",
+        RotationStep.SPREAD: "the new key stays in the file as one that only reads",
+    }.get(rotation.step, "the new key stays in the file, for objects may be under it; to go back, rotate again")
+    return replace(rotation, held="").at(RotationStep.ABORTED, f"aborted by an operator; {stays}", now)
+
+
+def resumed(rotation: Rotation) -> Rotation:
+    """Return the rotation no longer held; whether the file is right is looked at again."""
+    return replace(rotation, held="")
+
+
+def paused(rotation: Rotation) -> Rotation:
+    """Return the rotation held by an operator's word."""
+    return replace(rotation, held="paused by an operator")
