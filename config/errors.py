@@ -6,7 +6,9 @@
     ├── SourceError               it can't be read: missing, unsafe permissions, changing while read
     ├── DocumentError             it is neither YAML nor JSON that kube-apiserver's decoders read
     ├── EncryptionConfigError     it was decoded, and kube-apiserver would refuse it
-    └── SettingsError             a setting, its environment variable or its flag
+    ├── SettingsError             a setting, its environment variable or its flag
+    ├── EditError                 (edit.py) an edit of the file was refused; nothing was changed
+    └── ReplaceError              (archive.py) the file was not replaced
 
 A fault carries a path, a message and a remedy, all three written by us: text of the file never gets
 into them, because a misplaced key is text of the file too.

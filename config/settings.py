@@ -114,6 +114,20 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationSettings:
+    """How a scheduler rotates keys."""
+
+    auto: bool = False
+    """Whether the leader begins a rotation by itself when an aesgcm key is due. Needs the kube-apiservers' addresses,
+    and a file that it may replace."""
+    prune: bool = False
+    """Whether such a rotation also removes the old key, once nothing holds it any more."""
+    archive: str | None = None
+    """Directory where contents of the configuration file are kept before it is changed. None: `kube-rewrap-archive`
+    beside the file."""
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """How to reach Redis. It carries messages and the shared rate ceiling; nothing in it is the truth."""
 
@@ -164,6 +178,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    rotation: RotationSettings = field(default_factory=RotationSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
         """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""
