@@ -69,6 +69,9 @@ BROKER = (
     Flag("--broker-key", "broker", "key", "PEM file of that certificate's key", metavar="FILE"),
     Flag("--sentinel-master", "broker", "sentinel_master", "the master that the sentinels watch", metavar="NAME"),
 )
+ROTATION = (
+    Flag("--archive", "rotation", "archive", "where contents of the file are kept before it is changed", metavar="DIR"),
+)
 METRICS = (
     Flag("--metrics-addr", "service", "metrics_addr", "HOST:PORT for metrics and health checks", metavar="ADDR"),
 )
@@ -84,8 +87,30 @@ WORKER = (
 BUDGET = (
     Flag("--gcm-limit", "budget", "gcm_limit", "writes under one aesgcm key (200000, at most 2^32)", int, metavar="N"),
 )
+APISERVERS = (
+    Flag(
+        "--apiserver",
+        "apiservers",
+        "addresses",
+        "URL of a kube-apiserver; all of them, repeated or separated by commas",
+        many=True,
+        metavar="URL",
+    ),
+    Flag("--apiserver-cacert", "apiservers", "cacert", "PEM file of the CA of their certificates", metavar="FILE"),
+    Flag("--apiserver-cert", "apiservers", "cert", "PEM file of the client certificate for them", metavar="FILE"),
+    Flag("--apiserver-key", "apiservers", "key", "PEM file of that certificate's key", metavar="FILE"),
+    Flag("--apiserver-token-file", "apiservers", "token_file", "file with a bearer token for them", metavar="FILE"),
+    Flag(
+        "--converge-timeout",
+        "apiservers",
+        "converge_timeout",
+        "seconds to wait until all run the file (900)",
+        float,
+        metavar="SECONDS",
+    ),
+)
 
-EVERY = (*ETCD, *PACE, *SPACE, *WINDOW, *BUDGET, *BROKER, *METRICS, *SCHEDULER, *WORKER)
+EVERY = (*ETCD, *PACE, *SPACE, *WINDOW, *BUDGET, *ROTATION, *BROKER, *METRICS, *SCHEDULER, *WORKER, *APISERVERS)
 """What a daemon's child process may find in its environment."""
 
 

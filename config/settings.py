@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
@@ -21,6 +22,7 @@ MAX_GCM_WRITES = 2**32
 """NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
 
 _LONGEST = 3600.0
+_LONGEST_CONVERGENCE = 86_400.0
 _FASTEST = 1_000_000.0
 _SHORTEST_RESYNC = 10.0
 
@@ -114,6 +116,27 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiserverSettings:
+    """How to ask the kube-apiservers which EncryptionConfiguration they run."""
+
+    addresses: tuple[str, ...] = ()
+    """URL of each kube-apiserver, none left out, never a load balancer's; without a path, `/metrics` is asked for.
+    None: nobody can be asked, and only an operator's word says that all run the same file."""
+    cacert: str | None = None
+    """PEM file of the CA that signed the kube-apiservers' certificates. None: the system's roots."""
+    cert: str | None = None
+    """PEM file of the client certificate. None: no client certificate."""
+    key: str | None = None
+    """PEM file of the client certificate's key."""
+    token_file: str | None = None
+    """File with a bearer token; read anew each time, for tokens of service accounts are replaced every hour."""
+    timeout: float = 10.0
+    """Seconds for one answer. A large cluster's metrics are some megabytes."""
+    converge_timeout: float = 900.0
+    """Seconds to wait until all run the file. They look at their own copy once a minute, and copies take their time."""
+
+
+@dataclass(frozen=True, slots=True)
 class RotationSettings:
     """How a scheduler rotates keys."""
 
@@ -178,6 +201,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    apiservers: ApiserverSettings = field(default_factory=ApiserverSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
@@ -282,6 +306,7 @@ def check_settings(settings: Settings) -> None:
             "86400 is once a day; 0 means never",
         ),
         (1 <= settings.service.children <= 64, "service.children", "must be 1 to 64", "one for each core at most"),
+        *_apiserver_rules(settings.apiservers),
     )
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
     try:
@@ -290,6 +315,46 @@ def check_settings(settings: Settings) -> None:
         faults += error.faults
     if faults:
         raise SettingsError("settings", faults)
+
+
+def _apiserver_rules(given: ApiserverSettings) -> tuple[tuple[bool, str, str, str], ...]:
+    return (
+        (
+            all(map(_is_address, given.addresses)),
+            "apiservers.addresses",
+            "must be URLs of http or https with a host, without user, query and fragment",
+            "write https://HOST:6443",
+        ),
+        (
+            # Whoever listens on the way could act as the service with it.
+            given.token_file is None or not any(one.startswith("http://") for one in given.addresses),
+            "apiservers.token_file",
+            "a token is sent over https only",
+            "write https:// in every address",
+        ),
+        (
+            (given.cert is None) == (given.key is None),
+            "apiservers.cert",
+            "a client certificate needs its key, and the other way round",
+            "give both --apiserver-cert and --apiserver-key",
+        ),
+        (
+            0 < given.timeout <= _LONGEST and 0 < given.converge_timeout <= _LONGEST_CONVERGENCE,
+            "apiservers",
+            "timeout must be above 0 and at most 3600, converge_timeout at most 86400",
+            "the defaults (10 and 900 s) suit most clusters",
+        ),
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return False
+    plain = text.isprintable() and " " not in text and not {"@", "?", "#"} & set(text)
+    return plain and parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _bounds(etcd: EtcdSettings) -> tuple[float, ...]:

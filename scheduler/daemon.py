@@ -15,6 +15,8 @@ from scheduler.dispatch.queue import Sender
 from scheduler.leader import leadership
 from scheduler.metrics import SchedulerMetrics
 from scheduler.reign import Reign, Term
+from scheduler.rotating import ConfigurationFile, archive_of
+from scheduler.senses import Converged, converged_by
 from scheduler.service import open_service
 from scheduler.watch import ConfigurationWatch
 from worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
@@ -100,27 +102,19 @@ class Daemon:
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
             self._not_ready = ""  # one that waits to lead is as ready as one that leads
-            brake = Brake()
-            stopping = asyncio.create_task(self._pass_on(brake), name="stop")
             try:
-                async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard:
+                async with (
+                    self._stop.below() as brake,
+                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard,
+                ):
                     self._metrics.leads(leads=True)
-                    await self._lead(guard, brake)
+                    await self._lead(guard, brake, converged_by(settings, store, self._file))
             except StoppedError:
                 return
             finally:
                 self._metrics.leads(leads=False)
-                stopping.cancel()
-                await asyncio.gather(stopping, return_exceptions=True)
 
-    async def _pass_on(self, brake: Brake) -> None:
-        """Pull the brake of a term when the process is to stop."""
-        try:
-            await self._stop.unless_pulled(asyncio.Event().wait())
-        except WorkerError as reason:
-            brake.pull(reason)
-
-    async def _lead(self, guard: Expect, brake: Brake) -> None:
+    async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
         """Reign under the newest generation; each one that follows ends the reign before."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
         async with aclosing(watch.generations()) as generations:
@@ -128,6 +122,8 @@ class Daemon:
             reigning: asyncio.Task[None] | None = None
             reign_brake = Brake()
             before = ""
+            archive = self._settings.rotation.archive or archive_of(self._file)
+            file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
             pulled = asyncio.create_task(_pulled(brake), name="leadership")
             try:
                 while True:
@@ -142,7 +138,7 @@ class Daemon:
                         await _end(reigning, reign_brake, "a newer configuration is in force")
                         reign_brake = Brake()
                         generation = following.result()
-                        term = Term(guard, reign_brake, self._metrics, before)
+                        term = Term(guard, reign_brake, self._metrics, file, converged, before)
                         reigning = asyncio.create_task(self._reign(generation, term), name="reign")
                         before = generation.hash
                         following = asyncio.ensure_future(anext(generations))

@@ -51,6 +51,11 @@ class Inbox:
         ]
         return max(waiting, key=lambda one: one.request.wish.priority, default=None)
 
+    async def waiting_for_us(self) -> Request | None:
+        """Return a request that waits and that no operator made."""
+        ours = (one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR)
+        return next(ours, None)
+
     async def ask_for_change(self, revision: int, reason: str) -> None:
         """Ask for what a new configuration takes; earlier ones that could not be met so far are given up.
 
@@ -65,6 +70,10 @@ class Inbox:
     async def ask_for_resync(self, reason: str) -> None:
         """Ask for what a full check found."""
         await self._ask(Origin.RESYNC, f"resync-{_stamp()}", Wish(reason))
+
+    async def ask_for_rotation(self, name: str) -> None:
+        """Ask, once for each name, for what a rotation's scan found under other keys."""
+        await self._ask(Origin.RESYNC, name, Wish("a rotation's scan found objects under another key"))
 
     async def ask_for_repairs(self, places: Iterable[tuple[str, str]]) -> None:
         """Ask for the repair of resources and namespaces ("" = cluster scope) where something drifted."""

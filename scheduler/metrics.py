@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from worker.model.batch import BatchState, Checkpoint
-from worker.model.budget import Budget
+from worker.model.budget import Budget, BudgetState
 from worker.model.campaign import Campaign, CampaignState
 from worker.model.outcome import BatchReport
 
@@ -48,6 +48,7 @@ class _Known:
     lag: int | None = None
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
+    due_at: float = 1.0
 
 
 class SchedulerMetrics(Collector):
@@ -111,9 +112,9 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages."""
         self._queue = is_available
 
-    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int) -> None:
-        """Set the use of every key on record."""
-        self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit)
+    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float) -> None:
+        """Set the use of every key on record, its limit, and the share of it from which a key is due."""
+        self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit, due_at=due_at)
 
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
@@ -140,7 +141,7 @@ class SchedulerMetrics(Collector):
             None if known.proven_at is None else max(0.0, self._wall() - known.proven_at),
         )
         yield from _of_campaign(known.campaign)
-        yield from _of_keys(known.budgets, known.gcm_limit)
+        yield from _of_keys(known.budgets, known.gcm_limit, known.due_at)
 
 
 def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
@@ -172,10 +173,11 @@ def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
     )
 
 
-def _of_keys(budgets: Iterable[Budget], gcm_limit: int) -> Iterable[Metric]:
+def _of_keys(budgets: Iterable[Budget], gcm_limit: int, due_at: float) -> Iterable[Metric]:
     names = ["fingerprint", "provider"]
     used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Encryptions under a key, at the least.", labels=names)
     limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
+    due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
     observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Writes seen, by anyone.", labels=names)
     for budget in budgets:
         key = [budget.fingerprint, budget.provider]
@@ -184,4 +186,5 @@ def _of_keys(budgets: Iterable[Budget], gcm_limit: int) -> Iterable[Metric]:
         most = budget.limit(gcm_limit)
         if most is not None:
             limit.add_metric(key, most)
-    yield from (used, limit, observed)
+            due.add_metric(key, budget.state(gcm_limit, due_at) is not BudgetState.OK)
+    yield from (used, limit, due, observed)

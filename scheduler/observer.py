@@ -13,8 +13,9 @@ nobody ever did, all begin at the present revision; what lies there already is t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,7 @@ class Observer:
         self._recorded = Observations()
         self._counts: Counter[str] = Counter()
         self._following: dict[str, int] = {}
+        self._last: dict[str, int] = {}
         self._bridged: dict[str, tuple[int, int]] = {}
         self._changed = False
         self._unreadable = 0
@@ -116,6 +118,7 @@ class Observer:
         begin = recorded.surveyed + 1 if recorded.surveyed else now
         names = [key_text(one.range.start) for one in self._ranges]
         self._counts = Counter(recorded.counts)
+        self._last = dict(recorded.last)
         self._following = {name: min(now, recorded.following.get(name, begin)) for name in names}
         if not recorded.surveyed:
             await self._begin_with_our_own()
@@ -143,7 +146,9 @@ class Observer:
         if not self._changed:
             return
         before = self._recorded.revision
-        seen = Observations(dict(self._counts), dict(self._following), self._surveyed, before)
+        now = int(time.time())
+        since = {fingerprint: self._recorded.since.get(fingerprint, now) for fingerprint in self._counts}
+        seen = Observations(dict(self._counts), dict(self._following), self._surveyed, dict(self._last), since, before)
         self._changed = False
         revision = await save(self._engine.store, self._engine.keyspace, seen, [self._guard])
         self._recorded = replace(seen, revision=revision)
@@ -200,10 +205,13 @@ class Observer:
     ) -> None:
         found = self._engine.recognise(item, one.resource)
         if isinstance(found, Quarantine):
-            added.update({key.fingerprint for key in found.claimed})
+            claimed = {key.fingerprint for key in found.claimed}
+            added.update(claimed)
+            self._note_last(claimed, item.mod_revision)
             self._tell_unreadable(item.key, found)
             return
         added[found.fingerprint] += 1
+        self._note_last([found.fingerprint], item.mod_revision)
         if found != self._engine.chains[one.resource].primary:
             inner = item.key[len(one.range.start) :]
             namespace, slash, _ = inner.partition(b"/")
@@ -221,7 +229,13 @@ class Observer:
             growth=end - first,
             because="etcd compacted revisions away before they were seen; each counts as a write",
         )
+        self._note_last(keys, end - 1)
         return {fingerprint: self._growth(fingerprint, first, end) for fingerprint in keys}
+
+    def _note_last(self, fingerprints: Iterable[str], revision: int) -> None:
+        """Note when these keys were last written with, as far as anybody knows."""
+        for fingerprint in fingerprints:
+            self._last[fingerprint] = max(self._last.get(fingerprint, 0), revision)
 
     def _growth(self, fingerprint: str, first: int, end: int) -> int:
         """Return how many revisions of a gap are not counted for this key yet, and note that they are."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -29,13 +29,16 @@ from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
+from scheduler.keeper import Keeper
 from scheduler.metrics import SchedulerMetrics
 from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
+from scheduler.rotating import ConfigurationFile, Rotator
 from scheduler.run import EVERYTHING, Lock, Order
 from scheduler.safety import Safety
+from scheduler.senses import ClusterSenses, Converged, leaders_campaigner
 from scheduler.service import Service, total
 from worker.errors import BusyError, OutdatedError, RefusedError, StoppedError, WorkerError
 from worker.etcd.store import Expect
@@ -46,6 +49,7 @@ from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.generations import Generations, StoredGeneration
 from worker.state.requests import Requests, StoredRequest
+from worker.state.rotations import Rotations
 
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
@@ -58,12 +62,15 @@ _log = structlog.get_logger()
 class Term:
     """What a leader has while it leads: its fencing token, a brake that ends the reign, and its metrics.
 
-    `before` is the hash of the generation under which it reigned until a moment ago, "" at first.
+    `before` is the hash of the generation under which it reigned until a moment ago, "" at first. `file`
+    and `converged` are what a rotation needs.
     """
 
     guard: Expect
     brake: Brake
     metrics: SchedulerMetrics
+    file: ConfigurationFile
+    converged: Converged
     before: str = ""
 
 
@@ -104,28 +111,41 @@ class Reign:
         stored = await self._require_current(now)
         listeners = Listeners(self.drifted, self.check_now)
         self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
-        observing = asyncio.create_task(observer.run(), name="observer")
-        observing.add_done_callback(self._end_with)
+        beside = [self._begin_beside("observer", observer.run())]
         try:
             await self._compare(stored, now)
+            beside.append(self._begin_beside("keeper", self._keeper().run()))
             await self._show_last_proof()
-            while not observing.done():
+            while True:
                 self._brake.check()
                 self._metrics.lags(observer.lag)
                 if not await self._work_once():
                     await asyncio.sleep(_IDLE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            observing.result()
         finally:
-            observing.cancel()
-            await asyncio.gather(observing, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
-    def _end_with(self, observing: asyncio.Task[None]) -> None:
-        """End the reign with its observer, in the middle of a campaign too: nobody would count what keys are used."""
-        error = None if observing.cancelled() else observing.exception()
+    def _begin_beside(self, name: str, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Begin what goes on beside campaigns; its end is the reign's end, in the middle of a campaign too."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._end_with)
+        return task
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if isinstance(error, WorkerError):
             self._brake.pull(error)
         elif error is not None:
-            self._brake.pull(WorkerError(f"the observer failed: {type(error).__name__}"))
+            self._brake.pull(WorkerError(f"the {task.get_name()} failed: {type(error).__name__}"))
+
+    def _keeper(self) -> Keeper:
+        engine, term = self._service.engine, self._term
+        rotations = Rotations(engine.store, engine.keyspace, [self._guard])
+        campaigner = leaders_campaigner(self._campaigns, self._inbox)
+        senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
+        rotator = Rotator(rotations, term.file, senses, self._service.audit)
+        return Keeper(self._settings, self._service, rotations, rotator, self._metrics)
 
     async def _survey(self) -> Survey:
         """Look at what is governed; what is not found had no object at the revision that is returned."""
@@ -227,12 +247,8 @@ class Reign:
             return
         self._tidy_at = now + _TIDY_SECONDS
         await self._inbox.forget_old()
-        await self._measure()
         if self._observer is not None:
             self._observer.extend(await self._survey())
-
-    async def _measure(self) -> None:
-        self._metrics.budgets(await self._service.engine.ledger.all(), self._settings.budget.gcm_limit)
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
@@ -316,7 +332,6 @@ class Reign:
         campaign = done.stored.campaign
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
-        await self._measure()
         if done.proof is not None and prover.is_whole:
             self._metrics.scanned(done.proof.stale, clean=done.proof.is_clean)
         if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:

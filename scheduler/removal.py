@@ -1,21 +1,47 @@
 """May this key go? Pure.
 
-A key is removable only when every blocker was checked and is absent. What can't be checked yet is a
-blocker of its own, never a silent yes.
+A key is removable only when every blocker was checked and is absent. What is not known is a blocker of
+its own, never a silent yes:
+
+1. Objects under it; unreadable ones that may be; an entry that still writes with it.
+2. The scan covered a part only, or a campaign is unfinished.
+3. A kube-apiserver runs, or may run, another configuration.
+4. No campaign under this configuration was proven complete, or somebody wrote with the key after it.
+5. etcd still answers at revisions before that proof: watches and paged lists may read what it held then.
+
+Not handled: backups, which hold what they hold. The words of every "removable" say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from worker.model.inventory import Inventory
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
-NOT_CONVERGED = "the kube-apiservers are not known to run this configuration"
-NOT_COMPACTED = "etcd is not known to have compacted past the last revision that held it; watches still read old values"
 UNFINISHED = "a campaign is unfinished"
 PARTIAL = "only a part of the configured resources was scanned"
+NEVER_PROVEN = "no campaign over everything is on record as complete under this configuration: `rewrap run` makes one"
+BACKUPS = "Backups of etcd hold old ciphertext for as long as they are kept: archive a key, never destroy it."
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known beside the scan.
+
+    `unconverged` says why the kube-apiservers are not known to run this configuration, "" = they do.
+    `proof_revision` is that of the newest complete campaign over everything, 0 = there is none, and
+    `compacted` whether etcd refuses to answer before it. `last_written` holds, by fingerprint, the last
+    revision at which a watch saw the key used.
+    """
+
+    unconverged: str
+    campaign_unfinished: bool
+    whole: bool
+    proof_revision: int = 0
+    compacted: bool = False
+    last_written: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +69,14 @@ class KeyVerdict:
         }
 
 
-def judge_keys(proof: Inventory, *, campaign_unfinished: bool, whole: bool) -> list[KeyVerdict]:
-    """Judge every configured key by a proof scan; `whole` says that the scan covered all that is governed."""
+def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
+    """Judge every configured key by a proof scan and what is known beside it."""
     common = (
-        *((UNFINISHED,) if campaign_unfinished else ()),
-        *(() if whole and not proof.unknown else (PARTIAL,)),
-        NOT_CONVERGED,
-        NOT_COMPACTED,
+        *((UNFINISHED,) if around.campaign_unfinished else ()),
+        *(() if around.whole and not proof.unknown else (PARTIAL,)),
+        *((around.unconverged,) if around.unconverged else ()),
     )
-    return [_judge(proof, key, common) for key in configured_keys(proof)]
+    return [_judge(proof, key, common, around) for key in configured_keys(proof)]
 
 
 def configured_keys(proof: Inventory) -> list[KeyRef]:
@@ -59,7 +84,7 @@ def configured_keys(proof: Inventory) -> list[KeyRef]:
     return list(dict.fromkeys(key for tally in proof.resources for key in tally.configured))
 
 
-def _judge(proof: Inventory, key: KeyRef, common: Iterable[str]) -> KeyVerdict:
+def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroundings) -> KeyVerdict:
     """Judge one key. The same material under another name is the same key."""
     objects = _sum(proof, key)
     blockers = []
@@ -71,7 +96,21 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str]) -> KeyVerdict:
     claimed = sum(tally.claimed.get(key, 0) for tally in proof.resources)
     if claimed:
         blockers.append(f"{claimed} unreadable objects may be under it")
-    return KeyVerdict(key, objects, (*blockers, *common))
+    return KeyVerdict(key, objects, (*blockers, *common, *_in_the_past(key, around)))
+
+
+def _in_the_past(key: KeyRef, around: Surroundings) -> Iterable[str]:
+    """Return what speaks against a key in revisions that etcd may still show."""
+    proof = around.proof_revision
+    if not proof:
+        return (NEVER_PROVEN,)
+    written = around.last_written.get(key.fingerprint, 0)
+    if written > proof:
+        return (f"it was written with at revision {written}, after the last proof at revision {proof}",)
+    if not around.compacted:
+        because = f"etcd has not compacted past revision {proof}, where a scan found nothing under it"
+        return (f"{because}: watches may still show older values",)
+    return ()
 
 
 def _sum(proof: Inventory, key: KeyRef) -> int:

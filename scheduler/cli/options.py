@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
+class _Joined(argparse.Action):
+    """A flag with many values: given again, it adds to what it had, as commas do."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own order
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own order
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
 def add_switch(parser: argparse.ArgumentParser, name: str, summary: str) -> None:
     """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
     is_on = os.environ.get(variable(name), "").lower() in {"1", "true", "yes"}
@@ -28,7 +42,8 @@ def add_text(parser: argparse.ArgumentParser, name: str, summary: str, metavar: 
 def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> None:
     """Add flags, and `--settings`, to a command."""
     for flag in (flag for group in groups for flag in group):
-        parser.add_argument(flag.name, help=flag.help, metavar=flag.metavar, type=str, default=None)
+        action = _Joined if flag.many else "store"
+        parser.add_argument(flag.name, action=action, help=flag.help, metavar=flag.metavar, type=str, default=None)
     parser.add_argument("--settings", help="TOML file with settings (docs/settings.md)", metavar="FILE")
     parser.set_defaults(flags=tuple(flag for group in groups for flag in group))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scheduler.cli.output import print_table, say
-from scheduler.removal import KeyVerdict
+from scheduler.removal import BACKUPS, KeyVerdict
 from worker.model.inventory import Inventory, ResourceTally
 
 _SHOWN = 20
@@ -98,6 +98,9 @@ def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
         for blocker in blockers:
             names = ", ".join(one.key.name or one.key.provider for one in keys if blocker in one.blockers)
             say(f"  {names}: {blocker}")
+    if any(one.removable for one in keys):
+        say()
+        say(BACKUPS)
 
 
 def _yes(verdict: KeyVerdict) -> str:

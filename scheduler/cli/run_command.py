@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from config.flags import BUDGET, ETCD, PACE, SPACE, variable
+from config.flags import APISERVERS, BUDGET, ETCD, PACE, SPACE, variable
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import (
     add_configuration,
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
     add_switch(parser, "--wait", "wait for another run instead of refusing")
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
     add_output(parser)
 
 
@@ -52,7 +52,9 @@ async def _run(args: argparse.Namespace) -> int:
     from scheduler.cli.running import brake_on_signals
     from scheduler.removal import judge_keys
     from scheduler.run import Order
+    from scheduler.senses import converged_by, look_around, not_converged
     from scheduler.service import open_service
+    from worker.errors import RefusedError
     from worker.model.campaign import Wish
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
@@ -62,18 +64,25 @@ async def _run(args: argparse.Namespace) -> int:
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
+        converged = converged_by(settings, service.engine.store, generation.file)
+        unconverged = await brake.unless_pulled(not_converged(converged, generation.hash))
         plan = await brake.unless_pulled(service.plan(order))
         if args.dry_run:
             return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
         if not as_json:
             _print_plan(plan, settings.pace.rate, order)
         plan.require_safe()
+        if settings.apiservers.addresses and unconverged:
+            raise RefusedError(
+                f"{unconverged}. What is rewritten now, one of them may be unable to read; see `rewrap converged`"
+            )
         async with service.owned(order, brake) as lock:
             if lock.waited:
                 plan = await brake.unless_pulled(service.plan(order))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
                 result = await service.run(plan, order, lock, brake, watcher)
-    keys = judge_keys(result.proof, campaign_unfinished=False, whole=order.covers_everything)
+        around = await look_around(service, unconverged, whole=order.covers_everything)
+    keys = judge_keys(result.proof, around)
     if as_json:
         print_json(_result_json(result, keys, order))
     else:

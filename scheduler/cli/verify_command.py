@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from config.flags import ETCD
+from config.flags import APISERVERS, ETCD
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_configuration, add_output, add_settings, read_generation, read_settings
 
@@ -13,7 +13,7 @@ from scheduler.cli.options import add_configuration, add_output, add_settings, r
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_configuration(parser)
-    add_settings(parser, ETCD)
+    add_settings(parser, ETCD, APISERVERS)
     add_output(parser)
 
 
@@ -29,14 +29,17 @@ async def _verify(args: argparse.Namespace) -> int:
     from scheduler.cli.reports import print_proof, proof_json
     from scheduler.cli.running import brake_on_signals
     from scheduler.removal import judge_keys
+    from scheduler.senses import converged_by, look_around, not_converged
     from scheduler.service import open_service
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
     async with open_service(settings, generation) as service:
+        # Asked before the scan: what a kube-apiserver that lags behind writes until then, the scan sees.
+        converged = converged_by(settings, service.engine.store, generation.file)
+        unconverged = await brake.unless_pulled(not_converged(converged, generation.hash))
         _, proof = await brake.unless_pulled(service.inventory())
-        unfinished = bool(await service.unfinished())
-    keys = judge_keys(proof, campaign_unfinished=unfinished, whole=True)
+        keys = judge_keys(proof, await look_around(service, unconverged, whole=True))
     if args.output == "json":
         print_json(proof_json(proof, keys))
     else:

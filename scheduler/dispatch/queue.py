@@ -22,7 +22,7 @@ from worker.queues import BATCHES, PROVE, REWRITE
 
 _FIRST_RESEND = 4.0
 _LONGEST_RESEND = 30.0
-_LEAST_ROOM = 6
+_LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
 _EXPIRES_SECONDS = 300
 _LONGEST_QUEUE = 100  # messages; without a worker they would pile up
 _log = structlog.get_logger()

@@ -480,7 +480,40 @@ async def test_counters_travel_with_calls_and_at_the_end(redis: RedisServer) -> 
         "kube-rewrap:live:one",
         "kube-rewrap:live:other",
         "kube-rewrap:pace:cluster",
+        "kube-rewrap:rate:cluster",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "disagree"),
+    [
+        pytest.param(500.0, 100.0, True, id="another ceiling"),
+        pytest.param(500.0, 0.0, True, id="a ceiling and none"),
+        pytest.param(500.0, 500.0, False, id="the same"),
+    ],
+)
+async def test_another_ceiling_for_the_same_cluster_is_told_once(
+    redis: RedisServer, first: float, second: float, *, disagree: bool
+) -> None:
+    settings = settings_of(redis)
+
+    async def work(pace: SharedPace) -> None:
+        pace.rate = 50.0  # the campaign's own, which is nobody's disagreement
+        pace.count("campaign", rewritten=1)
+        await pace.flush()
+
+    with capture_logs() as logs:
+        async with (
+            open_pace(settings, "cluster", first, 2) as one,
+            open_pace(settings, "cluster", second, 2) as two,
+            open_pace(settings, "another", 7.0, 2) as stranger,
+        ):
+            for pace in (one, two, stranger, one, two):
+                await work(pace)
+    told = [(entry["event"], entry["rate"], entry["other"]) for entry in logs]
+    expected = [("pace.disagreement", second, f"{first:g}"), ("pace.disagreement", first, f"{second:g}")]
+    assert told == (expected if disagree else [])
+    assert 50 < redis.run("TTL", "kube-rewrap:rate:cluster") <= 60
 
 
 async def test_without_a_ceiling_only_counters_go_to_redis(redis: RedisServer) -> None:
@@ -649,7 +682,12 @@ async def test_nothing_but_numbers_and_names_lies_in_redis(new_redis: NewRedis) 
     async with open_pace(settings_of(server), "cluster", 500.0, 2) as pace:
         pace.count("campaign", rewritten=1)
         await pace.take(5)
-    assert sorted(server.run("KEYS", "*")) == ["kube-rewrap:live:campaign", "kube-rewrap:pace:cluster"]
+    assert sorted(server.run("KEYS", "*")) == [
+        "kube-rewrap:live:campaign",
+        "kube-rewrap:pace:cluster",
+        "kube-rewrap:rate:cluster",
+    ]
+    assert server.run("GET", "kube-rewrap:rate:cluster") == "500"
     due, seen = server.run("GET", "kube-rewrap:pace:cluster").split()
     assert int(due) - int(seen) in {10_000, 0}
     assert server.run("HGETALL", "kube-rewrap:live:campaign") == ["rewritten", "1"]

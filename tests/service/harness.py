@@ -43,6 +43,10 @@ class Daemon:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def text(self) -> str:
         return self._log.read_text()
 

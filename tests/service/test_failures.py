@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import redis as redis_client
 
 from tests.servers.etcd import EtcdCluster
+from tests.servers.ports import free_ports
 from tests.servers.redis import RedisOptions, RedisServer
 from tests.service.harness import NEW, OLD, Service, service
 
@@ -22,6 +24,16 @@ OBJECTS = 900
 def cluster(etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path) -> Iterator[Service]:
     with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
         yield one
+
+
+def counted(place: str, outcome: str) -> float:
+    """How many messages came to this end, as a worker's parent shows it."""
+    with urlopen(f"http://{place}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    [value] = [
+        line.split()[-1] for line in lines if line.startswith(f'kube_rewrap_messages_total{{outcome="{outcome}"}}')
+    ]
+    return float(value)
 
 
 def begin(cluster: Service, workers: int = 2) -> None:
@@ -92,8 +104,10 @@ def test_a_worker_with_an_old_file_hands_back_and_writes_nothing(cluster: Servic
     old_file = cluster.directory / "old.json"
     cluster.configure(OLD, file=old_file)
     scheduler = cluster.start("scheduler")
-    outdated = cluster.start("worker", REWRAP_ENCRYPTION_CONFIG=str(old_file))
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    outdated = cluster.start("worker", REWRAP_ENCRYPTION_CONFIG=str(old_file), REWRAP_METRICS_ADDR=place)
     cluster.wait(lambda: outdated.said("batch.handed_back"), "work was handed back")
+    cluster.wait(lambda: counted(place, "handed_back") > 0, "it was counted")
     cluster.wait(lambda: scheduler.said("worker.outdated"), "the scheduler names it")
     assert cluster.opened_by(NEW) == 0
     cluster.start("worker")

@@ -17,12 +17,17 @@ ROWS = re.findall(
 )
 TOLD = {event: set(levels.split(", ")) for event, levels in ROWS}
 
-# Their names are put together where they are logged (scheduler/reign.py).
+# Their names are put together, or passed on, where they are logged.
 COMPOSED = {
     "campaign.paused": "warning",
     "campaign.continued": "warning",
     "request.accepted": "info",
     "request.refused": "info",
+    "rotation.begun": "info",
+    "rotation.edited": "info",
+    "rotation.moved": "info",
+    "rotation.held": "error",
+    "key.exhausted": "error",
 }
 
 

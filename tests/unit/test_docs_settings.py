@@ -33,6 +33,8 @@ def told(default: object) -> str:
     match default:
         case None | ():
             return "none"
+        case bool():
+            return str(default).lower()
         case SecretBytes():
             return f"`{default.reveal().decode()}`"
         case tuple():

@@ -70,7 +70,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.campaign(campaign(), REPORT, BATCHES, 12.5)
     scheduler.scanned(0, clean=True)
     scheduler.lags(4)
-    scheduler.budgets(KEYS, 100)
+    scheduler.budgets(KEYS, 100, 0.8)
     WorkerMetrics(registry, 500.0).count({"outcome": "worked", "report": REPORT.to_json(), "window": 32})
 
 
@@ -137,16 +137,17 @@ def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
 
 def test_budgets_are_by_key_and_a_limit_only_where_there_is_one(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
-    metrics.budgets(KEYS, 100)
+    metrics.budgets(KEYS, 100, 0.8)
     aesgcm, secretbox = f"fingerprint={'a' * 16} provider=aesgcm", f"fingerprint={'b' * 16} provider=secretbox"
     assert starting("kube_rewrap_key_", shown(registry)) == {
         f"budget_used {aesgcm}": 100.0,
         f"budget_used {secretbox}": 5.0,
         f"budget_limit {aesgcm}": 100.0,
+        f"rotation_due {aesgcm}": 1.0,
         f"observed_writes_total {aesgcm}": 50.0,
         f"observed_writes_total {secretbox}": 0.0,
     }
-    metrics.budgets({}, 100)
+    metrics.budgets({}, 100, 0.8)
     assert starting("kube_rewrap_key_", shown(registry)) == {}
 
 
@@ -159,7 +160,7 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.campaign(campaign(), REPORT, BATCHES, 12.5)
     metrics.scanned(0, clean=True)
     metrics.lags(4)
-    metrics.budgets(KEYS, 100)
+    metrics.budgets(KEYS, 100, 0.8)
     metrics.leads(leads=False)
     assert shown(registry) == {
         "kube_rewrap_is_leader": 0.0,

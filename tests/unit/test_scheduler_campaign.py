@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.campaign import MAX_SWEEPS, Finish, Park, Prove, Rest, Step, Sweep, Work, advance
-from scheduler.removal import NOT_COMPACTED, NOT_CONVERGED, PARTIAL, UNFINISHED, judge_keys
+from scheduler.removal import NEVER_PROVEN, PARTIAL, UNFINISHED, Surroundings, judge_keys
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope
 from worker.model.inventory import Inventory, ResourceTally
@@ -229,19 +229,19 @@ def test_four_states_are_ends(state: CampaignState) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- removal
 
-ALWAYS = (NOT_CONVERGED, NOT_COMPACTED)
+FREE = Surroundings("", campaign_unfinished=False, whole=True, proof_revision=70, compacted=True)
 
 
-def blockers(scan: Inventory, key: KeyRef, *, unfinished: bool = False, whole: bool = True) -> tuple[str, ...]:
-    found = {one.key: one for one in judge_keys(scan, campaign_unfinished=unfinished, whole=whole)}
-    assert found[key].removable is False
+def blockers(scan: Inventory, key: KeyRef, around: Surroundings = FREE) -> tuple[str, ...]:
+    found = {one.key: one for one in judge_keys(scan, around)}
+    assert found[key].removable is (found[key].blockers == ())
     return found[key].blockers
 
 
 @pytest.mark.parametrize(
     ("scan", "key", "first"),
     [
-        pytest.param(CLEAN, OLD, (), id="nothing is under it => only what can't be checked yet"),
+        pytest.param(CLEAN, OLD, (), id="nothing is under it, and nothing else speaks against it => it may go"),
         pytest.param(CLEAN, NEW, ("it is the primary of secrets", "5 objects are under it"), id="the primary stays"),
         pytest.param(ONE_STALE, OLD, ("1 objects are under it",), id="one object stale => its key stays"),
         pytest.param(
@@ -268,18 +268,38 @@ def blockers(scan: Inventory, key: KeyRef, *, unfinished: bool = False, whole: b
     ],
 )
 def test_what_speaks_against_a_removal(scan: Inventory, key: KeyRef, first: tuple[str, ...]) -> None:
-    assert blockers(scan, key) == (*first, *ALWAYS)
+    assert blockers(scan, key) == first
 
 
-def test_an_unfinished_campaign_blocks_every_key() -> None:
-    assert blockers(CLEAN, OLD, unfinished=True) == (UNFINISHED, *ALWAYS)
+@pytest.mark.parametrize(
+    ("around", "blocker"),
+    [
+        pytest.param(replace(FREE, campaign_unfinished=True), UNFINISHED, id="an unfinished campaign"),
+        pytest.param(replace(FREE, whole=False), PARTIAL, id="a scan of a part"),
+        pytest.param(replace(FREE, unconverged="one lags"), "one lags", id="a kube-apiserver that lags"),
+        pytest.param(replace(FREE, proof_revision=0), NEVER_PROVEN, id="no proof of a campaign"),
+        pytest.param(
+            replace(FREE, compacted=False),
+            "etcd has not compacted past revision 70, where a scan found nothing under it: "
+            "watches may still show older values",
+            id="etcd still shows the past",
+        ),
+        pytest.param(
+            replace(FREE, last_written={OLD.fingerprint: 71}),
+            "it was written with at revision 71, after the last proof at revision 70",
+            id="somebody wrote with it after the proof",
+        ),
+    ],
+)
+def test_what_blocks_a_key_that_nothing_is_under(around: Surroundings, blocker: str) -> None:
+    assert blockers(CLEAN, OLD, around) == (blocker,)
 
 
-def test_a_scan_of_a_part_blocks_every_key() -> None:
-    assert blockers(CLEAN, OLD, whole=False) == (PARTIAL, *ALWAYS)
+def test_what_was_written_before_the_proof_blocks_nothing() -> None:
+    assert blockers(CLEAN, OLD, replace(FREE, last_written={OLD.fingerprint: 70, NEW.fingerprint: 99})) == ()
 
 
 def test_keys_come_in_configured_order_each_once() -> None:
     scan = proof(tally({}), tally({}, resource="events", configured=(OLD, RENAMED)))
-    keys = [one.key for one in judge_keys(scan, campaign_unfinished=False, whole=True)]
+    keys = [one.key for one in judge_keys(scan, FREE)]
     assert keys == [NEW, OLD, PLAIN, RENAMED]

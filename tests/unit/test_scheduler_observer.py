@@ -195,7 +195,8 @@ async def test_who_finds_that_another_observer_wrote_stops(monkeypatch: pytest.M
     observer = there.observer()
     task = asyncio.create_task(observer.run())
     await until(lambda: observer._recorded.revision > 0)
-    await save(there.store, there.engine.keyspace, Observations({"x": 7}, {}, 1, observer._recorded.revision), [])
+    theirs = Observations({"x": 7}, {}, 1, revision=observer._recorded.revision)
+    await save(there.store, there.engine.keyspace, theirs, [])
     there.write("/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
         await task

@@ -12,6 +12,7 @@ from config.settings import Settings
 from scheduler.dispatch.queue import Sender
 from scheduler.metrics import SchedulerMetrics
 from scheduler.reign import Reign, Term
+from scheduler.rotating import ConfigurationFile
 from tests.unit.test_scheduler_service import NEW, OLD, seal, service
 from worker.errors import FencedError, StoppedError, UnavailableError
 from worker.etcd.memory import MemoryStore
@@ -35,11 +36,17 @@ class Away(Sender):
         raise UnavailableError("away")
 
 
+async def nobody_knows(_generation: str) -> tuple[bool, str]:
+    """No kube-apiserver is there to be asked."""
+    return False, "nobody asked"
+
+
 async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     """A reign in the middle of its first campaign."""
     one = service(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
-    term = Term(Expect(LEADER, elected.revision, created=True), brake, SchedulerMetrics(CollectorRegistry()))
+    guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
+    term = Term(guard, brake, SchedulerMetrics(CollectorRegistry()), file, nobody_knows)
     task = asyncio.create_task(Reign(Settings(), one, Away(Settings()), term).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event

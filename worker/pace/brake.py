@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from worker.errors import WorkerError
@@ -47,3 +48,19 @@ class Brake:
             task.cancel()
             pulled.cancel()
             await asyncio.gather(task, pulled, return_exceptions=True)
+
+    @asynccontextmanager
+    async def below(self) -> AsyncIterator[Brake]:
+        """Yield a brake that is pulled with this one while the block runs, and can be pulled without it."""
+        lower = Brake()
+
+        async def pass_on() -> None:
+            await self._pulled.wait()
+            lower.pull(self._reason or WorkerError("the brake was pulled"))
+
+        passing = asyncio.create_task(pass_on(), name="brake")
+        try:
+            yield lower
+        finally:
+            passing.cancel()
+            await asyncio.gather(passing, return_exceptions=True)

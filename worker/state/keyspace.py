@@ -13,6 +13,8 @@
     <state-prefix>/v1/requests/<id>                 what somebody asked of the scheduler
     <state-prefix>/v1/generation                    the configuration that the scheduler saw last, without keys
     <state-prefix>/v1/observer                      how far the watch came, and what it counted
+    <state-prefix>/v1/rotations/<id>                a key that takes another one's place
+    <state-prefix>/v1/assumption                    an operator's word that all kube-apiservers run a configuration
     <state-prefix>/v1/handbacks/<worker>            a worker that holds another configuration (on a lease)
     <state-prefix>/v1/audit-head                    the newest entry of the audit log
     <state-prefix>/v1/audit/<number>                one entry of the audit log
@@ -115,6 +117,20 @@ class Keyspace:
     def generation(self) -> bytes:
         """The configuration that the scheduler saw last."""
         return self._path("generation")
+
+    def rotation(self, name: str) -> bytes:
+        """Return the path of one rotation."""
+        return self._path("rotations", name)
+
+    @property
+    def rotations(self) -> KeyRange:
+        """All rotations, oldest first: their names begin with the time of their start."""
+        return KeyRange.of_prefix(self._path("rotations", ""))
+
+    @property
+    def assumption(self) -> bytes:
+        """An operator's last word about what the kube-apiservers run."""
+        return self._path("assumption")
 
     @property
     def observer(self) -> bytes:

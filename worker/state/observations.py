@@ -20,12 +20,15 @@ class Observations:
     """Writes by the fingerprint of their key, and the next revision to be seen by the start of each range.
 
     A range that is not among them held nothing, or was not governed, at the revision `surveyed`; 0 = nobody
-    looked yet.
+    looked yet. `last` holds the revision of the last write by fingerprint, `since` the time (seconds since 1970)
+    from which on writes under a key were counted.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     following: Mapping[str, int] = field(default_factory=dict)
     surveyed: int = 0
+    last: Mapping[str, int] = field(default_factory=dict)
+    since: Mapping[str, int] = field(default_factory=dict)
     revision: int = 0
     """The record's own mod_revision, 0 before it was written."""
 
@@ -37,11 +40,12 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
         return Observations()
     match found[0]:
         case {"counts": dict(counts), "following": dict(following)}:
-            surveyed = found[0].get("surveyed")
             return Observations(
                 _numbers(keyspace.observer, counts),
                 _numbers(keyspace.observer, following),
-                surveyed if isinstance(surveyed, int) else 0,
+                _number(found[0].get("surveyed")),
+                _numbers(keyspace.observer, _mapping(found[0].get("last"))),
+                _numbers(keyspace.observer, _mapping(found[0].get("since"))),
                 found[1],
             )
     raise damaged(keyspace.observer, ValueError("not a record of observations"))
@@ -49,8 +53,22 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
 
 async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Sequence[Expect]) -> int:
     """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
-    fields = {"counts": dict(seen.counts), "following": dict(seen.following), "surveyed": seen.surveyed}
+    fields = {
+        "counts": dict(seen.counts),
+        "following": dict(seen.following),
+        "surveyed": seen.surveyed,
+        "last": dict(seen.last),
+        "since": dict(seen.since),
+    }
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _numbers(key: bytes, value: Mapping[object, object]) -> dict[str, int]:

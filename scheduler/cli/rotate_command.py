@@ -1,0 +1,202 @@
+"""`rewrap rotate`: a new key takes the place of an old one, step by step, and survives every interruption."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from config.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
+from scheduler.cli.exits import Exit
+from scheduler.cli.options import add_configuration, add_output, add_settings, read_configuration_path, read_settings
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from scheduler.rotating import Order
+    from worker.model.rotation import Rotation
+
+_VERBS = ("start", "resume", "status", "pause", "abort")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "verb",
+        nargs="?",
+        choices=_VERBS,
+        default="start",
+        help="start (if nothing is said), resume one that is under way or was paused, show its status, pause it, or "
+        "abort it, which leaves the file as it is",
+    )
+    parser.add_argument("--resource", action="append", default=[], metavar="R", help="only entries that name it")
+    parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
+    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
+    parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
+    parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
+    from scheduler.cli.running import run_async
+
+    match args.verb:
+        case "status":
+            return run_async(lambda: _status(args))
+        case "pause" | "abort":
+            return run_async(lambda: _steer(args))
+    return run_async(lambda: _drive(args))
+
+
+async def _drive(args: argparse.Namespace) -> int:
+    from config.errors import Fault, SettingsError
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.rotate_alone import AloneRotation
+    from scheduler.rotating import ConfigurationFile, archive_of
+
+    settings = read_settings(args, os.environ)
+    order = _order(args)
+    if args.manual and args.output == "json" and not args.write_to:
+        fault = Fault("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+        raise SettingsError("command line", (fault,))
+    path = read_configuration_path(args, os.environ)
+    archive = settings.rotation.archive or archive_of(path)
+    file = ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+    brake = brake_on_signals("; `rewrap rotate resume` goes on")
+    if args.verb == "resume":
+        await _unhold(settings)
+    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(order, _handing(args))
+    return _show(rotation, args)
+
+
+def _order(args: argparse.Namespace) -> Order | None:
+    """Return what is asked for, None to go on. Raises SettingsError."""
+    from config.errors import Fault, SettingsError
+    from config.provider import ProviderType
+    from scheduler.rotating import Order
+
+    if args.verb == "resume":
+        return None
+    try:
+        provider = ProviderType(args.provider) if args.provider else None
+    except ValueError:
+        provider = ProviderType.KMS
+    if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
+        fault = Fault("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
+        raise SettingsError("command line", (fault,))
+    return Order(tuple(args.resource), provider, args.prune, args.manual)
+
+
+async def _unhold(settings: Settings) -> None:
+    """Take a pause, or the word of an operator who put the file right, off the record."""
+    from scheduler.rotation import resumed
+
+    await _change(settings, resumed, "rotation.resumed")
+
+
+async def _change(settings: Settings, change: Callable[[Rotation], Rotation], event: str) -> Rotation:
+    from worker.errors import RefusedError
+    from worker.etcd.client import open_store
+    from worker.state.audit import AuditLog
+    from worker.state.keyspace import Keyspace
+    from worker.state.rotations import Rotations
+
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        changed = await Rotations(store, keyspace).change(change)
+        if changed is None:
+            raise RefusedError("no rotation is under way; `rewrap rotate start` begins one")
+        log = AuditLog(store, keyspace, "rewrap rotate")
+        await log.append(
+            event, "", rotation=changed.id, step=changed.step.value, because=changed.held or changed.because
+        )
+    return changed
+
+
+async def _steer(args: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from scheduler.rotation import aborted, paused
+
+    settings = read_settings(args, os.environ)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if args.verb == "pause":
+        _print(await _change(settings, paused, "rotation.paused"), args)
+    else:
+        _print(await _change(settings, lambda rotation: aborted(rotation, now), "rotation.aborted"), args)
+    return Exit.DONE
+
+
+async def _status(args: argparse.Namespace) -> int:
+    from worker.errors import RefusedError
+    from worker.etcd.client import open_store
+    from worker.state.keyspace import Keyspace
+    from worker.state.rotations import Rotations
+
+    settings = read_settings(args, os.environ)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        found = await Rotations(store, Keyspace(settings.keyspace.state_prefix)).all()
+    if not found:
+        raise RefusedError("no rotation is on record; `rewrap rotate start` begins one")
+    _print(found[-1].rotation, args)
+    return Exit.DONE
+
+
+def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
+    from scheduler.cli.output import say
+
+    def tell(rotation: Rotation, because: str) -> None:
+        if args.output == "text":
+            say(f"{rotation.step.value:<8} {because}")
+
+    return tell
+
+
+def _handing(args: argparse.Namespace) -> Callable[[Rotation, bytes], None]:
+    """Return what gives an operator the content that is to be put in place."""
+    from scheduler.cli.output import say
+
+    def hand(rotation: Rotation, content: bytes) -> None:
+        if args.write_to:
+            descriptor = os.open(args.write_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            where = args.write_to
+        else:
+            where = "this"
+        if args.output == "text":
+            say(f"{rotation.step.value:<8} put {where} in the place of the file, on every control-plane node")
+        if not args.write_to:
+            say(content.decode())
+
+    return hand
+
+
+def _show(rotation: Rotation, args: argparse.Namespace) -> int:
+    from worker.model.rotation import RotationStep
+
+    _print(rotation, args)
+    if rotation.step is RotationStep.DONE:
+        return Exit.DONE
+    return Exit.REFUSED
+
+
+def _print(rotation: Rotation, args: argparse.Namespace) -> None:
+    from scheduler.cli.output import print_json, print_table, say
+
+    if args.output == "json":
+        print_json({"rotation": rotation.to_json(), "step": rotation.step.value, "held": rotation.held})
+        return
+    say()
+    say(f"rotation {rotation.id}: {rotation.provider}:{rotation.key_name} for {', '.join(rotation.resources)}")
+    say(f"step:    {rotation.step.value}{' (held)' if rotation.held else ''}")
+    say(f"because: {rotation.held or rotation.because}")
+    if rotation.passed:
+        say()
+        print_table(
+            ("PASSED", "AT", "BECAUSE"),
+            [(passed.step.value, passed.at[:19], passed.because) for passed in rotation.passed],
+        )

@@ -1,0 +1,96 @@
+"""What the leader does about keys, beside campaigns: says how worn they are, and drives the rotation.
+
+A rotation changes the file, which ends the reign; the next one goes on with what is on record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+
+from config.errors import ConfigError
+from config.settings import Settings
+from scheduler.dispatch.local import describe
+from scheduler.metrics import SchedulerMetrics
+from scheduler.rotating import Order, Rotator
+from scheduler.rotation import Wait
+from scheduler.service import Service
+from scheduler.wear import Said, Worn, judge_wear, to_rotate, to_say
+from worker.errors import TemporaryError
+from worker.model.rotation import RotationStep
+from worker.state.rotations import Rotations
+
+_LOOK_SECONDS = 2.0
+_log = structlog.get_logger()
+
+
+class Keeper:
+    """See the module's docstring."""
+
+    def __init__(
+        self, settings: Settings, service: Service, rotations: Rotations, rotator: Rotator, metrics: SchedulerMetrics
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._rotations = rotations
+        self._rotator = rotator
+        self._metrics = metrics
+        self._generation = describe(service.generation)
+        self._said: dict[str, Said] = {}
+        self._waited_for = ""
+
+    async def run(self) -> None:
+        """Look again and again until cancelled. Raises FencedError when somebody else leads by now."""
+        while True:
+            try:
+                await self.look()
+            except (TemporaryError, ConfigError) as error:
+                self._tell_waiting(str(error))
+            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def look(self) -> None:
+        """Say what is to be said of keys, begin a rotation if one is due, and take its next step."""
+        settings = self._settings
+        budgets = await self._service.engine.ledger.all()
+        self._metrics.budgets(budgets, settings.budget.gcm_limit, settings.budget.due_at)
+        worn = judge_wear(budgets.values(), self._generation, settings.budget.gcm_limit, settings.budget.due_at)
+        now = asyncio.get_running_loop().time()
+        for one in to_say(worn, self._said, now):
+            self._said[one.budget.fingerprint] = Said(one.state, now)
+            level, event = (_log.error, "key.exhausted") if one.is_exhausted else (_log.warning, "key.rotation_due")
+            level(
+                event,
+                fingerprint=one.budget.fingerprint,
+                used=one.budget.used,
+                limit=settings.budget.gcm_limit,
+                because=one.because(settings.budget.gcm_limit),
+            )
+        if settings.rotation.auto:
+            await self._begin_if_due(worn)
+        await self._step()
+
+    async def _begin_if_due(self, worn: Sequence[Worn]) -> None:
+        """Begin a rotation of a due key, unless one is under way, or an operator aborted the one of this key."""
+        earlier = [stored.rotation for stored in await self._rotations.all()]
+        if any(not rotation.step.is_end for rotation in earlier):
+            return
+        given_up = {key.fingerprint for one in earlier if one.step is RotationStep.ABORTED for key in one.retired}
+        resources = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
+        if resources:
+            await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune))
+
+    async def _step(self) -> None:
+        """Take the rotation's next steps, until one has to wait."""
+        while (decided := await self._rotator.step()) is not None:
+            if isinstance(decided.action, Wait):
+                self._tell_waiting(decided.because)
+                return
+            self._waited_for = ""
+
+    def _tell_waiting(self, because: str) -> None:
+        if because != self._waited_for:
+            self._waited_for = because
+            _log.info("rotation.waiting", because=because)

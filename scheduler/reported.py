@@ -1,0 +1,111 @@
+"""What a kube-apiserver's /metrics says of the EncryptionConfiguration that it runs. Pure.
+
+kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go. Series are told apart by
+their labels, never by their place in the text:
+
+- `…_last_config_info{apiserver_id_hash, hash} 1`: the file that it runs, by the hash of its bytes; v1.34
+  and later. A series of another value than 1 says nothing.
+- `…_automatic_reload_last_timestamp_seconds{apiserver_id_hash, status}`: when it last took a changed file,
+  and when it last could not. Before the first change after its start there is none.
+
+Not handled: any other metric, and what OpenMetrics adds to the format.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+PREFIX = b"apiserver_encryption_config_controller_"
+"""How the lines begin that matter here: a few of some twenty thousand."""
+
+_INFO = f"{PREFIX.decode()}last_config_info"
+_RELOADED = f"{PREFIX.decode()}automatic_reload_last_timestamp_seconds"
+_SERIES = re.compile(r"(\w+)\{(.*)\}[ \t]+(\S+)(?:[ \t]+-?\d+)?[ \t]*\r?")
+_LABEL = re.compile(r'[ \t]*(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
+_ESCAPE = re.compile(r"\\(.)")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was reported under one `apiserver_id_hash` ("" where the kube-apiserver has no identity).
+
+    `hashes`: of the file that it runs, none before v1.34; more than one contradict each other. `succeeded` and
+    `failed`: its last reloads, in seconds since 1970 by its clock, None = none since its start.
+    """
+
+    id: str
+    hashes: tuple[str, ...] = ()
+    succeeded: float | None = None
+    failed: float | None = None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it could not load the file that it saw last."""
+        return self.failed is not None and self.failed > (self.succeeded or 0.0)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    hashes: list[str] = field(default_factory=list)
+    reloads: dict[str, float] = field(default_factory=dict)
+
+
+def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
+    """Return what lines in Prometheus' text format say, a report for each id, by id; () = nothing.
+
+    Lines of other metrics are passed over. Raises ValueError for a line of these that is not as it should be.
+    """
+    gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
+    for line in lines:
+        if not line.startswith((_INFO.encode() + b"{", _RELOADED.encode() + b"{")):
+            continue
+        name, labels, value = _series(line)
+        one = gathered[_hash_of(labels, "apiserver_id_hash", may_be_empty=True)]
+        if name == _RELOADED:
+            status = labels.get("status", "")
+            one.reloads[status] = max(value, one.reloads.get(status, 0.0))
+        elif value == 1:
+            one.hashes.append(_hash_of(labels, "hash"))
+    return tuple(
+        Report(identity, tuple(sorted({*one.hashes})), one.reloads.get("success") or None, one.reloads.get("failure"))
+        for identity, one in sorted(gathered.items())
+        if one.hashes or one.reloads
+    )
+
+
+def _series(line: bytes) -> tuple[str, dict[str, str], float]:
+    match = _SERIES.fullmatch(line.decode())
+    if match is None:
+        raise ValueError(f"a line of {_kind(line)} is not in Prometheus' text format")
+    name, inner, number = match.groups()
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {number}")
+    return name, _labels(name, inner), value
+
+
+def _labels(name: str, inner: str) -> dict[str, str]:
+    labels, place = dict[str, str](), 0
+    while place < len(inner):
+        match = _LABEL.match(inner, place)
+        if match is None or match[1] in labels:
+            raise ValueError(f"the labels of {name} can't be read")
+        labels[match[1]] = _ESCAPE.sub(lambda found: "\n" if found[1] == "n" else found[1], match[2])
+        place = match.end()
+    return labels
+
+
+def _hash_of(labels: dict[str, str], name: str, *, may_be_empty: bool = False) -> str:
+    value = labels.get(name, "")
+    if _HASH.fullmatch(value) or (may_be_empty and name in labels and not value):
+        return value
+    raise ValueError(f"the label {name} is not a hash")
+
+
+def _kind(line: bytes) -> str:
+    return line.partition(b"{")[0].decode()

@@ -1,0 +1,158 @@
+"""A rotation driven by this process alone, in the place of a leading scheduler.
+
+It holds the leader's lock: where a scheduler leads, that one drives the rotation, and this process only
+follows the record. Each content of the file has a service of its own, as each reign has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import structlog
+
+from config.generation import content_hash, load_generation
+from config.settings import Settings
+from scheduler.rotating import Blind, ConfigurationFile, Order, Rotator
+from scheduler.rotation import Campaigned, Wait
+from scheduler.run import EVERYTHING
+from scheduler.senses import Campaigner, ClusterSenses, converged_by
+from scheduler.service import Service, open_service
+from worker.errors import BusyError, RecordError, RefusedError
+from worker.etcd.client import open_store
+from worker.etcd.store import Expect
+from worker.model.rotation import Rotation
+from worker.pace.brake import Brake
+from worker.state.audit import AuditLog
+from worker.state.keyspace import Keyspace
+from worker.state.ownership import LEASE_SECONDS, open_session, who
+from worker.state.rotations import Rotations
+
+_LOOK_SECONDS = 1.0
+_log = structlog.get_logger()
+
+Teller = Callable[[Rotation, str], None]
+"""Is told of every step and of everything that is waited for."""
+
+Handed = Callable[[Rotation, bytes], None]
+"""Is given the content that an operator has to put in place."""
+
+
+class AloneRotation:
+    """See the module's docstring."""
+
+    def __init__(self, settings: Settings, file: ConfigurationFile, brake: Brake, tell: Teller) -> None:
+        self._settings = settings
+        self._file = file
+        self._brake = brake
+        self._tell = tell
+        self._keyspace = Keyspace(settings.keyspace.state_prefix)
+        self._said = ("", "")
+
+    async def run(self, order: Order | None, by_hand: Handed | None) -> Rotation:
+        """Begin a rotation (None: only go on), and drive or follow it to its end, or to where it is held.
+
+        Raises SettingsError for what can't be rotated, RefusedError when one is under way already or there
+        is none to go on with, StoppedError when the brake is pulled: what is on record goes on later.
+        """
+        async with AsyncExitStack() as stack:
+            settings = self._settings
+            store = await stack.enter_async_context(open_store(settings.etcd, settings.keyspace.state_prefix))
+            session = await stack.enter_async_context(open_session(store, self._brake.pull, LEASE_SECONDS))
+            try:
+                guard = await session.hold(self._keyspace.leader, who("rewrap rotate"))
+            except BusyError as busy:
+                _log.info("rotation.followed", because=f"a scheduler leads and drives it: {busy}")
+                return await self._follow(order, by_hand)
+            return await self._drive(order, by_hand, guard)
+
+    async def _drive(self, order: Order | None, by_hand: Handed | None, guard: Expect) -> Rotation:
+        while True:
+            raw = await asyncio.to_thread(self._file.read)
+            generation = load_generation(raw, self._file.path)
+            async with open_service(self._settings, generation, "rewrap rotate") as service:
+                ended = await self._drive_under(service, order, by_hand, guard)
+            order = None
+            if ended is not None:
+                return ended
+
+    async def _drive_under(
+        self, service: Service, order: Order | None, by_hand: Handed | None, guard: Expect
+    ) -> Rotation | None:
+        """Drive while the file stays as it is; returns the rotation when it ended or is held."""
+        rotations = Rotations(service.engine.store, self._keyspace, [guard])
+        converged = converged_by(self._settings, service.engine.store, self._file.path)
+        senses = ClusterSenses(service, converged, self._campaigner(service), self._brake)
+        rotator = Rotator(rotations, self._file, senses, service.audit, by_hand)
+        name = await take_up(rotations, rotator, order)
+        while True:
+            self._brake.check()
+            decided = await rotator.step()
+            rotation = await _named(rotations, name)
+            self._say(rotation, decided.because if decided else rotation.because)
+            if rotation.step.is_end or rotation.held:
+                return rotation
+            raw = await asyncio.to_thread(self._file.read)
+            if content_hash(raw) != service.generation.hash:
+                return None
+            if decided is None or isinstance(decided.action, Wait):
+                await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
+
+    def _campaigner(self, service: Service) -> Campaigner:
+        """Return how this process sees to campaigns: it runs them."""
+
+        async def campaigner(_rotation: Rotation) -> Campaigned:
+            order = replace(EVERYTHING, wait=True)
+            async with self._brake.below() as brake, service.owned(order, brake, "rewrap rotate") as lock:
+                plan = await brake.unless_pulled(service.plan(order))
+                result = await service.run(plan, order, lock, brake, lambda _report, _batches: None)
+            return Campaigned(True, f"the campaign {result.campaign.id} is {result.campaign.state.value}")
+
+        return campaigner
+
+    async def _follow(self, order: Order | None, by_hand: Handed | None) -> Rotation:
+        """Show what a leading scheduler does; the edits of a rotation by hand are prepared here all the same."""
+        settings = self._settings
+        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+            rotations = Rotations(store, self._keyspace)
+            audit = AuditLog(store, self._keyspace, "rewrap rotate")
+            rotator = Rotator(rotations, self._file, Blind(), audit, by_hand)
+            name = await take_up(rotations, rotator, order)
+            while True:
+                self._brake.check()
+                rotation = await _named(rotations, name)
+                if rotation.by_hand and rotation.step.is_edit and not rotation.edited:
+                    await rotator.step()
+                self._say(rotation, rotation.held or rotation.because)
+                if rotation.step.is_end or rotation.held:
+                    return rotation
+                await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
+
+    def _say(self, rotation: Rotation, because: str) -> None:
+        if (rotation.step.value, because) != self._said:
+            self._said = (rotation.step.value, because)
+            self._tell(rotation, because)
+
+
+async def take_up(rotations: Rotations, rotator: Rotator, order: Order | None) -> str:
+    """Return the name of the rotation to work on. Raises RefusedError, and SettingsError for what can't be rotated."""
+    stored = await rotations.unfinished()
+    if order is not None and stored is not None:
+        raise RefusedError(
+            f"the rotation {stored.rotation.id} is at the step {stored.rotation.step.value}: go on with "
+            "`rewrap rotate resume`, or end it with `rewrap rotate abort`"
+        )
+    if order is not None:
+        return (await rotator.begin(order)).id
+    if stored is None:
+        raise RefusedError("no rotation is under way; `rewrap rotate` begins one")
+    return stored.rotation.id
+
+
+async def _named(rotations: Rotations, name: str) -> Rotation:
+    found = next((one.rotation for one in await rotations.all() if one.rotation.id == name), None)
+    if found is None:
+        raise RecordError(f"the record of the rotation {name} is missing; see `rewrap rotate status`")
+    return found

@@ -1,0 +1,154 @@
+"""What a rotation has to know of the cluster, as a leader and as `rewrap rotate` alone find it out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from config.settings import Settings
+from scheduler.converge import Convergence
+from scheduler.inbox import Inbox
+from scheduler.removal import Surroundings
+from scheduler.rotation import Campaigned, Scanned
+from scheduler.service import Service
+from worker.errors import CompactedError
+from worker.etcd.store import Store
+from worker.model.campaign import CampaignState
+from worker.model.inventory import Inventory
+from worker.model.keys import KeyRange
+from worker.model.rotation import Rotation, RotationStep
+from worker.pace.brake import Brake
+from worker.state.campaigns import Campaigns
+from worker.state.observations import load
+
+_SCAN_SECONDS = 30.0
+"""Least time between two scans for one rotation: what a scan could not say, the next one seldom can at once."""
+
+Converged = Callable[[str], Awaitable[tuple[bool, str]]]
+"""Whether every kube-apiserver runs the file with this hash, and why."""
+
+Campaigner = Callable[[Rotation], Awaitable[Campaigned]]
+"""Sees to it that everything is rewritten, and says how far that is."""
+
+
+class ClusterSenses:
+    """See rotating.Senses."""
+
+    def __init__(self, service: Service, converged: Converged, campaigner: Campaigner, brake: Brake) -> None:
+        self._service = service
+        self._brake = brake
+        self._converged = converged
+        self._campaigner = campaigner
+        self._scan_at = 0.0
+
+    async def converged(self, rotation: Rotation) -> tuple[bool, str]:
+        """See Senses."""
+        return await self._converged(rotation.file)
+
+    async def campaign(self, rotation: Rotation) -> Campaigned:
+        """See Senses."""
+        return await self._campaigner(rotation)
+
+    async def scan(self, rotation: Rotation) -> Scanned:
+        """See Senses."""
+        loop = asyncio.get_running_loop()
+        await self._brake.unless_pulled(asyncio.sleep(max(0.0, self._scan_at - loop.time())))
+        _, found = await self._brake.unless_pulled(self._service.inventory())
+        self._scan_at = loop.time() + _SCAN_SECONDS
+        return Scanned(found.revision, found.stale, _under_retired(found, rotation), found.unreadable)
+
+    async def compacted(self, revision: int) -> bool:
+        """See Senses."""
+        return await is_compacted(self._service.engine.store, revision)
+
+
+async def is_compacted(store: Store, revision: int) -> bool:
+    """Return whether etcd answers at no revision before this one. The sure sign: it refuses to."""
+    try:
+        await store.page(KeyRange.of_prefix(b"/"), 1, revision=max(1, revision - 1))
+    except CompactedError:
+        return True
+    return False
+
+
+async def look_around(service: Service, unconverged: str, *, whole: bool) -> Surroundings:
+    """Return what is known beside a scan. `unconverged` and `whole` as in Surroundings."""
+    store, keyspace = service.engine.store, service.engine.keyspace
+    governed = {one.resource for one in (await service.territory()).governed}
+    campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+    proofs = [
+        campaign.proof_revision
+        for campaign in campaigns
+        if campaign.state is CampaignState.COMPLETE
+        and campaign.generation == service.generation.hash
+        and not campaign.scope.namespaces
+        and governed <= set(campaign.scope.resources)
+    ]
+    revision = max(proofs, default=0)
+    return Surroundings(
+        unconverged,
+        campaign_unfinished=any(not campaign.state.is_end for campaign in campaigns),
+        whole=whole,
+        proof_revision=revision,
+        compacted=bool(revision) and await is_compacted(store, revision),
+        last_written=(await load(store, keyspace)).last,
+    )
+
+
+async def not_converged(converged: Converged, generation: str) -> str:
+    """Return why the kube-apiservers are not known to run a configuration, "" when they do."""
+    is_so, because = await converged(generation)
+    return "" if is_so else f"the kube-apiservers are not known to run this configuration: {because}"
+
+
+def _under_retired(found: Inventory, rotation: Rotation) -> int:
+    """Count objects of the rotation's resources under the old keys, and unreadable ones that may be."""
+    retired = {key.fingerprint for key in rotation.retired}
+    count = 0
+    for tally in found.resources:
+        if tally.primary.fingerprint in retired:
+            continue  # an entry that is not rotated may go on with the key
+        count += sum(under.objects for key, under in tally.keys.items() if key.fingerprint in retired)
+        count += sum(objects for key, objects in tally.claimed.items() if key.fingerprint in retired)
+    return count
+
+
+def converged_by(settings: Settings, store: Store, file: str) -> Converged:
+    """Return how the kube-apiservers are asked. It waits for nothing: whoever rotates looks again."""
+    convergence = Convergence(settings.apiservers, settings.keyspace, store, file)
+
+    async def converged(generation: str) -> tuple[bool, str]:
+        verdict = await convergence.look(generation)
+        return verdict.converged, verdict.because
+
+    return converged
+
+
+def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:
+    """Return how a leader sees to campaigns: they come by themselves when the file changes, and have to be over."""
+
+    async def campaigner(rotation: Rotation) -> Campaigned:
+        came_back = bool(rotation.passed) and rotation.passed[-1].step is RotationStep.PROVE
+        if came_back:
+            await inbox.ask_for_rotation(f"rotation-{rotation.id}-{len(rotation.passed)}")
+        unfinished = await campaigns.unfinished()
+        if unfinished:
+            one = unfinished[0].campaign
+            return Campaigned(None, f"the campaign {one.id} is {one.state.value}: {one.because}")
+        if (waiting := await inbox.waiting_for_us()) is not None:
+            return Campaigned(None, f"the request {waiting.id} waits: {waiting.because or waiting.wish.reason}")
+        mine = [one.campaign for one in await campaigns.all() if one.campaign.generation == rotation.file]
+        if not mine:
+            await inbox.ask_for_resync("a rotation needs everything under the new key")
+            return Campaigned(None, "a campaign was asked for")
+        last = mine[-1]
+        if last.state is CampaignState.INCOMPLETE and last.ended_at > _entered(rotation):
+            return Campaigned(None, f"the campaign {last.id} is incomplete: {last.because}")
+        return Campaigned(True, f"the campaign {last.id} is {last.state.value}: {last.because}")
+
+    return campaigner
+
+
+def _entered(rotation: Rotation) -> str:
+    """Return when the rotation came to its present step."""
+    return rotation.passed[-1].at if rotation.passed else ""

@@ -1,0 +1,389 @@
+"""Asking stand-ins for kube-apiservers over HTTP and TLS, with their leases in a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.errors import SettingsError
+from config.settings import ApiserverSettings, EtcdSettings, KeyspaceSettings, Settings
+from scheduler.converge import Convergence, open_convergence, wait_converged
+from scheduler.convergence import ReplicaState, Verdict
+from scheduler.scrape import ask_all
+from tests.golden.convergence_recording import LEASE, LEASE_KEY, LEASE_NAME
+from tests.integration.apiserver import write_private
+from tests.servers.apiserver_metrics import Access, MetricsServer, Shown, metrics_servers, respond, sha256
+from tests.servers.certificates import Certificates
+from tests.servers.etcd import EtcdCluster
+from tests.servers.gateway import Gateway
+from worker.errors import StoppedError, TemporaryError
+from worker.etcd.client import EtcdStore, open_store
+from worker.pace.brake import Brake
+from worker.state.audit import AuditLog
+from worker.state.keyspace import Keyspace
+
+pytestmark = pytest.mark.timeout(60)
+
+FILE, OTHER = sha256("file"), sha256("other")
+
+
+@pytest.fixture
+def replicas() -> Iterator[list[MetricsServer]]:
+    """Three that run the file."""
+    with metrics_servers(3) as servers:
+        for server in servers:
+            server.shown.hash = FILE
+        yield servers
+
+
+@pytest.fixture
+def gateway(etcd: EtcdCluster, replicas: list[MetricsServer]) -> Gateway:
+    """With the leases of all three."""
+    gateway = etcd.admin()
+    for server in replicas:
+        gateway.put(*server.lease())
+    gateway.put("/registry/leases/kube-system/kube-scheduler", b"k8s:enc:none of our business")
+    return gateway
+
+
+@pytest.fixture
+async def store(etcd: EtcdCluster, gateway: Gateway) -> AsyncIterator[EtcdStore]:
+    async with open_store(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as opened:
+        yield opened
+
+
+def settings_for(servers: list[MetricsServer]) -> ApiserverSettings:
+    return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=5.0)
+
+
+def convergence(servers: list[MetricsServer], store: EtcdStore, file: Path | None = None) -> Convergence:
+    return Convergence(settings_for(servers), KeyspaceSettings(), store, str(file) if file else None)
+
+
+def states(verdict: Verdict) -> list[ReplicaState]:
+    return [one.state for one in verdict.replicas]
+
+
+async def test_all_run_it_and_one_after_another_does_not(replicas: list[MetricsServer], store: EtcdStore) -> None:
+    looking = convergence(replicas, store)
+    verdict = await looking.look(FILE)
+    assert (verdict.converged, verdict.because) == (True, f"all kube-apiservers (3) run {FILE}")
+    assert [(one.address, one.id, one.name) for one in verdict.replicas] == [
+        (server.url, server.id_hash, server.name) for server in replicas
+    ]
+    assert [server.asked for server in replicas] == [["/metrics"]] * 3
+    replicas[0].shown = Shown(OTHER)
+    replicas[1].shown = Shown(OTHER, 1.7e9, 1.8e9)
+    replicas[2].go_down()
+    verdict = await looking.look(FILE)
+    assert not verdict.converged
+    down = [ReplicaState.UNREACHABLE, ReplicaState.NOT_LISTED]
+    assert states(verdict) == [ReplicaState.OTHER, ReplicaState.FAILING, *down]
+    replicas[2].start()
+    for server in replicas:
+        server.shown = Shown(FILE)
+    assert (await looking.look(FILE)).converged
+
+
+async def test_a_replica_that_is_not_named_is_noticed_until_its_lease_is_over(
+    replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
+) -> None:
+    looking = convergence(replicas[:2], store)
+    verdict = await looking.look(FILE)
+    assert (verdict.converged, verdict.replicas[2].name) == (False, replicas[2].name)
+    assert f"{replicas[2].name} on host-of-{replicas[2].name} has a live lease" in verdict.because
+    gateway.put(*replicas[2].lease(age=3700.0))
+    assert (await looking.look(FILE)).converged
+
+
+async def test_leases_that_are_stored_encrypted_leave_the_number_open(
+    replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
+) -> None:
+    gateway.put(replicas[0].lease()[0], b"k8s:enc:secretbox:v1:key1:" + bytes(60))
+    verdict = await convergence(replicas, store).look(FILE)
+    assert states(verdict) == [ReplicaState.CONVERGED] * 3 + [ReplicaState.UNKNOWN]
+    assert verdict.because.startswith(f"how many kube-apiservers there are is not known: {replicas[0].lease()[0]}: ")
+
+
+async def test_more_leases_than_a_page_holds(replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway) -> None:
+    gateway.put_all(dict(MetricsServer(f"apiserver-x{number:03}").lease() for number in range(205)))
+    verdict = await convergence(replicas, store).look(FILE)
+    assert states(verdict).count(ReplicaState.NOT_LISTED) == 205
+
+
+async def test_the_recorded_lease_in_protobuf(
+    replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
+) -> None:
+    gateway.put(LEASE_KEY.decode(), LEASE)
+    verdict = await convergence(replicas, store).look(FILE)
+    # Live or over, by the clock of whoever runs this; understood in either case.
+    assert {one.name for one in verdict.replicas} <= {server.name for server in replicas} | {LEASE_NAME}
+    assert ReplicaState.UNKNOWN not in states(verdict)
+
+
+async def test_before_1_34_only_times_tell(replicas: list[MetricsServer], store: EtcdStore, tmp_path: Path) -> None:
+    file = write_private(tmp_path / "enc.yaml", "x")
+    changed_at = file.stat().st_mtime
+    for server in replicas:
+        server.shown = Shown(None, changed_at + 30.0)
+    assert states(await convergence(replicas, store, file).look(FILE)) == [ReplicaState.BY_TIMESTAMP] * 3
+    assert states(await convergence(replicas, store).look(FILE)) == [ReplicaState.UNKNOWN] * 3
+    replicas[0].shown = Shown(None, changed_at - 30.0)
+    verdict = await convergence(replicas, store, file).look(FILE)
+    assert (verdict.converged, verdict.replicas[0].state) == (False, ReplicaState.UNKNOWN)
+    assert states(await convergence(replicas, store, tmp_path / "gone").look(FILE)) == [ReplicaState.UNKNOWN] * 3
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates.write(tmp_path / "pki")
+
+
+async def test_tls_with_a_client_certificate(certificates: Certificates) -> None:
+    with metrics_servers(1, Access(certificates, client_certificate=True)) as [server]:
+        server.shown.hash = FILE
+        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), timeout=5.0)
+        [answer] = await ask_all(settings)
+        assert (answer.reached, answer.reports) == (False, ())
+        [answer] = await ask_all(replace(settings, cert=str(certificates.cert), key=str(certificates.key)))
+        assert [report.hashes for report in answer.reports] == [(FILE,)]
+
+
+async def test_a_server_with_a_certificate_of_somebody_else_is_not_believed(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    others = Certificates.write(tmp_path / "others")
+    with metrics_servers(1, Access(certificates)) as [server]:
+        for cacert in (str(others.cacert), None):
+            [answer] = await ask_all(ApiserverSettings((server.url,), cacert=cacert, timeout=5.0))
+            assert "CERTIFICATE_VERIFY_FAILED" in answer.fault
+        assert server.asked == []
+
+
+async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, tmp_path: Path) -> None:
+    file = write_private(tmp_path / "token", "canary-old\n")
+    with metrics_servers(1, Access(certificates, token="canary-new")) as [server], capture_logs() as logs:
+        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), token_file=str(file), timeout=5.0)
+        [answer] = await ask_all(settings)
+        assert (answer.reached, answer.fault) == (True, "it answered 401: it does not accept who we are")
+        file.write_text("canary-new\n")
+        [answer] = await ask_all(settings)
+        assert (answer.fault, len(answer.reports)) == ("", 0)
+        assert "canary" not in repr((answer, logs))
+
+
+@pytest.mark.parametrize("content", ["", "two words", "canary\x00", "canär", "x" * 70_000], ids=repr)
+async def test_a_file_without_a_token_is_refused_and_not_repeated(tmp_path: Path, content: str) -> None:
+    file = write_private(tmp_path / "token", content)
+    with pytest.raises(SettingsError, match="apiservers.token_file") as caught:
+        await ask_all(ApiserverSettings(("https://127.0.0.1:1",), token_file=str(file)))
+    assert "can" not in str(caught.value).replace("can't", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"cacert": "/nonexistent"}, "apiservers.cacert: /nonexistent can't be used: No such file"),
+        ({"cacert": __file__}, "it does not hold what it should"),
+        ({"cert": "/nonexistent", "key": "/nonexistent"}, "apiservers.cert: /nonexistent can't be used: No such file"),
+        ({"token_file": "/nonexistent"}, "apiservers.token_file: /nonexistent can't be used: No such file"),
+    ],
+)
+async def test_a_file_that_can_not_be_used_is_named(given: dict[str, str], place: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        await ask_all(replace(ApiserverSettings(("https://127.0.0.1:1",)), **given))  # type: ignore[arg-type]
+    assert place in str(caught.value)
+
+
+def redirect(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"", status=302, Location="/metrics2")
+
+
+def compress(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, gzip.compress(b"\n" * 100), Content_Encoding="gzip")
+
+
+def endless_line(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"x" * 200_000)
+
+
+def flood(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, (b"# " + b"x" * 998 + b"\n") * 34_000)
+
+
+def many_series(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"apiserver_encryption_config_controller_x 1\n" * 2_000)
+
+
+def damaged(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"apiserver_encryption_config_controller_last_config_info{} 1\n")
+
+
+def page(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"<html>Sign in</html>")
+
+
+def cut_off(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b"apiserver_encryption_config_controller_last_config_info{")
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("answers", "reached", "fault"),
+    [
+        (redirect, True, "it answered 302, and no metrics"),
+        (compress, True, "it answered with compressed metrics that were not asked for"),
+        (endless_line, True, "its answer is not metrics in Prometheus' text format"),
+        (flood, True, "its metrics are larger than 32 MiB"),
+        (many_series, True, "its answer is not metrics in Prometheus' text format"),
+        (damaged, True, "the label apiserver_id_hash is not a hash"),
+        (page, True, ""),
+        (cut_off, False, "can't be reached: peer closed connection"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_an_answer_that_is_none(
+    replicas: list[MetricsServer], answers: Callable[[BaseHTTPRequestHandler], None], reached: bool, fault: str
+) -> None:
+    replicas[0].answer = answers
+    first, *rest = await ask_all(settings_for(replicas))
+    assert (first.reached, first.fault[: len(fault)], first.reports) == (reached, fault, ())
+    assert [report.hashes for answer in rest for report in answer.reports] == [(FILE,), (FILE,)]
+    assert replicas[0].asked == ["/metrics"]
+
+
+async def test_one_that_never_ends_its_answer_costs_no_more_than_the_bound(replicas: list[MetricsServer]) -> None:
+    done = threading.Event()
+
+    def trickle(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while not done.wait(0.05):
+            handler.wfile.write(b"# x\n")
+
+    replicas[1].answer = trickle
+    try:
+        first, second, third = await ask_all(replace(settings_for(replicas), timeout=1.0))
+    finally:
+        done.set()
+    assert (second.reached, second.fault) == (False, "no whole answer within 1 s")
+    assert (len(first.reports), len(third.reports)) == (1, 1)
+
+
+async def test_a_proxy_of_the_environment_is_passed_by(
+    replicas: list[MetricsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    assert [len(answer.reports) for answer in await ask_all(settings_for(replicas))] == [1, 1, 1]
+
+
+async def test_an_address_may_have_a_path(replicas: list[MetricsServer]) -> None:
+    await ask_all(ApiserverSettings((f"{replicas[0].url}/metrics", f"{replicas[1].url}/", f"{replicas[2].url}/a/b")))
+    assert [server.asked for server in replicas] == [["/metrics"], ["/metrics"], ["/a/b"]]
+
+
+async def test_waiting_ends_when_the_last_one_came_and_says_each_reason_once(
+    replicas: list[MetricsServer], store: EtcdStore
+) -> None:
+    for server in replicas[1:]:
+        server.shown.hash = OTHER
+    looking, looks = convergence(replicas, store), 0
+
+    async def look() -> Verdict:
+        nonlocal looks
+        looks += 1
+        if looks in {4, 7}:
+            replicas[1 + looks // 6].shown.hash = FILE
+        return await looking.look(FILE)
+
+    with capture_logs() as logs:
+        verdict = await wait_converged(look, Brake(), 30.0, pause=0.01)
+    assert (verdict.converged, looks) == (True, 7)
+    assert [(entry["event"], entry["because"]) for entry in logs] == [
+        ("converge.waiting", f"{replicas[1].url} runs {OTHER}; and 1 more"),
+        ("converge.waiting", f"{replicas[2].url} runs {OTHER}"),
+        ("converge.done", f"all kube-apiservers (3) run {FILE}"),
+    ]
+
+
+async def test_waiting_has_a_bound(replicas: list[MetricsServer], store: EtcdStore) -> None:
+    replicas[0].shown.hash = OTHER
+    looking = convergence(replicas, store)
+    with capture_logs() as logs:
+        verdict = await wait_converged(lambda: looking.look(FILE), Brake(), 0.2, pause=0.05)
+    assert not verdict.converged
+    assert [entry["event"] for entry in logs] == ["converge.waiting", "converge.timed_out"]
+
+
+async def test_waiting_stops_when_the_brake_is_pulled(replicas: list[MetricsServer], store: EtcdStore) -> None:
+    replicas[0].shown.hash = OTHER
+    looking, brake = convergence(replicas, store), Brake()
+    looked = asyncio.Event()
+
+    async def look() -> Verdict:
+        verdict = await looking.look(FILE)
+        looked.set()
+        return verdict
+
+    waiting = asyncio.create_task(wait_converged(look, brake, 600.0, pause=600.0))
+    await looked.wait()
+    brake.pull(StoppedError("stopped by SIGTERM"))
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        async with asyncio.timeout(10):
+            await waiting
+
+
+async def test_waiting_outlasts_an_etcd_that_is_away_but_not_past_the_bound() -> None:
+    away = [True, True, False]
+
+    async def look() -> Verdict:
+        if away.pop(0):
+            raise TemporaryError("no endpoint answers")
+        return Verdict(converged=True, generation=FILE, because="all run it")
+
+    with capture_logs() as logs:
+        assert (await wait_converged(look, Brake(), 30.0, pause=0.01)).converged
+    assert [entry["event"] for entry in logs] == ["converge.waiting", "converge.done"]
+    away[:] = [True] * 100
+    with pytest.raises(TemporaryError):
+        await wait_converged(look, Brake(), 0.05, pause=0.01)
+
+
+async def test_an_operators_word_counts_for_this_file_and_only_without_addresses(
+    replicas: list[MetricsServer], store: EtcdStore
+) -> None:
+    nobody = convergence([], store)
+    assert (await nobody.look(FILE)).because.startswith("no address of a kube-apiserver is given")
+    audit = AuditLog(store, Keyspace(), "rewrap converged")
+    given = await nobody.assume(FILE, "restarted all of them", audit)
+    assert await nobody.look(FILE) == given
+    assert (given.converged, given.assumed) == (True, "restarted all of them")
+    assert not (await nobody.look(OTHER)).converged
+    assert not (await convergence(replicas[:1], store).look(FILE)).converged
+    entries = [entry async for entry in audit.entries()]
+    assert [(entry.event, entry.detail) for entry in entries] == [
+        ("converged.assumed", {"generation": FILE, "reason": "restarted all of them"})
+    ]
+
+
+async def test_the_door_for_a_rotation(
+    etcd: EtcdCluster, replicas: list[MetricsServer], gateway: Gateway, tmp_path: Path
+) -> None:
+    settings = Settings(etcd=EtcdSettings(endpoints=tuple(etcd.endpoints)), apiservers=settings_for(replicas))
+    async with open_convergence(settings, str(tmp_path / "enc.yaml")) as converged:
+        assert await converged(FILE) == (True, f"all kube-apiservers (3) run {FILE}")
+        assert (await converged(OTHER))[0] is False

@@ -1,0 +1,56 @@
+"""Whatever bytes lie where a lease should: a lease, none of ours, or a ValueError that names the key."""
+
+from __future__ import annotations
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.identity import decode_lease
+from scheduler.protobuf import fields
+from scheduler.reported import PREFIX, parse_reports
+from tests.golden.convergence_recording import LEASE, LEASE_KEY
+
+
+def varint(value: int) -> bytes:
+    head = b""
+    while value >= 0x80:
+        head += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return head + bytes([value])
+
+
+FIELDS = st.lists(st.tuples(st.integers(1, 2**29 - 1), st.integers(0, 2**64 - 1) | st.binary(max_size=300)), max_size=8)
+
+
+@given(FIELDS)
+def test_what_was_written_is_read(given_fields: list[tuple[int, int | bytes]]) -> None:
+    message = b"".join(
+        varint(number << 3) + varint(value)
+        if isinstance(value, int)
+        else varint(number << 3 | 2) + varint(len(value)) + value
+        for number, value in given_fields
+    )
+    assert list(fields(message)) == given_fields
+
+
+@given(st.binary(max_size=200).map(lambda tail: b"k8s\x00" + tail) | st.binary(max_size=50) | st.text().map(str.encode))
+def test_any_bytes(value: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert decode_lease(LEASE_KEY, value) is None
+
+
+@given(st.integers(0, len(LEASE) - 1), st.integers(1, 255))
+def test_a_changed_byte_of_the_recorded_one(place: int, change: int) -> None:
+    value = LEASE[:place] + bytes([LEASE[place] ^ change]) + LEASE[place + 1 :]
+    try:
+        decode_lease(LEASE_KEY, value)
+    except ValueError as error:
+        assert str(error).startswith(LEASE_KEY.decode())  # noqa: PT017 - only where it is refused
+
+
+@given(st.lists(st.binary(max_size=100).map(lambda tail: PREFIX + b"last_config_info{" + tail), max_size=3))
+def test_any_line(lines: list[bytes]) -> None:
+    with contextlib.suppress(ValueError):
+        parse_reports(lines)

@@ -1,0 +1,75 @@
+"""Rotations on record: each step is there before and after it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from worker.errors import RecordChangedError, TemporaryError
+from worker.etcd.store import Delete, Expect, Store
+from worker.model.rotation import Rotation
+from worker.state import record
+from worker.state.codec import damaged
+from worker.state.keyspace import Keyspace
+
+KEPT = 20
+"""Rotations whose records are kept."""
+
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRotation:
+    """A rotation as read, with the mod_revision that the next write must find."""
+
+    rotation: Rotation
+    revision: int
+
+
+class Rotations:
+    """The rotations of one state prefix; every write is fenced by the guards of its owner."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._guards = tuple(guards)
+
+    async def all(self) -> list[StoredRotation]:
+        """Return all rotations, the oldest first. Raises RecordError for a damaged record."""
+        found = []
+        async for item, fields in record.read_all(self._store, self._keyspace.rotations):
+            try:
+                found.append(StoredRotation(Rotation.from_json(fields), item.mod_revision))
+            except ValueError as error:
+                raise damaged(item.key, error) from None
+        return found
+
+    async def unfinished(self) -> StoredRotation | None:
+        """Return the rotation that has not ended, if there is one."""
+        return next((stored for stored in await self.all() if not stored.rotation.step.is_end), None)
+
+    async def save(self, stored: StoredRotation) -> StoredRotation:
+        """Write a rotation over the version that was read (revision 0 = new). Raises FencedError."""
+        key = self._keyspace.rotation(stored.rotation.id)
+        fields = stored.rotation.to_json()
+        return replace(
+            stored, revision=await record.write(self._store, key, fields, stored.revision, guards=self._guards)
+        )
+
+    async def change(self, change: Callable[[Rotation], Rotation]) -> Rotation | None:
+        """Apply a pure change to the unfinished rotation, again when somebody else was faster; None without one."""
+        for _ in range(_ATTEMPTS):
+            stored = await self.unfinished()
+            if stored is None:
+                return None
+            try:
+                return (await self.save(replace(stored, rotation=change(stored.rotation)))).rotation
+            except RecordChangedError:
+                continue
+        raise TemporaryError("the rotation is changed too often by others", delay=1.0)
+
+    async def forget_old(self) -> None:
+        """Delete the rotations that ended, but the newest `KEPT`."""
+        ended = [stored for stored in await self.all() if stored.rotation.step.is_end]
+        for stored in ended[:-KEPT]:
+            await self._store.commit(self._guards, [Delete.of_key(self._keyspace.rotation(stored.rotation.id))])
