@@ -1,7 +1,8 @@
 """Looks whether all kube-apiservers run a configuration, and waits until they do.
 
 Their /metrics say what they run, their identity leases in etcd say how many there are; `convergence.py`
-judges. Without a single address, an operator's word for exactly this configuration counts.
+judges. What nobody can tell, an operator's word for exactly this configuration decides; it never counts
+against a replica that says itself that it runs another one.
 """
 
 from __future__ import annotations
@@ -9,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from config.resources import Layout
-from config.settings import ApiserverSettings, KeyspaceSettings, Settings
+from config.settings import ApiserverSettings, KeyspaceSettings
 from scheduler.convergence import Verdict, assume, judge
 from scheduler.identity import IdentityLease, Leases, decode_lease
 from scheduler.scrape import ask_all
 from worker.errors import TemporaryError
-from worker.etcd.client import open_store
 from worker.etcd.store import Store
 from worker.model.keys import KeyRange, after
 from worker.pace.brake import Brake
@@ -57,13 +56,13 @@ class Convergence:
 
         Raises SettingsError for credentials that can't be read, UnavailableError when etcd is away.
         """
-        if not self._settings.addresses:
-            given = await load(self._store, self._keyspace)
-            if given is not None and given.generation == generation:
-                return assume(generation, given.reason, given.at)
         answers, leases = await asyncio.gather(ask_all(self._settings), self._read_leases())
         changed_at = await asyncio.to_thread(self._changed_at)
-        return judge(generation, answers, leases, time.time(), changed_at)
+        verdict = judge(generation, answers, leases, time.time(), changed_at)
+        given = await load(self._store, self._keyspace)
+        if verdict.converged or verdict.is_contradicted or given is None or given.generation != generation:
+            return verdict
+        return assume(generation, given.reason, given.at, verdict)
 
     async def assume(self, generation: str, reason: str, audit: AuditLog) -> Verdict:
         """Record an operator's word, in the audit log first. Raises TemporaryError, RecordError."""
@@ -95,24 +94,6 @@ class Convergence:
             more = page.more
             rest = rest.since(after(page.items[-1].key)) if more else rest
         return Leases(tuple(found), tuple(unreadable))
-
-
-@asynccontextmanager
-async def open_convergence(
-    settings: Settings, file: str | None = None
-) -> AsyncIterator[Callable[[str], Awaitable[tuple[bool, str]]]]:
-    """Connect to etcd, and yield what tells of a hash whether all kube-apiservers run that configuration, and why.
-
-    Raises what `Convergence.look` does.
-    """
-    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        convergence = Convergence(settings.apiservers, settings.keyspace, store, file)
-
-        async def converged(generation: str) -> tuple[bool, str]:
-            verdict = await convergence.look(generation)
-            return verdict.converged, verdict.because
-
-        yield converged
 
 
 async def wait_converged(

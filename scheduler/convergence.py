@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scheduler.identity import IdentityLease, Leases
@@ -91,6 +91,11 @@ class Verdict:
     reached: bool = False
     assumed: str | None = None
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether a replica says itself that it runs another configuration."""
+        return any(replica.state in {ReplicaState.OTHER, ReplicaState.FAILING} for replica in self.replicas)
+
 
 def judge(
     expected: str,
@@ -122,10 +127,11 @@ def judge(
     )
 
 
-def assume(expected: str, reason: str, at: str) -> Verdict:
-    """Return the verdict that rests on an operator's word, given at a time (ISO 8601)."""
+def assume(expected: str, reason: str, at: str, seen: Verdict | None = None) -> Verdict:
+    """Return the verdict that rests on an operator's word, given at a time (ISO 8601), with what was seen besides."""
     because = f"an operator said at {at} that all kube-apiservers run it: {reason}"
-    return Verdict(converged=True, generation=expected, because=because, assumed=reason)
+    known = seen or Verdict(converged=True, generation=expected, because=because)
+    return replace(known, converged=True, because=because, assumed=reason)
 
 
 def _asked(

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from config.generation import Generation
 from config.settings import Settings
 from scheduler.dispatch.queue import Sender
+from scheduler.keeper import Outlets
 from scheduler.leader import leadership
 from scheduler.metrics import SchedulerMetrics
 from scheduler.reign import Reign, Term
@@ -122,6 +123,7 @@ class Daemon:
             reigning: asyncio.Task[None] | None = None
             reign_brake = Brake()
             before = ""
+            outlets = Outlets(self._metrics)
             archive = self._settings.rotation.archive or archive_of(self._file)
             file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
             pulled = asyncio.create_task(_pulled(brake), name="leadership")
@@ -138,7 +140,7 @@ class Daemon:
                         await _end(reigning, reign_brake, "a newer configuration is in force")
                         reign_brake = Brake()
                         generation = following.result()
-                        term = Term(guard, reign_brake, self._metrics, file, converged, before)
+                        term = Term(guard, reign_brake, outlets, file, converged, before)
                         reigning = asyncio.create_task(self._reign(generation, term), name="reign")
                         before = generation.hash
                         following = asyncio.ensure_future(anext(generations))

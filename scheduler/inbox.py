@@ -17,7 +17,7 @@ from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.state.audit import AuditLog
 from worker.state.requests import Requests, StoredRequest
 
-_RETRY_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
 _LONGEST_RETRY = 600.0
 _LONGEST_REASON = 500
 _DRIFT_PRIORITY = 50

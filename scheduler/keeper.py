@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,6 +21,7 @@ from scheduler.rotation import Wait
 from scheduler.service import Service
 from scheduler.wear import Said, Worn, judge_wear, to_rotate, to_say
 from worker.errors import TemporaryError
+from worker.model.budget import Budget
 from worker.model.rotation import RotationStep
 from worker.state.rotations import Rotations
 
@@ -27,19 +29,27 @@ _LOOK_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """Where is told how worn keys are. `said` outlives a reign: a new file is no reason to say all of it again."""
+
+    metrics: SchedulerMetrics
+    said: dict[str, Said] = field(default_factory=dict)
+
+
 class Keeper:
     """See the module's docstring."""
 
     def __init__(
-        self, settings: Settings, service: Service, rotations: Rotations, rotator: Rotator, metrics: SchedulerMetrics
+        self, settings: Settings, service: Service, rotations: Rotations, rotator: Rotator, outlets: Outlets
     ) -> None:
         self._settings = settings
         self._service = service
         self._rotations = rotations
         self._rotator = rotator
-        self._metrics = metrics
+        self._metrics = outlets.metrics
         self._generation = describe(service.generation)
-        self._said: dict[str, Said] = {}
+        self._said = outlets.said
         self._waited_for = ""
 
     async def run(self) -> None:
@@ -69,10 +79,10 @@ class Keeper:
                 because=one.because(settings.budget.gcm_limit),
             )
         if settings.rotation.auto:
-            await self._begin_if_due(worn)
+            await self._begin_if_due(worn, budgets.values())
         await self._step()
 
-    async def _begin_if_due(self, worn: Sequence[Worn]) -> None:
+    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget]) -> None:
         """Begin a rotation of a due key, unless one is under way, or an operator aborted the one of this key."""
         earlier = [stored.rotation for stored in await self._rotations.all()]
         if any(not rotation.step.is_end for rotation in earlier):
@@ -80,7 +90,7 @@ class Keeper:
         given_up = {key.fingerprint for one in earlier if one.step is RotationStep.ABORTED for key in one.retired}
         resources = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
         if resources:
-            await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune))
+            await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune), budgets)
 
     async def _step(self) -> None:
         """Take the rotation's next steps, until one has to wait."""

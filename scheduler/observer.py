@@ -33,6 +33,7 @@ from worker.state.observations import Observations, load, save
 _FLUSH_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 _SLICE = 32
+_SILENT_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
@@ -66,6 +67,7 @@ class Observer:
         self._counts: Counter[str] = Counter()
         self._following: dict[str, int] = {}
         self._last: dict[str, int] = {}
+        self._silent_until: dict[tuple[str, str], float] = {}
         self._bridged: dict[str, tuple[int, int]] = {}
         self._changed = False
         self._unreadable = 0
@@ -246,7 +248,12 @@ class Observer:
         return max(0, low - first) + max(0, end - high)
 
     def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
-        """Name one object of each namespace; the repair looks at all of them."""
+        """Name one object of each namespace, once a minute; the repair looks at all of them."""
+        self._listeners.drift(resource, namespace)
+        now = time.monotonic()
+        if now < self._silent_until.get((resource, namespace), 0.0):
+            return
+        self._silent_until[resource, namespace] = now + _SILENT_SECONDS
         _log.warning(
             "drift.found",
             resource=resource,
@@ -254,7 +261,6 @@ class Observer:
             key=key_text(key),
             because=f"it was written with {found}, which is not the primary key",
         )
-        self._listeners.drift(resource, namespace)
 
     def _tell_unreadable(self, key: bytes, found: Quarantine) -> None:
         """Name the first, and then every thousandth."""

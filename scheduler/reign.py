@@ -29,8 +29,7 @@ from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
-from scheduler.keeper import Keeper
-from scheduler.metrics import SchedulerMetrics
+from scheduler.keeper import Keeper, Outlets
 from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
@@ -38,7 +37,7 @@ from scheduler.reconcile import Reconciler, Round
 from scheduler.rotating import ConfigurationFile, Rotator
 from scheduler.run import EVERYTHING, Lock, Order
 from scheduler.safety import Safety
-from scheduler.senses import ClusterSenses, Converged, leaders_campaigner
+from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
 from scheduler.service import Service, total
 from worker.errors import BusyError, OutdatedError, RefusedError, StoppedError, WorkerError
 from worker.etcd.store import Expect
@@ -60,7 +59,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a leader has while it leads: its fencing token, a brake that ends the reign, and its metrics.
+    """What a leader has while it leads: its fencing token, a brake that ends the reign, and where it tells things.
 
     `before` is the hash of the generation under which it reigned until a moment ago, "" at first. `file`
     and `converged` are what a rotation needs.
@@ -68,7 +67,7 @@ class Term:
 
     guard: Expect
     brake: Brake
-    metrics: SchedulerMetrics
+    outlets: Outlets
     file: ConfigurationFile
     converged: Converged
     before: str = ""
@@ -84,7 +83,7 @@ class Reign:
         self._term = term
         self._guard = guard = term.guard
         self._brake = term.brake
-        self._metrics = term.metrics
+        self._metrics = term.outlets.metrics
         store, keyspace = service.engine.store, service.engine.keyspace
         self._campaigns = Campaigns(store, keyspace, [guard])
         self._inbox = Inbox(Requests(store, keyspace, [guard]), service.audit)
@@ -145,7 +144,7 @@ class Reign:
         campaigner = leaders_campaigner(self._campaigns, self._inbox)
         senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
         rotator = Rotator(rotations, term.file, senses, self._service.audit)
-        return Keeper(self._settings, self._service, rotations, rotator, self._metrics)
+        return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
 
     async def _survey(self) -> Survey:
         """Look at what is governed; what is not found had no object at the revision that is returned."""
@@ -268,6 +267,7 @@ class Reign:
         wish = await self._with_former_pause(request.wish, request.origin)
         order = Order(request.resources, request.namespaces, wish)
         try:
+            await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
             plan.require_safe()
         except (ConfigError, RefusedError) as refusal:
@@ -280,6 +280,16 @@ class Reign:
         campaign = await self._service.take_up(plan, wish, lock.guard)
         await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
         return campaign
+
+    async def _require_converged(self) -> None:
+        """Raise RefusedError while a kube-apiserver may be unable to read what would be rewritten.
+
+        Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
+        """
+        if self._settings.apiservers.addresses:
+            unconverged = await not_converged(self._term.converged, self._service.generation.hash)
+            if unconverged:
+                raise RefusedError(unconverged)
 
     async def _with_former_pause(self, wish: Wish, origin: Origin) -> Wish:
         """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""

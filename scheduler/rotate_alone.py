@@ -7,7 +7,7 @@ follows the record. Each content of the file has a service of its own, as each r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ from scheduler.service import Service, open_service
 from worker.errors import BusyError, RecordError, RefusedError
 from worker.etcd.client import open_store
 from worker.etcd.store import Expect
+from worker.model.budget import Budget
 from worker.model.rotation import Rotation
 from worker.pace.brake import Brake
 from worker.state.audit import AuditLog
@@ -86,7 +87,8 @@ class AloneRotation:
         converged = converged_by(self._settings, service.engine.store, self._file.path)
         senses = ClusterSenses(service, converged, self._campaigner(service), self._brake)
         rotator = Rotator(rotations, self._file, senses, service.audit, by_hand)
-        name = await take_up(rotations, rotator, order)
+        budgets = await service.engine.ledger.all()
+        name = await take_up(rotations, rotator, order, budgets.values())
         while True:
             self._brake.check()
             decided = await rotator.step()
@@ -119,7 +121,7 @@ class AloneRotation:
             rotations = Rotations(store, self._keyspace)
             audit = AuditLog(store, self._keyspace, "rewrap rotate")
             rotator = Rotator(rotations, self._file, Blind(), audit, by_hand)
-            name = await take_up(rotations, rotator, order)
+            name = await take_up(rotations, rotator, order, ())
             while True:
                 self._brake.check()
                 rotation = await _named(rotations, name)
@@ -136,7 +138,7 @@ class AloneRotation:
             self._tell(rotation, because)
 
 
-async def take_up(rotations: Rotations, rotator: Rotator, order: Order | None) -> str:
+async def take_up(rotations: Rotations, rotator: Rotator, order: Order | None, budgets: Iterable[Budget]) -> str:
     """Return the name of the rotation to work on. Raises RefusedError, and SettingsError for what can't be rotated."""
     stored = await rotations.unfinished()
     if order is not None and stored is not None:
@@ -145,7 +147,7 @@ async def take_up(rotations: Rotations, rotator: Rotator, order: Order | None) -
             "`rewrap rotate resume`, or end it with `rewrap rotate abort`"
         )
     if order is not None:
-        return (await rotator.begin(order)).id
+        return (await rotator.begin(order, budgets)).id
     if stored is None:
         raise RefusedError("no rotation is under way; `rewrap rotate` begins one")
     return stored.rotation.id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -25,6 +25,7 @@ from config.provider import IdentityProvider, KeyedProvider, Provider, ProviderT
 from config.resources import GroupResource
 from config.source import read
 from scheduler.rotation import Campaigned, Edit, Look, Move, Next, Scanned, Seen, Wait, advance, prepared
+from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 from worker.state.audit import AuditLog
@@ -102,8 +103,11 @@ def archive_of(path: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(path)), "kube-rewrap-archive")  # noqa: PTH100, PTH118, PTH120
 
 
-def begin(raw: bytes, file: str, order: Order, now: datetime) -> Rotation:
-    """Return a rotation before its first step. Raises SettingsError for what can't be rotated, ConfigError."""
+def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: datetime) -> Rotation:
+    """Return a rotation before its first step. Raises SettingsError for what can't be rotated, ConfigError.
+
+    `taken` are names that keys had before: a backup, or an archived file, still knows them.
+    """
     configuration = load(raw, file)
     entries = _entries(configuration, order.resources)
     primaries = [configuration.entries[index].providers[0] for index in entries]
@@ -118,7 +122,7 @@ def begin(raw: bytes, file: str, order: Order, now: datetime) -> Rotation:
         entries,
         tuple(resources),
         kind.value,
-        new_key_name(names, now.date()),
+        new_key_name([*names, *taken], now.date()),
         tuple(retired),
         content_hash(raw),
         by_hand=order.by_hand,
@@ -225,10 +229,15 @@ class Rotator:
         self._audit = audit
         self._by_hand = by_hand
 
-    async def begin(self, order: Order) -> Rotation:
-        """Put a rotation on record. Raises SettingsError, and ConfigError for a file that can't be used."""
+    async def begin(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
+        """Put a rotation on record. Raises SettingsError, and ConfigError for a file that can't be used.
+
+        The budgets on record know the names of all keys that there ever were.
+        """
         raw = await asyncio.to_thread(self._file.read)
-        rotation = begin(raw, self._file.path, order, datetime.now(UTC))
+        taken = {stored.rotation.key_name for stored in await self._rotations.all()}
+        taken.update(name for budget in budgets for name in budget.names)
+        rotation = begin(raw, self._file.path, order, taken, datetime.now(UTC))
         await self._rotations.forget_old()
         await self._rotations.save(StoredRotation(rotation, 0))
         await self._tell("rotation.begun", rotation, ", ".join(rotation.resources))

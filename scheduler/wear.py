@@ -16,6 +16,9 @@ from worker.model.generation import GenerationRecord
 
 _DAY = 86_400.0
 _HOUR = 3_600.0
+_LEAST_WATCHED = 60.0
+"""Seconds of watching below which a rate says nothing."""
+
 _WORN = (BudgetState.DUE, BudgetState.EXHAUSTED, BudgetState.RESTORED)
 
 
@@ -80,3 +83,15 @@ def _is_to_say(worn: Worn, before: Said | None, now: float) -> bool:
 def to_rotate(worn: Iterable[Worn]) -> tuple[str, ...]:
     """Return the resources whose key should be rotated, all of one key at a time; () when none should."""
     return next((one.resources for one in worn if one.resources), ())
+
+
+def reached_at(budget: Budget, gcm_limit: int, since: int, now: float) -> float | None:
+    """Return when a key's limit will be reached if others go on to write as they did (seconds since 1970).
+
+    `since` is when somebody began to watch their writes, 0 = nobody does. None: nobody can tell, there is no
+    limit, or nobody else writes.
+    """
+    left, foreign = budget.left(gcm_limit), max(0, budget.observed - budget.committed)
+    if left is None or not since or not foreign or now - since < _LEAST_WATCHED:
+        return None
+    return now + left * (now - since) / foreign

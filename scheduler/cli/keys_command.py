@@ -1,17 +1,28 @@
-"""`rewrap keys`: the write budgets, and the acceptance of one that was restored."""
+"""`rewrap keys`: the write budgets, which keys may go, and the acceptance of a budget that was restored."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from config.flags import BUDGET, ETCD
+from config.flags import APISERVERS, BUDGET, ETCD
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import add_configuration, add_output, add_settings, add_text, read_generation, read_settings
+from scheduler.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    add_text,
+    read_generation,
+    read_settings,
+)
 
 if TYPE_CHECKING:
-    from config.settings import BudgetSettings
+    from config.settings import BudgetSettings, Settings
+    from scheduler.removal import KeyVerdict
+    from scheduler.service import Service
     from worker.model.budget import Budget
 
 NOTE = (
@@ -19,17 +30,20 @@ NOTE = (
     "first seen is estimated. Without a scheduler that observes, later writes of kube-apiserver are not counted."
 )
 
+_FAR = 253_402_300_799.0  # the end of the year 9999
+
 _COLUMNS = (
     *("fingerprint", "provider", "names", "reserved", "observed", "estimated", "used"),
-    *("limit", "state", "collision_probability"),
+    *("limit", "state", "collision_probability", "limit_reached_at", "removable"),
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_text(parser, "--accept", "accept the budget of a restored key as it is", "FINGERPRINT")
+    add_switch(parser, "--no-scan", "leave out which keys may go: that takes a scan of everything, as verify does")
     add_configuration(parser)
-    add_settings(parser, ETCD, BUDGET)
+    add_settings(parser, ETCD, BUDGET, APISERVERS)
     add_output(parser)
 
 
@@ -43,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
 async def _keys(args: argparse.Namespace) -> int:
     from config.errors import Fault, SettingsError
     from scheduler.cli.output import print_json, print_table, say
+    from scheduler.cli.reports import print_blockers
+    from scheduler.cli.running import brake_on_signals
     from scheduler.service import open_service
+    from worker.state.observations import load
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
@@ -51,18 +68,43 @@ async def _keys(args: argparse.Namespace) -> int:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
         budgets = await service.budgets()
-    rows = [_row(budget, settings.budget) for budget in budgets]
+        since = (await load(service.engine.store, service.engine.keyspace)).since
+        verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
+    rows = [_row(budget, settings.budget, since, verdicts) for budget in budgets]
     if args.output == "json":
         print_json({"keys": rows, "note": NOTE})
         return Exit.DONE
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
     say()
+    if not args.no_scan:
+        print_blockers(verdicts)
+        say()
     say(NOTE)
     return Exit.DONE
 
 
-def _row(budget: Budget, settings: BudgetSettings) -> dict[str, object]:
+async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
+    """Return which keys may go. The kube-apiservers are asked first: the scan sees what they write until then."""
+    from scheduler.removal import judge_keys
+    from scheduler.senses import converged_by, look_around, not_converged
+
+    generation = service.generation
+    converged = converged_by(settings, service.engine.store, generation.file)
+    unconverged = await not_converged(converged, generation.hash)
+    _, proof = await service.inventory()
+    return judge_keys(proof, await look_around(service, unconverged, whole=True))
+
+
+def _row(
+    budget: Budget, settings: BudgetSettings, since: Mapping[str, int], verdicts: Sequence[KeyVerdict]
+) -> dict[str, object]:
+    import time
+
+    from scheduler.wear import reached_at
+
+    reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
+    verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
     return {
         "fingerprint": budget.fingerprint,
         "provider": budget.provider,
@@ -75,13 +117,27 @@ def _row(budget: Budget, settings: BudgetSettings) -> dict[str, object]:
         "limit": budget.limit(settings.gcm_limit),
         "state": budget.state(settings.gcm_limit, settings.due_at).value,
         "collision_probability": budget.collision_probability,
+        "limit_reached_at": _date(reached),
+        "removable": verdict.removable if verdict else None,
+        "blockers": list(verdict.blockers) if verdict else [],
     }
+
+
+def _date(reached: float | None) -> str | None:
+    """Return a day, which is all that an estimate tells; far ones are none."""
+    from datetime import UTC, datetime
+
+    if reached is None or reached > _FAR:
+        return None
+    return datetime.fromtimestamp(reached, UTC).date().isoformat()
 
 
 def _cell(value: object) -> object:
     match value:
         case None:
             return "-"
+        case bool():
+            return "yes" if value else "no"
         case list():
             return ", ".join(map(str, value))
         case float():

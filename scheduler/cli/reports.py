@@ -91,15 +91,19 @@ def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
         ("PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "REMOVABLE"),
         [(one.key.provider, one.key.name, one.key.fingerprint, one.objects, _yes(one)) for one in keys],
     )
+    say()
+    print_blockers(keys)
+
+
+def print_blockers(keys: Sequence[KeyVerdict]) -> None:
+    """Print what speaks against the removal of each key, or what to mind when one may go."""
     blockers = list(dict.fromkeys(blocker for one in keys for blocker in one.blockers))
     if blockers:
-        say()
         say("Not removable because:")
         for blocker in blockers:
             names = ", ".join(one.key.name or one.key.provider for one in keys if blocker in one.blockers)
             say(f"  {names}: {blocker}")
     if any(one.removable for one in keys):
-        say()
         say(BACKUPS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from config.flags import BROKER, BUDGET, ETCD, METRICS, SCHEDULER, SPACE, WINDOW
+from config.flags import APISERVERS, BROKER, BUDGET, ETCD, METRICS, ROTATION, SCHEDULER, SPACE, WINDOW
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
 
@@ -13,7 +13,7 @@ from scheduler.cli.options import add_configuration, add_settings, read_configur
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_configuration(parser)
-    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER)
+    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,10 +25,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     from config.broker import parse_broker
+    from config.errors import Fault, SettingsError
     from scheduler.cli.running import brake_on_signals
     from scheduler.daemon import Daemon
 
     settings = read_settings(args, os.environ)
+    if settings.rotation.auto and not settings.apiservers.addresses:
+        message = "needs the addresses of all kube-apiservers: nobody else knows when a key may become the first"
+        raise SettingsError("settings", (Fault("rotation.auto", message, "give --apiserver, or turn it off"),))
     parse_broker(settings.broker)  # said now: later it would look as if Redis were away
     file = read_configuration_path(args, os.environ)
     brake = brake_on_signals("; another scheduler, or this one started again, goes on")

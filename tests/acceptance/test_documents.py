@@ -129,6 +129,8 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "bytes": sum(len(one.value) for one in rewritten),
     }
     assert sorted(keys) == ["keys", "note"]
+    judged = {one["fingerprint"]: one["blockers"] for one in verify["keys"]}
+    assert all(row.pop("blockers") == judged[row["fingerprint"]] for row in keys["keys"])
     assert {row["fingerprint"]: row for row in keys["keys"]} == {
         # Tokens were reserved for the whole page of nine, before it was known that four of them need none.
         NEW.fingerprint: budget(NEW, reserved=9, committed=5, before=3),
@@ -184,6 +186,8 @@ def budget(key: Key, *, reserved: int, committed: int, before: int) -> dict[str,
         "limit": 200_000 if is_limited else None,
         "state": "ok" if is_limited else "unlimited",
         "collision_probability": used**2 / 2**97 if is_limited else None,
+        "limit_reached_at": None,
+        "removable": False,
     }
 
 

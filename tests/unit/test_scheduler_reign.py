@@ -15,6 +15,7 @@ from config.generation import Generation
 from config.resources import Layout
 from config.settings import Settings
 from scheduler.dispatch.local import Engine
+from scheduler.keeper import Outlets
 from scheduler.metrics import SchedulerMetrics
 from scheduler.pausing import Pressure, judge_rest
 from scheduler.reign import Reign, Term
@@ -61,7 +62,7 @@ class Cluster:
         engine = Engine(self.store, Settings(), generation, 1, LocalPace(0))
         one = Service(Settings(), generation, Layout(), engine)
         file = ConfigurationFile("/nowhere", "/nowhere")
-        term = Term(self.guard, brake, SchedulerMetrics(CollectorRegistry()), file, nobody_knows, before)
+        term = Term(self.guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows, before)
         return Reign(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager

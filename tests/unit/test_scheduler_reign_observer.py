@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from config.settings import Settings
 from scheduler.dispatch.queue import Sender
+from scheduler.keeper import Outlets
 from scheduler.metrics import SchedulerMetrics
 from scheduler.reign import Reign, Term
 from scheduler.rotating import ConfigurationFile
@@ -46,7 +47,7 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     one = service(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
-    term = Term(guard, brake, SchedulerMetrics(CollectorRegistry()), file, nobody_knows)
+    term = Term(guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows)
     task = asyncio.create_task(Reign(Settings(), one, Away(Settings()), term).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event
