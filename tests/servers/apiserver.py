@@ -63,7 +63,7 @@ class StandIn:
         self._temper = temper
         self._dice = random.Random(f"{name}-{temper.seed}")
         self._raw = b""
-        self._keys: list[Key] = []
+        self.keys: list[Key] = []
         self._failures = 0
         self._refuses = threading.Event()
         self._down = threading.Event()
@@ -125,7 +125,7 @@ class StandIn:
             return
         raw = self._file.read_bytes()
         try:
-            self._keys = _keys_of(raw)
+            self.keys = _keys_of(raw)
         except (yaml.YAMLError, KeyError, TypeError):
             self._failures += 1
             return
@@ -143,12 +143,12 @@ class StandIn:
             return
 
     def _open(self, one: KeyValue, when: str) -> bytes | None:
-        for key in self._keys:
+        for key in self.keys:
             plaintext = key.open(one.key, one.value)
             if plaintext is not None and plaintext.startswith(b"{"):
                 return plaintext
         with self._registry.lock:
-            names = [key.name or key.provider for key in self._keys]
+            names = [key.name or key.provider for key in self.keys]
             self._registry.unreadable.append(f"{self.name} with {names} can't read {one.key}{when}: {one.value[:40]!r}")
         return None
 
@@ -170,7 +170,7 @@ class StandIn:
         name = self._dice.choice(sorted(self._registry.objects))
         _, _, _, namespace, short = name.split("/")
         plaintext = manifest("Secret", namespace, short, f"{self.name}-{self._dice.random()}")
-        key = self._keys[0]
+        key = self.keys[0]
         with self._registry.lock:
             # Under the lock, so that what etcd acknowledged and what is noted are one.
             before = self._gateway.get(name)

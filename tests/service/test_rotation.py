@@ -1,0 +1,112 @@
+"""A cluster on aesgcm whose kube-apiservers write a lot: the service rotates before any key is worn out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.apiserver import IDENTITY, Key, configure
+from tests.servers.apiserver import Registry, Temper, seed, standins
+from tests.servers.etcd import EtcdCluster
+from tests.servers.gateway import Gateway
+from tests.servers.redis import RedisServer
+from tests.service.harness import Daemon, Service, service
+
+OBJECTS = 100
+_SETTINGS = """
+[service]
+poll = 1.0
+debounce = 0.1
+slice = 1.0
+[broker]
+timeout = 2.0
+[budget]
+block = 20
+[rotation]
+auto = true
+prune = true
+"""
+
+
+@contextmanager
+def compacting(gateway: Gateway) -> Iterator[None]:
+    """As kube-apiserver does, only sooner: what was there a moment ago is compacted away."""
+    stop = threading.Event()
+
+    def compact() -> None:
+        revision = gateway.revision()
+        while not stop.wait(0.5):
+            gateway.compact(revision)
+            revision = max(revision + 1, gateway.revision() - 1)
+
+    thread = threading.Thread(target=compact, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def rotations_done(scheduler: Daemon) -> int:
+    return len(scheduler.said("rotation.moved", step="done"))
+
+
+def reserved(gateway: Gateway) -> dict[str, int]:
+    """What the service reserved of each key, by the records themselves: no less than what it encrypted."""
+    found = (json.loads(one.value) for one in gateway.read("/kube-rewrap/v1/ledger/"))
+    return {record["fingerprint"]: record["reserved"] for record in found}
+
+
+def watch_it_rotate(cluster: Service, *, limit: int, times: int, writes: int, seconds: float) -> None:
+    """Lets three kube-apiservers write until the service has rotated so often; no key may pass its limit, ever."""
+    gateway, registry, first = cluster.etcd.admin(), Registry(), Key.new("aesgcm", "first")
+    (cluster.directory / "enc").mkdir()
+    seed(gateway, registry, first, OBJECTS)
+    file = configure(cluster.directory / "enc", first, IDENTITY)
+    settings = cluster.directory / "rotating.toml"
+    settings.write_text(_SETTINGS)
+    tempers = [Temper(poll=0.1, lag=0.3 * number, writes=writes, seed=number) for number in range(3)]
+    with compacting(gateway), standins(gateway, file, registry, tempers) as apiservers:
+        cluster.variables |= {
+            "REWRAP_ENCRYPTION_CONFIG": str(file),
+            "REWRAP_SETTINGS": str(settings),
+            "REWRAP_APISERVER": ",".join(one.url for one in apiservers),
+            "REWRAP_GCM_LIMIT": str(limit),
+        }
+        scheduler = cluster.start("scheduler")
+        cluster.start("worker")
+        cluster.wait(lambda: rotations_done(scheduler) >= times, f"{times} rotations", seconds)
+    used = registry.encryptions + Counter(reserved(gateway))
+    assert len(used) > times
+    assert max(used.values()) <= limit, used
+    assert registry.unreadable == []
+    names = [one["key"] for one in scheduler.said("rotation.begun")]
+    assert len(set(names)) == len(names), "a name was used twice"
+    # A further rotation may be under way: then it is one of the keys of the file.
+    for one in gateway.read("/registry/secrets/"):
+        assert registry.objects[one.key] in {key.open(one.key, one.value) for key in apiservers[0].keys}
+    assert cluster.run("audit-log", "verify").code == 0
+
+
+@pytest.fixture
+def cluster(etcd: EtcdCluster, redis: RedisServer, tmp_path: Path) -> Iterator[Service]:
+    with service(etcd, redis, tmp_path) as one:
+        yield one
+
+
+@pytest.mark.timeout(180)
+def test_a_key_that_is_due_is_rotated_before_its_limit_without_another_hand(cluster: Service) -> None:
+    watch_it_rotate(cluster, limit=1_500, times=2, writes=4, seconds=120)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1_800)
+def test_twenty_rotations_and_no_key_ever_passes_its_limit(cluster: Service) -> None:
+    watch_it_rotate(cluster, limit=5_000, times=20, writes=8, seconds=1_700)
