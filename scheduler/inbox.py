@@ -21,7 +21,7 @@ _RETRY_SECONDS = 5.0
 _LONGEST_RETRY = 600.0
 _LONGEST_REASON = 500
 _DRIFT_PRIORITY = 50
-_CHANGE_PRIORITY = 1
+_CHANGE_PRIORITY = 60  # above a repair: what changes everything mends what drifted, too
 _log = structlog.get_logger()
 
 
@@ -77,11 +77,10 @@ class Inbox:
 
     async def ask_for_repairs(self, places: Iterable[tuple[str, str]]) -> None:
         """Ask for the repair of resources and namespaces ("" = cluster scope) where something drifted."""
-        waiting = {
-            (one.request.resources[0], "".join(one.request.namespaces))
-            for one in await self._waiting()
-            if one.request.origin is Origin.DRIFT
-        }
+        requests = [one.request for one in await self._waiting()]
+        if any(not (one.resources or one.namespaces) for one in requests):
+            return  # what looks at everything finds it
+        waiting = {(one.resources[0], "".join(one.namespaces)) for one in requests if one.origin is Origin.DRIFT}
         for resource, namespace in sorted(set(places) - waiting):
             where = f"{resource} in {namespace}" if namespace else resource
             wish = Wish(f"drift: {where} was written under another key", priority=_DRIFT_PRIORITY)

@@ -19,7 +19,7 @@ from tests.servers.redis import RedisServer
 from tests.service.harness import Daemon, Service, service
 
 OBJECTS = 100
-_SETTINGS = """
+SETTINGS = """
 [service]
 poll = 1.0
 debounce = 0.1
@@ -41,7 +41,7 @@ def compacting(gateway: Gateway) -> Iterator[None]:
 
     def compact() -> None:
         revision = gateway.revision()
-        while not stop.wait(0.5):
+        while not stop.wait(1.5):
             gateway.compact(revision)
             revision = max(revision + 1, gateway.revision() - 1)
 
@@ -71,7 +71,7 @@ def watch_it_rotate(cluster: Service, *, limit: int, times: int, writes: int, se
     seed(gateway, registry, first, OBJECTS)
     file = configure(cluster.directory / "enc", first, IDENTITY)
     settings = cluster.directory / "rotating.toml"
-    settings.write_text(_SETTINGS)
+    settings.write_text(SETTINGS)
     tempers = [Temper(poll=0.1, lag=0.3 * number, writes=writes, seed=number) for number in range(3)]
     with compacting(gateway), standins(gateway, file, registry, tempers) as apiservers:
         cluster.variables |= {

@@ -1,0 +1,130 @@
+"""`make demo-rotation`: three stand-ins for kube-apiservers wear a key out, and the service rotates it by itself.
+
+It needs the stand-ins, which the tests have; everything else is the product as it is: etcd, Redis, `rewrap
+scheduler` and `rewrap worker` as processes, and the commands that an operator would give.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.acceptance.command import REWRAP
+from tests.integration.apiserver import Key, write_private
+from tests.servers.apiserver import Registry, Temper, seed, standins
+from tests.servers.etcd import EtcdOptions, start_etcd
+from tests.servers.redis import RedisOptions, start_redis
+from tests.service.harness import Daemon, Service
+from tests.service.test_rotation import SETTINGS, compacting, rotations_done
+
+OBJECTS = 650
+LIMIT = 1_500
+_BOUND = 120.0
+_EVENTS = ("key.", "rotation.begun", "rotation.edited", "rotation.moved", "rotation.waiting", "campaign.finished")
+
+FILE = """\
+# The file of the demonstration's control plane.
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources: [secrets]
+    providers:
+      - aesgcm:
+          keys:
+            # worn out soon
+            - name: key1
+              secret: {secret}
+"""
+
+
+def main() -> int:
+    """Play it; returns 0 when no kube-apiserver met a value that it could not read, and no key passed its limit."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rewrap-demo-")))
+        cluster, registry, file = prepare(stack, directory)
+        gateway = cluster.etcd.admin()
+        stack.enter_context(compacting(gateway))
+        tempers = [Temper(poll=0.1, lag=0.6 * number, writes=1, seed=number) for number in range(3)]
+        apiservers = stack.enter_context(standins(gateway, file, registry, tempers))
+        cluster.variables["REWRAP_APISERVER"] = ",".join(one.url for one in apiservers)
+        tell(f"Three stand-ins for kube-apiservers write secrets; an aesgcm key may encrypt {LIMIT:,} times here.\n")
+        tell("$ grep name: encryption.yaml")
+        show_names(file)
+        scheduler = cluster.start("scheduler")
+        cluster.start("worker")
+        tell("\nA scheduler and a worker are up. What the scheduler's log says about keys and the rotation:\n")
+        follow(scheduler)
+        tell("\n$ grep name: encryption.yaml")
+        show_names(file)
+        for words in (["rotate", "status"], ["keys"], ["audit-log", "verify"]):
+            command(cluster, words)
+        return verdict(registry)
+
+
+def prepare(stack: ExitStack, directory: Path) -> tuple[Service, Registry, Path]:
+    """Return etcd and Redis, filled with objects under the first key, and the configuration file."""
+    for name in ("etcd", "redis", "enc"):
+        (directory / name).mkdir()
+    etcd = stack.enter_context(start_etcd(directory / "etcd", EtcdOptions()))
+    redis = stack.enter_context(start_redis(directory / "redis", RedisOptions()))
+    registry, first = Registry(), Key.new("aesgcm", "key1")
+    seed(etcd.admin(), registry, first, OBJECTS)
+    block = first.block()["aesgcm"]
+    assert isinstance(block, dict)
+    file = write_private(directory / "enc" / "encryption.yaml", FILE.format(secret=block["keys"][0]["secret"]))
+    settings = directory / "rotating.toml"
+    settings.write_text(SETTINGS)
+    variables = {
+        "REWRAP_ENCRYPTION_CONFIG": str(file),
+        "REWRAP_SETTINGS": str(settings),
+        "REWRAP_GCM_LIMIT": str(LIMIT),
+    }
+    return Service(etcd, redis, directory, stack, variables), registry, file
+
+
+def follow(scheduler: Daemon) -> None:
+    """Show what is said, until the rotation is done."""
+    began, told = time.monotonic(), 0
+    while not rotations_done(scheduler):
+        told = show_new(scheduler, told, began)
+        if time.monotonic() > began + _BOUND:
+            raise SystemExit(f"no rotation within {_BOUND:.0f} s\n{scheduler.text[-2000:]}")
+        time.sleep(0.2)
+    show_new(scheduler, told, began)
+
+
+def show_new(scheduler: Daemon, told: int, began: float) -> int:
+    """Show the events after the first `told`; returns how many there are now."""
+    events = [event for event in scheduler.events if str(event["event"]).startswith(_EVENTS)]
+    for event in events[told:]:
+        tell(f"{time.monotonic() - began:5.1f} s  {event['event']:<18} {event.get('step', ''):<8} {event['because']}")
+    return len(events)
+
+
+def show_names(file: Path) -> None:
+    tell("\n".join(line for line in file.read_text().splitlines() if "name:" in line))
+
+
+def command(cluster: Service, words: list[str]) -> None:
+    tell(f"\n$ rewrap {' '.join(words)}")
+    subprocess.run([*REWRAP, *words], env={**cluster.environment, "REWRAP_LOG_LEVEL": "error"}, check=True)
+
+
+def verdict(registry: Registry) -> int:
+    worst = max(registry.encryptions.values())
+    tell(f"\nThe kube-apiservers wrote {registry.encryptions.total():,} values, at most {worst:,} under one key.")
+    tell(f"Values that one of them could not read, now or in what a watch may show: {len(registry.unreadable)}.")
+    return 0 if not registry.unreadable and worst <= LIMIT else 3
+
+
+def tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
