@@ -86,8 +86,10 @@ class Daemon:
                 except WorkerError as error:
                     # Whatever it was, the records say how far things are; the next term begins with them.
                     self._not_ready = str(error)
-                    expected = isinstance(error, TemporaryError | FencedError)
-                    (_log.warning if expected else _log.error)("scheduler.restarted", because=str(error))
+                    if str(error) != said:
+                        said = str(error)
+                        expected = isinstance(error, TemporaryError | FencedError)
+                        (_log.warning if expected else _log.error)("scheduler.restarted", because=said)
                 if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

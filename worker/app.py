@@ -19,15 +19,26 @@ from functools import cache
 from typing import Any
 
 import structlog
+from billiard.einfo import ExceptionWithTraceback
 from celery import Celery, Task
+from celery.apps import worker as program
+from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.platforms import SecurityWarning
 from celery.signals import (
+    celeryd_after_setup,
     setup_logging,
-    worker_init,
     worker_process_init,
     worker_process_shutdown,
     worker_ready,
     worker_shutdown,
+)
+from celery.worker.consumer.consumer import (
+    CONNECTION_ERROR,
+    CONNECTION_RETRY,
+    INVALID_TASK_ERROR,
+    MESSAGE_DECODE_ERROR,
+    UNKNOWN_FORMAT,
+    UNKNOWN_TASK_ERROR,
 )
 from celery.worker.request import Request
 from kombu.entity import Exchange, Queue
@@ -45,6 +56,18 @@ _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
 """Above the hard limit, so that no message comes back while it is worked on."""
 
+_VARIABLES = {"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS", "C_FORCE_ROOT"}
+"""What Celery's command line reads besides `CELERY_…` (celery/bin/celery.py)."""
+
+_CONSUMER = "celery.worker.consumer.consumer"
+_STRANGE = {
+    UNKNOWN_FORMAT: "it is no task's message",
+    UNKNOWN_TASK_ERROR: "there is no task of the name that it gives",
+    INVALID_TASK_ERROR: "its form or its content type is none that a task takes",
+    MESSAGE_DECODE_ERROR: "its body can't be decoded",
+}
+"""What Celery's consumer says when it drops a message. The rest of its line is somebody else's text."""
+
 _log = structlog.get_logger()
 
 
@@ -60,9 +83,10 @@ class CountedRequest(Request):  # type: ignore[misc]
 
         def on_success(failed__retval__runtime: Any, **more: Any) -> Any:
             failed, shown, _ = failed__retval__runtime
-            if not failed:
+            done = handed_back(shown.exception) if failed else counted(shown)
+            if done is not None:
                 for counter in counters:
-                    counter(counted(shown))
+                    counter(done)
             return succeed(self, failed__retval__runtime, **more)
 
         self.on_success = on_success
@@ -77,6 +101,12 @@ def counted(shown: str) -> dict[str, object]:
     return done if isinstance(done, dict) else {}
 
 
+def handed_back(error: object) -> dict[str, object] | None:
+    """Return what a task counts as that ended by this error: None for all but a message that goes back to the queue."""
+    raised = error.exc if isinstance(error, ExceptionWithTraceback) else error
+    return {"outcome": "handed_back"} if isinstance(raised, Reject) and raised.requeue else None
+
+
 counters: list[Any] = []
 """Functions in a worker's parent that are shown the JSON form of each `Done`."""
 
@@ -89,8 +119,12 @@ class CountedTask(Task):  # type: ignore[misc]
 
 
 def build_app(settings: Settings) -> Celery:
-    """Return the application for these settings. Raises SettingsError for a broker that can't be used."""
+    """Return the application for these settings. Raises SettingsError for a broker that can't be used.
+
+    Celery's own variables are dropped from this process' environment: it would put them above these settings.
+    """
     broker = parse_broker(settings.broker)
+    _forget_variables()
     register()
     app = Celery("kube-rewrap", task_cls=CountedTask)
     transport = {
@@ -141,13 +175,26 @@ def build_app(settings: Settings) -> Celery:
     return app
 
 
+def _forget_variables() -> None:
+    """Neither the shell nor a unit's environment decides on the application, the broker, the loader or the pool."""
+    for name in [name for name in os.environ if name in _VARIABLES or name.startswith("CELERY_")]:
+        del os.environ[name]
+
+
 def run_worker(app: Celery) -> None:
     """Run a worker of this application until a signal ends it; its banner is left out."""
     # Where the configuration file is root's alone, so is the worker; deploy/ takes the rest away from it.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    if not sys.stdout.isatty():
+        # What Celery tells a hand at the keyboard when a signal comes ("worker: Warm shutdown") is no JSON.
+        program.safe_say = _say_nothing
     app.start(
         ["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
     )
+
+
+def _say_nothing(*_: object) -> None:
+    pass
 
 
 @cache
@@ -172,11 +219,22 @@ def _set_up_logs(**_: object) -> None:
     root = logging.getLogger()
     root.handlers = [_Forward(level=logging.INFO)]
     root.setLevel(logging.INFO)
+    # billiard's logger, which passes nothing on to the root.
+    logging.getLogger("multiprocessing").handlers = root.handlers
 
 
-@worker_init.connect
+@celeryd_after_setup.connect
+def _undo_celerys_logs(**_: object) -> None:
+    """Take back what Celery did when it set up its logs, before it starts children."""
+    # Without it billiard sets up no log of its own in a child, whose lines would be no JSON.
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)
+    # With each outage it advises what build_app has set on purpose.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+
+
+@celeryd_after_setup.connect
 def _begin_parent(**_: object) -> None:
-    """Serve what the children return as metrics; runs in the parent only."""
+    """Serve what the children return as metrics; runs in the parent only, when its logs are set up."""
     settings = from_environment()
     address = settings.service.metrics_addr
     if address is None:
@@ -238,17 +296,25 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        if record.name == "celery.worker.consumer.consumer" and record.levelno >= logging.WARNING:
+        if _is_loss(record):
             if not self._away:
                 self._away = True
                 _broker.away = _first_line(record)
                 _log.warning("broker.unavailable", because=_broker.away)
+        elif record.name == _CONSUMER and record.msg in _STRANGE:
+            _log.warning("message.malformed", because=_STRANGE[record.msg])
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""
-            _log.info("broker.available")
+            _log.info("broker.available", because="the connection to Redis is there again")
         elif record.levelno >= logging.WARNING and not _is_handed_back(record):
             _log.warning("library.message", logger=record.name, text=_first_line(record))
+
+
+def _is_loss(record: logging.LogRecord) -> bool:
+    """Whether Celery's consumer says that it has lost its connection, or gets none; it warns of other things too."""
+    is_retry = isinstance(record.args, tuple) and record.args[:1] == (CONNECTION_RETRY,)
+    return record.name == _CONSUMER and (is_retry or record.msg == CONNECTION_ERROR)
 
 
 def _is_handed_back(record: logging.LogRecord) -> bool:

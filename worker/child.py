@@ -108,8 +108,10 @@ class Child:
                 self._said = str(error)
                 _log.warning("configuration.rejected", file=self._file, because=self._said)
             return self._bench
+        because = "a message about a batch came" if self._bench is None else "the file holds another configuration"
         await self._leave()
         self._bench = await self._open(generation)
+        _log.info("worker.ready", generation=generation.hash, because=because)
         return self._bench
 
     async def _open(self, generation: Generation) -> Bench:
@@ -120,7 +122,6 @@ class Child:
             open_pace(settings.broker, f"{cluster:x}", settings.pace.rate, _SHARES)
         )
         engine = await self._stack.enter_async_context(open_engine(settings, generation, pace))
-        _log.info("worker.ready", generation=generation.hash)
         return Bench(settings, engine, pace)
 
     async def _leave(self) -> None:

@@ -19,7 +19,7 @@ from celery.exceptions import Reject
 
 from config.errors import ConfigError
 from worker.app import child
-from worker.errors import RefusedError, TemporaryError, WorkerError
+from worker.errors import PermanentError, WorkerError
 from worker.etcd.store import Store
 from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
 from worker.queues import PROVE, REWRITE, control_task
@@ -79,10 +79,10 @@ def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], argumen
         number = number_of(arguments.get("number"), "number")
         done = child().work(lambda bench: job(bench, campaign, number))
     except HostileArgumentError as error:
-        return _refused(task, error)
+        return _refused(task, str(error))
     except (ConfigError, WorkerError, TimeoutError) as error:
         # What is not done is sent again by the scheduler, later and later.
-        _log.warning("message.failed", task=task, because=str(error) or type(error).__name__)
+        _log.warning("message.failed", task=task, because=_why(error))
         done = Done("failed", str(error))
     if done.outcome == "handed_back":
         # After a while, so that whoever holds the right configuration is likely to be the next to take it.
@@ -95,11 +95,21 @@ def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
     fallback = sha256(str(task.request.id).encode()).hexdigest()[:32]
     try:
         return child().control(_control(kind, arguments, fallback))
-    except (HostileArgumentError, RefusedError) as error:
-        return _refused(task.name, error)
-    except TemporaryError as error:
-        _log.warning("message.retried", task=task.name, because=str(error))
+    except HostileArgumentError as error:
+        return _refused(task.name, str(error))
+    except (ConfigError, WorkerError, TimeoutError) as error:
+        if gives_up(error, task.request.retries):
+            return _refused(task.name, _why(error))
+        _log.warning("message.retried", task=task.name, because=_why(error))
         raise task.retry(countdown=_RETRY_SECONDS) from None
+
+
+def gives_up(error: Exception, retries: int) -> bool:
+    """Whether another try of a control message can't help, or there were enough. Nobody sends such a message again.
+
+    A write that was fenced, or of which nobody knows, is worth another: a request is met once, however often it comes.
+    """
+    return isinstance(error, PermanentError) or retries >= _RETRIES
 
 
 def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable[[Store, Keyspace], Awaitable[Result]]:
@@ -111,7 +121,8 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
             requests = Requests(store, keyspace)
             await requests.require_room()
             new = await requests.submit(asked)
-            _log.info("request.received", request=asked.id, kind=kind.value, new=new)
+            because = "the scheduler decides on it" if new else "a request of that name was on record already"
+            _log.info("request.received", request=asked.id, kind=kind.value, new=new, because=because)
             return _said(Done("worked"))
 
         return start
@@ -131,8 +142,12 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
     return control
 
 
-def _refused(task: str, error: Exception) -> Result:
-    _log.warning("message.refused", task=task, because=str(error))
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a TimeoutError has no words
+
+
+def _refused(task: str, because: str) -> Result:
+    _log.warning("message.refused", task=task, because=because)
     return _said(Done("refused"))
 
 

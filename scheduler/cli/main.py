@@ -27,6 +27,7 @@ COMMANDS = {
     "converged": "say whether all kube-apiservers run this EncryptionConfiguration",
     "keys": "show the write budgets of the keys",
     "rotate": "put a new key in the place of an old one, step by step",
+    "audit": "go through the hardening checklist for encryption at rest",
     "campaign": "start, follow and steer the campaigns of the service",
     "audit-log": "check and show the audit log",
     "scheduler": "run the daemon that notices changes and plans campaigns",

@@ -39,8 +39,10 @@ _FEWEST_SHARES = 2
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 _LIVE_SECONDS = 86_400
+_RATE_SECONDS = 60
 _MOST_COUNTERS = 256
 _LONGEST_REASON = 300
+_LONGEST_RATE = 20
 
 _CLOCK = """
 -- Redis 6 may be set up so that it has to be asked before a script writes what depends on TIME; 7 needs no asking.
@@ -95,7 +97,9 @@ class SharedPace:
         self._broker = broker
         self._client = client
         self._key = f"kube-rewrap:pace:{name}"
-        self._rate = _checked(rate)
+        self._rate_key = f"kube-rewrap:rate:{name}"
+        self._rate = self._ceiling = _checked(rate)
+        self._has_disagreed = False
         self._share = max(_FEWEST_SHARES, share)
         self._alone = Bucket(1.0)
         self._outage: _Outage | None = None
@@ -167,16 +171,30 @@ class SharedPace:
         async with self._client.pipeline(transaction=False) as pipe:
             # The whole text each time, 1 kB: Redis knows it by its hash, and after a SCRIPT FLUSH nothing is missing.
             _ = pipe.eval(_SCRIPT, 1, self._key, cost, _BURST, _LONGEST_BACKLOG)
+            if counts:
+                # Once a slice is often enough. Two commands, not one: SET knows no GET before Redis 6.2.
+                _ = pipe.get(self._rate_key)
+                _ = pipe.set(self._rate_key, f"{self._ceiling:g}", ex=_RATE_SECONDS)
             for (campaign, name), number in counts.items():
                 _ = pipe.hincrby(_live(campaign), name, number)
             for campaign in {campaign for campaign, _ in counts}:
                 _ = pipe.expire(_live(campaign), _LIVE_SECONDS)
-            wait, *_ = await pipe.execute(raise_on_error=False)
+            wait, *more = await pipe.execute(raise_on_error=False)
         if isinstance(wait, Exception):
             raise wait
         if not isinstance(wait, int) or not 0 <= wait <= cost + _LONGEST_BACKLOG:
             raise InvalidResponse("the answer is not a wait")
+        if counts:
+            self._compare(more[0])
         return wait / 1_000_000
+
+    def _compare(self, other: object) -> None:
+        """Say once that somebody goes by another ceiling: each would believe that all together keep to its own."""
+        if not isinstance(other, str) or other == f"{self._ceiling:g}" or self._has_disagreed:
+            return
+        self._has_disagreed = True
+        because = "another worker of this cluster goes by another --rate, or did a minute ago; give all the same"
+        _log.warning("pace.disagreement", because=because, rate=self._ceiling, other=other[:_LONGEST_RATE])
 
     def _take_alone(self, objects: int) -> float:
         if not objects:

@@ -165,7 +165,10 @@ class Ledger:
         state = budget.state(limit, self._settings.due_at)
         if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not purse.told_due:
             purse.told_due = True
-            _log.warning("key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit)
+            because = f"{self._settings.due_at:.0%} of its write budget are used up: rotate it"
+            _log.warning(
+                "key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit, because=because
+            )
 
     async def _create(self, budget: Budget) -> None:
         try:

@@ -1,0 +1,118 @@
+"""Gathers what the hardening checklist is judged by: one scan, the records, the file, the endpoints. Read only."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from config.errors import Fault, SourceError
+from config.settings import Settings
+from scheduler.checks.facts import Ages, Facts, FileFacts
+from scheduler.converge import Convergence
+from scheduler.dispatch.local import describe
+from scheduler.removal import judge_keys
+from scheduler.senses import look_around, not_converged
+from scheduler.service import Service
+from worker.etcd.exposure import probe
+from worker.model.campaign import Campaign, CampaignState
+from worker.model.keys import key_text
+from worker.model.rotation import Rotation, RotationStep
+from worker.model.verdict import Reason
+from worker.pace.pressure import judge_space
+from worker.state.campaigns import Campaigns
+from worker.state.observations import load
+from worker.state.quarantine import Quarantine
+from worker.state.rotations import Rotations
+
+_UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
+"""What only a campaign finds. The other reasons the scan finds by itself, as they are now."""
+
+
+async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
+    """Look at everything once. Raises what a scan does, and SettingsError for credentials that can't be read."""
+    generation, store, keyspace = service.generation, service.engine.store, service.engine.keyspace
+    # Asked before the scan: what a kube-apiserver that lags behind writes until then, the scan sees.
+    convergence = await Convergence(settings.apiservers, settings.keyspace, store, generation.file).look(
+        generation.hash
+    )
+
+    async def looked(_generation: str) -> tuple[bool, str]:
+        return convergence.converged, convergence.because
+
+    unconverged = await not_converged(looked, generation.hash)
+    _, proof = await service.inventory()
+    around = await look_around(service, unconverged, whole=True)
+    campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+    members, alarms = await store.members(), await store.alarms()
+    told = {member.endpoint for member in members}
+    return Facts(
+        settings=settings,
+        ages=ages,
+        now=time.time(),
+        configuration=generation.configuration,
+        generation=describe(generation),
+        proof=proof,
+        keys=tuple(judge_keys(proof, around)),
+        convergence=convergence,
+        budgets=await service.engine.ledger.all(),
+        watched=(await load(store, keyspace)).since,
+        made=_made(stored.rotation for stored in await Rotations(store, keyspace).all()),
+        file=await asyncio.to_thread(_file, generation.file),
+        exposures=await probe(settings.etcd),
+        proof_revision=around.proof_revision,
+        proven_at=_proven_at(campaigns, around.proof_revision),
+        quarantined=await _quarantined(service, campaigns),
+        room=judge_space(members, alarms, 0, settings.space),
+        quota_told=settings.space.quota_bytes is not None or all(member.quota for member in members),
+        silent=tuple(url for url in settings.etcd.endpoints if url not in told),
+    )
+
+
+def _made(rotations: Iterable[Rotation]) -> dict[str, float]:
+    """Return when each key on record was added to the file."""
+    found: dict[str, float] = {}
+    for rotation in rotations:
+        added = next((passed.at for passed in rotation.passed if passed.step is RotationStep.ADD), "")
+        at = _seconds(added)
+        if at is not None and rotation.fingerprint:
+            found[rotation.fingerprint] = min(at, found.get(rotation.fingerprint, at))
+    return found
+
+
+def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
+    proving = (one for one in campaigns if one.state is CampaignState.COMPLETE and one.proof_revision == revision)
+    return next((_seconds(one.ended_at) for one in proving), None)
+
+
+async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[str, ...]:
+    """Return what the last campaign under this configuration could read and left alone all the same."""
+    mine = [one for one in campaigns if one.generation == service.generation.hash]
+    if not mine or mine[-1].state is CampaignState.COMPLETE:
+        return ()
+    left = Quarantine(service.engine.store, service.engine.keyspace, mine[-1].id)
+    return tuple([f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN])
+
+
+def _file(path: str) -> FileFacts:
+    """Look at the file and its directories, as they are now. Raises SourceError when they are gone."""
+    file = Path(path)
+    parents = dict.fromkeys((file.absolute().parent, file.resolve().parent))
+    try:
+        found = file.stat()
+        directories = tuple((str(parent), stat.S_IMODE(parent.stat().st_mode)) for parent in parents)
+    except OSError as error:
+        message = f"it can't be looked at any more: {error.strerror}"
+        raise SourceError(path, (Fault("", message, "audit again when nobody replaces it"),)) from None
+    return FileFacts(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime, directories)
+
+
+def _seconds(text: str) -> float | None:
+    """Return a record's time (ISO 8601) in seconds since 1970, None where it has none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""A worker by itself, as a process: what it makes of its environment, of strange messages, and of Redis' absence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.servers.etcd import EtcdCluster
+from tests.servers.ports import free_ports
+from tests.servers.redis import RedisOptions, RedisServer
+from tests.service.harness import celery_message, service
+from worker.queues import CONTROL
+
+pytestmark = pytest.mark.timeout(120)
+
+# What an operator's shell may hold for another application.
+ELSEWHERE = {
+    "APP": "nowhere.at_all",
+    "BROKER_URL": "redis://127.0.0.1:1/0",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+    "CELERY_LOADER": "nowhere:Loader",
+    "CELERY_CONFIG_MODULE": "nowhere",
+}
+
+
+def readiness(place: str) -> int:
+    try:
+        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def pickled(message: str) -> str:
+    """The same message with a content type that nobody here decodes."""
+    return json.dumps({**json.loads(message), "content-type": "application/x-python-serialize"})
+
+
+def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an_outage(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    pause: dict[str, object] = {"campaign": "never-was", "id": "damaged"}
+    etcd.admin().put("/kube-rewrap/v1/requests/damaged", b"no record")
+    with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
+        worker = one.start("worker", REWRAP_METRICS_ADDR=place, **ELSEWHERE)
+        for message in (
+            celery_message("os.system", {"command": "true"}, "m-1"),
+            pickled(celery_message("rewrap.campaign.pause", pause, "m-2")),
+            celery_message("rewrap.campaign.pause", pause, "m-3"),
+        ):
+            one.redis.run("LPUSH", CONTROL, message)
+        one.wait(lambda: worker.said("message.refused"), "the damaged record is told")
+        assert [line["because"] for line in worker.said("message.malformed")] == [
+            "there is no task of the name that it gives",
+            "its form or its content type is none that a task takes",
+        ]
+        assert "/requests/damaged" in worker.said("message.refused", task="rewrap.campaign.pause")[0]["because"]
+        assert readiness(place) == 200
+        one.redis.stop()
+        one.wait(lambda: worker.said("broker.unavailable"), "it notices that Redis is away")
+        assert readiness(place) == 503
+        one.redis.start()
+        one.wait(lambda: worker.said("broker.available"), "it notices that Redis is back")
+        assert readiness(place) == 200
+        assert len(worker.said("broker.unavailable")) == 1
+        assert worker.said("library.message") == []
+        worker.stop()
+        assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
