@@ -34,7 +34,7 @@ from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
-from scheduler.rotating import ConfigurationFile, Rotator
+from scheduler.rotating import Books, ConfigurationFile, Rotator
 from scheduler.run import EVERYTHING, Lock, Order
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
@@ -143,7 +143,7 @@ class Reign:
         rotations = Rotations(engine.store, engine.keyspace, [self._guard])
         campaigner = leaders_campaigner(self._campaigns, self._inbox)
         senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
-        rotator = Rotator(rotations, term.file, senses, self._service.audit)
+        rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
         return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
 
     async def _survey(self) -> Survey:
@@ -365,8 +365,10 @@ class Reign:
         """Compare the cluster with the configuration if it is time to; False when it was not."""
         if asyncio.get_running_loop().time() < self._full_check_at:
             return False
-        _, found = await self._brake.unless_pulled(self._service.inventory())
+        territory, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
+        # A key that came to read is seen before it writes: its use is then counted, not estimated.
+        await self._service.begin_budgets_of(territory, found.versions_by_fingerprint())
         self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)

@@ -15,7 +15,7 @@ import structlog
 
 from config.generation import content_hash, load_generation
 from config.settings import Settings
-from scheduler.rotating import Blind, ConfigurationFile, Order, Rotator
+from scheduler.rotating import Blind, Books, ConfigurationFile, Order, Rotator
 from scheduler.rotation import Campaigned, Wait
 from scheduler.run import EVERYTHING
 from scheduler.senses import Campaigner, ClusterSenses, converged_by
@@ -28,6 +28,7 @@ from worker.model.rotation import Rotation
 from worker.pace.brake import Brake
 from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
+from worker.state.ledger import Ledger
 from worker.state.ownership import LEASE_SECONDS, open_session, who
 from worker.state.rotations import Rotations
 
@@ -86,7 +87,8 @@ class AloneRotation:
         rotations = Rotations(service.engine.store, self._keyspace, [guard])
         converged = converged_by(self._settings, service.engine.store, self._file.path)
         senses = ClusterSenses(service, converged, self._campaigner(service), self._brake)
-        rotator = Rotator(rotations, self._file, senses, service.audit, by_hand)
+        books = Books(service.audit, service.engine.ledger)
+        rotator = Rotator(rotations, self._file, senses, books, by_hand)
         budgets = await service.engine.ledger.all()
         name = await take_up(rotations, rotator, order, budgets.values())
         while True:
@@ -119,8 +121,11 @@ class AloneRotation:
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
             rotations = Rotations(store, self._keyspace)
-            audit = AuditLog(store, self._keyspace, "rewrap rotate")
-            rotator = Rotator(rotations, self._file, Blind(), audit, by_hand)
+            members = await store.members()
+            newest = max(member.raft_index for member in members)
+            ledger = Ledger(store, self._keyspace, settings.budget, members[0].cluster_id, newest)
+            books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
+            rotator = Rotator(rotations, self._file, Blind(), books, by_hand)
             name = await take_up(rotations, rotator, order, ())
             while True:
                 self._brake.check()

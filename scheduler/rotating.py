@@ -29,6 +29,7 @@ from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 from worker.state.audit import AuditLog
+from worker.state.ledger import Ledger
 from worker.state.rotations import Rotations, StoredRotation
 
 _log = structlog.get_logger()
@@ -212,6 +213,14 @@ def _ref(provider: Provider, place: int) -> KeyRef | None:
     return _primary(provider) if isinstance(provider, IdentityProvider) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where a rotation is accounted for: the audit log, and the write budgets."""
+
+    audit: AuditLog
+    ledger: Ledger
+
+
 class Rotator:
     """See the module's docstring. `by_hand` is shown the content that an operator has to put in place."""
 
@@ -220,13 +229,13 @@ class Rotator:
         rotations: Rotations,
         file: ConfigurationFile,
         senses: Senses,
-        audit: AuditLog,
+        books: Books,
         by_hand: Callable[[Rotation, bytes], None] | None = None,
     ) -> None:
         self._rotations = rotations
         self._file = file
         self._senses = senses
-        self._audit = audit
+        self._books = books
         self._by_hand = by_hand
 
     async def begin(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
@@ -292,6 +301,10 @@ class Rotator:
             await self._tell("rotation.held", held, held.held)
             return Next(Move(held), held.held)
         rotation = prepared(stored.rotation, content_hash(edited), fingerprint)
+        if fingerprint:
+            # Nobody has ever encrypted with it: later, what is under it would have to be taken for its use.
+            fresh = KeyRef(rotation.provider, rotation.key_name, fingerprint)
+            await self._books.ledger.first_sight([fresh], {})
         await self._rotations.save(replace(stored, rotation=rotation))
         if self._by_hand is not None and rotation.by_hand:
             self._by_hand(rotation, edited)
@@ -303,7 +316,7 @@ class Rotator:
     async def _tell(self, event: str, rotation: Rotation, because: str) -> None:
         level = _log.error if rotation.held else _log.info
         level(event, **rotation.log_context(), because=because)
-        await self._audit.append(event, "", rotation=rotation.id, step=rotation.step.value, because=because)
+        await self._books.audit.append(event, "", rotation=rotation.id, step=rotation.step.value, because=because)
 
 
 async def _to_its_end(work: Coroutine[object, object, None]) -> None:

@@ -158,7 +158,11 @@ class Service:
 
     async def begin_budgets(self, plan: RunPlan) -> None:
         """Record a budget for each key that has none yet."""
-        await self.engine.ledger.first_sight(self._keys(plan.territory), plan.estimates)
+        await self.begin_budgets_of(plan.territory, plan.estimates)
+
+    async def begin_budgets_of(self, territory: Territory, estimates: dict[str, int]) -> None:
+        """Record a budget for each key of a territory that has none yet; estimates of its use by fingerprint."""
+        await self.engine.ledger.first_sight(self._keys(territory), estimates)
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""

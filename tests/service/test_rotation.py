@@ -58,10 +58,10 @@ def rotations_done(scheduler: Daemon) -> int:
     return len(scheduler.said("rotation.moved", step="done"))
 
 
-def reserved(gateway: Gateway) -> dict[str, int]:
-    """What the service reserved of each key, by the records themselves: no less than what it encrypted."""
+def budgets(gateway: Gateway) -> dict[str, dict[str, int]]:
+    """The write budgets by fingerprint, by the records themselves."""
     found = (json.loads(one.value) for one in gateway.read("/kube-rewrap/v1/ledger/"))
-    return {record["fingerprint"]: record["reserved"] for record in found}
+    return {record["fingerprint"]: record for record in found}
 
 
 def watch_it_rotate(cluster: Service, *, limit: int, times: int, writes: int, seconds: float) -> None:
@@ -83,9 +83,13 @@ def watch_it_rotate(cluster: Service, *, limit: int, times: int, writes: int, se
         scheduler = cluster.start("scheduler")
         cluster.start("worker")
         cluster.wait(lambda: rotations_done(scheduler) >= times, f"{times} rotations", seconds)
-    used = registry.encryptions + Counter(reserved(gateway))
+    recorded = budgets(gateway)
+    # What is reserved is no less than what the service encrypted.
+    used = registry.encryptions + Counter({fingerprint: one["reserved"] for fingerprint, one in recorded.items()})
     assert len(used) > times
     assert max(used.values()) <= limit, used
+    # A key that the service made had no past: nothing about it is an estimate.
+    assert [one for one in recorded.values() if one["estimated"] and one["fingerprint"] != first.fingerprint] == []
     assert registry.unreadable == []
     names = [one["key"] for one in scheduler.said("rotation.begun")]
     assert len(set(names)) == len(names), "a name was used twice"
