@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def rotations_done(scheduler: Daemon) -> int:
     return len(scheduler.said("rotation.moved", step="done"))
 
 
-def budgets(gateway: Gateway) -> dict[str, dict[str, int]]:
+def budgets(gateway: Gateway) -> dict[str, dict[str, Any]]:
     """The write budgets by fingerprint, by the records themselves."""
     found = (json.loads(one.value) for one in gateway.read("/kube-rewrap/v1/ledger/"))
     return {record["fingerprint"]: record for record in found}
