@@ -1,0 +1,175 @@
+"""What a rotation begins with: which entries, which type of key, which name; and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from config.encryption import load
+from config.errors import ConfigError, SettingsError
+from config.provider import KeyedProvider, ProviderType
+from scheduler.rotating import Order, begin, edit
+from scheduler.rotation import aborted, advance, paused, prepared, resumed
+from worker.model.rotation import Passed, Rotation, RotationStep
+from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+
+NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+STAMP = NOW.isoformat()
+
+
+def provider(kind: str, name: str) -> dict[str, object]:
+    if kind == "identity":
+        return {"identity": {}}
+    if kind == "kms":
+        return {"kms": {"apiVersion": "v2", "name": name, "endpoint": "unix:///kms.sock"}}
+    return {kind: {"keys": [{"name": name, "secret": base64.b64encode(f"{kind}-{name}".ljust(32).encode()).decode()}]}}
+
+
+def text(*entries: tuple[list[str], list[tuple[str, str]]]) -> bytes:
+    return json.dumps(
+        {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "EncryptionConfiguration",
+            "resources": [
+                {"resources": resources, "providers": [provider(*one) for one in providers]}
+                for resources, providers in entries
+            ],
+        }
+    ).encode()
+
+
+SECRETS = (["secrets"], [("aesgcm", "a"), ("identity", "")])
+EVENTS = (["events", "pods"], [("aescbc", "b"), ("secretbox", "c")])
+PLAIN = (["configmaps"], [("identity", "")])
+OUTSIDE = (["widgets.example.com"], [("kms", "k")])
+
+
+def begun(raw: bytes, order: Order, taken: tuple[str, ...] = ()) -> Rotation:
+    return begin(raw, "enc.json", order, taken, NOW)
+
+
+def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
+    rotation = begun(text(SECRETS), Order())
+    assert (rotation.entries, rotation.resources, rotation.provider) == ((0,), ("secrets",), "aesgcm")
+    assert (rotation.step, rotation.key_name) == (RotationStep.ADD, "key-20260203")
+    assert [key.name for key in rotation.retired] == ["a"]
+    assert rotation.id.startswith("20260203-040506-")
+
+
+def test_a_resource_chooses_the_entries_that_name_it() -> None:
+    rotation = begun(text(SECRETS, EVENTS), Order(resources=("pods",)))
+    assert (rotation.entries, rotation.resources, rotation.provider) == ((1,), ("events", "pods"), "aescbc")
+
+
+def test_a_name_that_a_key_once_had_is_not_given_again() -> None:
+    assert begun(text(SECRETS), Order(), ("key-20260203", "key-20260203-2")).key_name == "key-20260203-3"
+
+
+def test_plaintext_is_retired_like_a_key() -> None:
+    rotation = begun(text(PLAIN), Order(provider=ProviderType.SECRETBOX))
+    assert rotation.retired == (KeyRef("identity", "", PLAINTEXT_FINGERPRINT),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "order", "words"),
+    [
+        pytest.param(
+            text(SECRETS, EVENTS), Order(), "written with aescbc, aesgcm: what shall the new key be for", id="two types"
+        ),
+        pytest.param(text(PLAIN), Order(), "written with identity: what shall the new key be for", id="plaintext"),
+        pytest.param(
+            text(SECRETS), Order(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
+        ),
+        pytest.param(text(OUTSIDE), Order(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
+    ],
+)
+def test_what_is_refused(raw: bytes, order: Order, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        begun(raw, order)
+
+
+def test_the_three_edits_of_a_rotation_in_two_entries() -> None:
+    raw = text(SECRETS, PLAIN, EVENTS)
+    rotation = begun(raw, Order(resources=("secrets", "configmaps"), provider=ProviderType.AESGCM))
+    added, fingerprint = edit(rotation, raw, "enc.json")
+    assert len(fingerprint) == 16
+    assert keys_of(added) == [
+        ["aesgcm:a", "aesgcm:key-20260203", "identity"],
+        ["identity", "aesgcm:key-20260203"],
+        UNTOUCHED,
+    ]
+    promoted, none = edit(rotation.at(RotationStep.PROMOTE, "", STAMP), added, "enc.json")
+    assert none == ""
+    assert keys_of(promoted) == [
+        ["aesgcm:key-20260203", "aesgcm:a", "identity"],
+        ["aesgcm:key-20260203", "identity"],
+        UNTOUCHED,
+    ]
+    pruned, _ = edit(rotation.at(RotationStep.PRUNE, "", STAMP), promoted, "enc.json")
+    # identity was first in one of the two entries: it goes from both, for nothing is plaintext in either.
+    assert keys_of(pruned) == [["aesgcm:key-20260203"], ["aesgcm:key-20260203"], UNTOUCHED]
+
+
+UNTOUCHED = ["aescbc:b", "secretbox:c"]
+
+
+def keys_of(raw: bytes) -> list[list[str]]:
+    return [
+        [
+            f"{one.type.value}:{key.name}" if key else one.type.value
+            for one in entry.providers
+            for key in (one.keys if isinstance(one, KeyedProvider) else [None])
+        ]
+        for entry in load(raw, "enc.json").entries
+    ]
+
+
+def test_an_edit_of_another_file_is_refused_and_not_guessed() -> None:
+    rotation = begun(text(SECRETS), Order())
+    with pytest.raises(ConfigError):
+        edit(rotation.at(RotationStep.PROMOTE, "", STAMP), text(SECRETS), "enc.json")
+
+
+# --------------------------------------------------------------------------------------------------------- the record
+
+ROTATION = begun(text(SECRETS), Order(prune=True))
+
+
+@pytest.mark.parametrize("step", list(RotationStep))
+def test_a_record_is_read_as_it_was_written(step: RotationStep) -> None:
+    rotation = prepared(ROTATION.at(step, "because", STAMP), "sha256:1", "f" * 16)
+    assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation
+
+
+@pytest.mark.parametrize("field", sorted(ROTATION.to_json()))
+def test_a_record_without_a_field_is_damaged(field: str) -> None:
+    broken = ROTATION.to_json()
+    del broken[field]
+    with pytest.raises(ValueError, match="not a rotation"):
+        Rotation.from_json(broken)
+
+
+def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
+    from scheduler.rotation import Edit, Seen, Wait
+
+    seen = Seen(ROTATION.file)
+    assert isinstance(advance(paused(ROTATION), seen, STAMP).action, Wait)
+    assert isinstance(advance(resumed(paused(ROTATION)), seen, STAMP).action, Edit)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (RotationStep.ADD, "not touched, or holds the new key as one that only reads"),
+        (RotationStep.SPREAD, "stays in the file as one that only reads"),
+        (RotationStep.SWITCH, "objects may be under it; to go back, rotate again"),
+    ],
+)
+def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
+    ended = aborted(paused(ROTATION.at(step, "", STAMP)), STAMP)
+    assert (ended.step, ended.held) == (RotationStep.ABORTED, "")
+    assert words in ended.because
+    assert ended.passed[-1] == Passed(step, STAMP, ended.because)
