@@ -20,7 +20,7 @@ from scheduler.rotating import Order, Rotator
 from scheduler.rotation import Wait
 from scheduler.service import Service
 from scheduler.wear import Said, Worn, judge_wear, to_rotate, to_say
-from worker.errors import TemporaryError
+from worker.errors import FencedError, StoppedError, WorkerError
 from worker.model.budget import Budget
 from worker.model.rotation import RotationStep
 from worker.state.rotations import Rotations
@@ -53,11 +53,17 @@ class Keeper:
         self._waited_for = ""
 
     async def run(self) -> None:
-        """Look again and again until cancelled. Raises FencedError when somebody else leads by now."""
+        """Look again and again until cancelled.
+
+        Raises FencedError when somebody else leads by now, StoppedError at the end of the reign.
+        """
         while True:
             try:
                 await self.look()
-            except (TemporaryError, ConfigError) as error:
+            except (FencedError, StoppedError):
+                raise
+            except (WorkerError, ConfigError) as error:
+                # What is on record is where the next look goes on.
                 self._tell_waiting(str(error))
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 

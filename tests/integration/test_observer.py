@@ -138,8 +138,9 @@ async def settled(there: Office, writer: Writer) -> dict[str, int]:
     return await there.counts()
 
 
-async def test_observed_is_what_was_written_across_restarts(etcd: EtcdCluster, writer: Writer) -> None:
-    async with office(etcd.endpoints[0]) as there:
+async def test_observed_is_what_was_written_across_restarts(etcd_any: EtcdCluster) -> None:
+    writer = Writer(etcd_any.admin(), random.Random(7))
+    async with office(etcd_any.endpoints[0]) as there:
         await begun(there)
         for _ in range(8):
             _, task = there.start()
