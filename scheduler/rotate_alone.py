@@ -132,7 +132,7 @@ class AloneRotation:
                 rotation = await _named(rotations, name)
                 if rotation.by_hand and rotation.step.is_edit and not rotation.edited:
                     await rotator.step()
-                self._say(rotation, rotation.held or rotation.because)
+                self._say(rotation, rotation.held or rotation.waits or rotation.because)
                 if rotation.step.is_end or rotation.held:
                     return rotation
                 await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))

@@ -275,8 +275,13 @@ class Rotator:
                 case Edit():
                     return await self._edit(stored, raw, decided)
                 case Wait():
-                    pass
+                    await self._note_waiting(stored, decided.because)
             return decided
+
+    async def _note_waiting(self, stored: StoredRotation, because: str) -> None:
+        """Put on record what is missing, for whoever looks at the rotation from elsewhere."""
+        if not stored.rotation.held and stored.rotation.waits != because:
+            await self._rotations.save(replace(stored, rotation=replace(stored.rotation, waits=because)))
 
     async def _look(self, what: str, rotation: Rotation, seen: Seen) -> Seen:
         match what:

@@ -194,6 +194,8 @@ def _print(rotation: Rotation, args: argparse.Namespace) -> None:
     say(f"rotation {rotation.id}: {rotation.provider}:{rotation.key_name} for {', '.join(rotation.resources)}")
     say(f"step:    {rotation.step.value}{' (held)' if rotation.held else ''}")
     say(f"because: {rotation.held or rotation.because}")
+    if rotation.waits and not rotation.step.is_end:
+        say(f"waits:   {rotation.waits}")
     if rotation.passed:
         say()
         print_table(

@@ -60,7 +60,8 @@ class Rotation:
     `entries` are indexes into the file's `resources`; `retired` are the keys that were primary there.
     `file` is the hash of the file that is to be found; in a step that edits, `edited` is the hash that
     the edit leads to, "" before it was prepared. `held` says why it rests: an operator's pause, or the
-    file was edited by hand; "" = it does not. `proof_revision` is that of the last clean scan, 0 before.
+    file was edited by hand; "" = it does not. `waits` is what was last found missing at this step.
+    `proof_revision` is that of the last clean scan, 0 before.
     """
 
     id: str
@@ -79,11 +80,13 @@ class Rotation:
     held: str = ""
     proof_revision: int = 0
     passed: tuple[Passed, ...] = ()
+    waits: str = ""
 
     def at(self, step: RotationStep, because: str, now: str) -> Rotation:
         """Return the rotation at its next step; what was prepared for this one is over."""
         passed = (*self.passed, Passed(self.step, now, because))
-        return replace(self, step=step, because=because, passed=passed, file=self.edited or self.file, edited="")
+        file = self.edited or self.file
+        return replace(self, step=step, because=because, passed=passed, file=file, edited="", waits="")
 
     def log_context(self) -> dict[str, object]:
         """Return the fields that every log line about this rotation carries."""
@@ -107,6 +110,7 @@ class Rotation:
             "prune": self.prune,
             "held": self.held,
             "proof_revision": self.proof_revision,
+            "waits": self.waits,
             "passed": [{"step": one.step.value, "at": one.at, "because": one.because} for one in self.passed],
         }
 
@@ -130,6 +134,7 @@ class Rotation:
                 "prune": bool(prune),
                 "held": str(held),
                 "proof_revision": int(proof_revision),
+                "waits": str(waits),
                 "passed": list(passed),
             }:
                 return cls(
@@ -149,6 +154,7 @@ class Rotation:
                     held,
                     proof_revision,
                     tuple(_passed(one) for one in passed),
+                    waits,
                 )
         raise ValueError("not a rotation")
 
