@@ -99,8 +99,15 @@ class Keeper:
             await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune), budgets)
 
     async def _step(self) -> None:
-        """Take the rotation's next steps, until one has to wait."""
-        while (decided := await self._rotator.step()) is not None:
+        """Take the rotation's next steps, until one has to wait, or has changed the file.
+
+        The next reign goes on then: its observer knows the new key, and counts what it writes from the
+        first time on.
+        """
+        while await self._rotator.file_hash() == self._service.generation.hash:
+            decided = await self._rotator.step()
+            if decided is None:
+                return
             if isinstance(decided.action, Wait):
                 self._tell_waiting(decided.because)
                 return

@@ -252,6 +252,10 @@ class Rotator:
         await self._tell("rotation.begun", rotation, ", ".join(rotation.resources))
         return rotation
 
+    async def file_hash(self) -> str:
+        """Return the hash of the file as it is now. Raises SourceError."""
+        return content_hash(await asyncio.to_thread(self._file.read))
+
     async def step(self) -> Next | None:
         """Look, decide and act once; None when there is no rotation. Raises WorkerError, ConfigError."""
         stored = await self._rotations.unfinished()
