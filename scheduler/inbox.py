@@ -21,6 +21,7 @@ _RETRY_SECONDS = 5.0
 _LONGEST_RETRY = 600.0
 _LONGEST_REASON = 500
 _DRIFT_PRIORITY = 50
+_MOST_PLACES = 10
 _CHANGE_PRIORITY = 60  # above a repair: what changes everything mends what drifted, too
 _log = structlog.get_logger()
 
@@ -57,13 +58,13 @@ class Inbox:
         return next(ours, None)
 
     async def ask_for_change(self, revision: int, reason: str) -> None:
-        """Ask for what a new configuration takes; earlier ones that could not be met so far are given up.
+        """Ask for what a new configuration takes; what the service asked for before it and still waits is given up.
 
         `revision` is that of the record that it replaces: asked again after a crash, it is one request.
         """
         for stored in await self._waiting():
-            if stored.request.origin is Origin.CHANGE:
-                because = "the configuration changed again before it could be met"
+            if stored.request.origin is not Origin.OPERATOR:
+                because = "the configuration changed before it could be met, which looks at everything"
                 await self._requests.decide(stored, stored.request.decided(RequestState.CANCELLED, because))
         await self._ask(Origin.CHANGE, f"change-{revision}", Wish(reason, priority=_CHANGE_PRIORITY))
 
@@ -77,15 +78,21 @@ class Inbox:
 
     async def ask_for_repairs(self, places: Iterable[tuple[str, str]]) -> None:
         """Ask for the repair of resources and namespaces ("" = cluster scope) where something drifted."""
-        requests = [one.request for one in await self._waiting()]
-        if any(not (one.resources or one.namespaces) for one in requests):
+        waiting = [one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR]
+        if any(one.origin is not Origin.DRIFT for one in waiting):
             return  # what looks at everything finds it
-        waiting = {(one.resources[0], "".join(one.namespaces)) for one in requests if one.origin is Origin.DRIFT}
-        for resource, namespace in sorted(set(places) - waiting):
-            where = f"{resource} in {namespace}" if namespace else resource
-            wish = Wish(f"drift: {where} was written under another key", priority=_DRIFT_PRIORITY)
-            namespaces = (namespace,) if namespace else ()
-            await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (resource,), namespaces)
+        known = {(one.resources[0], "".join(one.namespaces)) for one in waiting}
+        drifted: dict[str, set[str]] = {}
+        for resource, namespace in set(places) - known:
+            if (resource, "") not in known:
+                drifted.setdefault(resource, set()).add(namespace)
+        for resource, found in sorted(drifted.items()):
+            # Of many places, one campaign over the resource is sooner done.
+            for namespace in sorted(found) if len(found) <= _MOST_PLACES else [""]:
+                where = f"{resource} in {namespace}" if namespace else resource
+                wish = Wish(f"drift: {where} was written under another key", priority=_DRIFT_PRIORITY)
+                namespaces = (namespace,) if namespace else ()
+                await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (resource,), namespaces)
 
     async def _ask(
         self,

@@ -17,20 +17,20 @@ _log = structlog.get_logger()
 class Progress:
     """Shown every report; logs `campaign.progress` every `seconds`."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, outdated: set[str]) -> None:
+        """`outdated` are the workers that were named before; it outlives a campaign."""
         self._seconds = seconds
+        self._outdated = outdated
         self._began = self._told = time.monotonic()
         self._first: BatchReport | None = None
         self.report = BatchReport()
         self.batches_left = 0
-        self._others: frozenset[str] = frozenset()
 
     def handed_back(self, handbacks: Iterable[Handback]) -> None:
         """Say once of each worker that it holds another configuration, and does not help."""
-        others = frozenset(str(one) for one in handbacks)
-        for other in sorted(others - self._others):
+        for other in sorted({str(one) for one in handbacks} - self._outdated):
             _log.warning("worker.outdated", because=other)
-        self._others = others
+            self._outdated.add(other)
 
     def watch(self, report: BatchReport, batches_left: int) -> None:
         """See Watcher."""

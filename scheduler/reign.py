@@ -90,6 +90,7 @@ class Reign:
         self._safety = Safety(settings, service, self._campaigns)
         self._observer: Observer | None = None
         self._drifted: set[tuple[str, str]] = set()
+        self._outdated: set[str] = set()
         self._full_check_at = 0.0
         self._retry_incomplete = _RETRY_INCOMPLETE
         self._tidy_at = 0.0
@@ -309,7 +310,7 @@ class Reign:
         order = Order(stored.campaign.scope.resources, stored.campaign.scope.namespaces)
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
         prover = QueueProver(self._service, dispatcher, lock.guard, _whole(order, await self._service.territory()))
-        progress = Progress(self._settings.service.progress)
+        progress = Progress(self._settings.service.progress, self._outdated)
         records = self._service.records(name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
         look_at = 0.0

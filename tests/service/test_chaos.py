@@ -151,7 +151,7 @@ def assert_all_is_as_it_was_written(chaos: Chaos, history: History) -> None:
 
 def assert_nothing_is_left_at_work(chaos: Chaos) -> None:
     gateway = chaos.cluster.etcd.admin()
-    left = [one.key for kind in ("claims/", "owner") for one in gateway.read(f"{STATE}{kind}")]
+    left = [one.key for kind in ("claims/", "proofs/", "owner") for one in gateway.read(f"{STATE}{kind}")]
     assert left == []
     assert [daemon.running for daemons in chaos.slots.values() for daemon in daemons] == [True] * 4
 

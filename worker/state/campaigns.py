@@ -104,8 +104,9 @@ class Campaigns:
         key = self._keyspace.campaign(stored.campaign.id)
         fields = stored.campaign.to_json()
         if stored.campaign.state.is_end:
-            # Workers that have not noticed yet are fenced: their swaps compare their claims.
-            along = (*along, Delete(self._keyspace.claims(stored.campaign.id)))
+            # Workers that have not noticed yet are fenced: their swaps compare their claims. A proof is over, too.
+            name = stored.campaign.id
+            along = (*along, Delete(self._keyspace.claims(name)), Delete(self._keyspace.proofs(name)))
         revision = await record.write(self._store, key, fields, stored.revision, guards=self._guards, along=along)
         return StoredCampaign(stored.campaign, revision)
 
