@@ -40,7 +40,7 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 
 test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
-	$(PYTHON_) -m coverage run -m pytest -m "not chaos" -n $(JOBS) --dist loadfile $(ARGS); \
+	$(PYTHON_) -m coverage run -m pytest -m "not chaos" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
 
 check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the coverage of the last make test

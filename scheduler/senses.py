@@ -15,10 +15,10 @@ from worker.errors import CompactedError
 from worker.etcd.store import Store
 from worker.model.campaign import CampaignState
 from worker.model.inventory import Inventory
-from worker.model.keys import KeyRange
 from worker.model.rotation import Rotation, RotationStep
 from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns
+from worker.state.keyspace import Keyspace
 from worker.state.observations import load
 
 _SCAN_SECONDS = 30.0
@@ -59,13 +59,17 @@ class ClusterSenses:
 
     async def compacted(self, revision: int) -> bool:
         """See Senses."""
-        return await is_compacted(self._service.engine.store, revision)
+        engine = self._service.engine
+        return await is_compacted(engine.store, engine.keyspace, revision)
 
 
-async def is_compacted(store: Store, revision: int) -> bool:
-    """Return whether etcd answers at no revision before this one. The sure sign: it refuses to."""
+async def is_compacted(store: Store, keyspace: Keyspace, revision: int) -> bool:
+    """Return whether etcd answers at no revision before this one. The sure sign: it refuses to.
+
+    Our own records are asked for: they may always be read.
+    """
     try:
-        await store.page(KeyRange.of_prefix(b"/"), 1, revision=max(1, revision - 1))
+        await store.page(keyspace.campaigns, 1, revision=max(1, revision - 1))
     except CompactedError:
         return True
     return False
@@ -90,7 +94,7 @@ async def look_around(service: Service, unconverged: str, *, whole: bool) -> Sur
         campaign_unfinished=any(not campaign.state.is_end for campaign in campaigns),
         whole=whole,
         proof_revision=revision,
-        compacted=bool(revision) and await is_compacted(store, revision),
+        compacted=bool(revision) and await is_compacted(store, keyspace, revision),
         last_written=(await load(store, keyspace)).last,
     )
 
