@@ -20,9 +20,9 @@ from scheduler.rotation import Campaigned, Wait
 from scheduler.run import EVERYTHING
 from scheduler.senses import Campaigner, ClusterSenses, converged_by
 from scheduler.service import Service, open_service
-from worker.errors import BusyError, RecordError, RefusedError
+from worker.errors import BusyError, RecordError, RefusedError, TemporaryError
 from worker.etcd.client import open_store
-from worker.etcd.store import Expect
+from worker.etcd.store import Expect, Store
 from worker.model.budget import Budget
 from worker.model.rotation import Rotation
 from worker.pace.brake import Brake
@@ -33,6 +33,7 @@ from worker.state.ownership import LEASE_SECONDS, open_session, who
 from worker.state.rotations import Rotations
 
 _LOOK_SECONDS = 1.0
+_LOOKS = 3  # at the record, before it is tried again to lead
 _log = structlog.get_logger()
 
 Teller = Callable[[Rotation, str], None]
@@ -52,6 +53,8 @@ class AloneRotation:
         self._tell = tell
         self._keyspace = Keyspace(settings.keyspace.state_prefix)
         self._said = ("", "")
+        self._leader = ""
+        self._name = ""
 
     async def run(self, order: Order | None, by_hand: Handed | None) -> Rotation:
         """Begin a rotation (None: only go on), and drive or follow it to its end, or to where it is held.
@@ -63,12 +66,17 @@ class AloneRotation:
             settings = self._settings
             store = await stack.enter_async_context(open_store(settings.etcd, settings.keyspace.state_prefix))
             session = await stack.enter_async_context(open_session(store, self._brake.pull, LEASE_SECONDS))
-            try:
-                guard = await session.hold(self._keyspace.leader, who("rewrap rotate"))
-            except BusyError as busy:
-                _log.info("rotation.followed", because=f"a scheduler leads and drives it: {busy}")
-                return await self._follow(order, by_hand)
-            return await self._drive(order, by_hand, guard)
+            while True:
+                try:
+                    guard = await session.hold(self._keyspace.leader, who("rewrap rotate"))
+                except (BusyError, TemporaryError) as busy:
+                    # A scheduler, or somebody who died a moment ago and whose lock is still there.
+                    ended = await self._follow(store, order, by_hand, str(busy))
+                else:
+                    ended = await self._drive(order, by_hand, guard)
+                order = None
+                if ended is not None:
+                    return ended
 
     async def _drive(self, order: Order | None, by_hand: Handed | None, guard: Expect) -> Rotation:
         while True:
@@ -90,7 +98,7 @@ class AloneRotation:
         books = Books(service.audit, service.engine.ledger)
         rotator = Rotator(rotations, self._file, senses, books, by_hand)
         budgets = await service.engine.ledger.all()
-        name = await take_up(rotations, rotator, order, budgets.values())
+        name = self._name = await take_up(rotations, rotator, order, budgets.values(), self._name)
         while True:
             self._brake.check()
             decided = await rotator.step()
@@ -116,26 +124,31 @@ class AloneRotation:
 
         return campaigner
 
-    async def _follow(self, order: Order | None, by_hand: Handed | None) -> Rotation:
-        """Show what a leading scheduler does; the edits of a rotation by hand are prepared here all the same."""
-        settings = self._settings
-        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-            rotations = Rotations(store, self._keyspace)
-            members = await store.members()
-            newest = max(member.raft_index for member in members)
-            ledger = Ledger(store, self._keyspace, settings.budget, members[0].cluster_id, newest)
-            books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
-            rotator = Rotator(rotations, self._file, Blind(), books, by_hand)
-            name = await take_up(rotations, rotator, order, ())
-            while True:
-                self._brake.check()
-                rotation = await _named(rotations, name)
-                if rotation.by_hand and rotation.step.is_edit and not rotation.edited:
-                    await rotator.step()
-                self._say(rotation, rotation.held or rotation.waits or rotation.because)
-                if rotation.step.is_end or rotation.held:
-                    return rotation
-                await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
+    async def _follow(self, store: Store, order: Order | None, by_hand: Handed | None, leader: str) -> Rotation | None:
+        """Show how far whoever leads has come; None after a while, to see whether somebody still does.
+
+        The edits of a rotation by hand are prepared here all the same.
+        """
+        if leader != self._leader:
+            self._leader = leader
+            _log.info("rotation.followed", because=f"whoever leads drives it: {leader}")
+        members, budget = await store.members(), self._settings.budget
+        newest = max(member.raft_index for member in members)
+        ledger = Ledger(store, self._keyspace, budget, members[0].cluster_id, newest)
+        books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
+        rotations = Rotations(store, self._keyspace)
+        rotator = Rotator(rotations, self._file, Blind(), books, by_hand)
+        name = self._name = await take_up(rotations, rotator, order, (), self._name)
+        for _ in range(_LOOKS):
+            self._brake.check()
+            rotation = await _named(rotations, name)
+            if rotation.by_hand and rotation.step.is_edit and not rotation.edited:
+                await rotator.step()
+            self._say(rotation, rotation.held or rotation.waits or rotation.because)
+            if rotation.step.is_end or rotation.held:
+                return rotation
+            await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
+        return None
 
     def _say(self, rotation: Rotation, because: str) -> None:
         if (rotation.step.value, because) != self._said:
@@ -143,8 +156,15 @@ class AloneRotation:
             self._tell(rotation, because)
 
 
-async def take_up(rotations: Rotations, rotator: Rotator, order: Order | None, budgets: Iterable[Budget]) -> str:
-    """Return the name of the rotation to work on. Raises RefusedError, and SettingsError for what can't be rotated."""
+async def take_up(
+    rotations: Rotations, rotator: Rotator, order: Order | None, budgets: Iterable[Budget], name: str
+) -> str:
+    """Return the name of the rotation to work on; `name` is the one that is worked on already, "" = none.
+
+    Raises RefusedError, and SettingsError for what can't be rotated.
+    """
+    if name:
+        return name
     stored = await rotations.unfinished()
     if order is not None and stored is not None:
         raise RefusedError(

@@ -25,6 +25,7 @@ from config.provider import IdentityProvider, KeyedProvider, Provider, ProviderT
 from config.resources import GroupResource
 from config.source import read
 from scheduler.rotation import Campaigned, Edit, Look, Move, Next, Scanned, Seen, Wait, advance, prepared
+from worker.errors import RecordChangedError
 from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -257,10 +258,22 @@ class Rotator:
         return content_hash(await asyncio.to_thread(self._file.read))
 
     async def step(self) -> Next | None:
-        """Look, decide and act once; None when there is no rotation. Raises WorkerError, ConfigError."""
+        """Look, decide and act once; None when there is no rotation. Raises WorkerError, ConfigError.
+
+        When an operator's word comes between, nothing is done: the next step heeds it.
+        """
         stored = await self._rotations.unfinished()
         if stored is None:
             return None
+        try:
+            return await self._step(stored)
+        except RecordChangedError:
+            now = await self._rotations.unfinished()
+            if now is not None and now.revision == stored.revision:
+                raise  # it was our lock
+            return Next(Wait(), "somebody changed the rotation's record; it is looked at again")
+
+    async def _step(self, stored: StoredRotation) -> Next:
         try:
             raw = await asyncio.to_thread(self._file.read)
         except ConfigError as error:

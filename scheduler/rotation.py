@@ -8,7 +8,8 @@
 5. Rewrap: passed when a campaign under this file ended complete.
 6. Prove: the kube-apiservers are asked again first, for one of them may have been restarted with an old
    file. A scan that finds something under the old keys goes back to the rewrap.
-7. Compact: passed when etcd answers no more at the revision before the proof.
+7. Compact: passed when etcd answers no more at the revision before the proof, and all that was looked
+   at for the proof still holds: minutes have passed, in which a node may have got its old file back.
 8. The old keys are removed only if that was asked for; else it is said that they may go.
 
 A step back in the file does not exist: once a key may have been used, it stays readable. Ending early
@@ -156,22 +157,11 @@ def _rewrap(rotation: Rotation, seen: Seen, now: str) -> Next:
 
 
 def _prove(rotation: Rotation, seen: Seen, now: str) -> Next:
-    if seen.converged is None:
-        return Next(Look("apiservers"), f"do all kube-apiservers still run {rotation.file}?")
-    if not seen.converged:
-        return Next(Wait(), seen.converged_because)
-    if seen.scan is None:
-        return Next(Look("scan"), "is nothing under the old keys?")
-    scan = seen.scan
-    if scan.stale or scan.under_retired:
-        count = max(scan.stale, scan.under_retired)
-        because = f"at revision {scan.revision}, {count} objects are, or may be, under another key than the primary"
-        return Next(Move(rotation.at(RotationStep.REWRAP, because, now)), because)
-    if scan.unreadable:
-        because = f"at revision {scan.revision}, {scan.unreadable} objects can't be read: `rewrap verify` names them"
-        return Next(Wait(), because)
-    proven = replace(rotation, proof_revision=scan.revision)
-    return _move(proven, f"a scan at revision {scan.revision} found nothing under the old keys", now)
+    against = _against(rotation, seen, now)
+    if against is not None or seen.scan is None:
+        return against or _LOOK_AT_ALL
+    proven = replace(rotation, proof_revision=seen.scan.revision)
+    return _move(proven, f"a scan at revision {seen.scan.revision} found nothing under the old keys", now)
 
 
 def _compact(rotation: Rotation, seen: Seen, now: str) -> Next:
@@ -183,12 +173,38 @@ def _compact(rotation: Rotation, seen: Seen, now: str) -> Next:
             f"etcd still answers at revisions before {rotation.proof_revision}, which may hold the old keys; "
             "kube-apiserver compacts every five minutes",
         )
+    # Minutes have passed since the proof: a node may have got its old file back, and written with it.
+    against = _against(rotation, seen, now)
+    if against is not None or seen.scan is None:
+        return against or _LOOK_AT_ALL
     if rotation.prune:
         because = f"etcd has compacted past revision {rotation.proof_revision}: nothing holds the old keys"
         return Next(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
     names = ", ".join(str(key) for key in rotation.retired)
     because = f"nothing in this cluster is under {names} any more: it may be removed. Backups still need it"
     return Next(Move(rotation.at(RotationStep.DONE, because, now)), because)
+
+
+_LOOK_AT_ALL = Next(Look("scan"), "is nothing under the old keys?")
+
+
+def _against(rotation: Rotation, seen: Seen, now: str) -> Next | None:
+    """Return what speaks against the old keys being unused; None when a scan after all were asked found nothing."""
+    if seen.converged is None:
+        return Next(Look("apiservers"), f"do all kube-apiservers still run {rotation.file}?")
+    if not seen.converged:
+        return Next(Wait(), seen.converged_because)
+    if seen.scan is None:
+        return _LOOK_AT_ALL
+    scan = seen.scan
+    if scan.stale or scan.under_retired:
+        count = max(scan.stale, scan.under_retired)
+        because = f"at revision {scan.revision}, {count} objects are, or may be, under another key than the primary"
+        return Next(Move(rotation.at(RotationStep.REWRAP, because, now)), because)
+    if scan.unreadable:
+        because = f"at revision {scan.revision}, {scan.unreadable} objects can't be read: `rewrap verify` names them"
+        return Next(Wait(), because)
+    return None
 
 
 def _move(rotation: Rotation, because: str, now: str) -> Next:
@@ -214,8 +230,11 @@ def aborted(rotation: Rotation, now: str) -> Rotation:
 
 
 def resumed(rotation: Rotation) -> Rotation:
-    """Return the rotation no longer held; whether the file is right is looked at again."""
-    return replace(rotation, held="")
+    """Return the rotation no longer held; whether the file is right is looked at again.
+
+    What an operator was to put in place is handed out anew: it may have been lost with whoever died.
+    """
+    return replace(rotation, held="", edited="" if rotation.by_hand else rotation.edited)
 
 
 def paused(rotation: Rotation) -> Rotation:

@@ -21,7 +21,7 @@ from worker.state.campaigns import Campaigns
 from worker.state.keyspace import Keyspace
 from worker.state.observations import load
 
-_SCAN_SECONDS = 30.0
+_SCAN_SECONDS = 5.0
 """Least time between two scans for one rotation: what a scan could not say, the next one seldom can at once."""
 
 Converged = Callable[[str], Awaitable[tuple[bool, str]]]
@@ -132,7 +132,7 @@ def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:
     """Return how a leader sees to campaigns: they come by themselves when the file changes, and have to be over."""
 
     async def campaigner(rotation: Rotation) -> Campaigned:
-        came_back = bool(rotation.passed) and rotation.passed[-1].step is RotationStep.PROVE
+        came_back = bool(rotation.passed) and rotation.passed[-1].step in {RotationStep.PROVE, RotationStep.COMPACT}
         if came_back:
             await inbox.ask_for_rotation(f"rotation-{rotation.id}-{len(rotation.passed)}")
         unfinished = await campaigns.unfinished()
