@@ -28,7 +28,7 @@ from tests.servers.gateway import Gateway, GatewayError, KeyValue
 
 LEASES = "/registry/leases/kube-system/"
 _METRIC = "apiserver_encryption_config_controller_last_config_info"
-_FAILURES = "apiserver_encryption_config_controller_automatic_reload_failures_total"
+_RELOADED = "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds"
 _LEASE_SECONDS = 3600
 
 
@@ -64,7 +64,7 @@ class StandIn:
         self._dice = random.Random(f"{name}-{temper.seed}")
         self._raw = b""
         self.keys: list[Key] = []
-        self._failures = 0
+        self._reloads: dict[str, float] = {}
         self._refuses = threading.Event()
         self._down = threading.Event()
         self._stop = threading.Event()
@@ -102,8 +102,12 @@ class StandIn:
         self._down.clear()
 
     def refuse_to_reload(self, *, refuses: bool) -> None:
-        """As when its copy of the file can't be read: it keeps what it has, and counts failures."""
+        """As when its copy of the file can't be read: it keeps what it has, and says so."""
         (self._refuses.set if refuses else self._refuses.clear)()
+
+    def use(self, file: Path) -> None:
+        """As when its node has another file than the others: from now on, this one."""
+        self._file = file
 
     # Its life.
 
@@ -116,20 +120,20 @@ class StandIn:
             if raw != seen_at[0]:
                 seen_at = (raw, time.monotonic())
             if raw != self._raw and time.monotonic() >= seen_at[1] + self._temper.lag:
-                self._load()
+                self._reloads["success" if self._load() else "failure"] = time.time()
             self._use_etcd()
 
-    def _load(self) -> None:
+    def _load(self) -> bool:
+        """Returns whether it runs the file now; else it keeps what it has."""
         if self._refuses.is_set() and self._raw:
-            self._failures += 1
-            return
+            return False
         raw = self._file.read_bytes()
         try:
             self.keys = _keys_of(raw)
         except (yaml.YAMLError, KeyError, TypeError):
-            self._failures += 1
-            return
+            return False
         self._raw = raw
+        return True
 
     def _use_etcd(self) -> None:
         """Read everything, something of the past, and write something."""
@@ -213,8 +217,8 @@ class StandIn:
         lines = [
             f"# TYPE {_METRIC} gauge",
             f'{_METRIC}{{{labels},hash="{self.hash}"}} 1',
-            f"# TYPE {_FAILURES} counter",
-            f"{_FAILURES}{{{labels}}} {self._failures}",
+            f"# TYPE {_RELOADED} gauge",
+            *(f'{_RELOADED}{{{labels},status="{status}"}} {at}' for status, at in list(self._reloads.items())),
         ]
         return "\n".join(lines) + "\n"
 

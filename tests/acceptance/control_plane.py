@@ -1,0 +1,162 @@
+"""Stand-ins for kube-apiservers around one configuration file, and `rewrap` beside them: what a rotation is run on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.acceptance.command import Command, command_for
+from tests.integration.apiserver import IDENTITY, Key, opened, write_private
+from tests.servers.apiserver import Registry, StandIn, Temper, seed, standins
+from tests.servers.etcd import EtcdCluster
+from tests.servers.gateway import Gateway
+
+ROTATIONS = "/kube-rewrap/v1/rotations/"
+SECRETS = "/registry/secrets/"
+QUICK = (Temper(poll=0.05, seed=1), Temper(poll=0.05, seed=2), Temper(poll=0.05, seed=3))
+
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """Several stand-ins that share one file, the objects that they read and write, and the command."""
+
+    gateway: Gateway
+    registry: Registry
+    file: Path
+    apiservers: list[StandIn]
+    rewrap: Command
+
+    @property
+    def text(self) -> str:
+        return self.file.read_text()
+
+    @property
+    def archive(self) -> Path:
+        """Where old contents of the file are kept when nothing else is said."""
+        return self.file.parent / "kube-rewrap-archive"
+
+    @property
+    def archived(self) -> list[str]:
+        """The contents in the archive, in no order."""
+        return [one.read_text() for one in self.archive.iterdir()] if self.archive.exists() else []
+
+    def listing(self, *apiservers: StandIn) -> Command:
+        """The command that is told of these stand-ins only."""
+        return self.rewrap.with_environment(REWRAP_APISERVER=",".join(one.url for one in apiservers))
+
+    def rotations(self) -> list[dict[str, Any]]:
+        """All rotations on record, the oldest first."""
+        return [json.loads(one.value) for one in self.gateway.read(ROTATIONS)]
+
+    def rotation(self) -> dict[str, Any]:
+        """The only one."""
+        [found] = self.rotations()
+        return found
+
+    def wait_until_at(self, step: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Returns the only rotation's record once it is at a step and says what it waits for."""
+        wait(lambda: [one["step"] for one in self.rotations() if one["waits"]] == [step], f"a wait at {step}", seconds)
+        return self.rotation()
+
+    def put(self, text: str) -> None:
+        """Another content in the place of the file, all at once, as a careful operator does."""
+        new = self.file.with_name("by-hand.new")
+        write_private(new, text)
+        new.replace(self.file)
+
+    def new_key(self) -> Key:
+        """The key that the only rotation brings: by the file, not by what the product says about it."""
+        [found] = [key for key in keys_of(self.text) if key.name == self.rotation()["key"]]
+        return found
+
+    def assert_all_is_under(self, key: Key) -> None:
+        """Every object opens with this key alone, to what etcd acknowledged; nobody ever met one that he can't read."""
+        with self.registry.lock:
+            found = opened(self.gateway.read(SECRETS), key)
+            assert found == self.registry.objects
+            assert self.registry.unreadable == []
+
+    def assert_no_key_is_lost(self) -> None:
+        """Whatever ever wrote is in the file or in the archive; with them, everything can be read."""
+        kept = {key for text in (self.text, *self.archived) for key in keys_of(text)}
+        assert set(self.registry.encryptions) <= {key.fingerprint for key in kept}
+        with self.registry.lock:
+            for one in self.gateway.read(SECRETS):
+                assert self.registry.objects[one.key] in {key.open(one.key, one.value) for key in kept}
+
+
+@contextmanager
+def control_plane(
+    cluster: EtcdCluster,
+    directory: Path,
+    text: str,
+    *,
+    tempers: Sequence[Temper] = QUICK,
+    objects: int = 20,
+    compacted_every: float = 0.2,
+) -> Iterator[ControlPlane]:
+    """A control plane at work with this configuration, all objects under its first key."""
+    gateway, registry = cluster.admin(), Registry()
+    (directory / "enc").mkdir()
+    file = write_private(directory / "enc" / "enc.yaml", text)
+    seed(gateway, registry, keys_of(text)[0], objects)
+    with compacting(gateway, compacted_every), standins(gateway, file, registry, tempers) as apiservers:
+        rewrap = command_for(directory, cluster, file).with_environment(
+            REWRAP_RATE="0", REWRAP_APISERVER=",".join(one.url for one in apiservers)
+        )
+        yield ControlPlane(gateway, registry, file, apiservers, rewrap)
+
+
+@contextmanager
+def compacting(gateway: Gateway, every: float) -> Iterator[None]:
+    """As kube-apiserver does, only sooner: what there was one round ago is compacted away."""
+    stop = threading.Event()
+
+    def compact() -> None:
+        done, seen = 0, gateway.revision()
+        while not stop.wait(every):
+            if seen > done:
+                gateway.compact(seen)
+            done, seen = seen, gateway.revision()
+
+    thread = threading.Thread(target=compact, name="compaction", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def keys_of(text: str) -> list[Key]:
+    """The keys of the entry for secrets, in the order in which they are tried, read without our code."""
+    found = []
+    for entry in yaml.safe_load(text)["resources"]:
+        if "secrets" not in entry["resources"]:
+            continue
+        for block in entry["providers"]:
+            ((provider, content),) = block.items()
+            if provider == "identity":
+                found.append(IDENTITY)
+            else:
+                found += [Key(provider, key["name"], base64.b64decode(key["secret"])) for key in content["keys"]]
+    return found
+
+
+def wait(is_so: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Returns once it is so. Raises AssertionError when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
+        time.sleep(_POLL_SECONDS)

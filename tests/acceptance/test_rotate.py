@@ -1,0 +1,306 @@
+"""`rewrap rotate` beside three stand-ins for kube-apiservers, which read and write all the while."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.command import Running
+from tests.acceptance.control_plane import ControlPlane, compacting, control_plane, keys_of, wait
+from tests.integration.apiserver import IDENTITY, Key, configuration, write_private
+from tests.servers.apiserver import StandIn, Temper
+from tests.servers.etcd import EtcdCluster
+
+OLD = Key.new("aescbc", "old")
+
+ODD = """\
+# Encryption of the control plane. Ask the platform team before you touch it.
+apiVersion: apiserver.config.k8s.io/v1
+kind:   EncryptionConfiguration   # the spacing is odd, and stays
+
+resources:
+    - resources: [ "secrets" ]     # what matters
+      providers:
+          - aescbc:
+              keys:
+{block}
+
+          - identity: {{}}    # for what was never rewritten
+    # config maps are few
+    - providers:
+      - aescbc: {{keys: [{flow}]}}
+      resources:
+      - configmaps
+# the end
+"""
+
+
+def odd(*keys: Key) -> str:
+    """The odd file, with the old key and the new one in some order."""
+    block = "\n".join(OLD_LINES if key == OLD else new_lines(key) for key in keys)
+    flow = ", ".join(f"{{name: {key.name}, secret: {secret(key)}}}" for key in keys)
+    return ODD.format(block=block, flow=flow)
+
+
+def secret(key: Key) -> str:
+    return base64.b64encode(key.material).decode()
+
+
+def new_lines(key: Key) -> str:
+    return f"                  - name: {key.name}\n                    secret: {secret(key)}"
+
+
+OLD_LINES = (
+    "                  # made by hand in spring\n"
+    f'                  - name: "old"\n                    secret: {secret(OLD)}   # 32 bytes'
+)
+
+
+def plain(*keys: Key) -> str:
+    return configuration((["secrets"], keys))
+
+
+def mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def hash_of(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def wait_for(plane: ControlPlane, because: str, apiserver: StandIn) -> dict[str, Any]:
+    """Returns the record once it waits for this stand-in, for this reason."""
+    begins = f"{apiserver.url} {because}" if because.startswith("runs") else f"{apiserver.url}: {because}"
+    wait(lambda: any(begins in one["waits"] for one in plane.rotations()), f"wait that begins with {begins!r}")
+    return plane.rotation()
+
+
+def end_well(running: Running) -> str:
+    """Returns what it printed."""
+    ended = running.end()
+    assert ended.code == 0, f"{ended.code}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+# ------------------------------------------------------------------------------------------------------ a whole one
+
+
+def test_a_rotation_goes_its_way_while_one_lags_one_fails_to_reload_and_one_is_down(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    tempers = [Temper(poll=0.1, seed=1), Temper(poll=0.1, lag=0.5, seed=2), Temper(poll=0.1, seed=3)]
+    with control_plane(etcd, tmp_path, odd(OLD), tempers=tempers, objects=60, compacted_every=1.0) as plane:
+        failing, _, down = plane.apiservers
+        failing.refuse_to_reload(refuses=True)
+        with plane.rewrap.start("rotate", "--prune") as running:
+            found = wait_for(plane, f"runs {hash_of(odd(OLD))}, and failed to load its file", failing)
+            down.go_down()
+            failing.refuse_to_reload(refuses=False)
+            found = wait_for(plane, "can't be reached", down)
+            new = plane.new_key()
+            # As long as one of them may not know the new key, nothing is written with it.
+            assert (found["step"], plane.text) == ("spread", odd(OLD, new))
+            assert plane.registry.encryptions[new.fingerprint] == 0
+            down.come_back()
+            end_well(running)
+        plane.assert_all_is_under(new)
+        plane.assert_no_key_is_lost()
+        assert plane.text == odd(new)
+        assert mode(plane.file) == 0o600
+        assert sorted(plane.archived) == sorted([odd(OLD), odd(OLD, new), odd(new, OLD)])
+        assert {mode(one) for one in plane.archive.iterdir()} == {0o600}
+        assert mode(plane.archive) == 0o700
+
+
+def test_the_first_encryption_ends_with_no_object_in_plaintext(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(IDENTITY)) as plane:
+        end_well(plane.rewrap.start("rotate", "--provider", "aesgcm", "--prune"))
+        new = plane.new_key()
+        assert new.provider == "aesgcm"
+        assert keys_of(plane.text) == [new]
+        plane.assert_all_is_under(new)
+        assert plain(IDENTITY) in plane.archived
+
+
+def test_from_aescbc_to_secretbox_the_old_provider_goes_with_its_key(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        end_well(plane.rewrap.start("rotate", "--provider", "secretbox", "--prune"))
+        new = plane.new_key()
+        assert new.provider == "secretbox"
+        assert keys_of(plane.text) == [new]
+        plane.assert_all_is_under(new)
+        plane.assert_no_key_is_lost()
+
+
+# --------------------------------------------------------------------------------------------- what keeps it waiting
+
+
+def test_a_kube_apiserver_that_nobody_listed_blocks_until_its_address_is_given(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        *listed, forgotten = plane.apiservers
+        with plane.listing(*listed).start("rotate", "--prune") as running:
+            lease = f"{forgotten.name} on {forgotten.name} has a live lease, and no address answered for it"
+            wait(lambda: any(one["waits"].startswith(lease) for one in plane.rotations()), "wait for the forgotten one")
+            found = plane.rotation()
+            assert found["step"] == "spread"
+            assert "more" not in found["waits"], "the listed ones have loaded it"
+            running.send(signal.SIGTERM)
+            stopped = running.end()
+        assert stopped.code == 3
+        assert lease in stopped.stdout
+        assert keys_of(plane.text) == [OLD, plane.new_key()]
+        end_well(plane.rewrap.start("rotate", "resume"))
+        assert keys_of(plane.text) == [plane.new_key()]
+        plane.assert_all_is_under(plane.new_key())
+
+
+def test_a_kube_apiserver_that_went_back_to_the_old_file_after_the_proof_keeps_the_old_key_in_the_file(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    """Between the proof and etcd's next compaction there are minutes, in which a node may get its old file back."""
+    with control_plane(etcd, tmp_path, plain(OLD), compacted_every=3_600) as plane:
+        back = plane.apiservers[-1]
+        with plane.rewrap.start("rotate", "--prune") as running:
+            plane.wait_until_at("compact")
+            new = plane.new_key()
+            back.use(write_private(tmp_path / "of-this-node.json", plain(OLD, new)))
+            before = plane.registry.encryptions[OLD.fingerprint]
+            wait(lambda: plane.registry.encryptions[OLD.fingerprint] > before, "write under the old key")
+            plane.gateway.compact(plane.gateway.revision())
+            wait(lambda: running.is_over or back.url in plane.rotation()["waits"], "wait for the one that went back")
+            assert plane.registry.unreadable == []
+            assert keys_of(plane.text) == [new, OLD]
+            back.use(plane.file)
+            with compacting(plane.gateway, 0.2):
+                end_well(running)
+            plane.assert_all_is_under(new)
+            assert keys_of(plane.text) == [new]
+
+
+# ------------------------------------------------------------------------------------------------- an edit by hand
+
+
+def test_a_file_edited_by_hand_holds_the_rotation_until_it_is_put_back(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        expected, _ = stop_by_an_edit(plane)
+        plane.put(expected)
+        said = end_well(plane.rewrap.start("rotate", "resume"))
+        assert f"nothing in this cluster is under aescbc:old ({OLD.fingerprint}) any more: it may be removed" in said
+        new = plane.new_key()
+        assert plane.text == odd(new, OLD)
+        plane.assert_all_is_under(new)
+
+
+def test_an_aborted_rotation_leaves_the_file_as_it_is(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        _, edited = stop_by_an_edit(plane)
+        assert plane.rewrap.run("rotate", "abort").code == 0
+        assert plane.text == edited
+        found = plane.rewrap.json("rotate", "status")
+        assert (found["step"], found["held"]) == ("aborted", "")
+        resumed = plane.rewrap.run("rotate", "resume")
+        assert resumed.code == 4
+        assert "no rotation is under way" in resumed.stderr
+        assert plane.registry.unreadable == []
+
+
+def stop_by_an_edit(plane: ControlPlane) -> tuple[str, str]:
+    """Edits the file while a rotation waits; returns the content that was expected, and the one that is there."""
+    plane.apiservers[0].refuse_to_reload(refuses=True)
+    with plane.rewrap.start("rotate") as running:
+        plane.wait_until_at("spread")
+        expected = plane.text
+        edited = f"{expected}# and another thing\n"
+        plane.put(edited)
+        ended = running.end()
+    plane.apiservers[0].refuse_to_reload(refuses=False)
+    assert ended.code == 4
+    assert f"the file is {hash_of(edited)}, and {hash_of(expected)} is expected" in ended.stdout
+    assert plane.text == edited
+    assert plane.rotation()["step"] == "spread"
+    return expected, edited
+
+
+# --------------------------------------------------------------------------------------------------------- by hand
+
+
+def test_by_hand_the_operator_puts_every_content_in_place_and_the_tool_never_touches_the_file(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    given = tmp_path / "given.yaml"
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        contents = [plane.text]
+        with plane.rewrap.start("rotate", "--prune", "--manual", "--write-to", str(given)) as running:
+            for step in ("add", "promote", "prune"):
+                contents.append(copy_into_place(plane, given, step, contents[-1]))
+            end_well(running)
+        new = plane.new_key()
+        assert contents == [odd(OLD), odd(OLD, new), odd(new, OLD), odd(new)]
+        assert plane.text == contents[-1]
+        assert mode(given) == 0o600
+        assert plane.archived == []
+        plane.assert_all_is_under(new)
+
+
+def copy_into_place(plane: ControlPlane, given: Path, step: str, before: str) -> str:
+    """Plays the operator at one step; returns the content that is in place now."""
+
+    def is_given() -> bool:
+        found = [one for one in plane.rotations() if one["step"] == step and one["edited"]]
+        return bool(found) and given.exists() and hash_of(given.read_text()) == found[0]["edited"]
+
+    wait(is_given, f"content for {step}")
+    assert plane.text == before
+    plane.put(given.read_text())
+    return given.read_text()
+
+
+def test_what_an_operator_shall_put_in_place_is_printed_before_it_waits_for_it(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    """Standard output may be a pipe."""
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane, plane.rewrap.start("rotate", "--manual") as running:
+        wait(lambda: any(one["edited"] for one in plane.rotations()), "content for add")
+        wait(lambda: "kind:   EncryptionConfiguration" in running._stdout.read_text(), "content on standard output", 10)
+
+
+# ------------------------------------------------------------------------------------------- a second hand on the wheel
+
+
+def test_one_rotation_at_a_time_and_it_can_be_paused_looked_at_and_resumed(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        plane.apiservers[0].refuse_to_reload(refuses=True)
+        with plane.rewrap.start("rotate") as running:
+            first = plane.wait_until_at("spread")
+            second = plane.rewrap.run("rotate")
+            assert second.code == 4
+            assert f"the rotation {first['id']} is at the step spread" in second.stderr
+            status = plane.rewrap.run("rotate", "status")
+            assert status.code == 0
+            assert f"rotation {first['id']}: aescbc:{first['key']} for secrets" in status.stdout
+            assert f"waits:   {plane.apiservers[0].url}" in status.stdout
+            assert plane.rewrap.json("rotate", "pause")["held"] == "paused by an operator"
+            assert running.end().code == 4
+        plane.apiservers[0].refuse_to_reload(refuses=False)
+        end_well(plane.rewrap.start("rotate", "resume"))
+        plane.assert_all_is_under(plane.new_key())
+        assert [one["id"] for one in plane.rotations()] == [first["id"]]
+
+
+def test_a_pause_while_objects_are_rewritten_holds_the_rotation(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD), objects=60, tempers=[Temper(poll=0.2)] * 3) as plane:
+        with plane.rewrap.with_environment(REWRAP_RATE="20").start("rotate") as running:
+            running.wait_for_event("campaign.planned")
+            assert plane.rewrap.json("rotate", "pause")["step"] == "rewrap"
+            ended = running.end()
+        assert plane.rotation()["held"] == "paused by an operator"
+        assert ended.code == 4
+        assert "because: paused by an operator" in ended.stdout, ended.stderr.splitlines()[-1]
+        end_well(plane.rewrap.start("rotate", "resume"))
+        plane.assert_all_is_under(plane.new_key())
