@@ -1,8 +1,9 @@
 """Kill points around every effect of a rotation: run as `python -m tests.faults.rotation_harness WORDS`.
 
 It is the command line. Beside the points of `harness`, which are those around every effect on etcd, there are some
-around what happens to the file: the whole of a replacement (`replace`), the copy of the old content in the archive (`archive`), and the new
-content beside the file (`write`), which then takes the file's name: between `write.after` and `replace.after`.
+around what happens to the file: the whole of a replacement (`replace`), the copy of the old content in the archive
+(`archive`), and the new content beside the file (`write`), which then takes the file's name: between `write.after` and
+`replace.after`.
 """
 
 from __future__ import annotations
