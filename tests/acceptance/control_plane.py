@@ -85,7 +85,7 @@ class ControlPlane:
         with self.registry.lock:
             found = opened(self.gateway.read(SECRETS), key)
             assert found == self.registry.objects
-            assert self.registry.unreadable == []
+            assert self.registry.unreadable == [], self.registry.unreadable[:3]
 
     def assert_no_key_is_lost(self) -> None:
         """Whatever ever wrote is in the file or in the archive; with them, everything can be read."""

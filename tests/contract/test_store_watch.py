@@ -226,27 +226,3 @@ async def test_on_etcd_a_range_that_may_not_be_read_is_refused(etcd_auth: EtcdCl
         async with aclosing(store.watch(starts)) as stream:
             with pytest.raises(RequestRefusedError, match="permission denied"):
                 await anext(stream)
-
-
-async def test_on_etcd_a_token_that_has_expired_is_renewed_when_the_stream_is_cut(
-    new_etcd: Callable[[EtcdOptions], EtcdCluster],
-) -> None:
-    """etcd looks at the token when a watch begins, and not again: only a cut connection shows that it is old."""
-    cluster = new_etcd(EtcdOptions(auth=True, extra_args=("--auth-token-ttl", "1")))
-    gateway = cluster.admin()
-    with Proxy(cluster.endpoints[0]) as proxy:
-        settings = replace(
-            settings_of(proxy.endpoint), user=REWRAP.name, password=SecretBytes(REWRAP.password.encode())
-        )
-        async with open_store(settings, STATE_PREFIX) as store:
-            starts = await from_now(store, SECRETS)
-            async with aclosing(store.watch(starts)) as stream:
-                written: Seen = []
-                for number in range(3):
-                    # Longer than a token lives; to ask whether it is still good would make it live on.
-                    await asyncio.sleep(2.0)
-                    proxy.cut()
-                    gateway.put(secret(number).decode(), b"%d" % number)
-                    written.append((0, secret(number), b"%d" % number))
-                    found = await taken(stream, of(1))
-                    assert puts(found) == written[-1:]

@@ -73,6 +73,8 @@ class Reader:
 
     def __init__(self, revisions: Sequence[int]) -> None:
         self._places = [_Place(revision, []) for revision in revisions]
+        self.is_accepted = False
+        """Whether etcd has taken every watch: whatever it refused before, it refuses no more."""
         self._expected: deque[int] = deque()
         self._indices: dict[int, int] = {}
 
@@ -94,6 +96,7 @@ class Reader:
             index = self._expected.popleft()
             if not response.canceled:
                 self._indices[response.watch_id] = index
+                self.is_accepted |= len(self._indices) == len(self._places)
                 return None
         else:
             found = self._indices.get(response.watch_id)
@@ -142,11 +145,13 @@ async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Wa
                     yield watched
             error: WorkerError = TemporaryError("the server ended the stream")
         except _EndedError as ended:
+            refused = "" if reader.is_accepted else refused
             # etcd 3.4 says "permission denied" for an old token, too: it gets one chance with a new one.
             error, refused = await _judge(lines, token, str(ended), refused)
         except grpc.aio.AioRpcError as failure:
             code, details = failure.code(), failure.details() or ""
             error = translate(code, details)
+            refused = "" if reader.is_accepted else refused
             if token_expired(code, details):
                 error, refused = await _judge(lines, token, details, refused)
         if isinstance(error, PermanentError):
