@@ -67,6 +67,11 @@ class Daemon:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
 
+    def terminate(self) -> None:
+        """SIGTERM, and no waiting."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self) -> int:
         """SIGTERM, as an operator would; returns its exit code."""
         if self._process.poll() is None:
@@ -179,7 +184,12 @@ def service(etcd: EtcdCluster, redis: RedisServer, directory: Path) -> Iterator[
     with ExitStack() as stack:
         one = Service(etcd, redis, directory, stack)
         one.configure(OLD)
-        yield one
+        try:
+            yield one
+        finally:
+            # All at once: each takes some seconds to end.
+            for daemon in one.daemons:
+                daemon.terminate()
 
 
 def celery_message(task: str, arguments: dict[str, object], identity: str) -> str:

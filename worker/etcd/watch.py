@@ -146,7 +146,7 @@ async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Wa
             error: WorkerError = TemporaryError("the server ended the stream")
         except _EndedError as ended:
             refused = "" if reader.is_accepted else refused
-            # etcd 3.4 says "permission denied" for an old token, too: it gets one chance with a new one.
+            # etcd 3.5 says "permission denied" for an old token, too: it gets one chance with a new one.
             error, refused = await _judge(lines, token, str(ended), refused)
         except grpc.aio.AioRpcError as failure:
             code, details = failure.code(), failure.details() or ""
