@@ -120,7 +120,13 @@ class AloneRotation:
             async with self._brake.below() as brake, service.owned(order, brake, "rewrap rotate") as lock:
                 plan = await brake.unless_pulled(service.plan(order))
                 result = await service.run(plan, order, lock, brake, lambda _report, _batches: None)
-            return Campaigned(True, f"the campaign {result.campaign.id} is {result.campaign.state.value}")
+            ended = result.campaign
+            if not result.proof.is_clean:
+                raise RefusedError(
+                    f"the campaign {ended.id} is {ended.state.value}: {ended.because}. Settle what `rewrap verify` "
+                    "names, then `rewrap rotate resume`"
+                )
+            return Campaigned(True, f"the campaign {ended.id} is {ended.state.value}")
 
         return campaigner
 
@@ -138,7 +144,8 @@ class AloneRotation:
         books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
         rotations = Rotations(store, self._keyspace)
         rotator = Rotator(rotations, self._file, Blind(), books, by_hand)
-        name = self._name = await take_up(rotations, rotator, order, (), self._name)
+        budgets = await ledger.all() if order is not None else {}
+        name = self._name = await take_up(rotations, rotator, order, budgets.values(), self._name)
         for _ in range(_LOOKS):
             self._brake.check()
             rotation = await _named(rotations, name)

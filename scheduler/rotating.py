@@ -318,22 +318,29 @@ class Rotator:
         try:
             edited, fingerprint = edit(stored.rotation, raw, self._file.path)
         except ConfigError as error:
-            held = replace(stored.rotation, held=f"the file can't be edited: {error}")
-            await self._rotations.save(replace(stored, rotation=held))
-            await self._tell("rotation.held", held, held.held)
-            return Next(Move(held), held.held)
+            return await self._hold(stored, f"the file can't be edited: {error}")
         rotation = prepared(stored.rotation, content_hash(edited), fingerprint)
         if fingerprint:
             # Nobody has ever encrypted with it: later, what is under it would have to be taken for its use.
             fresh = KeyRef(rotation.provider, rotation.key_name, fingerprint)
             await self._books.ledger.first_sight([fresh], {})
-        await self._rotations.save(replace(stored, rotation=rotation))
+        stored = await self._rotations.save(replace(stored, rotation=rotation))
         if self._by_hand is not None and rotation.by_hand:
             self._by_hand(rotation, edited)
         else:
-            await _to_its_end(asyncio.to_thread(self._file.replace, raw, edited, rotation.id))
+            try:
+                await _to_its_end(asyncio.to_thread(self._file.replace, raw, edited, rotation.id))
+            except ConfigError as error:
+                return await self._hold(stored, f"the file can't be replaced: {error}")
         await self._tell("rotation.edited", rotation, decided.because)
         return decided
+
+    async def _hold(self, stored: StoredRotation, because: str) -> Next:
+        """Put on record that an operator has to act: trying again would only fail again."""
+        held = replace(stored.rotation, held=because, edited="")
+        await self._rotations.save(replace(stored, rotation=held))
+        await self._tell("rotation.held", held, because)
+        return Next(Move(held), because)
 
     async def _tell(self, event: str, rotation: Rotation, because: str) -> None:
         level = _log.error if rotation.held else _log.info

@@ -225,16 +225,17 @@ def aborted(rotation: Rotation, now: str) -> Rotation:
     stays = {
         RotationStep.ADD: "the file was not touched, or holds the new key as one that only reads",
         RotationStep.SPREAD: "the new key stays in the file as one that only reads",
-    }.get(rotation.step, "the new key stays in the file, for objects may be under it; to go back, rotate again")
+    }.get(rotation.step, "the new key stays in the file, for objects may be under it")
     return replace(rotation, held="").at(RotationStep.ABORTED, f"aborted by an operator; {stays}", now)
 
 
-def resumed(rotation: Rotation) -> Rotation:
-    """Return the rotation no longer held; whether the file is right is looked at again.
+def resumed(rotation: Rotation, file: str) -> Rotation:
+    """Return the rotation no longer held; whether the file, whose hash this is, is right is looked at again.
 
-    What an operator was to put in place is handed out anew: it may have been lost with whoever died.
+    What an operator was to put in place, and is not there, is handed out anew: it may have been lost.
     """
-    return replace(rotation, held="", edited="" if rotation.by_hand else rotation.edited)
+    is_missing = rotation.by_hand and file == rotation.file
+    return replace(rotation, held="", edited="" if is_missing else rotation.edited)
 
 
 def paused(rotation: Rotation) -> Rotation:

@@ -13,7 +13,7 @@ from scheduler.cli.options import add_configuration, add_output, add_settings, r
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from scheduler.rotating import Order
+    from scheduler.rotating import ConfigurationFile, Order
     from worker.model.rotation import Rotation
 
 _VERBS = ("start", "resume", "status", "pause", "abort")
@@ -67,7 +67,7 @@ async def _drive(args: argparse.Namespace) -> int:
     file = ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     if args.verb == "resume":
-        await _unhold(settings)
+        await _unhold(settings, file)
     rotation = await AloneRotation(settings, file, brake, _teller(args)).run(order, _handing(args))
     return _show(rotation, args)
 
@@ -90,11 +90,13 @@ def _order(args: argparse.Namespace) -> Order | None:
     return Order(tuple(args.resource), provider, args.prune, args.manual)
 
 
-async def _unhold(settings: Settings) -> None:
-    """Take a pause, or the word of an operator who put the file right, off the record."""
+async def _unhold(settings: Settings, file: ConfigurationFile) -> None:
+    """Take a pause off the record, or what held the rotation, now that an operator put the file right."""
+    from config.generation import content_hash
     from scheduler.rotation import resumed
 
-    await _change(settings, resumed, "rotation.resumed")
+    now = content_hash(file.read())
+    await _change(settings, lambda rotation: resumed(rotation, now), "rotation.resumed")
 
 
 async def _change(settings: Settings, change: Callable[[Rotation], Rotation], event: str) -> Rotation:
@@ -157,20 +159,27 @@ def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
 
 def _handing(args: argparse.Namespace) -> Callable[[Rotation, bytes], None]:
     """Return what gives an operator the content that is to be put in place."""
+    import sys
+
     from scheduler.cli.output import say
+    from worker.errors import RefusedError
 
     def hand(rotation: Rotation, content: bytes) -> None:
+        where = args.write_to or "this"
         if args.write_to:
-            descriptor = os.open(args.write_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(args.write_to, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
+                # A file that was there may have let others in.
+                os.fchmod(stream.fileno(), 0o600)
+                stream.truncate()
                 stream.write(content)
-            where = args.write_to
-        else:
-            where = "this"
+        elif args.output == "json":
+            raise RefusedError("--write-to is missing: JSON output is one document; `rewrap rotate resume` goes on")
         if args.output == "text":
             say(f"{rotation.step.value:<8} put {where} in the place of the file, on every control-plane node")
         if not args.write_to:
-            say(content.decode())
+            sys.stdout.write(content.decode())
+            sys.stdout.flush()
 
     return hand
 

@@ -264,10 +264,12 @@ def copy_into_place(plane: ControlPlane, given: Path, step: str, before: str) ->
 def test_what_an_operator_shall_put_in_place_is_printed_before_it_waits_for_it(
     etcd: EtcdCluster, tmp_path: Path
 ) -> None:
-    """Standard output may be a pipe."""
-    with control_plane(etcd, tmp_path, odd(OLD)) as plane, plane.rewrap.start("rotate", "--manual") as running:
-        wait(lambda: any(one["edited"] for one in plane.rotations()), "content for add")
-        wait(lambda: "kind:   EncryptionConfiguration" in running._stdout.read_text(), "content on standard output", 10)
+    """Standard output is a file here, or a pipe: what is written to it may rest in a buffer."""
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        rewrap = plane.rewrap.with_environment(PYTHONUNBUFFERED="")
+        with rewrap.start("rotate", "--manual") as running:
+            wait(lambda: any(one["edited"] for one in plane.rotations()), "content for add")
+            wait(lambda: ODD[:70] in running._stdout.read_text(), "content on standard output", 10)
 
 
 # ------------------------------------------------------------------------------------------- a second hand on the wheel

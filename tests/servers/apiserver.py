@@ -256,11 +256,12 @@ def _keys_of(raw: bytes) -> list[Key]:
 
 
 def seed(gateway: Gateway, registry: Registry, key: Key, count: int) -> None:
-    """Objects as they are stored before a test begins."""
+    """Objects as they are stored before a test begins, in an etcd that shows nothing of what was there earlier."""
     for number in range(count):
         name = f"/registry/secrets/team-{number % 5}/s{number:04}"
         registry.objects[name] = manifest("Secret", f"team-{number % 5}", f"s{number:04}", "first")
     gateway.put_all({name: key.seal(name, plaintext) for name, plaintext in registry.objects.items()})
+    gateway.compact(gateway.revision())
     registry.encryptions[key.fingerprint] += count
 
 

@@ -37,6 +37,7 @@ class Daemon:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
         self._log = log
+        self._is_told = False
 
     @property
     def pid(self) -> int:
@@ -68,14 +69,15 @@ class Daemon:
         self._process.wait(10)
 
     def terminate(self) -> None:
-        """SIGTERM, and no waiting."""
-        if self._process.poll() is None:
+        """SIGTERM, once: a second one would end it on the spot. No waiting."""
+        if self._process.poll() is None and not self._is_told:
+            self._is_told = True
             self._process.terminate()
 
     def stop(self) -> int:
         """SIGTERM, as an operator would; returns its exit code."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.terminate()
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:

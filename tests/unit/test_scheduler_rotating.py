@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -157,7 +158,14 @@ def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
 
     seen = Seen(ROTATION.file)
     assert isinstance(advance(paused(ROTATION), seen, STAMP).action, Wait)
-    assert isinstance(advance(resumed(paused(ROTATION)), seen, STAMP).action, Edit)
+    assert isinstance(advance(resumed(paused(ROTATION), ROTATION.file), seen, STAMP).action, Edit)
+
+
+def test_a_content_that_was_put_in_place_meanwhile_is_not_handed_out_again() -> None:
+    by_hand = paused(prepared(replace(ROTATION, by_hand=True), "sha256:1", "f" * 16))
+    assert resumed(by_hand, "sha256:1").edited == "sha256:1"
+    assert resumed(by_hand, ROTATION.file).edited == ""
+    assert resumed(replace(by_hand, by_hand=False), ROTATION.file).edited == "sha256:1"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +173,7 @@ def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
     [
         (RotationStep.ADD, "not touched, or holds the new key as one that only reads"),
         (RotationStep.SPREAD, "stays in the file as one that only reads"),
-        (RotationStep.SWITCH, "objects may be under it; to go back, rotate again"),
+        (RotationStep.SWITCH, "the new key stays in the file, for objects may be under it"),
     ],
 )
 def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
