@@ -6,14 +6,17 @@ import base64
 import hashlib
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.acceptance.command import Running
 from tests.acceptance.control_plane import ControlPlane, compacting, control_plane, keys_of, wait
 from tests.integration.apiserver import IDENTITY, Key, configuration, write_private
 from tests.servers.apiserver import StandIn, Temper
-from tests.servers.etcd import EtcdCluster
+from tests.servers.etcd import EtcdCluster, EtcdOptions
 
 OLD = Key.new("aescbc", "old")
 
@@ -84,6 +87,12 @@ def end_well(running: Running) -> str:
     ended = running.end()
     assert ended.code == 0, f"{ended.code}: {ended.stdout}{ended.stderr}"
     return ended.stdout
+
+
+@pytest.fixture
+def etcd(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
+    """This test's own: the stand-ins read its history."""
+    return new_etcd(EtcdOptions())
 
 
 # ------------------------------------------------------------------------------------------------------ a whole one

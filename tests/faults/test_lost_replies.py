@@ -42,7 +42,8 @@ def test_the_lost_reply_of(registry: Registry, marker: bytes, times: int) -> Non
     registry.assert_ended_well()
     registry.assert_each_was_rewritten_once()
     assert [record["reserved"] >= record["committed"] for record in registry.records("ledger")] == [True, True]
-    assert {record["committed"] for record in registry.records("ledger")} == {0, len(registry.plaintexts)}
+    # A count whose own answer was lost with the connection is left out: that errs upwards.
+    assert max(record["committed"] for record in registry.records("ledger")) <= len(registry.plaintexts)
 
 
 def test_connections_that_are_cut_again_and_again(etcd: EtcdCluster, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.acceptance.command import Command
 from tests.acceptance.control_plane import ControlPlane, control_plane, keys_of, wait
 from tests.faults.rotation_harness import FILE_EFFECTS
 from tests.integration.apiserver import IDENTITY, Key
-from tests.servers.etcd import EtcdCluster
+from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.gateway import GatewayError
 
 HARNESS = (sys.executable, "-m", "tests.faults.rotation_harness")
@@ -127,6 +127,12 @@ class Rotated:
         self.plane.assert_all_is_under(new)
         assert set(self.encryptions.read_text().split()) <= {new.fingerprint}
         assert not [one for one in self.plane.file.parent.iterdir() if one.name.startswith(".")], "nothing is left over"
+
+
+@pytest.fixture
+def etcd(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
+    """This test's own: the stand-ins read its history."""
+    return new_etcd(EtcdOptions())
 
 
 @pytest.fixture
