@@ -206,6 +206,7 @@ def test_a_file_edited_by_hand_holds_the_rotation_until_it_is_put_back(etcd: Etc
         plane.assert_all_is_under(new)
 
 
+@pytest.mark.chaos
 def test_an_aborted_rotation_leaves_the_file_as_it_is(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, odd(OLD)) as plane:
         _, edited = stop_by_an_edit(plane)
@@ -284,6 +285,7 @@ def test_what_an_operator_shall_put_in_place_is_printed_before_it_waits_for_it(
 # ------------------------------------------------------------------------------------------- a second hand on the wheel
 
 
+@pytest.mark.chaos
 def test_one_rotation_at_a_time_and_it_can_be_paused_looked_at_and_resumed(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
         plane.apiservers[0].refuse_to_reload(refuses=True)
@@ -304,6 +306,7 @@ def test_one_rotation_at_a_time_and_it_can_be_paused_looked_at_and_resumed(etcd:
         assert [one["id"] for one in plane.rotations()] == [first["id"]]
 
 
+@pytest.mark.chaos
 def test_a_pause_while_objects_are_rewritten_holds_the_rotation(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD), objects=60, tempers=[Temper(poll=0.2)] * 3) as plane:
         with plane.rewrap.with_environment(REWRAP_RATE="20").start("rotate") as running:

@@ -178,6 +178,7 @@ def test_a_rotation_that_dies_after_every_few_records_comes_to_its_end(rotated: 
     rotated.assert_ended_well()
 
 
+@pytest.mark.chaos
 def test_whoever_resumes_at_once_waits_for_the_dead_ones_lock_and_then_drives(rotated: Rotated) -> None:
     """The lock of a process that was killed is there for some seconds more, and its holder is taken for a leader."""
     rotated.crash("rotations.after:4", "--prune")
