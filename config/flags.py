@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from config.errors import Fault, SettingsError
-from config.settings import Settings, check_settings, load_settings
+from config.rules import check_settings
+from config.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)

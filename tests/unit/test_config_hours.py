@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from config.errors import Fault, SettingsError
 from config.flags import WINDOW, settings_from
 from config.hours import Hours, Window, is_open, next_opening, parse_hours
-from config.settings import Settings, check_settings
+from config.rules import check_settings
+from config.settings import Settings
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = timedelta(minutes=1)

@@ -11,7 +11,8 @@ from config.encryption import EncryptionConfiguration, IdentityProvider, Resourc
 from config.errors import SettingsError
 from config.logs import redact
 from config.resources import Layout
-from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings, check_settings
+from config.rules import check_settings
+from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings
 from scheduler.census import survey
 from worker.errors import BudgetExhaustedError, RecordError
 from worker.etcd.memory import MemoryStore
