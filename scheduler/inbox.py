@@ -125,6 +125,7 @@ class Inbox:
         """Record what became of a request."""
         decided = stored.request.decided(state, because, campaign)
         await self._requests.decide(stored, decided)
+        self._later.pop(decided.id, None)
         _log.info(f"request.{state.value}", request=decided.id, campaign=decided.campaign, because=because)
         await self._audit.append(f"request.{state.value}", decided.campaign, request=decided.id, because=because)
 

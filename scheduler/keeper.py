@@ -64,7 +64,7 @@ class Keeper:
                 raise
             except (WorkerError, ConfigError) as error:
                 # What is on record is where the next look goes on.
-                self._tell_waiting(str(error))
+                self._tell_waiting(str(error), is_fault=True)
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     async def look(self) -> None:
@@ -113,7 +113,8 @@ class Keeper:
                 return
             self._waited_for = ""
 
-    def _tell_waiting(self, because: str) -> None:
+    def _tell_waiting(self, because: str, *, is_fault: bool = False) -> None:
         if because != self._waited_for:
             self._waited_for = because
-            _log.info("rotation.waiting", because=because)
+            level = _log.warning if is_fault else _log.info
+            level("rotation.waiting", because=because)

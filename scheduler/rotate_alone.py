@@ -20,11 +20,11 @@ from scheduler.rotation import Campaigned, Wait
 from scheduler.run import EVERYTHING
 from scheduler.senses import Campaigner, ClusterSenses, converged_by
 from scheduler.service import Service, open_service
-from worker.errors import BusyError, RecordError, RefusedError, TemporaryError
+from worker.errors import BusyError, RecordError, RefusedError, StoppedError, TemporaryError
 from worker.etcd.client import open_store
 from worker.etcd.store import Expect, Store
 from worker.model.budget import Budget
-from worker.model.rotation import Rotation
+from worker.model.rotation import Rotation, RotationStep
 from worker.pace.brake import Brake
 from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
@@ -55,12 +55,15 @@ class AloneRotation:
         self._said = ("", "")
         self._leader = ""
         self._name = ""
+        self._step: RotationStep | None = None
+        self._since = 0.0
 
     async def run(self, order: Order | None, by_hand: Handed | None) -> Rotation:
         """Begin a rotation (None: only go on), and drive or follow it to its end, or to where it is held.
 
         Raises SettingsError for what can't be rotated, RefusedError when one is under way already or there
-        is none to go on with, StoppedError when the brake is pulled: what is on record goes on later.
+        is none to go on with, StoppedError when the brake is pulled or nothing moves for long: what is on
+        record goes on later.
         """
         async with AsyncExitStack() as stack:
             settings = self._settings
@@ -110,6 +113,7 @@ class AloneRotation:
             if content_hash(raw) != service.generation.hash:
                 return None
             if decided is None or isinstance(decided.action, Wait):
+                self._require_progress(rotation)
                 await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
 
     def _campaigner(self, service: Service) -> Campaigner:
@@ -154,8 +158,21 @@ class AloneRotation:
             self._say(rotation, rotation.held or rotation.waits or rotation.because)
             if rotation.step.is_end or rotation.held:
                 return rotation
+            self._require_progress(rotation)
             await self._brake.unless_pulled(asyncio.sleep(_LOOK_SECONDS))
         return None
+
+    def _require_progress(self, rotation: Rotation) -> None:
+        """Raise StoppedError when one step takes too long; how long an operator takes with a file is their affair."""
+        now = asyncio.get_running_loop().time()
+        if rotation.step is not self._step or (rotation.by_hand and rotation.step.is_edit):
+            self._step, self._since = rotation.step, now
+        bound = self._settings.apiservers.converge_timeout
+        if now > self._since + bound:
+            raise StoppedError(
+                f"nothing moved for {bound:.0f} s (--converge-timeout) at the step {rotation.step.value}: "
+                f"{rotation.waits or rotation.because}. `rewrap rotate resume` goes on"
+            )
 
     def _say(self, rotation: Rotation, because: str) -> None:
         if (rotation.step.value, because) != self._said:

@@ -319,6 +319,8 @@ class Rotator:
             edited, fingerprint = edit(stored.rotation, raw, self._file.path)
         except ConfigError as error:
             return await self._hold(stored, f"the file can't be edited: {error}")
+        except ValueError:
+            return await self._hold(stored, "the rotation's record does not fit the file; abort it, and begin again")
         rotation = prepared(stored.rotation, content_hash(edited), fingerprint)
         if fingerprint:
             # Nobody has ever encrypted with it: later, what is under it would have to be taken for its use.

@@ -8,9 +8,10 @@
 5. Rewrap: passed when a campaign under this file ended complete.
 6. Prove: the kube-apiservers are asked again first, for one of them may have been restarted with an old
    file. A scan that finds something under the old keys goes back to the rewrap.
-7. Compact: passed when etcd answers no more at the revision before the proof, and all that was looked
-   at for the proof still holds: minutes have passed, in which a node may have got its old file back.
-8. The old keys are removed only if that was asked for; else it is said that they may go.
+7. Compact: passed when etcd answers no more at the revision before the proof.
+8. The old keys are removed only if that was asked for; else it is said that they may go. Either only if
+   all that was looked at for the proof still holds at that moment: time has passed, in which a node may
+   have got its old file back.
 
 A step back in the file does not exist: once a key may have been used, it stays readable. Ending early
 (`abort`) therefore leaves the file as it is.
@@ -110,9 +111,18 @@ def advance(rotation: Rotation, seen: Seen, now: str) -> Next:
             f"the file is {seen.file}, and {rotation.file} is expected: somebody edited it. Put the expected one back, "
             "or `rewrap rotate abort` and begin again; no key was taken away",
         )
+    if rotation.step is RotationStep.PRUNE:
+        return _prune(rotation, seen, now)
     if rotation.step.is_edit:
         return _edit(rotation)
     return _pass(rotation, seen, now)
+
+
+def _prune(rotation: Rotation, seen: Seen, now: str) -> Next:
+    """Take the old keys away only right after a look: whoever drives may have been away for days."""
+    if rotation.by_hand and rotation.edited:
+        return _edit(rotation)
+    return _against(rotation, seen, now) or _edit(rotation)
 
 
 def _edit(rotation: Rotation) -> Next:
@@ -159,7 +169,7 @@ def _rewrap(rotation: Rotation, seen: Seen, now: str) -> Next:
 def _prove(rotation: Rotation, seen: Seen, now: str) -> Next:
     against = _against(rotation, seen, now)
     if against is not None or seen.scan is None:
-        return against or _LOOK_AT_ALL
+        return against or _LOOK_AT_ALL  # never the latter: nothing speaks against it only after a scan
     proven = replace(rotation, proof_revision=seen.scan.revision)
     return _move(proven, f"a scan at revision {seen.scan.revision} found nothing under the old keys", now)
 
@@ -173,13 +183,13 @@ def _compact(rotation: Rotation, seen: Seen, now: str) -> Next:
             f"etcd still answers at revisions before {rotation.proof_revision}, which may hold the old keys; "
             "kube-apiserver compacts every five minutes",
         )
+    if rotation.prune:
+        because = f"etcd has compacted past revision {rotation.proof_revision}"
+        return Next(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
     # Minutes have passed since the proof: a node may have got its old file back, and written with it.
     against = _against(rotation, seen, now)
-    if against is not None or seen.scan is None:
-        return against or _LOOK_AT_ALL
-    if rotation.prune:
-        because = f"etcd has compacted past revision {rotation.proof_revision}: nothing holds the old keys"
-        return Next(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
+    if against is not None:
+        return against
     names = ", ".join(str(key) for key in rotation.retired)
     because = f"nothing in this cluster is under {names} any more: it may be removed. Backups still need it"
     return Next(Move(rotation.at(RotationStep.DONE, because, now)), because)

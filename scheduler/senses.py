@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from config.settings import Settings
 from scheduler.converge import Convergence
@@ -23,6 +24,9 @@ from worker.state.observations import load
 
 _SCAN_SECONDS = 5.0
 """Least time between two scans for one rotation: what a scan could not say, the next one seldom can at once."""
+
+_LOOKED = {RotationStep.PROVE, RotationStep.COMPACT, RotationStep.PRUNE}
+"""Steps whose scan may lead back to the rewrap."""
 
 Converged = Callable[[str], Awaitable[tuple[bool, str]]]
 """Whether every kube-apiserver runs the file with this hash, and why."""
@@ -132,9 +136,11 @@ def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:
     """Return how a leader sees to campaigns: they come by themselves when the file changes, and have to be over."""
 
     async def campaigner(rotation: Rotation) -> Campaigned:
-        came_back = bool(rotation.passed) and rotation.passed[-1].step in {RotationStep.PROVE, RotationStep.COMPACT}
+        came_back = bool(rotation.passed) and rotation.passed[-1].step in _LOOKED
         if came_back:
-            await inbox.ask_for_rotation(f"rotation-{rotation.id}-{len(rotation.passed)}")
+            # Once for each time that it came back.
+            at = datetime.fromisoformat(_entered(rotation))
+            await inbox.ask_for_rotation(f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
         unfinished = await campaigns.unfinished()
         if unfinished:
             one = unfinished[0].campaign

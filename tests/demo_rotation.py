@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tests.acceptance.command import REWRAP
 from tests.integration.apiserver import Key, write_private
-from tests.servers.apiserver import Registry, Temper, seed, standins
+from tests.servers.apiserver import Registry, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdOptions, start_etcd
 from tests.servers.redis import RedisOptions, start_redis
 from tests.service.harness import Daemon, Service
-from tests.service.test_rotation import SETTINGS, compacting, rotations_done
+from tests.service.test_rotation import SETTINGS, rotations_done
 
 OBJECTS = 650
 LIMIT = 1_500
@@ -47,7 +47,7 @@ def main() -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rewrap-demo-")))
         cluster, registry, file = prepare(stack, directory)
         gateway = cluster.etcd.admin()
-        stack.enter_context(compacting(gateway))
+        stack.enter_context(compacting(gateway, 1.5))
         tempers = [Temper(poll=0.1, lag=0.6 * number, writes=1, seed=number) for number in range(3)]
         apiservers = stack.enter_context(standins(gateway, file, registry, tempers))
         cluster.variables["REWRAP_APISERVER"] = ",".join(one.url for one in apiservers)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import yaml
 
 from tests.acceptance.command import Command, command_for
 from tests.integration.apiserver import IDENTITY, Key, opened, write_private
-from tests.servers.apiserver import Registry, StandIn, Temper, seed, standins
+from tests.servers.apiserver import Registry, StandIn, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster
-from tests.servers.gateway import Gateway, GatewayError
+from tests.servers.gateway import Gateway
 
 ROTATIONS = "/kube-rewrap/v1/rotations/"
 SECRETS = "/registry/secrets/"
@@ -116,28 +115,6 @@ def control_plane(
             REWRAP_RATE="0", REWRAP_APISERVER=",".join(one.url for one in apiservers)
         )
         yield ControlPlane(gateway, registry, file, apiservers, rewrap)
-
-
-@contextmanager
-def compacting(gateway: Gateway, every: float) -> Iterator[None]:
-    """As kube-apiserver does, only sooner: what there was one round ago is compacted away."""
-    stop = threading.Event()
-
-    def compact() -> None:
-        seen = gateway.revision()
-        while not stop.wait(every):
-            # An etcd that was wiped a moment ago was compacted there already.
-            with suppress(GatewayError):
-                gateway.compact(seen)
-            seen = gateway.revision()
-
-    thread = threading.Thread(target=compact, name="compaction", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
 
 
 def keys_of(text: str) -> list[Key]:

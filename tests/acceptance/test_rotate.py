@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance.command import Running
-from tests.acceptance.control_plane import ControlPlane, compacting, control_plane, keys_of, wait
+from tests.acceptance.control_plane import ControlPlane, control_plane, keys_of, wait
 from tests.integration.apiserver import IDENTITY, Key, configuration, write_private
-from tests.servers.apiserver import StandIn, Temper
+from tests.servers.apiserver import StandIn, Temper, compacting
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
 OLD = Key.new("aescbc", "old")
@@ -316,5 +316,18 @@ def test_a_pause_while_objects_are_rewritten_holds_the_rotation(etcd: EtcdCluste
         assert plane.rotation()["held"] == "paused by an operator"
         assert ended.code == 4
         assert "because: paused by an operator" in ended.stdout, ended.stderr.splitlines()[-1]
+        end_well(plane.rewrap.start("rotate", "resume"))
+        plane.assert_all_is_under(plane.new_key())
+
+
+def test_a_rotation_in_which_nothing_moves_ends_the_command_and_can_be_resumed(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        plane.apiservers[0].refuse_to_reload(refuses=True)
+        ended = plane.rewrap.run("rotate", "--converge-timeout", "2")
+        assert ended.code == 3
+        assert "nothing moved for 2 s (--converge-timeout) at the step spread" in ended.stderr
+        plane.apiservers[0].refuse_to_reload(refuses=False)
         end_well(plane.rewrap.start("rotate", "resume"))
         plane.assert_all_is_under(plane.new_key())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.apiserver import IDENTITY, Key, configure
-from tests.servers.apiserver import Registry, Temper, seed, standins
+from tests.servers.apiserver import Registry, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster, EtcdOptions
-from tests.servers.gateway import Gateway, GatewayError
+from tests.servers.gateway import Gateway
 from tests.servers.redis import RedisServer
 from tests.service.harness import Daemon, Service, service
 
@@ -33,28 +31,6 @@ prune = true
 [budget]
 block = 20
 """
-
-
-@contextmanager
-def compacting(gateway: Gateway) -> Iterator[None]:
-    """As kube-apiserver does, only sooner: what was there a moment ago is compacted away."""
-    stop = threading.Event()
-
-    def compact() -> None:
-        revision = gateway.revision()
-        while not stop.wait(1.5):
-            # Now and then nothing was written since.
-            with suppress(GatewayError):
-                gateway.compact(revision)
-            revision = max(revision, gateway.revision() - 1)
-
-    thread = threading.Thread(target=compact, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
 
 
 def rotations_done(scheduler: Daemon) -> int:
@@ -78,7 +54,7 @@ def watch_it_rotate(
     settings = cluster.directory / "rotating.toml"
     settings.write_text(f"{SETTINGS}due_at = {due_at}\n")
     tempers = [Temper(poll=0.1, lag=0.3 * number, writes=writes, seed=number) for number in range(3)]
-    with compacting(gateway), standins(gateway, file, registry, tempers) as apiservers:
+    with compacting(gateway, 1.5), standins(gateway, file, registry, tempers) as apiservers:
         cluster.variables |= {
             "REWRAP_ENCRYPTION_CONFIG": str(file),
             "REWRAP_SETTINGS": str(settings),

@@ -13,7 +13,7 @@ from config.encryption import load
 from config.errors import ConfigError, SettingsError
 from config.provider import KeyedProvider, ProviderType
 from scheduler.rotating import Order, begin, edit
-from scheduler.rotation import aborted, advance, paused, prepared, resumed
+from scheduler.rotation import Edit, Look, Move, Scanned, Seen, Wait, aborted, advance, paused, prepared, resumed
 from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -154,8 +154,6 @@ def test_a_record_without_a_field_is_damaged(field: str) -> None:
 
 
 def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
-    from scheduler.rotation import Edit, Seen, Wait
-
     seen = Seen(ROTATION.file)
     assert isinstance(advance(paused(ROTATION), seen, STAMP).action, Wait)
     assert isinstance(advance(resumed(paused(ROTATION), ROTATION.file), seen, STAMP).action, Edit)
@@ -181,3 +179,43 @@ def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
     assert (ended.step, ended.held) == (RotationStep.ABORTED, "")
     assert words in ended.because
     assert ended.passed[-1] == Passed(step, STAMP, ended.because)
+
+
+# ------------------------------------------------------------------------------------------- just before a key goes
+
+PRUNING = ROTATION.at(RotationStep.PRUNE, "", STAMP)
+SEEN = Seen(PRUNING.file, converged=True, converged_because="all run it", scan=Scanned(70, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("seen", "action", "words"),
+    [
+        pytest.param(
+            replace(SEEN, converged=None, scan=None), Look, "do all kube-apiservers still run", id="nobody asked"
+        ),
+        pytest.param(replace(SEEN, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
+        pytest.param(replace(SEEN, scan=None), Look, "is nothing under the old keys", id="nobody scanned"),
+        pytest.param(
+            replace(SEEN, scan=Scanned(70, 3, 3, 0)), Move, "3 objects are, or may be", id="something is there"
+        ),
+        pytest.param(
+            replace(SEEN, scan=Scanned(70, 0, 0, 1)), Wait, "1 objects can't be read", id="something unreadable"
+        ),
+        pytest.param(SEEN, Edit, "they are removed from the file", id="nothing speaks against it"),
+    ],
+)
+def test_a_key_goes_only_right_after_a_look_however_long_whoever_drives_was_away(
+    seen: Seen, action: type, words: str
+) -> None:
+    decided = advance(PRUNING, seen, STAMP)
+    assert isinstance(decided.action, action)
+    assert words in decided.because
+    if isinstance(decided.action, Move):
+        assert decided.action.rotation.step is RotationStep.REWRAP
+
+
+def test_a_record_that_goes_back_and_forth_does_not_grow_for_ever() -> None:
+    rotation = ROTATION
+    for _ in range(300):
+        rotation = rotation.at(RotationStep.REWRAP, "again", STAMP).at(RotationStep.PROVE, "again", STAMP)
+    assert len(rotation.passed) == 100

@@ -44,6 +44,10 @@ class RotationStep(StrEnum):
         return self in {RotationStep.ADD, RotationStep.PROMOTE, RotationStep.PRUNE}
 
 
+_MOST_PASSED = 100
+"""Steps that a record keeps; one that goes back again and again must not outgrow what etcd takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """One step that was passed, when (ISO 8601, UTC) and why."""
@@ -84,7 +88,7 @@ class Rotation:
 
     def at(self, step: RotationStep, because: str, now: str) -> Rotation:
         """Return the rotation at its next step; what was prepared for this one is over."""
-        passed = (*self.passed, Passed(self.step, now, because))
+        passed = (*self.passed, Passed(self.step, now, because))[-_MOST_PASSED:]
         file = self.edited or self.file
         return replace(self, step=step, because=because, passed=passed, file=file, edited="", waits="")
 
