@@ -206,17 +206,9 @@ class Reign:
 
     async def _show_last_proof(self) -> None:
         """Show how old the last proof of everything is, whoever made it."""
-        governed = {one.resource for one in (await self._service.territory()).governed}
-        proven = [
-            stored.campaign.ended_at
-            for stored in await self._campaigns.all()
-            if stored.campaign.state is CampaignState.COMPLETE
-            and stored.campaign.generation == self._service.generation.hash
-            and not stored.campaign.scope.namespaces
-            and governed <= set(stored.campaign.scope.resources)
-        ]
-        if proven:
-            self._metrics.proven(datetime.fromisoformat(max(proven)).timestamp())
+        proof = await self._service.last_proof()
+        if proof is not None:
+            self._metrics.proven(datetime.fromisoformat(proof.ended_at).timestamp())
 
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing."""

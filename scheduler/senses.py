@@ -82,20 +82,11 @@ async def is_compacted(store: Store, keyspace: Keyspace, revision: int) -> bool:
 async def look_around(service: Service, unconverged: str, *, whole: bool) -> Surroundings:
     """Return what is known beside a scan. `unconverged` and `whole` as in Surroundings."""
     store, keyspace = service.engine.store, service.engine.keyspace
-    governed = {one.resource for one in (await service.territory()).governed}
-    campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
-    proofs = [
-        campaign.proof_revision
-        for campaign in campaigns
-        if campaign.state is CampaignState.COMPLETE
-        and campaign.generation == service.generation.hash
-        and not campaign.scope.namespaces
-        and governed <= set(campaign.scope.resources)
-    ]
-    revision = max(proofs, default=0)
+    proof = await service.last_proof()
+    revision = proof.proof_revision if proof is not None else 0
     return Surroundings(
         unconverged,
-        campaign_unfinished=any(not campaign.state.is_end for campaign in campaigns),
+        campaign_unfinished=bool(await service.unfinished()),
         whole=whole,
         proof_revision=revision,
         compacted=bool(revision) and await is_compacted(store, keyspace, revision),

@@ -92,6 +92,19 @@ class Service:
             "at a time with --resource"
         )
 
+    async def last_proof(self) -> Campaign | None:
+        """Return the newest campaign that proved everything under this generation, None where there is none."""
+        governed = {one.resource for one in (await self.territory()).governed}
+        proofs = [
+            stored.campaign
+            for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
+            if stored.campaign.state is CampaignState.COMPLETE
+            and stored.campaign.generation == self.generation.hash
+            and not stored.campaign.scope.namespaces
+            and governed <= set(stored.campaign.scope.resources)
+        ]
+        return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
+
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended."""
         return await Campaigns(self.engine.store, self.engine.keyspace).unfinished()
