@@ -106,7 +106,7 @@ def key_material(facts: Facts) -> Check:
             name,
             State.WARN,
             f"the same key material stands in more than one place: {named(shared)}",
-            "rotate to a key of its own for each entry and provider: `rewrap keygen`, `rewrap rotate`",
+            "rotate to a key of its own for each entry, one after another: `rewrap rotate --resource R`",
         )
     return Check(name, State.PASS, "no key material stands in two places")
 
