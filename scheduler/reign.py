@@ -262,6 +262,8 @@ class Reign:
         try:
             await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
+            # Refused or not: a key is watched, and rotated when that is due, once it is on record.
+            await self._service.begin_budgets(plan)
             plan.require_safe()
         except (ConfigError, RefusedError) as refusal:
             await self._inbox.put_off(stored, str(refusal))
@@ -269,7 +271,6 @@ class Reign:
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
             await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
-        await self._service.begin_budgets(plan)
         campaign = await self._service.take_up(plan, wish, lock.guard)
         await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
         return campaign

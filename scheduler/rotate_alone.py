@@ -142,9 +142,7 @@ class AloneRotation:
         if leader != self._leader:
             self._leader = leader
             _log.info("rotation.followed", because=f"whoever leads drives it: {leader}")
-        members, budget = await store.members(), self._settings.budget
-        newest = max(member.raft_index for member in members)
-        ledger = Ledger(store, self._keyspace, budget, members[0].cluster_id, newest)
+        ledger = Ledger(store, self._keyspace, self._settings.budget)
         books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
         rotations = Rotations(store, self._keyspace)
         rotator = Rotator(rotations, self._file, Blind(), books, by_hand)

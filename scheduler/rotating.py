@@ -324,8 +324,7 @@ class Rotator:
         rotation = prepared(stored.rotation, content_hash(edited), fingerprint)
         if fingerprint:
             # Nobody has ever encrypted with it: later, what is under it would have to be taken for its use.
-            fresh = KeyRef(rotation.provider, rotation.key_name, fingerprint)
-            await self._books.ledger.first_sight([fresh], {})
+            await self._books.ledger.begin_new(KeyRef(rotation.provider, rotation.key_name, fingerprint))
         stored = await self._rotations.save(replace(stored, rotation=rotation))
         if self._by_hand is not None and rotation.by_hand:
             self._by_hand(rotation, edited)

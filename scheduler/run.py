@@ -10,12 +10,10 @@ from config.errors import Fault, SettingsError
 from scheduler.census import Territory
 from worker.errors import RefusedError
 from worker.etcd.store import Expect
-from worker.model.budget import Budget
 from worker.model.campaign import NO_WISH, Campaign, Scope, Wish
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
-from worker.model.verdict import KeyRef
 from worker.pace.pressure import Room
 from worker.state.campaigns import StoredCampaign
 from worker.state.ownership import Session
@@ -117,18 +115,6 @@ def scope_of(territory: Territory, order: Order) -> Scope:
 
 def _names(governed: Mapping[str, ResourceRange]) -> str:
     return f"it governs {', '.join(governed) or 'nothing'}"
-
-
-def begun_budgets(keys: Iterable[KeyRef], estimates: Mapping[str, int]) -> dict[str, Budget]:
-    """Return the budgets as they would begin."""
-    begun: dict[str, Budget] = {}
-    for key in keys:
-        before = begun.get(key.fingerprint)
-        names = {key.name, *(before.names if before else ())}
-        begun[key.fingerprint] = Budget(
-            key.fingerprint, key.provider, tuple(sorted(names)), estimated=estimates.get(key.fingerprint, 0)
-        )
-    return begun
 
 
 def resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:

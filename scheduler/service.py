@@ -22,7 +22,7 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, begun_budgets, choose, resumable, scope_of
+from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
@@ -126,7 +126,7 @@ class Service:
     async def budgets(self) -> list[Budget]:
         """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
         keys = self._keys(await self.territory())
-        return list({**begun_budgets(keys, {}), **await self.engine.ledger.all()}.values())
+        return list((await self.engine.ledger.foreseen(keys, {})).values())
 
     async def plan(self, order: Order) -> RunPlan:
         """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
@@ -138,7 +138,7 @@ class Service:
         room = judge_space(
             await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
         )
-        known = {**begun_budgets(self._keys(territory), estimates), **budgets}
+        known = await self.engine.ledger.foreseen(self._keys(territory), estimates)
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
         scope = scope_of(territory, order)
         return RunPlan(
@@ -176,6 +176,15 @@ class Service:
     async def begin_budgets_of(self, territory: Territory, estimates: dict[str, int]) -> None:
         """Record a budget for each key of a territory that has none yet; estimates of its use by fingerprint."""
         await self.engine.ledger.first_sight(self._keys(territory), estimates)
+
+    async def accept_budget(self, fingerprint: str) -> Budget | None:
+        """Take a restored budget as it is, at an operator's word; None where there is no such key.
+
+        All others that the restore concerns are marked first: this word is not about them.
+        """
+        territory, found = await self.inventory()
+        await self.begin_budgets_of(territory, found.versions_by_fingerprint())
+        return await self.engine.ledger.accept(fingerprint)
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""

@@ -83,15 +83,11 @@ class Engine:
         store: Store,
         settings: Settings,
         generation: Generation,
-        cluster_id: int,
         pace: Pace,
-        *,
-        raft_index: int = 0,
     ) -> None:
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
-        self.cluster_id = cluster_id
-        self.ledger = Ledger(store, self.keyspace, settings.budget, cluster_id, raft_index)
+        self.ledger = Ledger(store, self.keyspace, settings.budget)
         self.chains = Chains(generation)
         self.generation = generation
         self._settings = settings
@@ -165,7 +161,4 @@ async def open_engine(settings: Settings, generation: Generation, pace: Pace | N
     """
     forbid_core_dumps()
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
-        members = await store.members()
-        raft_index = max(member.raft_index for member in members)
-        own_pace = pace or LocalPace(settings.pace.rate)
-        yield Engine(store, settings, generation, members[0].cluster_id, own_pace, raft_index=raft_index)
+        yield Engine(store, settings, generation, pace or LocalPace(settings.pace.rate))

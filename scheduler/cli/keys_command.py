@@ -64,7 +64,7 @@ async def _keys(args: argparse.Namespace) -> int:
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
-        if args.accept is not None and await service.engine.ledger.accept(args.accept) is None:
+        if args.accept is not None and await service.accept_budget(args.accept) is None:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
         budgets = await service.budgets()

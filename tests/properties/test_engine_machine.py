@@ -288,7 +288,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def engine(self) -> Engine:
         """A process' own engine."""
-        engine = Engine(self.store, SETTINGS, self.generation, 1, LocalPace(0))
+        engine = Engine(self.store, SETTINGS, self.generation, LocalPace(0))
         if self.ungoverned:
             chain = engine.chains["secrets"]
             first, *rest = chain._links

@@ -151,9 +151,9 @@ class Service:
         return Command(self.directory, environment=self.environment).run(*words, "-o", "json")
 
     def campaigns(self) -> list[dict[str, Any]]:
-        """Campaigns and requests, the newest first."""
+        """Campaigns, the newest first; without the requests that led to none, such as a repair with nothing left."""
         rows: list[dict[str, Any]] = self.run("campaign", "list").document["campaigns"]
-        return rows
+        return [row for row in rows if row["kind"] == "campaign"]
 
     def wait(self, holds: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Waits for a condition."""

@@ -14,7 +14,7 @@ from config.resources import Layout
 from config.rules import check_settings
 from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings
 from scheduler.census import survey
-from worker.errors import BudgetExhaustedError, RecordError
+from worker.errors import RecordError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from worker.model.verdict import KeyRef
@@ -30,7 +30,7 @@ SPACE = Keyspace()
 
 async def test_a_key_that_is_first_spent_while_another_settles_disturbs_nobody() -> None:
     store, one, two = MemoryStore(), KeyRef("aesgcm", "a", "fa"), KeyRef("aesgcm", "b", "fb")
-    ledger = Ledger(store, SPACE, BudgetSettings(), 1)
+    ledger = Ledger(store, SPACE, BudgetSettings())
     await ledger.first_sight([one, two], {})
     await ledger.spend(one, 1, 1)
     ledger.landed(one)
@@ -59,25 +59,13 @@ class Overtaken(MemoryStore):
 
 async def test_what_landed_is_never_counted_twice() -> None:
     store, key = Overtaken(), KeyRef("aesgcm", "a", "fa")
-    ledger = Ledger(store, SPACE, BudgetSettings(), 1)
+    ledger = Ledger(store, SPACE, BudgetSettings())
     await ledger.first_sight([key], {})
     await ledger.spend(key, 1, 1)
     ledger.landed(key)
     store.armed = True
     await ledger.settle()
     assert (await ledger.all())["fa"].committed == 1
-
-
-async def test_a_restore_in_place_is_noticed_by_its_shorter_raft_log() -> None:
-    store, key = MemoryStore(), KeyRef("aesgcm", "a", "fa")
-    before = Ledger(store, SPACE, BudgetSettings(), 1, raft_index=900)
-    await before.first_sight([key], {})
-    await before.spend(key, 1, 1)
-    restored = Ledger(store, SPACE, BudgetSettings(), 1, raft_index=7)
-    with pytest.raises(BudgetExhaustedError, match="as after a restore"):
-        await restored.spend(key, 1, 1)
-    await restored.accept("fa")
-    assert await restored.spend(key, 1, 1) == 1
 
 
 def test_a_window_never_begins_above_its_ceiling() -> None:

@@ -107,7 +107,7 @@ async def scene(*providers: Provider, limit: int = 200_000) -> Scene:
     settings = replace(Settings(), budget=BudgetSettings(gcm_limit=limit, block=10))
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard = Expect(LEADER, elected.revision, created=True)
-    return Scene(store, Engine(store, settings, generation, 1, LocalPace(0)), guard)
+    return Scene(store, Engine(store, settings, generation, LocalPace(0)), guard)
 
 
 # ---------------------------------------------------------------------------------------------------------- counting

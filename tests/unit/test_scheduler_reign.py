@@ -59,7 +59,7 @@ class Cluster:
     def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Reign:
         configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
         generation = Generation(name, configuration, "test")
-        engine = Engine(self.store, Settings(), generation, 1, LocalPace(0))
+        engine = Engine(self.store, Settings(), generation, LocalPace(0))
         one = Service(Settings(), generation, Layout(), engine)
         file = ConfigurationFile("/nowhere", "/nowhere")
         term = Term(self.guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows, before)

@@ -64,7 +64,7 @@ def service(store: MemoryStore, *providers: Provider, resources: tuple[str, ...]
     configuration = EncryptionConfiguration((ResourceEntry(resources, providers),))
     generation = Generation("sha256:0", configuration, "test")
     settings = replace(Settings(), page=PageSettings(objects=5))
-    return Service(settings, generation, Layout(), Engine(store, settings, generation, 1, LocalPace(0)))
+    return Service(settings, generation, Layout(), Engine(store, settings, generation, LocalPace(0)))
 
 
 async def run(one: Service, order: Order = EVERYTHING) -> RunResult:
@@ -129,7 +129,7 @@ async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_for
     fill(store, OLD)
     entries = (ResourceEntry(("secrets",), (NEW, OLD)), ResourceEntry(("configmaps",), (PLAIN, OLD)))
     generation = Generation("sha256:0", EncryptionConfiguration(entries), "test")
-    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, 1, LocalPace(0)))
+    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, LocalPace(0)))
     brake = Brake()
     async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)

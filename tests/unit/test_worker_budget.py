@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.model.budget import Budget, BudgetState, restored_text
+from worker.model.budget import Budget, BudgetState, Mark, restored_text
 from worker.model.verdict import KeyRef
 
 KEY = KeyRef("aesgcm", "k1", "00112233aabbccdd")
@@ -17,7 +17,7 @@ COUNTS = st.integers(0, 2**33)
 def gcm(
     reserved: int = 0, committed: int = 0, observed: int = 0, estimated: int = 0, *, restored: bool = False
 ) -> Budget:
-    return Budget(KEY.fingerprint, "aesgcm", ("k1",), reserved, committed, observed, estimated, 1, restored)
+    return Budget(KEY.fingerprint, "aesgcm", ("k1",), reserved, committed, observed, estimated, restored)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_restored_budget_says_what_to_do_with_which_key() -> None:
 
 
 def test_a_cluster_id_of_64_bits_survives_json() -> None:
-    budget = Budget("f", "aesgcm", cluster_id=2**64 - 1)
+    budget = Budget("f", "aesgcm", made_in=Mark(2**64 - 1))
     assert budget.to_json()["cluster_id"] == "18446744073709551615"
     assert Budget.from_json(budget.to_json()) == budget
 

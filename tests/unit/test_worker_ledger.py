@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordError, TemporaryError
 from worker.etcd.memory import Fault, MemoryStore
-from worker.etcd.store import Outcome
-from worker.model.budget import Budget
+from worker.etcd.store import MemberStatus, Outcome
+from worker.model.budget import Budget, Mark
 from worker.model.verdict import KeyRef
 from worker.state import record
 from worker.state.keyspace import Keyspace
@@ -21,12 +22,13 @@ pytestmark = pytest.mark.timeout(20)
 
 KEY = KeyRef("aesgcm", "k1", "fp-1")
 SPACE = Keyspace()
-CLUSTER = 7
+MADE_IN = Mark(cluster_id=1, lead=4)
+"""What a memory store says of itself until it is restored."""
 
 
-def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100, cluster: int = CLUSTER) -> Ledger:
+def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100) -> Ledger:
     """One process' view."""
-    return Ledger(store, SPACE, BudgetSettings(gcm_limit=limit, block=block), cluster)
+    return Ledger(store, SPACE, BudgetSettings(gcm_limit=limit, block=block))
 
 
 async def begun(fault: Fault | None = None) -> MemoryStore:
@@ -60,8 +62,8 @@ async def test_first_sight_begins_a_budget_with_the_estimate() -> None:
     store = MemoryStore()
     await ledger(store).first_sight([KEY, KeyRef("secretbox", "box", "fp-2")], {"fp-1": 42})
     assert await ledger(store).all() == {
-        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, cluster_id=CLUSTER),
-        "fp-2": Budget("fp-2", "secretbox", ("box",), cluster_id=CLUSTER),
+        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, made_in=MADE_IN),
+        "fp-2": Budget("fp-2", "secretbox", ("box",), made_in=MADE_IN),
     }
 
 
@@ -76,7 +78,7 @@ async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
     await spend(ledger(store), 1, ahead=5)
     await ledger(store).first_sight([replace(KEY, name="renamed")], {"fp-1": 99})
     assert await budget_of(store) == Budget(
-        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=0, cluster_id=CLUSTER
+        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=0, made_in=MADE_IN
     )
 
 
@@ -235,15 +237,101 @@ async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> Non
 # --------------------------------------------------------------------------------------------------------- restored
 
 
-async def test_another_cluster_id_marks_the_key_until_it_is_accepted() -> None:
+def move(store: MemoryStore) -> None:
+    """As a restore with a new cluster token."""
+    store.status = replace(store.status, cluster_id=8)
+
+
+def cut(store: MemoryStore) -> None:
+    """As a restore in place: a new raft log, and the cluster's id is what it was."""
+    store.log_lead = -2_996
+
+
+Restore = Callable[[MemoryStore], None]
+RESTORES = pytest.mark.parametrize("restore", [move, cut])
+
+
+@RESTORES
+async def test_a_restore_marks_the_key_until_it_is_accepted(restore: Restore) -> None:
     store = await begun()
-    moved = ledger(store, cluster=8)
-    assert (await moved.all())["fp-1"].restored
+    restore(store)
+    one = ledger(store)
+    assert (await one.all())["fp-1"].restored
     with pytest.raises(BudgetExhaustedError, match="rewrap keys --accept fp-1"):
-        await moved.spend(KEY, 1, 1)
-    assert (await moved.accept("fp-1")) == replace(await budget_of(store), restored=False, cluster_id=8)
-    await moved.spend(KEY, 1, 1)
-    assert not (await ledger(store, cluster=8).all())["fp-1"].restored
+        await one.spend(KEY, 1, 1)
+    accepted = await one.accept("fp-1")
+    assert accepted is not None
+    assert not accepted.restored
+    await one.spend(KEY, 1, 1)
+    assert not (await ledger(store).all())["fp-1"].restored
+
+
+@RESTORES
+async def test_a_key_without_a_record_in_a_restored_etcd_may_be_younger_than_the_backup(restore: Restore) -> None:
+    younger, made_now, made_later = (KeyRef("aesgcm", name, name) for name in ("k2", "k3", "k4"))
+    store = await begun()
+    restore(store)
+    foreseen = await ledger(store).foreseen([KEY, younger], {})
+    assert {name: budget.restored for name, budget in foreseen.items()} == {"fp-1": True, "k2": True}
+    await ledger(store).begin_new(made_now)
+    await ledger(store).first_sight([KEY, younger, made_now], {})
+    await ledger(store).first_sight([KEY, younger, made_now, made_later], {})
+    restored = {name: budget.restored for name, budget in (await ledger(store).all()).items()}
+    assert restored == {"fp-1": True, "k2": True, "k3": False, "k4": False}
+
+
+@RESTORES
+async def test_what_was_accepted_stays_so_when_somebody_else_notes_the_restore_late(restore: Restore) -> None:
+    refuse_next, was_refused = asyncio.Event(), asyncio.Event()
+
+    def fault(_kind: str, _key: bytes) -> Outcome | None:
+        if not refuse_next.is_set():
+            return None
+        refuse_next.clear()
+        was_refused.set()
+        return Outcome.LOST
+
+    store = await begun(fault)
+    restore(store)
+    refuse_next.set()
+    late = asyncio.create_task(ledger(store).first_sight([KEY], {}))
+    await was_refused.wait()
+    await ledger(store).accept("fp-1")
+    await late
+    assert not (await budget_of(store)).restored
+
+
+async def test_a_process_that_works_on_notices_that_its_etcd_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await begun()
+    one = ledger(store)
+    await spend(one, 10)
+    cut(store)
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.state.ledger._LOOK_SECONDS", 0.0)
+        with pytest.raises(BudgetExhaustedError, match="is not known"):
+            await one.spend(KEY, 1, 1)
+
+
+async def test_a_log_that_grows_while_it_is_looked_at_raises_no_alarm() -> None:
+    """Between two of the requests that a look takes, anything may be written; the lead is never overestimated."""
+
+    class Busy(MemoryStore):
+        async def members(self) -> list[MemberStatus]:
+            self.put(b"/registry/busy", b"x")
+            found = await super().members()
+            self.put(b"/registry/busy", b"x")
+            return found
+
+        async def revision(self) -> int:
+            self.put(b"/registry/busy", b"x")
+            return await super().revision()
+
+    store = Busy()
+    await ledger(store).first_sight([KEY], {})
+    for _ in range(5):
+        one = ledger(store)
+        await spend(one, 1)
+        assert not (await one.all())["fp-1"].restored
 
 
 async def test_a_record_that_went_backwards_marks_the_key_for_every_process() -> None:
@@ -253,7 +341,7 @@ async def test_a_record_that_went_backwards_marks_the_key_for_every_process() ->
     await overwrite(store, replace(await budget_of(store), reserved=10))
     with pytest.raises(BudgetExhaustedError, match="went backwards"):
         await one.spend(KEY, 1, 1)
-    assert await budget_of(store) == Budget("fp-1", "aesgcm", ("k1",), reserved=10, cluster_id=CLUSTER, restored=True)
+    assert await budget_of(store) == Budget("fp-1", "aesgcm", ("k1",), reserved=10, made_in=MADE_IN, restored=True)
     with pytest.raises(BudgetExhaustedError, match="went backwards"):
         await ledger(store).spend(KEY, 1, 1)
 

@@ -56,6 +56,8 @@ class MemoryStore:
         self._state = KeyRange.of_prefix(state_prefix.encode() + b"/")
         self.status = MemberStatus("memory", "0", 0, 0, 0, 1, 1)
         self.raised_alarms: tuple[str, ...] = ()
+        self.log_lead = 4
+        """By how much a raft log would be ahead of the revision: less after a restore."""
         self._fault = fault
         self._keys: list[bytes] = []
         self._histories: dict[bytes, _History] = {}
@@ -183,7 +185,7 @@ class MemoryStore:
 
     async def members(self) -> list[MemberStatus]:
         """See Store."""
-        return [replace(self.status, revision=self._revision)]
+        return [replace(self.status, revision=self._revision, raft_index=self._revision + self.log_lead)]
 
     async def alarms(self) -> tuple[str, ...]:
         """See Store."""

@@ -23,9 +23,21 @@ LIMITED_PROVIDER = "aesgcm"
 def restored_text(key: KeyRef) -> str:
     """Say what a restored budget means, and the ways out."""
     return (
-        f"the write budget of {key} went backwards or comes from another cluster, as after a restore: how often the "
-        f"key has encrypted is not known. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
+        f"how often {key} has encrypted is not known: its write budget went backwards or is from another etcd, or the "
+        "key is younger than the backup from which this one was restored. Rotate to a new key, or accept it: rewrap "
+        f"keys --accept {key.fingerprint}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """In which store a record was made: etcd's cluster id, and the lead of its raft log over its revision.
+
+    `lead` is the least that it can have been; see `worker.state.lineage`.
+    """
+
+    cluster_id: int = 0
+    lead: int = 0
 
 
 class BudgetState(StrEnum):
@@ -44,9 +56,9 @@ class Budget:
 
     `reserved`: tokens handed out to our processes. `committed`: what our swaps landed. `observed`:
     what a watch saw anyone write. `estimated`: writes from before the first sight of the key, taken
-    from the versions of the objects found under it. `restored`: the record went backwards, as after
-    the restore of a backup, and an operator has not accepted it yet. `raft_index` is etcd's when the
-    record was last written, at the latest: a restored cluster begins a new, shorter raft log.
+    from the versions of the objects found under it. `restored`: etcd was restored from a backup, what the
+    key encrypted after that was made is on no record, and an operator has not accepted it yet.
+    `made_in` is the store in which the record was last known to be complete.
     """
 
     fingerprint: str
@@ -56,9 +68,8 @@ class Budget:
     committed: int = 0
     observed: int = 0
     estimated: int = 0
-    cluster_id: int = 0
     restored: bool = False
-    raft_index: int = 0
+    made_in: Mark = Mark()
 
     @property
     def used(self) -> int:
@@ -108,9 +119,9 @@ class Budget:
             "committed": self.committed,
             "observed": self.observed,
             "estimated": self.estimated,
-            "cluster_id": str(self.cluster_id),  # 64 bits do not survive every JSON reader
             "restored": self.restored,
-            "raft_index": self.raft_index,
+            "cluster_id": str(self.made_in.cluster_id),  # 64 bits do not survive every JSON reader
+            "log_lead": self.made_in.lead,
         }
 
     @classmethod
@@ -125,9 +136,9 @@ class Budget:
                 "committed": int(committed),
                 "observed": int(observed),
                 "estimated": int(estimated),
-                "cluster_id": str(cluster_id),
                 "restored": bool(restored),
-                "raft_index": int(raft_index),
+                "cluster_id": str(cluster_id),
+                "log_lead": int(lead),
             }:
                 return cls(
                     fingerprint,
@@ -137,8 +148,7 @@ class Budget:
                     committed,
                     observed,
                     estimated,
-                    int(cluster_id),
                     restored,
-                    raft_index,
+                    Mark(int(cluster_id), lead),
                 )
         raise ValueError("not a write budget")

@@ -2,16 +2,16 @@
 
 A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
 the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
-grows: a record that is found smaller than it was, in another cluster, or with a raft log shorter
-than before, was restored from a backup, and its key counts as exhausted until an operator accepts
-that (`rewrap keys --accept`). A restored cluster that has outgrown the recorded index goes unnoticed.
+grows: a record that is found smaller than it was, or is not from this store's past (`Lineage`), came
+back with a backup, and its key counts as exhausted until an operator accepts that (`rewrap keys
+--accept`). So does a key that has no record then: it may be younger than the backup.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -19,13 +19,15 @@ import structlog
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordChangedError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import Budget, BudgetState, restored_text
+from worker.model.budget import Budget, BudgetState, Mark, restored_text
 from worker.model.verdict import KeyRef
 from worker.state import observations, record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
+from worker.state.lineage import Lineage
 
 _ATTEMPTS = 50  # many workers may reserve at the same moment
+_LOOK_SECONDS = 5.0  # a process that works on learns that soon that its etcd was restored
 _log = structlog.get_logger()
 
 Change = Callable[[Budget], Budget]
@@ -49,48 +51,46 @@ class _Purse:
 class Ledger:
     """The budgets of one cluster, as one process uses them."""
 
-    def __init__(
-        self, store: Store, keyspace: Keyspace, settings: BudgetSettings, cluster_id: int, raft_index: int = 0
-    ) -> None:
+    def __init__(self, store: Store, keyspace: Keyspace, settings: BudgetSettings) -> None:
         self._store = store
         self._keyspace = keyspace
         self._settings = settings
-        self._cluster_id = cluster_id
-        self._raft_index = raft_index
+        self._lineage = Lineage(store)
         self._purses: dict[str, _Purse] = {}
 
     async def all(self) -> dict[str, Budget]:
         """Return every recorded budget by fingerprint. Writes nothing."""
-        found = {}
-        observed = (await observations.load(self._store, self._keyspace)).counts
-        async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
-            recorded = _budget(item.key, fields)
-            await self._catch_up(recorded)
-            budget = self._judged(replace(recorded, observed=observed.get(recorded.fingerprint, 0)))
-            found[budget.fingerprint] = budget
-        return found
+        known, _ = await self._read()
+        return known
 
-    async def first_sight(self, keys: Iterable[KeyRef], written: dict[str, int]) -> None:
+    async def foreseen(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> dict[str, Budget]:
+        """Return every recorded budget, and those that `first_sight` would begin. Writes nothing."""
+        known, returned = await self._read()
+        return {**self._begun(keys, written, restored=bool(returned)), **known}
+
+    async def first_sight(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> None:
         """Begin a budget for each key that has none; add a new name to one that has.
 
-        `written` estimates by fingerprint how often a key has encrypted already.
+        `keys` are all that are configured. `written` estimates by fingerprint how often a key has encrypted already.
         """
-        known = await self.all()
-        for fingerprint, named in _by_fingerprint(keys).items():
-            names = tuple(sorted({key.name for key in named}))
+        known, returned = await self._read()
+        for fingerprint, fresh in self._begun(keys, written, restored=bool(returned)).items():
             budget = known.get(fingerprint)
             if budget is None:
-                fresh = Budget(
-                    fingerprint,
-                    named[0].provider,
-                    names,
-                    estimated=written.get(fingerprint, 0),
-                    cluster_id=self._cluster_id,
-                    raft_index=self._raft_index,
-                )
                 await self._create(fresh)
-            elif not set(names) <= set(budget.names):
-                await self._change_surely(fingerprint, _renamed(names))
+            elif not set(fresh.names) <= set(budget.names):
+                await self._change_surely(fingerprint, _renamed(fresh.names))
+        # Last: a crash before this marks what is without a record all the same, next time.
+        if returned:
+            because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
+            _log.error("etcd.restored", budgets=len(returned), because=because)
+        for fingerprint, made_in in returned.items():
+            await self._change_surely(fingerprint, self._noted(made_in))
+
+    async def begin_new(self, key: KeyRef) -> None:
+        """Begin the budget of a key that was made a moment ago, and has never encrypted."""
+        await self._lineage.look()
+        await self._create(Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark))
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
         """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
@@ -125,9 +125,10 @@ class Ledger:
 
     async def accept(self, fingerprint: str) -> Budget | None:
         """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
+        await self._lineage.look()
 
         def accepted(budget: Budget) -> Budget:
-            return replace(budget, restored=False, cluster_id=self._cluster_id, raft_index=self._raft_index)
+            return replace(budget, restored=False, made_in=self._lineage.mark)
 
         return await self._change_surely(fingerprint, accepted)
 
@@ -137,17 +138,58 @@ class Ledger:
             purse = self._purses[key.fingerprint] = _Purse()
         return purse
 
+    async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
+        """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
+        await self._lineage.look()
+        found: dict[str, Budget] = {}
+        returned: dict[str, Mark] = {}
+        observed = (await observations.load(self._store, self._keyspace)).counts
+        async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
+            stored = _budget(item.key, fields)
+            budget = await self._judged(replace(stored, observed=observed.get(stored.fingerprint, 0)))
+            found[budget.fingerprint] = budget
+            if not await self._lineage.includes(stored.made_in):
+                returned[budget.fingerprint] = stored.made_in
+        return found, returned
+
+    def _begun(self, keys: Iterable[KeyRef], written: Mapping[str, int], *, restored: bool) -> dict[str, Budget]:
+        """Return the budgets of these keys as they would begin."""
+        return {
+            fingerprint: Budget(
+                fingerprint,
+                named[0].provider,
+                tuple(sorted({key.name for key in named})),
+                estimated=written.get(fingerprint, 0),
+                restored=restored,
+                made_in=self._lineage.mark,
+            )
+            for fingerprint, named in _by_fingerprint(keys).items()
+        }
+
+    def _noted(self, made_in: Mark) -> Change:
+        """Return the change that marks a budget for good, unless somebody else did, and it was accepted since."""
+
+        def noted(budget: Budget) -> Budget:
+            if budget.made_in != made_in:
+                return budget
+            return replace(budget, restored=True, made_in=self._lineage.mark)
+
+        return noted
+
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
+        await self._lineage.look(_LOOK_SECONDS)
         # Read before the record is: what is seen later errs upwards all the same, for `committed` lags behind.
         observed = (await observations.load(self._store, self._keyspace)).counts.get(key.fingerprint, 0)
 
         def reserving(budget: Budget) -> Budget:
             nonlocal granted
-            budget = self._judged(replace(budget, observed=max(budget.observed, observed)))
+            budget = replace(budget, observed=max(budget.observed, observed))
             if budget.reserved < purse.known:
                 budget = replace(budget, restored=True)
             budget, granted = budget.reserving(want, self._settings.gcm_limit)
+            if granted and not budget.restored:
+                budget = replace(budget, made_in=self._lineage.mark)
             return budget
 
         budget = await self._change_surely(key.fingerprint, reserving)
@@ -197,8 +239,7 @@ class Ledger:
                 return None
             fields, revision = found
             before = _budget(key, fields)
-            await self._catch_up(before)
-            budget = change(before)
+            budget = change(await self._judged(before))
             if budget == before:
                 return budget
             try:
@@ -211,20 +252,9 @@ class Ledger:
                 return budget
         raise TemporaryError(f"the write budget of {fingerprint} is changed too often by others", delay=1.0)
 
-    async def _catch_up(self, budget: Budget) -> None:
-        """Look at the raft log again before a record that is ahead of what we saw of it is taken for restored.
-
-        Most likely another process, that connected later than this one, wrote it.
-        """
-        if budget.raft_index > self._raft_index:
-            members = await self._store.members()
-            self._raft_index = max(self._raft_index, *(member.raft_index for member in members))
-
-    def _judged(self, budget: Budget) -> Budget:
-        """Return the budget, marked as restored where this is not the cluster, or not the raft log, that it is from."""
-        if budget.cluster_id != self._cluster_id or budget.raft_index > self._raft_index:
-            return replace(budget, restored=True)
-        return replace(budget, raft_index=self._raft_index)
+    async def _judged(self, budget: Budget) -> Budget:
+        """Return the budget, marked as restored where its record is not from this store's past."""
+        return budget if await self._lineage.includes(budget.made_in) else replace(budget, restored=True)
 
 
 def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:

@@ -1,0 +1,146 @@
+"""etcd is restored from a backup: what is on no record any more is not taken for nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.command import Command, command_for
+from tests.acceptance.control_plane import control_plane, keys_of
+from tests.integration.apiserver import Key, configuration, configure, opened, secrets, store, write_private
+from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
+from tests.servers.gateway import Gateway
+
+OBJECTS = 120
+OLD = Key.new("aescbc", "old")
+FIRST = Key.new("aesgcm", "first")
+YOUNGER = Key.new("aesgcm", "younger")
+LATER = Key.new("aesgcm", "later")
+SECRETS = "/registry/secrets/"
+
+NewEtcd = Callable[[EtcdOptions], EtcdCluster]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """An etcd that was restored from a backup that is older than the key `YOUNGER`, which was at work until then."""
+
+    gateway: Gateway
+    plaintexts: dict[str, bytes]
+    directory: Path
+    rewrap: Command
+
+    def configure(self, *keys: Key) -> None:
+        configure(self.directory, *keys)
+
+    def states(self) -> dict[str, str]:
+        """What is said of the keys, by their names."""
+        rows: list[dict[str, Any]] = self.rewrap.json("keys")["keys"]
+        return {row["names"][0]: row["state"] for row in rows}
+
+    def assert_all_is_under(self, key: Key) -> None:
+        assert opened(self.gateway.read(SECRETS), key) == self.plaintexts
+
+
+def restored(etcd: EtcdCluster, directory: Path) -> Restored:
+    plaintexts = secrets(OBJECTS)
+    store(etcd.admin(), plaintexts, OLD)
+    rewrap = command_for(directory, etcd, configure(directory, FIRST, OLD)).with_environment(REWRAP_RATE="0")
+    rewrap.json("run")
+    etcd.save(directory / "backup")
+    configure(directory, YOUNGER, FIRST, OLD)
+    rewrap.json("run")
+    found = Restored(etcd.admin(), plaintexts, directory, rewrap)
+    found.assert_all_is_under(YOUNGER)
+    etcd.restore(directory / "backup")
+    found.assert_all_is_under(FIRST)
+    return found
+
+
+@pytest.fixture(params=EtcdVersion, ids=lambda version: f"etcd-{version.value}")
+def cluster(request: pytest.FixtureRequest, new_etcd: NewEtcd, tmp_path: Path) -> Restored:
+    return restored(new_etcd(EtcdOptions(version=request.param)), tmp_path)
+
+
+def test_no_worn_key_encrypts_after_a_restore_until_an_operator_takes_its_count(cluster: Restored) -> None:
+    # The log is longer by now than the old one ever was.
+    for number in range(1_000):
+        cluster.gateway.put("/registry/events/default/e", b"%d" % number)
+    assert cluster.states() == {"younger": "restored", "first": "restored", "old": "unlimited"}
+    refused = cluster.rewrap.json("run", code=4)["error"]
+    assert (refused["type"], "is not known" in refused["message"]) == ("BudgetExhaustedError", True)
+    cluster.assert_all_is_under(FIRST)
+    cluster.rewrap.json("keys", "--accept", YOUNGER.fingerprint)
+    # It is taken at its word for this key, and for no other.
+    assert cluster.states() == {"younger": "ok", "first": "restored", "old": "unlimited"}
+    cluster.rewrap.json("run")
+    cluster.assert_all_is_under(YOUNGER)
+
+
+def test_a_key_that_comes_after_the_restore_was_noticed_is_nobodys_old_key(cluster: Restored) -> None:
+    assert cluster.rewrap.json("keys", "--accept", FIRST.fingerprint)
+    cluster.configure(LATER, YOUNGER, FIRST, OLD)
+    cluster.rewrap.json("run")
+    cluster.assert_all_is_under(LATER)
+    assert cluster.states() == {"later": "ok", "younger": "restored", "first": "ok", "old": "unlimited"}
+
+
+def test_three_members_that_were_restored_are_noticed_by_whichever_answers(
+    etcd_three: EtcdCluster, tmp_path: Path
+) -> None:
+    cluster = restored(etcd_three, tmp_path)
+    etcd_three.leader().kill()
+    assert cluster.states() == {"younger": "restored", "first": "restored", "old": "unlimited"}
+
+
+def test_members_that_come_and_go_are_no_restore(etcd_three: EtcdCluster, tmp_path: Path) -> None:
+    plaintexts = secrets(OBJECTS)
+    store(etcd_three.admin(), plaintexts, OLD)
+    rewrap = command_for(tmp_path, etcd_three, configure(tmp_path, FIRST, OLD)).with_environment(REWRAP_RATE="0")
+    rewrap.json("run")
+    for member in etcd_three.members:
+        member.kill()
+        assert [row["state"] for row in rewrap.json("keys")["keys"]] == ["ok", "unlimited"]
+        member.start()
+        assert [row["state"] for row in rewrap.json("keys")["keys"]] == ["ok", "unlimited"]
+
+
+def test_a_rotation_from_a_backup_is_held_and_its_pruned_key_comes_back_from_the_archive(
+    new_etcd: NewEtcd, tmp_path: Path
+) -> None:
+    etcd = new_etcd(EtcdOptions())
+    backup, text = tmp_path / "backup", configuration((["secrets"], [OLD]))
+    with control_plane(etcd, tmp_path, text) as plane:
+        [*_, late] = plane.apiservers
+        late.refuse_to_reload(refuses=True)
+        with plane.rewrap.start("rotate", "--prune") as running:
+            plane.wait_until_at("spread")
+            etcd.save(backup)
+            late.refuse_to_reload(refuses=False)
+            assert running.end().code == 0
+        [new] = keys_of(plane.text)
+    etcd.restore(backup)
+    gateway, rewrap = etcd.admin(), plane.rewrap
+    plaintexts = opened(gateway.read(SECRETS), OLD)
+
+    # It would go on where it was: at a key that is first by now.
+    ended = rewrap.run("rotate", "resume")
+    assert ended.code == 3, ended.stdout + ended.stderr
+    assert "somebody edited it" in plane.rotation()["held"]
+    assert keys_of(plane.text) == [new]
+    rewrap.json("rotate", "abort")
+    [aborted] = [json.loads(one.value) for one in gateway.read("/kube-rewrap/v1/rotations/")]
+    assert aborted["step"] == "aborted"
+
+    status = rewrap.json("status", code=3)
+    assert status["unreadable"] == len(plaintexts), status
+    [archived] = {key for kept in plane.archived for key in keys_of(kept)} - {new}
+    assert archived == OLD
+    write_private(plane.file, configuration((["secrets"], [new, archived])))
+    rewrap.json("run")
+    assert opened(gateway.read(SECRETS), new) == plaintexts
