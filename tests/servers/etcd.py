@@ -193,15 +193,16 @@ class EtcdCluster:
 
     def client_flags(self) -> list[str]:
         """What the command line needs, and etcdctl alike."""
-        return self._flags(self.login)
+        return self._flags(self.login, self.endpoints)
 
     def admin(self) -> Gateway:
         """For preparing and inspecting, through the first member that runs, with every right."""
         return self._gateway(ROOT if self.options.auth else None)
 
-    def etcdctl(self, *arguments: str) -> str:
-        """Runs etcdctl with every right; returns what it prints."""
-        command = [str(ETCDCTL), *self._flags(ROOT if self.options.auth else None), *arguments]
+    def etcdctl(self, *arguments: str, member: Member | None = None) -> str:
+        """Runs etcdctl with every right, on all members or one; returns what it prints."""
+        endpoints = [member.endpoint] if member else self.endpoints
+        command = [str(ETCDCTL), *self._flags(ROOT if self.options.auth else None, endpoints), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=30, check=False)
         if done.returncode:
             raise EtcdError(f"etcdctl {' '.join(arguments)}: {done.stderr}")
@@ -226,7 +227,7 @@ class EtcdCluster:
 
     def save(self, backup: Path) -> None:
         """A backup of the whole store, as operators make it."""
-        self.etcdctl("snapshot", "save", str(backup))
+        self.etcdctl("snapshot", "save", str(backup), member=self.members[0])
 
     def restore(self, backup: Path) -> None:
         """Ends every member and starts them again on a backup, in place: names, addresses and token are the same."""
@@ -253,8 +254,8 @@ class EtcdCluster:
         endpoint = next(member.endpoint for member in self.members if member.running)
         return Gateway(endpoint, self.certificates.context() if self.certificates else None, login)
 
-    def _flags(self, login: Login | None) -> list[str]:
-        flags = ["--endpoints", ",".join(self.endpoints)]
+    def _flags(self, login: Login | None, endpoints: list[str]) -> list[str]:
+        flags = ["--endpoints", ",".join(endpoints)]
         if self.certificates:
             files = self.certificates
             flags += ["--cacert", str(files.cacert), "--cert", str(files.cert), "--key", str(files.key)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.apiserver import IDENTITY, Key, configure
+from tests.integration.apiserver import IDENTITY, Key, configure, opened
 from tests.servers.apiserver import Registry, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.gateway import Gateway
@@ -91,6 +91,40 @@ def cluster(new_etcd: Callable[[EtcdOptions], EtcdCluster], redis: RedisServer, 
 def test_a_key_that_is_due_is_rotated_before_its_limit_without_another_hand(cluster: Service) -> None:
     # Due early: on a busy machine the rotation is slow, and the writers are not.
     watch_it_rotate(cluster, limit=2_000, times=1, writes=4, seconds=120, due_at=0.5)
+
+
+@pytest.mark.timeout(180)
+def test_in_a_restored_etcd_the_service_leaves_the_key_by_itself(cluster: Service) -> None:
+    gateway, first = cluster.etcd.admin(), Key.new("aesgcm", "first")
+    (cluster.directory / "enc").mkdir()
+    file, backup = configure(cluster.directory / "enc", first, IDENTITY), cluster.directory / "backup"
+    settings = cluster.directory / "rotating.toml"
+    settings.write_text(SETTINGS)
+    cluster.variables["REWRAP_ENCRYPTION_CONFIG"] = str(file)
+    registry = Registry()
+    seed(gateway, registry, first, OBJECTS)
+    scheduler = cluster.start("scheduler")
+    cluster.wait(lambda: first.fingerprint in budgets(gateway), "its budget")
+    assert scheduler.stop() == 0
+    cluster.etcd.save(backup)
+    before = budgets(gateway)[first.fingerprint]
+
+    cluster.etcd.restore(backup)
+    tempers = [Temper(poll=0.1, seed=number) for number in range(2)]
+    with compacting(gateway, 1.5), standins(gateway, file, registry, tempers) as apiservers:
+        addresses = ",".join(one.url for one in apiservers)
+        cluster.variables |= {"REWRAP_APISERVER": addresses, "REWRAP_SETTINGS": str(settings)}
+        scheduler = cluster.start("scheduler")
+        cluster.start("worker")
+        cluster.wait(lambda: rotations_done(scheduler), "a rotation", 120)
+        new = apiservers[0].keys[0]
+    assert (len(scheduler.said("etcd.restored")), len(scheduler.said("key.exhausted"))) == (1, 1)
+    after = budgets(gateway)
+    # Nothing of ours was encrypted with it: kube-apiserver's writes are its own.
+    assert (after[first.fingerprint]["reserved"], after[first.fingerprint]["restored"]) == (before["reserved"], True)
+    assert not after[new.fingerprint]["restored"]
+    assert registry.unreadable == []
+    assert opened(gateway.read("/registry/secrets/"), new) == registry.objects
 
 
 @pytest.mark.chaos
