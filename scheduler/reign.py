@@ -109,6 +109,7 @@ class Reign:
         """Work until the brake is pulled; raises its reason, or what makes going on impossible."""
         now = describe(self._service.generation)
         stored = await self._require_current(now)
+        await self._brake.unless_pulled(self._service.note_restore())
         listeners = Listeners(self.drifted, self.check_now)
         self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
         beside = [self._begin_beside("observer", observer.run())]

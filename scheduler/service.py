@@ -182,9 +182,17 @@ class Service:
 
         All others that the restore concerns are marked first: this word is not about them.
         """
+        await self._begin_all_budgets()
+        return await self.engine.ledger.accept(fingerprint)
+
+    async def note_restore(self) -> None:
+        """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
+        if await self.engine.ledger.was_restored():
+            await self._begin_all_budgets()
+
+    async def _begin_all_budgets(self) -> None:
         territory, found = await self.inventory()
         await self.begin_budgets_of(territory, found.versions_by_fingerprint())
-        return await self.engine.ledger.accept(fingerprint)
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""

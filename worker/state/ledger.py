@@ -87,6 +87,11 @@ class Ledger:
         for fingerprint, made_in in returned.items():
             await self._change_surely(fingerprint, self._noted(made_in))
 
+    async def was_restored(self) -> bool:
+        """Tell whether budgets came back with a backup since `first_sight` last marked some. Writes nothing."""
+        _, returned = await self._read()
+        return bool(returned)
+
     async def begin_new(self, key: KeyRef) -> None:
         """Begin the budget of a key that was made a moment ago, and has never encrypted."""
         await self._lineage.look()
