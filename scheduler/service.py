@@ -182,6 +182,8 @@ class Service:
 
         All others that the restore concerns are marked first: this word is not about them.
         """
+        if fingerprint not in {budget.fingerprint for budget in await self.budgets()}:
+            return None
         await self._begin_all_budgets()
         return await self.engine.ledger.accept(fingerprint)
 

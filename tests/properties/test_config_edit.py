@@ -221,7 +221,7 @@ def positions(model: Model, kind: ProviderType, name: str) -> list[tuple[int, in
     ]
 
 
-slow = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+slow = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @given(texts())
@@ -301,7 +301,7 @@ def test_dropping_identity(case: tuple[list[Model], bytes], data: st.DataObject)
         assert_one_place(edited, raw)
 
 
-@settings(slow, max_examples=50)
+@settings(slow, max_examples=25)
 @given(texts(), st.sampled_from(KEYED))
 def test_a_whole_rotation(case: tuple[list[Model], bytes], kind: ProviderType) -> None:
     """In every entry: the new key is read, then writes, and at last is the only one but for the KMS provider."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worker.errors import RecordError
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.budget import Budget
+from worker.model.budget import Budget, Mark
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
@@ -73,8 +73,8 @@ BUDGETS = st.builds(
     TEXTS,
     st.lists(TEXTS, max_size=3).map(tuple),
     *[COUNTS] * 4,
-    st.integers(0, 2**64 - 1),
     st.booleans(),
+    st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63)),
 )
 
 

@@ -162,7 +162,7 @@ class RotationMachine(RuleBasedStateMachine):
 
 
 TestRotationMachine = RotationMachine.TestCase
-TestRotationMachine.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestRotationMachine.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
 # --------------------------------------------------------------------------------------------------- a straight course
