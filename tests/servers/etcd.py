@@ -121,8 +121,14 @@ class Member:
         process.wait(_STOP_SECONDS)
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers any more."""
-        self._living().send_signal(signal.SIGSTOP)
+        """SIGSTOP: its connections stay open and nothing answers any more, once its last thread has stopped."""
+        process = self._living()
+        process.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not _is_stopped(process.pid):
+            if time.monotonic() > deadline:
+                raise EtcdError(f"etcd member {self.name} did not stop in {_STOP_SECONDS} s")
+            time.sleep(_POLL_SECONDS)
 
     def thaw(self) -> None:
         """SIGCONT."""
@@ -334,6 +340,12 @@ def _common_arguments(options: EtcdOptions, certificates: Certificates | None) -
     if not options.fsync:
         arguments += ["--unsafe-no-fsync"]
     return [*arguments, *options.extra_args]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs. Its name, in brackets before the state, may hold anything."""
+    threads = (thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in threads)
 
 
 def _environment() -> dict[str, str]:

@@ -24,7 +24,7 @@ from worker.demo_keyspace import RESOURCES, Era, Shape, configuration_of, make_k
 from worker.providers.chain import Chain
 
 SECONDS = 60.0
-_POLL = 0.05
+_POLL = 0.2
 _STOP_SECONDS = 20.0
 OLD = make_key(ProviderType.AESCBC, "old-key")
 NEW = make_key(ProviderType.AESGCM, "new-key")

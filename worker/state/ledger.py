@@ -284,7 +284,8 @@ def _renamed(names: Iterable[str]) -> Change:
 
 
 def _committing(landed: int) -> Change:
-    return lambda budget: replace(budget, committed=budget.committed + landed)
+    # What landed before a restore is not among what is observed after it, and would hide as much of that.
+    return lambda budget: budget if budget.restored else replace(budget, committed=budget.committed + landed)
 
 
 def _budget(key: bytes, fields: dict[str, object]) -> Budget:
