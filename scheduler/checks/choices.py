@@ -95,20 +95,23 @@ def _v1(providers: Iterable[object]) -> list[str]:
 
 
 def key_material(facts: Facts) -> Check:
-    """Check that no bytes serve in two places, where they wear and leak together, whatever each provider promises."""
+    """Check that no bytes serve under two names or providers, where they wear and leak together unseen.
+
+    One key in several entries is seen, has one budget, and is what a rotation of all of them makes.
+    """
     name = "key-material"
-    places: dict[SecretBytes, list[str]] = defaultdict(list)
-    for place, secret in _keys(facts):
-        places[secret].append(place)
-    shared = [" = ".join(found) for found in places.values() if len(found) > 1]
+    places: dict[SecretBytes, dict[str, str]] = defaultdict(dict)
+    for place, key, secret in _keys(facts):
+        places[secret].setdefault(key, place)
+    shared = [" = ".join(found.values()) for found in places.values() if len(found) > 1]
     if shared:
         return Check(
             name,
             State.WARN,
-            f"the same key material stands in more than one place: {named(shared)}",
-            "rotate to a key of its own for each entry, one after another: `rewrap rotate --resource R`",
+            f"the same key material serves as more than one key: {named(shared)}",
+            "rotate each of them to a key of its own: `rewrap rotate --resource R`",
         )
-    return Check(name, State.PASS, "no key material stands in two places")
+    return Check(name, State.PASS, "no key material serves as two keys")
 
 
 def key_names(facts: Facts) -> Check:
@@ -126,12 +129,13 @@ def key_names(facts: Facts) -> Check:
     return Check(name, State.PASS, "every key has a name of its own")
 
 
-def _keys(facts: Facts) -> Iterable[tuple[str, SecretBytes]]:
-    """Yield every key with its place: entry, provider and name."""
+def _keys(facts: Facts) -> Iterable[tuple[str, str, SecretBytes]]:
+    """Yield every key with its place in the file, and its provider and name."""
     for index, entry in enumerate(facts.configuration.entries):
         for provider in entry.providers:
             for key in provider.keys if isinstance(provider, KeyedProvider) else ():
-                yield f"resources[{index}] {provider.type.value} {key.name!r}", key.secret
+                called = f"{provider.type.value} {key.name!r}"
+                yield f"resources[{index}] {called}", called, key.secret
 
 
 def _written_by(facts: Facts, provider: ProviderType) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def good(etcd_tls: EtcdCluster, good_file: Path, replicas: list[MetricsServer], 
 
 @pytest.fixture
 def bad(etcd: EtcdCluster, tmp_path: Path) -> Command:
-    """Plain http; plaintext first, aescbc and a key that two entries share behind it; a file that all can read."""
+    """Plain http; plaintext first, aescbc and a key with a second name behind it; a file that all can read."""
     gateway = etcd.admin()
     store(gateway, secrets(3, payload=PAYLOAD), IDENTITY)
     store(gateway, secrets(2, namespace="other", payload=PAYLOAD), CBC)
     store(gateway, {"/registry/secrets/zone/lost": manifest("Secret", "zone", "lost", PAYLOAD)}, LOST)
-    entries = (["secrets"], [IDENTITY, CBC]), (["events"], [BOX, IDENTITY, CBC])
+    entries = (["secrets"], [IDENTITY, CBC]), (["events"], [BOX, IDENTITY, replace(CBC, name="copy")])
     directory = tmp_path / "enc"
     directory.mkdir()
     file = write_private(directory / "enc.json", configuration(*entries))
