@@ -312,6 +312,20 @@ async def test_a_process_that_works_on_notices_that_its_etcd_was_restored(monkey
             await one.spend(KEY, 1, 1)
 
 
+async def test_a_member_that_lags_behind_the_one_that_told_the_revision_raises_no_alarm() -> None:
+    class Lagging(MemoryStore):
+        lags = 0
+
+        async def members(self) -> list[MemberStatus]:
+            lag, self.lags = self.lags, self.lags // 10
+            return [replace(one, raft_index=one.raft_index - lag) for one in await super().members()]
+
+    store = Lagging()
+    await ledger(store).first_sight([KEY], {})
+    store.lags = 10
+    assert not (await ledger(store).all())["fp-1"].restored
+
+
 async def test_a_log_that_grows_while_it_is_looked_at_raises_no_alarm() -> None:
     """Between two of the requests that a look takes, anything may be written; the lead is never overestimated."""
 

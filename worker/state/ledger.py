@@ -150,11 +150,12 @@ class Ledger:
         returned: dict[str, Mark] = {}
         observed = (await observations.load(self._store, self._keyspace)).counts
         async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
-            stored = _budget(item.key, fields)
-            budget = await self._judged(replace(stored, observed=observed.get(stored.fingerprint, 0)))
-            found[budget.fingerprint] = budget
-            if not await self._lineage.includes(stored.made_in):
-                returned[budget.fingerprint] = stored.made_in
+            budget = _budget(item.key, fields)
+            if not await self._lineage.includes(budget.made_in):
+                returned[budget.fingerprint] = budget.made_in
+            is_restored = budget.restored or budget.fingerprint in returned
+            observed_now = observed.get(budget.fingerprint, 0)
+            found[budget.fingerprint] = replace(budget, observed=observed_now, restored=is_restored)
         return found, returned
 
     def _begun(self, keys: Iterable[KeyRef], written: Mapping[str, int], *, restored: bool) -> dict[str, Budget]:

@@ -12,10 +12,13 @@ and it is compared with the most that it can be now: reads that take long raise 
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from worker.etcd.store import Store
 from worker.model.budget import Mark
+
+_PAUSES = (0.0, 0.2)
 
 
 class Lineage:
@@ -47,10 +50,13 @@ class Lineage:
 
     async def includes(self, mark: Mark) -> bool:
         """Tell whether a record with this mark was made in this store's own past. Raises WorkerError."""
-        if self._fits(mark):
-            return True
-        # Another process may have made the record after we looked.
-        await self.look()
+        for pause in _PAUSES:
+            if self._fits(mark):
+                return True
+            # Another process may have made the record after we looked, or the member that told its revision may have
+            # been ahead of those that told the length of their log.
+            await asyncio.sleep(pause)
+            await self.look()
         return self._fits(mark)
 
     def _fits(self, mark: Mark) -> bool:
