@@ -360,10 +360,10 @@ class Reign:
         """Compare the cluster with the configuration if it is time to; False when it was not."""
         if asyncio.get_running_loop().time() < self._full_check_at:
             return False
-        territory, found = await self._brake.unless_pulled(self._service.inventory())
+        _, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
         # A key that came to read is seen before it writes: its use is then counted, not estimated.
-        await self._service.begin_budgets_of(territory, found.versions_by_fingerprint())
+        await self._service.begin_budgets_of(found.versions_by_fingerprint())
         self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)

@@ -125,8 +125,7 @@ class Service:
 
     async def budgets(self) -> list[Budget]:
         """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
-        keys = self._keys(await self.territory())
-        return list((await self.engine.ledger.foreseen(keys, {})).values())
+        return list((await self.engine.ledger.foreseen(self._keys(), {})).values())
 
     async def plan(self, order: Order) -> RunPlan:
         """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
@@ -134,11 +133,11 @@ class Service:
             self.engine.chains[one.resource].require_writable()
         territory, found = await self.inventory(order)
         budgets = await self.engine.ledger.all()
-        estimates = await self._estimates(territory, found, budgets, order)
+        estimates = await self._estimates(found, budgets, order)
         room = judge_space(
             await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
         )
-        known = await self.engine.ledger.foreseen(self._keys(territory), estimates)
+        known = await self.engine.ledger.foreseen(self._keys(), estimates)
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
         scope = scope_of(territory, order)
         return RunPlan(
@@ -171,30 +170,25 @@ class Service:
 
     async def begin_budgets(self, plan: RunPlan) -> None:
         """Record a budget for each key that has none yet."""
-        await self.begin_budgets_of(plan.territory, plan.estimates)
+        await self.begin_budgets_of(plan.estimates)
 
-    async def begin_budgets_of(self, territory: Territory, estimates: dict[str, int]) -> None:
-        """Record a budget for each key of a territory that has none yet; estimates of its use by fingerprint."""
-        await self.engine.ledger.first_sight(self._keys(territory), estimates)
+    async def begin_budgets_of(self, estimates: dict[str, int]) -> None:
+        """Record a budget for each configured key that has none yet; estimates of its use by fingerprint."""
+        await self.engine.ledger.first_sight(self._keys(), estimates)
 
     async def accept_budget(self, fingerprint: str) -> Budget | None:
         """Take a restored budget as it is, at an operator's word; None where there is no such key.
 
         All others that the restore concerns are marked first: this word is not about them.
         """
-        if fingerprint not in {budget.fingerprint for budget in await self.budgets()}:
-            return None
-        await self._begin_all_budgets()
+        await self.note_restore()
         return await self.engine.ledger.accept(fingerprint)
 
     async def note_restore(self) -> None:
         """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
         if await self.engine.ledger.was_restored():
-            await self._begin_all_budgets()
-
-    async def _begin_all_budgets(self) -> None:
-        territory, found = await self.inventory()
-        await self.begin_budgets_of(territory, found.versions_by_fingerprint())
+            _, found = await self.inventory()
+            await self.begin_budgets_of(found.versions_by_fingerprint())
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""
@@ -311,16 +305,18 @@ class Service:
         await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 
-    def _keys(self, territory: Territory) -> list[KeyRef]:
-        """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere."""
-        keys = (key for one in territory.governed for key in self.engine.chains[one.resource].keys)
+    def _keys(self) -> list[KeyRef]:
+        """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere.
+
+        Also those of entries that govern nothing yet: after a restore, they may have written what is gone.
+        """
+        names = self.generation.configuration.resource_names()
+        keys = (key for name in names for key in self.engine.chains[name].keys)
         return [key for key in keys if key.provider not in {ProviderType.IDENTITY, ProviderType.KMS}]
 
-    async def _estimates(
-        self, territory: Territory, found: Inventory, budgets: Mapping[str, Budget], order: Order
-    ) -> dict[str, int]:
+    async def _estimates(self, found: Inventory, budgets: Mapping[str, Budget], order: Order) -> dict[str, int]:
         """Estimate how often each key without a budget has encrypted, from all objects, not just the chosen ones."""
-        if not order.covers_everything and any(key.fingerprint not in budgets for key in self._keys(territory)):
+        if not order.covers_everything and any(key.fingerprint not in budgets for key in self._keys()):
             _, found = await self.inventory()
         return found.versions_by_fingerprint()
 

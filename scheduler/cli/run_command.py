@@ -71,6 +71,8 @@ async def _run(args: argparse.Namespace) -> int:
             return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
         if not as_json:
             _print_plan(plan, settings.pace.rate, order)
+        # Refused or not: what a restore concerns is marked while etcd still tells.
+        await brake.unless_pulled(service.note_restore())
         plan.require_safe()
         if settings.apiservers.addresses and unconverged:
             raise RefusedError(

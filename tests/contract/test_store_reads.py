@@ -149,5 +149,16 @@ async def test_every_member_tells_its_sizes_version_cluster_and_revision(place: 
     assert 0 <= member.db_size_in_use <= member.db_size
 
 
+async def test_the_lead_of_the_raft_log_over_the_revision_never_shrinks(place: Place) -> None:
+    positions = []
+    for number in range(3):
+        positions.append(await place.store.log_position())
+        assert positions[-1].before == positions[-1].after == await place.store.revision()
+        place.put(NAMES[0], b"%d" % number)
+    leads = [position.index - position.before for position in positions]
+    assert 0 < leads[0] <= leads[1] <= leads[2]
+    assert positions[0].cluster_id == (await place.store.members())[0].cluster_id
+
+
 async def test_a_calm_store_has_no_alarm(store: Store) -> None:
     assert await store.alarms() == ()

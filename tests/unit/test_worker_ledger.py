@@ -11,7 +11,7 @@ import pytest
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordError, TemporaryError
 from worker.etcd.memory import Fault, MemoryStore
-from worker.etcd.store import MemberStatus, Outcome
+from worker.etcd.store import Outcome
 from worker.model.budget import Budget, Mark
 from worker.model.verdict import KeyRef
 from worker.state import record
@@ -301,41 +301,45 @@ async def test_what_was_accepted_stays_so_when_somebody_else_notes_the_restore_l
     assert not (await budget_of(store)).restored
 
 
-async def test_a_process_that_works_on_notices_that_its_etcd_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look at the store is too old to be trusted."""
+    monkeypatch.setattr("worker.state.ledger._LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("attentive")
+async def test_a_process_that_works_on_spends_no_token_from_before_a_restore() -> None:
     store = await begun()
-    one = ledger(store)
-    await spend(one, 10)
+    one = ledger(store, block=10)
+    await spend(one, 4)
+    one.landed(KEY)
     cut(store)
-    with monkeypatch.context() as patched:
-        patched.setattr("worker.state.ledger._LOOK_SECONDS", 0.0)
-        with pytest.raises(BudgetExhaustedError, match="is not known"):
-            await one.spend(KEY, 1, 1)
+    with pytest.raises(BudgetExhaustedError, match="is not known"):
+        await one.spend(KEY, 1, 1)
+    await ledger(store).accept("fp-1")
+    await one.settle()
+    budget = await budget_of(store)
+    assert (budget.reserved, budget.committed, budget.restored) == (10, 0, False)
+    await spend(one, 1)
+    assert (await budget_of(store)).reserved == 20
 
 
-async def test_a_member_that_lags_behind_the_one_that_told_the_revision_raises_no_alarm() -> None:
-    class Lagging(MemoryStore):
-        lags = 0
-
-        async def members(self) -> list[MemberStatus]:
-            lag, self.lags = self.lags, self.lags // 10
-            return [replace(one, raft_index=one.raft_index - lag) for one in await super().members()]
-
-    store = Lagging()
-    await ledger(store).first_sight([KEY], {})
-    store.lags = 10
-    assert not (await ledger(store).all())["fp-1"].restored
+@pytest.mark.usefixtures("attentive")
+async def test_what_an_operator_accepted_is_not_marked_by_a_process_that_knew_more() -> None:
+    store = await begun()
+    knowing = ledger(store, block=10)
+    await spend(knowing, 20)
+    await overwrite(store, replace(await budget_of(store), reserved=10, restored=True))
+    await ledger(store).accept("fp-1")
+    await spend(knowing, 10)
+    budget = await budget_of(store)
+    assert (budget.reserved, budget.restored) == (20, False)
 
 
 async def test_a_log_that_grows_while_it_is_looked_at_raises_no_alarm() -> None:
     """Between two of the requests that a look takes, anything may be written; the lead is never overestimated."""
 
     class Busy(MemoryStore):
-        async def members(self) -> list[MemberStatus]:
-            self.put(b"/registry/busy", b"x")
-            found = await super().members()
-            self.put(b"/registry/busy", b"x")
-            return found
-
         async def revision(self) -> int:
             self.put(b"/registry/busy", b"x")
             return await super().revision()

@@ -31,6 +31,7 @@ from worker.etcd.store import (
     Delete,
     Expect,
     Item,
+    LogPosition,
     MemberStatus,
     Outcome,
     Page,
@@ -211,6 +212,11 @@ class EtcdStore:
             raise self._unreachable("no status")
         return statuses
 
+    async def log_position(self) -> LogPosition:
+        """See Store."""
+        position: LogPosition = await self._read(self._log_position)
+        return position
+
     async def alarms(self) -> tuple[str, ...]:
         """See Store."""
         request = _rpc.AlarmRequest(action=_rpc.AlarmRequest.GET)
@@ -233,8 +239,15 @@ class EtcdStore:
             status.dbSizeQuota,
             status.header.cluster_id,
             status.header.revision,
-            status.raftIndex,
         )
+
+    async def _log_position(self, endpoint: Endpoint) -> LogPosition:
+        request = _rpc.RangeRequest(key=self._state.start, count_only=True)
+        before = await self._send(endpoint.kv.Range, request)
+        status = await self._send(endpoint.maintenance.Status, _rpc.StatusRequest())
+        after = await self._send(endpoint.kv.Range, request)
+        revisions = before.header.revision, after.header.revision
+        return LogPosition(status.header.cluster_id, status.raftIndex, *revisions)
 
     # How calls are made.
 

@@ -17,6 +17,7 @@ from worker.etcd.store import (
     Delete,
     Expect,
     Item,
+    LogPosition,
     MemberStatus,
     Outcome,
     Page,
@@ -185,7 +186,13 @@ class MemoryStore:
 
     async def members(self) -> list[MemberStatus]:
         """See Store."""
-        return [replace(self.status, revision=self._revision, raft_index=self._revision + self.log_lead)]
+        return [replace(self.status, revision=self._revision)]
+
+    async def log_position(self) -> LogPosition:
+        """See Store."""
+        before = await self.revision()
+        index = self._revision + self.log_lead
+        return LogPosition(self.status.cluster_id, index, before, await self.revision())
 
     async def alarms(self) -> tuple[str, ...]:
         """See Store."""

@@ -132,7 +132,19 @@ class MemberStatus:
     quota: int
     cluster_id: int
     revision: int
-    raft_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """How long one member's raft log was, and the store's revision by its linearizable reads before and after that.
+
+    `index` counts the committed entries since the cluster began.
+    """
+
+    cluster_id: int
+    index: int
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +220,9 @@ class Store(Protocol):
 
     async def members(self) -> list[MemberStatus]:
         """Return the status of every endpoint that answers; UnavailableError when none does."""
+
+    async def log_position(self) -> LogPosition:
+        """Return how long the raft log is beside the store's revision, both from one member."""
 
     async def alarms(self) -> tuple[str, ...]:
         """Return the names of raised alarms, such as NOSPACE or CORRUPT."""

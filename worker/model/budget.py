@@ -23,9 +23,8 @@ LIMITED_PROVIDER = "aesgcm"
 def restored_text(key: KeyRef) -> str:
     """Say what a restored budget means, and the ways out."""
     return (
-        f"how often {key} has encrypted is not known: its write budget went backwards or is from another etcd, or the "
-        "key is younger than the backup from which this one was restored. Rotate to a new key, or accept it: rewrap "
-        f"keys --accept {key.fingerprint}"
+        f"how often {key} has encrypted is not known: etcd was restored from a backup, or the key's write budget went "
+        f"backwards. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
     )
 
 
@@ -58,7 +57,8 @@ class Budget:
     what a watch saw anyone write. `estimated`: writes from before the first sight of the key, taken
     from the versions of the objects found under it. `restored`: etcd was restored from a backup, what the
     key encrypted after that was made is on no record, and an operator has not accepted it yet.
-    `made_in` is the store in which the record was last known to be complete.
+    `made_in` is the store in which the record was last known to be complete, `accepted` how often an
+    operator took it as it was.
     """
 
     fingerprint: str
@@ -70,6 +70,7 @@ class Budget:
     estimated: int = 0
     restored: bool = False
     made_in: Mark = Mark()
+    accepted: int = 0
 
     @property
     def used(self) -> int:
@@ -122,6 +123,7 @@ class Budget:
             "restored": self.restored,
             "cluster_id": str(self.made_in.cluster_id),  # 64 bits do not survive every JSON reader
             "log_lead": self.made_in.lead,
+            "accepted": self.accepted,
         }
 
     @classmethod
@@ -139,6 +141,7 @@ class Budget:
                 "restored": bool(restored),
                 "cluster_id": str(cluster_id),
                 "log_lead": int(lead),
+                "accepted": int(accepted),
             }:
                 return cls(
                     fingerprint,
@@ -150,5 +153,6 @@ class Budget:
                     estimated,
                     restored,
                     Mark(int(cluster_id), lead),
+                    accepted,
                 )
         raise ValueError("not a write budget")

@@ -37,13 +37,13 @@ Change = Callable[[Budget], Budget]
 class _Purse:
     """What this process holds of one key.
 
-    Tokens left, swaps landed but not recorded, `reserved` as last seen, and whether it was told that
+    Tokens left, swaps landed but not recorded, the record as last seen, and whether it was told that
     the key is due for rotation.
     """
 
     left: int = 0
     landed: int = 0
-    known: int = 0
+    known: Budget | None = None
     told_due: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -65,32 +65,32 @@ class Ledger:
 
     async def foreseen(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> dict[str, Budget]:
         """Return every recorded budget, and those that `first_sight` would begin. Writes nothing."""
-        known, returned = await self._read()
-        return {**self._begun(keys, written, restored=bool(returned)), **known}
+        known, from_backup = await self._read()
+        return {**self._begun(keys, written, restored=bool(from_backup)), **known}
 
     async def first_sight(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> None:
         """Begin a budget for each key that has none; add a new name to one that has.
 
         `keys` are all that are configured. `written` estimates by fingerprint how often a key has encrypted already.
         """
-        known, returned = await self._read()
-        for fingerprint, fresh in self._begun(keys, written, restored=bool(returned)).items():
+        known, from_backup = await self._read()
+        for fingerprint, fresh in self._begun(keys, written, restored=bool(from_backup)).items():
             budget = known.get(fingerprint)
             if budget is None:
                 await self._create(fresh)
             elif not set(fresh.names) <= set(budget.names):
                 await self._change_surely(fingerprint, _renamed(fresh.names))
         # Last: a crash before this marks what is without a record all the same, next time.
-        if returned:
+        if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
-            _log.error("etcd.restored", budgets=len(returned), because=because)
-        for fingerprint, made_in in returned.items():
+            _log.error("etcd.restored", budgets=len(from_backup), because=because)
+        for fingerprint, made_in in from_backup.items():
             await self._change_surely(fingerprint, self._noted(made_in))
 
     async def was_restored(self) -> bool:
-        """Tell whether budgets came back with a backup since `first_sight` last marked some. Writes nothing."""
-        _, returned = await self._read()
-        return bool(returned)
+        """Tell whether budgets came back with a backup that `first_sight` has not marked yet. Writes nothing."""
+        _, from_backup = await self._read()
+        return bool(from_backup)
 
     async def begin_new(self, key: KeyRef) -> None:
         """Begin the budget of a key that was made a moment ago, and has never encrypted."""
@@ -104,6 +104,10 @@ class Ledger:
         block. Raises BudgetExhaustedError at the limit, TemporaryError when etcd does not let us reserve.
         """
         purse = self._purse(key)
+        await self._lineage.look(_LOOK_SECONDS)
+        if purse.known is not None and not self._lineage.fits(purse.known.made_in):
+            # These tokens are on no record any more.
+            purse.left = purse.landed = 0
         while purse.left == 0:
             async with purse.lock:
                 if purse.left == 0:
@@ -133,7 +137,7 @@ class Ledger:
         await self._lineage.look()
 
         def accepted(budget: Budget) -> Budget:
-            return replace(budget, restored=False, made_in=self._lineage.mark)
+            return replace(budget, restored=False, made_in=self._lineage.mark, accepted=budget.accepted + 1)
 
         return await self._change_surely(fingerprint, accepted)
 
@@ -145,18 +149,21 @@ class Ledger:
 
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
-        await self._lineage.look()
-        found: dict[str, Budget] = {}
-        returned: dict[str, Mark] = {}
         observed = (await observations.load(self._store, self._keyspace)).counts
-        async for item, fields in record.read_all(self._store, self._keyspace.ledgers):
-            budget = _budget(item.key, fields)
-            if not await self._lineage.includes(budget.made_in):
-                returned[budget.fingerprint] = budget.made_in
-            is_restored = budget.restored or budget.fingerprint in returned
-            observed_now = observed.get(budget.fingerprint, 0)
-            found[budget.fingerprint] = replace(budget, observed=observed_now, restored=is_restored)
-        return found, returned
+        stored = [
+            _budget(item.key, fields) async for item, fields in record.read_all(self._store, self._keyspace.ledgers)
+        ]
+        await self._lineage.look()
+        from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
+        found = {
+            one.fingerprint: replace(
+                one,
+                observed=observed.get(one.fingerprint, 0),
+                restored=one.restored or one.fingerprint in from_backup,
+            )
+            for one in stored
+        }
+        return found, from_backup
 
     def _begun(self, keys: Iterable[KeyRef], written: Mapping[str, int], *, restored: bool) -> dict[str, Budget]:
         """Return the budgets of these keys as they would begin."""
@@ -184,14 +191,13 @@ class Ledger:
 
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
-        await self._lineage.look(_LOOK_SECONDS)
         # Read before the record is: what is seen later errs upwards all the same, for `committed` lags behind.
         observed = (await observations.load(self._store, self._keyspace)).counts.get(key.fingerprint, 0)
 
         def reserving(budget: Budget) -> Budget:
             nonlocal granted
             budget = replace(budget, observed=max(budget.observed, observed))
-            if budget.reserved < purse.known:
+            if _went_backwards(budget, purse.known):
                 budget = replace(budget, restored=True)
             budget, granted = budget.reserving(want, self._settings.gcm_limit)
             if granted and not budget.restored:
@@ -201,7 +207,7 @@ class Ledger:
         budget = await self._change_surely(key.fingerprint, reserving)
         if budget is None:
             raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
-        purse.known = budget.reserved
+        purse.known = budget
         if granted == 0:
             raise exhausted(key, budget, self._settings.gcm_limit)
         self._tell_due(key, budget, purse)
@@ -261,6 +267,11 @@ class Ledger:
     async def _judged(self, budget: Budget) -> Budget:
         """Return the budget, marked as restored where its record is not from this store's past."""
         return budget if await self._lineage.includes(budget.made_in) else replace(budget, restored=True)
+
+
+def _went_backwards(budget: Budget, known: Budget | None) -> bool:
+    """Tell whether a record lost what was seen of it, and no operator has taken it as it is since."""
+    return known is not None and budget.accepted <= known.accepted and budget.reserved < known.reserved
 
 
 def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:

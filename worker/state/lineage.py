@@ -2,12 +2,16 @@
 
 Every revision of the store comes from one entry of the raft log, and some entries make none: the log is
 ahead of the revision, and its lead never shrinks. A restore keeps the revision and begins a new log, so
-the lead falls by about the length of the old one, and no number of writes brings it back. A record that
+the lead falls by about the length of the old one, and writes do not bring it back. A record that
 was made at a greater lead than there is now is not from this store's past (seen with etcd 3.4 and 3.5).
 Neither is one from another cluster id; but that changes only if the restore was given a new token.
 
 The two numbers can't be had at one moment. What goes on record is the least that the lead can have been,
 and it is compared with the most that it can be now: reads that take long raise no alarm.
+
+Not noticed: what brings the log back with the store, as an older copy of the data directory or of the
+machine does. And the sign fades: once the new log has made as many entries without a revision (failed
+comparisons, leases) as the old one had entries when the record was made, it says nothing any more.
 """
 
 from __future__ import annotations
@@ -18,8 +22,6 @@ import time
 from worker.etcd.store import Store
 from worker.model.budget import Mark
 
-_PAUSES = (0.0, 0.2)
-
 
 class Lineage:
     """How one process sees where the store comes from."""
@@ -27,8 +29,9 @@ class Lineage:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._mark = Mark()
-        self._most = 0
+        self._lead_at_most = 0
         self._looked_at: float | None = None
+        self._looking = asyncio.Lock()
 
     @property
     def mark(self) -> Mark:
@@ -37,27 +40,26 @@ class Lineage:
 
     async def look(self, at_most_every: float = 0.0) -> None:
         """Look at the store, unless that was done less than so many seconds ago. Raises WorkerError."""
-        now = time.monotonic()
-        if self._looked_at is not None and now - self._looked_at < at_most_every:
+        if self._is_fresh(at_most_every):
             return
-        before = await self._store.revision()
-        members = await self._store.members()
-        after = await self._store.revision()
-        index = max(member.raft_index for member in members)
-        self._mark = Mark(members[0].cluster_id, index - after)
-        self._most = index - before
-        self._looked_at = now
+        async with self._looking:
+            if self._is_fresh(at_most_every):
+                return
+            now = time.monotonic()
+            position = await self._store.log_position()
+            self._mark = Mark(position.cluster_id, position.index - position.after)
+            self._lead_at_most = position.index - position.before
+            self._looked_at = now
+
+    def fits(self, mark: Mark) -> bool:
+        """Tell whether a record with this mark, made before the last look, is from this store's own past."""
+        return mark.cluster_id == self._mark.cluster_id and mark.lead <= self._lead_at_most
 
     async def includes(self, mark: Mark) -> bool:
-        """Tell whether a record with this mark was made in this store's own past. Raises WorkerError."""
-        for pause in _PAUSES:
-            if self._fits(mark):
-                return True
-            # Another process may have made the record after we looked, or the member that told its revision may have
-            # been ahead of those that told the length of their log.
-            await asyncio.sleep(pause)
+        """As `fits`, for a record that may have been made after the last look. Raises WorkerError."""
+        if not self.fits(mark):
             await self.look()
-        return self._fits(mark)
+        return self.fits(mark)
 
-    def _fits(self, mark: Mark) -> bool:
-        return mark.cluster_id == self._mark.cluster_id and mark.lead <= self._most
+    def _is_fresh(self, seconds: float) -> bool:
+        return self._looked_at is not None and time.monotonic() - self._looked_at < seconds
