@@ -71,8 +71,11 @@ def test_no_worn_key_encrypts_after_a_restore_until_an_operator_takes_its_count(
     for number in range(1_000):
         cluster.gateway.put("/registry/events/default/e", b"%d" % number)
     assert cluster.states() == {"younger": "restored", "first": "restored", "old": "unlimited"}
-    refused = cluster.rewrap.json("run", code=4)["error"]
-    assert (refused["type"], "is not known" in refused["message"]) == ("BudgetExhaustedError", True)
+    refused = cluster.rewrap.run("run", "-o", "json")
+    assert (refused.code, refused.error["type"]) == (4, "BudgetExhaustedError")
+    assert "is not known" in refused.error["message"]
+    # Refused or not, it is on record from now on.
+    assert [event["budgets"] for event in refused.events if event["event"] == "etcd.restored"] == [2]
     cluster.assert_all_is_under(FIRST)
     cluster.rewrap.json("keys", "--accept", YOUNGER.fingerprint)
     # It is taken at its word for this key, and for no other.

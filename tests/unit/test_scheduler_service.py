@@ -124,6 +124,21 @@ async def test_a_named_resource_that_was_empty_at_the_plan_is_swept() -> None:
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 13)
 
 
+async def test_after_a_restore_the_key_of_an_entry_that_governs_nothing_is_marked_too() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    await run(service(store, OLD))
+    store.log_lead = -2_996
+    entries = (ResourceEntry(("secrets",), (OLD,)), ResourceEntry(("*.apps",), (NEW,)))
+    generation = Generation("sha256:1", EncryptionConfiguration(entries), "test")
+    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, LocalPace(0)))
+    await one.note_restore()
+    assert {budget.names: budget.restored for budget in (await one.engine.ledger.all()).values()} == {
+        ("old",): True,
+        ("new",): True,
+    }
+
+
 async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_foreseen() -> None:
     store = MemoryStore()
     fill(store, OLD)
