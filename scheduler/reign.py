@@ -264,7 +264,7 @@ class Reign:
             await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
-            await self._service.begin_budgets(plan)
+            await self._service.begin_budgets(plan.estimates)
             plan.require_safe()
         except (ConfigError, RefusedError) as refusal:
             await self._inbox.put_off(stored, str(refusal))
@@ -363,7 +363,7 @@ class Reign:
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
         # A key that came to read is seen before it writes: its use is then counted, not estimated.
-        await self._service.begin_budgets_of(found.versions_by_fingerprint())
+        await self._service.begin_budgets(found.versions_by_fingerprint())
         self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)

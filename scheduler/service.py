@@ -160,7 +160,7 @@ class Service:
         started = asyncio.get_running_loop().time()
         guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
         try:
-            await self.begin_budgets(plan)
+            await self.begin_budgets(plan.estimates)
             stored = await self.take_up(plan, order.wish, lock.guard)
             result = await self._finish(order, stored, lock, brake, watcher)
         finally:
@@ -168,11 +168,7 @@ class Service:
             await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
-    async def begin_budgets(self, plan: RunPlan) -> None:
-        """Record a budget for each key that has none yet."""
-        await self.begin_budgets_of(plan.estimates)
-
-    async def begin_budgets_of(self, estimates: dict[str, int]) -> None:
+    async def begin_budgets(self, estimates: dict[str, int]) -> None:
         """Record a budget for each configured key that has none yet; estimates of its use by fingerprint."""
         await self.engine.ledger.first_sight(self._keys(), estimates)
 
@@ -188,7 +184,7 @@ class Service:
         """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
         if await self.engine.ledger.was_restored():
             _, found = await self.inventory()
-            await self.begin_budgets_of(found.versions_by_fingerprint())
+            await self.begin_budgets(found.versions_by_fingerprint())
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""
