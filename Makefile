@@ -40,7 +40,7 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 
 test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
-	$(PYTHON_) -m coverage run -m pytest -m "not chaos" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS); \
+	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
 
 check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the coverage of the last make test
@@ -50,8 +50,8 @@ check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the 
 	$(VENV)/bin/lint-imports --config importlinter.ini
 	$(PYTHON_) -m coverage report
 
-chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes
-	$(PYTHON_) -m pytest -m chaos $(ARGS)
+chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
+	$(if $(HOURS),CHAOS_HOURS=$(HOURS)) $(PYTHON_) -m pytest -m $(if $(HOURS),hours,chaos) $(ARGS)
 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	$(PYTHON_) -m bench $(ARGS)

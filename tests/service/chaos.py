@@ -61,6 +61,8 @@ class Size:
     """How likely it is, before each kill, that the key changes though a campaign is at work."""
     lets_end: float
     """How likely it is, before each kill, that everything may come to its end first."""
+    between: float = 1.5
+    """The longest wait before a kill in seconds."""
 
 
 class Chaos:
@@ -82,11 +84,7 @@ class Chaos:
 
     def run(self) -> None:
         """From an unencrypted past to the last proof, with every fault between the two."""
-        self.writer.fill(names(self.size.objects, self.size.namespaces))
-        self.ring.promote(self.ring.announce())
-        for role, daemons in self.slots.items():
-            for _ in range(_OF_EACH):
-                daemons.append(self._start(role))
+        self._begin()
         faults = [*ROLES] * self.size.kills
         self.dice.shuffle(faults)
         with self.writer:
@@ -95,6 +93,29 @@ class Chaos:
                 self._fault(role)
                 self.writer.check()
             self._change_key()
+        self._come_to_rest()
+
+    def run_one_campaign(self) -> None:
+        """From an unencrypted past to the proof of one campaign, with kills from its first batch to its last."""
+        self._begin()
+        faults: list[str] = []
+        with self.writer:
+            while not self.rests():
+                self.cluster.wait(lambda: self._moved() or self.rests(), "work that goes on", _MOVE_SECONDS)
+                self._pause(self.size.between)
+                faults = faults or self.dice.sample(ROLES, len(ROLES))
+                self._fault(faults.pop())
+                self.writer.check()
+        self._come_to_rest()
+
+    def _begin(self) -> None:
+        self.writer.fill(names(self.size.objects, self.size.namespaces))
+        self.ring.promote(self.ring.announce())
+        for role, daemons in self.slots.items():
+            for _ in range(_OF_EACH):
+                daemons.append(self._start(role))
+
+    def _come_to_rest(self) -> None:
         self.cluster.wait(lambda: self.rests() and not self.stale(), "rest with everything proven", _REST_SECONDS)
         self._tell("the service rests")
 
@@ -136,7 +157,7 @@ class Chaos:
             self._change_key()
         if self.dice.random() < 0.75:
             self.cluster.wait(lambda: self._moved() or self.rests(), "work that goes on", _MOVE_SECONDS)
-        self._pause(1.5)
+        self._pause(self.size.between)
 
     def _change_key(self) -> None:
         key = self.ring.announce()

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -33,6 +33,11 @@ NewRedis = Callable[[RedisOptions], RedisServer]
 SEED = int(os.environ.get("CHAOS_SEED", "20261123"))
 SHORT = Size(objects=400, namespaces=100, rate=90, kills=1, midway=0.0, lets_end=0.0)
 LONG = Size(objects=1_600, namespaces=120, rate=150, kills=20, midway=0.06, lets_end=0.12)
+HOURS = float(os.environ.get("CHAOS_HOURS", "1"))
+_RATE = 10
+_ONE_CAMPAIGN = Size(
+    objects=int(HOURS * 3600 * _RATE), namespaces=300, rate=_RATE, kills=0, midway=0.0, lets_end=0.0, between=20.0
+)
 # Behind the registry, where nobody looks: the end of the history that is read.
 _END = "/registry0"
 
@@ -48,13 +53,29 @@ def test_each_part_dies_twenty_times(new_etcd: NewEtcd, new_redis: NewRedis, tmp
     survive(new_etcd, new_redis, tmp_path, LONG, SEED)
 
 
+@pytest.mark.hours
+@pytest.mark.timeout(HOURS * 3 * 3600 + 1800)
+def test_one_campaign_of_hours(new_etcd: NewEtcd, new_redis: NewRedis, tmp_path: Path) -> None:
+    """As long as `CHAOS_HOURS` at the least: its rate gives it that long, and each kill costs some of it."""
+    with under_fire(new_etcd, new_redis, tmp_path, _ONE_CAMPAIGN, SEED) as chaos:
+        chaos.run_one_campaign()
+        assert all(chaos.kills[role] for role in ROLES)
+
+
 def survive(new_etcd: NewEtcd, new_redis: NewRedis, directory: Path, size: Size, seed: int) -> None:
+    with under_fire(new_etcd, new_redis, directory, size, seed) as chaos:
+        chaos.run()
+        assert chaos.kills == dict.fromkeys(ROLES, size.kills)
+
+
+@contextmanager
+def under_fire(new_etcd: NewEtcd, new_redis: NewRedis, directory: Path, size: Size, seed: int) -> Iterator[Chaos]:
+    """A service to throw faults at; afterwards, all that must hold is asserted."""
     etcd = new_etcd(EtcdOptions(version=EtcdVersion.V3_4, fsync=True))
     with service(etcd, new_redis(RedisOptions()), directory) as cluster:
         chaos = Chaos(cluster, size, seed)
         with chaos.told():
-            chaos.run()
-            assert chaos.kills == dict.fromkeys(ROLES, size.kills)
+            yield chaos
             history = replay(chaos)
             assert_all_is_as_it_was_written(chaos, history)
             assert_nothing_is_left_at_work(chaos)
