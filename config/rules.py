@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
+from config.resources import read_layout
 from config.settings import ApiserverSettings, EtcdSettings, Settings
 
 MAX_GCM_WRITES = 2**32
@@ -91,12 +92,21 @@ def check_settings(settings: Settings) -> None:
         *_apiserver_rules(settings.apiservers),
     )
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
-    try:
-        parse_hours(settings.pace.windows, settings.pace.time_zone)
-    except SettingsError as error:
-        faults += error.faults
+    for read in (_read_hours, _read_paths):
+        try:
+            read(settings)
+        except SettingsError as error:
+            faults += error.faults
     if faults:
         raise SettingsError("settings", faults)
+
+
+def _read_hours(settings: Settings) -> None:
+    parse_hours(settings.pace.windows, settings.pace.time_zone)
+
+
+def _read_paths(settings: Settings) -> None:
+    read_layout(settings.keyspace.etcd_prefix, settings.keyspace.paths)
 
 
 def _apiserver_rules(given: ApiserverSettings) -> tuple[tuple[bool, str, str, str], ...]:

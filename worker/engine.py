@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from config.generation import Generation
-from config.resources import GroupResource
+from config.resources import GroupResource, read_layout
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError
+from worker.errors import FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
@@ -21,6 +21,7 @@ from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
+from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef, Verdict
 from worker.model.verdict import Quarantine as Quarantined
@@ -91,6 +92,7 @@ class Engine:
         self.chains = Chains(generation)
         self.generation = generation
         self._settings = settings
+        self._layout = read_layout(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._pace = pace
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
@@ -101,14 +103,15 @@ class Engine:
         """Work on one batch until its end or until the brake is pulled.
 
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting.
+        another generation than this engine: writing with the wrong primary is worse than waiting; RecordError when
+        its range is not the resource's own, for whoever can write to etcd writes records.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
                 f"this process holds {self.generation.hash}"
             )
-        chain = self.chains[spec.resource]
+        chain = self._chain_of(spec)
         chain.require_writable()
         guards = [guard] if guard is not None else []
         tools = BatchTools(
@@ -130,6 +133,17 @@ class Engine:
             sizer=self._sizer,
         )
         return await run_batch(spec, tools)
+
+    def _chain_of(self, spec: BatchSpec) -> Chain:
+        resource = GroupResource.parse(spec.resource)
+        prefix = None if resource.is_wildcard else self._layout.prefix_of(resource)
+        own = KeyRange.of_prefix(prefix) if prefix else None
+        if own is None or not own.start <= spec.range.start <= spec.range.end <= own.end:
+            raise RecordError(
+                f"the record of batch {spec.number} of {spec.campaign} has a range that is not {spec.resource}'s own; "
+                "nothing was written: cancel that campaign, and look who wrote the record"
+            )
+        return self.chains[spec.resource]
 
     @property
     def window(self) -> int:
