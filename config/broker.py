@@ -24,7 +24,6 @@ T = TypeVar("T")
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _DB = re.compile(r"[0-9]{1,6}")
-_MASK = "***"
 
 _HEALTH_SECONDS = 10
 """How often kombu checks a connection that it waits on. Its own 25 leave a worker deaf for most of a minute."""
@@ -95,15 +94,6 @@ class Broker:
             tls = {"ssl": True, **self.tls.options()} if self.tls else {}
             options["sentinel_kwargs"] = {**timeouts, "retry": None, **tls}
         return options
-
-    def masked(self, text: str) -> str:
-        """Return a text of somebody else's, such as an error of a client's, without the password."""
-        if self.password is None:
-            return text
-        secret = self.password.reveal().decode()
-        for shape in (secret, quote(secret, safe=""), repr(secret)[1:-1]):
-            text = text.replace(shape, _MASK)
-        return text
 
 
 def parse_broker(settings: BrokerSettings) -> Broker:

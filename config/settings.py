@@ -7,6 +7,7 @@ used. It reads no environment by itself.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -212,7 +213,10 @@ def load_settings(path: str) -> Settings:
     except OSError as error:
         raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _refused(path, "", f"is not TOML: {error}", "see docs/settings.md for an example") from None
+        # Of its words only the place is taken: the rest may quote what stands there.
+        place = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        where = f" at {place[1]}" if place else ""
+        raise _refused(path, "", f"is not TOML{where}", "see docs/settings.md for an example") from None
     for group, secret in (("etcd", "password"), ("broker", "url")):
         table = document.get(group)
         if isinstance(table, dict) and secret in table and Path(path).stat().st_mode & 0o077:

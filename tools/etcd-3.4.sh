@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
 
-"$here/debian-package.sh" etcd-server "$unpacked"
+"$here/debian-package.sh" --suite bookworm "$unpacked" etcd-server
 version=$("$unpacked/usr/bin/etcd" --version | head -n 1)
 case $version in
   "etcd Version: 3.4."*) ;;

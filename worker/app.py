@@ -45,6 +45,7 @@ from kombu.entity import Exchange, Queue
 
 from config.broker import parse_broker
 from config.flags import EVERY, settings_from
+from config.foreign import LibraryLines, kind_in
 from config.logs import LEVELS, configure_logs
 from config.settings import Settings
 from worker.child import Child
@@ -277,9 +278,9 @@ def _end(**_: object) -> None:
 
 @dataclass(slots=True)
 class _Broker:
-    """Why Redis can't be had, "" = it can."""
+    """Why Redis can't be had, "" = it can. Whoever asks whether the worker is ready sees it, unauthenticated."""
 
-    away: str = "not connected yet"
+    away: str = "not connected to Redis yet"
 
 
 _broker = _Broker()
@@ -287,8 +288,8 @@ _parent = ExitStack()
 """What the parent holds open until it ends."""
 
 
-class _Forward(logging.Handler):
-    """Turns log records of libraries into events of ours: warnings, and each trouble with the broker once."""
+class _Forward(LibraryLines):
+    """As LibraryLines; each trouble with the broker is told once."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -299,16 +300,17 @@ class _Forward(logging.Handler):
         if _is_loss(record):
             if not self._away:
                 self._away = True
-                _broker.away = _first_line(record)
-                _log.warning("broker.unavailable", because=_broker.away)
+                _broker.away = "no connection to Redis; see the log: broker.unavailable"
+                because = f"the connection was lost, or none is to be had: {kind_in(record) or 'no reason given'}"
+                _log.warning("broker.unavailable", because=because)
         elif record.name == _CONSUMER and record.msg in _STRANGE:
             _log.warning("message.malformed", because=_STRANGE[record.msg])
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""
             _log.info("broker.available", because="the connection to Redis is there again")
-        elif record.levelno >= logging.WARNING and not _is_handed_back(record):
-            _log.warning("library.message", logger=record.name, text=_first_line(record))
+        elif not _is_handed_back(record):
+            super().emit(record)
 
 
 def _is_loss(record: logging.LogRecord) -> bool:
@@ -320,11 +322,6 @@ def _is_loss(record: logging.LogRecord) -> bool:
 def _is_handed_back(record: logging.LogRecord) -> bool:
     """Whether Celery says what `batch.handed_back` has said already."""
     return record.name == "celery.app.trace" and " reject " in record.getMessage()
-
-
-def _first_line(record: logging.LogRecord) -> str:
-    """Return the beginning of a library's message; never its traceback, whose values are not ours to show."""
-    return record.getMessage().split("\n", 1)[0][:300]
 
 
 def __getattr__(name: str) -> Celery:
