@@ -70,6 +70,19 @@ def test_a_traceback_shows_no_local_variable(lines: io.StringIO) -> None:
     assert "ValueError" in lines.getvalue()
 
 
+def test_a_traceback_shows_no_text_of_an_error(lines: io.StringIO) -> None:
+    try:
+        try:
+            raise KeyError(CANARY.decode())
+        except KeyError as error:
+            error.add_note(CANARY.decode())
+            raise ConnectionError(f"AUTH default {CANARY.decode()}") from error
+    except ConnectionError:
+        structlog.get_logger().exception("x")
+    assert CANARY.decode() not in lines.getvalue()
+    assert {"KeyError", "ConnectionError"} <= set(lines.getvalue().split('"'))
+
+
 def test_bound_context_is_masked_too(lines: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(password=CANARY.decode(), campaign="c"):
         structlog.get_logger().info("x")
