@@ -34,7 +34,7 @@ def _kind(error: BaseException) -> str:
     match error:
         case ssl.SSLError():  # an OSError whose errno is none of the system's
             # OpenSSL's own words: a constant, and for a wrong name the name that we asked for.
-            words = getattr(error, "verify_message", None) or error.reason
+            words = getattr(error, "verify_message", None) or getattr(error, "reason", None)
         case OSError(errno=int(number)) if number > 0:
             words = os.strerror(number)
         case _:
