@@ -39,12 +39,9 @@ def test_an_error_is_told_by_its_kind(error: Exception, kind: str) -> None:
 
 
 def test_a_cause_that_was_hidden_is_told_too() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        try:
-            raise PermissionError(13, MARK)
-        except PermissionError:
-            raise RuntimeError(MARK) from None
-    assert kind_of(caught.value) == "RuntimeError, from PermissionError (Permission denied)"
+    error = RuntimeError(MARK)
+    error.__context__, error.__suppress_context__ = PermissionError(13, MARK), True
+    assert kind_of(error) == "RuntimeError, from PermissionError (Permission denied)"
 
 
 def test_errors_that_cause_each_other_come_to_an_end() -> None:
