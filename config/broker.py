@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from config.errors import Fault, SettingsError
 from config.secret import SecretBytes
 from config.settings import BrokerSettings
+from config.transport import is_loopback
 
 T = TypeVar("T")
 
@@ -65,6 +66,11 @@ class Broker:
         """Where it is, for logs: hosts and ports, no user and no password."""
         nodes = ", ".join(_address(*node) for node in self.nodes)
         return nodes if self.master is None else f"{self.master} of {nodes}"
+
+    @property
+    def is_in_clear(self) -> bool:
+        """Whether the password goes to another machine in clear text."""
+        return self.password is not None and self.tls is None and not all(is_loopback(host) for host, _ in self.nodes)
 
     @property
     def url(self) -> SecretBytes:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
 from config.settings import ApiserverSettings, EtcdSettings, Settings
+from config.transport import transport_faults
 
 MAX_GCM_WRITES = 2**32
 """NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
@@ -91,6 +92,7 @@ def check_settings(settings: Settings) -> None:
         *_apiserver_rules(settings.apiservers),
     )
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
+    faults += transport_faults(settings.etcd, settings.apiservers)
     try:
         parse_hours(settings.pace.windows, settings.pace.time_zone)
     except SettingsError as error:

@@ -35,6 +35,8 @@ class EtcdSettings:
     """User name where etcd has password authentication on. None: no password."""
     password: SecretBytes | None = None
     """The user's password. Best given by `REWRAP_PASSWORD` or `name:password` in `REWRAP_USER`."""
+    allow_insecure_password: bool = False
+    """Whether the password may go over http to another machine, where anybody on the way can read it."""
     call_timeout: float = 10.0
     """Seconds for one call. kube-apiserver's own etcd calls have similar bounds."""
     give_up_after: float = 60.0

@@ -43,8 +43,8 @@ from celery.worker.consumer.consumer import (
 from celery.worker.request import Request
 from kombu.entity import Exchange, Queue
 
-from config.broker import parse_broker
-from config.flags import EVERY, settings_from
+from config.broker import Broker, parse_broker
+from config.flags import EVERY, is_on, settings_from
 from config.foreign import LibraryLines, kind_in
 from config.logs import LEVELS, configure_logs
 from config.settings import Settings
@@ -208,7 +208,7 @@ def from_environment() -> Settings:
 def child() -> Child:
     """Return this child process' own loop and engine, made when the first message comes."""
     file = os.environ.get("REWRAP_ENCRYPTION_CONFIG", "")
-    allowed = os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", "").lower() in {"1", "true", "yes"}
+    allowed = is_on(os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", ""))
     return Child(from_environment(), file, allow_readable=allowed)
 
 
@@ -248,6 +248,18 @@ def _begin_parent(**_: object) -> None:
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
     _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away))
+
+
+@celeryd_after_setup.connect
+def _warn(**_: object) -> None:
+    warn_of_clear_text(parse_broker(from_environment().broker))
+
+
+def warn_of_clear_text(broker: Broker) -> None:
+    """Say that the password of Redis can be read on the way. Not refused: what it opens is hints, not the truth."""
+    if broker.is_in_clear:
+        because = "the password goes to another machine without TLS; write rediss:// where others share the network"
+        _log.warning("broker.password_in_clear", broker=broker.place, because=because)
 
 
 @worker_ready.connect

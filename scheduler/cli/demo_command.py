@@ -31,8 +31,11 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
+    from config.flags import EVERY, variable
     from scheduler.cli.throwaway import find_etcd, throwaway_etcd
 
+    for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
+        os.environ.pop(name, None)  # what the shell says of another etcd, and another Redis, is not for these
     os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
     if args.seed_only is not None:
         return _seed_only(args)
