@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from scheduler.cli.exits import Exit
+from scheduler.cli.output import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,5 +120,5 @@ def _tour(url: str, configuration: Path, rate: str) -> int:
 
 
 def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    say(line)
     sys.stdout.flush()
