@@ -216,8 +216,8 @@ def load_settings(path: str) -> Settings:
         raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # Of its words only the place is taken: the rest may quote what stands there.
-        place = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
-        where = f" at {place[1]}" if place else ""
+        found = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        where = f" at {found[1]}" if found else ""
         raise _refused(path, "", f"is not TOML{where}", "see docs/settings.md for an example") from None
     for group, secret in (("etcd", "password"), ("broker", "url")):
         table = document.get(group)

@@ -17,6 +17,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 PREFIX = b"apiserver_encryption_config_controller_"
@@ -83,11 +84,10 @@ def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
 
 
 def _series(line: bytes) -> tuple[str, dict[str, str], float]:
-    try:
+    match, value = None, math.nan
+    with suppress(ValueError):  # of the text or the number; it would quote the line
         match = _SERIES.fullmatch(line.decode())
-        value = float(match[3]) if match else math.nan
-    except ValueError:
-        match = None  # the error would quote the line
+        value = float(match[3]) if match else value
     if match is None:
         raise ReportError(f"a line of {_kind(line)} is not in Prometheus' text format")
     name, inner, number = match.groups()
