@@ -84,11 +84,11 @@ def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
 
 
 def _series(line: bytes) -> tuple[str, dict[str, str], float]:
-    match, value = None, math.nan
+    match, value = None, None
     with suppress(ValueError):  # of the text or the number; it would quote the line
         match = _SERIES.fullmatch(line.decode())
-        value = float(match[3]) if match else value
-    if match is None:
+        value = float(match[3]) if match else None
+    if match is None or value is None:
         raise ReportError(f"a line of {_kind(line)} is not in Prometheus' text format")
     name, inner, number = match.groups()
     if not math.isfinite(value):
