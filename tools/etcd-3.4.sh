@@ -9,7 +9,8 @@ unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
 
 "$here/debian-package.sh" --suite bookworm "$unpacked" etcd-server
-version=$("$unpacked/usr/bin/etcd" --version | head -n 1)
+version=$("$unpacked/usr/bin/etcd" --version)
+version=${version%%$'\n'*}
 case $version in
   "etcd Version: 3.4."*) ;;
   *)

@@ -27,10 +27,16 @@ from_path() {
   command -v etcd >/dev/null && take "$(dirname "$(command -v etcd)")"
 }
 
+# The first line of it. Not through head: etcd, which has more to say, would at times die of the closed pipe.
+version_of() {
+  local said
+  said=$("$1/etcd" --version 2>/dev/null) && echo "${said%%$'\n'*}"
+}
+
 # Copies the three programs, if they are there and of 3.5.
 take() {
   local program
-  case $("$1/etcd" --version 2>/dev/null | head -n 1) in
+  case $(version_of "$1") in
     "etcd Version: 3.5."*) ;;
     *) return 1 ;;
   esac
@@ -46,4 +52,4 @@ if ! from_debian; then
     exit 1
   fi
 fi
-"$target/etcd" --version | head -n 1
+version_of "$target"
