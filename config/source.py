@@ -5,8 +5,8 @@ Does file I/O and nothing else; it neither watches nor decodes. The rules, in th
 1. Symbolic links are followed: kubelet mounts files as links into a directory that it swaps.
 2. It must be a regular file of at most `MAX_BYTES`.
 3. Neither group nor others may have any permission on it, unless the caller allows them to read it.
-4. No other user but root may be able to put something else in its place (`trust.py`). Nothing allows that: who may read
-   the file knows the keys, who may write it chooses them.
+4. No other user but root may be able to put something else in its place (`trust.py`). No flag allows that: who may
+   read the file knows the keys, who may write it chooses them.
 5. The bytes count only if the file was the same before and after the read; otherwise it is read again.
 """
 
@@ -28,20 +28,21 @@ _ATTEMPTS = 5
 _FOREIGN_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read(path: str | os.PathLike[str], *, allow_readable: bool = False) -> bytes:
+def read(path: str | os.PathLike[str], *, allow_readable: bool = False, allow_foreign: bool = False) -> bytes:
     """Return the bytes of the file, all from one moment.
 
-    `allow_readable` accepts a file that group or others can read or execute. Raises SourceError.
+    `allow_readable` accepts a file that group or others can read or execute. `allow_foreign` accepts one that another
+    user could have put there, for a reader that writes nothing and reports it. Raises SourceError.
     """
     file = os.fspath(path)
     for _ in range(_ATTEMPTS):
-        raw = _read_once(file, allow_readable=allow_readable)
+        raw = _read_once(file, allow_readable=allow_readable, allow_foreign=allow_foreign)
         if raw is not None:
             return raw
     raise _refused(file, f"it changed during each of {_ATTEMPTS} reads", "write it elsewhere and rename it into place")
 
 
-def _read_once(file: str, *, allow_readable: bool) -> bytes | None:
+def _read_once(file: str, *, allow_readable: bool, allow_foreign: bool) -> bytes | None:
     """Read the file; None when it changed meanwhile."""
     try:
         # Not blocking: opening a named pipe must end in the refusal below, not in waiting for a writer.
@@ -51,7 +52,8 @@ def _read_once(file: str, *, allow_readable: bool) -> bytes | None:
     try:
         before = os.fstat(descriptor)
         _check(file, before, allow_readable=allow_readable)
-        _require_trusted(file)
+        if not allow_foreign:
+            _require_trusted(file)
         raw = _drain(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:

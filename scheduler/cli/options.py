@@ -92,9 +92,9 @@ def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) ->
     return generation_of(path, allow_readable=args.allow_readable_config)
 
 
-def generation_of(path: str, *, allow_readable: bool) -> Generation:
+def generation_of(path: str, *, allow_readable: bool, allow_foreign: bool = False) -> Generation:
     """Read and check one file. Raises ConfigError."""
     from config.generation import load_generation
     from config.source import read
 
-    return load_generation(read(path, allow_readable=allow_readable), path)
+    return load_generation(read(path, allow_readable=allow_readable, allow_foreign=allow_foreign), path)
