@@ -27,7 +27,8 @@ def transport_faults(etcd: EtcdSettings, apiservers: ApiserverSettings) -> Itera
     plain = [url for url, scheme in schemes.items() if scheme not in _TLS]
     yield from _unused("etcd", etcd, plain)
     open_ = [url for url in plain if schemes[url] not in _LOCAL and not is_loopback(_host(url))]
-    if open_ and etcd.password is not None and not etcd.allow_insecure_password:
+    is_used = etcd.user is not None and etcd.password is not None
+    if open_ and is_used and not etcd.allow_insecure_password:
         message = f"would go to {open_[0]} in clear text"
         yield Fault("etcd.password", message, "write https://, or accept it with --allow-insecure-password")
     yield from _unused("apiservers", apiservers, [one for one in apiservers.addresses if one.startswith("http://")])

@@ -9,7 +9,7 @@ import ssl
 import pytest
 from structlog.testing import capture_logs
 
-from config.foreign import LibraryLines, kind_in, kind_of
+from config.foreign import LibraryLines, forward_libraries, kind_in, kind_of
 
 MARK = "CanaryPassword"
 
@@ -71,3 +71,18 @@ def test_an_error_that_is_logged_with_its_traceback_is_told_by_its_kind() -> Non
     error = ValueError(MARK)
     record = logging.getLogger().makeRecord("x", 40, "x.py", 1, MARK, (), (type(error), error, None))
     assert kind_in(record) == "ValueError"
+
+
+def test_libraries_are_forwarded_once_and_print_nothing_themselves(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    root.handlers = []
+    try:
+        with capture_logs() as logs:
+            forward_libraries()
+            forward_libraries()
+            logging.getLogger("a.library").warning("no %s", MARK)
+    finally:
+        root.handlers = before
+    assert [(line["event"], line["logger"]) for line in logs] == [("library.message", "a.library")]
+    assert capfd.readouterr() == ("", "")
