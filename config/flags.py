@@ -17,7 +17,7 @@ from config.settings import Settings, load_settings
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag that sets one field of the settings."""
+    """A flag that sets one field of the settings. One of kind `bool` has no value; its variable turns it on."""
 
     name: str
     group: str
@@ -38,6 +38,11 @@ def variable(flag: str) -> str:
     return "REWRAP_" + flag.removeprefix("--").replace("-", "_").upper()
 
 
+def is_on(text: str) -> bool:
+    """Whether the variable of a flag without a value turns it on."""
+    return text.lower() in {"1", "true", "yes"}
+
+
 PATHS = (Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),)
 ETCD = (
     Flag(
@@ -47,6 +52,13 @@ ETCD = (
     Flag("--cert", "etcd", "cert", "PEM file of the client certificate", metavar="FILE"),
     Flag("--key", "etcd", "key", "PEM file of the client certificate's key", metavar="FILE"),
     Flag("--user", "etcd", "user", "user name, or name:password (better: REWRAP_PASSWORD)", metavar="NAME"),
+    Flag(
+        "--allow-insecure-password",
+        "etcd",
+        "allow_insecure_password",
+        "send the password over http to other machines, too",
+        bool,
+    ),
     Flag("--etcd-prefix", "keyspace", "etcd_prefix", "kube-apiserver's --etcd-prefix (/registry)", metavar="PREFIX"),
     Flag(
         "--state-prefix", "keyspace", "state_prefix", "where this tool's records are (/kube-rewrap)", metavar="PREFIX"
@@ -140,6 +152,8 @@ def _values(flag: Flag, text: str, source: str) -> dict[str, object]:
     if flag.field == "user" and ":" in text:
         user, _, password = text.partition(":")
         return {"user": user, "password": password}
+    if flag.kind is bool:
+        return {flag.field: is_on(text)}
     if flag.many:
         return {flag.field: [part.strip() for part in text.split(",") if part.strip()]}
     try:

@@ -54,9 +54,9 @@ def parse_duration(text: str) -> int | None:
         return 0
     if not rest:
         return None
-    total = 0
-    while rest:
-        part = _DURATION_PART.match(rest)
+    total, place = 0, 0
+    while place < len(rest):
+        part = _DURATION_PART.match(rest, place)
         value = _part_nanoseconds(part) if part else None
         if part is None or value is None:
             return None
@@ -64,7 +64,7 @@ def parse_duration(text: str) -> int | None:
         # The most negative duration is one larger than the most positive one.
         if total > (_INT64_LIMIT if sign < 0 else _INT64_LIMIT - 1):
             return None
-        rest = rest[part.end() :]
+        place = part.end()
     return sign * total
 
 

@@ -15,8 +15,8 @@ from config.yaml_events import Unreadable
 MAX_DEPTH = 100
 """As in YAML: an EncryptionConfiguration is 9 deep."""
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS = re.compile(r"[\[\]{}]")
+# A string, also one that does not end: were that no match, each of its quotes would be tried as a beginning.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _Value = Node | str | bool | list["_Value"] | None
@@ -69,7 +69,7 @@ def _text(value: str) -> str:
 def _check_depth(text: str) -> None:
     """Refuse deep nesting before the decoder, which recurses, meets it."""
     depth = 0
-    for bracket in _BRACKETS.finditer(_STRING.sub("", text)):
-        depth += 1 if bracket[0] in "[{" else -1
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth > MAX_DEPTH:
             raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels", None)

@@ -2,7 +2,7 @@
 
 Every field has one meaning everywhere (docs/log-events.md). The last processor before the renderer
 drops what could carry a key or a plaintext: raw bytes, and fields with a telling name. Tracebacks
-are rendered without local variables, which would print keys.
+are rendered without local variables and without the errors' texts, which would print keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import structlog
 
 from config.secret import SecretBytes
 
-_TELLING = frozenset({"secret", "password", "plaintext", "token", "value", "private_key"})
+# The last two are a traceback's: what an error says may quote what it was given.
+_TELLING = frozenset({"secret", "password", "plaintext", "token", "value", "private_key", "exc_value", "exc_notes"})
 _MASK = "[redacted]"
 
 LEVELS = ("debug", "info", "warning", "error", "critical")

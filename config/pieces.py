@@ -22,7 +22,8 @@ Path = tuple[str | int, ...]
 """Field names and indexes from the root, such as `("resources", 0, "providers")`."""
 
 _ODD_BREAK = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
-_AFTER = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\r?\n(?:\.\.\.)?[ \t\r]*(?:#[^\n]*)?)*")
+# Nothing is given back: a \r can belong to two of its parts, and lines of them have as many ways as powers of two.
+_AFTER = re.compile(r"[ \t]*+(?:#[^\n]*+)?+(?:\r?\n(?:\.\.\.)?+[ \t\r]*+(?:#[^\n]*+)?+)*+")
 _BLOCK_STYLES = {"|", ">"}
 
 

@@ -8,6 +8,7 @@ from config.errors import Fault, SettingsError
 from config.hours import parse_hours
 from config.resources import read_layout
 from config.settings import ApiserverSettings, EtcdSettings, Settings
+from config.transport import transport_faults
 
 MAX_GCM_WRITES = 2**32
 """NIST SP 800-38D 8.3: never more invocations of one key with random 96-bit nonces."""
@@ -92,6 +93,7 @@ def check_settings(settings: Settings) -> None:
         *_apiserver_rules(settings.apiservers),
     )
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
+    faults += transport_faults(settings.etcd, settings.apiservers)
     for read in (_read_hours, _read_paths):
         try:
             read(settings)

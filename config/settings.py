@@ -7,6 +7,7 @@ used. It reads no environment by itself.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -34,6 +35,8 @@ class EtcdSettings:
     """User name where etcd has password authentication on. None: no password."""
     password: SecretBytes | None = None
     """The user's password. Best given by `REWRAP_PASSWORD` or `name:password` in `REWRAP_USER`."""
+    allow_insecure_password: bool = False
+    """Whether the password may go over http to another machine, where anybody on the way can read it."""
     call_timeout: float = 10.0
     """Seconds for one call. kube-apiserver's own etcd calls have similar bounds."""
     give_up_after: float = 60.0
@@ -212,7 +215,10 @@ def load_settings(path: str) -> Settings:
     except OSError as error:
         raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _refused(path, "", f"is not TOML: {error}", "see docs/settings.md for an example") from None
+        # Of its words only the place is taken: the rest may quote what stands there.
+        found = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        where = f" at {found[1]}" if found else ""
+        raise _refused(path, "", f"is not TOML{where}", "see docs/settings.md for an example") from None
     for group, secret in (("etcd", "password"), ("broker", "url")):
         table = document.get(group)
         if isinstance(table, dict) and secret in table and Path(path).stat().st_mode & 0o077:

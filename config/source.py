@@ -1,11 +1,13 @@
-"""One stable read of a configuration file, refused when others than its owner may read it.
+"""One stable read of a configuration file, refused when others than its owner may read it, or decide what is read.
 
 Does file I/O and nothing else; it neither watches nor decodes. The rules, in their order:
 
 1. Symbolic links are followed: kubelet mounts files as links into a directory that it swaps.
 2. It must be a regular file of at most `MAX_BYTES`.
-3. Neither group nor others may have any permission on it, unless the caller allows it.
-4. The bytes count only if the file was the same before and after the read; otherwise it is read again.
+3. Neither group nor others may have any permission on it, unless the caller allows them to read it.
+4. No other user but root may be able to put something else in its place (`trust.py`). No flag allows that: who may
+   read the file knows the keys, who may write it chooses them.
+5. The bytes count only if the file was the same before and after the read; otherwise it is read again.
 """
 
 from __future__ import annotations
@@ -16,28 +18,31 @@ import stat
 from pathlib import Path
 
 from config.errors import Fault, SourceError
+from config.trust import distrust
 
-MAX_BYTES = 4 * 1024 * 1024
-"""Far above any real configuration (a thousand keys are 100 kB), far below what would hurt."""
+MAX_BYTES = 1024 * 1024
+"""What a Secret or ConfigMap holds. Far above any real configuration (a thousand keys are 100 kB); at its worst it is
+read in some seconds."""
 
 _ATTEMPTS = 5
 _FOREIGN_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def read(path: str | os.PathLike[str], *, allow_readable: bool = False) -> bytes:
+def read(path: str | os.PathLike[str], *, allow_readable: bool = False, allow_foreign: bool = False) -> bytes:
     """Return the bytes of the file, all from one moment.
 
-    `allow_readable` accepts a file that group or others can read, write or execute. Raises SourceError.
+    `allow_readable` accepts a file that group or others can read or execute. `allow_foreign` accepts one that another
+    user could have put there, for a reader that writes nothing and reports it. Raises SourceError.
     """
     file = os.fspath(path)
     for _ in range(_ATTEMPTS):
-        raw = _read_once(file, allow_readable=allow_readable)
+        raw = _read_once(file, allow_readable=allow_readable, allow_foreign=allow_foreign)
         if raw is not None:
             return raw
     raise _refused(file, f"it changed during each of {_ATTEMPTS} reads", "write it elsewhere and rename it into place")
 
 
-def _read_once(file: str, *, allow_readable: bool) -> bytes | None:
+def _read_once(file: str, *, allow_readable: bool, allow_foreign: bool) -> bytes | None:
     """Read the file; None when it changed meanwhile."""
     try:
         # Not blocking: opening a named pipe must end in the refusal below, not in waiting for a writer.
@@ -47,6 +52,8 @@ def _read_once(file: str, *, allow_readable: bool) -> bytes | None:
     try:
         before = os.fstat(descriptor)
         _check(file, before, allow_readable=allow_readable)
+        if not allow_foreign:
+            _require_trusted(file)
         raw = _drain(descriptor)
         after = os.fstat(descriptor)
     except OSError as error:
@@ -89,6 +96,12 @@ def _check(file: str, state: os.stat_result, *, allow_readable: bool) -> None:
         remedy = f"run: chmod 600 {shlex.quote(file)}"
         raise _refused(file, f"it holds keys and its mode {mode:04o} lets group or others at it", remedy)
     _check_size(file, state.st_size)
+
+
+def _require_trusted(file: str) -> None:
+    doubt = distrust(file)
+    if doubt is not None:
+        raise _refused(file, *doubt)
 
 
 def _check_size(file: str, size: int) -> None:

@@ -125,19 +125,19 @@ class _Parser(Reader, Scanner, Parser):
         """Scan an unquoted scalar. In flow context a colon ends it only before a blank: `{identity:{}}` is an error."""
         indent = self.indent + 1
         start = end = self.get_mark()
-        text, between = "", ""
+        text, between = list[str](), ""
         while self.peek() != "#" and not self._at_document_marker():
             word = self._take_word()
             if not word:
                 break
             self.allow_simple_key = False
-            text += between + word
+            text += [between, word]
             end = self.get_mark()
             between = self._take_plain_space(indent, start)
             # Nothing was skipped: what follows is an indicator. Too far left: the scalar ended on the line before.
             if not between or (not self.flow_level and self.column < indent):
                 break
-        return ScalarToken(text, True, start, end)
+        return ScalarToken("".join(text), True, start, end)
 
     def _take_word(self) -> str:
         """Take the characters up to a blank, a break, or an indicator that ends a plain scalar."""

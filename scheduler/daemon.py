@@ -30,6 +30,12 @@ from worker.state.keyspace import Keyspace
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _TICK_SECONDS = 5.0
+
+# Whoever asks whether this process is ready sees these, unauthenticated; the log has the particulars.
+_OUTDATED = "the configuration in the file is not the newest; see the log: configuration.outdated"
+_UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
+_FAILED = "this scheduler failed and begins again; see the log: scheduler.restarted"
+
 _log = structlog.get_logger()
 
 
@@ -79,13 +85,13 @@ class Daemon:
                     raise
                 except OutdatedError as error:
                     # Leadership was given up: one with the right file may have it before this one asks again.
-                    self._not_ready = str(error)
+                    self._not_ready = _OUTDATED
                     if str(error) != said:
                         said = str(error)
                         _log.error("configuration.outdated", because=said)
                 except WorkerError as error:
                     # Whatever it was, the records say how far things are; the next term begins with them.
-                    self._not_ready = str(error)
+                    self._not_ready = _not_ready(error)
                     if str(error) != said:
                         said = str(error)
                         expected = isinstance(error, TemporaryError | FencedError)
@@ -158,6 +164,10 @@ class Daemon:
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
             await Reign(self._settings, service, self._sender, term).run()
+
+
+def _not_ready(error: WorkerError) -> str:
+    return _UNAVAILABLE if isinstance(error, TemporaryError) else _FAILED
 
 
 async def _pulled(brake: Brake) -> None:

@@ -17,6 +17,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 PREFIX = b"apiserver_encryption_config_controller_"
@@ -28,6 +29,10 @@ _SERIES = re.compile(r"(\w+)\{(.*)\}[ \t]+(\S+)(?:[ \t]+-?\d+)?[ \t]*\r?")
 _LABEL = re.compile(r'[ \t]*(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
 _ESCAPE = re.compile(r"\\(.)")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class ReportError(ValueError):
+    """A line is not as it should be; its text is ours and quotes nothing of the line but a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class _Gathered:
 def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
     """Return what lines in Prometheus' text format say, a report for each id, by id; () = nothing.
 
-    Lines of other metrics are passed over. Raises ValueError for a line of these that is not as it should be.
+    Lines of other metrics are passed over. Raises ReportError for a line of these that is not as it should be.
     """
     gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
     for line in lines:
@@ -79,13 +84,15 @@ def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
 
 
 def _series(line: bytes) -> tuple[str, dict[str, str], float]:
-    match = _SERIES.fullmatch(line.decode())
-    if match is None:
-        raise ValueError(f"a line of {_kind(line)} is not in Prometheus' text format")
+    match, value = None, None
+    with suppress(ValueError):  # of the text or the number; it would quote the line
+        match = _SERIES.fullmatch(line.decode())
+        value = float(match[3]) if match else None
+    if match is None or value is None:
+        raise ReportError(f"a line of {_kind(line)} is not in Prometheus' text format")
     name, inner, number = match.groups()
-    value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{name} is {number}")
+        raise ReportError(f"{name} is {number}")
     return name, _labels(name, inner), value
 
 
@@ -94,7 +101,7 @@ def _labels(name: str, inner: str) -> dict[str, str]:
     while place < len(inner):
         match = _LABEL.match(inner, place)
         if match is None or match[1] in labels:
-            raise ValueError(f"the labels of {name} can't be read")
+            raise ReportError(f"the labels of {name} can't be read")
         labels[match[1]] = _ESCAPE.sub(lambda found: "\n" if found[1] == "n" else found[1], match[2])
         place = match.end()
     return labels
@@ -104,7 +111,7 @@ def _hash_of(labels: dict[str, str], name: str, *, may_be_empty: bool = False) -
     value = labels.get(name, "")
     if _HASH.fullmatch(value) or (may_be_empty and name in labels and not value):
         return value
-    raise ValueError(f"the label {name} is not a hash")
+    raise ReportError(f"the label {name} is not a hash")
 
 
 def _kind(line: bytes) -> str:

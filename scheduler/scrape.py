@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from config.errors import Fault, SettingsError
+from config.foreign import kind_of
 from config.settings import ApiserverSettings
 from scheduler.convergence import Answer
-from scheduler.reported import PREFIX, parse_reports
+from scheduler.reported import PREFIX, ReportError, parse_reports
 
 _MAX_BYTES = 32 * 2**20
 """Of one answer; a large cluster's are some five megabytes."""
@@ -62,12 +63,12 @@ async def _ask(address: str, seconds: float, context: ssl.SSLContext, headers: d
         ):
             _require_usable(response)
             return Answer(address, parse_reports([line async for line in _lines(response)]))
-    except (_UnusableError, ValueError) as error:
+    except (_UnusableError, ReportError) as error:
         return Answer(address, fault=str(error))
     except TimeoutError:
         return Answer(address, fault=f"no whole answer within {seconds:g} s", reached=False)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return Answer(address, fault=f"can't be reached: {str(error) or type(error).__name__}", reached=False)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return Answer(address, fault=f"can't be reached: {kind_of(error)}", reached=False)
 
 
 def _url(address: str) -> str:

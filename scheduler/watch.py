@@ -23,6 +23,7 @@ import structlog
 from watchfiles import awatch
 
 from config.errors import ConfigError, Fault, SourceError
+from config.foreign import kind_of
 from config.generation import Generation, load_generation
 from config.secret import SecretBytes
 from config.settings import ServiceSettings
@@ -134,7 +135,7 @@ class ConfigurationWatch:
             try:
                 await self._follow(stop)
             except Exception as error:  # noqa: BLE001 - whatever ails the watch, the file is still polled
-                self._tell_unwatched(str(error))
+                self._tell_unwatched(kind_of(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), self._poll)
 

@@ -1,6 +1,7 @@
 """Fixtures for every kind of test. `tests/README.md` lists them."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ import hypothesis
 import pytest
 
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
-from tests.servers.redis import RedisOptions, RedisServer, start_redis
+from tests.servers.redis import REDIS_SERVER, RedisOptions, RedisServer, start_redis
 
 # Two busy cores make single examples slow at times; each test has its own time-out.
 hypothesis.settings.register_profile("kube-rewrap", deadline=None)
@@ -22,6 +23,19 @@ def pytest_configure() -> None:
         if name.startswith(("REWRAP_", "ETCD")):
             del os.environ[name]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+def pytest_report_header() -> list[str]:
+    """The servers that the tests run on."""
+    programs = {**{f"etcd {one.value}": one.binary for one in EtcdVersion}, "Redis": REDIS_SERVER}
+    return [f"{name}: {_version_of(program)}" for name, program in programs.items()]
+
+
+def _version_of(program: Path) -> str:
+    if not program.exists():
+        return "not there"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    return said.partition("\n")[0].removeprefix("etcd Version: ")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

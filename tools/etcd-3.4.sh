@@ -8,8 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
 
-"$here/debian-package.sh" etcd-server "$unpacked"
-version=$("$unpacked/usr/bin/etcd" --version | head -n 1)
+"$here/debian-package.sh" --suite bookworm "$unpacked" etcd-server
+version=$("$unpacked/usr/bin/etcd" --version)
+version=${version%%$'\n'*}
 case $version in
   "etcd Version: 3.4."*) ;;
   *)

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+  for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       "$candidate" -c 'import sys; print(sys.executable)'
       return
@@ -32,7 +32,7 @@ else
   echo "$python has no ensurepip; pip comes from Debian's python3-pip-whl"
   unpacked=$(mktemp -d)
   trap 'rm -rf "$unpacked"' EXIT
-  "$here/debian-package.sh" python3-pip-whl "$unpacked"
+  "$here/debian-package.sh" "$unpacked" python3-pip-whl
   wheel=$(echo "$unpacked"/usr/share/python-wheels/pip-*.whl)
   "$python" -m venv --without-pip "$venv"
   PYTHONPATH=$wheel "$venv/bin/python" -m pip install --quiet --no-index --no-deps "$wheel"

@@ -43,8 +43,9 @@ from celery.worker.consumer.consumer import (
 from celery.worker.request import Request
 from kombu.entity import Exchange, Queue
 
-from config.broker import parse_broker
-from config.flags import EVERY, settings_from
+from config.broker import Broker, parse_broker
+from config.flags import EVERY, is_on, settings_from
+from config.foreign import LibraryLines, kind_in
 from config.logs import LEVELS, configure_logs
 from config.settings import Settings
 from worker.child import Child
@@ -207,7 +208,7 @@ def from_environment() -> Settings:
 def child() -> Child:
     """Return this child process' own loop and engine, made when the first message comes."""
     file = os.environ.get("REWRAP_ENCRYPTION_CONFIG", "")
-    allowed = os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", "").lower() in {"1", "true", "yes"}
+    allowed = is_on(os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", ""))
     return Child(from_environment(), file, allow_readable=allowed)
 
 
@@ -249,6 +250,18 @@ def _begin_parent(**_: object) -> None:
     _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away))
 
 
+@celeryd_after_setup.connect
+def _warn(**_: object) -> None:
+    warn_of_clear_text(parse_broker(from_environment().broker))
+
+
+def warn_of_clear_text(broker: Broker) -> None:
+    """Say that the password of Redis can be read on the way. Not refused: what it opens is hints, not the truth."""
+    if broker.is_in_clear:
+        because = "the password goes to another machine without TLS; write rediss:// where others share the network"
+        _log.warning("broker.password_in_clear", broker=broker.place, because=because)
+
+
 @worker_ready.connect
 def _ready(**_: object) -> None:
     _broker.away = ""
@@ -277,9 +290,9 @@ def _end(**_: object) -> None:
 
 @dataclass(slots=True)
 class _Broker:
-    """Why Redis can't be had, "" = it can."""
+    """Why Redis can't be had, "" = it can. Whoever asks whether the worker is ready sees it, unauthenticated."""
 
-    away: str = "not connected yet"
+    away: str = "not connected to Redis yet"
 
 
 _broker = _Broker()
@@ -287,8 +300,8 @@ _parent = ExitStack()
 """What the parent holds open until it ends."""
 
 
-class _Forward(logging.Handler):
-    """Turns log records of libraries into events of ours: warnings, and each trouble with the broker once."""
+class _Forward(LibraryLines):
+    """As LibraryLines; each trouble with the broker is told once."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -299,16 +312,17 @@ class _Forward(logging.Handler):
         if _is_loss(record):
             if not self._away:
                 self._away = True
-                _broker.away = _first_line(record)
-                _log.warning("broker.unavailable", because=_broker.away)
+                _broker.away = "no connection to Redis; see the log: broker.unavailable"
+                because = f"the connection was lost, or none is to be had: {kind_in(record) or 'no reason given'}"
+                _log.warning("broker.unavailable", because=because)
         elif record.name == _CONSUMER and record.msg in _STRANGE:
             _log.warning("message.malformed", because=_STRANGE[record.msg])
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""
             _log.info("broker.available", because="the connection to Redis is there again")
-        elif record.levelno >= logging.WARNING and not _is_handed_back(record):
-            _log.warning("library.message", logger=record.name, text=_first_line(record))
+        elif not _is_handed_back(record):
+            super().emit(record)
 
 
 def _is_loss(record: logging.LogRecord) -> bool:
@@ -320,11 +334,6 @@ def _is_loss(record: logging.LogRecord) -> bool:
 def _is_handed_back(record: logging.LogRecord) -> bool:
     """Whether Celery says what `batch.handed_back` has said already."""
     return record.name == "celery.app.trace" and " reject " in record.getMessage()
-
-
-def _first_line(record: logging.LogRecord) -> str:
-    """Return the beginning of a library's message; never its traceback, whose values are not ours to show."""
-    return record.getMessage().split("\n", 1)[0][:300]
 
 
 def __getattr__(name: str) -> Celery:

@@ -100,7 +100,8 @@ class Child:
             raw = read(self._file, allow_readable=self._allow_readable)
             if self._bench is not None and self._bench.engine.generation.hash == content_hash(raw):
                 return self._bench
-            generation = load_generation(raw, self._file)
+            # In a thread: a large one takes seconds, and the lease of a batch at work is renewed on this loop.
+            generation = await asyncio.to_thread(load_generation, raw, self._file)
         except ConfigError as error:
             if self._bench is None:
                 raise

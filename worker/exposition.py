@@ -1,8 +1,9 @@
 """Metrics and health over HTTP, from threads of their own: they answer while the process is busy.
 
 `/metrics`, `/healthz` and `/readyz`, by GET or HEAD, in plain text without TLS or login: what is shown
-holds no secret, and a network policy decides who may ask. Whoever connects gets a bounded time, and
-only so many are served at once; the rest is hung up on.
+holds no secret, and a network policy decides who may ask. Only so many connections are open at once. One that has not
+asked yet has a short time for it, and gives its place up to a newer one: whoever connects and says nothing keeps no
+probe waiting. One that has asked is answered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
-from typing import TYPE_CHECKING, TextIO
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -27,10 +29,16 @@ from config.errors import Fault, SettingsError
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_SECONDS = 5.0
-"""For a whole request, however slowly it comes. Prometheus scrapes every few seconds, a probe waits for one."""
+_ASK_SECONDS = 2.0
+"""For a request's head, however slowly it comes. A probe waits for one second, and sends it at once."""
 
-_AT_ONCE = 16
+_SECONDS = 5.0
+"""For an answer to be taken. Prometheus scrapes every few seconds."""
+
+_AT_ONCE = 64
+_PLACE_SECONDS = 0.5
+"""For a place to become free: an answer takes milliseconds."""
+
 _ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>0|[1-9][0-9]{0,4})")
 _TEXT = "text/plain; charset=utf-8"
 _log = structlog.get_logger()
@@ -71,9 +79,14 @@ def parse_address(address: str) -> tuple[str, int]:
 class _Server(WSGIServer):
     """A thread a connection, each with a bound; nothing is written to stderr."""
 
+    request_queue_size = 2 * _AT_ONCE
+
     def __init__(self, family: socket.AddressFamily, place: tuple[str, int], application: WSGIApplication) -> None:
         self.address_family = family
         self._free = threading.BoundedSemaphore(_AT_ONCE)
+        # Connections that have not asked yet, the oldest first, with the time at which they came.
+        self._silent: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
         super().__init__(place, _Handler)
         self.set_app(application)
 
@@ -85,24 +98,43 @@ class _Server(WSGIServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
-    def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """Hand a connection to a thread, or hang up when there are too many."""
+    def process_request(self, request: Any, client_address: object) -> None:
+        """Hand a connection to a thread, in the place of the oldest silent one when there are too many."""
         if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+            self._hang_up(1)
+            if not self._free.acquire(timeout=_PLACE_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._silent[request] = monotonic()
         threading.Thread(target=self._work, args=(request, client_address), name="metrics", daemon=True).start()
 
+    def service_actions(self) -> None:
+        """Hang up on those that take too long to ask: a bound on each read lets a byte now and then pass for ever."""
+        late = monotonic() - _ASK_SECONDS
+        with self._lock:
+            overdue = sum(since <= late for since in self._silent.values())
+        self._hang_up(overdue)
+
+    def has_asked(self, request: socket.socket) -> None:
+        """Take note that the head of a request came: from now on the connection keeps its place."""
+        with self._lock:
+            self._silent.pop(request, None)
+
+    def _hang_up(self, oldest: int) -> None:
+        with self._lock:
+            for request in list(self._silent)[:oldest]:
+                del self._silent[request]
+                with suppress(OSError):  # it may have ended by itself
+                    request.shutdown(socket.SHUT_RDWR)
+
     def _work(self, request: socket.socket, client_address: tuple[str, int]) -> None:
-        # A bound on each read is not enough: a client may send a byte now and then for ever.
-        cut = threading.Timer(_SECONDS, _hang_up, (request,))
-        cut.daemon = True
-        cut.start()
         try:
             self.finish_request(request, client_address)
         except Exception:  # noqa: BLE001 - the top of a thread
             self.handle_error(request, client_address)
         finally:
-            cut.cancel()
+            self.has_asked(request)
             self.shutdown_request(request)
             self._free.release()
 
@@ -113,7 +145,14 @@ class _Server(WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    server: _Server
     timeout = _SECONDS
+
+    def parse_request(self) -> bool:
+        """Read the head; see the library."""
+        is_good = super().parse_request()
+        self.server.has_asked(self.request)
+        return is_good
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
         """Say nothing: who scrapes every few seconds would fill the log."""
@@ -157,11 +196,6 @@ def _health(question: Question) -> tuple[str, str, bytes]:
     reason = " ".join(question().split())
     status = "503 Service Unavailable" if reason else "200 OK"
     return status, _TEXT, f"{reason or 'ok'}\n".encode(errors="backslashreplace")
-
-
-def _hang_up(request: socket.socket) -> None:
-    with suppress(OSError):  # it may have ended by itself
-        request.shutdown(socket.SHUT_RDWR)
 
 
 def _listen(host: str, port: int, application: WSGIApplication) -> _Server:

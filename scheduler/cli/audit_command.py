@@ -45,8 +45,9 @@ async def _audit(args: argparse.Namespace) -> int:
     from scheduler.service import open_service
 
     settings = read_settings(args, os.environ)
-    # Whatever its mode: that others can read it is one of the checks.
-    generation = generation_of(read_configuration_path(args, os.environ), allow_readable=True)
+    # Whatever its mode and owner: who can read or replace it are among the checks.
+    path = read_configuration_path(args, os.environ)
+    generation = generation_of(path, allow_readable=True, allow_foreign=True)
     ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY)
     brake = brake_on_signals()
     async with open_service(settings, generation) as service:

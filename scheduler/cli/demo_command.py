@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from scheduler.cli.exits import Exit
+from scheduler.cli.output import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,11 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
+    from config.flags import EVERY, variable
     from scheduler.cli.throwaway import find_etcd, throwaway_etcd
 
+    for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
+        os.environ.pop(name, None)  # what the shell says of another etcd, and another Redis, is not for these
     os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
     if args.seed_only is not None:
         return _seed_only(args)
@@ -116,5 +120,5 @@ def _tour(url: str, configuration: Path, rate: str) -> int:
 
 
 def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    say(line)
     sys.stdout.flush()

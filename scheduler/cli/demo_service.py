@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.cli.exits import Exit
+from scheduler.cli.output import say
 from worker.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -162,5 +163,5 @@ def _tour(stage: Stage) -> int:
 
 
 def _tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    say(line)
     sys.stdout.flush()

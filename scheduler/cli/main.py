@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
-import json
 import os
 import sys
 import traceback
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from scheduler.cli.exits import Exit, exit_of
+from scheduler.cli.output import complain, print_json
 from worker.coredump import forbid_core_dumps
 
 COMMANDS = {
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         return Exit.UNEXPECTED
     except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
         if os.environ.get("REWRAP_TRACEBACK"):
-            traceback.print_exc()  # Python's own form shows no local variables, which could be keys
+            complain(traceback.format_exc())  # Python's own form shows no local variables, which could be keys
         return _fail(exit_of(error), error, as_json=as_json)
 
 
@@ -127,10 +127,9 @@ def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
     """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
     message = _message(code, error)
     if as_json:
-        json.dump({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, sys.stdout)
-        sys.stdout.write("\n")
+        print_json({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, indent=None)
     else:
-        sys.stderr.write(f"rewrap: {message}\n")
+        complain(f"rewrap: {message}")
     return code
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from config.flags import Flag, settings_from, variable
+from config.flags import Flag, is_on, settings_from, variable
 
 if TYPE_CHECKING:
     from config.generation import Generation
@@ -30,8 +30,7 @@ class _Joined(argparse.Action):
 
 def add_switch(parser: argparse.ArgumentParser, name: str, summary: str) -> None:
     """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
-    is_on = os.environ.get(variable(name), "").lower() in {"1", "true", "yes"}
-    parser.add_argument(name, action="store_true", default=is_on, help=summary)
+    parser.add_argument(name, action="store_true", default=is_on(os.environ.get(variable(name), "")), help=summary)
 
 
 def add_text(parser: argparse.ArgumentParser, name: str, summary: str, metavar: str) -> None:
@@ -42,6 +41,9 @@ def add_text(parser: argparse.ArgumentParser, name: str, summary: str, metavar: 
 def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> None:
     """Add flags, and `--settings`, to a command."""
     for flag in (flag for group in groups for flag in group):
+        if flag.kind is bool:
+            parser.add_argument(flag.name, action="store_const", const="true", help=flag.help)
+            continue
         action = _Joined if flag.many else "store"
         parser.add_argument(flag.name, action=action, help=flag.help, metavar=flag.metavar, type=str, default=None)
     parser.add_argument("--settings", help="TOML file with settings (docs/settings.md)", metavar="FILE")
@@ -90,9 +92,9 @@ def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) ->
     return generation_of(path, allow_readable=args.allow_readable_config)
 
 
-def generation_of(path: str, *, allow_readable: bool) -> Generation:
+def generation_of(path: str, *, allow_readable: bool, allow_foreign: bool = False) -> Generation:
     """Read and check one file. Raises ConfigError."""
     from config.generation import load_generation
     from config.source import read
 
-    return load_generation(read(path, allow_readable=allow_readable), path)
+    return load_generation(read(path, allow_readable=allow_readable, allow_foreign=allow_foreign), path)

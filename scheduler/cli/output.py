@@ -1,15 +1,20 @@
-"""How results reach the operator: one JSON document, or tables of plain text, on stdout."""
+"""How text reaches the operator: one JSON document, or lines of plain text on stdout; what went wrong on stderr.
+
+The one door: names in etcd, in a configuration and in arguments may hold what a terminal would obey. Nothing else in
+the command line writes to either stream, but for the bytes of a file that `rotate --manual` hands out.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 
-def print_json(document: object) -> None:
-    """Write the one document of `-o json`."""
-    json.dump(document, sys.stdout, indent=2)
+def print_json(document: object, indent: int | None = 2) -> None:
+    """Write the one document of `-o json`, in ASCII."""
+    json.dump(document, sys.stdout, indent=indent)
     sys.stdout.write("\n")
 
 
@@ -27,6 +32,11 @@ def say(line: str = "") -> None:
     sys.stdout.write(_printable(line) + "\n")
 
 
+def complain(text: str) -> None:
+    """Write what went wrong to stderr; the text may have lines."""
+    sys.stderr.write("\n".join(_printable(line, sys.stderr) for line in text.split("\n")) + "\n")
+
+
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _printable(str(value))
 
@@ -35,9 +45,10 @@ def _padded(cell: str, width: int) -> str:
     return cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, stream: TextIO | None = None) -> str:
     """Return text that any terminal takes: bytes that are not UTF-8, and control characters, spelled out."""
     cleaned = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )
-    return cleaned.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
+    encoding = (stream or sys.stdout).encoding or "utf-8"
+    return cleaned.encode(encoding, "backslashreplace").decode(encoding)

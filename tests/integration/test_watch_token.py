@@ -34,7 +34,7 @@ Written = tuple[str, bytes, int]
 @pytest.fixture(params=EtcdVersion, ids=lambda version: f"etcd-{version.value}")
 def cluster(request: pytest.FixtureRequest, new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
     """etcd with tokens that live for two seconds when nobody uses them; it logs when it forgets one."""
-    quick = ("--auth-token-ttl", "2", "--log-level", "info")
+    quick = ("--auth-token-ttl", "2", "--log-level", "debug")
     return new_etcd(EtcdOptions(version=request.param, auth=True, extra_args=quick))
 
 

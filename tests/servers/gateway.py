@@ -8,6 +8,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -128,11 +129,13 @@ class Gateway:
         connection = self._connect()
         try:
             connection.request("POST", path, json.dumps(request), dict(headers))
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
         finally:
             connection.close()
-        if "error" in answer:
-            raise GatewayError(f"{path}: {answer['error']}")
+        if response.status != HTTPStatus.OK:
+            # Debian's etcd is built with a newer gateway, which has another name for it.
+            raise GatewayError(f"{path}: {answer.get('error') or answer.get('message')}")
         return answer
 
     def _connect(self) -> HTTPConnection:

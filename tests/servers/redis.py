@@ -59,6 +59,8 @@ class RedisOptions:
     sentinel: bool = False
     # A second Redis that follows it, which a sentinel knows of.
     replica: bool = False
+    # It knows HELLO, as Redis does since 6. One that does not answers with an error that repeats the password.
+    hello: bool = True
 
 
 class Daemon:
@@ -318,6 +320,8 @@ def _has_password(options: RedisOptions) -> bool:
 
 def _redis_lines(options: RedisOptions) -> list[str]:
     lines = ["bind 127.0.0.1", 'save ""', "appendonly no", "maxmemory-policy noeviction"]
+    if not options.hello:
+        lines.append('rename-command HELLO ""')
     if _has_password(options):
         # Not requirepass alone: an ACL on `user default` would take it away again.
         lines += [f"user default on >{DEFAULT.password} ~* &* +@all", f"masterauth {DEFAULT.password}"]

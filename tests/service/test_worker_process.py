@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
-from tests.servers.redis import RedisOptions, RedisServer
+from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
 from tests.service.harness import celery_message, service
 from worker.queues import CONTROL
 
@@ -26,6 +26,15 @@ ELSEWHERE = {
     "CELERY_LOADER": "nowhere:Loader",
     "CELERY_CONFIG_MODULE": "nowhere",
 }
+
+
+def shown(place: str, path: str) -> str:
+    """What anybody who reaches the port is shown, whatever the status."""
+    try:
+        with urlopen(f"http://{place}{path}", timeout=10) as answer:
+            return str(answer.read())
+    except HTTPError as error:
+        return str(error.read())
 
 
 def readiness(place: str) -> int:
@@ -72,3 +81,24 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
         assert worker.said("library.message") == []
         worker.stop()
         assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
+
+
+def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    redis = new_redis(RedisOptions(password=True, hello=False))
+    places = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    with service(etcd, redis, tmp_path) as one:
+        one.fill(20, namespaces=1)
+        worker = one.start("worker", REWRAP_METRICS_ADDR=places[0], REWRAP_LOG_LEVEL="debug")
+        scheduler = one.start("scheduler", REWRAP_METRICS_ADDR=places[1], REWRAP_LOG_LEVEL="debug")
+        one.wait(lambda: worker.said("broker.unavailable") or worker.said("library.message"), "the worker is refused")
+        one.wait(lambda: scheduler.said("queue.unavailable"), "the scheduler is refused")
+        out = [worker.text, scheduler.text]
+        for place, daemon in zip(places, (worker, scheduler), strict=True):
+            out += [shown(place, path) for path in ("/metrics", "/healthz", "/readyz") if daemon.running]
+        out += [str(one.run(*words)) for words in (("status",), ("run",), ("campaign", "start"), ("campaign", "list"))]
+        assert worker.running
+        assert "no connection to Redis; see the log: broker.unavailable" in shown(places[0], "/readyz")
+    assert [text for text in out if DEFAULT.password in text] == []
+    assert "ResponseError" in worker.text

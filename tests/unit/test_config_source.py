@@ -38,7 +38,11 @@ def test_refuses_a_file_that_group_or_others_can_touch(file: Path, mode: int) ->
     file.chmod(mode)
     expected = f"it holds keys and its mode {mode:04o} lets group or others at it; run: chmod 600 {file}"
     assert refused(file) == expected
-    assert read(file, allow_readable=True) == b"kind: x\n"
+    if mode & 0o022:
+        with pytest.raises(SourceError, match=r"group or others may write to it .*; run: chmod go-w "):
+            read(file, allow_readable=True)
+    else:
+        assert read(file, allow_readable=True) == b"kind: x\n"
 
 
 def test_the_command_in_the_remedy_is_quoted(tmp_path: Path) -> None:

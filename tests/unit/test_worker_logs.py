@@ -70,6 +70,14 @@ def test_a_traceback_shows_no_local_variable(lines: io.StringIO) -> None:
     assert "ValueError" in lines.getvalue()
 
 
+def test_a_traceback_shows_no_text_of_an_error(lines: io.StringIO) -> None:
+    error = ConnectionError(f"AUTH default {CANARY.decode()}")
+    error.add_note(CANARY.decode())
+    structlog.get_logger().error("x", exc_info=error)
+    assert CANARY.decode() not in lines.getvalue()
+    assert '"ConnectionError"' in lines.getvalue()
+
+
 def test_bound_context_is_masked_too(lines: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(password=CANARY.decode(), campaign="c"):
         structlog.get_logger().info("x")

@@ -12,6 +12,7 @@ import grpc.aio
 
 from config.errors import Fault, SettingsError
 from config.settings import EtcdSettings
+from config.transport import scheme_of
 from worker.etcd import compat
 
 _stubs: Any = compat.load()[1]
@@ -69,10 +70,8 @@ def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint
 
 
 def _target(url: str, settings: EtcdSettings) -> tuple[str, bool]:
-    """Return gRPC's name of the endpoint and whether it speaks TLS. Without a scheme, TLS files decide."""
-    if "://" not in url:
-        url = f"{'https' if settings.cacert or settings.cert else 'http'}://{url}"
-    parts = urlsplit(url)
+    """Return gRPC's name of the endpoint and whether it speaks TLS."""
+    parts = urlsplit(url if "://" in url else f"{scheme_of(url, settings)}://{url}")
     if parts.scheme in {"unix", "unixs"}:
         return f"unix:{parts.netloc}{parts.path}", parts.scheme == "unixs"
     if parts.scheme not in {"http", "https"} or not parts.hostname or _port(parts) is None:

@@ -348,11 +348,14 @@ class EtcdStore:
                 await self._retry(self._authenticate_at, self._settings.give_up_after)
 
     async def _authenticate_at(self, endpoint: Endpoint) -> None:
-        password = self._settings.password
-        request = _rpc.AuthenticateRequest(
-            name=self._settings.user, password=password.reveal().decode() if password else ""
-        )
-        response = await endpoint.auth.Authenticate(request, timeout=self._settings.call_timeout)
+        password = self._settings.password.reveal().decode() if self._settings.password else ""
+        request = _rpc.AuthenticateRequest(name=self._settings.user, password=password)
+        try:
+            response = await endpoint.auth.Authenticate(request, timeout=self._settings.call_timeout)
+        except grpc.aio.AioRpcError as failure:
+            # Whatever answers in etcd's place, such as a proxy, may quote the request.
+            details = failure.details() or ""
+            raise translate(failure.code(), details.replace(password, "***") if password else details) from None
         self._metadata = (("token", response.token),)
 
     def leave(self, endpoint: Endpoint) -> None:

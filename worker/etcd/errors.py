@@ -25,6 +25,7 @@ _Code = grpc.StatusCode
 _Make = Callable[[str], WorkerError]
 
 _NO_SPACE = "database space exceeded"
+_LONGEST_DETAILS = 300
 _TOO_LARGE = ("request is too large", "larger than max", "message too large")
 _COMPACTED = "required revision has been compacted"
 _TOKEN = ("invalid auth token", "revision of auth store is old", "auth: token")
@@ -78,7 +79,7 @@ def translate(code: grpc.StatusCode, details: str) -> WorkerError:
         )
     if any(words in details for words in _TOO_LARGE):
         return TooLargeError(details)
-    return _BY_CODE[code](details)
+    return _BY_CODE[code](" ".join(details.split())[:_LONGEST_DETAILS])
 
 
 def rejected(code: grpc.StatusCode) -> bool:

@@ -21,10 +21,10 @@ import structlog
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.broker import Broker, parse_broker
+from config.foreign import kind_of
 from config.settings import BrokerSettings
 from worker.pace.bucket import Bucket
 from worker.pace.local import LocalPace
@@ -41,8 +41,15 @@ _LONGEST_PAUSE = 10.0
 _LIVE_SECONDS = 86_400
 _RATE_SECONDS = 60
 _MOST_COUNTERS = 256
-_LONGEST_REASON = 300
 _LONGEST_RATE = 20
+
+_MEANINGS = {
+    "maxmemory": "its memory is full",
+    "read only replica": "it is a replica, which takes no writes",
+    "can't run this command": "its user may not run what is needed",
+    "no permissions": "its user may not run what is needed",
+}
+"""What Redis says in an error, and what that means."""
 
 _CLOCK = """
 -- Redis 6 may be set up so that it has to be asked before a script writes what depends on TIME; 7 needs no asking.
@@ -183,7 +190,7 @@ class SharedPace:
         if isinstance(wait, Exception):
             raise wait
         if not isinstance(wait, int) or not 0 <= wait <= cost + _LONGEST_BACKLOG:
-            raise InvalidResponse("the answer is not a wait")
+            raise _AwayError("the answer is not a wait")
         if counts:
             self._compare(more[0])
         return wait / 1_000_000
@@ -313,6 +320,8 @@ async def _answering(broker: Broker) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(broker.timeout):
             yield
+    except _AwayError:
+        raise
     except Exception as error:  # noqa: BLE001 - for answers that are none the client raises TypeError, KeyError and more
         raise _AwayError(_because(error, broker)) from None
 
@@ -320,10 +329,9 @@ async def _answering(broker: Broker) -> AsyncIterator[None]:
 def _because(error: Exception, broker: Broker) -> str:
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return f"no answer within {broker.timeout:g} s"
-    # A server that does not know a command repeats its arguments, and those of AUTH are secret.
-    text, _, _ = str(error).partition(", with args")
-    kind = "" if isinstance(error, RedisError) and text else type(error).__name__ + ": "
-    return (kind + broker.masked(text))[:_LONGEST_REASON]
+    # From inside a script all errors are of one class; of their text no more than its meaning is told.
+    meaning = next((ours for theirs, ours in _MEANINGS.items() if theirs in str(error)), "")
+    return f"{meaning} ({kind_of(error)})" if meaning else kind_of(error)
 
 
 def _cost(objects: int, rate: float) -> int:

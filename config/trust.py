@@ -1,0 +1,63 @@
+"""Whether another user could have put the content into a file, or could put something else in its place.
+
+What is read from the EncryptionConfiguration decides what root encrypts, and with which keys; so, as sshd does for
+authorized_keys, the whole way to a file is looked at: each directory, each symbolic link, and the file. All must belong
+to root or to the user of this process, and none may be open to writes of others. A directory may, if it is sticky, as
+/tmp is and the mounts of kubelet are: what lies in it can only be replaced by its own owner.
+
+Does file I/O and nothing else. Whether others may read the file is not looked at here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_MOST_LINKS = 40  # as Linux
+
+
+def distrust(file: str) -> tuple[str, str] | None:
+    """Return what lets another user decide on the file's content, and the remedy; None for nothing. Raises OSError."""
+    user = os.geteuid()
+    for place in _way_to(file):
+        state = place.lstat()
+        what = "it" if str(place) == file else str(place)
+        if state.st_uid not in {0, user}:
+            command = f"run: chown -h {user} {shlex.quote(str(place))}"
+            return f"{what} belongs to another user (number {state.st_uid}), who decides what is read", command
+        if not stat.S_ISLNK(state.st_mode) and state.st_mode & _WRITABLE and not _is_sticky_directory(state):
+            mode = f"{stat.S_IMODE(state.st_mode):04o}"
+            command = f"run: chmod go-w {shlex.quote(str(place))}"
+            return f"group or others may write to {what} (mode {mode}), and decide what is read", command
+    return None
+
+
+def _is_sticky_directory(state: os.stat_result) -> bool:
+    return stat.S_ISDIR(state.st_mode) and bool(state.st_mode & stat.S_ISVTX)
+
+
+def _way_to(file: str) -> Iterator[Path]:
+    """Yield what a name leads through, from the root to the file: directories and links in their order."""
+    here = Path("/")
+    yield here
+    rest = [*reversed(Path(file).absolute().parts[1:])]
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        here /= part
+        yield here
+        if here.is_symlink():
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            target = here.readlink()
+            here = Path("/") if target.is_absolute() else here.parent
+            rest += [part for part in reversed(target.parts) if part != "/"]
