@@ -13,10 +13,12 @@ import gzip
 import json
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.service.harness import celery_message
+import redis
+
+from tests.service.harness import Daemon, Service, celery_message
 from worker.queues import BATCHES, CONTROL, PROVE, REWRITE
 
 PAUSE = "rewrap.campaign.pause"
@@ -211,3 +213,17 @@ def _damaged_body(dice: random.Random) -> bytes:
     if dice.random() < 0.2:
         text = text[: dice.randrange(len(text))]
     return json.dumps(changed(("body",), wrapped(text))).encode()
+
+
+def push(service: Service, messages: Iterable[tuple[str, bytes]]) -> None:
+    """Put them on their queues."""
+    with redis.Redis.from_url(service.redis.url) as client, client.pipeline(transaction=False) as pipe:
+        for queue, raw in messages:
+            pipe.lpush(queue, raw)
+        pipe.execute()
+
+
+def assert_honest_work_is_done(service: Service, worker: Daemon, name: str, seconds: float = 60.0) -> None:
+    """A request behind all that was pushed is put on record by this worker."""
+    push(service, [(CONTROL, celery_message(PAUSE, {"campaign": "never-was", "id": name}, name).encode())])
+    service.wait(lambda: worker.said("request.received", request=name), f"{name} is on record", seconds)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisOptions, RedisServer
-from tests.service.harness import celery_message, service
+from tests.service.harness import celery_message, readiness, service
 from worker.queues import CONTROL
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,14 +24,6 @@ ELSEWHERE = {
     "CELERY_LOADER": "nowhere:Loader",
     "CELERY_CONFIG_MODULE": "nowhere",
 }
-
-
-def readiness(place: str) -> int:
-    try:
-        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        return error.code
 
 
 def pickled(message: str) -> str:
@@ -57,8 +47,8 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
             one.redis.run("LPUSH", CONTROL, message)
         one.wait(lambda: worker.said("message.refused"), "the damaged record is told")
         assert [line["because"] for line in worker.said("message.malformed")] == [
-            "there is no task of the name that it gives",
-            "its form or its content type is none that a task takes",
+            "this queue has no task of the name that it gives",
+            "its content is said to be something else than JSON in UTF-8",
         ]
         assert "/requests/damaged" in worker.said("message.refused", task="rewrap.campaign.pause")[0]["because"]
         assert readiness(place) == 200
