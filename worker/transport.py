@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from queue import Empty  # kombu's sign for an empty queue
@@ -72,12 +72,10 @@ class SettlingQoS(redis.QoS):
     """Gives back to the queue what passes the gate again; forgets what Redis does not let it acknowledge."""
 
     def append(self, message: Any, delivery_tag: Any) -> None:
-        """See kombu. A full Redis, or one that was tampered with, keeps no copy; it is worked on all the same."""
-        try:
+        """See kombu. Where Redis keeps no copy, it is worked on all the same."""
+        virtual.QoS.append(self, message, delivery_tag)
+        with _told_if_refused("message.not_kept"):
             super().append(message, delivery_tag)
-        except _REFUSED_BY_REDIS as error:
-            _log.warning("message.not_kept", because=type(error).__name__)
-            virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: Any) -> None:
         """See kombu. Lets the caller know when Redis did not take it."""
@@ -96,11 +94,9 @@ class SettlingQoS(redis.QoS):
             raise
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
-        """See kombu. A list that was tampered with is left alone; what is in the queues is not held up by it."""
-        try:
+        """See kombu."""
+        with _told_if_refused("message.not_restored"):
             super().restore_visible(*args, **options)
-        except _REFUSED_BY_REDIS as error:
-            _log.warning("message.not_restored", because=type(error).__name__)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Put back on its queue what Redis kept under this tag, in one transaction; as kombu, behind the gate."""
@@ -117,10 +113,10 @@ class SettlingQoS(redis.QoS):
                 push(verdict.queue, json.dumps(verdict.envelope(uuid())))
             return raw, verdict
 
-        with self.channel.conn_or_acquire(client) as connected:
+        with _told_if_refused("message.not_restored"), self.channel.conn_or_acquire(client) as connected:
             found = connected.transaction(put_back, self.unacked_key, value_from_callable=True)
-        if found is not None:
-            _settled(*found)
+            if found is not None:
+                _settled(*found)
 
     def unsettled(self) -> dict[Any, Any]:
         """Return what was delivered and not settled, by delivery tag."""
@@ -260,6 +256,15 @@ def register() -> None:
     """Let kombu use these for its own schemes, in this process."""
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:GuardedTransport"
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:GuardedSentinelTransport"
+
+
+@contextmanager
+def _told_if_refused(event: str) -> Iterator[None]:
+    """Go on where Redis refuses: it is full, or its lists of unacknowledged messages are of another making."""
+    try:
+        yield
+    except _REFUSED_BY_REDIS as error:
+        _log.warning(event, because=type(error).__name__)
 
 
 def _settled(raw: bytes, verdict: gate.Verdict) -> None:

@@ -155,8 +155,10 @@ def kept() -> list[bytes]:
     """What Redis may hold of messages that nobody acknowledged, if others write there."""
     whole = json.dumps(good())
     texts = [raw.decode(errors="replace") for _, _, raw in corpus()[:40]]
-    forged = [f"[{text}, {json.dumps(exchange)}, {json.dumps(key)}]" for text in (whole, "null", "{}", "7")
-              for exchange in ("", "rewrap", None, {}) for key in (CONTROL, "elsewhere", None, 7, [])]  # fmt: skip
+    exchanges: tuple[object, ...] = ("", "rewrap", None, {})
+    keys: tuple[object, ...] = (CONTROL, "elsewhere", None, 7, [])
+    places = [f"{json.dumps(exchange)}, {json.dumps(key)}" for exchange in exchanges for key in keys]
+    forged = [f"[{text}, {place}]" for text in (whole, "null", "{}", "7") for place in places]
     return [text.encode() for text in (*texts, *forged, whole)]
 
 
