@@ -217,6 +217,17 @@ def _damaged_body(dice: random.Random) -> bytes:
     return json.dumps(changed(("body",), wrapped(text))).encode()
 
 
+def with_time_limits(campaign: str, count: int) -> list[tuple[str, bytes]]:
+    """Messages about the first batches of a campaign, each with a time limit of less than a slice."""
+    messages = []
+    for number in range(count):
+        made = json.loads(celery_message(REWRITE, {"campaign": campaign, "number": number % 4}, f"limit-{number}"))
+        made["properties"]["delivery_info"]["routing_key"] = BATCHES
+        made["headers"]["timelimit"] = [0.3, None]
+        messages.append((BATCHES, json.dumps(made).encode()))
+    return messages
+
+
 def push(service: Service, messages: Iterable[tuple[str, bytes]]) -> None:
     """Put them on their queues."""
     with redis.Redis.from_url(service.redis.url) as client, client.pipeline(transaction=False) as pipe:

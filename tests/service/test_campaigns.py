@@ -16,7 +16,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, readiness, service
-from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push
+from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
 from worker import gate
 from worker.demo_keyspace import Shape, _builtin
 from worker.providers.chain import Chain
@@ -125,6 +125,23 @@ def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Servic
     assert {one.key: one.value for one in cluster.etcd.admin().read("/registry/")} == before
     assert cluster.run("campaign", "show", "still-alive").document["state"] == "complete"
     assert "MARKERMARKER" not in "".join(daemon.text for daemon in cluster.daemons)
+
+
+def test_no_message_sets_a_time_limit_that_kills_children_and_burns_reservations(cluster: Service) -> None:
+    cluster.variables["REWRAP_RATE"] = "150"
+    cluster.fill(300)
+    cluster.configure(NEW, OLD)
+    cluster.start("scheduler")
+    worker = cluster.start("worker")
+    cluster.wait(lambda: cluster.opened_by(NEW) > 0, "the first swap")
+    push(cluster, with_time_limits(cluster.campaigns()[0]["id"], 150))
+    ended = cluster.wait_finished(1)
+    assert (ended["state"], ended["rewritten"]) == ("complete", 300)
+    [budget] = [row for row in cluster.run("keys").document["keys"] if row["names"] == ["new-key"]]
+    # A child that is killed in a slice commits nothing of it, and loses what it had reserved.
+    assert budget["committed"] == 300
+    assert budget["reserved"] <= 400
+    assert len(worker.said("message.malformed")) == 150
 
 
 def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Service) -> None:

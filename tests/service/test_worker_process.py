@@ -60,5 +60,8 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
         assert readiness(place) == 200
         assert len(worker.said("broker.unavailable")) == 1
         assert worker.said("library.message") == []
-        worker.stop()
+        # A fault that no message makes, and no reconnecting mends: the queue is no list any more.
+        one.redis.run("SET", CONTROL, "x")
+        one.wait(lambda: not worker.running, "the worker ends")
+        assert worker.stop() == 1
         assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
