@@ -74,7 +74,7 @@ class SettlingQoS(redis.QoS):
     def append(self, message: Any, delivery_tag: Any) -> None:
         """See kombu. Where Redis keeps no copy, it is worked on all the same."""
         virtual.QoS.append(self, message, delivery_tag)
-        with _told_if_refused("message.not_kept"):
+        with _going_on():
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: Any) -> None:
@@ -95,7 +95,7 @@ class SettlingQoS(redis.QoS):
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """See kombu."""
-        with _told_if_refused("message.not_restored"):
+        with _going_on():
             super().restore_visible(*args, **options)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
@@ -113,7 +113,7 @@ class SettlingQoS(redis.QoS):
                 push(verdict.queue, json.dumps(verdict.envelope(uuid())))
             return raw, verdict
 
-        with _told_if_refused("message.not_restored"), self.channel.conn_or_acquire(client) as connected:
+        with _going_on(), self.channel.conn_or_acquire(client) as connected:
             found = connected.transaction(put_back, self.unacked_key, value_from_callable=True)
             if found is not None:
                 _settled(*found)
@@ -215,7 +215,8 @@ class GuardedChannel(redis.Channel):
             self._give_up(tag, raw, f"it ended in {type(error).__name__}")
 
     def _give_up(self, tag: Any, raw: bytes, because: str) -> None:
-        _told("message.abandoned", raw, because, "failed")
+        _log.warning("message.abandoned", because=because, **_digest(raw))
+        _count("failed")
         with suppress(*_REFUSED_BY_REDIS):
             self.qos.ack(tag)
 
@@ -259,25 +260,29 @@ def register() -> None:
 
 
 @contextmanager
-def _told_if_refused(event: str) -> Iterator[None]:
+def _going_on() -> Iterator[None]:
     """Go on where Redis refuses: it is full, or its lists of unacknowledged messages are of another making."""
     try:
         yield
     except _REFUSED_BY_REDIS as error:
-        _log.warning(event, because=type(error).__name__)
+        _log.warning("message.not_kept", because=type(error).__name__)
 
 
 def _settled(raw: bytes, verdict: gate.Verdict) -> None:
     """Say and count what did not pass."""
     match verdict:
         case gate.Expired():
-            _told("message.expired", raw, "its sender wanted it done by a time that has passed", "dropped")
+            _log.info("message.expired", because="its sender wanted it done by a time that has passed", **_digest(raw))
+            _count("dropped")
         case gate.Refused(because):
-            _told("message.malformed", raw, because, "refused")
+            _log.warning("message.malformed", because=because, **_digest(raw))
+            _count("refused")
 
 
-def _told(event: str, raw: bytes, because: str, outcome: str) -> None:
-    say = _log.info if outcome == "dropped" else _log.warning
-    say(event, because=because, sha256=sha256(raw).hexdigest(), bytes=len(raw))
+def _digest(raw: bytes) -> dict[str, Any]:
+    return {"sha256": sha256(raw).hexdigest(), "bytes": len(raw)}
+
+
+def _count(outcome: str) -> None:
     for counter in counters:
         counter({"outcome": outcome})
