@@ -25,6 +25,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from worker.demo_keyspace import RESOURCES, Era, Shape, configuration_of, make_key, seed
 from worker.providers.chain import Chain
+from worker.queues import CONTROL
 
 SECONDS = 60.0
 _POLL = 0.2
@@ -206,7 +207,7 @@ def readiness(place: str) -> int:
         return error.code
 
 
-def celery_message(task: str, arguments: dict[str, object], identity: str) -> str:
+def celery_message(task: str, arguments: dict[str, object], identity: str, queue: str = CONTROL) -> str:
     """The envelope of Celery's protocol 2 on Redis, made by hand: what any language can write."""
     import base64
 
@@ -220,7 +221,7 @@ def celery_message(task: str, arguments: dict[str, object], identity: str) -> st
             "properties": {
                 "correlation_id": identity,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "rewrap", "routing_key": "rewrap.control"},
+                "delivery_info": {"exchange": "rewrap", "routing_key": queue},
                 "priority": 0,
                 "body_encoding": "base64",
                 "delivery_tag": identity,

@@ -137,7 +137,7 @@ def _bodies() -> Iterator[Row]:
 def _requests() -> Iterator[Row]:
     for task in _STRANGE_TASKS:
         yield f"task {task}", CONTROL, celery_message(task, NOBODY, "hostile-2").encode()
-    yield "a request in the other queue", BATCHES, celery_message(PAUSE, ARGUMENTS, "hostile-3").encode()
+    yield "a request in the other queue", BATCHES, celery_message(PAUSE, ARGUMENTS, "hostile-3", BATCHES).encode()
     old = {"task": PAUSE, "id": "x", "args": [], "kwargs": ARGUMENTS}
     protocol_1 = changed(("headers",), {}) | {"body": wrapped(json.dumps(old).encode())}
     yield "protocol 1", CONTROL, json.dumps(protocol_1).encode()
@@ -221,8 +221,8 @@ def with_time_limits(campaign: str, count: int) -> list[tuple[str, bytes]]:
     """Messages about the first batches of a campaign, each with a time limit of less than a slice."""
     messages = []
     for number in range(count):
-        made = json.loads(celery_message(REWRITE, {"campaign": campaign, "number": number % 4}, f"limit-{number}"))
-        made["properties"]["delivery_info"]["routing_key"] = BATCHES
+        asked: dict[str, object] = {"campaign": campaign, "number": number % 4}
+        made = json.loads(celery_message(REWRITE, asked, f"limit-{number}", BATCHES))
         made["headers"]["timelimit"] = [0.7, None]
         messages.append((BATCHES, json.dumps(made).encode()))
     return messages

@@ -76,7 +76,7 @@ def test_a_message_by_redis_alone_starts_a_campaign_once_however_often_it_comes(
         # Late and made-up messages about batches of campaigns that have ended, or never were.
         for name in (ended["campaign"], "never-was"):
             for task in ("rewrap.batch.rewrite", "rewrap.batch.prove"):
-                client.lpush(BATCHES, celery_message(task, {"campaign": name, "number": 0}, f"{name}-{task}"))
+                client.lpush(BATCHES, celery_message(task, {"campaign": name, "number": 0}, f"{name}-{task}", BATCHES))
         worker = cluster.daemons[1]
         cluster.wait(lambda: len(worker.said("batch.dropped")) >= 4, "late messages were dropped")
     assert len(cluster.finished()) == 2

@@ -86,8 +86,7 @@ def test_a_message_of_a_stock_celery_client_passes() -> None:
     [*((task, CONTROL) for task in CONTROL_TASKS), (REWRITE, BATCHES), (PROVE, BATCHES)],
 )
 def test_each_task_passes_in_its_own_queue_and_in_no_other(task: str, queue: str) -> None:
-    message = json.loads(celery_message(task, {"number": 3}, "m-1"))
-    message["properties"]["delivery_info"]["routing_key"] = queue
+    message = json.loads(celery_message(task, {"number": 3}, "m-1", queue))
     assert judged(message, queue) == gate.Message(queue, task, "m-1", {"number": 3})
     other = BATCHES if queue == CONTROL else CONTROL
     message["properties"]["delivery_info"]["routing_key"] = other
