@@ -15,7 +15,7 @@ from tests.acceptance.command import Command
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
-from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, readiness, service
+from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, readiness, send_by_stock_client, service
 from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
 from worker import gate
 from worker.demo_keyspace import Shape, _builtin
@@ -120,7 +120,7 @@ def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Servic
     with redis_client.Redis.from_url(cluster.redis.url) as client:
         assert not [tag for tag in client.hkeys("unacked") if tag.startswith(b"forged")]
         assert not client.exists("elsewhere")
-        client.lpush(CONTROL, celery_message("rewrap.campaign.start", {"id": "still-alive"}, "m-2"))
+    send_by_stock_client(cluster, "rewrap.campaign.start", {"id": "still-alive"})
     cluster.wait_finished(2)
     assert {one.key: one.value for one in cluster.etcd.admin().read("/registry/")} == before
     assert cluster.run("campaign", "show", "still-alive").document["state"] == "complete"
