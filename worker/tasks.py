@@ -22,7 +22,7 @@ from worker.app import child
 from worker.errors import PermanentError, WorkerError
 from worker.etcd.store import Store
 from worker.gate import MOST_RETRIES
-from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
+from worker.model.request import HostileArgumentError, RequestKind, RequestState, name_of, number_of, start_request
 from worker.queues import PROVE, REWRITE, control_task
 from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
@@ -133,10 +133,14 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
     name = name_of(arguments.get("id", fallback), "id")
 
     async def control(store: Store, keyspace: Keyspace) -> Result:
-        done = await Requests(store, keyspace).control(kind, campaign, name)
+        requests = Requests(store, keyspace)
+        known = await requests.get(name)
+        done = await requests.control(kind, campaign, name)
         _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
-        log = AuditLog(store, keyspace, "rewrap worker")
-        await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
+        # What changed nothing is not worth an entry: whoever may push could turn the log over.
+        if known is None and done.state is RequestState.ACCEPTED:
+            log = AuditLog(store, keyspace, "rewrap worker")
+            await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
         return _said(Done("worked"))
 
     return control

@@ -14,8 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from config.encryption import ProviderType
 from config.provider import KeyedProvider
@@ -196,15 +194,6 @@ def service(etcd: EtcdCluster, redis: RedisServer, directory: Path) -> Iterator[
             # All at once: each takes some seconds to end.
             for daemon in one.daemons:
                 daemon.terminate()
-
-
-def readiness(place: str) -> int:
-    """What /readyz answers at this address."""
-    try:
-        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        return error.code
 
 
 def celery_message(task: str, arguments: dict[str, object], identity: str, queue: str = CONTROL) -> str:

@@ -15,8 +15,9 @@ from tests.acceptance.command import Command
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
-from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, readiness, send_by_stock_client, service
+from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, send_by_stock_client, service
 from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
+from tests.service.test_worker_process import readiness
 from worker import gate
 from worker.demo_keyspace import Shape, _builtin
 from worker.providers.chain import Chain
@@ -112,6 +113,7 @@ def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Servic
         assert_honest_work_is_done(cluster, f"honest-{number}")
         assert readiness(place) == 200
     assert len(worker.said("message.refused")) >= len(arguments)
+    assert worker.said("audit") == []  # they can't turn the log of what was done over
     told = {line["sha256"]: line["bytes"] for line in worker.said("message.malformed")}
     assert {sha256(raw).hexdigest(): len(raw) for raw in (b"null", b"[" * 300_000)}.items() <= told.items()
     strange = [raw for raw in forged if raw and isinstance(gate.kept(raw, datetime.now(UTC)), gate.Refused)]

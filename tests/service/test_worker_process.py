@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisOptions, RedisServer
-from tests.service.harness import celery_message, readiness, service
+from tests.service.harness import celery_message, service
 from worker.queues import CONTROL
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,6 +26,14 @@ ELSEWHERE = {
     "CELERY_LOADER": "nowhere:Loader",
     "CELERY_CONFIG_MODULE": "nowhere",
 }
+
+
+def readiness(place: str) -> int:
+    try:
+        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
 
 
 def pickled(message: str) -> str:
