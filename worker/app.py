@@ -41,6 +41,7 @@ from celery.worker.consumer.consumer import (
     UNKNOWN_TASK_ERROR,
 )
 from celery.worker.request import Request
+from celery.worker.state import active_requests, reserved_requests, scheduled_requests
 from kombu.entity import Exchange, Queue
 
 from config.broker import Broker, parse_broker
@@ -50,12 +51,15 @@ from config.logs import LEVELS, configure_logs
 from config.settings import Settings
 from worker.child import Child
 from worker.coredump import forbid_core_dumps
-from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
-from worker.transport import register
+from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
+from worker.transport import accounts, counters, pulse, register
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
 """Above the hard limit, so that no message comes back while it is worked on."""
+
+_MOST_RESTORED = 100
+"""Unacknowledged messages that are looked at in one go; Redis may list any number."""
 
 _VARIABLES = {"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS", "C_FORCE_ROOT"}
 """What Celery's command line reads besides `CELERY_…` (celery/bin/celery.py)."""
@@ -69,6 +73,7 @@ _STRANGE = {
 }
 """What Celery's consumer says when it drops a message. The rest of its line is somebody else's text."""
 
+_REQUESTS = (active_requests, reserved_requests, scheduled_requests)
 _log = structlog.get_logger()
 
 
@@ -84,11 +89,14 @@ class CountedRequest(Request):  # type: ignore[misc]
 
         def on_success(failed__retval__runtime: Any, **more: Any) -> Any:
             failed, shown, _ = failed__retval__runtime
-            done = handed_back(shown.exception) if failed else counted(shown)
-            if done is not None:
-                for counter in counters:
-                    counter(done)
-            return succeed(self, failed__retval__runtime, **more)
+            try:
+                return succeed(self, failed__retval__runtime, **more)
+            finally:
+                # Last: it is settled, whatever counting may raise.
+                done = handed_back(shown.exception) if failed else counted(shown)
+                if done is not None:
+                    for counter in counters:
+                        counter(done)
 
         self.on_success = on_success
 
@@ -108,15 +116,25 @@ def handed_back(error: object) -> dict[str, object] | None:
     return {"outcome": "handed_back"} if isinstance(raised, Reject) and raised.requeue else None
 
 
-counters: list[Any] = []
-"""Functions in a worker's parent that are shown the JSON form of each `Done`."""
-
-
 class CountedTask(Task):  # type: ignore[misc]
     """A task whose results the parent counts."""
 
     Request = f"{__name__}:CountedRequest"
     resultrepr_maxsize = 4096  # the counts must arrive whole
+
+
+class Application(Celery):  # type: ignore[misc]
+    """Celery on our transports, and with our tasks alone; in a child too, where Celery makes it anew."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        register()
+        super().__init__(*args, **options)
+
+    def finalize(self, auto: bool = False) -> None:
+        """See Celery; and forget its own tasks, which unlock chords, map, chain and clean up."""
+        super().finalize(auto=auto)
+        for name in [name for name in self._tasks if name.startswith("celery.")]:
+            self._tasks.unregister(name)
 
 
 def build_app(settings: Settings) -> Celery:
@@ -126,15 +144,15 @@ def build_app(settings: Settings) -> Celery:
     """
     broker = parse_broker(settings.broker)
     _forget_variables()
-    register()
-    app = Celery("kube-rewrap", task_cls=CountedTask)
+    app = Application("kube-rewrap", task_cls=CountedTask)
     transport = {
         **broker.transport_options(),
         "visibility_timeout": _VISIBILITY_SECONDS,
         # Control first: a pause must not wait behind a thousand batches.
         "queue_order_strategy": "priority",
+        "unacked_restore_limit": _MOST_RESTORED,
     }
-    exchange = Exchange("rewrap", type="direct")
+    exchange = Exchange(EXCHANGE, type="direct")
     app.conf.update(
         broker_url=broker.url.reveal().decode(),
         broker_use_ssl=broker.use_ssl(),
@@ -182,16 +200,22 @@ def _forget_variables() -> None:
         del os.environ[name]
 
 
-def run_worker(app: Celery) -> None:
-    """Run a worker of this application until a signal ends it; its banner is left out."""
+def run_worker(app: Celery) -> int:
+    """Run a worker of this application until a signal ends it; its banner is left out.
+
+    Returns its exit code: 0 after a signal, another after a fault.
+    """
     # Where the configuration file is root's alone, so is the worker; deploy/ takes the rest away from it.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     if not sys.stdout.isatty():
         # What Celery tells a hand at the keyboard when a signal comes ("worker: Warm shutdown") is no JSON.
         program.safe_say = _say_nothing
-    app.start(
-        ["--quiet", "worker", "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"]
-    )
+    without = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    from celery.bin.celery import celery as command  # a child needs none of it
+
+    # As Celery.start, which forgets the exit code.
+    command.params[0].default = app
+    return int(command.main(args=["--quiet", "worker", *without, "--loglevel", "INFO"], standalone_mode=False) or 0)
 
 
 def _say_nothing(*_: object) -> None:
@@ -234,6 +258,16 @@ def _undo_celerys_logs(**_: object) -> None:
 
 
 @celeryd_after_setup.connect
+def _account(**_: object) -> None:
+    """Let the transport know what is at work; runs in the parent only."""
+    accounts.append(_tags)
+
+
+def _tags() -> list[str]:
+    return [request.message.delivery_tag for known in _REQUESTS for request in known]
+
+
+@celeryd_after_setup.connect
 def _begin_parent(**_: object) -> None:
     """Serve what the children return as metrics; runs in the parent only, when its logs are set up."""
     settings = from_environment()
@@ -247,7 +281,7 @@ def _begin_parent(**_: object) -> None:
 
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
-    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away))
+    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away or pulse.trouble()))
 
 
 @celeryd_after_setup.connect

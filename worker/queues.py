@@ -6,6 +6,7 @@ from worker.model.request import RequestKind
 
 BATCHES = "rewrap.batches"
 CONTROL = "rewrap.control"
+EXCHANGE = "rewrap"
 
 REWRITE = "rewrap.batch.rewrite"
 PROVE = "rewrap.batch.prove"

@@ -21,15 +21,14 @@ from config.errors import ConfigError
 from worker.app import child
 from worker.errors import PermanentError, WorkerError
 from worker.etcd.store import Store
-from worker.model.request import HostileArgumentError, RequestKind, name_of, number_of, start_request
+from worker.gate import MOST_RETRIES
+from worker.model.request import HostileArgumentError, RequestKind, RequestState, name_of, number_of, start_request
 from worker.queues import PROVE, REWRITE, control_task
 from worker.state.audit import AuditLog
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
 from worker.work import Bench, Done, prove, rewrite
 
-_RETRIES = 30
-_RETRY_SECONDS = 10
 _log = structlog.get_logger()
 
 Arguments = Mapping[str, object]
@@ -49,25 +48,25 @@ def prove_batch(*_: object, **arguments: object) -> Result:
     return _batch(PROVE, prove, arguments)
 
 
-@shared_task(name=control_task(RequestKind.START), bind=True, max_retries=_RETRIES)
+@shared_task(name=control_task(RequestKind.START), bind=True, max_retries=MOST_RETRIES)
 def start_campaign(task: Any, *_: object, **arguments: object) -> Result:
     """Ask the scheduler for a campaign; the arguments are those of `request.ARGUMENTS`, all optional."""
     return _request(task, RequestKind.START, arguments)
 
 
-@shared_task(name=control_task(RequestKind.PAUSE), bind=True, max_retries=_RETRIES)
+@shared_task(name=control_task(RequestKind.PAUSE), bind=True, max_retries=MOST_RETRIES)
 def pause_campaign(task: Any, *_: object, **arguments: object) -> Result:
     """Let a campaign rest: `campaign`, and `id` (optional) that makes it happen once."""
     return _request(task, RequestKind.PAUSE, arguments)
 
 
-@shared_task(name=control_task(RequestKind.RESUME), bind=True, max_retries=_RETRIES)
+@shared_task(name=control_task(RequestKind.RESUME), bind=True, max_retries=MOST_RETRIES)
 def resume_campaign(task: Any, *_: object, **arguments: object) -> Result:
     """Go on with a campaign: `campaign`, `id`."""
     return _request(task, RequestKind.RESUME, arguments)
 
 
-@shared_task(name=control_task(RequestKind.CANCEL), bind=True, max_retries=_RETRIES)
+@shared_task(name=control_task(RequestKind.CANCEL), bind=True, max_retries=MOST_RETRIES)
 def cancel_campaign(task: Any, *_: object, **arguments: object) -> Result:
     """End a campaign, or a request that waits: `campaign`, `id`."""
     return _request(task, RequestKind.CANCEL, arguments)
@@ -101,7 +100,8 @@ def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
         if gives_up(error, task.request.retries):
             return _refused(task.name, _why(error))
         _log.warning("message.retried", task=task.name, because=_why(error))
-        raise task.retry(countdown=_RETRY_SECONDS) from None
+        # Whoever takes it next waits before it tries (worker/transport.py): no message may say when.
+        raise task.retry(countdown=0) from None
 
 
 def gives_up(error: Exception, retries: int) -> bool:
@@ -109,7 +109,7 @@ def gives_up(error: Exception, retries: int) -> bool:
 
     A write that was fenced, or of which nobody knows, is worth another: a request is met once, however often it comes.
     """
-    return isinstance(error, PermanentError) or retries >= _RETRIES
+    return isinstance(error, PermanentError) or retries >= MOST_RETRIES
 
 
 def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable[[Store, Keyspace], Awaitable[Result]]:
@@ -133,10 +133,14 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
     name = name_of(arguments.get("id", fallback), "id")
 
     async def control(store: Store, keyspace: Keyspace) -> Result:
-        done = await Requests(store, keyspace).control(kind, campaign, name)
+        requests = Requests(store, keyspace)
+        known = await requests.get(name)
+        done = await requests.control(kind, campaign, name)
         _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
-        log = AuditLog(store, keyspace, "rewrap worker")
-        await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
+        # What changed nothing is not worth an entry: whoever may push could turn the log over.
+        if known is None and done.state is RequestState.ACCEPTED:
+            log = AuditLog(store, keyspace, "rewrap worker")
+            await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
         return _said(Done("worked"))
 
     return control

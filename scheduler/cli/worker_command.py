@@ -6,7 +6,6 @@ import argparse
 import os
 
 from config.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SPACE, WORKER, variable
-from scheduler.cli.exits import Exit
 from scheduler.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
 
 
@@ -17,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM; what is at work then is brought to the end of its slice."""
+    """Run until SIGTERM; what is at work then is brought to the end of its slice. Returns 1 after a fault."""
     read_settings(args, os.environ)  # refused here, with a message, rather than in every child
     # A child reads its settings from the environment, so the flags go there.
     os.environ[variable("--encryption-config")] = read_configuration_path(args, os.environ)
@@ -32,5 +31,4 @@ def run(args: argparse.Namespace) -> int:
 
     from worker.app import build_app, from_environment, run_worker
 
-    run_worker(build_app(from_environment()))
-    return Exit.DONE
+    return run_worker(build_app(from_environment()))

@@ -11,9 +11,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from redis.exceptions import RedisError, ResponseError
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -24,9 +26,12 @@ from config.settings import BrokerSettings
 from tests.contract.grants import Grant, excess
 from tests.servers.ports import free_ports
 from tests.servers.redis import MASTER, REWRAP, Daemon, RedisOptions, RedisServer
+from tests.service.hostile import good
 from worker.pace import shared
 from worker.pace.bucket import Bucket
 from worker.pace.shared import SharedPace, open_pace, read_live
+from worker.queues import CONTROL, EXCHANGE
+from worker.transport import register
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -133,6 +138,8 @@ def test_a_clock_that_went_back_makes_nobody_wait_for_it(redis: RedisServer) -> 
         pytest.param(
             ("SET", "bucket", "99999999999999999999999 9999999999999999999999999"), id="more than a number holds"
         ),
+        pytest.param(("SET", "bucket", f"{'9' * 400} {'9' * 400}"), id="infinite"),
+        pytest.param(("SET", "bucket", f"0 {'9' * 400}"), id="seen at infinity"),
     ],
 )
 def test_what_others_wrote_is_overwritten(redis: RedisServer, write: tuple[str, ...]) -> None:
@@ -340,7 +347,7 @@ async def served(
         pytest.param(b"+OK\r\n|:-1\r\n", "the answer is not a wait", id="a wait below 0"),
         pytest.param(b"+OK\r\n|:9000000000000000\r\n", "the answer is not a wait", id="a wait for ever"),
         pytest.param(b"+OK\r\n|$-1\r\n", "the answer is not a wait", id="nothing"),
-        pytest.param(b"+OK\r\n|$5\r\n\xff\xff\xff\xff\xff\r\n", "UnicodeDecodeError", id="bytes"),
+        pytest.param(b"+OK\r\n|$5\r\n\xff\xff\xff\xff\xff\r\n", "the answer is not a wait", id="bytes"),
         pytest.param(b"+OK\r\n|", "no answer within 0.5 s", id="silence"),
         pytest.param(
             b"-ERR unknown command `AUTH`, with args beginning with: `me`, `CanaryPassword`, \r\n",
@@ -511,6 +518,17 @@ async def test_another_ceiling_for_the_same_cluster_is_told_once(
     assert 50 < redis.run("TTL", "kube-rewrap:rate:cluster") <= 60
 
 
+async def test_a_ceiling_that_is_no_text_disturbs_nobody(redis: RedisServer) -> None:
+    with redis.admin() as client:
+        client.set("kube-rewrap:rate:cluster", b"\xff\xfe")
+    with capture_logs() as logs:
+        async with open_pace(settings_of(redis), "cluster", 1_000.0, 2) as pace:
+            pace.count("campaign", rewritten=1)
+            await pace.flush()
+    assert names(logs) == ["pace.disagreement"]
+    assert await read_live(settings_of(redis), "campaign") == {"rewritten": 1}
+
+
 async def test_without_a_ceiling_only_counters_go_to_redis(redis: RedisServer) -> None:
     settings = settings_of(redis)
     redis.run("CONFIG", "RESETSTAT")
@@ -585,15 +603,19 @@ async def through(settings: BrokerSettings) -> None:
 
 def through_kombu(settings: BrokerSettings) -> None:
     broker = parse_broker(settings)
+    register()
+    taken: list[Any] = []
     with Connection(  # type: ignore[no-untyped-call]
         broker.url.reveal().decode(), ssl=broker.use_ssl(), transport_options=broker.transport_options()
     ) as connection:
-        queue = connection.SimpleQueue("queue")
-        queue.put({"number": 7})
-        message = queue.get(timeout=10)
-        message.ack()
-        queue.close()
-    assert message.payload == {"number": 7}
+        queue = Queue(CONTROL, Exchange(EXCHANGE), routing_key=CONTROL)  # type: ignore[no-untyped-call]
+        with connection.Producer() as producer:
+            sent: dict[str, Any] = {"exchange": EXCHANGE, "routing_key": CONTROL, "headers": good()["headers"]}
+            producer.publish([[], {"number": 7}, {}], **sent)
+        with connection.Consumer([queue], on_message=taken.append):
+            connection.drain_events(timeout=10)
+        taken[0].ack()
+    assert taken[0].decode() == [[], {"number": 7}, {}]
 
 
 @pytest.mark.parametrize(

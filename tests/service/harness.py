@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from worker.demo_keyspace import RESOURCES, Era, Shape, configuration_of, make_key, seed
 from worker.providers.chain import Chain
+from worker.queues import CONTROL
 
 SECONDS = 60.0
 _POLL = 0.2
@@ -194,7 +196,7 @@ def service(etcd: EtcdCluster, redis: RedisServer, directory: Path) -> Iterator[
                 daemon.terminate()
 
 
-def celery_message(task: str, arguments: dict[str, object], identity: str) -> str:
+def celery_message(task: str, arguments: dict[str, object], identity: str, queue: str = CONTROL) -> str:
     """The envelope of Celery's protocol 2 on Redis, made by hand: what any language can write."""
     import base64
 
@@ -208,10 +210,20 @@ def celery_message(task: str, arguments: dict[str, object], identity: str) -> st
             "properties": {
                 "correlation_id": identity,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "rewrap", "routing_key": "rewrap.control"},
+                "delivery_info": {"exchange": "rewrap", "routing_key": queue},
                 "priority": 0,
                 "body_encoding": "base64",
                 "delivery_tag": identity,
             },
         }
     )
+
+
+def send_by_stock_client(service: Service, task: str, arguments: dict[str, object]) -> None:
+    """As an operator's own script does it: Celery in a process that knows nothing of us."""
+    script = (
+        "import json, sys; from celery import Celery; "
+        "Celery(broker=sys.argv[1]).send_task(sys.argv[2], kwargs=json.loads(sys.argv[3]), queue='rewrap.control')"
+    )
+    words = [sys.executable, "-c", script, service.redis.url, task, json.dumps(arguments)]
+    subprocess.run(words, check=True, timeout=30, cwd=service.directory)

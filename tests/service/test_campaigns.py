@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,12 @@ import redis as redis_client
 
 from tests.acceptance.command import Command
 from tests.servers.etcd import EtcdCluster
+from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
-from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, service
+from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, send_by_stock_client, service
+from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
+from tests.service.test_worker_process import readiness
+from worker import gate
 from worker.demo_keyspace import Shape, _builtin
 from worker.providers.chain import Chain
 from worker.queues import BATCHES, CONTROL
@@ -71,7 +77,7 @@ def test_a_message_by_redis_alone_starts_a_campaign_once_however_often_it_comes(
         # Late and made-up messages about batches of campaigns that have ended, or never were.
         for name in (ended["campaign"], "never-was"):
             for task in ("rewrap.batch.rewrite", "rewrap.batch.prove"):
-                client.lpush(BATCHES, celery_message(task, {"campaign": name, "number": 0}, f"{name}-{task}"))
+                client.lpush(BATCHES, celery_message(task, {"campaign": name, "number": 0}, f"{name}-{task}", BATCHES))
         worker = cluster.daemons[1]
         cluster.wait(lambda: len(worker.said("batch.dropped")) >= 4, "late messages were dropped")
     assert len(cluster.finished()) == 2
@@ -79,15 +85,19 @@ def test_a_message_by_redis_alone_starts_a_campaign_once_however_often_it_comes(
 
 def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Service) -> None:
     cluster.fill(40, namespaces=2)
+    forged = kept()[:90]
+    with redis_client.Redis.from_url(cluster.redis.url) as client:
+        # What others may have written where Redis keeps unacknowledged messages, and where kombu looks for queues.
+        client.hset("unacked", mapping={f"forged-{number}": raw for number, raw in enumerate(forged)})
+        client.zadd("unacked_index", {f"forged-{number}": number for number in range(len(forged))})
+        client.sadd("_kombu.binding.rewrap", CONTROL, "\x06\x16\x06\x16", f"{CONTROL}\x06\x16\x06\x16elsewhere")
+    place = f"127.0.0.1:{free_ports(1)[0]}"
     cluster.start("scheduler")
-    worker = cluster.start("worker")
+    worker = cluster.start("worker", REWRAP_METRICS_ADDR=place)
     cluster.wait_finished(1)
     before = {one.key: one.value for one in cluster.etcd.admin().read("/registry/")}
-    long = "MARKER" * 100_000
-    hostile: list[tuple[str, dict[str, object]]] = [
-        ("rewrap.batch.rewrite", {"campaign": "../../registry", "number": 0}),
-        ("rewrap.batch.rewrite", {"campaign": "c", "number": long}),
-        ("rewrap.batch.prove", {"campaign": {"a": []}, "number": -1}),
+    long = "MARKER" * 10_000
+    arguments: list[tuple[str, dict[str, object]]] = [
         ("rewrap.campaign.start", {"resources": ["../../secrets"]}),
         ("rewrap.campaign.start", {"namespaces": ["kube-system/../x"]}),
         ("rewrap.campaign.start", {"reason": long}),
@@ -95,18 +105,46 @@ def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Servic
         ("rewrap.campaign.cancel", {"campaign": "/kube-rewrap/v1/campaigns/"}),
         ("rewrap.campaign.pause", {"campaign": "x", "more": 1}),
     ]
+    rows = [(CONTROL, celery_message(task, given, f"m-{given}"[:9]).encode()) for task, given in arguments]
+    rows += [(queue, raw) for _, queue, raw in corpus()]
+    rows += mutations(seed=7, count=300)
+    for number, some in enumerate(rows[at : at + 200] for at in range(0, len(rows), 200)):
+        push(cluster, some)
+        assert_honest_work_is_done(cluster, f"honest-{number}")
+        assert readiness(place) == 200
+    assert len(worker.said("message.refused")) >= len(arguments)
+    assert worker.said("audit") == []  # they can't turn the log of what was done over
+    told = {line["sha256"]: line["bytes"] for line in worker.said("message.malformed")}
+    assert {sha256(raw).hexdigest(): len(raw) for raw in (b"null", b"[" * 300_000)}.items() <= told.items()
+    strange = [raw for raw in forged if raw and isinstance(gate.kept(raw, datetime.now(UTC)), gate.Refused)]
+    assert len(strange) > 80
+    assert {sha256(raw).hexdigest() for raw in strange} <= set(told)
     with redis_client.Redis.from_url(cluster.redis.url) as client:
-        for number, (task, arguments) in enumerate(hostile):
-            client.lpush(CONTROL, celery_message(task, arguments, f"hostile-{number}"))
-        for junk in ("not JSON at all", "{}", "[1]", '{"body": 7, "properties": {}}'):
-            client.lpush(CONTROL, junk)
-        client.lpush(CONTROL, celery_message("os.system", {"command": "true"}, "hostile-x"))
-        cluster.wait(lambda: len(worker.said("message.refused")) >= len(hostile), "all were refused")
-        client.lpush(CONTROL, celery_message("rewrap.campaign.start", {"id": "still-alive"}, "m-2"))
-        cluster.wait_finished(2)
+        assert not [tag for tag in client.hkeys("unacked") if tag.startswith(b"forged")]
+        assert not client.exists("elsewhere")
+    send_by_stock_client(cluster, "rewrap.campaign.start", {"id": "still-alive"})
+    cluster.wait_finished(2)
     assert {one.key: one.value for one in cluster.etcd.admin().read("/registry/")} == before
     assert cluster.run("campaign", "show", "still-alive").document["state"] == "complete"
     assert "MARKERMARKER" not in "".join(daemon.text for daemon in cluster.daemons)
+
+
+@pytest.mark.chaos
+def test_no_message_sets_a_time_limit_that_kills_children_and_burns_reservations(cluster: Service) -> None:
+    cluster.variables["REWRAP_RATE"] = "40"
+    cluster.fill(600)
+    cluster.configure(NEW, OLD)
+    cluster.start("scheduler")
+    worker = cluster.start("worker")
+    cluster.wait(lambda: cluster.opened_by(NEW) > 0, "the first swap")
+    push(cluster, with_time_limits(cluster.campaigns()[0]["id"], 150))
+    ended = cluster.wait_finished(1)
+    assert (ended["state"], ended["rewritten"]) == ("complete", 600)
+    [budget] = [row for row in cluster.run("keys").document["keys"] if row["names"] == ["new-key"]]
+    # A child that is killed in a slice commits nothing of it, and loses what it had reserved.
+    assert budget["committed"] == 600
+    assert budget["reserved"] <= 620
+    assert len(worker.said("message.malformed")) == 150
 
 
 def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Service) -> None:

@@ -66,8 +66,8 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
             one.redis.run("LPUSH", CONTROL, message)
         one.wait(lambda: worker.said("message.refused"), "the damaged record is told")
         assert [line["because"] for line in worker.said("message.malformed")] == [
-            "there is no task of the name that it gives",
-            "its form or its content type is none that a task takes",
+            "this queue has no task of the name that it gives",
+            "its content is said to be something else than JSON in UTF-8",
         ]
         assert "/requests/damaged" in worker.said("message.refused", task="rewrap.campaign.pause")[0]["because"]
         assert readiness(place) == 200
@@ -79,7 +79,10 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
         assert readiness(place) == 200
         assert len(worker.said("broker.unavailable")) == 1
         assert worker.said("library.message") == []
-        worker.stop()
+        # A fault that no message makes, and no reconnecting mends: the queue is no list any more.
+        one.redis.run("SET", CONTROL, "x")
+        one.wait(lambda: not worker.running, "the worker ends")
+        assert worker.stop() == 1
         assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
 
 

@@ -128,7 +128,7 @@ def test_the_password_is_asked_for_and_never_given() -> None:
 def test_redis_keeps_nothing_evicts_nothing_and_has_the_users_of_the_example() -> None:
     options = " ".join(SERVICES["redis"]["command"]).split(" --")
     assert options[0] == "redis-server"
-    assert {"save ", "appendonly no", "maxmemory-policy noeviction"} <= set(options)
+    assert {"save ", "appendonly no", "maxmemory-policy noeviction", "proto-max-bulk-len 1mb"} <= set(options)
     users = [" ".join(option.split()) for option in options if option.startswith("user ")]
     example = (DEPLOY / "redis" / "users.acl.example").read_text(encoding="utf-8").splitlines()
     hidden = [re.sub(r" (?:>\$\{REDIS_PASSWORD:\?.*?\}|#SHA256_OF_THE_PASSWORD) ", " … ", user) for user in users]

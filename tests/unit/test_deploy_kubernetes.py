@@ -244,6 +244,7 @@ def test_redis_has_users_keeps_nothing_and_evicts_nothing() -> None:
         "--save": "",
         "--appendonly": "no",
         "--maxmemory-policy": "noeviction",
+        "--proto-max-bulk-len": "1mb",
     }
 
 

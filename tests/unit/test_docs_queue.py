@@ -6,11 +6,13 @@ import ast
 import base64
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from worker.gate import Message, delivered
 from worker.model.request import ARGUMENTS, start_request
 from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
 
@@ -63,4 +65,7 @@ def test_the_message_by_redis_alone() -> None:
     assert queue == message["properties"]["delivery_info"]["routing_key"] == CONTROL
     assert json.loads(base64.b64decode(message["body"])) == [[], arguments, {}]
     assert message["headers"]["task"] in CONTROL_TASKS
+    passed = delivered(json.dumps(message).encode(), queue, datetime.now(UTC))
+    assert isinstance(passed, Message)
+    assert passed.arguments == arguments
     assert start_request(arguments, "", "").id == "monday-1"

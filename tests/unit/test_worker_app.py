@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from config.errors import SettingsError
 from config.settings import Settings
 from worker import app, errors
+from worker.queues import CONTROL_TASKS, PROVE, REWRITE
 from worker.tasks import gives_up
 
 CONSUMER = logging.getLogger("celery.worker.consumer.consumer")
@@ -134,6 +136,17 @@ def test_variables_of_celerys_own_have_no_effect(monkeypatch: pytest.MonkeyPatch
     assert os.environ["REWRAP_RATE"] == "7"
     assert (built.conf.broker_read_url, built.conf.broker_write_url) == ("redis://127.0.0.1:6379/0",) * 2
     assert built.conf.result_backend is None
+
+
+def test_no_task_is_registered_but_ours_in_a_child_neither() -> None:
+    built = app.build_app(Settings())
+    built.loader.import_default_modules()
+    ours = {*CONTROL_TASKS, REWRITE, PROVE}
+    assert set(built.tasks) == ours
+    # As a child gets it from its parent.
+    copy = pickle.loads(pickle.dumps(built))  # noqa: S301 - our own
+    copy.loader.import_default_modules()
+    assert set(copy.tasks) == ours
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ _TAKE = """
 local cost, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local due, seen = now, now
 local record = redis.pcall('GET', KEYS[1])
-if type(record) == 'string' then
+if type(record) == 'string' and #record < 64 then -- more digits may be no number
   local due_then, seen_then = string.match(record, '^(%d+) (%d+)$')
   if due_then then due, seen = tonumber(due_then), tonumber(seen_then) end
 end
@@ -284,6 +284,8 @@ async def _connected(broker: Broker) -> AsyncIterator[Redis]:
         "protocol": 2,
         "driver_info": None,
         "decode_responses": True,
+        # What others wrote there need not be text.
+        "encoding_errors": "replace",
         **({"ssl": True, **broker.tls.options()} if broker.tls else {}),
     }
     login: dict[str, Any] = {
