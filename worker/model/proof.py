@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
 from worker.model.keys import KeyRange, key_bytes, key_text
-from worker.model.verdict import KeyRef, Reason
+from worker.model.verdict import KeyRef, recorded_reason
 
 _LISTED = 100
 """Unreadable objects that a part names: its record must stay far below what etcd takes."""
@@ -127,7 +127,7 @@ def _claim(value: object) -> tuple[KeyRef, int]:
 def _unreadable(value: object) -> Unreadable:
     match value:
         case [str(key), str(reason), str(detail)]:
-            return Unreadable(key_bytes(key), Reason(reason), detail)
+            return Unreadable(key_bytes(key), *recorded_reason(reason, detail))
     raise ValueError("not an unreadable object")
 
 

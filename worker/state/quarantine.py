@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from worker.errors import RecordChangedError, TemporaryError
 from worker.etcd.store import Expect, Outcome, Put, Store
 from worker.model.keys import key_bytes, key_text
-from worker.model.verdict import Reason
+from worker.model.verdict import Reason, recorded_reason
 from worker.state import record
 from worker.state.codec import damaged, encode
 from worker.state.keyspace import Keyspace
@@ -66,13 +66,13 @@ class Quarantine:
         async for item, fields in record.read_all(self._store, self._keyspace.quarantine(self._campaign)):
             match fields:
                 case {"key": str(key), "reason": str(reason), "detail": str(detail), "mod_revision": int(revision)}:
-                    yield Quarantined(key_bytes(key), _reason(item.key, reason), detail, revision)
+                    yield Quarantined(key_bytes(key), *_reason(item.key, reason, detail), revision)
                 case _:
                     raise damaged(item.key, ValueError("not a quarantined object"))
 
 
-def _reason(key: bytes, reason: str) -> Reason:
+def _reason(key: bytes, reason: str, detail: str) -> tuple[Reason, str]:
     try:
-        return Reason(reason)
+        return recorded_reason(reason, detail)
     except ValueError:
         raise damaged(key, ValueError("its reason is not one that this version knows")) from None
