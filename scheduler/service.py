@@ -20,12 +20,12 @@ from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
 from scheduler.plan import plan_batches
-from scheduler.preflight import preflight
+from scheduler.preflight import preflight, space_of_records
 from scheduler.reconcile import Reconciler, Records, Watcher
 from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
-from worker.model.batch import Checkpoint
+from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.inventory import Inventory
@@ -46,6 +46,8 @@ _SPACE_SECONDS = 2.0
 _SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
 _RESTARTS = 5
 _BUSY_SECONDS = 2.0
+_NAMED = 100
+"""Objects that the log names at the end of a campaign: enough to see a pattern, and no flood."""
 _log = structlog.get_logger()
 
 
@@ -134,9 +136,9 @@ class Service:
         territory, found = await self.inventory(order)
         budgets = await self.engine.ledger.all()
         estimates = await self._estimates(found, budgets, order)
-        room = judge_space(
-            await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
-        )
+        to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
+        members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
+        room = judge_space(members, alarms, to_write, self._settings.space)
         known = await self.engine.ledger.foreseen(self._keys(), estimates)
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
         scope = scope_of(territory, order)
@@ -218,8 +220,9 @@ class Service:
             allow_plaintext=stored.campaign.wish.allow_plaintext,
         )
         before = await total(records, stored.campaign.id)
+        reconciler = Reconciler(records, dispatcher, _Scan(self, order, brake), watcher)
         try:
-            done = await Reconciler(records, dispatcher, _Scan(self, order, brake), watcher).finish(stored.campaign.id)
+            done = await reconciler.finish(stored.campaign.id)
         except WorkerError as error:
             _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
             raise
@@ -231,11 +234,17 @@ class Service:
         report = await total(records, ended.id)
         await self.tell_finished(ended, report)
         quarantined = tuple([one async for one in records.quarantine.all()])
-        return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, done.proof, 0.0)
+        counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
+        rewritten = report.rewritten - before.rewritten
+        return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, in the log and in the audit log."""
-        _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+        """Say how a campaign ended, in the log and in the audit log, and what it left alone."""
+        is_complete = ended.state is CampaignState.COMPLETE
+        if report.quarantined and not is_complete:
+            await self._tell_quarantined(ended)
+        level = _log.info if is_complete else _log.warning
+        level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
         await self.audit.append(
             "campaign.finished",
             ended.id,
@@ -244,6 +253,17 @@ class Service:
             proof_revision=ended.proof_revision,
             because=ended.because,
         )
+
+    async def _tell_quarantined(self, ended: Campaign) -> None:
+        """Name each object that a campaign left alone, up to `_NAMED`, and count them by resource and reason."""
+        store, keyspace = self.engine.store, self.engine.keyspace
+        for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
+            fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
+            _log.warning("object.quarantined", campaign=ended.id, **fields)
+        batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(ended.id)]
+        for (resource, reason), count in quarantined_by(batches).items():
+            fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
+            _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
 
     async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
@@ -298,6 +318,7 @@ class Service:
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+        await campaigns.forget_quarantines_but(name)
         await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 

@@ -93,7 +93,8 @@ async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> 
         return stored
     await tools.quarantine.add(quarantined)
     report = tally.report()
-    checkpoint = stored.checkpoint.advanced(after(page.items[done - 1].key), report)
+    reasons = [one.reason for one in quarantined]
+    checkpoint = stored.checkpoint.advanced(after(page.items[done - 1].key), report, reasons)
     revision = await tools.checkpoints.save(checkpoint, stored.revision)
     _log.info(
         "batch.page",
