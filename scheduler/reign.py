@@ -24,6 +24,7 @@ import structlog
 
 from config.errors import ConfigError
 from config.settings import Settings
+from scheduler.campaign import Halt
 from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
@@ -272,7 +273,8 @@ class Reign:
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
             await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
-        campaign = await self._service.take_up(plan, wish, lock.guard)
+        attended = request.origin is Origin.OPERATOR
+        campaign = await self._service.take_up(plan, wish, lock.guard, attended=attended)
         await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
         return campaign
 
@@ -326,6 +328,8 @@ class Reign:
                 return
             progress.tell(done.stored.campaign)
             self._metrics.campaign(done.stored.campaign, progress.report, reconciler.checkpoints, progress.rate)
+            if isinstance(done.step.action, Halt):
+                await self._service.alarm(done.stored.campaign, done.step.because)
             if done.is_end:
                 await self._ended(done, prover)
                 return

@@ -19,6 +19,7 @@ from config.resources import Layout
 from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
+from scheduler.pausing import MOST_FRESH, plan_growth
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight, space_of_records
 from scheduler.reconcile import Reconciler, Records, Watcher
@@ -27,7 +28,7 @@ from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, S
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
 from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -212,13 +213,8 @@ class Service:
         self, order: Order, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher
     ) -> RunResult:
         records = self.records(stored.campaign.id, lock.guard)
-        dispatcher = LocalDispatcher(
-            self.engine,
-            lock.session,
-            brake,
-            self._settings.pace.batches,
-            allow_plaintext=stored.campaign.wish.allow_plaintext,
-        )
+        room = self._settings.pace.batches
+        dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.campaign)
         before = await total(records, stored.campaign.id)
         reconciler = Reconciler(records, dispatcher, _Scan(self, order, brake), watcher)
         try:
@@ -243,6 +239,8 @@ class Service:
         is_complete = ended.state is CampaignState.COMPLETE
         if report.quarantined and not is_complete:
             await self._tell_quarantined(ended)
+        if report.fresh > MOST_FRESH:
+            await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
         level = _log.info if is_complete else _log.warning
         level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
         await self.audit.append(
@@ -265,8 +263,16 @@ class Service:
             fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
             _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
 
-    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
-        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
+    async def alarm(self, campaign: Campaign, because: str) -> None:
+        """Raise the alarm: somebody wrote many objects that nothing opens."""
+        _log.error("quarantine.grew", **campaign.log_context(), because=because)
+        await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
+
+    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> StoredCampaign:
+        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
+
+        `attended`: an operator asked for it, so its quarantine may grow as it does.
+        """
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         unfinished = await campaigns.unfinished()
         same = resumable(unfinished, self.generation.hash, plan.scope)
@@ -274,13 +280,15 @@ class Service:
         await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
             _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
-            if same.campaign.paused_for not in {None, Pause.OPERATOR}:
+            growth = replace(same.campaign.growth, most=None) if attended else same.campaign.growth
+            resumed = replace(same.campaign, growth=growth)
+            by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
+            if resumed.paused_for not in by_word:
                 # What made it rest was looked at when this plan was made.
-                moved = same.campaign.moved(CampaignState.RUNNING, "taken up again")
-                return await campaigns.save(replace(same, campaign=moved))
-            return same
+                resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
+            return same if resumed == same.campaign else await campaigns.save(replace(same, campaign=resumed))
         await campaigns.forget_old()
-        return await self._plan_anew(plan, wish, campaigns)
+        return await self._plan_anew(plan, wish, campaigns, attended=attended)
 
     async def supersede(self, others: Iterable[StoredCampaign], because: str, guard: Expect) -> None:
         """End campaigns that something newer takes the place of; whoever works on them is fenced."""
@@ -293,7 +301,16 @@ class Service:
             _log.info("campaign.superseded", **moved.log_context(), because=because)
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
-    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns) -> StoredCampaign:
+    async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
+        known = [stored.campaign for stored in await campaigns.all()]
+        fresh = 0
+        if known:
+            batches = Checkpoints(self.engine.store, self.engine.keyspace).all(known[-1].id)
+            fresh = sum([one.checkpoint.report.fresh async for one in batches])
+        now = datetime.now(UTC)
+        return plan_growth(known, fresh, plan.scope, plan.found.revision, now, attended=attended)
+
+    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
         now = datetime.now(UTC)
         name = f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
         census = []
@@ -312,6 +329,7 @@ class Service:
             now.isoformat(),
             f"{wish.reason}: {because}" if wish.reason else because,
             wish=wish,
+            growth=await self._growth(plan, campaigns, attended=attended),
         )
         if wish.paused:
             campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")

@@ -19,6 +19,7 @@ from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
 from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
+from worker.model.campaign import ANY_GROWTH, Growth
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.outcome import BatchReport
@@ -96,7 +97,13 @@ class Engine:
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
 
     async def run(
-        self, spec: BatchSpec, guard: Expect | None, brake: Brake, *, allow_plaintext: bool = False
+        self,
+        spec: BatchSpec,
+        guard: Expect | None,
+        brake: Brake,
+        *,
+        allow_plaintext: bool = False,
+        growth: Growth = ANY_GROWTH,
     ) -> BatchReport:
         """Work on one batch until its end or until the brake is pulled.
 
@@ -121,6 +128,7 @@ class Engine:
                 self._window,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
+                since=growth.since,
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -128,6 +136,7 @@ class Engine:
             window=self._window,
             brake=brake,
             sizer=self._sizer,
+            growth=growth,
         )
         return await run_batch(spec, tools)
 

@@ -93,7 +93,8 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:
-        await engine.run(spec, claim, brake, allow_plaintext=campaign.wish.allow_plaintext)
+        wish, growth = campaign.wish, campaign.growth
+        await engine.run(spec, claim, brake, allow_plaintext=wish.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
         failure = error
     finally:
