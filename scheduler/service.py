@@ -302,7 +302,8 @@ class Service:
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
     async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
-        known = [stored.campaign for stored in await campaigns.all()]
+        # Names sort by the second only.
+        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
         fresh = 0
         if known:
             batches = Checkpoints(self.engine.store, self.engine.keyspace).all(known[-1].id)

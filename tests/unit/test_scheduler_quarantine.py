@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from config.settings import Settings
+from scheduler.pausing import MOST_FRESH
 from scheduler.preflight import space_of_records
-from tests.unit.test_scheduler_service import NEW, OLD, fill, run, service
+from scheduler.service import Service
+from tests.unit.test_scheduler_service import EVERYTHING, NEW, OLD, fill, run, service
+from worker.errors import StoppedError
 from worker.etcd.memory import MemoryStore
 from worker.model.batch import quarantined_by
-from worker.model.campaign import CampaignState
+from worker.model.campaign import Campaign, CampaignState, Pause, Wish
 from worker.model.inventory import Inventory, ResourceTally
+from worker.model.outcome import BatchReport
+from worker.model.request import RequestKind
 from worker.model.verdict import KeyRef, Quarantine, Reason
+from worker.pace.brake import Brake
 from worker.state import quarantine as records
 from worker.state.checkpoints import Checkpoints
 from worker.state.keyspace import Keyspace
 from worker.state.quarantine import Quarantined
+from worker.state.requests import controlled
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -132,3 +140,64 @@ def scanned(current: int, stale: int, unreadable: int) -> Inventory:
 )
 def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
     assert least <= space_of_records(found, page=500) <= most
+
+
+# ------------------------------------------------------------------------------------------------ a growth that stops
+
+
+async def engine_run(one: Service, campaign: Campaign) -> BatchReport:
+    """Work on the one batch of a campaign, as a worker does."""
+    stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, 0)
+    return await one.engine.run(stored.checkpoint.spec, None, Brake(), growth=campaign.growth)
+
+
+async def planned(one: Service, *, attended: bool) -> Campaign:
+    brake = Brake()
+    async with one.owned(EVERYTHING, brake) as lock:
+        plan = await one.plan(EVERYTHING)
+        return (await one.take_up(plan, Wish("drift"), lock.guard, attended=attended)).campaign
+
+
+async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on_at_a_word() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    await run(service(store, NEW, OLD))
+    fill(store, OLD)
+    spoil(store, 300, value=b"k8s:enc:aescbc:v1:old:" + bytes(48))
+    one = service(store, NEW, OLD)
+    campaign = await planned(one, attended=False)
+    assert campaign.growth.most == MOST_FRESH
+    for _ in range(2):  # whoever sends it again gets no more
+        with pytest.raises(StoppedError, match="objects that nothing opens were written since"):
+            await engine_run(one, campaign)
+        report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).checkpoint.report
+        assert MOST_FRESH < report.fresh <= MOST_FRESH + 5
+    resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
+    assert (resumed.paused_for, resumed.growth) == (Pause.SCHEDULER, replace(campaign.growth, most=None))
+    ended = await engine_run(one, resumed)
+    assert (ended.rewritten, ended.quarantined, ended.fresh) == (12, 300, 300)
+
+
+async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_end() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 300)
+    one = service(store, NEW, OLD)
+    await planned(one, attended=False)
+    with capture_logs() as logs:
+        ended = await run(one)  # takes it up
+    assert (ended.campaign.growth.most, ended.report.fresh) == (None, 300)
+    assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
+    assert "quarantine.grew" in [entry.event async for entry in one.audit.entries()]
+    with capture_logs() as logs:
+        again = await run(one)
+    assert (again.report.quarantined, again.report.fresh) == (300, 0)
+    assert not [log for log in logs if log["event"] == "quarantine.grew"]
+
+
+async def test_what_is_too_large_or_under_kms_is_not_counted_as_new() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 30, value=b"k8s:enc:kms:v2:plugin:x")
+    ended = await run(service(store, NEW, OLD))
+    assert (ended.report.quarantined, ended.report.fresh) == (30, 0)
