@@ -275,7 +275,7 @@ class Observer:
         if self._unreadable % 1000 == 0:
             _log.error("observer.unreadable", key=key_text(key), reason=found.reason.value, because=found.detail)
         self._unreadable += 1
-        if found.claimed and found.reason is not Reason.KMS:
+        if found.claimed and found.reason not in {Reason.KMS, Reason.LATE_PLAINTEXT}:
             self._spend()
 
     def _spend(self) -> None:

@@ -111,6 +111,7 @@ class Reign:
         now = describe(self._service.generation)
         stored = await self._require_current(now)
         await self._brake.unless_pulled(self._service.note_restore())
+        await self._service.engine.learn_what_is_complete()
         listeners = Listeners(self.drifted, self.check_now)
         self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
         beside = [self._begin_beside("observer", observer.run())]
@@ -352,6 +353,7 @@ class Reign:
             if self._full_check_at == 0.0:
                 self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
+        await self._service.engine.learn_what_is_complete()
 
     # What nobody asked for.
 

@@ -81,6 +81,7 @@ class Service:
         a moment ago is not left out. When etcd compacts the revision away, all starts again. Raises
         CompactedError when that happens too often, RefusedError when there is no registry.
         """
+        await self.engine.learn_what_is_complete()
         for _ in range(_RESTARTS):
             revision = await self.engine.store.revision()
             territory = await self.territory()
@@ -121,6 +122,7 @@ class Service:
         resource = next((one.resource for one in territory.governed if key in one.range), None)
         if resource is None:
             raise _no_object(key, "lies under no resource that the configuration governs")
+        await self.engine.learn_what_is_complete()
         examined = await self.engine.examine(key, resource)
         if examined is None:
             raise _no_object(key, "does not exist")
@@ -257,7 +259,7 @@ class Service:
         store, keyspace = self.engine.store, self.engine.keyspace
         for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
             fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
-            _log.warning("object.quarantined", campaign=ended.id, **fields)
+            _log.info("object.quarantined", campaign=ended.id, **fields)
         batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(ended.id)]
         for (resource, reason), count in quarantined_by(batches).items():
             fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}

@@ -12,6 +12,7 @@ from worker.model.inventory import ResourceTally, Unreadable
 from worker.model.keys import key_text
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Reason
 
+_PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
 _REWRAP = "`rewrap run`"
 _KMS = "look at these through kube-apiserver"
 
@@ -107,7 +108,7 @@ def _seen(facts: Facts, otherwise: Check) -> Check:
 def _plain(tally: ResourceTally) -> int:
     """Count plaintext objects, whether or not identity may read them."""
     readable_ones = sum(under.objects for key, under in tally.keys.items() if _is_plain(key))
-    return readable_ones + tally.reasons.get(Reason.IDENTITY_MISSING, 0)
+    return readable_ones + sum(tally.reasons.get(reason, 0) for reason in _PLAINTEXT)
 
 
 def _opaque(facts: Facts) -> int:

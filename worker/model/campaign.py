@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -217,3 +217,15 @@ class Campaign:
                     Growth.from_json(rest["growth"]) if "growth" in rest else ANY_GROWTH,
                 )
         raise ValueError("not a campaign")
+
+
+def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
+    """Return the resources of which all was proven complete, in every namespace, under one configuration."""
+    whole = (
+        campaign.scope.resources
+        for campaign in campaigns
+        if campaign.state is CampaignState.COMPLETE
+        and campaign.generation == generation
+        and not campaign.scope.namespaces
+    )
+    return frozenset(resource for resources in whole for resource in resources)

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     UNKNOWN_PREFIX = "unknown_prefix"
     UNKNOWN_BYTES = "unknown_bytes"
     IDENTITY_MISSING = "plaintext_but_no_identity_provider"
+    LATE_PLAINTEXT = "plaintext_after_completion"
     NO_SUCH_KEY = "no_key_of_that_name"
     AUTHENTICATION_FAILED = "authentication_failed"
     NOT_KUBERNETES = "not_a_kubernetes_object"

@@ -32,6 +32,10 @@ from worker.providers.kms import Kms, KmsUnsupportedError
 from worker.providers.plaintext import is_kubernetes_object
 from worker.providers.secretbox import Secretbox
 
+_LATE = (
+    "plaintext, though a campaign had left none of this resource: not written by a kube-apiserver that is up to date"
+)
+
 _KEYED: dict[ProviderType, type[AesCbc | AesGcm | Secretbox]] = {
     ProviderType.AESCBC: AesCbc,
     ProviderType.AESGCM: AesGcm,
@@ -60,8 +64,13 @@ class Opened:
 class Chain:
     """The providers of one resource, in configured order."""
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
-        """Build the chain. Raises ValueError when there is no key in it at all."""
+    def __init__(self, providers: Iterable[Provider], *, plaintext_is_late: bool = False) -> None:
+        """Build the chain. Raises ValueError when there is no key in it at all.
+
+        `plaintext_is_late`: everything was under the primary before, so that plaintext is not believed, though
+        identity may read it. Where identity is the primary, it is.
+        """
+        self._plaintext_is_late = plaintext_is_late
         self._links = tuple(link for provider in providers for link in _links(provider))
         if not self._links:
             raise ValueError("a chain needs at least one provider")
@@ -101,6 +110,9 @@ class Chain:
                 plaintext = _opened(link, stored[len(link.prefix) :], key)
             except OpenError as error:
                 failures += _failed(link, error)
+                continue
+            if self._plaintext_is_late and not link.prefix and link is not self._links[0]:
+                failures.append(Quarantine(Reason.LATE_PLAINTEXT, _LATE, (link.ref,)))
                 continue
             return Opened(plaintext, link.ref, link is self._links[0])
         if not failures:
