@@ -109,7 +109,7 @@ class Overview:
             ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
             ("quarantined", self._quarantined()),
             *(
-                ("", f"{count:,} of {resource}: {reason.value}")
+                ("left alone", f"{count:,} of {resource}: {reason.value}")
                 for (resource, reason), count in self.quarantined_by.items()
             ),
             ("workers", ", ".join(self.workers) or "none at work"),
@@ -125,6 +125,8 @@ class Overview:
         total, named = self.quarantined_total, len(self.quarantined)
         if named >= total:
             return f"{total:,}"
+        if not named:
+            return f"{total:,}; names are kept of the newest campaign only (`rewrap verify` names what can't be read)"
         return f"{total:,}, of which {named:,} are named (-o json), and {total - named:,} more"
 
     def to_json(self) -> dict[str, object]:

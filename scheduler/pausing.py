@@ -95,9 +95,16 @@ def plan_growth(
     last = known[-1] if known else None
     if last is None or last.growth.most is None:
         return Growth(since, planned, MOST_FRESH)
-    age = max(0.0, (now - datetime.fromisoformat(last.planned_at)).total_seconds())
-    left = Allowance(float(last.growth.most - fresh)).spent(age).left
+    left = Allowance(float(last.growth.most - fresh)).spent(_age(last, now)).left
     return Growth(since, planned, max(0, int(left)))
+
+
+def _age(campaign: Campaign, now: datetime) -> float:
+    """Return the seconds since a campaign was planned; 0 where its record does not tell."""
+    try:
+        return max(0.0, (now - datetime.fromisoformat(campaign.planned_at)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _covers(wide: Scope, narrow: Scope) -> bool:

@@ -119,6 +119,12 @@ def test_what_a_day_allows_is_shared(most: int | None, fresh: int, later: timede
     assert plan_growth([last], fresh, TEAM, 200, PLANNED + later, attended=False).most == allowed
 
 
+@pytest.mark.parametrize("at", ["", "yesterday", "2024-01-01T00:00:00", "2024-01-01", "9999-12-31T23:59:59+00:00"])
+def test_a_record_that_does_not_tell_its_time_gives_nothing_back(at: str) -> None:
+    last = replace(ended(EVERYTHING, 90, 70, 200), planned_at=at)
+    assert plan_growth([last], 150, TEAM, 200, PLANNED + 9 * DAY, attended=False).most == 50
+
+
 def test_many_small_campaigns_get_no_more_in_a_day_than_one() -> None:
     now, known, used = PLANNED, list[Campaign](), 0
     fresh = 0
