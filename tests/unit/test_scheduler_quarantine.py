@@ -195,7 +195,7 @@ async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_en
     assert not [log for log in logs if log["event"] == "quarantine.grew"]
 
 
-async def test_what_is_too_large_or_under_kms_is_not_counted_as_new() -> None:
+async def test_what_a_kms_provider_sealed_is_not_counted_as_new() -> None:
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 30, value=b"k8s:enc:kms:v2:plugin:x")
