@@ -184,6 +184,16 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaintextSettings:
+    """What is believed without a key."""
+
+    quarantine_late: bool = False
+    """Whether plaintext is left alone, and not sealed, where a campaign over all of a resource was proven complete
+    under the present configuration: nobody should write any more there. Off: a kube-apiserver that lags behind may
+    have written it, and while `identity` is configured it is read all the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All groups. Frozen: a run uses the settings it started with."""
 
@@ -197,6 +207,7 @@ class Settings:
     service: ServiceSettings = field(default_factory=ServiceSettings)
     apiservers: ApiserverSettings = field(default_factory=ApiserverSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
+    plaintext: PlaintextSettings = field(default_factory=PlaintextSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
         """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""

@@ -1,6 +1,6 @@
 """The steps of a campaign. Pure: what is on record goes in, the next step and its reason come out.
 
-1. Paused: nothing is done.
+1. Paused: nothing is done. Its quarantine grew too much: pause it.
 2. Batches that are not done are to be worked on, unless they are parked or wait after a failure.
 3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
 4. The scan found every object readable and under its primary: complete.
@@ -8,7 +8,7 @@
    another key behind our back. Sweep again, a bounded number of times; but not for a parked batch.
 6. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
 
-Not handled: who does the work, and who pauses.
+Not handled: who does the work, and who else pauses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.campaign import Campaign, CampaignState
+from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.inventory import Inventory
 
 _NAMED = 5
@@ -52,6 +52,13 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """Record this pause, and raise the alarm."""
+
+    campaign: Campaign
+
+
+@dataclass(frozen=True, slots=True)
 class Prove:
     """Scan, and come back with an inventory."""
 
@@ -72,7 +79,7 @@ class Finish:
 class Step:
     """What is next, and the sentence that says why."""
 
-    action: Work | Park | Rest | Prove | Sweep | Finish
+    action: Work | Park | Rest | Halt | Prove | Sweep | Finish
     because: str
 
 
@@ -87,6 +94,10 @@ def advance(
     known = tuple(batches)
     if campaign.state is CampaignState.PAUSED:
         return Step(Rest(), campaign.because)
+    fresh = sum(batch.report.fresh for batch in known)
+    if not campaign.growth.allows(fresh):
+        because = _outgrown(fresh)
+        return Step(Halt(campaign.paused(Pause.QUARANTINE, because)), because)
     left = [batch for batch in known if _is_open(batch, campaign)]
     free = [batch for batch in left if batch.spec.number not in owned]
     spent = next((batch for batch in free if _is_spent(batch, campaign)), None)
@@ -112,6 +123,13 @@ def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory 
         return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
     because = _what_remains(proof, parked)
     return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
+
+
+def _outgrown(fresh: int) -> str:
+    return (
+        f"{fresh} objects that nothing opens were written since the last campaign, and no operator asked for this "
+        "one: somebody may be trying out values. See who can write to etcd, and what is in quarantine; then resume it"
+    )
 
 
 def _present(spec: BatchSpec, campaign: Campaign) -> BatchSpec:

@@ -24,6 +24,7 @@ from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import Reason
 from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns
+from worker.state.checkpoints import Checkpoints
 from worker.state.observations import load
 from worker.state.quarantine import Quarantine
 from worker.state.rotations import Rotations
@@ -47,6 +48,7 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
     _, proof = await service.inventory()
     around = await look_around(service, unconverged, whole=True)
     campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+    quarantined, stuck = await _quarantined(service, campaigns)
     members, alarms = await store.members(), await store.alarms()
     told = {member.endpoint for member in members}
     return Facts(
@@ -65,7 +67,8 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
         exposures=await probe(settings.etcd),
         proof_revision=around.proof_revision,
         proven_at=_proven_at(campaigns, around.proof_revision),
-        quarantined=await _quarantined(service, campaigns),
+        quarantined=quarantined,
+        stuck=stuck,
         room=judge_space(members, alarms, 0, settings.space),
         quota_told=settings.space.quota_bytes is not None or all(member.quota for member in members),
         silent=tuple(url for url in settings.etcd.endpoints if url not in told),
@@ -88,13 +91,16 @@ def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
     return next((_seconds(one.ended_at) for one in proving), None)
 
 
-async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[str, ...]:
-    """Return what the last campaign under this configuration could read and left alone all the same."""
+async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
+    """Return what the last campaign under this configuration could read and left alone all the same, and how many."""
     mine = [one for one in campaigns if one.generation == service.generation.hash]
     if not mine or mine[-1].state is CampaignState.COMPLETE:
-        return ()
-    left = Quarantine(service.engine.store, service.engine.keyspace, mine[-1].id)
-    return tuple([f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN])
+        return (), 0
+    store, keyspace, name = service.engine.store, service.engine.keyspace, mine[-1].id
+    left = Quarantine(store, keyspace, name)
+    named = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
+    stuck = sum([batch.checkpoint.report.stuck async for batch in Checkpoints(store, keyspace).all(name)])
+    return tuple(named), stuck
 
 
 def _file(path: str) -> FileFacts:

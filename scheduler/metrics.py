@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from worker.model.batch import BatchState, Checkpoint
 from worker.model.budget import Budget, BudgetState
-from worker.model.campaign import Campaign, CampaignState
+from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.outcome import BatchReport
 
 _STALE_TICK = 60.0
@@ -32,6 +32,7 @@ class _Campaign:
     """How far a campaign is."""
 
     state: CampaignState
+    paused_for: Pause | None
     report: BatchReport
     batches_left: int
     batches_parked: int
@@ -89,7 +90,7 @@ class SchedulerMetrics(Collector):
         """Set how far the newest campaign is; `rate` in objects a second."""
         states = Counter(batch.state for batch in batches)
         left = states.total() - states[BatchState.DONE]
-        now = _Campaign(campaign.state, report, left, states[BatchState.PARKED], rate)
+        now = _Campaign(campaign.state, campaign.paused_for, report, left, states[BatchState.PARKED], rate)
         self._known = replace(self._known, campaign=now)
 
     def scanned(self, stale: int, *, clean: bool) -> None:
@@ -148,15 +149,21 @@ def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
     states = GaugeMetricFamily(
         "kube_rewrap_campaign_state", "1 for the state of the newest campaign, 0 for all others.", labels=["state"]
     )
+    pauses = GaugeMetricFamily(
+        "kube_rewrap_campaign_paused", "1 for what the newest campaign is paused for.", labels=["cause"]
+    )
     objects = GaugeMetricFamily(
         "kube_rewrap_campaign_objects", "Objects of the newest campaign, by how they ended.", labels=["outcome"]
     )
     if campaign is not None:
         for state in CampaignState:
             states.add_metric([state.value], state is campaign.state)
+        for cause in Pause:
+            pauses.add_metric([cause.value], campaign.state is CampaignState.PAUSED and cause is campaign.paused_for)
         for end in _ENDS:
             objects.add_metric([end], getattr(campaign.report, end))
     yield states
+    yield pauses
     yield objects
     yield GaugeMetricFamily(
         "kube_rewrap_campaign_batches_left", "Batches that are not done.", campaign.batches_left if campaign else None

@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 import structlog
 
 from scheduler.dispatch.local import Engine
+from scheduler.pausing import MOST_FRESH, Allowance
 from worker.errors import WorkerError
 from worker.etcd.store import Expect, Item, Watched, WatchFrom
 from worker.model.budget import LIMITED_PROVIDER
 from worker.model.inventory import ResourceRange
 from worker.model.keys import key_text
-from worker.model.verdict import KeyRef, Quarantine
+from worker.model.verdict import KeyRef, Quarantine, Reason
 from worker.state.observations import Observations, load, save
 
 _FLUSH_SECONDS = 1.0
@@ -71,6 +72,7 @@ class Observer:
         self._bridged: dict[str, tuple[int, int]] = {}
         self._changed = False
         self._unreadable = 0
+        self._allowance = Allowance(at=time.monotonic())
         self._sent = 0
 
     @property
@@ -248,9 +250,15 @@ class Observer:
         return max(0, low - first) + max(0, end - high)
 
     def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
-        """Name one object of each namespace, once a minute; the repair looks at all of them."""
-        self._listeners.drift(resource, namespace)
+        """Name one object of each namespace, once a minute; the repair looks at all of them.
+
+        Not while somebody seems to try out values: a repair would tell them which one opened.
+        """
         now = time.monotonic()
+        self._allowance = self._allowance.spent(now)
+        if self._allowance.is_exceeded:
+            return
+        self._listeners.drift(resource, namespace)
         if now < self._silent_until.get((resource, namespace), 0.0):
             return
         self._silent_until[resource, namespace] = now + _SILENT_SECONDS
@@ -267,3 +275,16 @@ class Observer:
         if self._unreadable % 1000 == 0:
             _log.error("observer.unreadable", key=key_text(key), reason=found.reason.value, because=found.detail)
         self._unreadable += 1
+        if found.claimed and found.reason not in {Reason.KMS, Reason.LATE_PLAINTEXT}:
+            self._spend()
+
+    def _spend(self) -> None:
+        """Count one value that a key was tried on in vain."""
+        was_exceeded = self._allowance.is_exceeded
+        self._allowance = self._allowance.spent(time.monotonic(), 1)
+        if self._allowance.is_exceeded and not was_exceeded:
+            because = (
+                f"more than {MOST_FRESH} values that no key opens were written within a day: somebody may be trying "
+                "them out. Drift is left to the full check until that is over"
+            )
+            _log.error("drift.muted", because=because)

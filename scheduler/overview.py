@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 
 from config.settings import Settings
 from worker.etcd.client import open_store
 from worker.etcd.store import Store
-from worker.model.batch import BatchState, Checkpoint
+from worker.model.batch import BatchState, Checkpoint, quarantined_by
 from worker.model.campaign import Campaign, CampaignState
+from worker.model.inventory import counts_json
 from worker.model.outcome import NOTHING, BatchReport
 from worker.model.request import Request, RequestKind, RequestState
+from worker.model.verdict import Reason
 from worker.pace.shared import read_live
 from worker.state.campaigns import Campaigns
 from worker.state.checkpoints import Checkpoints
@@ -35,6 +37,7 @@ class Overview:
     batches: tuple[Checkpoint, ...] = ()
     workers: tuple[str, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
+    quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     live: dict[str, int] | None = None
     outdated: tuple[str, ...] = ()
 
@@ -104,10 +107,27 @@ class Overview:
             ("batches", f"{done} of {len(self.batches)} done"),
             ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
             ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
-            ("quarantined", self.report.quarantined),
+            ("quarantined", self._quarantined()),
+            *(
+                ("left alone", f"{count:,} of {resource}: {reason.value}")
+                for (resource, reason), count in self.quarantined_by.items()
+            ),
             ("workers", ", ".join(self.workers) or "none at work"),
             *(("outdated", sentence) for sentence in self.outdated),
         ]
+
+    @property
+    def quarantined_total(self) -> int:
+        """Objects in quarantine, whether or not they are named. A complete campaign has none by its proof."""
+        return 0 if self.campaign is not None and self.is_complete else self.report.quarantined
+
+    def _quarantined(self) -> str:
+        total, named = self.quarantined_total, len(self.quarantined)
+        if named >= total:
+            return f"{total:,}"
+        if not named:
+            return f"{total:,}; names are kept of the newest campaign only (`rewrap verify` names what can't be read)"
+        return f"{total:,}, of which {named:,} are named (-o json), and {total - named:,} more"
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -125,6 +145,8 @@ class Overview:
             "workers": list(self.workers),
             "outdated": list(self.outdated),
             "quarantined": [one.to_json() for one in self.quarantined],
+            "quarantined_total": self.quarantined_total,
+            "quarantined_by": counts_json(self.quarantined_by),
             "parked": [
                 {"batch": batch.spec.number, "because": batch.because}
                 for batch in self.batches
@@ -152,11 +174,13 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
     batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
     outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
-    quarantined = [one async for one in Quarantine(store, keyspace, campaign.id).all()]
+    listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
+    counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
     report = sum((batch.report for batch in batches), BatchReport())
     workers = dict.fromkeys(f"{claim.holder.get('host')}:{claim.holder.get('pid')}" for claim in claims)
-    listed = tuple(islice(quarantined, _LISTED))
-    return Overview(campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, None, outdated)
+    return Overview(
+        campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
+    )
 
 
 async def look_at_all(settings: Settings) -> list[dict[str, object]]:

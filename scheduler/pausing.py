@@ -4,17 +4,29 @@
 2. No room in etcd, no write left for a key, or outside the hours: rest, in this order of gravity.
 3. None of these any more: go on. After a lack of room only once there is some distance to the limit,
    so that it does not go on and off with every compaction.
+4. A quarantine that grew too much (`campaign.advance`): rest until an operator's word. An etcd writer who
+   tries out values under aescbc learns by each whether it opens; some hundreds a day is what they get.
 
 Not handled: what a campaign does that is only proving; it writes nothing, and goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from config.settings import SpaceSettings
-from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope
 from worker.pace.pressure import Room
+
+MOST_FRESH = 200
+"""Newly written objects that nothing opens, of a day, that campaigns of the service itself take for no attack.
+
+A byte of plaintext takes 128 guesses on average, 256 at the most.
+"""
+
+_DAY = 86_400.0
 
 _DISTANCE = 0.02
 """Share of the quota that must be free below the stop mark before writing goes on."""
@@ -37,7 +49,7 @@ class Pressure:
 
 def judge_rest(campaign: Campaign, pressure: Pressure) -> Campaign:
     """Return the campaign paused, or going on again, or as it is."""
-    if campaign.state.is_end or campaign.paused_for is Pause.OPERATOR or campaign.state is CampaignState.PROVING:
+    if campaign.state.is_end or campaign.paused_for in _BY_WORD or campaign.state is CampaignState.PROVING:
         return campaign
     cause = pressure.cause
     if cause is not None:
@@ -45,6 +57,59 @@ def judge_rest(campaign: Campaign, pressure: Pressure) -> Campaign:
     if campaign.state is CampaignState.PAUSED:
         return campaign.moved(CampaignState.RUNNING, f"what made it rest ({campaign.paused_for}) is over")
     return campaign
+
+
+_BY_WORD = {Pause.OPERATOR, Pause.QUARANTINE}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of a day's `MOST_FRESH` at a time in seconds by any clock that does not jump."""
+
+    left: float = MOST_FRESH
+    at: float = 0.0
+
+    def spent(self, now: float, count: int = 0) -> Allowance:
+        """Return what is left after some more; it comes back evenly over a day, and is never more than at first."""
+        return Allowance(min(float(MOST_FRESH), self.left + MOST_FRESH * (now - self.at) / _DAY) - count, now)
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether there was more than the day allows."""
+        return self.left < 0
+
+
+def plan_growth(
+    known: Sequence[Campaign], fresh: int, scope: Scope, planned: int, now: datetime, *, attended: bool
+) -> Growth:
+    """Return how far the quarantine of a new campaign may grow.
+
+    `known` are the campaigns on record, oldest first, `fresh` is how many such objects the newest of them met,
+    `planned` the revision of the plan. What the day allows is shared by all campaigns that no operator asked for.
+    """
+    covering = [one for one in known if one.proof_revision and _covers(one.scope, scope)]
+    # What was written while a campaign was at work may have been left to the next one.
+    since = max((one.growth.planned or one.proof_revision for one in covering), default=0)
+    if attended:
+        return Growth(since, planned)
+    last = known[-1] if known else None
+    if last is None or last.growth.most is None:
+        return Growth(since, planned, MOST_FRESH)
+    left = Allowance(float(last.growth.most - fresh)).spent(_age(last, now)).left
+    return Growth(since, planned, max(0, int(left)))
+
+
+def _age(campaign: Campaign, now: datetime) -> float:
+    """Return the seconds since a campaign was planned; 0 where its record does not tell."""
+    try:
+        return max(0.0, (now - datetime.fromisoformat(campaign.planned_at)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _covers(wide: Scope, narrow: Scope) -> bool:
+    namespaces = not wide.namespaces or (narrow.namespaces and set(narrow.namespaces) <= set(wide.namespaces))
+    return bool(namespaces) and set(narrow.resources) <= set(wide.resources)
 
 
 def judge_room(room: Room, settings: SpaceSettings, paused_for: Pause | None) -> str | None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from config.settings import BudgetSettings
+from scheduler.plan import BATCH_OBJECTS
 from worker.errors import BudgetExhaustedError, RefusedError, SpaceError
 from worker.model.budget import Budget, restored_text
 from worker.model.inventory import Inventory
 from worker.model.verdict import KeyRef
 from worker.pace.pressure import Room
+from worker.state.quarantine import KEPT
+
+_WRITES_OF_BATCH = 8  # planned, taken up, the small pages at its beginning, done
+_BYTES_OF_CHECKPOINT = 2_048
+_BYTES_OF_QUARANTINED = 1_024  # etcd key, reason and sentence, and the path of the record
 
 
 def preflight(
@@ -35,9 +41,22 @@ def preflight(
         left = budget.left(settings.gcm_limit)
         if left is not None and wanted > left:
             refusals.append(_too_few(key, wanted, left, budget, settings))
-    if room.refusal is not None and found.stale:
+    if room.refusal is not None and (found.stale or found.unreadable):
         refusals.append(SpaceError(room.refusal))
     return refusals
+
+
+def space_of_records(found: Inventory, page: int) -> int:
+    """Return about how many bytes the records of a campaign take in etcd; `page` is the most objects read at once.
+
+    A batch's record is written after every page, and all its versions stay until etcd compacts them away. One
+    more is written for each object that is named in quarantine.
+    """
+    if found.is_clean:
+        return 0
+    batches = len(found.resources) + found.objects // BATCH_OBJECTS
+    checkpoints = batches * _WRITES_OF_BATCH + found.objects // page
+    return checkpoints * _BYTES_OF_CHECKPOINT + min(found.unreadable, KEPT) * _BYTES_OF_QUARANTINED
 
 
 def _wanted(found: Inventory) -> dict[KeyRef, int]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from scheduler.campaign import Finish, Park, Prove, Rest, Step, Sweep, Work, advance
+from scheduler.campaign import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from scheduler.dispatch.dispatcher import Dispatcher
 from worker.errors import RecordChangedError, RecordError, StoppedError
 from worker.model.batch import BatchState, Checkpoint
@@ -125,6 +125,9 @@ class Reconciler:
                 await self._park(checkpoint, step.because)
             case Rest():
                 self._proof = None
+            case Halt(campaign):
+                self._proof = None
+                stored = await self._records.campaigns.save(replace(stored, campaign=campaign))
             case Prove():
                 await self._prove(stored, step.because)
             case Sweep():

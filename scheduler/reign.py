@@ -24,6 +24,7 @@ import structlog
 
 from config.errors import ConfigError
 from config.settings import Settings
+from scheduler.campaign import Halt
 from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
@@ -110,6 +111,7 @@ class Reign:
         now = describe(self._service.generation)
         stored = await self._require_current(now)
         await self._brake.unless_pulled(self._service.note_restore())
+        await self._service.engine.learn_what_is_complete()
         listeners = Listeners(self.drifted, self.check_now)
         self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
         beside = [self._begin_beside("observer", observer.run())]
@@ -272,7 +274,8 @@ class Reign:
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
             await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
-        campaign = await self._service.take_up(plan, wish, lock.guard)
+        attended = request.origin is Origin.OPERATOR
+        campaign = await self._service.take_up(plan, wish, lock.guard, attended=attended)
         await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
         return campaign
 
@@ -326,6 +329,8 @@ class Reign:
                 return
             progress.tell(done.stored.campaign)
             self._metrics.campaign(done.stored.campaign, progress.report, reconciler.checkpoints, progress.rate)
+            if isinstance(done.step.action, Halt):
+                await self._service.alarm(done.stored.campaign, done.step.because)
             if done.is_end:
                 await self._ended(done, prover)
                 return
@@ -348,6 +353,7 @@ class Reign:
             if self._full_check_at == 0.0:
                 self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
+        await self._service.engine.learn_what_is_complete()
 
     # What nobody asked for.
 

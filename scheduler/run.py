@@ -10,10 +10,11 @@ from config.errors import Fault, SettingsError
 from scheduler.census import Territory
 from worker.errors import RefusedError
 from worker.etcd.store import Expect
-from worker.model.campaign import NO_WISH, Campaign, Scope, Wish
+from worker.model.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
+from worker.model.verdict import Reason
 from worker.pace.pressure import Room
 from worker.state.campaigns import StoredCampaign
 from worker.state.ownership import Session
@@ -79,15 +80,22 @@ class RunPlan:
 class RunResult:
     """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory.
 
-    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`.
+    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`. `quarantined`
+    names some of those in quarantine, `quarantined_by` counts all by resource and reason.
     """
 
     campaign: Campaign
     report: BatchReport
     rewritten_now: int
     quarantined: tuple[Quarantined, ...]
+    quarantined_by: Mapping[tuple[str, Reason], int]
     proof: Inventory
     seconds: float
+
+    @property
+    def quarantined_total(self) -> int:
+        """Objects in quarantine, whether or not they are named. A complete campaign has none by its proof."""
+        return 0 if self.campaign.state is CampaignState.COMPLETE else self.report.quarantined
 
 
 def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:

@@ -19,15 +19,16 @@ from config.resources import GroupResource, Layout, read_layout
 from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
+from scheduler.pausing import MOST_FRESH, plan_growth
 from scheduler.plan import plan_batches
-from scheduler.preflight import preflight
+from scheduler.preflight import preflight, space_of_records
 from scheduler.reconcile import Reconciler, Records, Watcher
 from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
-from worker.model.batch import Checkpoint
+from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
 from worker.model.inventory import Inventory
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -46,6 +47,8 @@ _SPACE_SECONDS = 2.0
 _SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
 _RESTARTS = 5
 _BUSY_SECONDS = 2.0
+_NAMED = 100
+"""Objects that the log names at the end of a campaign: enough to see a pattern, and no flood."""
 _log = structlog.get_logger()
 
 
@@ -78,6 +81,7 @@ class Service:
         a moment ago is not left out. When etcd compacts the revision away, all starts again. Raises
         CompactedError when that happens too often, RefusedError when there is no registry.
         """
+        await self.engine.learn_what_is_complete()
         for _ in range(_RESTARTS):
             revision = await self.engine.store.revision()
             territory = await self.territory()
@@ -118,6 +122,7 @@ class Service:
         resource = next((one.resource for one in territory.governed if key in one.range), None)
         if resource is None:
             raise _no_object(key, "lies under no resource that the configuration governs")
+        await self.engine.learn_what_is_complete()
         examined = await self.engine.examine(key, resource)
         if examined is None:
             raise _no_object(key, "does not exist")
@@ -134,9 +139,9 @@ class Service:
         territory, found = await self.inventory(order)
         budgets = await self.engine.ledger.all()
         estimates = await self._estimates(found, budgets, order)
-        room = judge_space(
-            await self.engine.store.members(), await self.engine.store.alarms(), found.stale_bytes, self._settings.space
-        )
+        to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
+        members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
+        room = judge_space(members, alarms, to_write, self._settings.space)
         known = await self.engine.ledger.foreseen(self._keys(), estimates)
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
         scope = scope_of(territory, order)
@@ -210,16 +215,12 @@ class Service:
         self, order: Order, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher
     ) -> RunResult:
         records = self.records(stored.campaign.id, lock.guard)
-        dispatcher = LocalDispatcher(
-            self.engine,
-            lock.session,
-            brake,
-            self._settings.pace.batches,
-            allow_plaintext=stored.campaign.wish.allow_plaintext,
-        )
+        room = self._settings.pace.batches
+        dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.campaign)
         before = await total(records, stored.campaign.id)
+        reconciler = Reconciler(records, dispatcher, _Scan(self, order, brake), watcher)
         try:
-            done = await Reconciler(records, dispatcher, _Scan(self, order, brake), watcher).finish(stored.campaign.id)
+            done = await reconciler.finish(stored.campaign.id)
         except WorkerError as error:
             _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
             raise
@@ -231,11 +232,19 @@ class Service:
         report = await total(records, ended.id)
         await self.tell_finished(ended, report)
         quarantined = tuple([one async for one in records.quarantine.all()])
-        return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, done.proof, 0.0)
+        counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
+        rewritten = report.rewritten - before.rewritten
+        return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, in the log and in the audit log."""
-        _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+        """Say how a campaign ended, in the log and in the audit log, and what it left alone."""
+        is_complete = ended.state is CampaignState.COMPLETE
+        if report.quarantined and not is_complete:
+            await self._tell_quarantined(ended)
+        if report.fresh > MOST_FRESH:
+            await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
+        level = _log.info if is_complete else _log.warning
+        level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
         await self.audit.append(
             "campaign.finished",
             ended.id,
@@ -245,8 +254,27 @@ class Service:
             because=ended.because,
         )
 
-    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
-        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
+    async def _tell_quarantined(self, ended: Campaign) -> None:
+        """Name each object that a campaign left alone, up to `_NAMED`, and count them by resource and reason."""
+        store, keyspace = self.engine.store, self.engine.keyspace
+        for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
+            fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
+            _log.info("object.quarantined", campaign=ended.id, **fields)
+        batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(ended.id)]
+        for (resource, reason), count in quarantined_by(batches).items():
+            fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
+            _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
+
+    async def alarm(self, campaign: Campaign, because: str) -> None:
+        """Raise the alarm: somebody wrote many objects that nothing opens."""
+        _log.error("quarantine.grew", **campaign.log_context(), because=because)
+        await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
+
+    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> StoredCampaign:
+        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
+
+        `attended`: an operator asked for it, so its quarantine may grow as it does.
+        """
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         unfinished = await campaigns.unfinished()
         same = resumable(unfinished, self.generation.hash, plan.scope)
@@ -254,13 +282,15 @@ class Service:
         await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
             _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
-            if same.campaign.paused_for not in {None, Pause.OPERATOR}:
+            growth = replace(same.campaign.growth, most=None) if attended else same.campaign.growth
+            resumed = replace(same.campaign, growth=growth)
+            by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
+            if resumed.paused_for not in by_word:
                 # What made it rest was looked at when this plan was made.
-                moved = same.campaign.moved(CampaignState.RUNNING, "taken up again")
-                return await campaigns.save(replace(same, campaign=moved))
-            return same
+                resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
+            return same if resumed == same.campaign else await campaigns.save(replace(same, campaign=resumed))
         await campaigns.forget_old()
-        return await self._plan_anew(plan, wish, campaigns)
+        return await self._plan_anew(plan, wish, campaigns, attended=attended)
 
     async def supersede(self, others: Iterable[StoredCampaign], because: str, guard: Expect) -> None:
         """End campaigns that something newer takes the place of; whoever works on them is fenced."""
@@ -273,7 +303,17 @@ class Service:
             _log.info("campaign.superseded", **moved.log_context(), because=because)
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
-    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns) -> StoredCampaign:
+    async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
+        # Names sort by the second only.
+        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
+        fresh = 0
+        if known:
+            batches = Checkpoints(self.engine.store, self.engine.keyspace).all(known[-1].id)
+            fresh = sum([one.checkpoint.report.fresh async for one in batches])
+        now = datetime.now(UTC)
+        return plan_growth(known, fresh, plan.scope, plan.found.revision, now, attended=attended)
+
+    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
         now = datetime.now(UTC)
         name = f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
         census = []
@@ -292,12 +332,14 @@ class Service:
             now.isoformat(),
             f"{wish.reason}: {because}" if wish.reason else because,
             wish=wish,
+            growth=await self._growth(plan, campaigns, attended=attended),
         )
         if wish.paused:
             campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+        await campaigns.forget_quarantines_but(name)
         await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 

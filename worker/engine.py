@@ -19,6 +19,7 @@ from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
 from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
+from worker.model.campaign import ANY_GROWTH, Growth, completed
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
@@ -33,6 +34,7 @@ from worker.providers.chain import Chain
 from worker.rewrap.batch import BatchTools, run_batch
 from worker.rewrap.decide import decide
 from worker.rewrap.swap import Swapper
+from worker.state.campaigns import Campaigns
 from worker.state.checkpoints import Checkpoints
 from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
@@ -45,13 +47,20 @@ class Chains(Mapping[str, Chain]):
     def __init__(self, generation: Generation) -> None:
         self._configuration = generation.configuration
         self._made: dict[str, Chain] = {}
+        self._settled: frozenset[str] = frozenset()
+
+    def settle(self, resources: frozenset[str]) -> None:
+        """Let chains of these resources, and of no others, believe no plaintext."""
+        if resources != self._settled:
+            self._settled = resources
+            self._made = {}
 
     def __getitem__(self, resource: str) -> Chain:
         if resource not in self._made:
             providers = self._configuration.providers_for(GroupResource.parse(resource))
             if providers is None:
                 raise KeyError(resource)
-            self._made[resource] = Chain(providers)
+            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled)
         return self._made[resource]
 
     def __iter__(self) -> Iterator[str]:
@@ -98,7 +107,13 @@ class Engine:
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
 
     async def run(
-        self, spec: BatchSpec, guard: Expect | None, brake: Brake, *, allow_plaintext: bool = False
+        self,
+        spec: BatchSpec,
+        guard: Expect | None,
+        brake: Brake,
+        *,
+        allow_plaintext: bool = False,
+        growth: Growth = ANY_GROWTH,
     ) -> BatchReport:
         """Work on one batch until its end or until the brake is pulled.
 
@@ -124,6 +139,7 @@ class Engine:
                 self._window,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
+                since=growth.since,
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -131,6 +147,7 @@ class Engine:
             window=self._window,
             brake=brake,
             sizer=self._sizer,
+            growth=growth,
         )
         return await run_batch(spec, tools)
 
@@ -149,6 +166,12 @@ class Engine:
     def window(self) -> int:
         """How many swaps may be in flight now."""
         return self._window.limit
+
+    async def learn_what_is_complete(self) -> None:
+        """Look for the campaigns after which plaintext is late, if it is not to be believed then."""
+        if self._settings.plaintext.quarantine_late:
+            known = [stored.campaign for stored in await Campaigns(self.store, self.keyspace).all()]
+            self.chains.settle(completed(known, self.generation.hash))
 
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
         """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""

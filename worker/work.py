@@ -93,7 +93,9 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:
-        await engine.run(spec, claim, brake, allow_plaintext=campaign.wish.allow_plaintext)
+        await engine.learn_what_is_complete()
+        wish, growth = campaign.wish, campaign.growth
+        await engine.run(spec, claim, brake, allow_plaintext=wish.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
         failure = error
     finally:
@@ -183,6 +185,7 @@ async def prove(bench: Bench, name: str, number: int) -> Done:
     if part is None or part.part.is_done:
         return _dropped(name, number, "this part of the proof is done, or not planned")
     try:
+        await engine.learn_what_is_complete()
         found = await engine.inventory(part.part.ranges, part.part.revision)
         scanned = replace(part.part, found=found)
     except CompactedError:

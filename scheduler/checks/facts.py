@@ -74,9 +74,9 @@ class Facts:
     that it governs, and `keys` what speaks against the removal of each. By fingerprint: `budgets` on record,
     `watched`, the time from which on somebody counted what others write, and `made`, when a rotation put the
     key into the file. `proof_revision` is that of the newest complete campaign over everything, 0 = none, and
-    `proven_at` its end, None = not on record. `quarantined` holds readable objects that the last campaign, being
-    incomplete, left alone: etcd key and reason. `silent` are endpoints that did not tell their size;
-    `quota_told`: whether etcd or an operator said how large it may grow.
+    `proven_at` its end, None = not on record. `quarantined` names readable objects that the last campaign, being
+    incomplete, left alone: etcd key and reason; `stuck` counts all of them. `silent` are endpoints that did not tell
+    their size; `quota_told`: whether etcd or an operator said how large it may grow.
     """
 
     settings: Settings
@@ -95,6 +95,7 @@ class Facts:
     proof_revision: int
     proven_at: float | None
     quarantined: tuple[str, ...]
+    stuck: int
     room: Room
     quota_told: bool
     silent: tuple[str, ...]

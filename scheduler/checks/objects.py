@@ -12,6 +12,7 @@ from worker.model.inventory import ResourceTally, Unreadable
 from worker.model.keys import key_text
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Reason
 
+_PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
 _REWRAP = "`rewrap run`"
 _KMS = "look at these through kube-apiserver"
 
@@ -54,12 +55,12 @@ def readable(facts: Facts) -> Check:
     """Check that nothing is unreadable, and that the last campaign left nothing alone."""
     name = "readable"
     lost = facts.proof.unreadable - _opaque(facts)
-    if lost or facts.quarantined:
+    if lost or facts.stuck:
         # A KMS value of an unconfigured provider is lost, too: it is named last, where it may be one or the other.
         listed = sorted((one for tally in facts.proof.resources for one in tally.listed), key=_is_kms)
         examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed[: max(0, lost)]]
         examples += facts.quarantined
-        reason = f"{lost} objects can't be read, {len(facts.quarantined)} more are in quarantine: {named(examples)}"
+        reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine: {named(examples)}"
         remedy = "docs/campaign-incomplete.md has a remedy for each reason; then `rewrap run`"
         return Check(name, State.FAIL, reason, remedy)
     return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects - _opaque(facts)} objects can be read"))
@@ -105,9 +106,9 @@ def _seen(facts: Facts, otherwise: Check) -> Check:
 
 
 def _plain(tally: ResourceTally) -> int:
-    """Count plaintext objects; of unreadable ones, those that the tally lists."""
+    """Count plaintext objects, whether or not identity may read them."""
     readable_ones = sum(under.objects for key, under in tally.keys.items() if _is_plain(key))
-    return readable_ones + sum(one.reason is Reason.IDENTITY_MISSING for one in tally.listed)
+    return readable_ones + sum(tally.reasons.get(reason, 0) for reason in _PLAINTEXT)
 
 
 def _opaque(facts: Facts) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scheduler.cli.output import print_table, say
 from scheduler.removal import BACKUPS, KeyVerdict
-from worker.model.inventory import Inventory, ResourceTally
+from worker.model.inventory import Inventory, ResourceTally, counts_json
+from worker.model.verdict import Reason
 
 _SHOWN = 20
 
@@ -18,6 +19,7 @@ def status_json(found: Inventory) -> dict[str, object]:
         "objects": found.objects,
         "stale": found.stale,
         "unreadable": found.unreadable,
+        "unreadable_by": counts_json(found.unreadable_by),
         "resources": [_resource_json(tally) for tally in found.resources],
         "unknown_paths": list(found.unknown),
     }
@@ -51,6 +53,7 @@ def proof_json(proof: Inventory, keys: Sequence[KeyVerdict]) -> dict[str, object
         "stale": proof.stale,
         "unreadable": [one.to_json() for tally in proof.resources for one in tally.listed],
         "unreadable_total": proof.unreadable,
+        "unreadable_by": counts_json(proof.unreadable_by),
         "unknown_paths": list(proof.unknown),
         "keys": [key.to_json() for key in keys],
     }
@@ -119,8 +122,15 @@ def _print_unreadable(found: Inventory) -> None:
     for one in listed[:_SHOWN]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    if found.unreadable > _SHOWN:
-        say(f"  and {found.unreadable - _SHOWN:,} more (all in -o json, up to 1,000 a resource)")
+    if found.unreadable > len(listed[:_SHOWN]):
+        say(f"  and {found.unreadable - len(listed[:_SHOWN]):,} more (`verify -o json` names up to 1,000 a resource):")
+        print_counts(found.unreadable_by)
+
+
+def print_counts(counts: Mapping[tuple[str, Reason], int]) -> None:
+    """Print how many objects of a resource were left alone for a reason: all of them, those named above too."""
+    for (resource, reason), count in counts.items():
+        say(f"  {count:,} of {resource} in all: {reason.value}")
 
 
 def _print_unknown(unknown: Sequence[str]) -> None:

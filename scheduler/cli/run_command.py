@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scheduler.removal import KeyVerdict
     from scheduler.run import Order, RunPlan, RunResult
 
+_SHOWN = 20
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -120,6 +122,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
 
 def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dict[str, object]:
     from scheduler.cli.reports import proof_json
+    from worker.model.inventory import counts_json
 
     report = result.report
     return {
@@ -139,6 +142,8 @@ def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dic
         "encryptions": report.encryptions,
         "bytes": report.bytes,
         "quarantined": [one.to_json() for one in result.quarantined],
+        "quarantined_total": result.quarantined_total,
+        "quarantined_by": counts_json(result.quarantined_by),
         "seconds": round(result.seconds, 3),
         "proof": proof_json(result.proof, keys),
     }
@@ -172,18 +177,22 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
 
 def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> None:
     from scheduler.cli.output import say
-    from scheduler.cli.reports import print_proof
+    from scheduler.cli.reports import print_counts, print_proof
 
-    report = result.report
+    report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
     say(
         f"Campaign {result.campaign.id}: {report.rewritten:,} rewritten, {report.current:,} already current, "
-        f"{report.conflicts:,} conflicts, {report.gone:,} gone, {len(result.quarantined):,} in quarantine; "
+        f"{report.conflicts:,} conflicts, {report.gone:,} gone, {quarantined:,} in quarantine; "
         f"{result.seconds:.1f} s, {speed:,.0f} a second"
     )
-    for one in result.quarantined[:20]:
+    for one in result.quarantined[:_SHOWN]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
+    if quarantined > _SHOWN:
+        named = len(result.quarantined)
+        say(f"  and {quarantined - _SHOWN:,} more (-o json names {named:,}):")
+        print_counts(result.quarantined_by)
     say()
     if not order.covers_everything:
         scope = result.campaign.scope

@@ -13,6 +13,7 @@ import structlog
 from worker.engine import Engine, Examined, describe, open_engine
 from worker.errors import BusyError, WorkerError
 from worker.model.batch import BatchSpec
+from worker.model.campaign import Campaign
 from worker.pace.brake import Brake
 from worker.state.ownership import Session, who
 
@@ -24,10 +25,10 @@ __all__ = ["Engine", "Examined", "LocalDispatcher", "describe", "open_engine"]
 class LocalDispatcher:
     """See Dispatcher. A bounded number of batches side by side, in named tasks, each under a claim of its own."""
 
-    def __init__(self, engine: Engine, session: Session, brake: Brake, room: int, *, allow_plaintext: bool) -> None:
+    def __init__(self, engine: Engine, session: Session, brake: Brake, room: int, campaign: Campaign) -> None:
         self._engine = engine
         self._session = session
-        self._allow_plaintext = allow_plaintext
+        self._campaign = campaign
         self._brake = brake
         self._room = room
         self._tasks: dict[int, asyncio.Task[object]] = {}
@@ -48,7 +49,8 @@ class LocalDispatcher:
         except BusyError as busy:
             _log.info("batch.busy", **batch.log_context(), because=str(busy))
             return
-        await self._engine.run(batch, claim, self._brake, allow_plaintext=self._allow_plaintext)
+        wish, growth = self._campaign.wish, self._campaign.growth
+        await self._engine.run(batch, claim, self._brake, allow_plaintext=wish.allow_plaintext, growth=growth)
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:

@@ -17,6 +17,7 @@ from tests.servers.gateway import Gateway
 OLD, NEW, BOX = Key.new("aescbc", "old"), Key.new("aesgcm", "new"), Key.new("secretbox", "box")
 LOST = Key.new("aesgcm", "lost")
 UNREADABLE = "/registry/secrets/zone/unreadable"
+UNREADABLE_BY = [{"resource": "secrets", "reason": "no_key_of_that_name", "objects": 1}]
 LEASED = "/registry/events/default/e"
 
 NOT_CONVERGED = (
@@ -75,6 +76,7 @@ def test_status_says_which_key_encrypts_what(rewrap: Command, gateway: Gateway) 
         "objects": 10,
         "stale": 6,
         "unreadable": 1,
+        "unreadable_by": UNREADABLE_BY,
         "resources": tallies(secrets_old=5, secrets_new=3, events=(OLD, False)),
         "unknown_paths": [],
     }
@@ -96,6 +98,7 @@ def test_a_dry_run_says_what_a_run_would_do(rewrap: Command, gateway: Gateway) -
         "objects": 10,
         "stale": 6,
         "unreadable": 1,
+        "unreadable_by": UNREADABLE_BY,
         "resources": tallies(secrets_old=5, secrets_new=3, events=(OLD, False)),
         "unknown_paths": [],
     }
@@ -126,6 +129,8 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "unknown": 0,
         "gone": 0,
         "encryptions": 6,
+        "quarantined_total": 1,
+        "quarantined_by": UNREADABLE_BY,
         "bytes": sum(len(one.value) for one in rewritten),
     }
     assert sorted(keys) == ["keys", "note"]
@@ -150,6 +155,7 @@ def proof_document() -> dict[str, Any]:
         "stale": 0,
         "unreadable": [{"key": UNREADABLE, "reason": "no_key_of_that_name", "detail": reason_detail()}],
         "unreadable_total": 1,
+        "unreadable_by": UNREADABLE_BY,
         "unknown_paths": [],
         "keys": [
             key_verdict(BOX, 1, "it is the primary of events", "1 objects are under it"),

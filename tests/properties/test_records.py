@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from worker.errors import RecordError
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.budget import Budget, Mark
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
 from worker.model.outcome import BatchReport
@@ -27,13 +27,14 @@ COUNTS = st.integers(0, 2**63)
 TEXTS = st.text(max_size=20)
 ETCD_KEYS = st.binary(max_size=30)
 RANGES = st.builds(KeyRange, ETCD_KEYS, ETCD_KEYS)
-REPORTS = st.builds(BatchReport, *[COUNTS] * 9)
+REPORTS = st.builds(BatchReport, *[COUNTS] * 11)
 SPECS = st.builds(
     BatchSpec, TEXTS, COUNTS, TEXTS, RANGES, TEXTS, st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple)
 )
 MOMENTS = st.floats(0, 2**40)
+REASONS = st.dictionaries(st.sampled_from(Reason), COUNTS, max_size=3)
 CHECKPOINTS = st.builds(
-    Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS, COUNTS, MOMENTS, TEXTS
+    Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS, COUNTS, MOMENTS, TEXTS, REASONS
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, NAMES)
@@ -41,7 +42,7 @@ WISHES = st.builds(Wish, TEXTS, st.floats(0, 1000), st.integers(-100, 100), st.b
 CAMPAIGNS = st.builds(
     Campaign,
     *(TEXTS, st.sampled_from(CampaignState), TEXTS, SCOPES, COUNTS, TEXTS, TEXTS, COUNTS, COUNTS),
-    *(WISHES, st.none() | st.sampled_from(Pause), TEXTS),
+    *(WISHES, st.none() | st.sampled_from(Pause), TEXTS, st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS)),
 )
 REQUESTS = st.builds(
     Request,
@@ -56,6 +57,7 @@ TALLIES = st.builds(
     st.dictionaries(KEYS, COUNTS, max_size=3),
     COUNTS,
     st.lists(st.builds(Unreadable, ETCD_KEYS, st.sampled_from(Reason), TEXTS), max_size=3),
+    REASONS,
 )
 
 

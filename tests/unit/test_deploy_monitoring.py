@@ -130,6 +130,7 @@ def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
         "NoProof",
         "NeverProved",
         "Quarantine",
+        "QuarantineGrew",
     ]
     assert {f"KubeRewrap{name}" for name in wanted} <= set(names)
 

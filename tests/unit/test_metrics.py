@@ -13,7 +13,7 @@ from scheduler.metrics import SchedulerMetrics
 from worker.metrics import WorkerMetrics
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.campaign import Campaign, CampaignState, Pause, Scope
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 
@@ -111,6 +111,7 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
         "kube_rewrap_stale_objects": 8.0,
         "kube_rewrap_last_proof_age_seconds": 30.0,
         **{f"kube_rewrap_campaign_state state={state}": float(state == "running") for state in CampaignState},
+        **{f"kube_rewrap_campaign_paused cause={cause}": 0.0 for cause in Pause},
         **{f"kube_rewrap_campaign_objects outcome={end}": float(count) for end, count in ENDS.items()},
         "kube_rewrap_campaign_batches_left": 3.0,
         "kube_rewrap_campaign_batches_parked": 1.0,
@@ -133,6 +134,13 @@ def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
         states = starting("kube_rewrap_campaign_state state=", shown(registry))
         assert [name for name, value in states.items() if value] == [state.value]
         assert len(states) == len(CampaignState)
+
+
+def test_a_campaign_that_rests_says_for_what(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry)
+    metrics.campaign(campaign().paused(Pause.QUARANTINE, "why"), REPORT, (), 0.0)
+    causes = starting("kube_rewrap_campaign_paused cause=", shown(registry))
+    assert causes == {cause.value: float(cause is Pause.QUARANTINE) for cause in Pause}
 
 
 def test_budgets_are_by_key_and_a_limit_only_where_there_is_one(registry: CollectorRegistry) -> None:

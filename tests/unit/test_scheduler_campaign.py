@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.campaign import MAX_SWEEPS, Finish, Park, Prove, Rest, Step, Sweep, Work, advance
+from scheduler.campaign import MAX_SWEEPS, Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from scheduler.removal import NEVER_PROVEN, PARTIAL, UNFINISHED, Surroundings, judge_keys
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope
 from worker.model.inventory import Inventory, ResourceTally
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
@@ -137,6 +137,29 @@ def test_the_end(
     step = advance(replace(CAMPAIGN, sweeps=sweeps), batches, scan, frozenset(), 0)
     assert step.because == because
     assert step.action == Finish(replace(CAMPAIGN, sweeps=sweeps, state=state, because=because, proof_revision=77))
+
+
+@pytest.mark.parametrize("state", [CampaignState.RUNNING, CampaignState.PROVING])
+@pytest.mark.parametrize(
+    ("most", "fresh", "halted"),
+    [
+        pytest.param(None, 9_000, False, id="an operator asked for it => it goes on"),
+        pytest.param(10, 10, False, id="no more than it may => it goes on"),
+        pytest.param(10, 11, True, id="more than it may, over all batches => rest and alarm"),
+    ],
+)
+def test_a_quarantine_that_grows(most: int | None, fresh: int, halted: bool, state: CampaignState) -> None:
+    campaign = replace(CAMPAIGN, state=state, growth=Growth(5, 7, most))
+    batches = [
+        replace(batch(n), report=BatchReport(quarantined=fresh, fresh=part)) for n, part in ((0, 4), (1, fresh - 4))
+    ]
+    step = advance(campaign, batches, None, frozenset(), 0)
+    if not halted:
+        assert step.action == Prove()
+        return
+    assert isinstance(step.action, Halt)
+    assert step.action.campaign == campaign.paused(Pause.QUARANTINE, step.because)
+    assert step.because.startswith("11 objects that nothing opens were written since the last campaign")
 
 
 def test_a_new_sweep_opens_every_batch_again() -> None:

@@ -127,6 +127,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
         proof_revision=70,
         proven_at=NOW - 2 * DAY,
         quarantined=(),
+        stuck=0,
         room=Room(50, 100, None),
         quota_told=True,
         silent=(),
@@ -369,7 +370,7 @@ ROWS = [
     (
         "a readable object in quarantine => fail",
         "readable",
-        replace(GOOD, quarantined=("/registry/secrets/n/big (too_large_after_encryption)",)),
+        replace(GOOD, quarantined=("/registry/secrets/n/big (too_large_after_encryption)",), stuck=1),
         FAIL,
         "0 objects can't be read, 1 more are in quarantine: /registry/secrets/n/big (too_large_after_encryption)",
     ),

@@ -143,6 +143,21 @@ async def test_what_opens_with_no_key_counts_for_each_key_whose_name_it_carries(
     assert there.drifted == [("secrets", "default")]
 
 
+async def test_while_values_are_tried_out_no_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.pausing.MOST_FRESH", 20)
+    there = await scene()
+    with capture_logs() as logs:
+        async with there.observed() as observer:
+            there.write("/registry/secrets/first/a", OLD)
+            await until(lambda: there.drifted == [("secrets", "first")])
+            for number in range(300):
+                there.write(f"/registry/secrets/guess/{number}", IMPOSTOR)
+            there.write("/registry/secrets/hit/a", OLD)
+            await until(lambda: observer.counts == {FP_NEW: 300, FP_OLD: 2})
+    assert there.drifted == [("secrets", "first")]
+    assert [log["event"] for log in logs if log["event"].startswith("drift.")] == ["drift.found", "drift.muted"]
+
+
 async def test_drift_is_told_with_its_namespace_and_the_key_that_was_used() -> None:
     there = await scene()
     with capture_logs() as logs:

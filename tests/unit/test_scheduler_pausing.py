@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from config.settings import SpaceSettings
-from scheduler.pausing import Pressure, judge_rest, judge_room
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope
+from scheduler.pausing import MOST_FRESH, Pressure, judge_rest, judge_room, plan_growth
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope
 from worker.pace.pressure import Room
 
 RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
@@ -42,6 +43,10 @@ ALL = Pressure("etcd is full", "no write left", "outside the hours")
             id="an operator's pause stays an operator's",
         ),
         pytest.param(
+            RUNNING.paused(Pause.QUARANTINE, "grew"), NONE, "paused", Pause.QUARANTINE, "grew",
+            id="a pause for the quarantine ends by an operator's word",
+        ),
+        pytest.param(
             RUNNING.moved(CampaignState.PROVING, "why"), FULL, "proving", None, "why",
             id="a proof writes nothing => it goes on",
         ),
@@ -63,3 +68,70 @@ def test_after_a_lack_of_room_a_little_more_is_asked_for() -> None:
     assert judge_room(room, settings, Pause.SPACE) is not None
     assert judge_room(replace(room, projected=78), settings, Pause.SPACE) is None
     assert judge_room(replace(room, refusal="full"), settings, None) == "full"
+
+
+# ------------------------------------------------------------------------------------------- how a quarantine may grow
+
+DAY = timedelta(days=1)
+PLANNED = datetime.fromisoformat(RUNNING.planned_at)
+EVERYTHING, TEAM = Scope(("secrets", "configmaps")), Scope(("secrets",), ("team",))
+
+
+def ended(scope: Scope, proof: int, planned: int = 0, most: int | None = MOST_FRESH) -> Campaign:
+    return replace(RUNNING, scope=scope, proof_revision=proof, growth=Growth(0, planned, most))
+
+
+@pytest.mark.parametrize(
+    ("known", "since"),
+    [
+        pytest.param([], 0, id="nothing on record => all that can't be read is new"),
+        pytest.param([ended(EVERYTHING, 90, 70)], 70, id="an earlier campaign covered it, as of its plan"),
+        pytest.param([ended(EVERYTHING, 90)], 90, id="one of an older version, as of its proof"),
+        pytest.param([ended(Scope(("secrets",)), 90, 70)], 70, id="over all namespaces of the resource"),
+        pytest.param([ended(TEAM, 90, 70)], 70, id="over the same namespace"),
+        pytest.param([ended(Scope(("secrets",), ("other",)), 90, 70)], 0, id="over another namespace => not covered"),
+        pytest.param([ended(Scope(("configmaps",)), 90, 70)], 0, id="over another resource => not covered"),
+        pytest.param([ended(EVERYTHING, 0, 70)], 0, id="one that did not come to its proof => not covered"),
+        pytest.param([ended(EVERYTHING, 90, 70), ended(TEAM, 130, 110)], 110, id="the newest counts"),
+    ],
+)
+def test_what_is_new_was_written_since_a_campaign_covered_it(known: list[Campaign], since: int) -> None:
+    for attended in (True, False):
+        growth = plan_growth(known, 0, TEAM, 200, PLANNED + 9 * DAY, attended=attended)
+        assert growth == Growth(since, 200, None if attended else MOST_FRESH)
+
+
+@pytest.mark.parametrize(
+    ("most", "fresh", "later", "allowed"),
+    [
+        pytest.param(200, 0, 0 * DAY, 200, id="nothing was used"),
+        pytest.param(200, 150, 0 * DAY, 50, id="what the last one used is gone"),
+        pytest.param(50, 51, 0 * DAY, 0, id="all of it"),
+        pytest.param(200, 20_000, DAY / 2, 0, id="and more: nothing for longer"),
+        pytest.param(200, 150, DAY / 2, 150, id="half a day gives half of it back"),
+        pytest.param(200, 200, 5 * DAY, 200, id="and never more than all"),
+        pytest.param(None, 900, 0 * DAY, 200, id="what an operator asked for is not held against it"),
+        pytest.param(200, 150, -DAY, 50, id="a clock that went back gives nothing"),
+    ],
+)
+def test_what_a_day_allows_is_shared(most: int | None, fresh: int, later: timedelta, allowed: int) -> None:
+    last = ended(EVERYTHING, 90, 70, most)
+    assert plan_growth([last], fresh, TEAM, 200, PLANNED + later, attended=False).most == allowed
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2024-01-01T00:00:00", "2024-01-01", "9999-12-31T23:59:59+00:00"])
+def test_a_record_that_does_not_tell_its_time_gives_nothing_back(at: str) -> None:
+    last = replace(ended(EVERYTHING, 90, 70, 200), planned_at=at)
+    assert plan_growth([last], 150, TEAM, 200, PLANNED + 9 * DAY, attended=False).most == 50
+
+
+def test_many_small_campaigns_get_no_more_in_a_day_than_one() -> None:
+    now, known, used = PLANNED, list[Campaign](), 0
+    fresh = 0
+    for number in range(24 * 60):
+        now = PLANNED + number * DAY / (24 * 60)
+        growth = plan_growth(known, fresh, TEAM, number, now, attended=False)
+        known = [replace(ended(TEAM, number + 1, number), planned_at=now.isoformat(), growth=growth)]
+        fresh = growth.most or 0
+        used += fresh
+    assert used <= 2 * MOST_FRESH

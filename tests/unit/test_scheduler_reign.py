@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from config.encryption import EncryptionConfiguration, Provider, ResourceEntry
 from config.generation import Generation
@@ -27,10 +28,13 @@ from worker.errors import OutdatedError, StoppedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Put
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from worker.model.outcome import BatchReport
 from worker.model.request import Request, RequestKind, RequestState, start_request
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace
+from worker.state.audit import AuditLog
 from worker.state.campaigns import Campaigns
+from worker.state.checkpoints import Checkpoints
 from worker.state.generations import Generations
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
@@ -230,6 +234,25 @@ async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster
     closed = judge_rest(resumed, replace(FREE, hours="it is night"))
     assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
     assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
+
+
+async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_their_word(cluster: Cluster) -> None:
+    with capture_logs() as logs:
+        async with cluster.under("sha256:1", NEW, OLD):
+            campaign = await cluster.campaign(CampaignState.RUNNING)
+            checkpoints = Checkpoints(cluster.store, KEYSPACE)
+            stored = await checkpoints.load(campaign.id, 0)
+            # As a worker would leave it.
+            grown = stored.checkpoint.advanced(b"", BatchReport(quarantined=201, fresh=201))
+            await checkpoints.save(grown, stored.revision)
+            paused = await cluster.campaign(CampaignState.PAUSED)
+            assert (paused.paused_for, paused.growth.most) == (Pause.QUARANTINE, 200)
+            await cluster.requests.control(RequestKind.RESUME, campaign.id, "r-1")
+            resumed = await cluster.campaign(CampaignState.RUNNING)
+            assert resumed.growth.most is None
+    assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
+    entries = [entry.event async for entry in AuditLog(cluster.store, KEYSPACE, "test").entries()]
+    assert entries.count("quarantine.grew") == 1
 
 
 def test_a_wish_without_the_word_for_a_pause_is_read_as_one_without_a_pause() -> None:

@@ -21,6 +21,7 @@ def keyed(kind: ProviderType, name: str, byte: int) -> KeyedProvider:
 
 NEW = keyed(ProviderType.AESGCM, "new", 1)
 OLD = keyed(ProviderType.AESCBC, "old", 2)
+BOX = keyed(ProviderType.SECRETBOX, "box", 4)
 RENAMED = keyed(ProviderType.AESCBC, "renamed", 2)
 KMS = KmsProvider("v2", "plugin", "unix:///s", 3.0, None)
 PLAIN = IdentityProvider()
@@ -67,7 +68,15 @@ def test_what_can_be_read(stored: bytes, verdict: Keep | Rewrap) -> None:
             id="another etcd key's value",
         ),
         pytest.param(
-            sealed(OLD, b"no object"), (NEW, OLD), Reason.NOT_KUBERNETES, (ref(OLD),), id="opens, and is no object"
+            sealed(BOX, b"no object"), (NEW, BOX), Reason.NOT_KUBERNETES, (ref(BOX),),
+            id="authenticates, and is no object",
+        ),
+        pytest.param(
+            sealed(OLD, b"no object"), (NEW, OLD), Reason.NOT_RECOGNISED, (ref(OLD),),
+            id="opens without authentication, and is no object",
+        ),
+        pytest.param(
+            sealed(OLD)[:-1], (NEW, OLD), Reason.NOT_RECOGNISED, (ref(OLD),), id="no whole number of blocks"
         ),
     ],
 )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from worker.model.keys import KeyRange, key_bytes, key_text
 from worker.model.outcome import BatchReport
+from worker.model.verdict import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Checkpoint:
 
     `attempts` counts how often somebody began or took up the batch, `fruitless` how often since it last
     got further, and `tried_at` is when (seconds since 1970). `because` says what ended the last attempt
-    that failed.
+    that failed. `reasons` counts what the present sweep put in quarantine, whether or not it is named.
     """
 
     spec: BatchSpec
@@ -105,6 +107,7 @@ class Checkpoint:
     fruitless: int = 0
     tried_at: float = 0.0
     because: str = ""
+    reasons: Mapping[Reason, int] = field(default_factory=dict)
 
     @property
     def rest(self) -> KeyRange:
@@ -116,13 +119,14 @@ class Checkpoint:
         attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1, tried_at=now)
         if spec.sweep == self.spec.sweep:
             return replace(attempt, fruitless=self.fruitless + 1)
-        return replace(attempt, cursor=b"", report=self.report.before_sweep(), fruitless=1, because="")
+        return replace(attempt, cursor=b"", report=self.report.before_sweep(), fruitless=1, because="", reasons={})
 
-    def advanced(self, cursor: bytes, report: BatchReport) -> Checkpoint:
-        """Return the checkpoint after one more page."""
-        return replace(
-            self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report, fruitless=0, because=""
-        )
+    def advanced(self, cursor: bytes, report: BatchReport, reasons: Iterable[Reason] = ()) -> Checkpoint:
+        """Return the checkpoint after one more page, with the reason of each object that it put in quarantine."""
+        counts = Counter(self.reasons)
+        counts.update(reasons)
+        moved = replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
+        return replace(moved, fruitless=0, because="", reasons=dict(counts))
 
     def failed(self, because: str, *, counts: bool) -> Checkpoint:
         """Return the checkpoint after a failure; one that says nothing about the batch does not count against it."""
@@ -139,6 +143,7 @@ class Checkpoint:
             "fruitless": self.fruitless,
             "tried_at": self.tried_at,
             "because": self.because,
+            "reasons": {reason.value: count for reason, count in self.reasons.items()},
         }
 
     @classmethod
@@ -164,5 +169,21 @@ class Checkpoint:
                     fruitless,
                     float(tried_at),
                     because,
+                    _reasons(value.get("reasons", {})),
                 )
         raise ValueError("not a checkpoint")
+
+
+def _reasons(value: object) -> dict[Reason, int]:
+    """Read counts by reason; a record of before has none."""
+    if isinstance(value, dict) and all(type(count) is int and count >= 0 for count in value.values()):
+        return {Reason(reason): count for reason, count in value.items()}
+    raise ValueError("not counts by reason")
+
+
+def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:
+    """Return how many objects are in quarantine by resource and reason. Exact, whatever of them is named."""
+    counts: Counter[tuple[str, Reason]] = Counter()
+    for batch in batches:
+        counts.update({(batch.spec.resource, reason): count for reason, count in batch.reasons.items()})
+    return dict(sorted(counts.items()))

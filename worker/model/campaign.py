@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -30,7 +30,7 @@ class CampaignState(StrEnum):
 
 
 class Pause(StrEnum):
-    """Who or what paused a campaign. An operator's pause ends by an operator's word only.
+    """Who or what paused a campaign. A pause by an operator, or for the quarantine, ends by an operator's word only.
 
     `scheduler`: resumed by an operator, and nothing is written until the scheduler saw that it may be.
     """
@@ -40,6 +40,7 @@ class Pause(StrEnum):
     SPACE = "space"
     BUDGET = "budget"
     WINDOW = "window"
+    QUARANTINE = "quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,39 @@ NO_WISH = Wish()
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How far the quarantine of a campaign may grow: who tries out values leaves what nothing opens.
+
+    What was written after the revision `since` counts as new. `most` is how much of that may be put in
+    quarantine, None = any number: an operator asked. `planned` is the revision of the campaign's plan.
+    """
+
+    since: int = 0
+    planned: int = 0
+    most: int | None = None
+
+    def allows(self, fresh: int) -> bool:
+        """Whether so many new objects may be in quarantine."""
+        return self.most is None or fresh <= self.most
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {"since": self.since, "planned": self.planned, "most": self.most}
+
+    @classmethod
+    def from_json(cls, value: object) -> Growth:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        match value:
+            case {"since": int(since), "planned": int(planned), "most": None | int() as most}:
+                if min(since, planned, most or 0) >= 0:
+                    return cls(since, planned, most)
+        raise ValueError("not the growth of a quarantine")
+
+
+ANY_GROWTH = Growth()
+
+
+@dataclass(frozen=True, slots=True)
 class Campaign:
     """One campaign's record. `batches` is their number; `because` says why the state is what it is.
 
@@ -112,6 +146,7 @@ class Campaign:
     wish: Wish = NO_WISH
     paused_for: Pause | None = None
     ended_at: str = ""
+    growth: Growth = ANY_GROWTH
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
         """Return the campaign in another state, with the reason for it."""
@@ -143,6 +178,7 @@ class Campaign:
             "wish": self.wish.to_json(),
             "paused_for": self.paused_for.value if self.paused_for else None,
             "ended_at": self.ended_at,
+            "growth": self.growth.to_json(),
         }
 
     @classmethod
@@ -163,6 +199,7 @@ class Campaign:
                 "wish": dict(wish),
                 "paused_for": None | str() as cause,
                 "ended_at": str(ended_at),
+                **rest,
             }:
                 return cls(
                     name,
@@ -177,5 +214,18 @@ class Campaign:
                     Wish.from_json(wish),
                     Pause(cause) if cause is not None else None,
                     ended_at,
+                    Growth.from_json(rest["growth"]) if "growth" in rest else ANY_GROWTH,
                 )
         raise ValueError("not a campaign")
+
+
+def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
+    """Return the resources of which all was proven complete, in every namespace, under one configuration."""
+    whole = (
+        campaign.scope.resources
+        for campaign in campaigns
+        if campaign.state is CampaignState.COMPLETE
+        and campaign.generation == generation
+        and not campaign.scope.namespaces
+    )
+    return frozenset(resource for resources in whole for resource in resources)

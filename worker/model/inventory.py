@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from worker.model.keys import KeyRange, key_text
@@ -44,7 +44,10 @@ class KeyTally:
 
 @dataclass(slots=True)
 class ResourceTally:
-    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry."""
+    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry.
+
+    `listed` names some of the unreadable ones; `unreadable` and `reasons` count all.
+    """
 
     resource: str
     primary: KeyRef
@@ -53,6 +56,7 @@ class ResourceTally:
     claimed: dict[KeyRef, int] = field(default_factory=dict)
     unreadable: int = 0
     listed: list[Unreadable] = field(default_factory=list)
+    reasons: dict[Reason, int] = field(default_factory=dict)
 
     @property
     def readable(self) -> int:
@@ -86,6 +90,7 @@ class ResourceTally:
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
         """Count one object that nothing opened, and name it while there is room."""
         self.unreadable += 1
+        self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
             self.claimed[key] = self.claimed.get(key, 0) + 1
         if len(self.listed) < LISTED:
@@ -102,6 +107,8 @@ class ResourceTally:
                 )
             for key, count in part.claimed.items():
                 total.claimed[key] = total.claimed.get(key, 0) + count
+            for reason, count in part.reasons.items():
+                total.reasons[reason] = total.reasons.get(reason, 0) + count
         total.unreadable = self.unreadable + other.unreadable
         total.listed = [*self.listed, *other.listed][:LISTED]
         return total
@@ -145,6 +152,11 @@ class Inventory:
         return sum(tally.unreadable for tally in self.resources)
 
     @property
+    def unreadable_by(self) -> dict[tuple[str, Reason], int]:
+        """Objects that nothing configured opens, by resource and reason."""
+        return {(tally.resource, reason): count for tally in self.resources for reason, count in tally.reasons.items()}
+
+    @property
     def is_clean(self) -> bool:
         """Whether every object is readable and under its primary key, and nothing was left out."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
@@ -156,3 +168,9 @@ class Inventory:
             for key, under in tally.keys.items():
                 found[key.fingerprint] = found.get(key.fingerprint, 0) + under.versions
         return found
+
+
+def counts_json(counts: Mapping[tuple[str, Reason], int]) -> list[dict[str, object]]:
+    """Return the JSON form of counts by resource and reason."""
+    rows = ((resource, reason.value, count) for (resource, reason), count in counts.items())
+    return [{"resource": resource, "reason": reason, "objects": count} for resource, reason, count in rows]

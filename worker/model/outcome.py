@@ -20,6 +20,7 @@ class Tally:
     unknown: int = 0
     encryptions: int = 0
     bytes: int = 0
+    fresh: int = 0
 
     def report(self) -> BatchReport:
         """Return what was counted so far."""
@@ -35,9 +36,10 @@ class BatchReport:
 
     `objects` is every object that was looked at; `rewritten`, `current`, `gone` and `quarantined`
     are their ends and sum to it. `stuck` is how many of the quarantined can be read but not be
-    written. `conflicts` counts swaps that were lost, `unknown` those whose answer was lost,
-    `encryptions` every time a key was used to seal, `bytes` what was written. What was done in a page
-    that failed or crashed is not in it: that page is read again, and its objects are found current.
+    written, `fresh` how many of the others were written since a campaign last covered them. `conflicts`
+    counts swaps that were lost, `unknown` those whose answer was lost, `encryptions` every time a key was
+    used to seal, `bytes` what was written. What was done in a page that failed or crashed is not in it:
+    that page is read again, and its objects are found current.
     """
 
     objects: int = 0
@@ -50,6 +52,7 @@ class BatchReport:
     unknown: int = 0
     encryptions: int = 0
     bytes: int = 0
+    fresh: int = 0
 
     def __add__(self, other: BatchReport) -> BatchReport:
         return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
@@ -60,7 +63,7 @@ class BatchReport:
 
     def before_sweep(self) -> BatchReport:
         """Return what stays on the account when the batch begins again: what was done, not what was found."""
-        return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0)
+        return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0, fresh=0)
 
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""

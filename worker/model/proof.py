@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
 from worker.model.keys import KeyRange, key_bytes, key_text
-from worker.model.verdict import KeyRef, Reason
+from worker.model.verdict import KeyRef, Reason, recorded_reason
 
 _LISTED = 100
 """Unreadable objects that a part names: its record must stay far below what etcd takes."""
@@ -84,6 +84,7 @@ def _tally_json(tally: ResourceTally) -> dict[str, object]:
         "claimed": [[_key_json(key), count] for key, count in tally.claimed.items()],
         "unreadable": tally.unreadable,
         "listed": [[key_text(one.key), one.reason.value, one.detail] for one in tally.listed[:_LISTED]],
+        "reasons": [[reason.value, count] for reason, count in tally.reasons.items()],
     }
 
 
@@ -97,6 +98,7 @@ def _tally(value: object) -> ResourceTally:
             "claimed": list(claimed),
             "unreadable": int(unreadable),
             "listed": list(listed),
+            **rest,
         }:
             return ResourceTally(
                 resource,
@@ -106,6 +108,7 @@ def _tally(value: object) -> ResourceTally:
                 dict(map(_claim, claimed)),
                 unreadable,
                 list(map(_unreadable, listed)),
+                _counts(rest.get("reasons", [])),
             )
     raise ValueError("not a count of a resource")
 
@@ -124,10 +127,24 @@ def _claim(value: object) -> tuple[KeyRef, int]:
     raise ValueError("not a count of what carries a key's prefix")
 
 
+def _counts(value: object) -> dict[Reason, int]:
+    """Read counts by reason; a record of before has none."""
+    if isinstance(value, list):
+        return dict(map(_counted, value))
+    raise ValueError("not counts by reason")
+
+
+def _counted(value: object) -> tuple[Reason, int]:
+    match value:
+        case [str(reason), int(count)]:
+            return Reason(reason), count
+    raise ValueError("not a count of a reason")
+
+
 def _unreadable(value: object) -> Unreadable:
     match value:
         case [str(key), str(reason), str(detail)]:
-            return Unreadable(key_bytes(key), Reason(reason), detail)
+            return Unreadable(key_bytes(key), *recorded_reason(reason, detail))
     raise ValueError("not an unreadable object")
 
 

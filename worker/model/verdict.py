@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 PLAINTEXT_FINGERPRINT = "-"
 
+NOT_RECOGNISED_DETAIL = "what came out is no Kubernetes object: wrong key material, or damaged"
+"""All that is ever said of a value that a cipher without authentication did not open."""
+
+_UNAUTHENTICATED = re.compile(r"aescbc:.+? \([0-9a-f]{16}\)", re.DOTALL)
+
 
 class Reason(StrEnum):
-    """Why an object is left alone. The values are stable: they stand in records, logs and JSON."""
+    """Why an object is left alone. The values are stable: they stand in records, logs and JSON.
+
+    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are said of ciphers that authenticate. Of one that does not,
+    whatever went wrong is `NOT_RECOGNISED`: to tell a wrong padding from wrong content gives plaintext away.
+    """
 
     UNKNOWN_PREFIX = "unknown_prefix"
     UNKNOWN_BYTES = "unknown_bytes"
     IDENTITY_MISSING = "plaintext_but_no_identity_provider"
+    LATE_PLAINTEXT = "plaintext_after_completion"
     NO_SUCH_KEY = "no_key_of_that_name"
     AUTHENTICATION_FAILED = "authentication_failed"
     NOT_KUBERNETES = "not_a_kubernetes_object"
+    NOT_RECOGNISED = "not_recognised"
     TOO_LARGE = "too_large_after_encryption"
     KMS = "kms_not_supported"
     CONTENDED = "changed_too_often"
@@ -66,3 +78,16 @@ class Quarantine:
 
 
 Verdict = Keep | Rewrap | Quarantine
+
+
+def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
+    """Return a reason and its sentence as read from a record. Raises ValueError for one that nobody knows.
+
+    Records of older versions told what was wrong with an aescbc value: that is not shown any more.
+    """
+    known = Reason(reason)
+    owner = _UNAUTHENTICATED.match(detail) if known in _TOLD_TOO_MUCH else None
+    return (Reason.NOT_RECOGNISED, f"{owner[0]}: {NOT_RECOGNISED_DETAIL}") if owner else (known, detail)
+
+
+_TOLD_TOO_MUCH = {Reason.AUTHENTICATION_FAILED, Reason.NOT_KUBERNETES}

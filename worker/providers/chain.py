@@ -9,7 +9,8 @@ Follows kubernetes/apiserver pkg/storage/value/transformer.go:
    primary read it, which proves key material and not just a name.
 
 Beyond upstream: what a key yields must also be a Kubernetes object, else the next match may try;
-and what was sealed is opened again, and compared, before anyone may write it.
+and what was sealed is opened again, and compared, before anyone may write it. Where a cipher does not
+authenticate, a verdict never tells why nothing came of a key: see `aescbc.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from worker.providers.identity import Identity
 from worker.providers.kms import Kms, KmsUnsupportedError
 from worker.providers.plaintext import is_kubernetes_object
 from worker.providers.secretbox import Secretbox
+
+_LATE = (
+    "plaintext, though a campaign had left none of this resource: not written by a kube-apiserver that is up to date"
+)
 
 _KEYED: dict[ProviderType, type[AesCbc | AesGcm | Secretbox]] = {
     ProviderType.AESCBC: AesCbc,
@@ -59,8 +64,13 @@ class Opened:
 class Chain:
     """The providers of one resource, in configured order."""
 
-    def __init__(self, providers: Iterable[Provider]) -> None:
-        """Build the chain. Raises ValueError when there is no key in it at all."""
+    def __init__(self, providers: Iterable[Provider], *, plaintext_is_late: bool = False) -> None:
+        """Build the chain. Raises ValueError when there is no key in it at all.
+
+        `plaintext_is_late`: everything was under the primary before, so that plaintext is not believed, though
+        identity may read it. Where identity is the primary, it is.
+        """
+        self._plaintext_is_late = plaintext_is_late
         self._links = tuple(link for provider in providers for link in _links(provider))
         if not self._links:
             raise ValueError("a chain needs at least one provider")
@@ -97,13 +107,14 @@ class Chain:
             if not stored.startswith(link.prefix):
                 continue
             try:
-                plaintext = link.cipher.open(stored[len(link.prefix) :], key)
+                plaintext = _opened(link, stored[len(link.prefix) :], key)
             except OpenError as error:
                 failures += _failed(link, error)
                 continue
-            if is_kubernetes_object(plaintext):
-                return Opened(plaintext, link.ref, link is self._links[0])
-            failures.append(_unrecognised(link))
+            if self._plaintext_is_late and not link.prefix and link is not self._links[0]:
+                failures.append(Quarantine(Reason.LATE_PLAINTEXT, _LATE, (link.ref,)))
+                continue
+            return Opened(plaintext, link.ref, link is self._links[0])
         if not failures:
             return self._unmatched(stored)
         # The first failure belongs to the key that is configured first: the likeliest owner.
@@ -155,16 +166,33 @@ def _cipher(kind: ProviderType, secret: SecretBytes) -> Cipher:
     return _KEYED[kind](secret)
 
 
+def _opened(link: Link, sealed: bytes, key: bytes) -> bytes:
+    """Return the Kubernetes object that a matching key opened. Raises OpenError."""
+    if isinstance(link.cipher, AesCbc):
+        return link.cipher.open_recognised(sealed, is_kubernetes_object)
+    plaintext = link.cipher.open(sealed, key)
+    if is_kubernetes_object(plaintext):
+        return plaintext
+    raise _UnrecognisedError
+
+
+class _UnrecognisedError(OpenError):
+    """What an authenticating cipher, or identity, opened is not a Kubernetes object."""
+
+
 def _failed(link: Link, error: OpenError) -> list[Quarantine]:
     """Say why a matching key failed; identity's refusal of an encrypted value says nothing."""
+    is_unrecognised = isinstance(error, _UnrecognisedError)
     if not link.prefix:
-        return []
-    reason = Reason.KMS if isinstance(error, KmsUnsupportedError) else Reason.AUTHENTICATION_FAILED
-    return [Quarantine(reason, f"{link.ref}: {error}", (link.ref,))]
+        garbage = Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")
+        return [garbage] if is_unrecognised else []
+    if is_unrecognised:
+        detail = f"{link.ref} opened it, but what came out is not a Kubernetes object"
+        return [Quarantine(Reason.NOT_KUBERNETES, detail, (link.ref,))]
+    return [Quarantine(_reason(link, error), f"{link.ref}: {error}", (link.ref,))]
 
 
-def _unrecognised(link: Link) -> Quarantine:
-    if not link.prefix:
-        return Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")
-    detail = f"{link.ref} opened it, but what came out is not a Kubernetes object: wrong key material, or damaged"
-    return Quarantine(Reason.NOT_KUBERNETES, detail, (link.ref,))
+def _reason(link: Link, error: OpenError) -> Reason:
+    if isinstance(link.cipher, AesCbc):
+        return Reason.NOT_RECOGNISED
+    return Reason.KMS if isinstance(error, KmsUnsupportedError) else Reason.AUTHENTICATION_FAILED

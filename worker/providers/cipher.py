@@ -14,7 +14,10 @@ class OpenError(Exception):
 
 
 class Cipher(Protocol):
-    """One provider with one key."""
+    """One provider with one key.
+
+    One that does not authenticate what it opens has an `open_recognised` beside, and the chain asks that.
+    """
 
     nonce_size: int
     """Bytes of nonce or IV that `seal_with` wants."""

@@ -48,7 +48,8 @@ class _Stale:
 class Swapper:
     """Brings objects under the primary key of one resource.
 
-    `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`.
+    `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. What is put in
+    quarantine and was written after the revision `since` is counted as fresh.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Swapper:
         *,
         guard: Expect | None = None,
         allow_plaintext: bool = False,
+        since: int = 0,
     ) -> None:
         self._store = store
         self._chain = chain
         self._guard = guard
+        self._since = since
         self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
         self._ledger = ledger
         self._pace = pace
@@ -93,7 +96,7 @@ class Swapper:
             if current:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
         detail = f"somebody else wrote it {_ATTEMPTS} times in a row"
-        return quarantined + [_quarantined(tally, item, Reason.CONTENDED, detail) for item in current]
+        return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
 
     def _sorted_out(self, items: Sequence[Item], tally: Tally, quarantined: list[Quarantined]) -> list[_Stale]:
         """Decide on each object; count those that need no write, and return the rest."""
@@ -103,7 +106,7 @@ class Swapper:
             if isinstance(verdict, Keep):
                 tally.current += 1
             elif isinstance(verdict, Quarantine):
-                quarantined.append(_quarantined(tally, item, verdict.reason, verdict.detail))
+                quarantined.append(self._left_alone(tally, item, verdict.reason, verdict.detail))
             else:
                 stale.append(_Stale(item, verdict.plaintext))
         return stale
@@ -136,7 +139,7 @@ class Swapper:
         failures: list[WorkerError] = []
         for one, value, end in zip(group, sealed, ends, strict=True):
             if isinstance(end, TooLargeError):
-                quarantined.append(_quarantined(tally, one.item, Reason.TOO_LARGE, str(end)))
+                quarantined.append(self._left_alone(tally, one.item, Reason.TOO_LARGE, str(end)))
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
@@ -188,8 +191,10 @@ class Swapper:
         applied = found is not None and found.value == sealed
         return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, current=found)
 
-
-def _quarantined(tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
-    tally.quarantined += 1
-    tally.stuck += reason in {Reason.TOO_LARGE, Reason.CONTENDED}
-    return Quarantined(item.key, reason, detail, item.mod_revision)
+    def _left_alone(self, tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
+        is_stuck = reason in {Reason.TOO_LARGE, Reason.CONTENDED}
+        tally.quarantined += 1
+        tally.stuck += is_stuck
+        # No key was tried on what a KMS provider sealed.
+        tally.fresh += item.mod_revision > self._since and not is_stuck and reason is not Reason.KMS
+        return Quarantined(item.key, reason, detail, item.mod_revision)

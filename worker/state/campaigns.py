@@ -128,6 +128,10 @@ class Campaigns:
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
 
+    async def forget_quarantines_but(self, name: str) -> None:
+        """Forget which objects other campaigns left alone; how many, and why, stays in their batches' records."""
+        await self._forget_all_but({name}, self._keyspace.quarantines)
+
     async def _forget_all_but(self, kept: set[str], records: KeyRange) -> None:
         rest = records
         while keys := (await self._store.keys(rest, 1))[0]:

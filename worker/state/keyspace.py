@@ -65,7 +65,13 @@ class Keyspace:
     @property
     def of_campaigns(self) -> tuple[KeyRange, ...]:
         """Return where the records that belong to campaigns lie, by campaign."""
-        return tuple(KeyRange.of_prefix(self._path(kind, "")) for kind in ("batches", "proofs", "quarantine"))
+        batches_and_proofs = (KeyRange.of_prefix(self._path(kind, "")) for kind in ("batches", "proofs"))
+        return (*batches_and_proofs, self.quarantines)
+
+    @property
+    def quarantines(self) -> KeyRange:
+        """Where the quarantined objects of all campaigns lie."""
+        return KeyRange.of_prefix(self._path("quarantine", ""))
 
     def claim(self, campaign: str, number: int) -> bytes:
         """Return the path of the claim on one batch."""

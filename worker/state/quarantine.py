@@ -1,17 +1,25 @@
-"""Objects that were left alone, and why. A campaign with any of them is not complete."""
+"""Objects that were left alone, and why. A campaign with any of them is not complete.
+
+Only so many are named: what fills etcd with objects that nothing opens shall not fill it with records, too. All
+are counted, in the records of their batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from worker.errors import RecordChangedError, TemporaryError
 from worker.etcd.store import Expect, Outcome, Put, Store
 from worker.model.keys import key_bytes, key_text
-from worker.model.verdict import Reason
+from worker.model.verdict import Reason, recorded_reason
 from worker.state import record
 from worker.state.codec import damaged, encode
 from worker.state.keyspace import Keyspace
+
+KEPT = 4_000
+"""Objects of a campaign that are named. Batches side by side may name some tens more than that each."""
 
 _PER_COMMIT = 64  # etcd takes 128 operations in a transaction
 _ATTEMPTS = 5
@@ -46,9 +54,13 @@ class Quarantine:
         self._guards = tuple(guards)
 
     async def add(self, objects: Sequence[Quarantined]) -> None:
-        """Record objects; recording one again changes nothing but its words. Raises FencedError."""
+        """Record objects while there is room; recording one again changes nothing but its words. Raises FencedError."""
         for start in range(0, len(objects), _PER_COMMIT):
-            await self._add(objects[start : start + _PER_COMMIT])
+            # Counted anew each time, without a record that all batches would write.
+            room = KEPT - await self._store.count(self._keyspace.quarantine(self._campaign))
+            if room <= 0:
+                return
+            await self._add(objects[start : start + min(room, _PER_COMMIT)])
 
     async def _add(self, objects: Sequence[Quarantined]) -> None:
         """Write records that may be written twice: nothing depends on what stood there."""
@@ -61,18 +73,28 @@ class Quarantine:
                 raise RecordChangedError("the lock was lost while objects were put in quarantine")
         raise TemporaryError("etcd never told whether objects were put in quarantine", delay=1.0)
 
-    async def all(self) -> AsyncIterator[Quarantined]:
-        """Yield what is in quarantine, in no order that means anything."""
+    async def some(self, most: int) -> list[Quarantined]:
+        """Return at most so many of those in quarantine."""
+        found: list[Quarantined] = []
+        async with aclosing(self.all()) as quarantined:
+            async for one in quarantined:
+                found.append(one)
+                if len(found) >= most:
+                    break
+        return found
+
+    async def all(self) -> AsyncGenerator[Quarantined]:
+        """Yield what is named in quarantine, in no order that means anything."""
         async for item, fields in record.read_all(self._store, self._keyspace.quarantine(self._campaign)):
             match fields:
                 case {"key": str(key), "reason": str(reason), "detail": str(detail), "mod_revision": int(revision)}:
-                    yield Quarantined(key_bytes(key), _reason(item.key, reason), detail, revision)
+                    yield Quarantined(key_bytes(key), *_reason(item.key, reason, detail), revision)
                 case _:
                     raise damaged(item.key, ValueError("not a quarantined object"))
 
 
-def _reason(key: bytes, reason: str) -> Reason:
+def _reason(key: bytes, reason: str, detail: str) -> tuple[Reason, str]:
     try:
-        return Reason(reason)
+        return recorded_reason(reason, detail)
     except ValueError:
         raise damaged(key, ValueError("its reason is not one that this version knows")) from None

@@ -146,7 +146,12 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
         case RequestKind.RESUME:
             if campaign.state is not CampaignState.PAUSED:
                 raise ControlRefusedError(f"the campaign is not paused: it is {campaign.state.value}")
-            return campaign.paused(Pause.SCHEDULER, "resumed by an operator; the scheduler looks whether it may go on")
+            resumed = campaign.paused(
+                Pause.SCHEDULER, "resumed by an operator; the scheduler looks whether it may go on"
+            )
+            if campaign.paused_for is Pause.QUARANTINE:
+                return replace(resumed, growth=replace(campaign.growth, most=None))
+            return resumed
         case RequestKind.CANCEL:
             moved = campaign.moved(CampaignState.CANCELLED, "cancelled by an operator; what was rewritten stays")
             return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -1,0 +1,47 @@
+"""Somebody who tries out values in etcd: the service answers a bounded number of them, and asks for a hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.etcd import EtcdCluster
+from tests.servers.redis import RedisServer
+from tests.service.harness import NEW, OLD, Service, service
+
+pytestmark = pytest.mark.timeout(110)
+
+GUESSES = 600
+MOST = 200
+PREFIX = b"k8s:enc:aescbc:v1:old-key:"
+
+
+@pytest.fixture
+def cluster(etcd: EtcdCluster, redis: RedisServer, tmp_path: Path) -> Iterator[Service]:
+    with service(etcd, redis, tmp_path) as one:
+        yield one
+
+
+def test_values_that_somebody_tries_out_stop_the_campaign_until_an_operators_word(cluster: Service) -> None:
+    cluster.fill(100, namespaces=4)
+    admin = cluster.etcd.admin()
+    admin.put_all({f"/registry/secrets/guess/{n:04}": PREFIX + os.urandom(64) for n in range(GUESSES)})
+    cluster.configure(NEW, OLD)
+    scheduler = cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait(lambda: scheduler.said("quarantine.grew"), "the alarm")
+    (paused,) = cluster.campaigns()
+    shown = cluster.run("campaign", "show", str(paused["id"])).document
+    assert shown["campaign"]["paused_for"] == "quarantine"
+    assert MOST < shown["report"]["fresh"] <= MOST + 64
+    events = [entry["event"] for entry in cluster.run("audit-log", "list").document["entries"]]
+    assert "quarantine.grew" in events
+
+    resumed = cluster.run("campaign", "resume", str(paused["id"])).document
+    assert resumed["because"] == "resume by an operator"
+    ended = cluster.wait_finished(1)
+    assert (ended["campaign"], ended["state"], ended["quarantined"]) == (paused["id"], "incomplete", GUESSES)
+    assert cluster.opened_by(NEW, "/registry/secrets/") + GUESSES == len(admin.read("/registry/secrets/"))

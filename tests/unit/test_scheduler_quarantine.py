@@ -1,0 +1,203 @@
+"""What a campaign leaves alone: named up to a bound, counted exactly, said once, and of older campaigns a count."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.settings import Settings
+from scheduler.pausing import MOST_FRESH
+from scheduler.preflight import space_of_records
+from scheduler.service import Service
+from tests.unit.test_scheduler_service import EVERYTHING, NEW, OLD, fill, run, service
+from worker.errors import StoppedError
+from worker.etcd.memory import MemoryStore
+from worker.model.batch import quarantined_by
+from worker.model.campaign import Campaign, CampaignState, Pause, Wish
+from worker.model.inventory import Inventory, ResourceTally
+from worker.model.outcome import BatchReport
+from worker.model.request import RequestKind
+from worker.model.verdict import KeyRef, Quarantine, Reason
+from worker.pace.brake import Brake
+from worker.state import quarantine as records
+from worker.state.checkpoints import Checkpoints
+from worker.state.keyspace import Keyspace
+from worker.state.quarantine import Quarantined
+from worker.state.requests import controlled
+
+pytestmark = pytest.mark.timeout(30)
+
+SPACE = Keyspace(Settings().keyspace.state_prefix)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "KEPT", 150)
+
+
+def spoil(store: MemoryStore, count: int, resource: str = "secrets", value: bytes = b"garbage") -> None:
+    for number in range(count):
+        store.put(f"/registry/{resource}/spoilt/{number:04}".encode(), value)
+
+
+async def test_a_campaign_names_so_many_and_counts_all() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 200)
+    spoil(store, 30, "configmaps", b"k8s:enc:aesgcm:v1:lost:x")
+    ended = await run(service(store, NEW, OLD, resources=("secrets", "configmaps")))
+    assert (ended.campaign.state, ended.quarantined_total) == (CampaignState.INCOMPLETE, 230)
+    assert ended.quarantined_by == {
+        ("configmaps", Reason.NO_SUCH_KEY): 30,
+        ("secrets", Reason.UNKNOWN_BYTES): 200,
+    }
+    assert ended.proof.unreadable_by == {
+        ("secrets", Reason.UNKNOWN_BYTES): 200,
+        ("configmaps", Reason.NO_SUCH_KEY): 30,
+    }
+    # Some tens a batch that is worked on at the same time may be named beyond the bound.
+    assert 150 <= len(ended.quarantined) <= 150 + 3 * 5
+    assert await store.count(SPACE.quarantine(ended.campaign.id)) == len(ended.quarantined)
+
+
+async def test_of_older_campaigns_there_are_counts_and_no_names() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 20)
+    first = await run(service(store, NEW, OLD))
+    later = [await run(service(store, NEW, OLD)) for _ in range(3)]
+    assert await store.count(SPACE.quarantines) == await store.count(SPACE.quarantine(later[-1].campaign.id)) == 20
+    batches = [one.checkpoint async for one in Checkpoints(store, SPACE).all(first.campaign.id)]
+    assert quarantined_by(batches) == {("secrets", Reason.UNKNOWN_BYTES): 20}
+
+
+async def test_the_bound_holds_over_batches_side_by_side_and_pages_that_are_redone() -> None:
+    store = MemoryStore()
+    pages = [[Quarantined(b"/%d/%d" % (page, one), Reason.KMS, "", 1) for one in range(100)] for page in range(8)]
+    for _ in range(3):
+        await asyncio.gather(*(records.Quarantine(store, SPACE, "c").add(page) for page in pages))
+    assert 150 <= await store.count(SPACE.quarantine("c")) <= 150 + 8 * 64
+    assert len(await records.Quarantine(store, SPACE, "c").some(7)) == 7
+
+
+async def test_each_object_is_named_once_with_its_reason_and_the_end_is_a_warning() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 3)
+    with capture_logs() as logs:
+        await run(service(store, NEW, OLD))
+    named = [(one["key"], one["reason"]) for one in logs if one["event"] == "object.quarantined"]
+    assert sorted(named) == [(f"/registry/secrets/spoilt/{number:04}", "unknown_bytes") for number in range(3)]
+    (counted,) = [one for one in logs if one["event"] == "campaign.quarantined"]
+    assert (counted["resource"], counted["reason"], counted["objects"]) == ("secrets", "unknown_bytes", 3)
+    assert [one["log_level"] for one in logs if one["event"] == "campaign.finished"] == ["warning"]
+
+
+async def test_the_log_names_a_hundred_and_counts_the_rest() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 140)
+    with capture_logs() as logs:
+        await run(service(store, NEW, OLD))
+    events = Counter(one["event"] for one in logs)
+    assert (events["object.quarantined"], events["campaign.quarantined"]) == (100, 1)
+    assert [one["objects"] for one in logs if one["event"] == "campaign.quarantined"] == [140]
+
+
+async def test_a_complete_campaign_ends_with_an_information_and_names_nothing() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    with capture_logs() as logs:
+        ended = await run(service(store, NEW, OLD))
+    assert (ended.quarantined_total, ended.quarantined_by) == (0, {})
+    assert [one["log_level"] for one in logs if one["event"] == "campaign.finished"] == ["info"]
+    assert not [one for one in logs if one["event"].endswith(".quarantined")]
+
+
+def scanned(current: int, stale: int, unreadable: int) -> Inventory:
+    new, old = KeyRef("aesgcm", "new", "1"), KeyRef("aesgcm", "old", "2")
+    tally = ResourceTally("secrets", new, (new, old))
+    for key, count in ((new, current), (old, stale)):
+        for _ in range(count):
+            tally.add_readable(key, 100, 1)
+    for number in range(unreadable):
+        tally.add_unreadable(b"/%d" % number, Quarantine(Reason.UNKNOWN_BYTES, "why"))
+    return Inventory(7, (tally,))
+
+
+@pytest.mark.parametrize(
+    ("found", "least", "most"),
+    [
+        pytest.param(scanned(5, 0, 0), 0, 0, id="nothing to do => no records"),
+        pytest.param(scanned(0, 5_000, 0), 30 * 2_000, 40 * 2_100, id="a record a page and some a batch"),
+        pytest.param(scanned(5, 0, 2_000), 2_000 * 1_000, 2_500 * 1_100, id="and one for each unreadable object"),
+        pytest.param(scanned(5, 0, 9_000), 4_000 * 1_000, 4_500 * 1_100, id="up to the bound"),
+    ],
+)
+def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
+    assert least <= space_of_records(found, page=500) <= most
+
+
+# ------------------------------------------------------------------------------------------------ a growth that stops
+
+
+async def engine_run(one: Service, campaign: Campaign) -> BatchReport:
+    """Work on the one batch of a campaign, as a worker does."""
+    stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, 0)
+    return await one.engine.run(stored.checkpoint.spec, None, Brake(), growth=campaign.growth)
+
+
+async def planned(one: Service, *, attended: bool) -> Campaign:
+    brake = Brake()
+    async with one.owned(EVERYTHING, brake) as lock:
+        plan = await one.plan(EVERYTHING)
+        return (await one.take_up(plan, Wish("drift"), lock.guard, attended=attended)).campaign
+
+
+async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on_at_a_word() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    await run(service(store, NEW, OLD))
+    fill(store, OLD)
+    spoil(store, 300, value=b"k8s:enc:aescbc:v1:old:" + bytes(48))
+    one = service(store, NEW, OLD)
+    campaign = await planned(one, attended=False)
+    assert campaign.growth.most == MOST_FRESH
+    for _ in range(2):  # whoever sends it again gets no more
+        with pytest.raises(StoppedError, match="objects that nothing opens were written since"):
+            await engine_run(one, campaign)
+        report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).checkpoint.report
+        assert MOST_FRESH < report.fresh <= MOST_FRESH + 5
+    resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
+    assert (resumed.paused_for, resumed.growth) == (Pause.SCHEDULER, replace(campaign.growth, most=None))
+    ended = await engine_run(one, resumed)
+    assert (ended.rewritten, ended.quarantined, ended.fresh) == (12, 300, 300)
+
+
+async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_end() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 300)
+    one = service(store, NEW, OLD)
+    await planned(one, attended=False)
+    with capture_logs() as logs:
+        ended = await run(one)  # takes it up
+    assert (ended.campaign.growth.most, ended.report.fresh) == (None, 300)
+    assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
+    assert "quarantine.grew" in [entry.event async for entry in one.audit.entries()]
+    with capture_logs() as logs:
+        again = await run(one)
+    assert (again.report.quarantined, again.report.fresh) == (300, 0)
+    assert not [log for log in logs if log["event"] == "quarantine.grew"]
+
+
+async def test_what_a_kms_provider_sealed_is_not_counted_as_new() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 30, value=b"k8s:enc:kms:v2:plugin:x")
+    ended = await run(service(store, NEW, OLD))
+    assert (ended.report.quarantined, ended.report.fresh) == (30, 0)
