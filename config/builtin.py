@@ -88,15 +88,6 @@ RESOURCES_BY_GROUP: Mapping[str, tuple[str, ...]] = {
     "storagemigration.k8s.io": ("storageversionmigrations",),
 }
 
-BUILT_IN_GROUPS = RESOURCES_BY_GROUP.keys() | {
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "events.k8s.io",  # stores its events under the core group
-    "extensions",  # to 1.21; its resources moved to other groups
-    "imagepolicy.k8s.io",
-}
-"""Groups whose names belong to kube-apiserver itself, those that store nothing included; no custom resource has one."""
-
 GROUPED_RESOURCES = {
     ("customresourcedefinitions", "apiextensions.k8s.io"),
     ("apiservices", "apiregistration.k8s.io"),
@@ -109,7 +100,6 @@ SPECIAL_PATHS: Mapping[tuple[str, str], str] = {
     ("nodes", ""): "minions",
     ("services", ""): "services/specs",
     ("ingresses", "networking.k8s.io"): "ingress",
-    ("podsecuritypolicies", "policy"): "podsecuritypolicy",
 }
 """(plural, group) → path where it is not the plural. SpecialDefaultResourcePrefixes upstream."""
 

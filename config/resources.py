@@ -4,10 +4,6 @@ Follows apiserver: pkg/server/storage/storage_factory.go (ResourcePrefix) for bu
 apiextensions-apiserver: pkg/apiserver/apiserver.go for custom ones. Not handled here: which providers govern
 a resource (`encryption`).
 
-A path is governed by the one resource that kube-apiserver stores there, or by nobody. A name is a resource of the
-built-in tables, of `Layout.extra`, or a custom resource; **any other name governs nothing**: kube-apiserver accepts
-it in its file and stores the objects that it seems to mean in plaintext, where encrypting them breaks the cluster.
-
 **Keys for which `Layout.never_encrypted` is true must not be rewritten.** kube-apiserver reads them without
 any provider; encrypting them breaks the cluster.
 """
@@ -15,28 +11,13 @@ any provider; encrypting them breaks the cluster.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from config.builtin import (
-    BUILT_IN_GROUPS,
-    GROUPED_RESOURCES,
-    NEVER_ENCRYPTED,
-    RESOURCES_BY_GROUP,
-    SPECIAL_PATHS,
-)
-from config.errors import Fault, SettingsError
+from config.builtin import GROUPED_RESOURCES, NEVER_ENCRYPTED, RESOURCES_BY_GROUP, SPECIAL_PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-# What apiextensions-apiserver demands of a CustomResourceDefinition (pkg/apis/apiextensions/validation): the plural is
-# a DNS-1035 label, the group a DNS-1123 subdomain with a dot in it.
-_CUSTOM_PLURAL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_CUSTOM_GROUP = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+")
-_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,7 +66,7 @@ class Located:
 class UnknownResource:
     """A key under the prefix whose path is in no table: a wildcard must not claim it.
 
-    Name its resource to `Layout.extra` to have it handled.
+    Name its resource to `Layout.extra`, or by exact name in the configuration, to have it handled.
     """
 
     path: str
@@ -94,13 +75,13 @@ class UnknownResource:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where one kube-apiserver keeps its resources. Raises ValueError for an `extra` that no path can be given to."""
+    """Where one kube-apiserver keeps its resources."""
 
     etcd_prefix: str = "/registry"
     """As in kube-apiserver's --etcd-prefix; a missing first slash and a trailing one do not matter."""
     extra: tuple[tuple[str, str], ...] = ()
     """(resource name, path under the prefix) for what the built-in table does not know, such as
-    `("routes.route.openshift.io", "routes")`. Wins over the table's path of that resource; never takes another's."""
+    `("routes.route.openshift.io", "routes")`. Wins over the table."""
 
     _root: bytes = field(init=False, repr=False, compare=False)
     _deepest: int = field(init=False, repr=False, compare=False)
@@ -110,11 +91,12 @@ class Layout:
     def __post_init__(self) -> None:
         # etcd3.newStore: path.Join("/", prefix), then a slash.
         root = posixpath.normpath("/" + self.etcd_prefix.strip("/")).rstrip("/") + "/"
-        paths = _builtin_paths()
-        paths |= _extra_paths(self.extra, paths)
+        extra = {GroupResource.parse(name): path.strip("/") for name, path in self.extra}
+        paths = _builtin_paths() | extra
         object.__setattr__(self, "_root", root.encode())
         object.__setattr__(self, "_paths", paths)
         object.__setattr__(self, "_deepest", max(path.count("/") for path in paths.values()) + 1)
+        # Extras stand last and so win where two resources claim one path.
         object.__setattr__(self, "_resources", {path: resource for resource, path in paths.items()})
 
     @property
@@ -122,34 +104,14 @@ class Layout:
         """The prefix with its trailing slash, such as `b"/registry/"`."""
         return self._root
 
-    def prefix_of(self, resource: GroupResource) -> bytes | None:
+    def prefix_of(self, resource: GroupResource) -> bytes:
         """Return the path of one resource, with a trailing slash: `b"/registry/secrets/"`.
 
-        None where nothing is stored under that name. Raises ValueError for a wildcard, which has no single path.
+        Raises ValueError for a wildcard, which has no single path.
         """
         if resource.is_wildcard:
             raise ValueError(f"{resource} is a wildcard and has no path of its own")
-        path = self._paths.get(resource) or _custom_path(resource)
-        return None if path is None else self._root + path.encode() + b"/"
-
-    def governs_nothing(self, resource: GroupResource) -> str:
-        """Say why no object is stored under a name of the configuration, wildcards included; "" where some may be."""
-        if self._may_hold_objects(resource):
-            return ""
-        meant = sorted(str(one) for one, path in self._paths.items() if resource.resource in {one.resource, path})
-        if meant and not resource.is_wildcard:
-            hint = f"its objects belong to {' or '.join(meant)}"
-        elif resource.group in BUILT_IN_GROUPS:
-            hint = "this version knows no such resource of that group; where yours has it, name its path with --path"
-        else:
-            hint = "it is neither built in nor can it be the name of a custom resource"
-        return f"kube-apiserver stores nothing under this name: {hint}"
-
-    def _may_hold_objects(self, resource: GroupResource) -> bool:
-        if not resource.is_wildcard:
-            return self.prefix_of(resource) is not None
-        known = resource == ANY or any(one.group == resource.group for one in self._paths)
-        return known or _is_custom_group(resource.group)
+        return self._root + self._path(resource).encode() + b"/"
 
     def resource_at(self, key: bytes) -> Located | UnknownResource | None:
         """Return what a key holds; UnknownResource when its path is in no table.
@@ -201,77 +163,19 @@ class Layout:
                 return length
         return 2 if b"." in segments[0] or segments[0] == b"services" else 1
 
+    def _path(self, resource: GroupResource) -> str:
+        known = self._paths.get(resource)
+        if known is not None:
+            return known
+        # A built-in group's resource that is newer than the table has no group in its path either.
+        return resource.resource if resource.group in RESOURCES_BY_GROUP else f"{resource.group}/{resource.resource}"
+
     def _resource(self, path: str) -> GroupResource | None:
         known = self._resources.get(path)
         if known is not None:
             return known
-        group, _, plural = path.partition("/")
-        custom = GroupResource(plural, group)
-        return None if custom in self._paths or _custom_path(custom) is None else custom
-
-
-def _custom_path(resource: GroupResource) -> str | None:
-    """Return the path of a custom resource; None for a name that no CustomResourceDefinition can have."""
-    if _CUSTOM_PLURAL.fullmatch(resource.resource) and _is_custom_group(resource.group):
-        return f"{resource.group}/{resource.resource}"
-    return None
-
-
-def _is_custom_group(group: str) -> bool:
-    return group not in BUILT_IN_GROUPS and _CUSTOM_GROUP.fullmatch(group) is not None
-
-
-def _extra_paths(extra: tuple[tuple[str, str], ...], builtin: Mapping[GroupResource, str]) -> dict[GroupResource, str]:
-    """Return the operator's paths by resource. Raises ValueError for one that is, holds, or lies in another's path."""
-    found: dict[GroupResource, str] = {}
-    for name, text in extra:
-        resource, path = GroupResource.parse(name), text.strip("/")
-        for fault in _faults(resource, path):
-            raise ValueError(f"{name}={text}: {fault}")
-        if resource in found:
-            raise ValueError(f"{name}={text}: {name} has a path already, {found[resource]}")
-        others = {other: known for other, known in {**builtin, **found}.items() if other != resource}
-        taken = next((other for other, known in others.items() if _overlap(path, known)), None)
-        if taken is not None:
-            raise ValueError(f"{name}={text}: the path belongs to {taken}, which is stored under {others[taken]}")
-        found[resource] = path
-    return found
-
-
-def _faults(resource: GroupResource, path: str) -> Iterator[str]:
-    segments = path.split("/")
-    if resource.is_wildcard or not _SEGMENT.fullmatch(resource.resource) or str(resource) != str(resource).lower():
-        yield "the name before = is no resource's, such as routes.route.openshift.io"
-    if not all(map(_SEGMENT.fullmatch, segments)):
-        yield "a path is made of names with a slash between two of them, such as routes"
-    if segments[0].encode() in NEVER_ENCRYPTED:
-        yield "kube-apiserver reads what is stored there without any provider"
-    group, _, plural = path.partition("/")
-    if "." in group and (GroupResource(plural, group) != resource or "/" in plural):
-        yield f"what is stored under {group}/ belongs to the resources of that group"
-
-
-def _overlap(one: str, other: str) -> bool:
-    first, second = one + "/", other + "/"
-    return first.startswith(second) or second.startswith(first)
-
-
-def read_layout(etcd_prefix: str, paths: Iterable[str]) -> Layout:
-    """Return the layout with the paths of `--path`, each `RESOURCE=PATH`. Raises SettingsError."""
-    extra = []
-    for text in paths:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise _refused(f"{text!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes")
-        extra.append((name, path))
-    try:
-        return Layout(etcd_prefix, tuple(extra))
-    except ValueError as error:
-        raise _refused(str(error), "name a resource, and the path that it has for itself") from None
-
-
-def _refused(message: str, remedy: str) -> SettingsError:
-    return SettingsError("settings", (Fault("keyspace.paths", message, remedy),))
+        group, slash, plural = path.partition("/")
+        return GroupResource(plural, group) if slash and "." in group and plural else None
 
 
 def _builtin_paths() -> dict[GroupResource, str]:

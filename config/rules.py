@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
-from config.resources import read_layout
 from config.settings import ApiserverSettings, EtcdSettings, Settings
 from config.transport import transport_faults
 
@@ -94,21 +93,12 @@ def check_settings(settings: Settings) -> None:
     )
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
     faults += transport_faults(settings.etcd, settings.apiservers)
-    for read in (_read_hours, _read_paths):
-        try:
-            read(settings)
-        except SettingsError as error:
-            faults += error.faults
+    try:
+        parse_hours(settings.pace.windows, settings.pace.time_zone)
+    except SettingsError as error:
+        faults += error.faults
     if faults:
         raise SettingsError("settings", faults)
-
-
-def _read_hours(settings: Settings) -> None:
-    parse_hours(settings.pace.windows, settings.pace.time_zone)
-
-
-def _read_paths(settings: Settings) -> None:
-    read_layout(settings.keyspace.etcd_prefix, settings.keyspace.paths)
 
 
 def _apiserver_rules(given: ApiserverSettings) -> tuple[tuple[bool, str, str, str], ...]:

@@ -7,8 +7,8 @@ beyond one entry a namespace.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from config.encryption import EncryptionConfiguration
 from config.resources import GroupResource, Layout, Located
@@ -25,25 +25,22 @@ class Territory:
     """The registry as the configuration divides it.
 
     `governed`: what is to be encrypted, sorted by resource. `unknown`: paths with objects in no table,
-    which a wildcard of the configuration may or may not mean: named, never touched. `idle`: names of the
-    configuration that govern nothing, and why.
+    which a wildcard of the configuration may or may not mean: named, never touched.
     """
 
     governed: tuple[ResourceRange, ...]
     unknown: tuple[str, ...]
-    idle: Mapping[str, str] = field(default_factory=dict)
 
 
 async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
     """Find every governed range that exists, and those that are named exactly even if they are empty."""
     found: dict[str, ResourceRange] = {}
     unknown: list[str] = []
-    names = [GroupResource.parse(name) for name in configuration.resource_names()]
-    for name in names:
-        prefix = None if name.is_wildcard else layout.prefix_of(name)
-        if prefix is not None:
-            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(prefix))
-    if any(name.is_wildcard for name in names):
+    for name in map(GroupResource.parse, configuration.resource_names()):
+        if not name.is_wildcard and not layout.never_encrypted(layout.prefix_of(name)):
+            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(layout.prefix_of(name)))
+    wild = any(GroupResource.parse(name).is_wildcard for name in configuration.resource_names())
+    if wild:
         async for unit in _units(store, layout):
             located = layout.resource_at(unit + b"name")
             if isinstance(located, Located):
@@ -53,8 +50,7 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
                     )
             elif located is not None and not _covered(unit, found):
                 unknown.append(key_text(unit))
-    idle = {str(name): because for name in names if (because := layout.governs_nothing(name))}
-    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown), idle)
+    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown))
 
 
 def _covered(unit: bytes, found: dict[str, ResourceRange]) -> bool:

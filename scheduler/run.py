@@ -103,8 +103,8 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
     governed = {one.resource: one for one in territory.governed}
     unknown = [name for name in order.resources if name not in governed]
     if unknown:
-        faults = [Fault("--resource", _not_governed(name, territory.idle), _names(governed)) for name in unknown]
-        raise SettingsError("command line", faults)
+        fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        raise SettingsError("command line", (fault,))
     if not all(_NAMESPACE.fullmatch(namespace) for namespace in order.namespaces):
         fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
         raise SettingsError("command line", (fault,))
@@ -119,12 +119,6 @@ def scope_of(territory: Territory, order: Order) -> Scope:
     """Return what an order covers in this registry. Raises SettingsError, as `choose` does."""
     resources = dict.fromkeys(one.resource for one in choose(territory, order))
     return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
-
-
-def _not_governed(name: str, idle: Mapping[str, str]) -> str:
-    if name in idle:
-        return f"{name} is in the configuration and governs nothing: {idle[name]}"
-    return f"{name} is not governed by the configuration"
 
 
 def _names(governed: Mapping[str, ResourceRange]) -> str:

@@ -15,7 +15,7 @@ import structlog
 from config.encryption import ProviderType
 from config.errors import Fault, SettingsError
 from config.generation import Generation
-from config.resources import GroupResource, Layout, read_layout
+from config.resources import Layout
 from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
@@ -435,10 +435,15 @@ async def open_service(settings: Settings, generation: Generation, actor: str = 
 
     Raises UnavailableError, ConfigError.
     """
-    layout = read_layout(settings.keyspace.etcd_prefix, settings.keyspace.paths)
-    for name in generation.configuration.resource_names():
-        because = layout.governs_nothing(GroupResource.parse(name))
-        if because:
-            _log.warning("configuration.idle_name", resource=name, because=because)
+    paths = tuple(_path(text) for text in settings.keyspace.paths)
+    layout = Layout(settings.keyspace.etcd_prefix, paths)
     async with open_engine(settings, generation) as engine:
         yield Service(settings, generation, layout, engine, actor)
+
+
+def _path(text: str) -> tuple[str, str]:
+    resource, equals, path = text.partition("=")
+    if not (resource and equals and path):
+        fault = Fault("keyspace.paths", f"{text!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes")
+        raise SettingsError("settings", (fault,))
+    return resource, path

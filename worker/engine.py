@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from config.generation import Generation
-from config.resources import GroupResource, read_layout
+from config.resources import GroupResource
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError, RecordError
+from worker.errors import FencedError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
@@ -22,7 +22,6 @@ from worker.model.batch import BatchSpec
 from worker.model.campaign import ANY_GROWTH, Growth, completed
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
-from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef, Verdict
 from worker.model.verdict import Quarantine as Quarantined
@@ -101,7 +100,6 @@ class Engine:
         self.chains = Chains(generation)
         self.generation = generation
         self._settings = settings
-        self._layout = read_layout(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._pace = pace
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
@@ -118,15 +116,14 @@ class Engine:
         """Work on one batch until its end or until the brake is pulled.
 
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting; RecordError when
-        its range is not the resource's own, for whoever can write to etcd writes records.
+        another generation than this engine: writing with the wrong primary is worse than waiting.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
                 f"this process holds {self.generation.hash}"
             )
-        chain = self._chain_of(spec)
+        chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
         tools = BatchTools(
@@ -150,17 +147,6 @@ class Engine:
             growth=growth,
         )
         return await run_batch(spec, tools)
-
-    def _chain_of(self, spec: BatchSpec) -> Chain:
-        resource = GroupResource.parse(spec.resource)
-        prefix = None if resource.is_wildcard else self._layout.prefix_of(resource)
-        own = KeyRange.of_prefix(prefix) if prefix else None
-        if own is None or not own.start <= spec.range.start <= spec.range.end <= own.end:
-            raise RecordError(
-                f"the record of batch {spec.number} of {spec.campaign} has a range that is not {spec.resource}'s own; "
-                "nothing was written: cancel that campaign, and look who wrote the record"
-            )
-        return self.chains[spec.resource]
 
     @property
     def window(self) -> int:

@@ -8,12 +8,12 @@ from typing import TypedDict
 
 from config.encryption import EncryptionConfiguration
 from config.errors import ConfigError, Fault, SettingsError
-from config.flags import PATHS, variable
+from config.flags import variable
 from config.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
-from config.resources import GroupResource, Layout, read_layout
+from config.resources import GroupResource
 from scheduler.cli.exits import Exit
 from scheduler.cli.installation import require_own_packages
-from scheduler.cli.options import add_configuration, add_output, add_settings, generation_of, read_settings
+from scheduler.cli.options import add_configuration, add_output, generation_of
 from scheduler.cli.output import print_json, print_table, say
 
 
@@ -27,11 +27,6 @@ class _ReadKey(_Key):
     primary: bool
 
 
-class _Warning(TypedDict):
-    resource: str
-    message: str
-
-
 class _Resource(TypedDict):
     resource: str
     providers: list[_ReadKey]
@@ -41,14 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
     add_configuration(parser)
-    add_settings(parser, PATHS)
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file."""
     require_own_packages()
-    settings = read_settings(args, os.environ).keyspace
     path = args.file or args.encryption_config or os.environ.get(variable("--encryption-config"))
     if path is None:
         raise SettingsError("command line", (Fault("FILE", "is missing", "name the file to check"),))
@@ -58,22 +51,14 @@ def run(args: argparse.Namespace) -> int:
         if args.output != "json":
             raise
         errors = [{"path": fault.path, "message": fault.message, "remedy": fault.remedy} for fault in error.faults]
-        print_json({"ok": False, "file": path, "errors": errors, "warnings": [], "resources": []})
+        print_json({"ok": False, "file": path, "errors": errors, "resources": []})
         return Exit.USAGE
     resources = _resources(generation.configuration)
-    warnings = _warnings(generation.configuration, read_layout(settings.etcd_prefix, settings.paths))
     if args.output == "json":
-        found = {"errors": [], "warnings": warnings, "resources": resources}
-        print_json({"ok": True, "file": path, "hash": generation.hash, **found})
+        print_json({"ok": True, "file": path, "hash": generation.hash, "errors": [], "resources": resources})
     else:
-        _print_text(path, generation.hash, resources, warnings)
+        _print_text(path, generation.hash, resources)
     return Exit.DONE
-
-
-def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
-    """Return the names that govern nothing: kube-apiserver accepts them, and encrypts nothing for their sake."""
-    reasons = {name: layout.governs_nothing(GroupResource.parse(name)) for name in configuration.resource_names()}
-    return [{"resource": name, "message": because} for name, because in reasons.items() if because]
 
 
 def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
@@ -101,7 +86,7 @@ def _keys(provider: Provider) -> list[_Key]:
             return [{"provider": "identity", "key": "", "fingerprint": "-"}]
 
 
-def _print_text(path: str, content_hash: str, resources: list[_Resource], warnings: list[_Warning]) -> None:
+def _print_text(path: str, content_hash: str, resources: list[_Resource]) -> None:
     say(f"{path}: kube-apiserver accepts it")
     say(content_hash)
     say()
@@ -111,6 +96,3 @@ def _print_text(path: str, content_hash: str, resources: list[_Resource], warnin
         for key in resource["providers"]
     ]
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", ""), rows)
-    for warning in warnings:
-        say()
-        say(f"warning: {warning['resource']} governs nothing. {warning['message'][0].upper()}{warning['message'][1:]}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command import Command, command_for
+from tests.acceptance.command import command_for
 from tests.integration.apiserver import (
     IDENTITY,
     Key,
@@ -106,68 +106,6 @@ def test_the_wildcard_of_a_group_means_that_group(etcd: EtcdCluster, gateway: Ga
         "/registry/example.com/widgets/default/a",
         "/registry/example.com/clusterwidgets/a",
     }
-
-
-# Each is accepted by kube-apiserver, which stores the objects that it seems to mean in plaintext.
-SLIPS = ["deployments", "cronjobs.apps", "leases", "endpointslices.networking.k8s.io", "ingress", "services.apps"]
-SLIPS += ["default.secrets", "specs.services", "pods/status", "ranges"]
-MEANT = {
-    f"/registry/{path}/default/a": manifest(kind, "default", "a", path)
-    for path, kind in {
-        "deployments": "Deployment",
-        "cronjobs": "CronJob",
-        "leases": "Lease",
-        "endpointslices": "EndpointSlice",
-        "ingress": "Ingress",
-        "services/specs": "Service",
-        "services/endpoints": "Endpoints",
-        "secrets": "Secret",
-        "pods": "Pod",
-        "apps/deployments": "Deployment",
-    }.items()
-}
-
-
-def test_a_name_that_governs_nothing_reaches_nobody_elses_objects(etcd: EtcdCluster, tmp_path: Path) -> None:
-    gateway = etcd.admin()
-    gateway.put_all({**MEANT, **NEVER})
-    before = everything(gateway)
-    store(gateway, {"/registry/configmaps/default/a": manifest("ConfigMap", "default", "a", "x")}, OLD)
-    file = configure(tmp_path, NEW, OLD, IDENTITY, resources=["configmaps", *SLIPS])
-    rewrap = command_for(tmp_path, etcd, file)
-    checked = Command(tmp_path).json("check", str(file))
-    assert (checked["ok"], [one["resource"] for one in checked["warnings"]]) == (True, SLIPS)
-    document = rewrap.json(*ENOUGH)
-    assert (document["state"], document["rewritten"], document["proof"]["objects"]) == ("complete", 1, 1)
-    assert [one["resource"] for one in rewrap.json("status")["resources"]] == ["configmaps"]
-    assert rewrap.json("verify")["objects"] == 1
-    after = everything(gateway)
-    assert {key: after[key] for key in before} == before
-    refused = rewrap.run(*ENOUGH, "--resource", "deployments", "-o", "json")
-    assert refused.code == 2
-    assert "deployments is in the configuration and governs nothing" in refused.error["message"]
-    assert rewrap.run("inspect", "/registry/deployments/default/a", "-o", "json").code == 2
-
-
-def test_a_wildcard_of_a_group_without_objects_takes_no_path_of_another(etcd: EtcdCluster, tmp_path: Path) -> None:
-    gateway = etcd.admin()
-    gateway.put_all(MEANT)
-    before = everything(gateway)
-    file = configure(tmp_path, NEW, OLD, IDENTITY, resources=["*.authorization.k8s.io", "*.secrets", "*.services"])
-    rewrap = command_for(tmp_path, etcd, file)
-    assert len(Command(tmp_path).json("check", str(file))["warnings"]) == 3
-    assert rewrap.json(*ENOUGH, code=3)["proof"]["unknown_paths"] == ["/registry/apps/"]
-    assert everything(gateway) == before
-
-
-@pytest.mark.parametrize(
-    "path", ["things.example.com=secrets", "deployments=deployments", "things.example.com=services"]
-)
-def test_a_path_of_another_resource_is_refused(etcd: EtcdCluster, gateway: Gateway, tmp_path: Path, path: str) -> None:
-    rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD))
-    refused = rewrap.run(*ENOUGH, "--path", path, "-o", "json")
-    assert refused.code == 2
-    assert "the path belongs to" in refused.error["message"]
 
 
 @pytest.mark.parametrize(

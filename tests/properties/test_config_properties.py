@@ -185,34 +185,11 @@ def test_a_layout_finds_back_what_it_placed(
 ) -> None:
     layout = Layout(prefix)
     path = layout.prefix_of(resource)
-    assert path is not None
     key = path + ("" if namespace is None else f"{namespace}/").encode() + name.encode()
     assert layout.resource_at(key) == Located(resource, namespace, name)
     assert layout.top_level_unit(key) == path
     assert path.startswith(layout.root)
     assert path.endswith(b"/")
-    assert not layout.never_encrypted(key)
-
-
-# What an operator may write by mistake, and what would reach into another resource's path.
-NAMES = st.text(max_size=20) | st.builds(
-    ".".join,
-    st.tuples(
-        st.sampled_from(["secrets", "default", "specs", "deployments", "ingress", "ranges", "..", "a/b", "widgets"]),
-        st.sampled_from(["", "apps", "services", "secrets", "networking.k8s.io", "example.com", "example.com/x", "v1"]),
-    ),
-)
-
-
-@given(NAMES, st.none() | SEGMENTS, SEGMENTS)
-def test_a_name_reaches_objects_of_its_own_or_none(text: str, namespace: str | None, name: str) -> None:
-    layout, resource = Layout(), GroupResource.parse(text)
-    path = None if resource.is_wildcard else layout.prefix_of(resource)
-    if path is None:
-        assert resource.is_wildcard or layout.governs_nothing(resource)
-        return
-    key = path + ("" if namespace is None else f"{namespace}/").encode() + name.encode()
-    assert layout.resource_at(key) == Located(resource, namespace, name)
     assert not layout.never_encrypted(key)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -66,60 +65,8 @@ def test_each_resource_has_its_path_and_back(name: str, prefix: bytes) -> None:
     assert LAYOUT.top_level_unit(prefix + b"default/a") == prefix
 
 
-# kube-apiserver accepts each of these names in its file, and stores what it seems to mean in plaintext.
-GOVERNS_NOTHING = [
-    ("deployments", "its objects belong to deployments.apps"),
-    ("cronjobs.apps", "its objects belong to cronjobs.batch"),
-    ("services.apps", "its objects belong to services"),
-    ("leases", "its objects belong to leases.coordination.k8s.io"),
-    ("endpointslices.networking.k8s.io", "its objects belong to endpointslices.discovery.k8s.io"),
-    ("ingress", "its objects belong to ingresses.networking.k8s.io"),
-    ("minions", "its objects belong to nodes"),
-    ("controllers", "its objects belong to replicationcontrollers"),
-    ("customresourcedefinitions", "its objects belong to customresourcedefinitions.apiextensions.k8s.io"),
-    ("secrets.authentication.k8s.io", "its objects belong to secrets"),
-    ("gadgets.batch", "this version knows no such resource of that group"),
-    ("tokenreviews.authentication.k8s.io", "this version knows no such resource of that group"),
-    ("bindings", "this version knows no such resource of that group"),
-    ("ranges", "this version knows no such resource of that group"),
-    ("masterleases", "this version knows no such resource of that group"),
-    ("", "this version knows no such resource of that group"),
-    ("secrets/default", "this version knows no such resource of that group"),
-    ("pods/status", "this version knows no such resource of that group"),
-    ("..", "neither built in nor can it be the name of a custom resource"),
-    ("default.secrets", "neither built in nor can it be the name of a custom resource"),
-    ("specs.services", "neither built in nor can it be the name of a custom resource"),
-    ("endpoints.services", "its objects belong to endpoints"),
-    ("serviceips.ranges", "neither built in nor can it be the name of a custom resource"),
-    ("widgets/default.example.com", "neither built in nor can it be the name of a custom resource"),
-    ("widgets.example.com/x", "neither built in nor can it be the name of a custom resource"),
-    (".example.com", "neither built in nor can it be the name of a custom resource"),
-    ("widgets..example.com", "neither built in nor can it be the name of a custom resource"),
-    ("widgets.example.com.", "neither built in nor can it be the name of a custom resource"),
-    ("widgets.example.com\n", "neither built in nor can it be the name of a custom resource"),
-    ("*.authentication.k8s.io", "this version knows no such resource of that group"),
-    ("*.app", "neither built in nor can it be the name of a custom resource"),
-]
-
-
-@pytest.mark.parametrize(("name", "because"), GOVERNS_NOTHING, ids=[repr(name) for name, _ in GOVERNS_NOTHING])
-def test_a_name_of_nothing_has_no_path_and_says_why(name: str, because: str) -> None:
-    resource = GroupResource.parse(name)
-    assert resource.is_wildcard or LAYOUT.prefix_of(resource) is None
-    assert because in LAYOUT.governs_nothing(resource)
-
-
-@pytest.mark.parametrize("name", ["secrets", "deployments.apps", "widgets.example.com", "*.", "*.apps", "*.*", "*.x.y"])
-def test_a_name_under_which_objects_may_be_governs(name: str) -> None:
-    assert LAYOUT.governs_nothing(GroupResource.parse(name)) == ""
-
-
-def test_a_resource_that_is_newer_than_the_tables_is_named_by_its_path() -> None:
-    gadgets = GroupResource.parse("gadgets.batch")
-    layout = Layout(extra=(("gadgets.batch", "gadgets"),))
-    assert layout.prefix_of(gadgets) == b"/registry/gadgets/"
-    assert layout.resource_at(b"/registry/gadgets/ns/a") == Located(gadgets, "ns", "a")
-    assert layout.governs_nothing(gadgets) == ""
+def test_a_new_resource_of_a_built_in_group_has_no_group_in_its_path() -> None:
+    assert LAYOUT.prefix_of(GroupResource.parse("gadgets.batch")) == b"/registry/gadgets/"
 
 
 @pytest.mark.parametrize("name", ["*.", "*.apps", "*.*"])
@@ -142,10 +89,6 @@ def test_no_two_built_in_resources_share_a_path() -> None:
         (b"/registry/\xff\xfe/a", "\\xff\\xfe"),
         (b"/registry/secrets/default/\xff", "secrets"),
         (b"/registry/example.com//a", "example.com/"),
-        # A built-in group's resources have no group in their path, but for two: this is nobody's.
-        (b"/registry/networking.k8s.io/foos/ns/a", "networking.k8s.io/foos"),
-        (b"/registry/apps/deployments/ns/a", "apps"),
-        (b"/registry/example.com/Widgets/ns/a", "example.com/Widgets"),
     ],
 )
 def test_a_path_in_no_table_is_unknown_and_not_claimed(key: bytes, path: str) -> None:
@@ -248,7 +191,7 @@ def test_an_extra_path_wins_over_the_tables() -> None:
         (
             ("routes.route.openshift.io", "routes"),
             ("widgets.example.com", "/deep/down/widgets/"),
-            ("configmaps", "odd"),
+            ("configmaps", "odd.io"),
         ),
     )
     assert layout.prefix_of(routes) == b"/openshift.io/routes/"
@@ -256,47 +199,7 @@ def test_an_extra_path_wins_over_the_tables() -> None:
     assert layout.resource_at(b"/openshift.io/deep/down/widgets/ns/a") == Located(widgets, "ns", "a")
     assert layout.top_level_unit(b"/openshift.io/deep/down/widgets/ns/a") == b"/openshift.io/deep/down/widgets/"
     assert layout.top_level_unit(b"/openshift.io/deep/other/a") == b"/openshift.io/deep/"
-    assert layout.resource_at(b"/openshift.io/odd/ns/a") == Located(GroupResource("configmaps"), "ns", "a")
-    # What had another path before is nobody's.
-    assert layout.resource_at(b"/openshift.io/configmaps/ns/a") == UnknownResource("configmaps")
-    assert layout.resource_at(b"/openshift.io/example.com/widgets/ns/a") == UnknownResource("example.com/widgets")
-
-
-@pytest.mark.parametrize(
-    ("extra", "fault"),
-    [
-        ([("deployments", "deployments")], "belongs to deployments.apps"),
-        ([("things.example.com", "secrets")], "belongs to secrets"),
-        ([("things.example.com", "/secrets/")], "belongs to secrets"),
-        ([("things.example.com", "secrets/default")], "belongs to secrets, which is stored under secrets"),
-        ([("things.example.com", "services")], "which is stored under services/"),
-        ([("things.example.com", "a"), ("others.example.com", "a")], "belongs to things.example.com"),
-        ([("things.example.com", "a"), ("others.example.com", "a/b")], "belongs to things.example.com"),
-        ([("things.example.com", "a"), ("things.example.com", "b")], "has a path already, a"),
-        ([("configmaps", "odd.io")], "belongs to the resources of that group"),
-        ([("configmaps", "example.com/widgets")], "belongs to the resources of that group"),
-        ([("widgets.example.com", "example.com/widgets/x")], "belongs to the resources of that group"),
-        ([("things.example.com", "ranges")], "without any provider"),
-        ([("things.example.com", "masterleases/x")], "without any provider"),
-        ([("things.example.com", "a//b")], "a path is made of names"),
-        ([("things.example.com", "../secrets")], "a path is made of names"),
-        ([("things.example.com", ".")], "a path is made of names"),
-        ([("things.example.com", "/")], "a path is made of names"),
-        ([("*.example.com", "a")], "is no resource's"),
-        ([("*.*", "a")], "is no resource's"),
-        ([("Things.example.com", "a")], "is no resource's"),
-        ([("pods/status", "a")], "is no resource's"),
-    ],
-)
-def test_an_extra_path_never_takes_what_belongs_to_another(extra: list[tuple[str, str]], fault: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(fault)):
-        Layout(extra=tuple(extra))
-
-
-def test_a_custom_resource_may_be_given_the_path_that_it_has() -> None:
-    assert Layout(extra=(("foos.networking.k8s.io", "networking.k8s.io/foos"),)).resource_at(
-        b"/registry/networking.k8s.io/foos/ns/a"
-    ) == Located(GroupResource("foos", "networking.k8s.io"), "ns", "a")
+    assert layout.resource_at(b"/openshift.io/odd.io/ns/a") == Located(GroupResource("configmaps"), "ns", "a")
 
 
 def test_layouts_with_the_same_settings_are_equal() -> None:

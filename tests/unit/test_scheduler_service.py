@@ -23,10 +23,9 @@ from config.settings import PageSettings, Settings
 from scheduler.dispatch.local import Engine
 from scheduler.run import Order, RunResult
 from scheduler.service import Service
-from worker.errors import CompactedError, FencedError, RecordError, RefusedError
+from worker.errors import CompactedError, FencedError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page
-from worker.model.batch import BatchSpec
 from worker.model.campaign import CampaignState
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
@@ -193,24 +192,3 @@ async def test_a_second_run_finds_nothing_to_do() -> None:
     assert (await run(service(store, NEW, OLD))).report.rewritten == 12
     again = await run(service(store, NEW, OLD))
     assert (again.campaign.state, again.report) == (CampaignState.COMPLETE, BatchReport())
-
-
-@pytest.mark.parametrize(
-    "key_range",
-    [
-        KeyRange(b"/registry/", b"/registry0"),
-        KeyRange(b"/registry/leases/", b"/registry/leases0"),
-        KeyRange(b"/registry/secrets/", b"/registry/services0"),
-        KeyRange(b"/registry/secrets", b"/registry/secrets0"),
-        KeyRange(b"", b"\xff"),
-    ],
-)
-async def test_a_forged_batch_reaches_nothing_beyond_its_resource(key_range: KeyRange) -> None:
-    store = MemoryStore()
-    fill(store, OLD)
-    fill(store, OLD, resource="leases")
-    before = await store.page(KeyRange(b"\0", b"\xff"), 100)
-    spec = BatchSpec("c", 0, "secrets", key_range, "sha256:0")
-    with pytest.raises(RecordError, match="not secrets's own"):
-        await service(store, NEW, OLD).engine.run(spec, None, Brake())
-    assert await store.page(KeyRange(b"\0", b"\xff"), 100) == before
