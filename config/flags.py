@@ -38,6 +38,7 @@ def variable(flag: str) -> str:
     return "REWRAP_" + flag.removeprefix("--").replace("-", "_").upper()
 
 
+PATHS = (Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),)
 ETCD = (
     Flag(
         "--endpoints", "etcd", "endpoints", "URLs of the etcd members, separated by commas", many=True, metavar="URLS"
@@ -50,7 +51,7 @@ ETCD = (
     Flag(
         "--state-prefix", "keyspace", "state_prefix", "where this tool's records are (/kube-rewrap)", metavar="PREFIX"
     ),
-    Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),
+    *PATHS,
 )
 PACE = (
     Flag("--rate", "pace", "rate", "most objects rewritten a second, 0 = no ceiling (500)", float, metavar="N"),

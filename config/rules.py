@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
+from config.resources import Layout
 from config.settings import ApiserverSettings, EtcdSettings, Settings
 
 MAX_GCM_WRITES = 2**32
@@ -93,6 +94,10 @@ def check_settings(settings: Settings) -> None:
     faults = [Fault(path, message, remedy) for holds, path, message, remedy in rules if not holds]
     try:
         parse_hours(settings.pace.windows, settings.pace.time_zone)
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
     except SettingsError as error:
         faults += error.faults
     if faults:
