@@ -54,8 +54,10 @@ def test_what_nobody_named_stays_as_it_is(etcd: EtcdCluster, tmp_path: Path, gov
     assert {one.key: one for one in gateway.read("/registry/") if one.key in OTHERS} == before
     assert {name: found for name, found in opened(gateway.read("/registry/"), KEY).items() if found} == mine
 
-    for command in (["run"], ["campaign", "start", "--direct"]):
-        refused = rewrap.run(*command, "--resource", "deployments", "-o", "json")
+    for refused in (
+        rewrap.run("run", "--resource", "deployments", "-o", "json"),
+        Command(tmp_path).run("campaign", "start", "--direct", "--resource", "deployments", "-o", "json"),
+    ):
         assert refused.code == 2
         assert "deployments governs nothing" in refused.error["message"]
     looked = rewrap.run("inspect", "/registry/deployments/default/a", "-o", "json")
