@@ -1,4 +1,4 @@
-"""Names that govern nothing: kube-apiserver stores these objects in plaintext, and no command touches or counts them."""
+"""Names that govern nothing: kube-apiserver stores these objects in plaintext, and no command touches them."""
 
 from __future__ import annotations
 
