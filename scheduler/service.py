@@ -127,7 +127,7 @@ class Service:
         located = self._layout.resource_at(key)
         why = "lies under no resource that the configuration governs"
         if isinstance(located, Located):
-            why = f"belongs to {located.resource}, which no entry of the configuration governs"
+            why = f"belongs to {located.resource}, no resource that the configuration governs"
             slips = [name for name, _, remedy in territory.idle if str(located.resource) in remedy.split("; ")[0]]
             if slips:
                 why += f"; {', '.join(slips)} is another name, and governs nothing"
