@@ -4,6 +4,9 @@ Only stored resources: reviews, bindings, component statuses and subresources ha
 Sources: k/k pkg/kubeapiserver/default_storage_factory_builder.go (exceptions, cohabitation) and the group
 registrations under k/k pkg/registry. A custom resource may live in a group that ends in .k8s.io
 (snapshot.storage.k8s.io, gateway.networking.k8s.io); what tells it apart is that its group is not in this table.
+
+A name of one of these groups that is not listed governs nothing. kube-apiserver compares resource and group: with
+`deployments` or `deployments.batch` in its file, it stores deployments.apps in plaintext.
 """
 
 from __future__ import annotations
@@ -44,12 +47,17 @@ RESOURCES_BY_GROUP: Mapping[str, tuple[str, ...]] = {
     "apiregistration.k8s.io": ("apiservices",),
     "apps": ("controllerrevisions", "daemonsets", "deployments", "replicasets", "statefulsets"),
     "auditregistration.k8s.io": ("auditsinks",),  # to 1.18
+    "authentication.k8s.io": (),  # reviews, answered and not stored
+    "authorization.k8s.io": (),  # likewise
     "autoscaling": ("horizontalpodautoscalers",),
     "batch": ("cronjobs", "jobs"),
     "certificates.k8s.io": ("certificatesigningrequests", "clustertrustbundles", "podcertificaterequests"),
     "coordination.k8s.io": ("leasecandidates", "leases"),
     "discovery.k8s.io": ("endpointslices",),
+    "events.k8s.io": (),  # stored as events of the core group
+    "extensions": (),  # gone since 1.22; what it served is stored under the groups that have it now
     "flowcontrol.apiserver.k8s.io": ("flowschemas", "prioritylevelconfigurations"),
+    "imagepolicy.k8s.io": (),  # reviews
     "internal.apiserver.k8s.io": ("storageversions",),
     "networking.k8s.io": (
         "clustercidrs",  # 1.25 to 1.28
@@ -100,6 +108,7 @@ SPECIAL_PATHS: Mapping[tuple[str, str], str] = {
     ("nodes", ""): "minions",
     ("services", ""): "services/specs",
     ("ingresses", "networking.k8s.io"): "ingress",
+    ("podsecuritypolicies", "policy"): "podsecuritypolicy",
 }
 """(plural, group) → path where it is not the plural. SpecialDefaultResourcePrefixes upstream."""
 

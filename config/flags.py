@@ -43,6 +43,7 @@ def is_on(text: str) -> bool:
     return text.lower() in {"1", "true", "yes"}
 
 
+PATHS = (Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),)
 ETCD = (
     Flag(
         "--endpoints", "etcd", "endpoints", "URLs of the etcd members, separated by commas", many=True, metavar="URLS"
@@ -62,7 +63,7 @@ ETCD = (
     Flag(
         "--state-prefix", "keyspace", "state_prefix", "where this tool's records are (/kube-rewrap)", metavar="PREFIX"
     ),
-    Flag("--path", "keyspace", "paths", "RESOURCE=PATH of resources stored elsewhere", many=True, metavar="R=P"),
+    *PATHS,
 )
 PACE = (
     Flag("--rate", "pace", "rate", "most objects rewritten a second, 0 = no ceiling (500)", float, metavar="N"),

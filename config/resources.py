@@ -4,6 +4,12 @@ Follows apiserver: pkg/server/storage/storage_factory.go (ResourcePrefix) for bu
 apiextensions-apiserver: pkg/apiserver/apiserver.go for custom ones. Not handled here: which providers govern
 a resource (`encryption`).
 
+A path belongs to one resource or to none, and a resource has one path or none:
+
+1. what `Layout.extra` names lies where it says; it can't take a path that is another's, or a part of one;
+2. a resource of a built-in group lies where the table says, and one that the table does not know lies nowhere;
+3. any other group is that of custom resources, under `<group>/<plural>`, if CustomResourceDefinitions allow the names.
+
 **Keys for which `Layout.never_encrypted` is true must not be rewritten.** kube-apiserver reads them without
 any provider; encrypting them breaks the cluster.
 """
@@ -11,13 +17,21 @@ any provider; encrypting them breaks the cluster.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from config.builtin import GROUPED_RESOURCES, NEVER_ENCRYPTED, RESOURCES_BY_GROUP, SPECIAL_PATHS
+from config.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+_PLURAL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+_LONGEST_GROUP = 253
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,9 +78,9 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class UnknownResource:
-    """A key under the prefix whose path is in no table: a wildcard must not claim it.
+    """A key under the prefix whose path is in no table: nothing may claim it.
 
-    Name its resource to `Layout.extra`, or by exact name in the configuration, to have it handled.
+    Name its resource to `Layout.extra` to have it handled.
     """
 
     path: str
@@ -81,7 +95,7 @@ class Layout:
     """As in kube-apiserver's --etcd-prefix; a missing first slash and a trailing one do not matter."""
     extra: tuple[tuple[str, str], ...] = ()
     """(resource name, path under the prefix) for what the built-in table does not know, such as
-    `("routes.route.openshift.io", "routes")`. Wins over the table."""
+    `("routes.route.openshift.io", "routes")`. Where it names a resource of the table, it wins."""
 
     _root: bytes = field(init=False, repr=False, compare=False)
     _deepest: int = field(init=False, repr=False, compare=False)
@@ -89,29 +103,77 @@ class Layout:
     _resources: Mapping[str, GroupResource] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        """Raise SettingsError for an extra path that can't be its resource's own."""
         # etcd3.newStore: path.Join("/", prefix), then a slash.
         root = posixpath.normpath("/" + self.etcd_prefix.strip("/")).rstrip("/") + "/"
         extra = {GroupResource.parse(name): path.strip("/") for name, path in self.extra}
+        if faults := list(_extra_faults((GroupResource.parse(name), path.strip("/")) for name, path in self.extra)):
+            raise SettingsError("settings", faults)
         paths = _builtin_paths() | extra
         object.__setattr__(self, "_root", root.encode())
         object.__setattr__(self, "_paths", paths)
         object.__setattr__(self, "_deepest", max(path.count("/") for path in paths.values()) + 1)
-        # Extras stand last and so win where two resources claim one path.
         object.__setattr__(self, "_resources", {path: resource for resource, path in paths.items()})
+
+    @classmethod
+    def from_texts(cls, etcd_prefix: str, paths: Iterable[str]) -> Self:
+        """Read `RESOURCE=PATH` texts, as settings have them. Raises SettingsError for one that can't be used."""
+        split = [text.partition("=") for text in paths]
+        faults = [
+            Fault(
+                "keyspace.paths", f"{''.join(parts)!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes"
+            )
+            for parts in split
+            if not all(parts)
+        ]
+        if faults:
+            raise SettingsError("settings", faults)
+        return cls(etcd_prefix, tuple((name, path) for name, _, path in split))
 
     @property
     def root(self) -> bytes:
         """The prefix with its trailing slash, such as `b"/registry/"`."""
         return self._root
 
-    def prefix_of(self, resource: GroupResource) -> bytes:
-        """Return the path of one resource, with a trailing slash: `b"/registry/secrets/"`.
+    def prefix_of(self, resource: GroupResource) -> bytes | None:
+        """Return the path of one resource, with a trailing slash: `b"/registry/secrets/"`; None if it has none.
 
         Raises ValueError for a wildcard, which has no single path.
         """
         if resource.is_wildcard:
             raise ValueError(f"{resource} is a wildcard and has no path of its own")
-        return self._root + self._path(resource).encode() + b"/"
+        path = self._path(resource)
+        return None if path is None else self._root + path.encode() + b"/"
+
+    def why_idle(self, resource: GroupResource) -> tuple[str, str] | None:
+        """Return why a name or wildcard governs nothing, and what to do about it. None: it governs, or may."""
+        if resource.is_wildcard:
+            return None if self._spans(resource.group) else (_no_group(resource.group), "remove it")
+        if self._path(resource) is not None:
+            return None
+        plural, slash, _ = resource.resource.partition("/")
+        if slash:
+            return (
+                "it is a subresource, which is stored with its resource",
+                f"write {GroupResource(plural, resource.group)}",
+            )
+        if resource.group not in RESOURCES_BY_GROUP:
+            return _no_group(resource.group) if _PLURAL.fullmatch(
+                plural
+            ) else "no resource has such a name", "remove it"
+        where = f"the group {resource.group}" if resource.group else "the core group"
+        meant = [str(one) for one in self._paths if plural in {one.resource, self._paths[one]}]
+        newer = f"if this Kubernetes is newer and stores it, say where: --path {resource}=PATH"
+        return (
+            f"kube-apiserver stores no {plural or 'resource without a name'} in {where}",
+            f"write {' or '.join(meant)}; {newer}" if meant else f"remove it, or {newer}",
+        )
+
+    def owns(self, resource: GroupResource, start: bytes, end: bytes) -> bool:
+        """Whether all keys from `start` on, and before `end`, lie under the path of this one resource."""
+        prefix = None if resource.is_wildcard else self.prefix_of(resource)
+        # A path ends with a slash, and the byte behind a slash is 0.
+        return prefix is not None and prefix <= start <= end <= prefix[:-1] + b"0"
 
     def resource_at(self, key: bytes) -> Located | UnknownResource | None:
         """Return what a key holds; UnknownResource when its path is in no table.
@@ -163,19 +225,77 @@ class Layout:
                 return length
         return 2 if b"." in segments[0] or segments[0] == b"services" else 1
 
-    def _path(self, resource: GroupResource) -> str:
-        known = self._paths.get(resource)
-        if known is not None:
-            return known
-        # A built-in group's resource that is newer than the table has no group in its path either.
-        return resource.resource if resource.group in RESOURCES_BY_GROUP else f"{resource.group}/{resource.resource}"
+    def _spans(self, group: str) -> bool:
+        """Whether a wildcard of this group can mean a resource."""
+        known = group == "*" or any(one.group == group for one in self._paths)
+        return known or (group not in RESOURCES_BY_GROUP and _is_custom_group(group))
+
+    def _path(self, resource: GroupResource) -> str | None:
+        return self._paths.get(resource) or _custom_path(resource)
 
     def _resource(self, path: str) -> GroupResource | None:
         known = self._resources.get(path)
         if known is not None:
             return known
-        group, slash, plural = path.partition("/")
-        return GroupResource(plural, group) if slash and "." in group and plural else None
+        group, _, plural = path.partition("/")
+        custom = GroupResource(plural, group)
+        # Not if it was moved by `extra`: then it has another path.
+        return custom if _custom_path(custom) == path == self._path(custom) else None
+
+
+def _is_custom_group(group: str) -> bool:
+    """Whether a CustomResourceDefinition may have this group: a domain with a dot, and not kube-apiserver's own."""
+    named = "." in group and len(group) <= _LONGEST_GROUP and _LABELS.fullmatch(group) is not None
+    return named and group not in RESOURCES_BY_GROUP
+
+
+def _custom_path(resource: GroupResource) -> str | None:
+    is_custom = _PLURAL.fullmatch(resource.resource) is not None and _is_custom_group(resource.group)
+    return f"{resource.group}/{resource.resource}" if is_custom else None
+
+
+def _no_group(group: str) -> str:
+    if group in RESOURCES_BY_GROUP:
+        return "kube-apiserver stores nothing under this group"
+    return "no group of stored resources has such a name"
+
+
+def _extra_faults(extra: Iterable[tuple[GroupResource, str]]) -> Iterator[Fault]:
+    taken = list(_builtin_paths().items())
+    told: dict[GroupResource, str] = {}
+    for resource, path in extra:
+        twice = "the resource has two paths" if told.setdefault(resource, path) != path else None
+        message = twice or _malformed(resource, path) or _collision(resource, path, taken)
+        if message is not None:
+            yield Fault(
+                "keyspace.paths", f"{resource}={path}: {message}", "give the path where kube-apiserver stores it"
+            )
+        taken.append((resource, path))
+
+
+def _malformed(resource: GroupResource, path: str) -> str | None:
+    if not _PLURAL.fullmatch(resource.resource) or not _LABELS.fullmatch(resource.group or "core"):
+        return "this is not the name of one resource"
+    if not all(map(_SEGMENT.fullmatch, path.split("/"))):
+        return "a path is made of names between single slashes"
+    return None
+
+
+def _collision(resource: GroupResource, path: str, taken: Iterable[tuple[GroupResource, str]]) -> str | None:
+    first, *rest = path.split("/")
+    if first.encode() in NEVER_ENCRYPTED:
+        return "kube-apiserver never encrypts what lies there"
+    for other, its_path in taken:
+        if resource != other and _overlap(path, its_path):
+            return f"the path {its_path} belongs to {other}"
+    custom = GroupResource(rest[0] if rest else "any", first)
+    if _custom_path(custom) is not None and custom != resource:
+        return f"custom resources of the group {first} lie there"
+    return None
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _builtin_paths() -> dict[GroupResource, str]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from config.errors import Fault, SettingsError
 from config.hours import parse_hours
+from config.resources import Layout
 from config.settings import ApiserverSettings, EtcdSettings, Settings
 from config.transport import transport_faults
 
@@ -95,6 +96,10 @@ def check_settings(settings: Settings) -> None:
     faults += transport_faults(settings.etcd, settings.apiservers)
     try:
         parse_hours(settings.pace.windows, settings.pace.time_zone)
+    except SettingsError as error:
+        faults += error.faults
+    try:
+        Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
     except SettingsError as error:
         faults += error.faults
     if faults:

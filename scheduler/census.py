@@ -7,11 +7,11 @@ beyond one entry a namespace.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 from config.encryption import EncryptionConfiguration
-from config.resources import GroupResource, Layout, Located
+from config.resources import GroupResource, Layout, Located, UnknownResource
 from scheduler.plan import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from worker.etcd.store import Store
 from worker.model.inventory import ResourceRange
@@ -25,22 +25,25 @@ class Territory:
     """The registry as the configuration divides it.
 
     `governed`: what is to be encrypted, sorted by resource. `unknown`: paths with objects in no table,
-    which a wildcard of the configuration may or may not mean: named, never touched.
+    which a name of the configuration may or may not mean: named, never touched. `idle`: names that govern
+    nothing, why, and what to do about it.
     """
 
     governed: tuple[ResourceRange, ...]
     unknown: tuple[str, ...]
+    idle: tuple[tuple[str, str, str], ...] = ()
 
 
 async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
     """Find every governed range that exists, and those that are named exactly even if they are empty."""
     found: dict[str, ResourceRange] = {}
     unknown: list[str] = []
-    for name in map(GroupResource.parse, configuration.resource_names()):
-        if not name.is_wildcard and not layout.never_encrypted(layout.prefix_of(name)):
-            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(layout.prefix_of(name)))
-    wild = any(GroupResource.parse(name).is_wildcard for name in configuration.resource_names())
-    if wild:
+    names = [GroupResource.parse(name) for name in configuration.resource_names()]
+    for name in names:
+        prefix = None if name.is_wildcard else layout.prefix_of(name)
+        if prefix is not None:
+            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(prefix))
+    if any(name.is_wildcard for name in names):
         async for unit in _units(store, layout):
             located = layout.resource_at(unit + b"name")
             if isinstance(located, Located):
@@ -48,13 +51,24 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
                     found.setdefault(
                         str(located.resource), ResourceRange(str(located.resource), KeyRange.of_prefix(unit))
                     )
-            elif located is not None and not _covered(unit, found):
+            elif located is not None:
                 unknown.append(key_text(unit))
-    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown))
+    else:
+        unknown = [
+            key_text(unit)
+            for unit in _where_newer_ones_lie(names, layout)
+            if (await store.keys(KeyRange.of_prefix(unit), 1))[0]
+        ]
+    idle = [(str(name), *why) for name in dict.fromkeys(names) if (why := layout.why_idle(name)) is not None]
+    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown), tuple(idle))
 
 
-def _covered(unit: bytes, found: dict[str, ResourceRange]) -> bool:
-    return any(unit in one.range for one in found.values())
+def _where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:
+    """Yield the paths that the names which no table knows would have in a newer Kubernetes, if they are nobody's."""
+    idle = (name for name in names if not name.is_wildcard and layout.prefix_of(name) is None)
+    for unit in dict.fromkeys(layout.root + name.resource.encode() + b"/" for name in idle):
+        if layout.top_level_unit(unit) == unit and isinstance(layout.resource_at(unit + b"name"), UnknownResource):
+            yield unit
 
 
 async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:

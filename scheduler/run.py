@@ -103,7 +103,9 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
     governed = {one.resource: one for one in territory.governed}
     unknown = [name for name in order.resources if name not in governed]
     if unknown:
-        fault = Fault("--resource", f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        idle = {name: (f"{name} governs nothing: {because}", remedy) for name, because, remedy in territory.idle}
+        told = (f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        fault = Fault("--resource", *next((idle[name] for name in unknown if name in idle), told))
         raise SettingsError("command line", (fault,))
     if not all(_NAMESPACE.fullmatch(namespace) for namespace in order.namespaces):
         fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")

@@ -15,7 +15,7 @@ import structlog
 from config.encryption import ProviderType
 from config.errors import Fault, SettingsError
 from config.generation import Generation
-from config.resources import Layout
+from config.resources import Layout, Located
 from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
@@ -121,12 +121,22 @@ class Service:
         territory = await self.territory()
         resource = next((one.resource for one in territory.governed if key in one.range), None)
         if resource is None:
-            raise _no_object(key, "lies under no resource that the configuration governs")
+            raise _no_object(key, self._why_nobody_governs(key, territory))
         await self.engine.learn_what_is_complete()
         examined = await self.engine.examine(key, resource)
         if examined is None:
             raise _no_object(key, "does not exist")
         return resource, examined
+
+    def _why_nobody_governs(self, key: bytes, territory: Territory) -> str:
+        located = self._layout.resource_at(key)
+        why = "lies under no resource that the configuration governs"
+        if isinstance(located, Located):
+            why = f"belongs to {located.resource}, no resource that the configuration governs"
+            slips = [name for name, _, remedy in territory.idle if str(located.resource) in remedy.split("; ")[0]]
+            if slips:
+                why += f"; {', '.join(slips)} is another name, and governs nothing"
+        return why
 
     async def budgets(self) -> list[Budget]:
         """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
@@ -435,15 +445,10 @@ async def open_service(settings: Settings, generation: Generation, actor: str = 
 
     Raises UnavailableError, ConfigError.
     """
-    paths = tuple(_path(text) for text in settings.keyspace.paths)
-    layout = Layout(settings.keyspace.etcd_prefix, paths)
+    layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+    for name in generation.configuration.resource_names():
+        idle = layout.why_idle(GroupResource.parse(name))
+        if idle is not None:
+            _log.warning("configuration.idle_name", resource=name, because=idle[0])
     async with open_engine(settings, generation) as engine:
         yield Service(settings, generation, layout, engine, actor)
-
-
-def _path(text: str) -> tuple[str, str]:
-    resource, equals, path = text.partition("=")
-    if not (resource and equals and path):
-        fault = Fault("keyspace.paths", f"{text!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes")
-        raise SettingsError("settings", (fault,))
-    return resource, path

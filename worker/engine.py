@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from config.generation import Generation
-from config.resources import GroupResource
+from config.resources import GroupResource, Layout
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError
+from worker.errors import FencedError, RefusedError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
@@ -99,6 +99,7 @@ class Engine:
         self.ledger = Ledger(store, self.keyspace, settings.budget)
         self.chains = Chains(generation)
         self.generation = generation
+        self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
         self._pace = pace
         self._sizer = PageSizer(settings.page)
@@ -116,12 +117,18 @@ class Engine:
         """Work on one batch until its end or until the brake is pulled.
 
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting.
+        another generation than this engine: writing with the wrong primary is worse than waiting. Raises RefusedError
+        when its range is not its resource's: a record, too, makes nothing governed that is not.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
                 f"this process holds {self.generation.hash}"
+            )
+        if not self._layout.owns(GroupResource.parse(spec.resource), spec.range.start, spec.range.end):
+            raise RefusedError(
+                f"batch {spec.number} of {spec.campaign} goes beyond the path of {spec.resource}: what lies there is "
+                "not governed by this name"
             )
         chain = self.chains[spec.resource]
         chain.require_writable()

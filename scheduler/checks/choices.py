@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from config.encryption import KeyedProvider, KmsProvider, ProviderType
-from config.resources import GroupResource
+from config.resources import GroupResource, Layout
 from config.secret import SecretBytes
 from scheduler.checks.facts import Check, Facts, State, named
 
@@ -28,6 +28,11 @@ def primary_encrypts(facts: Facts) -> Check:
             f"{named(plain)}: written in plaintext, for identity is the first provider",
             f"put a key before identity: {_IN_ORDER}",
         )
+    keyspace = facts.settings.keyspace
+    layout = Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)
+    if idle := [one for one in _names(facts) if layout.why_idle(GroupResource.parse(one)) is not None]:
+        reason = f"{named(idle)}: governs nothing, so what was meant is written in plaintext"
+        return Check(name, State.WARN, reason, "`rewrap check` says what to write instead")
     return Check(name, State.PASS, f"every configured resource is written encrypted: {named(_names(facts))}")
 
 

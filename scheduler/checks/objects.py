@@ -102,7 +102,7 @@ def _seen(facts: Facts, otherwise: Check) -> Check:
     if not unknown:
         return otherwise
     reason = f"{otherwise.reason}, but paths that no table knows were not looked at: {named(unknown)}"
-    return Check(otherwise.id, State.UNKNOWN, reason, "name them with --path RESOURCE=PATH, or exactly in the file")
+    return Check(otherwise.id, State.UNKNOWN, reason, "name them with --path RESOURCE=PATH")
 
 
 def _plain(tally: ResourceTally) -> int:

@@ -98,6 +98,7 @@ async def _start(args: argparse.Namespace) -> int:
             "priority": int(args.priority),
             "allow_plaintext": args.allow_plaintext,
         }
+        _require_stored(settings, args.resource)
         name = await ask_to_start(settings, arguments, direct=args.direct)
     except (HostileArgumentError, ValueError) as error:
         message = str(error) if isinstance(error, HostileArgumentError) else "--rate and --priority must be numbers"
@@ -108,6 +109,18 @@ async def _start(args: argparse.Namespace) -> int:
         say(f"Asked for: {name}")
         say(f"Follow it with: rewrap campaign wait {name}")
     return Exit.DONE
+
+
+def _require_stored(settings: Settings, resources: list[str]) -> None:
+    """Raise SettingsError for a name that governs nothing whatever the configuration says."""
+    from config.errors import Fault, SettingsError
+    from config.resources import GroupResource, Layout
+
+    layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+    idle = {name: why for name in resources if (why := layout.why_idle(GroupResource.parse(name))) is not None}
+    faults = [Fault("--resource", f"{name} governs nothing: {why}", remedy) for name, (why, remedy) in idle.items()]
+    if faults:
+        raise SettingsError("command line", faults)
 
 
 async def _steer(args: argparse.Namespace) -> int:

@@ -8,12 +8,12 @@ from typing import TypedDict
 
 from config.encryption import EncryptionConfiguration
 from config.errors import ConfigError, Fault, SettingsError
-from config.flags import variable
+from config.flags import PATHS, variable
 from config.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
-from config.resources import GroupResource
+from config.resources import GroupResource, Layout
 from scheduler.cli.exits import Exit
 from scheduler.cli.installation import require_own_packages
-from scheduler.cli.options import add_configuration, add_output, generation_of
+from scheduler.cli.options import add_configuration, add_output, add_settings, generation_of, read_settings
 from scheduler.cli.output import print_json, print_table, say
 
 
@@ -32,16 +32,27 @@ class _Resource(TypedDict):
     providers: list[_ReadKey]
 
 
+class _Warning(TypedDict):
+    resource: str
+    message: str
+    remedy: str
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
     add_configuration(parser)
+    add_settings(parser, PATHS)
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file."""
+    """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file.
+
+    A name that governs nothing is a warning, for kube-apiserver accepts it: what it was meant for stays plaintext.
+    """
     require_own_packages()
+    keyspace = read_settings(args, os.environ).keyspace
     path = args.file or args.encryption_config or os.environ.get(variable("--encryption-config"))
     if path is None:
         raise SettingsError("command line", (Fault("FILE", "is missing", "name the file to check"),))
@@ -51,13 +62,15 @@ def run(args: argparse.Namespace) -> int:
         if args.output != "json":
             raise
         errors = [{"path": fault.path, "message": fault.message, "remedy": fault.remedy} for fault in error.faults]
-        print_json({"ok": False, "file": path, "errors": errors, "resources": []})
+        print_json({"ok": False, "file": path, "errors": errors, "warnings": [], "resources": []})
         return Exit.USAGE
     resources = _resources(generation.configuration)
+    warnings = _warnings(generation.configuration, Layout.from_texts(keyspace.etcd_prefix, keyspace.paths))
     if args.output == "json":
-        print_json({"ok": True, "file": path, "hash": generation.hash, "errors": [], "resources": resources})
+        found = {"errors": [], "warnings": warnings, "resources": resources}
+        print_json({"ok": True, "file": path, "hash": generation.hash, **found})
     else:
-        _print_text(path, generation.hash, resources)
+        _print_text(path, generation.hash, resources, warnings)
     return Exit.DONE
 
 
@@ -73,6 +86,15 @@ def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
     return found
 
 
+def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
+    """Return the names that govern nothing, each with the reason."""
+    return [
+        {"resource": name, "message": f"governs nothing: {why[0]}", "remedy": why[1]}
+        for name in configuration.resource_names()
+        if (why := layout.why_idle(GroupResource.parse(name))) is not None
+    ]
+
+
 def _keys(provider: Provider) -> list[_Key]:
     match provider:
         case KeyedProvider(type=kind, keys=keys):
@@ -86,7 +108,7 @@ def _keys(provider: Provider) -> list[_Key]:
             return [{"provider": "identity", "key": "", "fingerprint": "-"}]
 
 
-def _print_text(path: str, content_hash: str, resources: list[_Resource]) -> None:
+def _print_text(path: str, content_hash: str, resources: list[_Resource], warnings: list[_Warning]) -> None:
     say(f"{path}: kube-apiserver accepts it")
     say(content_hash)
     say()
@@ -96,3 +118,5 @@ def _print_text(path: str, content_hash: str, resources: list[_Resource]) -> Non
         for key in resource["providers"]
     ]
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", ""), rows)
+    for warning in warnings:
+        say(f"Warning: {warning['resource']} {warning['message']}; {warning['remedy']}")

@@ -137,4 +137,4 @@ def _print_unknown(unknown: Sequence[str]) -> None:
     if unknown:
         say()
         say(f"Not looked at, because no table knows whose they are: {', '.join(unknown)}")
-        say("Name them with --path RESOURCE=PATH, or exactly in the EncryptionConfiguration.")
+        say("Name them with --path RESOURCE=PATH.")

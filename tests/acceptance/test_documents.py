@@ -236,6 +236,7 @@ def test_check_lists_who_reads_what(tmp_path: Path) -> None:
         "file": str(file),
         "hash": content_hash(file.read_bytes()),
         "errors": [],
+        "warnings": [],
         "resources": [{"resource": name, "providers": providers} for name in ("secrets", "configmaps")],
     }
 

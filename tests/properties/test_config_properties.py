@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config.builtin import RESOURCES_BY_GROUP
 from config.encryption import load
-from config.errors import ConfigError, DocumentError
+from config.errors import ConfigError, DocumentError, SettingsError
 from config.golang import decode_base64, parse_duration, url_scheme
 from config.resources import GroupResource, Layout, Located
 
@@ -185,12 +185,43 @@ def test_a_layout_finds_back_what_it_placed(
 ) -> None:
     layout = Layout(prefix)
     path = layout.prefix_of(resource)
+    assert path is not None
     key = path + ("" if namespace is None else f"{namespace}/").encode() + name.encode()
     assert layout.resource_at(key) == Located(resource, namespace, name)
     assert layout.top_level_unit(key) == path
     assert path.startswith(layout.root)
     assert path.endswith(b"/")
     assert not layout.never_encrypted(key)
+
+
+SLIPS = st.builds(
+    GroupResource,
+    st.sampled_from([plural for plurals in RESOURCES_BY_GROUP.values() for plural in plurals])
+    | st.text(alphabet="abs.-/*", max_size=6),
+    st.sampled_from(list(RESOURCES_BY_GROUP)) | CUSTOM_GROUPS | st.text(alphabet="as.-/", max_size=6),
+).filter(lambda one: not one.is_wildcard)
+EXTRA_PATHS = st.lists(st.sampled_from(["a", "b", "secrets", "services", "x.io", "pods", ".."]), max_size=3)
+
+
+@given(SLIPS, SLIPS, st.lists(st.tuples(SLIPS.map(str), EXTRA_PATHS.map("/".join)), max_size=2))
+def test_no_two_names_share_a_path_whatever_is_told(
+    one: GroupResource, other: GroupResource, extra: list[tuple[str, str]]
+) -> None:
+    try:
+        layout = Layout(extra=tuple(extra))
+    except SettingsError:
+        layout = Layout()
+    for resource in (one, *(GroupResource.parse(name) for name, _ in layout.extra)):
+        path = layout.prefix_of(resource)
+        assert (path is None) is (layout.why_idle(resource) is not None)
+        if path is None:
+            continue
+        assert layout.resource_at(path + b"ns/a") == Located(resource, "ns", "a")
+        assert not layout.never_encrypted(path)
+        theirs = layout.prefix_of(other)
+        if other != resource and theirs is not None:
+            assert not path.startswith(theirs)
+            assert not theirs.startswith(path)
 
 
 @given(st.binary(max_size=60), PREFIXES)

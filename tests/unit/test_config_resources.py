@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.builtin import RESOURCES_BY_GROUP
+from config.errors import SettingsError
 from config.resources import ANY, GroupResource, Layout, Located, UnknownResource
 
 OBJECTS = Path(__file__).parents[1] / "golden" / "kube-apiserver-1.36" / "objects.jsonl"
@@ -65,8 +66,91 @@ def test_each_resource_has_its_path_and_back(name: str, prefix: bytes) -> None:
     assert LAYOUT.top_level_unit(prefix + b"default/a") == prefix
 
 
-def test_a_new_resource_of_a_built_in_group_has_no_group_in_its_path() -> None:
-    assert LAYOUT.prefix_of(GroupResource.parse("gadgets.batch")) == b"/registry/gadgets/"
+NOBODYS = [
+    ("deployments", "write deployments.apps; if this Kubernetes is newer"),
+    ("cronjobs.apps", "write cronjobs.batch; if"),
+    ("services.apps", "write services; if"),
+    ("leases", "write leases.coordination.k8s.io; if"),
+    ("endpointslices.networking.k8s.io", "write endpointslices.discovery.k8s.io; if"),
+    ("ingress", "write ingresses.networking.k8s.io; if"),
+    ("minions", "write nodes; if"),
+    ("controllers", "write replicationcontrollers; if"),
+    ("daemonsets.extensions", "write daemonsets.apps; if"),
+    ("events.events.k8s.io", "write events; if"),
+    ("pods/status", "write pods"),
+    ("deployments/scale.apps", "write deployments.apps"),
+    ("gadgets.batch", "remove it, or if this Kubernetes is newer and stores it, say where: --path gadgets.batch=PATH"),
+    ("secret", "remove it, or if"),
+    ("bindings", "remove it, or if"),
+    ("tokenreviews.authentication.k8s.io", "remove it, or if"),
+    ("services/specs", "write services"),
+    ("ranges", "remove it, or if"),
+    ("", "remove it, or if"),
+    (".", "remove it, or if"),
+    ("..", "remove it"),
+    # Each of these had a path inside another resource's.
+    ("default.secrets", "remove it"),
+    ("specs.services", "remove it"),
+    ("secrets.v1", "remove it"),
+    ("x.deployments", "remove it"),
+    ("default/a.example.com", "write default.example.com"),
+    (".example.com", "remove it"),
+    ("widgets.example.com.", "remove it"),
+    ("widgets.example.com/status", "remove it"),
+    ("widgets.../secrets", "remove it"),
+    ("Widgets.example.com", "remove it"),
+    ("wi*.example.com", "remove it"),
+    ("wardle.example.com/flunders", "remove it"),
+]
+
+
+@pytest.mark.parametrize(("name", "remedy"), NOBODYS)
+def test_a_name_that_kube_apiserver_stores_nothing_under_has_no_path(name: str, remedy: str) -> None:
+    resource = GroupResource.parse(name)
+    assert LAYOUT.prefix_of(resource) is None
+    why = LAYOUT.why_idle(resource)
+    assert why is not None
+    assert why[1].startswith(remedy)
+    assert not LAYOUT.owns(resource, b"/registry/secrets/a", b"/registry/secrets/b")
+
+
+@pytest.mark.parametrize(
+    "name", ["*.", "*.*", "*.apps", "*.example.com", "*.route.openshift.io", "endpoints.", "a.b.c"]
+)
+def test_a_name_that_governs_or_may_is_not_idle(name: str) -> None:
+    assert LAYOUT.why_idle(GroupResource.parse(name)) is None
+
+
+@pytest.mark.parametrize("name", ["*.authentication.k8s.io", "*.nosuch", "*.secrets", "*.a..b", "*.*.apps"])
+def test_a_wildcard_that_spans_nothing_is_idle(name: str) -> None:
+    assert LAYOUT.why_idle(GroupResource.parse(name)) is not None
+
+
+def test_a_newer_resource_has_the_path_that_it_is_told() -> None:
+    layout = Layout(extra=(("gadgets.batch", "gadgets"), ("x.nosuch", "x")))
+    gadgets = GroupResource("gadgets", "batch")
+    assert layout.prefix_of(gadgets) == b"/registry/gadgets/"
+    assert layout.resource_at(b"/registry/gadgets/a/b") == Located(gadgets, "a", "b")
+    assert layout.why_idle(gadgets) is None
+    assert layout.why_idle(GroupResource("*", "nosuch")) is None
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "owned"),
+    [
+        (b"/registry/secrets/", b"/registry/secrets0", True),
+        (b"/registry/secrets/a/", b"/registry/secrets/a0", True),
+        (b"/registry/secrets", b"/registry/secrets0", False),
+        (b"/registry/secrets/", b"/registry/secrets1", False),
+        (b"/registry/configmaps/", b"/registry/configmaps0", False),
+        (b"/registry/secrets/b", b"/registry/secrets/a", False),
+        (b"/registry/secrets/", b"", False),
+        (b"", b"\0", False),
+    ],
+)
+def test_a_resource_owns_what_lies_under_its_path(start: bytes, end: bytes, owned: bool) -> None:
+    assert LAYOUT.owns(GroupResource("secrets"), start, end) is owned
+    assert not LAYOUT.owns(GroupResource("*"), start, end)
 
 
 @pytest.mark.parametrize("name", ["*.", "*.apps", "*.*"])
@@ -89,6 +173,12 @@ def test_no_two_built_in_resources_share_a_path() -> None:
         (b"/registry/\xff\xfe/a", "\\xff\\xfe"),
         (b"/registry/secrets/default/\xff", "secrets"),
         (b"/registry/example.com//a", "example.com/"),
+        (b"/registry/apps/deployments/a/b", "apps"),
+        (b"/registry/storage.k8s.io/gadgets/a/b", "storage.k8s.io/gadgets"),
+        (b"/registry/example.com/Widgets/a/b", "example.com/Widgets"),
+        (b"/registry/example.com/*/a/b", "example.com/*"),
+        # Another API server's registry inside this one (its own prefix, then <group>/<plural>).
+        (b"/registry/wardle.example.com/wardle.example.com/flunders/a/b", "wardle.example.com/wardle.example.com"),
     ],
 )
 def test_a_path_in_no_table_is_unknown_and_not_claimed(key: bytes, path: str) -> None:
@@ -191,7 +281,7 @@ def test_an_extra_path_wins_over_the_tables() -> None:
         (
             ("routes.route.openshift.io", "routes"),
             ("widgets.example.com", "/deep/down/widgets/"),
-            ("configmaps", "odd.io"),
+            ("configmaps", "odd"),
         ),
     )
     assert layout.prefix_of(routes) == b"/openshift.io/routes/"
@@ -199,7 +289,66 @@ def test_an_extra_path_wins_over_the_tables() -> None:
     assert layout.resource_at(b"/openshift.io/deep/down/widgets/ns/a") == Located(widgets, "ns", "a")
     assert layout.top_level_unit(b"/openshift.io/deep/down/widgets/ns/a") == b"/openshift.io/deep/down/widgets/"
     assert layout.top_level_unit(b"/openshift.io/deep/other/a") == b"/openshift.io/deep/"
-    assert layout.resource_at(b"/openshift.io/odd.io/ns/a") == Located(GroupResource("configmaps"), "ns", "a")
+    assert layout.resource_at(b"/openshift.io/odd/ns/a") == Located(GroupResource("configmaps"), "ns", "a")
+
+
+OPENSHIFT = (
+    ("accesstokens.oauth.openshift.io", "oauth/accesstokens"),
+    ("authorizetokens.oauth.openshift.io", "oauth/authorizetokens"),
+    ("sdnnetworks.network.openshift.io", "registry/sdnnetworks"),
+    ("securitycontextconstraints.security.openshift.io", "securitycontextconstraints"),
+    ("flunders.wardle.example.com", "wardle.example.com/wardle.example.com/flunders"),
+    ("widgets.example.com", "example.com/widgets"),
+    ("gadgets.storage.k8s.io", "storage.k8s.io/gadgets"),
+)
+
+
+def test_paths_that_are_nobodys_can_be_told() -> None:
+    layout = Layout(extra=OPENSHIFT)
+    for name, path in OPENSHIFT:
+        resource = GroupResource.parse(name)
+        assert layout.resource_at(f"/registry/{path}/ns/a".encode()) == Located(resource, "ns", "a")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param([("widgets.example.com", "secrets")], id="a built-in path"),
+        pytest.param([("deployments", "deployments")], id="a built-in path, under a slip"),
+        pytest.param([("secrets", "configmaps"), ("configmaps", "secrets")], id="two that change places"),
+        pytest.param([("widgets.example.com", "secrets/default")], id="inside a built-in path"),
+        pytest.param([("widgets.example.com", "services")], id="above a built-in path"),
+        pytest.param([("widgets.example.com", "apiextensions.k8s.io")], id="above a grouped built-in path"),
+        pytest.param([("widgets.example.com", "ranges")], id="never encrypted"),
+        pytest.param([("widgets.example.com", "masterleases/x")], id="inside what is never encrypted"),
+        pytest.param([("widgets.example.com", "..")], id="dots"),
+        pytest.param([("widgets.example.com", "a/../secrets")], id="dots inside"),
+        pytest.param([("widgets.example.com", "a//b")], id="an empty segment"),
+        pytest.param([("widgets.example.com", "/")], id="no segment"),
+        pytest.param([("widgets.example.com", "\x00")], id="a control character"),
+        pytest.param([("widgets.example.com", "a"), ("gadgets.example.com", "a")], id="two to one path"),
+        pytest.param([("widgets.example.com", "a"), ("gadgets.example.com", "a/b")], id="one inside the other"),
+        pytest.param([("widgets.example.com", "a"), ("widgets.example.com", "b")], id="one to two paths"),
+        pytest.param([("widgets.example.com", "example.com/gadgets")], id="another custom resource's path"),
+        pytest.param([("widgets.example.com", "example.com/gadgets/x")], id="inside another custom resource's path"),
+        pytest.param([("widgets.example.com", "other.io")], id="above custom resources"),
+        pytest.param([("*.apps", "a")], id="a wildcard"),
+        pytest.param([("*.*", "a")], id="the whole wildcard"),
+        pytest.param([("pods/status", "a")], id="a subresource"),
+        pytest.param([("Widgets.example.com", "a")], id="upper case"),
+        pytest.param([("", "a")], id="no name"),
+    ],
+)
+def test_a_path_that_is_not_its_own_is_refused(extra: list[tuple[str, str]]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Layout(extra=tuple(extra))
+    assert {fault.path for fault in caught.value.faults} == {"keyspace.paths"}
+
+
+@pytest.mark.parametrize("text", ["routes", "=routes", "routes.route.openshift.io="])
+def test_a_text_that_is_no_pair_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="is not RESOURCE=PATH"):
+        Layout.from_texts("/registry", [text])
 
 
 def test_layouts_with_the_same_settings_are_equal() -> None:

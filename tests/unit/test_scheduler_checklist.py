@@ -721,3 +721,9 @@ def test_the_pages_name_every_check_and_no_other() -> None:
 def test_no_key_byte_is_in_a_line() -> None:
     everything = [judge(given) for given in (GOOD, WITH_OLD, OF_KMS, ONLY_IDENTITY, *(row[2] for row in ROWS))]
     assert "CanaryKey" not in repr(everything)
+
+
+def test_a_name_that_governs_nothing_is_not_called_encrypted() -> None:
+    check = line(facts(entries((["secrets", "deployments"], [keyed("aesgcm", "one")]))), "primary-encrypts")
+    assert check.state is State.WARN
+    assert check.reason == "deployments: governs nothing, so what was meant is written in plaintext"

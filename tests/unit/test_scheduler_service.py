@@ -26,6 +26,7 @@ from scheduler.service import Service
 from worker.errors import CompactedError, FencedError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page
+from worker.model.batch import BatchSpec
 from worker.model.campaign import CampaignState
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
@@ -192,3 +193,16 @@ async def test_a_second_run_finds_nothing_to_do() -> None:
     assert (await run(service(store, NEW, OLD))).report.rewritten == 12
     again = await run(service(store, NEW, OLD))
     assert (again.campaign.state, again.report) == (CampaignState.COMPLETE, BatchReport())
+
+
+@pytest.mark.parametrize("keys", [b"/registry/deployments/", b"/registry/", b"/registry/secrets"])
+async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
+    store = MemoryStore()
+    store.put(b"/registry/deployments/default/a", OBJECT)
+    one = service(store, NEW)
+    spec = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(keys), one.generation.hash)
+    with pytest.raises(RefusedError, match="goes beyond the path of secrets"):
+        await one.engine.run(spec, None, Brake())
+    left = await store.get(b"/registry/deployments/default/a")
+    assert left is not None
+    assert (left.value, left.version) == (OBJECT, 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Protocol, cast
 
@@ -95,27 +96,46 @@ def _is_protobuf(plaintext: bytes) -> bool:
 
 def _is_json(plaintext: bytes) -> bool:
     try:
-        value = json.loads(plaintext)
+        # Decoded here: `loads` would take UTF-16 and UTF-32, too.
+        value = json.loads(plaintext.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False
     return _is_object(value)
 
 
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _is_cbor(plaintext: bytes) -> bool:
-    stream = io.BytesIO(plaintext)
+    # The tag in front is checked and cut off: what cbor2 reads inside it is of its immutable types.
+    stream = io.BytesIO(plaintext[len(CBOR) :])
+    decoder = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, allow_duplicate_keys=False, strict_hashable_types=True)
     try:
-        value = cbor2.CBORDecoder(stream).decode()
+        value = decoder.decode()
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError):
         return False
-    if stream.read(1) or not isinstance(value, dict):
+    if stream.read(1) or not isinstance(value, Mapping):
         return False
-    # kube-apiserver writes Go strings as CBOR byte strings (KEP-4222).
-    return _is_object({_text(key): _text(item) for key, item in value.items()})
+    # kube-apiserver writes Go strings as CBOR byte strings (KEP-4222), and reads text strings all the same.
+    named = {_text(key): _text(item) for key, item in value.items()}
+    return len(named) == len(value) and _is_object(named)
+
+
+def _content(value: object, _immutable: object) -> object:
+    return value
+
+
+# What cbor2 would make objects of (dates, decimals, regular expressions, references, …). kube-apiserver writes none of
+# these tags, and a value of each is built from bytes that anybody may have put there.
+_TAGS = dict.fromkeys(
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _content
+)
 
 
 def _is_object(value: object) -> bool:
     match value:
-        case {"apiVersion": str(api_version), "kind": str(kind), "metadata": dict()}:
+        case {"apiVersion": str(api_version), "kind": str(kind), "metadata": Mapping()}:
             return _names_its_kind(api_version, kind)
     return False
 
