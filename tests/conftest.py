@@ -19,6 +19,7 @@ hypothesis.settings.register_profile("kube-rewrap", deadline=None)
 def pytest_configure() -> None:
     """Nothing of the caller's shell reaches the code under test, and no proxy stands before loopback."""
     hypothesis.settings.load_profile("kube-rewrap")
+    os.umask(0o022)  # some systems let the group write, and what others may write to is refused
     for name in list(os.environ):
         if name.startswith(("REWRAP_", "ETCD")):
             del os.environ[name]

@@ -34,7 +34,8 @@ def shown(place: str, path: str) -> str:
         with urlopen(f"http://{place}{path}", timeout=10) as answer:
             return str(answer.read())
     except HTTPError as error:
-        return str(error.read())
+        with error:
+            return str(error.read())
 
 
 def readiness(place: str) -> int:
@@ -42,7 +43,8 @@ def readiness(place: str) -> int:
         with urlopen(f"http://{place}/readyz", timeout=10) as answer:
             return int(answer.status)
     except HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def pickled(message: str) -> str:

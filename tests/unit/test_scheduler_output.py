@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from scheduler.cli.main import main
 from scheduler.cli.output import complain, print_json, print_table, say
@@ -16,6 +19,16 @@ SPELLED = r"\x1b[2J\x9b2J\x07\u202e"
 
 # The content of a file, for the operator to put elsewhere. A configuration that is accepted holds no control character.
 BYTE_TRUE = {"rotate_command.py": 1}
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command sends logs to the stderr of its test."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    root.handlers = before
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(
