@@ -151,7 +151,7 @@ def said(end: Ended) -> str:
     return f"{end.code}\n{end.stdout}\n{end.stderr}"
 
 
-_NUMBERS = "revision|mod_revision|proof_revision|tried_at|seconds|log_lead|projected_bytes|last"
+_NUMBERS = "revision|mod_revision|proof_revision|tried_at|seconds|log_lead|projected_bytes|last|planned|since"
 _NEW_EACH_TIME = (
     (r"\d{8}-\d{6}-[0-9a-f]{6}", "ID"),
     (r"\d{4}-\d{2}-\d{2}T[0-9:.]+(\+00:00|Z)?", "TIME"),
