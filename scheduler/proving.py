@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Protocol
 
 import structlog
 
 from scheduler.census import Territory
-from scheduler.dispatch.queue import QueueDispatcher
 from scheduler.run import Order, choose
 from scheduler.service import Service
 from worker.errors import CompactedError
@@ -32,10 +32,17 @@ _RESTARTS = 5
 _log = structlog.get_logger()
 
 
+class Scanners(Protocol):
+    """Those who take parts of a proof."""
+
+    async def offer_proof(self, campaign: str, numbers: Sequence[int]) -> None:
+        """Let these parts be taken; those that were offered lately may be among them."""
+
+
 class QueueProver:
     """See Prover. For one campaign."""
 
-    def __init__(self, service: Service, dispatcher: QueueDispatcher, guard: Expect, order: Order) -> None:
+    def __init__(self, service: Service, dispatcher: Scanners, guard: Expect, order: Order) -> None:
         self._service = service
         self._dispatcher = dispatcher
         self._order = order

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from worker.errors import (
     WorkerError,
 )
 from worker.etcd.store import Expect, Put
-from worker.model.batch import BatchState, Checkpoint
+from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.outcome import NOTHING, BatchReport
 from worker.pace.brake import Brake
@@ -88,26 +89,36 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     before = (await checkpoints.load(campaign.id, number)).checkpoint
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
-    bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
     supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:
+        bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
         await engine.run(spec, claim, brake, allow_plaintext=campaign.wish.allow_plaintext)
     except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
         failure = error
     finally:
         supervising.cancel()
         await asyncio.gather(supervising, return_exceptions=True)
-    return await _settled(bench, checkpoints, before, failure)
+    try:
+        return await _settled(bench, checkpoints, (before, spec), failure)
+    except FencedError as error:
+        return _dropped(spec.campaign, spec.number, str(failure or error))
 
 
-async def _settled(bench: Bench, checkpoints: Checkpoints, before: Checkpoint, failure: Exception | None) -> Done:
-    """Record what landed and what went wrong, and count this slice."""
-    engine, spec = bench.engine, before.spec
-    await engine.ledger.settle()
-    if isinstance(failure, FencedError):
-        return _dropped(spec.campaign, spec.number, str(failure))
+async def _settled(
+    bench: Bench, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+) -> Done:
+    """Record what landed and what went wrong, and count this slice.
+
+    Whatever ended it counts as an attempt as long as the claim is ours: a batch whose messages end without work is
+    parked in the end, and not sent again for ever. Raises FencedError when the claim is lost.
+    """
+    engine, (before, spec) = bench.engine, slice_of
+    try:
+        await engine.ledger.settle()
+    except WorkerError as error:
+        failure = failure or error
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.checkpoint.report.since(before.report)
     bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
@@ -115,7 +126,10 @@ async def _settled(bench: Bench, checkpoints: Checkpoints, before: Checkpoint, f
     if failure is None:
         return Done("worked", report=report, window=engine.window)
     because, counts = _judged(failure)
-    failed = stored.checkpoint.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
+    begun = stored.checkpoint
+    if begun.attempts == before.attempts:  # it ended before its attempt was on record
+        begun = begun.begun(spec, time.time())
+    failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
     if failed != stored.checkpoint:
         await checkpoints.save(failed, stored.revision)
     if isinstance(failure, StoppedError):

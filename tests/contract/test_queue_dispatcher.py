@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis as redis_client
+from structlog.testing import capture_logs
 
 from config.secret import SecretBytes
 from config.settings import BrokerSettings, Settings
@@ -96,12 +97,15 @@ async def test_a_message_that_was_lost_is_sent_again_later_and_later(
     clock = Clock()
     dispatcher = QueueDispatcher(sender, clock)
     sent_at = []
-    for _ in range(100):
-        await dispatcher.offer([batch(0)], NOBODY)
-        if numbers(messages):
-            sent_at.append(clock.now - 100)
-        clock.now += 1
+    with capture_logs() as logs:
+        for _ in range(100):
+            await dispatcher.offer([batch(0)], NOBODY)
+            if numbers(messages):
+                sent_at.append(clock.now - 100)
+            clock.now += 1
     assert sent_at == [0, 4, 12, 28, 58, 88]
+    # Said once, after a minute: nobody takes it up.
+    assert [(one["event"], one["batch"]) for one in logs] == [("message.unanswered", 0)]
 
 
 async def test_a_queue_that_nobody_empties_does_not_grow(sender: Sender, messages: redis_client.Redis) -> None:
