@@ -57,6 +57,11 @@ class KeyspaceSettings:
         # One spelling: with or without a slash at either end, the records are the same.
         object.__setattr__(self, "state_prefix", "/" + self.state_prefix.strip("/"))
 
+    @property
+    def named_paths(self) -> tuple[tuple[str, str], ...]:
+        """`paths` as pairs of resource and path."""
+        return tuple((resource, path) for resource, _, path in (text.partition("=") for text in self.paths))
+
 
 @dataclass(frozen=True, slots=True)
 class PaceSettings:

@@ -27,6 +27,9 @@ from worker.state.claims import Claims
 from worker.state.quarantine import Quarantine
 
 _LOOK_SECONDS = 0.5
+_RENEW_SECONDS = 60.0
+"""So often all batches are read again: a record that was deleted, or damaged since, is not among those that changed."""
+
 _CONFLICTS = 20
 _log = structlog.get_logger()
 
@@ -74,6 +77,7 @@ class Reconciler:
         self._watcher = watcher
         self._seen: dict[int, StoredCheckpoint] = {}
         self._seen_revision = 0
+        self._renew_at = 0.0
         self._proof: Inventory | None = None
         self._said = ""
         self._conflicts = 0
@@ -97,7 +101,10 @@ class Reconciler:
 
     async def round(self, name: str) -> Round:
         """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
-        stored = await self._records.campaigns.get(name)
+        try:
+            stored = await self._records.campaigns.get(name)
+        except RecordError as error:
+            raise StoppedError(f"the campaign {name} can't go on: {error}") from None
         if stored is None:
             raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
         campaign = stored.campaign
@@ -159,9 +166,17 @@ class Reconciler:
 
     async def _observe(self, campaign: str) -> None:
         """Read the batches that changed since the last look, and show what they add up to."""
-        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, self._seen_revision)
-        for stored in changed:
-            self._seen[stored.checkpoint.spec.number] = stored
+        is_whole = time.monotonic() >= self._renew_at
+        since = 0 if is_whole else self._seen_revision
+        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
+        now = time.time()
+        seen = {
+            stored.checkpoint.spec.number: _by_our_clock(stored, self._seen.get(stored.checkpoint.spec.number), now)
+            for stored in changed
+        }
+        self._seen = seen if is_whole else self._seen | seen
+        if is_whole:
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
         known = self.checkpoints
         self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
 
@@ -178,6 +193,17 @@ class Reconciler:
         if said != self._said:
             self._said = said
             _log.info("campaign.step", **stored.campaign.log_context(), step=said.lower(), because=step.because)
+
+
+def _by_our_clock(stored: StoredCheckpoint, known: StoredCheckpoint | None, now: float) -> StoredCheckpoint:
+    """Return a batch as it was just seen, tried when we saw that: a worker's clock may be days ahead, or behind.
+
+    Of one that is seen for the first time its stamp says more, unless it lies in our future.
+    """
+    if known is not None and known.revision == stored.revision:
+        return known
+    tried_at = min(stored.checkpoint.tried_at, now) if known is None else now
+    return replace(stored, checkpoint=replace(stored.checkpoint, tried_at=tried_at))
 
 
 def _is_done(checkpoint: Checkpoint) -> bool:

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from config.generation import Generation
-from config.resources import GroupResource
+from config.resources import GroupResource, Layout
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError
+from worker.errors import FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
@@ -21,6 +21,7 @@ from worker.inventory import take_inventory
 from worker.model.batch import BatchSpec
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
+from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef, Verdict
 from worker.model.verdict import Quarantine as Quarantined
@@ -91,6 +92,7 @@ class Engine:
         self.chains = Chains(generation)
         self.generation = generation
         self._settings = settings
+        self._layout = Layout(settings.keyspace.etcd_prefix, settings.keyspace.named_paths)
         self._pace = pace
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
@@ -101,13 +103,15 @@ class Engine:
         """Work on one batch until its end or until the brake is pulled.
 
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting.
+        another generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError
+        for a batch that reaches beyond its resource.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
                 f"this process holds {self.generation.hash}"
             )
+        self._require_governed(spec)
         chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
@@ -130,6 +134,22 @@ class Engine:
             sizer=self._sizer,
         )
         return await run_batch(spec, tools)
+
+    def _require_governed(self, spec: BatchSpec) -> None:
+        """Raise RecordError unless every key of the batch is one of its resource, and encrypted at all.
+
+        A record is no reason to write anywhere else: whoever may write to etcd may have made it up.
+        """
+        name = GroupResource.parse(spec.resource)
+        if not name.is_wildcard and self.generation.configuration.providers_for(name) is not None:
+            governed = KeyRange.of_prefix(self._layout.prefix_of(name))
+            inside = governed.start <= spec.range.start <= spec.range.end <= governed.end
+            if inside and not self._layout.never_encrypted(governed.start):
+                return
+        raise RecordError(
+            f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
+            "configuration governs; nothing of it is read or written"
+        )
 
     @property
     def window(self) -> int:

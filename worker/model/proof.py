@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from worker.model.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
 from worker.model.keys import KeyRange, key_bytes, key_text
 from worker.model.verdict import KeyRef, Reason
@@ -45,20 +46,18 @@ class ProofPart:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> ProofPart:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "campaign": str(campaign),
-                "number": int(number),
-                "revision": int(revision),
-                "generation": str(generation),
-                "ranges": list(ranges),
-                "found": None | list() as found,
-                "compacted": bool(compacted),
-            }:
-                places = tuple(_range(one) for one in ranges)
-                inventory = None if found is None else Inventory(revision, tuple(map(_tally, found)))
-                return cls(campaign, number, revision, generation, places, inventory, compacted)
-        raise ValueError("not a part of a proof")
+        fields = Fields.of(value)
+        revision = fields.count("revision")
+        found = Inventory(revision, fields.each("found", _tally)) if fields.has("found") else None
+        return cls(
+            fields.name("campaign"),
+            fields.count("number", most=MOST_BATCHES),
+            revision,
+            fields.text("generation"),
+            fields.each("ranges", _range),
+            found,
+            fields.flag("compacted"),
+        )
 
 
 def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
@@ -69,74 +68,45 @@ def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
 
 
 def _range(value: object) -> ResourceRange:
-    match value:
-        case [str(resource), str(start), str(end)]:
-            return ResourceRange(resource, KeyRange(key_bytes(start), key_bytes(end)))
-    raise ValueError("a range of a proof is a resource, a start and an end")
+    resource, *keys = members_of(value, "a range of a proof", 3)
+    return ResourceRange(text_of(resource, "a range of a proof"), KeyRange.from_json(keys))
 
 
 def _tally_json(tally: ResourceTally) -> dict[str, object]:
     return {
         "resource": tally.resource,
-        "primary": _key_json(tally.primary),
-        "configured": [_key_json(key) for key in tally.configured],
-        "keys": [[_key_json(key), one.objects, one.bytes, one.versions] for key, one in tally.keys.items()],
-        "claimed": [[_key_json(key), count] for key, count in tally.claimed.items()],
+        "primary": tally.primary.to_json(),
+        "configured": [key.to_json() for key in tally.configured],
+        "keys": [[key.to_json(), one.objects, one.bytes, one.versions] for key, one in tally.keys.items()],
+        "claimed": [[key.to_json(), count] for key, count in tally.claimed.items()],
         "unreadable": tally.unreadable,
         "listed": [[key_text(one.key), one.reason.value, one.detail] for one in tally.listed[:_LISTED]],
     }
 
 
 def _tally(value: object) -> ResourceTally:
-    match value:
-        case {
-            "resource": str(resource),
-            "primary": primary,
-            "configured": list(configured),
-            "keys": list(keys),
-            "claimed": list(claimed),
-            "unreadable": int(unreadable),
-            "listed": list(listed),
-        }:
-            return ResourceTally(
-                resource,
-                _key(primary),
-                tuple(map(_key, configured)),
-                dict(map(_key_tally, keys)),
-                dict(map(_claim, claimed)),
-                unreadable,
-                list(map(_unreadable, listed)),
-            )
-    raise ValueError("not a count of a resource")
+    fields = Fields.of(value)
+    return ResourceTally(
+        fields.text("resource"),
+        fields.one("primary", KeyRef.from_json),
+        fields.each("configured", KeyRef.from_json),
+        dict(fields.each("keys", _key_tally)),
+        dict(fields.each("claimed", _claim)),
+        fields.count("unreadable"),
+        list(fields.each("listed", _unreadable)),
+    )
 
 
 def _key_tally(value: object) -> tuple[KeyRef, KeyTally]:
-    match value:
-        case [key, int(objects), int(size), int(versions)]:
-            return _key(key), KeyTally(objects, size, versions)
-    raise ValueError("not a count of a key")
+    key, *counts = members_of(value, "the count of a key", 4)
+    return KeyRef.from_json(key), KeyTally(*(count_of(one, "the count of a key") for one in counts))
 
 
 def _claim(value: object) -> tuple[KeyRef, int]:
-    match value:
-        case [key, int(count)]:
-            return _key(key), count
-    raise ValueError("not a count of what carries a key's prefix")
+    key, count = members_of(value, "the count of a key's prefix", 2)
+    return KeyRef.from_json(key), count_of(count, "the count of a key's prefix")
 
 
 def _unreadable(value: object) -> Unreadable:
-    match value:
-        case [str(key), str(reason), str(detail)]:
-            return Unreadable(key_bytes(key), Reason(reason), detail)
-    raise ValueError("not an unreadable object")
-
-
-def _key_json(key: KeyRef) -> list[str]:
-    return [key.provider, key.name, key.fingerprint]
-
-
-def _key(value: object) -> KeyRef:
-    match value:
-        case [str(provider), str(name), str(fingerprint)]:
-            return KeyRef(provider, name, fingerprint)
-    raise ValueError("a key is a provider, a name and a fingerprint")
+    key, reason, detail = (text_of(one, "an unreadable object") for one in members_of(value, "one", 3))
+    return Unreadable(key_bytes(key), Reason(reason), detail)
