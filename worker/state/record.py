@@ -19,7 +19,7 @@ from worker.state.codec import decode, encode
 _ATTEMPTS = 5
 _PAGE = 200
 _MOST_NOTED = 1_000
-_noted: dict[bytes, int] = {}
+_noted: set[tuple[bytes, int, int]] = set()
 _log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -100,9 +100,10 @@ async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIt
 
 def note_unreadable(item: Item, error: RecordError) -> None:
     """Log, once for each state of it in this process, that a record can't be understood and is not believed."""
-    if _noted.get(item.key) == item.mod_revision:
+    state = (item.key, item.mod_revision, hash(item.value))
+    if state in _noted:
         return
     if len(_noted) >= _MOST_NOTED:
         _noted.clear()
-    _noted[item.key] = item.mod_revision
+    _noted.add(state)
     _log.error("record.unreadable", because=str(error))
