@@ -7,7 +7,7 @@ from wherever a crash left things, and an operator's word in a record is heeded 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -49,8 +49,14 @@ class Records:
 class Prover(Protocol):
     """Takes the inventory that proves the end of a campaign."""
 
-    async def look(self, stored: StoredCampaign, batches: Sequence[Checkpoint]) -> Inventory | None:
-        """Return the inventory of the campaign's scope, None while it is being taken."""
+    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
+        """Return the inventory of the campaign's scope, None while it is being taken.
+
+        `owned` are the numbers under which somebody works.
+        """
+
+    async def forget(self, campaign: str) -> None:
+        """Forget what was scanned so far: it is of the time before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ class Reconciler:
             case Rest():
                 self._proof = None
             case Prove():
-                await self._prove(stored, step.because)
+                await self._prove(stored, step.because, owned)
             case Sweep():
                 self._proof = None
                 await self._sweep(stored, step.because)
@@ -142,12 +148,14 @@ class Reconciler:
         self._conflicts = 0
         return Round(stored, step, self._proof)
 
-    async def _prove(self, stored: StoredCampaign, because: str) -> None:
+    async def _prove(self, stored: StoredCampaign, because: str, owned: frozenset[int]) -> None:
         if stored.campaign.state is not CampaignState.PROVING:
+            # What a scan found before a pause, or in an earlier sweep, is no proof of what lies there now.
+            await self._prover.forget(stored.campaign.id)
             stored = await self._records.campaigns.save(
                 replace(stored, campaign=stored.campaign.moved(CampaignState.PROVING, because))
             )
-        self._proof = await self._prover.look(stored, self.checkpoints)
+        self._proof = await self._prover.look(stored, owned)
         if self._proof is None:
             await self._dispatcher.wait(_LOOK_SECONDS)
 

@@ -5,7 +5,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from worker.errors import FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
-from worker.inventory import take_inventory
+from worker.inventory import take_inventory, take_slice
 from worker.model.batch import BatchSpec
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
@@ -159,6 +159,12 @@ class Engine:
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
         """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""
         return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
+
+    async def slice_of_inventory(
+        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool]
+    ) -> tuple[Inventory, bytes | None]:
+        """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
+        return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

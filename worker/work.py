@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -30,7 +30,9 @@ from worker.errors import (
 from worker.etcd.store import Expect, Put
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.inventory import Inventory
 from worker.model.outcome import NOTHING, BatchReport
+from worker.model.proof import ProofPart
 from worker.pace.brake import Brake
 from worker.pace.shared import SharedPace
 from worker.state.campaigns import Campaigns, StoredCampaign
@@ -41,6 +43,9 @@ from worker.state.proofs import Proofs
 
 _LOOK_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
+_PART_SECONDS = 60.0
+"""So long a message about a part of a proof keeps a child, far less than the child lets it."""
+
 _log = structlog.get_logger()
 
 
@@ -185,27 +190,64 @@ async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None
 
 
 async def prove(bench: Bench, name: str, number: int) -> Done:
-    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    """Take one part of a campaign's proof scan, at the revision that it is pinned to, under a claim as a batch is."""
     engine = bench.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
     if stored is None or stored.campaign.state is not CampaignState.PROVING:
         return _dropped(name, number, "no campaign of that name is being proven")
     if stored.campaign.generation != engine.generation.hash:
         return await _hand_back(engine, stored.campaign, number)
-    proofs = Proofs(engine.store, engine.keyspace)
+    brake = Brake()
+    try:
+        async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
+            unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
+            claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
+            done = await _prove(bench, name, number, claim, brake)
+            await session.release(claim)
+            return done
+    except (BusyError, FencedError, TemporaryError) as error:
+        return _dropped(name, number, str(error))
+
+
+async def _prove(bench: Bench, name: str, number: int, claim: Expect, brake: Brake) -> Done:
+    """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
+
+    Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
+    """
+    engine = bench.engine
+    proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(name, number)
     if part is None or part.part.is_done:
         return _dropped(name, number, "this part of the proof is done, or not planned")
+    is_late = _timer(_PART_SECONDS)
+    while True:
+        brake.check()
+        part = await proofs.save(part, await _scanned(engine, part.part, _timer(bench.settings.service.slice)))
+        if part.part.is_done or is_late():
+            return Done("worked")
+
+
+def _timer(seconds: float) -> Callable[[], bool]:
+    """Return what tells whether so many seconds have passed from now on."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    return lambda: loop.time() > until
+
+
+async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+    """Return a part after a slice of its scan; one that can't be scanned as it stands makes all begin again."""
+    if not part.rest:
+        return part.advanced(Inventory(part.revision, ()), None)
+    wanted = part.rest[0]
     try:
-        found = await engine.inventory(part.part.ranges, part.part.revision)
-        scanned = replace(part.part, found=found)
+        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over)
     except CompactedError:
-        scanned = replace(part.part, compacted=True)
-    try:
-        await proofs.save(part, scanned)
-    except FencedError as error:
-        return _dropped(name, number, str(error))
-    return Done("worked")
+        return replace(part, compacted=True)
+    except KeyError:
+        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because="nothing governs its resource")
+        return replace(part, compacted=True)
+    is_last = len(part.rest) == 1
+    return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:

@@ -104,10 +104,13 @@ class QueueDispatcher:
         self._forget(REWRITE, {batch.number for batch in free})
         await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(owned))
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int]) -> None:
-        """Let these parts of a proof be taken."""
-        self._forget(PROVE, set(numbers))
-        await self._send(PROVE, dict.fromkeys(numbers, campaign), 0)
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        """See Scanners."""
+        for number in owned:
+            self._sent.pop((PROVE, number), None)
+        free = [number for number in numbers if number not in owned]
+        self._forget(PROVE, set(free))
+        await self._send(PROVE, dict.fromkeys(free, campaign), len(owned))
 
     async def wait(self, seconds: float) -> None:
         """See Dispatcher."""

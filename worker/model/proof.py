@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from worker.model.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
@@ -16,7 +16,11 @@ _LISTED = 100
 
 @dataclass(frozen=True, slots=True)
 class ProofPart:
-    """What one worker scans in one go, and (`found`) what it saw. `compacted`: the revision was gone by then."""
+    """What one worker scans, and (`found`) what it saw.
+
+    `of` is how many parts the proof has. `partial` is what was counted of the keys below `cursor`, where whoever
+    takes the part up next goes on. `compacted`: it can't be finished, for the revision is gone; all begin again.
+    """
 
     campaign: str
     number: int
@@ -25,11 +29,27 @@ class ProofPart:
     ranges: tuple[ResourceRange, ...]
     found: Inventory | None = None
     compacted: bool = False
+    of: int = 0
+    cursor: bytes = b""
+    partial: Inventory | None = None
 
     @property
     def is_done(self) -> bool:
         """Whether there is nothing more to scan."""
         return self.found is not None or self.compacted
+
+    @property
+    def rest(self) -> tuple[ResourceRange, ...]:
+        """What is still to be scanned. Ranges lie in the order of their keys."""
+        ranges = (ResourceRange(one.resource, one.range.since(self.cursor)) for one in self.ranges)
+        return tuple(one for one in ranges if not one.range.is_empty)
+
+    def advanced(self, counted: Inventory, cursor: bytes | None) -> ProofPart:
+        """Return the part after one more slice of time; no cursor: it is at its end."""
+        total = added([*([self.partial] if self.partial else []), counted], self.revision)
+        if cursor is None:
+            return replace(self, found=total, partial=None, cursor=b"")
+        return replace(self, partial=total, cursor=cursor)
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""
@@ -39,8 +59,11 @@ class ProofPart:
             "revision": self.revision,
             "generation": self.generation,
             "ranges": [[one.resource, *one.range.to_json()] for one in self.ranges],
-            "found": [_tally_json(tally) for tally in self.found.resources] if self.found is not None else None,
+            "found": _inventory_json(self.found),
             "compacted": self.compacted,
+            "of": self.of,
+            "cursor": key_text(self.cursor),
+            "partial": _inventory_json(self.partial),
         }
 
     @classmethod
@@ -48,7 +71,10 @@ class ProofPart:
         """Read the JSON form. Raises ValueError where it is not one."""
         fields = Fields.of(value)
         revision = fields.count("revision")
-        found = Inventory(revision, fields.each("found", _tally)) if fields.has("found") else None
+        found, partial = (
+            Inventory(revision, fields.each(field, _tally)) if fields.has(field) else None
+            for field in ("found", "partial")
+        )
         return cls(
             fields.name("campaign"),
             fields.count("number", most=MOST_BATCHES),
@@ -57,14 +83,32 @@ class ProofPart:
             fields.each("ranges", _range),
             found,
             fields.flag("compacted"),
+            # Absent in the records of an earlier version, whose proofs begin again: no proof has 0 parts.
+            fields.count("of", most=MOST_BATCHES) if fields.has("of") else 0,
+            fields.key("cursor") if fields.has("cursor") else b"",
+            partial,
         )
 
 
 def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
     """Add up parts of one revision that are all done."""
     done = list(parts)
-    tallies = [tally for part in done if part.found is not None for tally in part.found.resources]
-    return Inventory(max((part.revision for part in done), default=0), merged(tallies), unknown)
+    found = [part.found for part in done if part.found is not None]
+    return replace(added(found, max((part.revision for part in done), default=0)), unknown=unknown)
+
+
+def added(inventories: Iterable[Inventory], revision: int) -> Inventory:
+    """Add up what was found at one revision."""
+    return Inventory(revision, merged(tally for one in inventories for tally in one.resources))
+
+
+def is_whole(parts: Sequence[ProofPart]) -> bool:
+    """Whether parts, in their order, are all that a proof was planned with."""
+    return bool(parts) and all((part.number, part.of) == (place, len(parts)) for place, part in enumerate(parts))
+
+
+def _inventory_json(found: Inventory | None) -> list[dict[str, object]] | None:
+    return None if found is None else [_tally_json(tally) for tally in found.resources]
 
 
 def _range(value: object) -> ResourceRange:

@@ -74,7 +74,9 @@ class Proofs:
                 raise RecordChangedError("the lock was lost while a proof was planned")
         raise TemporaryError("etcd never told whether the parts of a proof were written", delay=1.0)
 
-    async def save(self, stored: StoredPart, part: ProofPart) -> None:
+    async def save(self, stored: StoredPart, part: ProofPart) -> StoredPart:
         """Write what a part found. Raises FencedError when somebody else did, or the proof began anew."""
         key = self._keyspace.proof(part.campaign, part.number)
-        await record.write(self._store, key, part.to_json(), stored.revision, guards=self._guards)
+        return StoredPart(
+            part, await record.write(self._store, key, part.to_json(), stored.revision, guards=self._guards)
+        )
