@@ -101,6 +101,7 @@ class Service:
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
             if stored.campaign.state is CampaignState.COMPLETE
+            and stored.campaign.ended_at
             and stored.campaign.generation == self.generation.hash
             and not stored.campaign.scope.namespaces
             and governed <= set(stored.campaign.scope.resources)

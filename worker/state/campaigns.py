@@ -43,6 +43,10 @@ class Campaigns:
         """Return all campaigns that can be read, oldest first."""
         return [stored async for stored in record.read_each(self._store, self._keyspace.campaigns, self._stored)]
 
+    async def unreadable(self) -> list[tuple[str, str]]:
+        """Return the names of the campaigns that can't be read, and why."""
+        return await record.unreadable(self._store, self._keyspace.campaigns, self._stored)
+
     def _stored(self, item: Item, fields: dict[str, object]) -> StoredCampaign:
         try:
             campaign = Campaign.from_json(fields)

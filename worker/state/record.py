@@ -86,6 +86,19 @@ async def read_each(
         yield value
 
 
+async def unreadable(
+    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], object]
+) -> list[tuple[str, str]]:
+    """Return the names of the records of a range that `read_each` leaves out, and why."""
+    found = []
+    async for item in read_items(store, keys):
+        try:
+            read(item, decode(item.key, item.value))
+        except RecordError as error:
+            found.append((key_text(item.key[len(keys.start) :]), str(error)))
+    return found
+
+
 async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:
     """Yield what is stored in a range, in key order, whatever it is."""
     rest = keys

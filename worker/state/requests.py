@@ -49,6 +49,10 @@ class Requests:
         found = [one async for one in record.read_each(self._store, self._keyspace.requests, self._stored)]
         return sorted(found, key=lambda stored: (stored.request.asked_at, stored.request.id))
 
+    async def unreadable(self) -> list[tuple[str, str]]:
+        """Return the names of the requests that can't be read, and why."""
+        return await record.unreadable(self._store, self._keyspace.requests, self._stored)
+
     def _stored(self, item: Item, fields: dict[str, object]) -> StoredRequest:
         return StoredRequest(self._request(item.key, fields), item.mod_revision)
 
