@@ -52,6 +52,7 @@ class QueueProver:
         self._proofs = Proofs(service.engine.store, service.engine.keyspace, [guard])
         self._part_objects = part_objects
         self._restarts = 0
+        self._has_begun = False
 
     @property
     def is_whole(self) -> bool:
@@ -69,6 +70,9 @@ class QueueProver:
         if left:
             await self._dispatcher.offer_proof(name, left, owned)
             return None
+        if not self._has_begun and await self._is_forgotten(parts[0].revision):
+            await self._begin(stored, again=True)  # nobody led for long: it is of another time
+            return None
         territory = await self._service.territory()
         if self._order.covers_everything and _is_missing_some(parts, territory):
             await self._begin(stored, again=True)  # a resource got its first object meanwhile
@@ -81,8 +85,18 @@ class QueueProver:
         """Forget the parts: what they say is out of date, or said."""
         await self._proofs.replace_all(campaign, [])
 
+    async def _is_forgotten(self, revision: int) -> bool:
+        """Tell whether etcd has compacted a revision away: older than that a proof found on record may not be."""
+        engine = self._service.engine
+        try:
+            await engine.store.page(engine.keyspace.campaigns, 1, revision=revision)
+        except CompactedError:
+            return True
+        return False
+
     async def _begin(self, stored: StoredCampaign, *, again: bool) -> None:
         self._restarts += again
+        self._has_begun = True
         if self._restarts > _RESTARTS:
             raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
         store = self._service.engine.store

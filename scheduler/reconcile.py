@@ -116,6 +116,8 @@ class Reconciler:
         campaign = stored.campaign
         if campaign.state.is_end:
             raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
+        if campaign.state is not CampaignState.PROVING:
+            self._proof = None  # of the time before a pause, or of another sweep
         await self._observe(name)
         owned = await self._records.claims.held(name)
         step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
@@ -137,11 +139,10 @@ class Reconciler:
             case Park(checkpoint):
                 await self._park(checkpoint, step.because)
             case Rest():
-                self._proof = None
+                pass
             case Prove():
                 await self._prove(stored, step.because, owned)
             case Sweep():
-                self._proof = None
                 await self._sweep(stored, step.because)
             case Finish(campaign):
                 stored = await self._end(replace(stored, campaign=campaign))

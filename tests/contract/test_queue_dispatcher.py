@@ -83,9 +83,7 @@ async def test_what_is_claimed_makes_room_and_is_not_sent(sender: Sender, messag
     assert numbers(messages) == [2, 3, 4, 5]
 
 
-async def test_parts_of_a_proof_follow_those_who_are_seen_at_work(
-    sender: Sender, messages: redis_client.Redis
-) -> None:
+async def test_parts_of_a_proof_follow_those_who_are_seen_at_work(sender: Sender, messages: redis_client.Redis) -> None:
     dispatcher = QueueDispatcher(sender, Clock())
     await dispatcher.offer_proof("c", range(50), NOBODY)
     assert messages.llen(BATCHES) == 2

@@ -214,6 +214,18 @@ async def test_a_proof_from_before_a_pause_is_not_used_after_it(cluster: Cluster
     assert (ended.state, ended.sweeps) == (CampaignState.COMPLETE, 2)
 
 
+async def test_a_proof_that_another_leader_left_long_ago_begins_again(cluster: Cluster) -> None:
+    await cluster.until(is_proving)
+    proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
+    while not all(one.part.is_done for one in await proofs.all(cluster.name)):
+        for one in await proofs.all(cluster.name):
+            await prove(cluster.workers.bench, cluster.name, one.part.number)
+    fill(cluster.store, OLD, 1, RESOURCES[0])
+    cluster.store.compact()
+    await cluster.restart(FIRST)
+    assert (await cluster.finish()).sweeps == 2
+
+
 async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_else(cluster: Cluster) -> None:
     """And a clock of a worker that is days ahead puts nothing off."""
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
