@@ -5,7 +5,8 @@
 3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
 4. The scan found every object readable and under its primary: complete.
 5. The scan found more stale objects than those that the batches could not write: somebody wrote with
-   another key behind our back. Sweep again, a bounded number of times; but not for a parked batch.
+   another key behind our back. Sweep again, a bounded number of times; but not for a batch that is parked, or
+   whose record is lost.
 6. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
 
 Not handled: who does the work, and who else pauses.
@@ -113,15 +114,16 @@ def advance(
 def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory | None) -> Step:
     """Return the step after the last batch."""
     parked = [batch for batch in known if batch.state is BatchState.PARKED]
+    missing = campaign.batches - len(known)
     if proof is None:
         return Step(Prove(), "all batches are done, which proves nothing yet")
     if proof.is_clean:
         because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
         return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
     unexplained = proof.stale - sum(batch.report.stuck for batch in known)
-    if unexplained > 0 and known and not parked and campaign.sweeps < MAX_SWEEPS:
+    if unexplained > 0 and known and not parked and missing <= 0 and campaign.sweeps < MAX_SWEEPS:
         return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
-    because = _what_remains(proof, parked)
+    because = _what_remains(proof, parked, missing)
     return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
 
 
@@ -157,8 +159,9 @@ def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Invent
     return campaign.moved(state, because, proof_revision=proof.revision)
 
 
-def _what_remains(proof: Inventory, parked: Sequence[Checkpoint]) -> str:
-    parts = [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
+def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) -> str:
+    parts = [f"the records of {missing} batches are missing or can't be read"] if missing > 0 else []
+    parts += [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
     if proof.stale:
         parts.append(
             f"{proof.stale} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "

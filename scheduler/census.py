@@ -144,12 +144,19 @@ def _namespace(root: bytes, start: bytes) -> str:
     return key_text(name) if slash else ""
 
 
-async def _cuts(store: Store, keys: KeyRange, objects: int) -> tuple[bytes, ...]:
-    """Find where batches may begin inside a big namespace: every `BATCH_OBJECTS` objects."""
+async def cut(store: Store, one: ResourceRange, every: int) -> list[ResourceRange]:
+    """Return a range in pieces of so many objects each, as they are counted now; together they are all of it."""
+    inner = await _cuts(store, one.range, await store.count(one.range), every)
+    starts, ends = [one.range.start, *inner], [*inner, one.range.end]
+    return [ResourceRange(one.resource, KeyRange(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
+async def _cuts(store: Store, keys: KeyRange, objects: int, every: int = BATCH_OBJECTS) -> tuple[bytes, ...]:
+    """Find where batches may begin inside a big namespace: every so many objects."""
     cuts: list[bytes] = []
     rest = keys
-    while objects > BATCH_OBJECTS * (len(cuts) + 1):
-        page, more = await store.keys(rest, BATCH_OBJECTS)
+    while objects > every * (len(cuts) + 1):
+        page, more = await store.keys(rest, every)
         if not more or not page:
             break
         cuts.append(after(page[-1]))

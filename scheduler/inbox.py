@@ -28,10 +28,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """When a request that could not be met is tried again (loop time), and the pause after that."""
+    """When a request that could not be met is tried again (loop time), and the pause after that.
+
+    `unconverged`: all that it waits for is that the kube-apiservers are known to run the configuration.
+    """
 
     at: float
     pause: float
+    unconverged: bool = False
 
 
 class Inbox:
@@ -53,9 +57,10 @@ class Inbox:
         return max(waiting, key=lambda one: one.request.wish.priority, default=None)
 
     async def waiting_for_us(self) -> Request | None:
-        """Return a request that waits and that no operator made."""
+        """Return a request that waits and that no operator made; without a reason that may be over by now."""
         ours = (one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR)
-        return next(ours, None)
+        first = next(ours, None)
+        return first if first is None or first.id in self._later else replace(first, because="")
 
     async def ask_for_change(self, revision: int, reason: str) -> None:
         """Ask for what a new configuration takes; what the service asked for before it and still waits is given up.
@@ -116,6 +121,25 @@ class Inbox:
         before = self._later.get(request.id)
         pause = min(_LONGEST_RETRY, 2 * before.pause) if before else _RETRY_SECONDS
         self._later[request.id] = _Later(asyncio.get_running_loop().time() + pause, pause)
+        await self._note(stored, because)
+
+    async def put_off_until_converged(self, stored: StoredRequest, because: str) -> None:
+        """As `put_off`, but one of our own is tried again soon, and at once when `converged` is told."""
+        request = stored.request
+        if request.origin is Origin.OPERATOR:
+            await self.decide(stored, RequestState.REFUSED, because)
+            return
+        at = asyncio.get_running_loop().time() + _RETRY_SECONDS
+        self._later[request.id] = _Later(at, _RETRY_SECONDS, unconverged=True)
+        await self._note(stored, because)
+
+    def converged(self) -> None:
+        """Let what waits only for convergence be next: somebody saw that all kube-apiservers run the configuration."""
+        self._later = {name: later for name, later in self._later.items() if not later.unconverged}
+
+    async def _note(self, stored: StoredRequest, because: str) -> None:
+        """Say once for each reason why a request waits, and put it on record."""
+        request = stored.request
         if request.because != because:
             _log.error("request.put_off", request=request.id, because=because)
             await self._requests.decide(stored, request.decided(RequestState.WAITING, because))

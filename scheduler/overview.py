@@ -184,13 +184,16 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
 
 
 async def look_at_all(settings: Settings) -> list[dict[str, object]]:
-    """Return a row for each campaign, and for each request that led to none; the newest first."""
+    """Return a row for each campaign, and for each request that led to none; the newest first, then the unreadable."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
         requests = [stored.request for stored in await Requests(store, keyspace).all()]
+        damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
+        damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
     rows = [_campaign_row(campaign) for campaign in campaigns]
     rows += [_request_row(one) for one in requests if one.kind is RequestKind.START and not one.campaign]
+    rows += [_unreadable_row(*one) for one in damaged]
     return sorted(rows, key=lambda row: str(row["at"]), reverse=True)
 
 
@@ -203,6 +206,10 @@ def _campaign_row(campaign: Campaign) -> dict[str, object]:
         "at": campaign.planned_at[:19],
         "because": campaign.because,
     }
+
+
+def _unreadable_row(kind: str, name: str, because: str) -> dict[str, object]:
+    return {"id": name, "kind": kind, "state": "unreadable", "batches": 0, "at": "", "because": because}
 
 
 def _request_row(request: Request) -> dict[str, object]:

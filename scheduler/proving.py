@@ -1,27 +1,25 @@
 """The proof scan of a campaign, distributed: parts on record, taken by workers, added up here.
 
 All parts are pinned to one revision, taken after the last batch ended. When etcd compacts it away
-before the last part is done, all begin again at a newer one, a bounded number of times.
+before the last part is done, all begin again at a newer one, a bounded number of times. Parts are cut by
+what lies in etcd now, whether or not the campaign has batches; one that takes long is gone on with from
+where its last slice of time ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby
+from typing import Protocol
 
 import structlog
 
-from scheduler.census import Territory
-from scheduler.dispatch.queue import QueueDispatcher
-from scheduler.run import Order, choose
+from scheduler.census import Territory, cut
+from scheduler.run import Order, still_there
 from scheduler.service import Service
 from worker.errors import CompactedError
 from worker.etcd.store import Expect
-from worker.model.batch import Checkpoint
 from worker.model.inventory import Inventory, ResourceRange
-from worker.model.keys import KeyRange
-from worker.model.proof import ProofPart, whole
+from worker.model.proof import ProofPart, is_whole, whole
 from worker.state.campaigns import StoredCampaign
 from worker.state.proofs import Proofs
 
@@ -32,35 +30,52 @@ _RESTARTS = 5
 _log = structlog.get_logger()
 
 
-class QueueProver:
-    """See Prover. For one campaign."""
+class Scanners(Protocol):
+    """Those who take parts of a proof."""
 
-    def __init__(self, service: Service, dispatcher: QueueDispatcher, guard: Expect, order: Order) -> None:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        """Let these parts be taken, no more than fit; those that were offered lately may be among them.
+
+        `owned` are the parts at which somebody works.
+        """
+
+
+class QueueProver:
+    """See Prover. For one campaign. A part is to hold about `part_objects` objects."""
+
+    def __init__(
+        self, service: Service, dispatcher: Scanners, guard: Expect, order: Order, part_objects: int = PART_OBJECTS
+    ) -> None:
         self._service = service
         self._dispatcher = dispatcher
         self._order = order
         self._proofs = Proofs(service.engine.store, service.engine.keyspace, [guard])
+        self._part_objects = part_objects
         self._restarts = 0
+        self._has_begun = False
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing that is governed is left out."""
         return self._order.covers_everything
 
-    async def look(self, stored: StoredCampaign, batches: Sequence[Checkpoint]) -> Inventory | None:
+    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when etcd compacts faster than the scan is."""
         name = stored.campaign.id
         parts = [one.part for one in await self._proofs.all(name)]
-        if not parts or parts[0].number != 0 or any(part.compacted for part in parts):
-            await self._begin(stored, batches, again=bool(parts))
+        if not is_whole(parts) or any(part.compacted for part in parts):
+            await self._begin(stored, again=bool(parts))
             return None
         left = [part.number for part in parts if not part.is_done]
         if left:
-            await self._dispatcher.offer_proof(name, left)
+            await self._dispatcher.offer_proof(name, left, owned)
+            return None
+        if not self._has_begun and await self._is_forgotten(parts[0].revision):
+            await self._begin(stored, again=True)  # nobody led for long: it is of another time
             return None
         territory = await self._service.territory()
         if self._order.covers_everything and _is_missing_some(parts, territory):
-            await self._begin(stored, batches, again=True)  # a resource got its first object meanwhile
+            await self._begin(stored, again=True)  # a resource got its first object meanwhile
             return None
         # Forgotten before it is used: a later sweep must not take it for its own proof.
         await self.forget(name)
@@ -70,45 +85,33 @@ class QueueProver:
         """Forget the parts: what they say is out of date, or said."""
         await self._proofs.replace_all(campaign, [])
 
-    async def _begin(self, stored: StoredCampaign, batches: Sequence[Checkpoint], *, again: bool) -> None:
+    async def _is_forgotten(self, revision: int) -> bool:
+        """Tell whether etcd has compacted a revision away: older than that a proof found on record may not be."""
+        engine = self._service.engine
+        try:
+            await engine.store.page(engine.keyspace.campaigns, 1, revision=revision)
+        except CompactedError:
+            return True
+        return False
+
+    async def _begin(self, stored: StoredCampaign, *, again: bool) -> None:
         self._restarts += again
+        self._has_begun = True
         if self._restarts > _RESTARTS:
             raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
-        revision = await self._service.engine.store.revision()
-        territory = await self._service.territory()
-        ranges = divide(choose(territory, _present(territory, self._order)), batches)
+        store = self._service.engine.store
+        revision = await store.revision()
+        wanted = still_there(await self._service.territory(), self._order)
+        pieces = [piece for one in wanted for piece in await cut(store, one, self._part_objects)]
+        # Nothing to scan is one empty part, so that there is an end.
+        ranges: list[tuple[ResourceRange, ...]] = [(piece,) for piece in pieces] or [()]
         campaign = stored.campaign
         parts = [
-            ProofPart(campaign.id, number, revision, campaign.generation, part) for number, part in enumerate(ranges)
+            ProofPart(campaign.id, number, revision, campaign.generation, part, of=len(ranges))
+            for number, part in enumerate(ranges)
         ]
         await self._proofs.replace_all(campaign.id, parts)
         _log.info("proof.planned", **campaign.log_context(), parts=len(parts), revision=revision, again=again)
-
-
-def _present(territory: Territory, order: Order) -> Order:
-    """Return the order without resources of which the last object is gone: there is nothing to scan."""
-    governed = {one.resource for one in territory.governed}
-    return replace(order, resources=tuple(name for name in order.resources if name in governed))
-
-
-def divide(wanted: Sequence[ResourceRange], batches: Sequence[Checkpoint]) -> list[tuple[ResourceRange, ...]]:
-    """Cut what is to be scanned where batches begin, so that each part holds about PART_OBJECTS objects. Pure."""
-    cuts: dict[str, list[bytes]] = {}
-    for resource, group in groupby(batches, key=lambda batch: batch.spec.resource):
-        held = 0
-        for batch in group:
-            if held >= PART_OBJECTS:
-                cuts.setdefault(resource, []).append(batch.spec.range.start)
-                held = 0
-            held += batch.spec.objects
-    pieces = [piece for one in wanted for piece in _cut(one, cuts.get(one.resource, []))]
-    return [(piece,) for piece in pieces] or [()]
-
-
-def _cut(one: ResourceRange, cuts: Sequence[bytes]) -> list[ResourceRange]:
-    inner = [cut for cut in sorted(cuts) if one.range.start < cut < one.range.end]
-    starts, ends = [one.range.start, *inner], [*inner, one.range.end]
-    return [ResourceRange(one.resource, KeyRange(start, end)) for start, end in zip(starts, ends, strict=True)]
 
 
 def _is_missing_some(parts: Sequence[ProofPart], territory: Territory) -> bool:

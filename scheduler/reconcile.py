@@ -7,7 +7,7 @@ from wherever a crash left things, and an operator's word in a record is heeded 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -27,6 +27,9 @@ from worker.state.claims import Claims
 from worker.state.quarantine import Quarantine
 
 _LOOK_SECONDS = 0.5
+_RENEW_SECONDS = 60.0
+"""So often all batches are read again: a record that was deleted, or damaged since, is not among those that changed."""
+
 _CONFLICTS = 20
 _log = structlog.get_logger()
 
@@ -46,8 +49,14 @@ class Records:
 class Prover(Protocol):
     """Takes the inventory that proves the end of a campaign."""
 
-    async def look(self, stored: StoredCampaign, batches: Sequence[Checkpoint]) -> Inventory | None:
-        """Return the inventory of the campaign's scope, None while it is being taken."""
+    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
+        """Return the inventory of the campaign's scope, None while it is being taken.
+
+        `owned` are the numbers under which somebody works.
+        """
+
+    async def forget(self, campaign: str) -> None:
+        """Forget what was scanned so far: it is of the time before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class Reconciler:
         self._watcher = watcher
         self._seen: dict[int, StoredCheckpoint] = {}
         self._seen_revision = 0
+        self._renew_at = 0.0
         self._proof: Inventory | None = None
         self._said = ""
         self._conflicts = 0
@@ -97,12 +107,17 @@ class Reconciler:
 
     async def round(self, name: str) -> Round:
         """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
-        stored = await self._records.campaigns.get(name)
+        try:
+            stored = await self._records.campaigns.get(name)
+        except RecordError as error:
+            raise StoppedError(f"the campaign {name} can't go on: {error}") from None
         if stored is None:
             raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
         campaign = stored.campaign
         if campaign.state.is_end:
             raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
+        if campaign.state is not CampaignState.PROVING:
+            self._proof = None  # of the time before a pause, or of another sweep
         await self._observe(name)
         owned = await self._records.claims.held(name)
         step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
@@ -124,26 +139,26 @@ class Reconciler:
             case Park(checkpoint):
                 await self._park(checkpoint, step.because)
             case Rest():
-                self._proof = None
+                pass
             case Halt(campaign):
-                self._proof = None
                 stored = await self._records.campaigns.save(replace(stored, campaign=campaign))
             case Prove():
-                await self._prove(stored, step.because)
+                await self._prove(stored, step.because, owned)
             case Sweep():
-                self._proof = None
                 await self._sweep(stored, step.because)
             case Finish(campaign):
                 stored = await self._end(replace(stored, campaign=campaign))
         self._conflicts = 0
         return Round(stored, step, self._proof)
 
-    async def _prove(self, stored: StoredCampaign, because: str) -> None:
+    async def _prove(self, stored: StoredCampaign, because: str, owned: frozenset[int]) -> None:
         if stored.campaign.state is not CampaignState.PROVING:
+            # What a scan found before a pause, or in an earlier sweep, is no proof of what lies there now.
+            await self._prover.forget(stored.campaign.id)
             stored = await self._records.campaigns.save(
                 replace(stored, campaign=stored.campaign.moved(CampaignState.PROVING, because))
             )
-        self._proof = await self._prover.look(stored, self.checkpoints)
+        self._proof = await self._prover.look(stored, owned)
         if self._proof is None:
             await self._dispatcher.wait(_LOOK_SECONDS)
 
@@ -162,9 +177,17 @@ class Reconciler:
 
     async def _observe(self, campaign: str) -> None:
         """Read the batches that changed since the last look, and show what they add up to."""
-        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, self._seen_revision)
-        for stored in changed:
-            self._seen[stored.checkpoint.spec.number] = stored
+        is_whole = time.monotonic() >= self._renew_at
+        since = 0 if is_whole else self._seen_revision
+        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
+        now = time.time()
+        seen = {
+            stored.checkpoint.spec.number: _by_our_clock(stored, self._seen.get(stored.checkpoint.spec.number), now)
+            for stored in changed
+        }
+        self._seen = seen if is_whole else self._seen | seen
+        if is_whole:
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
         known = self.checkpoints
         self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
 
@@ -181,6 +204,17 @@ class Reconciler:
         if said != self._said:
             self._said = said
             _log.info("campaign.step", **stored.campaign.log_context(), step=said.lower(), because=step.because)
+
+
+def _by_our_clock(stored: StoredCheckpoint, known: StoredCheckpoint | None, now: float) -> StoredCheckpoint:
+    """Return a batch as it was just seen, tried when we saw that: a worker's clock may be days ahead, or behind.
+
+    Of one that is seen for the first time its stamp says more, unless it lies in our future.
+    """
+    if known is not None and known.revision == stored.revision:
+        return known
+    tried_at = min(stored.checkpoint.tried_at, now) if known is None else now
+    return replace(stored, checkpoint=replace(stored.checkpoint, tried_at=tried_at))
 
 
 def _is_done(checkpoint: Checkpoint) -> bool:

@@ -58,6 +58,10 @@ _RETRY_INCOMPLETE = 600.0
 _log = structlog.get_logger()
 
 
+class _UnconvergedError(RefusedError):
+    """Not all kube-apiservers are known to run the configuration."""
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """What a leader has while it leads: its fencing token, a brake that ends the reign, and where it tells things.
@@ -146,7 +150,7 @@ class Reign:
         engine, term = self._service.engine, self._term
         rotations = Rotations(engine.store, engine.keyspace, [self._guard])
         campaigner = leaders_campaigner(self._campaigns, self._inbox)
-        senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
+        senses = ClusterSenses(self._service, self._converged, campaigner, self._brake)
         rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
         return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
 
@@ -211,7 +215,8 @@ class Reign:
         """Show how old the last proof of everything is, whoever made it."""
         proof = await self._service.last_proof()
         if proof is not None:
-            self._metrics.proven(datetime.fromisoformat(proof.ended_at).timestamp())
+            # By whatever clock it ended: not in our future.
+            self._metrics.proven(min(time.time(), datetime.fromisoformat(proof.ended_at).timestamp()))
 
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing."""
@@ -268,6 +273,9 @@ class Reign:
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
             await self._service.begin_budgets(plan.estimates)
             plan.require_safe()
+        except _UnconvergedError as refusal:
+            await self._inbox.put_off_until_converged(stored, str(refusal))
+            return None
         except (ConfigError, RefusedError) as refusal:
             await self._inbox.put_off(stored, str(refusal))
             return None
@@ -280,14 +288,21 @@ class Reign:
         return campaign
 
     async def _require_converged(self) -> None:
-        """Raise RefusedError while a kube-apiserver may be unable to read what would be rewritten.
+        """Raise _UnconvergedError while a kube-apiserver may be unable to read what would be rewritten.
 
         Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
         """
         if self._settings.apiservers.addresses:
             unconverged = await not_converged(self._term.converged, self._service.generation.hash)
             if unconverged:
-                raise RefusedError(unconverged)
+                raise _UnconvergedError(unconverged)
+
+    async def _converged(self, generation: str) -> tuple[bool, str]:
+        """Ask for a rotation, and tell the inbox, of which something may wait for the same."""
+        is_so, because = await self._term.converged(generation)
+        if is_so and generation == self._service.generation.hash:
+            self._inbox.converged()
+        return is_so, because
 
     async def _with_former_pause(self, wish: Wish, origin: Origin) -> Wish:
         """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""

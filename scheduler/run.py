@@ -117,6 +117,16 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
     return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + name)) for one in chosen for name in inner)
 
 
+def still_there(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
+    """Return the ranges that an order is about, without resources of which the last object is gone.
+
+    When that is all of them, it is about nothing; never about everything.
+    """
+    governed = {one.resource for one in territory.governed}
+    left = tuple(name for name in order.resources if name in governed)
+    return () if order.resources and not left else choose(territory, replace(order, resources=left))
+
+
 def scope_of(territory: Territory, order: Order) -> Scope:
     """Return what an order covers in this registry. Raises SettingsError, as `choose` does."""
     resources = dict.fromkeys(one.resource for one in choose(territory, order))

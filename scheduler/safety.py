@@ -10,7 +10,7 @@ from config.hours import is_open, next_opening, parse_hours
 from config.settings import Settings
 from scheduler.pausing import Pressure, judge_rest, judge_room
 from scheduler.service import Service
-from worker.errors import WorkerError
+from worker.errors import RecordError, WorkerError
 from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.pace.pressure import judge_space
 from worker.state.campaigns import Campaigns
@@ -29,7 +29,10 @@ class Safety:
 
     async def keep(self, name: str) -> None:
         """Look at what speaks for a rest, and record what follows from it for this campaign."""
-        stored = await self._campaigns.get(name)
+        try:
+            stored = await self._campaigns.get(name)
+        except RecordError:
+            return  # the round says so, and leaves the campaign
         if stored is None:
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ import structlog
 from config.encryption import ProviderType
 from config.errors import Fault, SettingsError
 from config.generation import Generation
-from config.resources import Layout, Located
+from config.resources import GroupResource, Layout, Located
 from config.settings import Settings
 from scheduler.census import Territory, survey, take_census
 from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
@@ -23,13 +23,13 @@ from scheduler.pausing import MOST_FRESH, plan_growth
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight, space_of_records
 from scheduler.reconcile import Reconciler, Records, Watcher
-from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of
+from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of, still_there
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
-from worker.model.inventory import Inventory
+from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
@@ -50,6 +50,8 @@ _BUSY_SECONDS = 2.0
 _NAMED = 100
 """Objects that the log names at the end of a campaign: enough to see a pattern, and no flood."""
 _log = structlog.get_logger()
+
+Chosen = Callable[[Territory, Order], tuple[ResourceRange, ...]]
 
 
 class Service:
@@ -74,7 +76,7 @@ class Service:
             )
         return await survey(self.engine.store, self.generation.configuration, self._layout)
 
-    async def inventory(self, order: Order = EVERYTHING) -> tuple[Territory, Inventory]:
+    async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.
 
         The registry is divided anew after the revision is pinned: a resource that got its first object
@@ -86,7 +88,7 @@ class Service:
             revision = await self.engine.store.revision()
             territory = await self.territory()
             try:
-                found = await self.engine.inventory(choose(territory, order), revision)
+                found = await self.engine.inventory(chosen(territory, order), revision)
             except CompactedError:
                 _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
                 continue
@@ -103,6 +105,7 @@ class Service:
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
             if stored.campaign.state is CampaignState.COMPLETE
+            and stored.campaign.ended_at
             and stored.campaign.generation == self.generation.hash
             and not stored.campaign.scope.namespaces
             and governed <= set(stored.campaign.scope.resources)
@@ -420,9 +423,12 @@ class _Scan:
         self._order = order
         self._brake = brake
 
-    async def look(self, _stored: StoredCampaign, _batches: Sequence[Checkpoint]) -> Inventory:
+    async def look(self, _stored: StoredCampaign, _owned: frozenset[int]) -> Inventory:
         """See Prover."""
-        return (await self._brake.unless_pulled(self._service.inventory(self._order)))[1]
+        return (await self._brake.unless_pulled(self._service.inventory(self._order, still_there)))[1]
+
+    async def forget(self, _campaign: str) -> None:
+        """See Prover. Nothing is kept."""
 
 
 def _now() -> str:

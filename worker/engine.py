@@ -5,7 +5,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from config.generation import Generation
 from config.resources import GroupResource, Layout
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError, RefusedError
+from worker.errors import FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
-from worker.inventory import take_inventory
+from worker.inventory import take_inventory, take_slice
 from worker.model.batch import BatchSpec
 from worker.model.campaign import ANY_GROWTH, Growth, completed
 from worker.model.generation import GenerationRecord
@@ -117,19 +117,15 @@ class Engine:
         """Work on one batch until its end or until the brake is pulled.
 
         `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting. Raises RefusedError
-        when its range is not its resource's: a record, too, makes nothing governed that is not.
+        another generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError
+        for a batch that reaches beyond its resource.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
                 f"batch {spec.number} of {spec.campaign} is for the configuration {spec.generation}, "
                 f"this process holds {self.generation.hash}"
             )
-        if not self._layout.owns(GroupResource.parse(spec.resource), spec.range.start, spec.range.end):
-            raise RefusedError(
-                f"batch {spec.number} of {spec.campaign} goes beyond the path of {spec.resource}: what lies there is "
-                "not governed by this name"
-            )
+        self._require_governed(spec)
         chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
@@ -155,6 +151,20 @@ class Engine:
         )
         return await run_batch(spec, tools)
 
+    def _require_governed(self, spec: BatchSpec) -> None:
+        """Raise RecordError unless every key of the batch is one of its resource, and encrypted at all.
+
+        A record is no reason to write anywhere else: whoever may write to etcd may have made it up.
+        """
+        name = GroupResource.parse(spec.resource)
+        governed = self.generation.configuration.providers_for(name) is not None
+        if governed and self._layout.owns(name, spec.range.start, spec.range.end):
+            return
+        raise RecordError(
+            f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
+            "configuration governs; nothing of it is read or written"
+        )
+
     @property
     def window(self) -> int:
         """How many swaps may be in flight now."""
@@ -169,6 +179,12 @@ class Engine:
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
         """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""
         return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
+
+    async def slice_of_inventory(
+        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool]
+    ) -> tuple[Inventory, bytes | None]:
+        """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
+        return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

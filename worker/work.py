@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -27,9 +28,11 @@ from worker.errors import (
     WorkerError,
 )
 from worker.etcd.store import Expect, Put
-from worker.model.batch import BatchState, Checkpoint
+from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.inventory import Inventory
 from worker.model.outcome import NOTHING, BatchReport
+from worker.model.proof import ProofPart
 from worker.pace.brake import Brake
 from worker.pace.shared import SharedPace
 from worker.state.campaigns import Campaigns, StoredCampaign
@@ -40,6 +43,9 @@ from worker.state.proofs import Proofs
 
 _LOOK_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
+_PART_SECONDS = 60.0
+"""So long a message about a part of a proof keeps a child, far less than the child lets it."""
+
 _log = structlog.get_logger()
 
 
@@ -88,12 +94,12 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     before = (await checkpoints.load(campaign.id, number)).checkpoint
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
-    bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
     supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:
         await engine.learn_what_is_complete()
+        bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
         wish, growth = campaign.wish, campaign.growth
         await engine.run(spec, claim, brake, allow_plaintext=wish.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
@@ -101,15 +107,25 @@ async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Exp
     finally:
         supervising.cancel()
         await asyncio.gather(supervising, return_exceptions=True)
-    return await _settled(bench, checkpoints, before, failure)
+    try:
+        return await _settled(bench, checkpoints, (before, spec), failure)
+    except FencedError as error:
+        return _dropped(spec.campaign, spec.number, str(failure or error))
 
 
-async def _settled(bench: Bench, checkpoints: Checkpoints, before: Checkpoint, failure: Exception | None) -> Done:
-    """Record what landed and what went wrong, and count this slice."""
-    engine, spec = bench.engine, before.spec
-    await engine.ledger.settle()
-    if isinstance(failure, FencedError):
-        return _dropped(spec.campaign, spec.number, str(failure))
+async def _settled(
+    bench: Bench, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+) -> Done:
+    """Record what landed and what went wrong, and count this slice.
+
+    Whatever ended it counts as an attempt as long as the claim is ours: a batch whose messages end without work is
+    parked in the end, and not sent again for ever. Raises FencedError when the claim is lost.
+    """
+    engine, (before, spec) = bench.engine, slice_of
+    try:
+        await engine.ledger.settle()
+    except WorkerError as error:
+        failure = failure or error
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.checkpoint.report.since(before.report)
     bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
@@ -117,7 +133,10 @@ async def _settled(bench: Bench, checkpoints: Checkpoints, before: Checkpoint, f
     if failure is None:
         return Done("worked", report=report, window=engine.window)
     because, counts = _judged(failure)
-    failed = stored.checkpoint.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
+    begun = stored.checkpoint
+    if begun.attempts == before.attempts:  # it ended before its attempt was on record
+        begun = begun.begun(spec, time.time())
+    failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
     if failed != stored.checkpoint:
         await checkpoints.save(failed, stored.revision)
     if isinstance(failure, StoppedError):
@@ -173,28 +192,65 @@ async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None
 
 
 async def prove(bench: Bench, name: str, number: int) -> Done:
-    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    """Take one part of a campaign's proof scan, at the revision that it is pinned to, under a claim as a batch is."""
     engine = bench.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
     if stored is None or stored.campaign.state is not CampaignState.PROVING:
         return _dropped(name, number, "no campaign of that name is being proven")
     if stored.campaign.generation != engine.generation.hash:
         return await _hand_back(engine, stored.campaign, number)
-    proofs = Proofs(engine.store, engine.keyspace)
+    brake = Brake()
+    try:
+        async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
+            unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
+            claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
+            done = await _prove(bench, name, number, claim, brake)
+            await session.release(claim)
+            return done
+    except (BusyError, FencedError, TemporaryError) as error:
+        return _dropped(name, number, str(error))
+
+
+async def _prove(bench: Bench, name: str, number: int, claim: Expect, brake: Brake) -> Done:
+    """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
+
+    Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
+    """
+    engine = bench.engine
+    proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(name, number)
     if part is None or part.part.is_done:
         return _dropped(name, number, "this part of the proof is done, or not planned")
+    is_late = _timer(_PART_SECONDS)
+    while True:
+        brake.check()
+        part = await proofs.save(part, await _scanned(engine, part.part, _timer(bench.settings.service.slice)))
+        if part.part.is_done or is_late():
+            return Done("worked")
+
+
+def _timer(seconds: float) -> Callable[[], bool]:
+    """Return what tells whether so many seconds have passed from now on."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    return lambda: loop.time() > until
+
+
+async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+    """Return a part after a slice of its scan; one that can't be scanned as it stands makes all begin again."""
+    if not part.rest:
+        return part.advanced(Inventory(part.revision, ()), None)
+    wanted = part.rest[0]
     try:
         await engine.learn_what_is_complete()
-        found = await engine.inventory(part.part.ranges, part.part.revision)
-        scanned = replace(part.part, found=found)
+        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over)
     except CompactedError:
-        scanned = replace(part.part, compacted=True)
-    try:
-        await proofs.save(part, scanned)
-    except FencedError as error:
-        return _dropped(name, number, str(error))
-    return Done("worked")
+        return replace(part, compacted=True)
+    except KeyError:
+        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because="nothing governs its resource")
+        return replace(part, compacted=True)
+    is_last = len(part.rest) == 1
+    return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:

@@ -25,15 +25,17 @@ _LONGEST_RESEND = 30.0
 _LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
 _EXPIRES_SECONDS = 300
 _LONGEST_QUEUE = 100  # messages; without a worker they would pile up
+_TOLD_AFTER = 5  # messages for one thing that nobody was seen to take up: about a minute
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """When a message went out last, and after how long it would go out again."""
+    """When a message went out last, after how long it would go out again, and how often it did."""
 
     at: float
     patience: float
+    times: int = 1
 
 
 class Sender:
@@ -102,10 +104,13 @@ class QueueDispatcher:
         self._forget(REWRITE, {batch.number for batch in free})
         await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(owned))
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int]) -> None:
-        """Let these parts of a proof be taken."""
-        self._forget(PROVE, set(numbers))
-        await self._send(PROVE, dict.fromkeys(numbers, campaign), 0)
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        """See Scanners."""
+        for number in owned:
+            self._sent.pop((PROVE, number), None)
+        free = [number for number in numbers if number not in owned]
+        self._forget(PROVE, set(free))
+        await self._send(PROVE, dict.fromkeys(free, campaign), len(owned))
 
     async def wait(self, seconds: float) -> None:
         """See Dispatcher."""
@@ -125,7 +130,7 @@ class QueueDispatcher:
                 return
             for number in due:
                 await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES, _EXPIRES_SECONDS)
-                self._note(task, number, now)
+                self._note(task, wanted[number], number, now)
         except UnavailableError:
             return  # said by the sender; the next round tries again
 
@@ -133,10 +138,19 @@ class QueueDispatcher:
         before = self._sent.get((task, number))
         return before is None or now >= before.at + before.patience
 
-    def _note(self, task: str, number: int, now: float) -> None:
+    def _note(self, task: str, campaign: str, number: int, now: float) -> None:
         before = self._sent.get((task, number))
-        patience = _FIRST_RESEND if before is None else min(_LONGEST_RESEND, 2 * before.patience)
-        self._sent[task, number] = _Sent(now, patience)
+        if before is None:
+            self._sent[task, number] = _Sent(now, _FIRST_RESEND)
+            return
+        again = _Sent(now, min(_LONGEST_RESEND, 2 * before.patience), before.times + 1)
+        self._sent[task, number] = again
+        if again.times == _TOLD_AFTER:
+            because = (
+                f"its message was sent {again.times} times, and nobody took it up: is there a worker that holds this "
+                "configuration, and what does its log say?"
+            )
+            _log.warning("message.unanswered", task=task, campaign=campaign, batch=number, because=because)
 
 
 def send_control(settings: Settings, task: str, arguments: Mapping[str, object]) -> Callable[[], Any]:

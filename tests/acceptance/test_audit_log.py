@@ -123,7 +123,7 @@ def test_the_list_can_be_narrowed(audit: Command, log: list[dict[str, object]]) 
             1,
             {"detail": ["no mapping"]},
             [
-                "the record /kube-rewrap/v1/audit/000000000001 is damaged: not an entry of the audit log",
+                "the record /kube-rewrap/v1/audit/000000000001 is damaged: detail is no object with fields",
                 "entry 1 is missing: entry 2 follows instead",
             ],
             id="no entry",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import redis as redis_client
+from structlog.testing import capture_logs
 
 from config.secret import SecretBytes
 from config.settings import BrokerSettings, Settings
@@ -82,6 +83,14 @@ async def test_what_is_claimed_makes_room_and_is_not_sent(sender: Sender, messag
     assert numbers(messages) == [2, 3, 4, 5]
 
 
+async def test_parts_of_a_proof_follow_those_who_are_seen_at_work(sender: Sender, messages: redis_client.Redis) -> None:
+    dispatcher = QueueDispatcher(sender, Clock())
+    await dispatcher.offer_proof("c", range(50), NOBODY)
+    assert messages.llen(BATCHES) == 2
+    await dispatcher.offer_proof("c", range(50), frozenset({0, 1, 2}))
+    assert messages.llen(BATCHES) == 2 + 6
+
+
 async def test_a_batch_whose_slice_is_over_is_sent_again_at_once(sender: Sender, messages: redis_client.Redis) -> None:
     dispatcher = QueueDispatcher(sender, Clock())
     await dispatcher.offer([batch(0)], NOBODY)
@@ -96,12 +105,15 @@ async def test_a_message_that_was_lost_is_sent_again_later_and_later(
     clock = Clock()
     dispatcher = QueueDispatcher(sender, clock)
     sent_at = []
-    for _ in range(100):
-        await dispatcher.offer([batch(0)], NOBODY)
-        if numbers(messages):
-            sent_at.append(clock.now - 100)
-        clock.now += 1
+    with capture_logs() as logs:
+        for _ in range(100):
+            await dispatcher.offer([batch(0)], NOBODY)
+            if numbers(messages):
+                sent_at.append(clock.now - 100)
+            clock.now += 1
     assert sent_at == [0, 4, 12, 28, 58, 88]
+    # Said once, after a minute: nobody takes it up.
+    assert [(one["event"], one["batch"]) for one in logs] == [("message.unanswered", 0)]
 
 
 async def test_a_queue_that_nobody_empties_does_not_grow(sender: Sender, messages: redis_client.Redis) -> None:

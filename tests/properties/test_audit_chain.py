@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from worker.model.audit import BEGINNING, Entry, Head, Scalar, find_faults
 from worker.state.codec import decode, encode
 
-# With lone surrogates, as bytes that are not UTF-8 become in etcd keys.
-TEXTS = st.text(st.characters(), max_size=10) | st.text("a\udc80\udcff", max_size=5)
+# With the surrogates that bytes that are not UTF-8 become in etcd keys.
+TEXTS = st.text(max_size=10) | st.text("a\udc80\udcff", max_size=5)
 SCALARS: st.SearchStrategy[Scalar] = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 )
@@ -44,7 +44,7 @@ def test_a_changed_field_is_found(made: tuple[list[Entry], Head], data: st.DataO
     entries, head = made
     index = data.draw(st.integers(0, len(entries) - 1))
     name = data.draw(st.sampled_from(["number", "at", "event", "campaign", "actor", "detail", "previous", "hash"]))
-    value = data.draw({"number": st.integers(-1, 20), "detail": DETAILS}.get(name, TEXTS))
+    value = data.draw({"number": st.integers(1, 20), "detail": DETAILS}.get(name, TEXTS))
     changed = Entry.from_json({**entries[index].to_json(), name: value})
     # Python takes 1, 1.0 and True for the same; the hash does not.
     assume(json.dumps(changed.to_json()) != json.dumps(entries[index].to_json()))

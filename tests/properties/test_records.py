@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Protocol, Self
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from worker.errors import RecordError
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
 from worker.model.budget import Budget, Mark
-from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
+from worker.model.campaign import FASTEST, Campaign, CampaignState, Growth, Pause, Scope, Wish
+from worker.model.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
 from worker.model.outcome import BatchReport
@@ -23,13 +25,16 @@ from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
 
-COUNTS = st.integers(0, 2**63)
+COUNTS = st.integers(0, MOST)
+NUMBERS = st.integers(0, MOST_BATCHES)
+IDS = st.from_regex(NAME, fullmatch=True)
+TIMES = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
 TEXTS = st.text(max_size=20)
 ETCD_KEYS = st.binary(max_size=30)
-RANGES = st.builds(KeyRange, ETCD_KEYS, ETCD_KEYS)
+RANGES = st.tuples(ETCD_KEYS, ETCD_KEYS).map(sorted).map(lambda ends: KeyRange(*ends))
 REPORTS = st.builds(BatchReport, *[COUNTS] * 11)
 SPECS = st.builds(
-    BatchSpec, TEXTS, COUNTS, TEXTS, RANGES, TEXTS, st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple)
+    BatchSpec, IDS, NUMBERS, TEXTS, RANGES, TEXTS, st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple)
 )
 MOMENTS = st.floats(0, 2**40)
 REASONS = st.dictionaries(st.sampled_from(Reason), COUNTS, max_size=3)
@@ -37,17 +42,22 @@ CHECKPOINTS = st.builds(
     Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS, COUNTS, MOMENTS, TEXTS, REASONS
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
-SCOPES = st.builds(Scope, NAMES, NAMES)
-WISHES = st.builds(Wish, TEXTS, st.floats(0, 1000), st.integers(-100, 100), st.booleans())
+SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
+WISHES = st.builds(Wish, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), st.booleans())
 CAMPAIGNS = st.builds(
     Campaign,
-    *(TEXTS, st.sampled_from(CampaignState), TEXTS, SCOPES, COUNTS, TEXTS, TEXTS, COUNTS, COUNTS),
-    *(WISHES, st.none() | st.sampled_from(Pause), TEXTS, st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS)),
+    *(IDS, st.sampled_from(CampaignState), TEXTS, SCOPES, NUMBERS, TIMES, TEXTS, st.integers(1, MOST), COUNTS),
+    *(
+        WISHES,
+        st.none() | st.sampled_from(Pause),
+        st.just("") | TIMES,
+        st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+    ),
 )
 REQUESTS = st.builds(
     Request,
-    *(TEXTS, st.sampled_from(RequestKind), TEXTS, st.sampled_from(Origin), NAMES, NAMES, WISHES),
-    *(st.sampled_from(RequestState), TEXTS, TEXTS),
+    *(IDS, st.sampled_from(RequestKind), TIMES, st.sampled_from(Origin), NAMES, NAMES, WISHES),
+    *(st.sampled_from(RequestState), st.just("") | IDS, TEXTS),
 )
 KEYS = st.builds(KeyRef, TEXTS, TEXTS, TEXTS)
 TALLIES = st.builds(
@@ -66,7 +76,7 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
     revision = draw(COUNTS)
     found = draw(st.none() | st.lists(TALLIES, max_size=2).map(lambda tallies: Inventory(revision, tuple(tallies))))
     ranges = draw(st.lists(st.builds(ResourceRange, TEXTS, RANGES), max_size=2).map(tuple))
-    return ProofPart(draw(TEXTS), draw(COUNTS), revision, draw(TEXTS), ranges, found, draw(st.booleans()))
+    return ProofPart(draw(IDS), draw(NUMBERS), revision, draw(TEXTS), ranges, found, draw(st.booleans()))
 
 
 BUDGETS = st.builds(
@@ -76,7 +86,7 @@ BUDGETS = st.builds(
     st.lists(TEXTS, max_size=3).map(tuple),
     *[COUNTS] * 4,
     st.booleans(),
-    st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63)),
+    st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-MOST, MOST)),
 )
 
 
@@ -127,7 +137,7 @@ def test_a_range_comes_back_as_it_was(keys: KeyRange) -> None:
 @given(JSON)
 def test_what_is_no_range_is_refused(value: object) -> None:
     match value:
-        case [str(), str()]:
+        case [str(start), str(end)] if key_bytes(start) <= key_bytes(end):
             return
     with pytest.raises(ValueError, match="a key range is a list of two strings"):
         KeyRange.from_json(value)

@@ -179,6 +179,29 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
     assert (again.code, again.error["message"]) == (4, f"resume {name}: the campaign has ended: it is cancelled")
 
 
+def test_a_comment_in_the_file_changes_nothing_about_a_campaign_and_it_comes_to_its_proof(cluster: Service) -> None:
+    def comment() -> None:
+        cluster.file.write_bytes(cluster.file.read_bytes() + b"\n")
+        scheduler = cluster.daemons[0]
+        adopted = len(scheduler.said("campaign.adopted"))
+        cluster.wait(lambda: len(scheduler.said("campaign.adopted")) > adopted, "it was adopted")
+
+    cluster.variables["REWRAP_RATE"] = "150"
+    cluster.fill(600)
+    cluster.configure(NEW, OLD)
+    cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait(lambda: cluster.opened_by(NEW) > 0, "the first swap")
+    name = cluster.campaigns()[0]["id"]
+    comment()
+    cluster.wait(lambda: cluster.opened_by(NEW) > 300, "work under the file with the comment")
+    assert cluster.run("campaign", "pause", name, "--direct").code == 0
+    comment()
+    assert cluster.run("campaign", "resume", name, "--direct").code == 0
+    ended = cluster.wait_finished(1)
+    assert (ended["campaign"], ended["state"], ended["rewritten"]) == (name, "complete", 600)
+
+
 def test_a_change_in_the_middle_takes_over_and_keeps_what_was_done(cluster: Service) -> None:
     cluster.variables["REWRAP_RATE"] = "80"
     cluster.fill(800)

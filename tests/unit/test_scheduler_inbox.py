@@ -17,7 +17,7 @@ NOW = "2026-01-01T00:00:00+00:00"
 
 class Scene:
     def __init__(self) -> None:
-        store = MemoryStore()
+        self.store = store = MemoryStore()
         self.requests = Requests(store, KEYSPACE)
         self.inbox = Inbox(self.requests, AuditLog(store, KEYSPACE, "test"))
 
@@ -74,3 +74,36 @@ async def test_a_rotations_word_is_taken_once(scene: Scene) -> None:
     await scene.inbox.ask_for_rotation("rotation-1-6")
     assert await scene.waiting() == []
     assert await scene.inbox.waiting_for_us() is None
+
+
+async def test_what_waits_for_convergence_is_next_as_soon_as_that_is_known(scene: Scene) -> None:
+    await scene.inbox.ask_for_change(7, "the key changed")
+    [stored] = await scene.requests.all()
+    for _ in range(4):
+        await scene.inbox.put_off_until_converged(stored, "one of three runs another file")
+        [stored] = await scene.requests.all()
+    assert await scene.inbox.next() is None
+    waiting = await scene.inbox.waiting_for_us()
+    assert (waiting is not None and waiting.because) == "one of three runs another file"
+
+    scene.inbox.converged()
+    following = await scene.inbox.next()
+    assert following is not None
+    assert following.request.id == "change-7"
+    # What was on record is no longer true, and is not repeated.
+    waiting = await scene.inbox.waiting_for_us()
+    assert (waiting is not None and waiting.because) == ""
+
+
+async def test_what_was_put_off_for_another_reason_keeps_waiting(scene: Scene) -> None:
+    await scene.inbox.ask_for_change(7, "the key changed")
+    [stored] = await scene.requests.all()
+    await scene.inbox.put_off(stored, "etcd is nearly full")
+    scene.inbox.converged()
+    assert await scene.inbox.next() is None
+
+
+async def test_a_request_of_which_the_name_is_taken_by_a_damaged_record_is_made(scene: Scene) -> None:
+    scene.store.put(KEYSPACE.request("change-7"), b"not a record")
+    await scene.inbox.ask_for_change(7, "the key changed")
+    assert await scene.waiting() == [(Origin.CHANGE, (), ())]

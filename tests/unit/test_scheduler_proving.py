@@ -1,53 +1,91 @@
-"""How a proof scan is cut into parts: every range once, and none too large."""
+"""How a proof scan is cut into parts, and goes on where a slice of time ended: every range once, and none too large."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.proving import PART_OBJECTS, divide
-from worker.model.batch import BatchSpec, Checkpoint
-from worker.model.inventory import ResourceRange
+from config.encryption import ProviderType
+from config.provider import Key, KeyedProvider
+from config.secret import SecretBytes
+from config.settings import PageSettings
+from scheduler.census import Territory, cut
+from scheduler.run import Order, still_there
+from worker.etcd.memory import MemoryStore
+from worker.etcd.pages import PageSizer
+from worker.inventory import take_inventory, take_slice
+from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
+from worker.model.proof import ProofPart, is_whole, whole
+from worker.providers.chain import Chain
+
+SECRETS = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
+CHAIN = Chain([KeyedProvider(ProviderType.AESGCM, (Key("k", SecretBytes(b"k" * 32)),))])
+NAMES = st.lists(st.text("ab/-", min_size=1, max_size=6), unique=True, max_size=30)
 
 
-def batches(resource: str, sizes: list[int]) -> list[Checkpoint]:
-    """Neighbouring batches that cover `<resource>/` with one letter each."""
-    root = resource.encode() + b"/"
-    starts = [root, *(root + b"%04d" % number for number in range(1, len(sizes)))]
-    ends = [*starts[1:], KeyRange.of_prefix(root).end]
-    return [
-        Checkpoint(BatchSpec("c", number, resource, KeyRange(start, end), "sha256:0", (("n", size),)))
-        for number, (start, end, size) in enumerate(zip(starts, ends, sizes, strict=True))
-    ]
+def registry(names: list[str], *, sealed: bool = False) -> MemoryStore:
+    store = MemoryStore()
+    for name in names:
+        key = b"/registry/secrets/" + name.encode()
+        store.put(key, CHAIN.seal(b'{"apiVersion":"v1","kind":"Secret"}', key) if sealed else b"x")
+    return store
 
 
-def whole(resource: str) -> ResourceRange:
-    return ResourceRange(resource, KeyRange.of_prefix(resource.encode() + b"/"))
+@given(NAMES, st.integers(1, 5))
+async def test_the_pieces_cover_the_range_once_and_none_is_too_large(names: list[str], every: int) -> None:
+    store = registry(names)
+    pieces = await cut(store, SECRETS, every)
+    assert (pieces[0].range.start, pieces[-1].range.end) == (SECRETS.range.start, SECRETS.range.end)
+    assert all(left.range.end == right.range.start for left, right in pairwise(pieces))
+    counts = [await store.count(piece.range) for piece in pieces]
+    assert (sum(counts), max(counts) <= every) == (len(names), True)
 
 
-@given(st.lists(st.integers(0, 2_000), min_size=1, max_size=60), st.lists(st.integers(0, 2_000), min_size=1))
-def test_the_parts_cover_every_range_once(one: list[int], other: list[int]) -> None:
-    wanted = [whole("configmaps"), whole("secrets")]
-    parts = [
-        piece for part in divide(wanted, [*batches("configmaps", one), *batches("secrets", other)]) for piece in part
-    ]
-    for resource in wanted:
-        pieces = [piece.range for piece in parts if piece.resource == resource.resource]
-        assert (pieces[0].start, pieces[-1].end) == (resource.range.start, resource.range.end)
-        assert all(left.end == right.start for left, right in pairwise(pieces))
+@given(NAMES, st.integers(1, 4), st.lists(st.integers(0, 4), max_size=10))
+async def test_a_part_that_goes_on_counts_every_object_once(names: list[str], page: int, slices: list[int]) -> None:
+    """Whatever number of pages each slice of time is long."""
+    store, sizer = registry(names, sealed=True), PageSizer(PageSettings(objects=page))
+    revision = await store.revision()
+    part = ProofPart("c", 0, revision, "g", (SECRETS,), of=1)
+    for pages in [*slices, 100]:
+        if part.is_done:
+            break
+        looks = iter([False] * pages)
+        counted, cursor = await take_slice(
+            store, part.rest[0], {"secrets": CHAIN}, sizer, revision=revision, is_over=partial(next, looks, True)
+        )
+        part = ProofPart.from_json(part.advanced(counted, cursor).to_json())
+    assert part.found == await take_inventory(store, [SECRETS], {"secrets": CHAIN}, sizer, revision)
+    assert whole([part], ()) == part.found
 
 
-def test_a_part_holds_about_as_many_objects_as_it_should() -> None:
-    parts = divide([whole("secrets")], batches("secrets", [2_000] * 50))
-    assert len(parts) == 50 * 2_000 // PART_OBJECTS
+@pytest.mark.parametrize(
+    ("numbers", "of", "is_all"),
+    [
+        pytest.param([0, 1, 2], 3, True, id="all parts => whole"),
+        pytest.param([0, 2], 3, False, id="one is missing => not whole"),
+        pytest.param([0, 1], 3, False, id="the last one is missing => not whole"),
+        pytest.param([1, 2], 3, False, id="the first one is missing => not whole"),
+        pytest.param([0], 0, False, id="of an earlier version => not whole"),
+        pytest.param([], 0, False, id="none => not whole"),
+    ],
+)
+def test_a_proof_with_a_part_missing_is_none(numbers: list[int], of: int, is_all: bool) -> None:
+    assert is_whole([ProofPart("c", number, 7, "g", (), Inventory(7, ()), of=of) for number in numbers]) is is_all
 
 
-def test_what_has_no_batches_is_scanned_in_one_part() -> None:
-    assert divide([whole("secrets")], []) == [(whole("secrets"),)]
-
-
-def test_nothing_to_scan_is_one_empty_part_so_that_there_is_an_end() -> None:
-    assert divide([], []) == [()]
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        pytest.param(Order(), (SECRETS,), id="everything => what is governed"),
+        pytest.param(Order(("secrets", "gone.example.com")), (SECRETS,), id="one of two is gone => the other"),
+        pytest.param(Order(("gone.example.com",)), (), id="the only one is gone => nothing, never everything"),
+    ],
+)
+def test_what_is_gone_is_not_scanned(order: Order, expected: tuple[ResourceRange, ...]) -> None:
+    assert still_there(Territory((SECRETS,), ()), order) == expected

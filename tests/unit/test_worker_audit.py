@@ -176,7 +176,7 @@ def test_long_texts_are_cut() -> None:
     ],
 )
 def test_what_is_no_entry_is_refused(value: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not an entry of the audit log"):
+    with pytest.raises(ValueError, match=r"^(number|detail) "):
         Entry.from_json(value)
 
 
@@ -184,7 +184,7 @@ def test_what_is_no_entry_is_refused(value: dict[str, object]) -> None:
     "value", [{}, {"number": 0, "hash": "", "oldest": 1}, {"number": 3, "hash": "", "oldest": 4}], ids=str
 )
 def test_what_is_no_head_is_refused(value: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not the head of the audit log"):
+    with pytest.raises(ValueError, match=r"^(number|oldest) is no whole number"):
         Head.from_json(value)
 
 
@@ -344,7 +344,7 @@ async def test_what_is_damaged_is_named_and_the_rest_is_read() -> None:
     prefix = "the record /kube-rewrap/v1/audit/00000000000"
     assert await faults_of(store) == [
         f"{prefix}1 is not JSON; restore it, or delete it if it is not ours",
-        f"{prefix}2 is damaged: not an entry of the audit log",
+        f"{prefix}2 is damaged: at is no text of at most 100000 characters",
         f"{prefix}3 is damaged: it holds entry 4",
         "entries 1 to 3 are missing: entry 4 follows instead",
     ]
@@ -357,7 +357,7 @@ async def test_a_damaged_head_is_named_and_nothing_is_appended() -> None:
     log = log_on(store)
     await log.append("e", "c")
     store.put(SPACE.audit_head, encode({"number": 1}))
-    fault = "the record /kube-rewrap/v1/audit-head is damaged: not the head of the audit log"
+    fault = "the record /kube-rewrap/v1/audit-head is damaged: hash is no text of at most 100000 characters"
     assert await faults_of(store) == [fault, "the head is missing, and there are entries up to 1"]
     with pytest.raises(RecordError, match=fault):
         await log.append("e", "c")

@@ -383,5 +383,5 @@ async def test_accepting_a_key_without_a_budget_does_nothing() -> None:
 async def test_a_damaged_record_names_its_key() -> None:
     store = await begun()
     store.put(SPACE.ledger("fp-1"), b'{"v": 1, "fingerprint": "fp-1"}')
-    with pytest.raises(RecordError, match="/kube-rewrap/v1/ledger/fp-1 is damaged: not a write budget"):
+    with pytest.raises(RecordError, match="/kube-rewrap/v1/ledger/fp-1 is damaged: "):
         await ledger(store).spend(KEY, 1, 1)

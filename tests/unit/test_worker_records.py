@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from worker.errors import FencedError, RecordChangedError, RecordError, TemporaryError
 from worker.etcd.memory import Fault, MemoryStore
@@ -166,11 +167,11 @@ async def test_batches_come_in_order_and_only_what_changed_since() -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        pytest.param({}, "not a checkpoint", id="no fields"),
+        pytest.param({}, "spec is no object", id="no fields"),
         pytest.param(
-            {**checkpoint().to_json(), "state": "lost"}, "'lost' is not a valid BatchState", id="a strange state"
+            {**checkpoint().to_json(), "state": "lost"}, "state is none of pending, run", id="a strange state"
         ),
-        pytest.param({**checkpoint().to_json(), "spec": {}}, "not a batch", id="no batch in it"),
+        pytest.param({**checkpoint().to_json(), "spec": {}}, "campaign is not of the form", id="no batch in it"),
     ],
 )
 async def test_a_damaged_batch_is_named(value: dict[str, object], fault: str) -> None:
@@ -199,11 +200,16 @@ async def test_a_campaign_that_can_be_seen_has_all_its_batches() -> None:
     assert len(batches) == 2
 
 
-async def test_a_damaged_campaign_is_named() -> None:
+async def test_a_damaged_campaign_is_named_once_and_costs_itself_alone() -> None:
     store = MemoryStore()
     store.put(SPACE.campaign("c"), encode({"id": "c"}))
-    with pytest.raises(RecordError, match="/kube-rewrap/v1/campaigns/c is damaged: not a campaign"):
-        await Campaigns(store, SPACE).all()
+    store.put(SPACE.campaign("d"), encode(campaign("d").to_json()))
+    with pytest.raises(RecordError, match="/kube-rewrap/v1/campaigns/c is damaged: state is none of running"):
+        await Campaigns(store, SPACE).get("c")
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert [stored.campaign.id for stored in await Campaigns(store, SPACE).all()] == ["d"]
+    assert [(one["event"], "campaigns/c is damaged" in one["because"]) for one in logs] == [("record.unreadable", True)]
 
 
 async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
@@ -281,5 +287,6 @@ async def test_without_the_lock_nothing_is_put_into_quarantine() -> None:
 async def test_a_damaged_entry_is_named() -> None:
     store = MemoryStore()
     store.put(SPACE.quarantined("c", b"/k"), encode({"key": "/k"}))
-    with pytest.raises(RecordError, match=r"/kube-rewrap/v1/quarantine/c/[0-9a-f]{32} is damaged"):
-        [one async for one in Quarantine(store, SPACE, "c").all()]
+    with capture_logs() as logs:
+        assert [one async for one in Quarantine(store, SPACE, "c").all()] == []
+    assert "is damaged" in logs[0]["because"]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+
+from worker.model.fields import Fields, is_scalar, mapping_of, text_of
 
 Scalar = str | int | float | bool | None
 
@@ -61,19 +62,25 @@ class Entry:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Entry:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "number": int(number),
-                "at": str(at),
-                "event": str(event),
-                "campaign": str(campaign),
-                "actor": str(actor),
-                "detail": dict(detail),
-                "previous": str(previous),
-                "hash": str(digest),
-            } if all(map(_is_scalar, detail.values())):
-                return cls(number, at, event, campaign, actor, detail, previous, digest)
-        raise ValueError("not an entry of the audit log")
+        fields = Fields.of(value)
+        return cls(
+            fields.count("number", 1),
+            fields.text("at"),
+            fields.text("event"),
+            fields.text("campaign"),
+            fields.text("actor"),
+            fields.one("detail", _detail),
+            fields.text("previous"),
+            fields.text("hash"),
+        )
+
+
+def _detail(value: object) -> Mapping[str, Scalar]:
+    given = mapping_of(value, "detail")
+    found = {text_of(name, "detail"): one for name, one in given.items() if is_scalar(one)}
+    if len(found) < len(given):
+        raise ValueError("detail holds what is neither a text nor a finite number")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +98,9 @@ class Head:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Head:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {"number": int(number), "hash": str(digest), "oldest": int(oldest)} if 1 <= oldest <= number:
-                return cls(number, digest, oldest)
-        raise ValueError("not the head of the audit log")
+        fields = Fields.of(value)
+        number = fields.count("number", 1)
+        return cls(number, fields.text("hash"), fields.count("oldest", 1, number))
 
 
 def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -103,7 +109,7 @@ def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
     So bytes, and whatever holds a secret, can't get in by mistake.
     """
     for name, value in fields.items():
-        if not _is_scalar(value):
+        if not is_scalar(value):
             raise TypeError(f"{name}: an audit entry takes texts and finite numbers only, not {type(value).__name__}")
     return {name: _cut(value) for name, value in fields.items()}
 
@@ -157,11 +163,6 @@ def _misplaced(number: int, expected: int, head: Head) -> str:
 
 def _span(first: int, last: int) -> str:
     return f"entry {first} is" if first == last else f"entries {first} to {last} are"
-
-
-def _is_scalar(value: object) -> bool:
-    # JSON has no word for NaN and the infinities, though Python reads and writes some.
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _cut(value: Scalar) -> Scalar:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from worker.model.keys import KeyRange, key_bytes, key_text
+from worker.model.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
+from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
 from worker.model.verdict import Reason
 
@@ -59,26 +60,21 @@ class BatchSpec:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> BatchSpec:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "campaign": str(campaign),
-                "number": int(number),
-                "resource": str(resource),
-                "range": key_range,
-                "generation": str(generation),
-                "namespaces": list(namespaces),
-                "sweep": int(sweep),
-            }:
-                pairs = tuple(_namespace_count(pair) for pair in namespaces)
-                return cls(campaign, number, resource, KeyRange.from_json(key_range), generation, pairs, sweep)
-        raise ValueError("not a batch")
+        fields = Fields.of(value)
+        return cls(
+            fields.name("campaign"),
+            fields.count("number", most=MOST_BATCHES),
+            fields.text("resource"),
+            fields.one("range", KeyRange.from_json),
+            fields.text("generation"),
+            fields.each("namespaces", _namespace_count),
+            fields.count("sweep", 1),
+        )
 
 
 def _namespace_count(pair: object) -> tuple[str, int]:
-    match pair:
-        case [str(name), int(count)]:
-            return name, count
-    raise ValueError("a namespace of a batch is a name and a count")
+    name, count = members_of(pair, "a namespace of a batch", 2)
+    return text_of(name, "a namespace of a batch"), count_of(count, "a namespace of a batch")
 
 
 class BatchState(StrEnum):
@@ -149,36 +145,23 @@ class Checkpoint:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Checkpoint:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "spec": dict(spec),
-                "state": str(state),
-                "cursor": str(cursor),
-                "report": dict(report),
-                "attempts": int(attempts),
-                "fruitless": int(fruitless),
-                "tried_at": int() | float() as tried_at,
-                "because": str(because),
-            }:
-                return cls(
-                    BatchSpec.from_json(spec),
-                    BatchState(state),
-                    key_bytes(cursor),
-                    BatchReport.from_json(report),
-                    attempts,
-                    fruitless,
-                    float(tried_at),
-                    because,
-                    _reasons(value.get("reasons", {})),
-                )
-        raise ValueError("not a checkpoint")
+        fields = Fields.of(value)
+        return cls(
+            BatchSpec.from_json(fields.mapping("spec")),
+            fields.choice("state", BatchState),
+            fields.key("cursor"),
+            BatchReport.from_json(fields.mapping("report")),
+            fields.count("attempts"),
+            fields.count("fruitless"),
+            fields.number("tried_at"),
+            fields.text("because"),
+            reasons_of(fields.counts("reasons")) if fields.has("reasons") else {},  # a record of before has none
+        )
 
 
-def _reasons(value: object) -> dict[Reason, int]:
-    """Read counts by reason; a record of before has none."""
-    if isinstance(value, dict) and all(type(count) is int and count >= 0 for count in value.values()):
-        return {Reason(reason): count for reason, count in value.items()}
-    raise ValueError("not counts by reason")
+def reasons_of(counts: Mapping[str, int]) -> dict[Reason, int]:
+    """Read counts by reason. Raises ValueError for one that nobody knows."""
+    return {Reason(reason): count for reason, count in counts.items()}
 
 
 def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:

@@ -10,11 +10,15 @@ Lag, crashes, lost swaps and foreign writers all make `used` too large, never to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from worker.model.fields import MOST, Fields, matching
 from worker.model.verdict import KeyRef
+
+_DIGITS = re.compile(r"[0-9]{1,20}")  # of a number of 64 bits
 
 LIMITED_PROVIDER = "aesgcm"
 """Only aesgcm has a limit: secretbox' nonces are long enough, aescbc's weakness is another one."""
@@ -129,30 +133,20 @@ class Budget:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Budget:
         """Read the JSON form. Raises ValueError where a count is missing: a budget is never guessed."""
-        match value:
-            case {
-                "fingerprint": str(fingerprint),
-                "provider": str(provider),
-                "names": list(names),
-                "reserved": int(reserved),
-                "committed": int(committed),
-                "observed": int(observed),
-                "estimated": int(estimated),
-                "restored": bool(restored),
-                "cluster_id": str(cluster_id),
-                "log_lead": int(lead),
-                "accepted": int(accepted),
-            }:
-                return cls(
-                    fingerprint,
-                    provider,
-                    tuple(str(name) for name in names),
-                    reserved,
-                    committed,
-                    observed,
-                    estimated,
-                    restored,
-                    Mark(int(cluster_id), lead),
-                    accepted,
-                )
-        raise ValueError("not a write budget")
+        fields = Fields.of(value)
+        return cls(
+            fields.text("fingerprint"),
+            fields.text("provider"),
+            fields.texts("names"),
+            fields.count("reserved"),
+            fields.count("committed"),
+            fields.count("observed"),
+            fields.count("estimated"),
+            fields.flag("restored"),
+            Mark(fields.one("cluster_id", _cluster_id), fields.count("log_lead", -MOST)),
+            fields.count("accepted"),
+        )
+
+
+def _cluster_id(value: object) -> int:
+    return int(matching(value, "cluster_id", _DIGITS))

@@ -6,6 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from worker.model.fields import MOST_BATCHES, NAMESPACE, Fields, matching, number_of
+
+FASTEST = 1_000_000.0
+"""Objects a second that a campaign may be given."""
+
+HIGHEST_PRIORITY = 100
+
 
 class CampaignState(StrEnum):
     """Where a campaign stands. `complete` is said by a proof scan only."""
@@ -79,15 +86,22 @@ class Wish:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Wish:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "reason": str(reason),
-                "rate": int() | float() as rate,
-                "priority": int(priority),
-                "allow_plaintext": bool(allow_plaintext),
-            }:
-                return cls(reason, float(rate), priority, allow_plaintext, paused=value.get("paused") is True)
-        raise ValueError("not a wish for a campaign")
+        fields = Fields.of(value)
+        return cls(
+            fields.text("reason"),
+            fields.one("rate", rate_of),
+            fields.count("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
+            fields.flag("allow_plaintext"),
+            paused=fields.has("paused") and fields.flag("paused"),
+        )
+
+
+def rate_of(value: object) -> float:
+    """Return a rate in objects a second, 0 = none of its own. Raises ValueError."""
+    rate = number_of(value, "rate", FASTEST)
+    if 0 < rate < 1:
+        raise ValueError("rate is below 1 and not 0")
+    return rate
 
 
 NO_WISH = Wish()
@@ -116,11 +130,9 @@ class Growth:
     @classmethod
     def from_json(cls, value: object) -> Growth:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {"since": int(since), "planned": int(planned), "most": None | int() as most}:
-                if min(since, planned, most or 0) >= 0:
-                    return cls(since, planned, most)
-        raise ValueError("not the growth of a quarantine")
+        fields = Fields.of(value)
+        most = fields.count("most") if fields.has("most") else None
+        return cls(fields.count("since"), fields.count("planned"), most)
 
 
 ANY_GROWTH = Growth()
@@ -184,39 +196,22 @@ class Campaign:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Campaign:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "id": str(name),
-                "state": str(state),
-                "generation": str(generation),
-                "resources": list(resources),
-                "namespaces": list(namespaces),
-                "batches": int(batches),
-                "planned_at": str(planned_at),
-                "because": str(because),
-                "sweeps": int(sweeps),
-                "proof_revision": int(proof_revision),
-                "wish": dict(wish),
-                "paused_for": None | str() as cause,
-                "ended_at": str(ended_at),
-                **rest,
-            }:
-                return cls(
-                    name,
-                    CampaignState(state),
-                    generation,
-                    Scope(tuple(map(str, resources)), tuple(map(str, namespaces))),
-                    batches,
-                    planned_at,
-                    because,
-                    sweeps,
-                    proof_revision,
-                    Wish.from_json(wish),
-                    Pause(cause) if cause is not None else None,
-                    ended_at,
-                    Growth.from_json(rest["growth"]) if "growth" in rest else ANY_GROWTH,
-                )
-        raise ValueError("not a campaign")
+        fields = Fields.of(value)
+        return cls(
+            fields.name("id"),
+            fields.choice("state", CampaignState),
+            fields.text("generation"),
+            Scope(fields.texts("resources"), fields.each("namespaces", _namespace)),
+            fields.count("batches", most=MOST_BATCHES),
+            fields.moment("planned_at"),
+            fields.text("because"),
+            fields.count("sweeps", 1),
+            fields.count("proof_revision"),
+            Wish.from_json(fields.mapping("wish")),
+            fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
+            fields.moment_or_none("ended_at"),
+            fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,
+        )
 
 
 def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
@@ -229,3 +224,7 @@ def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
         and not campaign.scope.namespaces
     )
     return frozenset(resource for resources in whole for resource in resources)
+
+
+def _namespace(value: object) -> str:
+    return matching(value, "a namespace", NAMESPACE)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from worker.model.fields import Fields
 from worker.model.verdict import KeyRef
 
 
@@ -32,7 +33,7 @@ class GenerationRecord:
             "chains": [
                 {
                     "resources": [name for name, _ in alike],
-                    "keys": [[key.provider, key.name, key.fingerprint] for key in chain],
+                    "keys": [key.to_json() for key in chain],
                 }
                 for chain, alike in chains
             ],
@@ -41,28 +42,13 @@ class GenerationRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> GenerationRecord:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {"hash": str(content_hash), "chains": list(chains)}:
-                return cls(content_hash, tuple(pair for chain in chains for pair in _chain(chain)))
-        raise ValueError("not a generation")
+        fields = Fields.of(value)
+        return cls(fields.text("hash"), tuple(pair for chain in fields.each("chains", _chain) for pair in chain))
 
 
 def _chain(value: object) -> list[tuple[str, tuple[KeyRef, ...]]]:
-    match value:
-        case {"resources": list(resources), "keys": [_, *_] as keys}:
-            chain = tuple(_key(key) for key in keys)
-            return [(_name(resource), chain) for resource in resources]
-    raise ValueError("a chain of a generation is a list of resources and one of keys")
-
-
-def _name(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError("a resource of a generation is a name")
-
-
-def _key(value: object) -> KeyRef:
-    match value:
-        case [str(provider), str(name), str(fingerprint)]:
-            return KeyRef(provider, name, fingerprint)
-    raise ValueError("a key is a provider, a name and a fingerprint")
+    fields = Fields.of(value)
+    chain = fields.each("keys", KeyRef.from_json)
+    if not chain:
+        raise ValueError("a chain has no keys")
+    return [(resource, chain) for resource in fields.texts("resources")]

@@ -62,8 +62,10 @@ class KeyRange:
 
     @classmethod
     def from_json(cls, value: object) -> KeyRange:
-        """Read the JSON form. Raises ValueError for anything else."""
+        """Read the JSON form. Raises ValueError for anything else, also where the end lies before the start."""
         match value:
             case [str(start), str(end)]:
-                return cls(key_bytes(start), key_bytes(end))
-        raise ValueError("a key range is a list of two strings")
+                keys = cls(key_bytes(start), key_bytes(end))
+                if keys.start <= keys.end:
+                    return keys
+        raise ValueError("a key range is a list of two strings, a start and an end that is not before it")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+from worker.model.fields import count_of
+
 
 @dataclass(slots=True)
 class Tally:
@@ -71,9 +73,8 @@ class BatchReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Self:
-        """Read counts back; a count that is absent is 0, one that is unknown is ignored."""
-        known = {f.name: value.get(f.name, 0) for f in fields(cls)}
-        return cls(**{name: count for name, count in known.items() if isinstance(count, int)})
+        """Read counts back; a count that is absent is 0, one that is unknown is ignored. Raises ValueError."""
+        return cls(**{f.name: count_of(value.get(f.name, 0), f.name) for f in fields(cls)})
 
 
 NOTHING = BatchReport()

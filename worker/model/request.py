@@ -11,15 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from worker.model.campaign import NO_WISH, Wish
+from worker.model.campaign import FASTEST, HIGHEST_PRIORITY, NO_WISH, Wish
+from worker.model.fields import NAME, NAMESPACE, Fields
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _RESOURCE = re.compile(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?)?")
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_NAMES = 200
 _LONGEST_REASON = 500
-_FASTEST = 1_000_000.0
-_PRIORITIES = range(-100, 101)
+_PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
 
 ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext")
 """What the message that starts a campaign may carry; all of it may be left out."""
@@ -93,32 +91,19 @@ class Request:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Request:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "id": str(name),
-                "kind": str(kind),
-                "asked_at": str(asked_at),
-                "origin": str(origin),
-                "resources": list(resources),
-                "namespaces": list(namespaces),
-                "wish": dict(wish),
-                "state": str(state),
-                "campaign": str(campaign),
-                "because": str(because),
-            }:
-                return cls(
-                    name,
-                    RequestKind(kind),
-                    asked_at,
-                    Origin(origin),
-                    tuple(map(str, resources)),
-                    tuple(map(str, namespaces)),
-                    Wish.from_json(wish),
-                    RequestState(state),
-                    campaign,
-                    because,
-                )
-        raise ValueError("not a request")
+        fields = Fields.of(value)
+        return cls(
+            fields.name("id"),
+            fields.choice("kind", RequestKind),
+            fields.moment("asked_at"),
+            fields.choice("origin", Origin),
+            fields.texts("resources"),
+            fields.texts("namespaces"),
+            Wish.from_json(fields.mapping("wish")),
+            fields.choice("state", RequestState),
+            fields.name_or_none("campaign"),
+            fields.text("because"),
+        )
 
 
 def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: str) -> Request:
@@ -127,7 +112,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
     if unknown:
         raise HostileArgumentError(f"unknown arguments: {', '.join(unknown[:5])}; known are {', '.join(ARGUMENTS)}")
     rate = arguments.get("rate", 0)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (rate == 0 or 1 <= rate <= _FASTEST):
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not (rate == 0 or 1 <= rate <= FASTEST):
         raise HostileArgumentError("rate must be 0 (the service's own) or 1 to 1000000")
     priority = arguments.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
@@ -140,14 +125,14 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         kind=RequestKind.START,
         asked_at=asked_at,
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
-        namespaces=_names(arguments.get("namespaces", []), "namespaces", _NAMESPACE),
+        namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         wish=Wish(_reason(arguments.get("reason", "")), float(rate), priority, allow_plaintext),
     )
 
 
 def name_of(value: object, what: str) -> str:
     """Return a campaign's or a request's name. Raises HostileArgumentError."""
-    if isinstance(value, str) and _NAME.fullmatch(value):
+    if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise HostileArgumentError(f"{what} must be 1 to 64 of a-z, 0-9 and -, and begin with no -")
 

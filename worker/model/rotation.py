@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from worker.model.fields import Fields, count_of
 from worker.model.verdict import KeyRef
 
 
@@ -106,7 +107,7 @@ class Rotation:
             "resources": list(self.resources),
             "provider": self.provider,
             "key": self.key_name,
-            "retired": [[key.provider, key.name, key.fingerprint] for key in self.retired],
+            "retired": [key.to_json() for key in self.retired],
             "file": self.file,
             "edited": self.edited,
             "fingerprint": self.fingerprint,
@@ -121,63 +122,28 @@ class Rotation:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Rotation:
         """Read the JSON form. Raises ValueError where it is not one."""
-        match value:
-            case {
-                "id": str(name),
-                "step": str(step),
-                "because": str(because),
-                "entries": list(entries),
-                "resources": list(resources),
-                "provider": str(provider),
-                "key": str(key_name),
-                "retired": list(retired),
-                "file": str(file),
-                "edited": str(edited),
-                "fingerprint": str(fingerprint),
-                "by_hand": bool(by_hand),
-                "prune": bool(prune),
-                "held": str(held),
-                "proof_revision": int(proof_revision),
-                "waits": str(waits),
-                "passed": list(passed),
-            }:
-                return cls(
-                    name,
-                    RotationStep(step),
-                    because,
-                    tuple(_index(one) for one in entries),
-                    tuple(map(str, resources)),
-                    provider,
-                    key_name,
-                    tuple(_key(one) for one in retired),
-                    file,
-                    edited,
-                    fingerprint,
-                    by_hand,
-                    prune,
-                    held,
-                    proof_revision,
-                    tuple(_passed(one) for one in passed),
-                    waits,
-                )
-        raise ValueError("not a rotation")
-
-
-def _index(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    raise ValueError("an entry of a rotation is an index")
-
-
-def _key(value: object) -> KeyRef:
-    match value:
-        case [str(provider), str(name), str(fingerprint)]:
-            return KeyRef(provider, name, fingerprint)
-    raise ValueError("a key is a provider, a name and a fingerprint")
+        fields = Fields.of(value)
+        return cls(
+            fields.name("id"),
+            fields.choice("step", RotationStep),
+            fields.text("because"),
+            fields.each("entries", lambda one: count_of(one, "an entry")),
+            fields.texts("resources"),
+            fields.text("provider"),
+            fields.text("key"),
+            fields.each("retired", KeyRef.from_json),
+            fields.text("file"),
+            fields.text("edited"),
+            fields.text("fingerprint"),
+            fields.flag("by_hand"),
+            fields.flag("prune"),
+            fields.text("held"),
+            fields.count("proof_revision"),
+            fields.each("passed", _passed),
+            fields.text("waits"),
+        )
 
 
 def _passed(value: object) -> Passed:
-    match value:
-        case {"step": str(step), "at": str(at), "because": str(because)}:
-            return Passed(RotationStep(step), at, because)
-    raise ValueError("a passed step has a name, a time and a reason")
+    fields = Fields.of(value)
+    return Passed(fields.choice("step", RotationStep), fields.moment("at"), fields.text("because"))

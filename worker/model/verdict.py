@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from worker.model.fields import members_of, text_of
+
 PLAINTEXT_FINGERPRINT = "-"
 
 NOT_RECOGNISED_DETAIL = "what came out is no Kubernetes object: wrong key material, or damaged"
@@ -45,6 +47,15 @@ class KeyRef:
     provider: str
     name: str
     fingerprint: str
+
+    def to_json(self) -> list[str]:
+        """Return the JSON form: `[provider, name, fingerprint]`."""
+        return [self.provider, self.name, self.fingerprint]
+
+    @classmethod
+    def from_json(cls, value: object) -> KeyRef:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        return cls(*(text_of(one, "a key") for one in members_of(value, "a key", 3)))
 
     def __str__(self) -> str:
         return f"{self.provider}:{self.name} ({self.fingerprint})" if self.name else self.provider

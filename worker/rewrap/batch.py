@@ -80,7 +80,8 @@ async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
     """Count the attempt on record. Raises FencedError when the record is about other, or later, work."""
     stored = await tools.checkpoints.load(spec.campaign, spec.number)
     before = stored.checkpoint.spec
-    if replace(before, sweep=spec.sweep) != spec or before.sweep > spec.sweep:
+    # Not its generation: the campaign's record names that, and may have come to a file of the same meaning since.
+    if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
         raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
     if stored.checkpoint.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored

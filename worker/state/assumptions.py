@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Store
+from worker.etcd.store import Item, Store
+from worker.model.fields import Fields
+from worker.model.keys import KeyRange, after
 from worker.state import record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
@@ -27,14 +29,17 @@ class Assumption:
 
 
 async def load(store: Store, keyspace: Keyspace) -> Assumption | None:
-    """Return the last word on record, None where there is none. Raises RecordError for a damaged record."""
-    found = await record.read(store, keyspace.assumption)
-    if found is None:
-        return None
-    match found[0]:
-        case {"generation": str(generation), "reason": str(reason), "at": str(at)}:
-            return Assumption(generation, reason, at)
-    raise damaged(keyspace.assumption, ValueError("not an operator's word about a configuration"))
+    """Return the last word on record, None where there is none that can be read: then nobody has vouched."""
+    only = KeyRange(keyspace.assumption, after(keyspace.assumption))
+    return await anext(record.read_each(store, only, _assumption), None)
+
+
+def _assumption(item: Item, given: dict[str, object]) -> Assumption:
+    fields = Fields.of(given)
+    try:
+        return Assumption(fields.text("generation"), fields.text("reason"), fields.moment("at"))
+    except ValueError as error:
+        raise damaged(item.key, error) from None
 
 
 async def save(store: Store, keyspace: Keyspace, assumption: Assumption) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Delete, Expect, Put, Store
+from worker.etcd.store import Delete, Expect, Item, Put, Store
 from worker.model.batch import Checkpoint
 from worker.model.campaign import Campaign, CampaignState
 from worker.model.keys import KeyRange, key_text
 from worker.state import record
 from worker.state.checkpoints import Checkpoints
-from worker.state.codec import damaged
+from worker.state.codec import damaged, decode, require_place
 from worker.state.keyspace import Keyspace
 
 KEPT = 10
@@ -40,25 +40,25 @@ class Campaigns:
         self._guards = tuple(guards)
 
     async def all(self) -> list[StoredCampaign]:
-        """Return all campaigns, oldest first."""
-        found = []
-        async for item, fields in record.read_all(self._store, self._keyspace.campaigns):
-            try:
-                found.append(StoredCampaign(Campaign.from_json(fields), item.mod_revision))
-            except ValueError as error:
-                raise damaged(item.key, error) from None
-        return found
+        """Return all campaigns that can be read, oldest first."""
+        return [stored async for stored in record.read_each(self._store, self._keyspace.campaigns, self._stored)]
+
+    async def unreadable(self) -> list[tuple[str, str]]:
+        """Return the names of the campaigns that can't be read, and why."""
+        return await record.unreadable(self._store, self._keyspace.campaigns, self._stored)
+
+    def _stored(self, item: Item, fields: dict[str, object]) -> StoredCampaign:
+        try:
+            campaign = Campaign.from_json(fields)
+        except ValueError as error:
+            raise damaged(item.key, error) from None
+        require_place(item.key, self._keyspace.campaign(campaign.id))
+        return StoredCampaign(campaign, item.mod_revision)
 
     async def get(self, name: str) -> StoredCampaign | None:
         """Return one campaign, None where there is none. Raises RecordError for a damaged one."""
-        key = self._keyspace.campaign(name)
-        found = await record.read(self._store, key)
-        if found is None:
-            return None
-        try:
-            return StoredCampaign(Campaign.from_json(found[0]), found[1])
-        except ValueError as error:
-            raise damaged(key, error) from None
+        item = await self._store.get(self._keyspace.campaign(name))
+        return None if item is None else self._stored(item, decode(item.key, item.value))
 
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended, oldest first."""
@@ -124,13 +124,17 @@ class Campaigns:
         old = {*complete[:-KEPT], *others[:-KEPT]}
         for name in sorted(old):
             await self._store.commit(self._guards, [Delete.of_key(self._keyspace.campaign(name))])
-        kept = {stored.campaign.id for stored in campaigns} - old
+        # By their keys: what belongs to a campaign whose record can't be read stays, for whoever restores it.
+        kept = {key_text(item.key[len(self._keyspace.campaigns.start) :]) async for item in self._items()} - old
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
 
     async def forget_quarantines_but(self, name: str) -> None:
         """Forget which objects other campaigns left alone; how many, and why, stays in their batches' records."""
         await self._forget_all_but({name}, self._keyspace.quarantines)
+
+    def _items(self) -> AsyncIterator[Item]:
+        return record.read_items(self._store, self._keyspace.campaigns)
 
     async def _forget_all_but(self, kept: set[str], records: KeyRange) -> None:
         rest = records

@@ -10,7 +10,7 @@ from worker.etcd.store import Expect, Item, Store
 from worker.model.batch import Checkpoint
 from worker.model.keys import key_text
 from worker.state import record
-from worker.state.codec import damaged
+from worker.state.codec import damaged, require_place
 from worker.state.keyspace import Keyspace
 
 
@@ -37,7 +37,7 @@ class Checkpoints:
         if found is None:
             raise RecordError(f"the record {key_text(key)} is missing; run again to plan a new campaign")
         fields, revision = found
-        return StoredCheckpoint(_checkpoint(key, fields), revision)
+        return StoredCheckpoint(self._checkpoint(key, fields), revision)
 
     async def save(self, checkpoint: Checkpoint, revision: int) -> int:
         """Write a batch over the version that was read (0 = new); returns its new mod_revision.
@@ -48,9 +48,12 @@ class Checkpoints:
         return await record.write(self._store, key, checkpoint.to_json(), revision, guards=self._guards)
 
     async def all(self, campaign: str, *, since: int = 0) -> AsyncIterator[StoredCheckpoint]:
-        """Yield the batches of a campaign in order; with `since`, only those written from that revision on."""
-        async for item, fields in record.read_all(self._store, self._keyspace.batches(campaign), since=since):
-            yield _stored(item, fields)
+        """Yield the batches of a campaign in order; with `since`, only those written from that revision on.
+
+        One that can't be read is left out.
+        """
+        async for stored in record.read_each(self._store, self._keyspace.batches(campaign), self._stored, since=since):
+            yield stored
 
     async def changed(self, campaign: str, since: int) -> tuple[list[StoredCheckpoint], int]:
         """Return the batches written from revision `since` on, and what to give as `since` the next time.
@@ -61,13 +64,13 @@ class Checkpoints:
         revision = await self._store.revision()
         return [stored async for stored in self.all(campaign, since=since)], revision
 
+    def _stored(self, item: Item, fields: dict[str, object]) -> StoredCheckpoint:
+        return StoredCheckpoint(self._checkpoint(item.key, fields), item.mod_revision)
 
-def _stored(item: Item, fields: dict[str, object]) -> StoredCheckpoint:
-    return StoredCheckpoint(_checkpoint(item.key, fields), item.mod_revision)
-
-
-def _checkpoint(key: bytes, fields: dict[str, object]) -> Checkpoint:
-    try:
-        return Checkpoint.from_json(fields)
-    except ValueError as error:
-        raise damaged(key, error) from None
+    def _checkpoint(self, key: bytes, fields: dict[str, object]) -> Checkpoint:
+        try:
+            checkpoint = Checkpoint.from_json(fields)
+        except ValueError as error:
+            raise damaged(key, error) from None
+        require_place(key, self._keyspace.batch(checkpoint.spec.campaign, checkpoint.spec.number))
+        return checkpoint

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.etcd.store import Store
+from worker.errors import RecordError
+from worker.etcd.store import Item, Store
+from worker.model.fields import Fields
 from worker.state import record
+from worker.state.codec import damaged, decode
 from worker.state.keyspace import Keyspace
+
+_DIGITS = 8  # of a batch's number
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,30 @@ class Claims:
     async def all(self, campaign: str) -> list[Claim]:
         """Return the claims on a campaign's batches, in their order."""
         keys = self._keyspace.claims(campaign)
-        return [
-            Claim(int(item.key[len(keys.start) :]), fields) async for item, fields in record.read_all(self._store, keys)
-        ]
+        found = []
+        async for item in record.read_items(self._store, keys):
+            number = item.key[len(keys.start) :]
+            if len(number) == _DIGITS and number.isdigit():
+                found.append(Claim(int(number), _holder(item)))
+        return found
 
     async def handbacks(self) -> list[Handback]:
         """Return the workers that gave work back a moment ago."""
-        return [
-            Handback(str(fields.get("host")), str(fields.get("pid")), str(fields.get("generation")))
-            async for _, fields in record.read_all(self._store, self._keyspace.handbacks)
-        ]
+        return [one async for one in record.read_each(self._store, self._keyspace.handbacks, _handback)]
+
+
+def _holder(item: Item) -> Mapping[str, object]:
+    """Return what a claim says of its holder. What can't be read is a claim all the same: its key is there."""
+    try:
+        return decode(item.key, item.value)
+    except RecordError as error:
+        record.note_unreadable(item, error)
+        return {}
+
+
+def _handback(item: Item, given: dict[str, object]) -> Handback:
+    fields = Fields.of(given)
+    try:
+        return Handback(fields.text("host", _LONGEST), str(fields.count("pid")), fields.text("generation", _LONGEST))
+    except ValueError as error:
+        raise damaged(item.key, error) from None

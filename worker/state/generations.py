@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from worker.etcd.store import Expect, Store
+from worker.model.fields import Fields
 from worker.model.generation import GenerationRecord
 from worker.state import record
 from worker.state.codec import damaged
@@ -51,9 +52,8 @@ class Generations:
             return None
         fields, revision = found
         try:
-            former = fields.get("former")
-            names = tuple(map(str, former)) if isinstance(former, list) else ()
-            return StoredGeneration(GenerationRecord.from_json(fields), revision, names)
+            former = Fields.of(fields).texts("former", _FORMER) if "former" in fields else ()
+            return StoredGeneration(GenerationRecord.from_json(fields), revision, former)
         except ValueError as error:
             raise damaged(self._key, error) from None
 

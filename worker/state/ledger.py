@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from config.settings import BudgetSettings
-from worker.errors import BudgetExhaustedError, RecordChangedError, RecordUnclearError, TemporaryError
+from worker.errors import BudgetExhaustedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import Budget, BudgetState, Mark, restored_text
+from worker.model.budget import LIMITED_PROVIDER, Budget, BudgetState, Mark, restored_text
+from worker.model.keys import key_text
 from worker.model.verdict import KeyRef
 from worker.state import observations, record
-from worker.state.codec import damaged
+from worker.state.codec import damaged, decode
 from worker.state.keyspace import Keyspace
 from worker.state.lineage import Lineage
 
@@ -78,7 +79,7 @@ class Ledger:
             budget = known.get(fingerprint)
             if budget is None:
                 await self._create(fresh)
-            elif not set(fresh.names) <= set(budget.names):
+            elif budget.names and not set(fresh.names) <= set(budget.names):
                 await self._change_surely(fingerprint, _renamed(fresh.names))
         # Last: a crash before this marks what is without a record all the same, next time.
         if from_backup:
@@ -150,9 +151,14 @@ class Ledger:
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
         observed = (await observations.load(self._store, self._keyspace)).counts
-        stored = [
-            _budget(item.key, fields) async for item, fields in record.read_all(self._store, self._keyspace.ledgers)
-        ]
+        unreadable: list[str] = []
+        stored = []
+        async for item in record.read_items(self._store, self._keyspace.ledgers):
+            try:
+                stored.append(_budget(item.key, decode(item.key, item.value)))
+            except RecordError as error:
+                record.note_unreadable(item, error)
+                unreadable.append(key_text(item.key[len(self._keyspace.ledgers.start) :]))
         await self._lineage.look()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
@@ -163,7 +169,9 @@ class Ledger:
             )
             for one in stored
         }
-        return found, from_backup
+        # How often such a key has encrypted is not known: it is refused, and not begun at nothing.
+        lost = {name: Budget(name, LIMITED_PROVIDER, restored=True, made_in=self._lineage.mark) for name in unreadable}
+        return found | lost, from_backup
 
     def _begun(self, keys: Iterable[KeyRef], written: Mapping[str, int], *, restored: bool) -> dict[str, Budget]:
         """Return the budgets of these keys as they would begin."""
@@ -302,6 +310,9 @@ def _committing(landed: int) -> Change:
 
 def _budget(key: bytes, fields: dict[str, object]) -> Budget:
     try:
-        return Budget.from_json(fields)
+        budget = Budget.from_json(fields)
     except ValueError as error:
         raise damaged(key, error) from None
+    if not key.endswith(f"/{budget.fingerprint}".encode()):
+        raise damaged(key, ValueError("it is that of another key"))
+    return budget

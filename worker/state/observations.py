@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from worker.etcd.store import Expect, Store
+from worker.model.fields import count_of, text_of
 from worker.state import record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
@@ -43,7 +44,7 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
             return Observations(
                 _numbers(keyspace.observer, counts),
                 _numbers(keyspace.observer, following),
-                _number(found[0].get("surveyed")),
+                _number(keyspace.observer, found[0].get("surveyed")),
                 _numbers(keyspace.observer, _mapping(found[0].get("last"))),
                 _numbers(keyspace.observer, _mapping(found[0].get("since"))),
                 found[1],
@@ -63,8 +64,8 @@ async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Seq
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _number(key: bytes, value: object) -> int:
+    return _numbers(key, {"surveyed": 0 if value is None else value})["surveyed"]
 
 
 def _mapping(value: object) -> Mapping[object, object]:
@@ -72,6 +73,7 @@ def _mapping(value: object) -> Mapping[object, object]:
 
 
 def _numbers(key: bytes, value: Mapping[object, object]) -> dict[str, int]:
-    if not all(isinstance(number, int) for number in value.values()):
-        raise damaged(key, ValueError("a count is not a number"))
-    return {str(name): number for name, number in value.items() if isinstance(number, int)}
+    try:
+        return {text_of(name, "a name"): count_of(number, "a count") for name, number in value.items()}
+    except ValueError as error:
+        raise damaged(key, error) from None

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from worker.errors import BusyError, FencedError, TemporaryError, WorkerError
+from worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
 from worker.etcd.store import Delete, Expect, Outcome, Put, Store
 from worker.model.keys import key_text
 from worker.state.codec import decode, encode
@@ -64,7 +64,10 @@ class Session:
             return Expect(key, found.mod_revision, created=True)
         if found is None:
             raise TemporaryError(f"the lock {key_text(key)} was neither taken nor free; try again", delay=1.0)
-        other = decode(found.key, found.value)
+        try:
+            other = decode(found.key, found.value)
+        except RecordError:
+            other = {}
         raise BusyError(
             f"another process works on it: {other.get('command')} on {other.get('host')}, pid "
             f"{other.get('pid')}, since {other.get('since')}; wait for it (--wait), or stop it: "

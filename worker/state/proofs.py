@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from worker.model.proof import ProofPart
 from worker.state import record
-from worker.state.codec import damaged, encode
+from worker.state.codec import damaged, encode, require_place
 from worker.state.keyspace import Keyspace
 
 _PER_COMMIT = 64
@@ -33,18 +33,26 @@ class Proofs:
         self._guards = tuple(guards)
 
     async def all(self, campaign: str) -> list[StoredPart]:
-        """Return the parts of a campaign's proof, in order."""
+        """Return the parts of a campaign's proof that can be read, in order."""
         keys = self._keyspace.proofs(campaign)
-        return [
-            StoredPart(_part(item.key, fields), item.mod_revision)
-            async for item, fields in record.read_all(self._store, keys)
-        ]
+        return [stored async for stored in record.read_each(self._store, keys, self._stored)]
 
     async def get(self, campaign: str, number: int) -> StoredPart | None:
         """Return one part, None where there is none."""
         key = self._keyspace.proof(campaign, number)
         found = await record.read(self._store, key)
-        return None if found is None else StoredPart(_part(key, found[0]), found[1])
+        return None if found is None else StoredPart(self._part(key, found[0]), found[1])
+
+    def _stored(self, item: Item, fields: dict[str, object]) -> StoredPart:
+        return StoredPart(self._part(item.key, fields), item.mod_revision)
+
+    def _part(self, key: bytes, fields: dict[str, object]) -> ProofPart:
+        try:
+            part = ProofPart.from_json(fields)
+        except ValueError as error:
+            raise damaged(key, error) from None
+        require_place(key, self._keyspace.proof(part.campaign, part.number))
+        return part
 
     async def replace_all(self, campaign: str, parts: Sequence[ProofPart]) -> None:
         """Forget the parts on record and begin with these. A crash between leaves fewer parts: the scan begins anew.
@@ -66,14 +74,9 @@ class Proofs:
                 raise RecordChangedError("the lock was lost while a proof was planned")
         raise TemporaryError("etcd never told whether the parts of a proof were written", delay=1.0)
 
-    async def save(self, stored: StoredPart, part: ProofPart) -> None:
+    async def save(self, stored: StoredPart, part: ProofPart) -> StoredPart:
         """Write what a part found. Raises FencedError when somebody else did, or the proof began anew."""
         key = self._keyspace.proof(part.campaign, part.number)
-        await record.write(self._store, key, part.to_json(), stored.revision, guards=self._guards)
-
-
-def _part(key: bytes, fields: dict[str, object]) -> ProofPart:
-    try:
-        return ProofPart.from_json(fields)
-    except ValueError as error:
-        raise damaged(key, error) from None
+        return StoredPart(
+            part, await record.write(self._store, key, part.to_json(), stored.revision, guards=self._guards)
+        )

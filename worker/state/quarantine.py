@@ -11,8 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Expect, Outcome, Put, Store
-from worker.model.keys import key_bytes, key_text
+from worker.etcd.store import Expect, Item, Outcome, Put, Store
+from worker.model.fields import Fields
+from worker.model.keys import key_text
 from worker.model.verdict import Reason, recorded_reason
 from worker.state import record
 from worker.state.codec import damaged, encode
@@ -84,17 +85,16 @@ class Quarantine:
         return found
 
     async def all(self) -> AsyncGenerator[Quarantined]:
-        """Yield what is named in quarantine, in no order that means anything."""
-        async for item, fields in record.read_all(self._store, self._keyspace.quarantine(self._campaign)):
-            match fields:
-                case {"key": str(key), "reason": str(reason), "detail": str(detail), "mod_revision": int(revision)}:
-                    yield Quarantined(key_bytes(key), *_reason(item.key, reason, detail), revision)
-                case _:
-                    raise damaged(item.key, ValueError("not a quarantined object"))
+        """Yield what is named in quarantine and can be read, in no order that means anything."""
+        keys = self._keyspace.quarantine(self._campaign)
+        async for one in record.read_each(self._store, keys, _quarantined):
+            yield one
 
 
-def _reason(key: bytes, reason: str, detail: str) -> tuple[Reason, str]:
+def _quarantined(item: Item, given: dict[str, object]) -> Quarantined:
+    fields = Fields.of(given)
     try:
-        return recorded_reason(reason, detail)
-    except ValueError:
-        raise damaged(key, ValueError("its reason is not one that this version knows")) from None
+        reason, detail = recorded_reason(fields.text("reason"), fields.text("detail"))
+        return Quarantined(fields.key("key"), reason, detail, fields.count("mod_revision"))
+    except ValueError as error:
+        raise damaged(item.key, error) from None

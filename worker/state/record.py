@@ -6,15 +6,23 @@ Every write carries a nonce of its own, so that after a lost answer equal bytes 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TypeVar
 
-from worker.errors import RecordChangedError, RecordUnclearError, TemporaryError
+import structlog
+
+from worker.errors import RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from worker.model.keys import KeyRange, after, key_text
 from worker.state.codec import decode, encode
 
 _ATTEMPTS = 5
 _PAGE = 200
+_MOST_NOTED = 1_000
+_noted: set[tuple[bytes, int, int]] = set()
+_log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 async def write(
@@ -54,12 +62,61 @@ async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None
 
 
 async def read_all(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[tuple[Item, dict[str, object]]]:
-    """Yield the records of a range in key order; `since` leaves out those not modified from that revision on."""
+    """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
+
+    Raises RecordError for one that is none.
+    """
+    async for item in read_items(store, keys, since=since):
+        yield item, decode(item.key, item.value)
+
+
+async def read_each(
+    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T], *, since: int = 0
+) -> AsyncIterator[T]:
+    """Yield what `read` makes of each record, as `read_all`; one that can't be understood costs itself alone.
+
+    It is left out, and said once. `read` raises RecordError.
+    """
+    async for item in read_items(store, keys, since=since):
+        try:
+            value = read(item, decode(item.key, item.value))
+        except RecordError as error:
+            note_unreadable(item, error)
+            continue
+        yield value
+
+
+async def unreadable(
+    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], object]
+) -> list[tuple[str, str]]:
+    """Return the names of the records of a range that `read_each` leaves out, and why."""
+    found = []
+    async for item in read_items(store, keys):
+        try:
+            read(item, decode(item.key, item.value))
+        except RecordError as error:
+            found.append((key_text(item.key[len(keys.start) :]), str(error)))
+    return found
+
+
+async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:
+    """Yield what is stored in a range, in key order, whatever it is."""
     rest = keys
     while True:
         page = await store.page(rest, _PAGE, since=since)
         for item in page.items:
-            yield item, decode(item.key, item.value)
+            yield item
         if not page.more:
             return
         rest = rest.since(after(page.items[-1].key))
+
+
+def note_unreadable(item: Item, error: RecordError) -> None:
+    """Log, once for each state of it in this process, that a record can't be understood and is not believed."""
+    state = (item.key, item.mod_revision, hash(item.value))
+    if state in _noted:
+        return
+    if len(_noted) >= _MOST_NOTED:
+        _noted.clear()
+    _noted.add(state)
+    _log.error("record.unreadable", because=str(error))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from worker.errors import RecordChangedError, RecordUnclearError, RefusedError
-from worker.etcd.store import Delete, Expect, Put, Store
+from worker.errors import RecordChangedError, RecordError, RecordUnclearError, RefusedError
+from worker.etcd.store import Delete, Expect, Item, Put, Store
 from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.request import Request, RequestKind, RequestState
 from worker.state import record
 from worker.state.campaigns import Campaigns
-from worker.state.codec import damaged, encode
+from worker.state.codec import damaged, decode, encode, require_place
 from worker.state.keyspace import Keyspace
 
 KEPT = 200
@@ -42,15 +42,27 @@ class Requests:
         """Return one request, None where there is none."""
         key = self._keyspace.request(name)
         found = await record.read(self._store, key)
-        return None if found is None else StoredRequest(_request(key, found[0]), found[1])
+        return None if found is None else StoredRequest(self._request(key, found[0]), found[1])
 
     async def all(self) -> list[StoredRequest]:
-        """Return all requests, the oldest first."""
-        found = [
-            StoredRequest(_request(item.key, fields), item.mod_revision)
-            async for item, fields in record.read_all(self._store, self._keyspace.requests)
-        ]
+        """Return all requests that can be read, the oldest first."""
+        found = [one async for one in record.read_each(self._store, self._keyspace.requests, self._stored)]
         return sorted(found, key=lambda stored: (stored.request.asked_at, stored.request.id))
+
+    async def unreadable(self) -> list[tuple[str, str]]:
+        """Return the names of the requests that can't be read, and why."""
+        return await record.unreadable(self._store, self._keyspace.requests, self._stored)
+
+    def _stored(self, item: Item, fields: dict[str, object]) -> StoredRequest:
+        return StoredRequest(self._request(item.key, fields), item.mod_revision)
+
+    def _request(self, key: bytes, fields: dict[str, object]) -> Request:
+        try:
+            request = Request.from_json(fields)
+        except ValueError as error:
+            raise damaged(key, error) from None
+        require_place(key, self._keyspace.request(request.id))
+        return request
 
     async def require_room(self) -> None:
         """Raise RefusedError when there are so many requests that something must be wrong."""
@@ -59,15 +71,30 @@ class Requests:
             raise RefusedError(f"{count} requests are on record; the scheduler has to deal with them first")
 
     async def submit(self, request: Request) -> bool:
-        """Record a request; False when one of that name is there already, and nothing changed."""
+        """Record a request; False when one of that name is there already, and nothing changed.
+
+        A record of that name that can't be read is none: it makes room.
+        """
+        key = self._keyspace.request(request.id)
         try:
-            key = self._keyspace.request(request.id)
-            await record.write(self._store, key, request.to_json(), 0, guards=self._guards)
+            await record.write(self._store, key, request.to_json(), await self._unreadable(key), guards=self._guards)
         except RecordUnclearError:
             raise
         except RecordChangedError:
             return False
         return True
+
+    async def _unreadable(self, key: bytes) -> int:
+        """Return the mod_revision of a record that can't be read, 0 where there is none such."""
+        item = await self._store.get(key)
+        if item is None:
+            return 0
+        try:
+            self._stored(item, decode(item.key, item.value))
+        except RecordError as error:
+            record.note_unreadable(item, error)
+            return item.mod_revision
+        return 0
 
     async def decide(self, stored: StoredRequest, decided: Request) -> StoredRequest:
         """Write what became of a request. Raises FencedError."""
@@ -157,10 +184,3 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
             return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
         case RequestKind.START:
             raise ControlRefusedError("a campaign is started by a request of its own")
-
-
-def _request(key: bytes, fields: dict[str, object]) -> Request:
-    try:
-        return Request.from_json(fields)
-    except ValueError as error:
-        raise damaged(key, error) from None

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.errors import RecordChangedError, TemporaryError
-from worker.etcd.store import Delete, Expect, Store
+from worker.etcd.store import Delete, Expect, Item, Store
 from worker.model.rotation import Rotation
 from worker.state import record
-from worker.state.codec import damaged
+from worker.state.codec import damaged, require_place
 from worker.state.keyspace import Keyspace
 
 KEPT = 20
@@ -35,14 +35,16 @@ class Rotations:
         self._guards = tuple(guards)
 
     async def all(self) -> list[StoredRotation]:
-        """Return all rotations, the oldest first. Raises RecordError for a damaged record."""
-        found = []
-        async for item, fields in record.read_all(self._store, self._keyspace.rotations):
-            try:
-                found.append(StoredRotation(Rotation.from_json(fields), item.mod_revision))
-            except ValueError as error:
-                raise damaged(item.key, error) from None
-        return found
+        """Return all rotations that can be read, the oldest first."""
+        return [stored async for stored in record.read_each(self._store, self._keyspace.rotations, self._stored)]
+
+    def _stored(self, item: Item, fields: dict[str, object]) -> StoredRotation:
+        try:
+            rotation = Rotation.from_json(fields)
+        except ValueError as error:
+            raise damaged(item.key, error) from None
+        require_place(item.key, self._keyspace.rotation(rotation.id))
+        return StoredRotation(rotation, item.mod_revision)
 
     async def unfinished(self) -> StoredRotation | None:
         """Return the rotation that has not ended, if there is one."""

@@ -1,0 +1,320 @@
+"""Every change of a campaign's record reaches the batches, and the campaign its proof: with workers as they are.
+
+The leader's loop and the workers' work, without the processes and the queue between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.encryption import EncryptionConfiguration, ResourceEntry
+from config.generation import Generation
+from config.resources import Layout
+from config.secret import SecretBytes
+from config.settings import BrokerSettings, PageSettings, Settings
+from scheduler.dispatch.local import Engine
+from scheduler.pausing import Pressure, judge_rest
+from scheduler.proving import QueueProver
+from scheduler.reconcile import Reconciler, Round
+from scheduler.run import EVERYTHING, Lock, Order
+from scheduler.service import Service
+from tests.servers.redis import RedisServer
+from tests.unit.test_scheduler_service import NEW, OLD, fill, seal
+from worker.errors import StoppedError
+from worker.etcd.memory import MemoryStore
+from worker.model.batch import BatchSpec, BatchState
+from worker.model.campaign import Campaign, CampaignState, Pause
+from worker.model.keys import KeyRange
+from worker.model.request import RequestKind
+from worker.pace.brake import Brake
+from worker.pace.local import LocalPace
+from worker.pace.shared import SharedPace, open_pace
+from worker.state.campaigns import Campaigns
+from worker.state.checkpoints import Checkpoints
+from worker.state.proofs import Proofs
+from worker.state.requests import Requests
+from worker.work import Bench, Done, prove, rewrite
+
+pytestmark = pytest.mark.timeout(30)
+
+SETTINGS = replace(Settings(), page=PageSettings(objects=5))
+FIRST, SECOND = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+RESOURCES = ("configmaps", "pods", "secrets")
+CALM = Pressure(None, None, None)
+
+
+def generation(name: str) -> Generation:
+    return Generation(name, EncryptionConfiguration((ResourceEntry(RESOURCES, (NEW, OLD)),)), "test")
+
+
+@dataclass
+class Workers:
+    """Takes batches and parts as the queue does, and lets a worker of this process do each at once."""
+
+    bench: Bench
+    done: list[Done] = field(default_factory=list)
+
+    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+        for one in [one for one in batches if one.number not in owned][:1]:
+            self.done.append(await rewrite(self.bench, one.campaign, one.number))
+
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        for number in [number for number in numbers if number not in owned][:1]:
+            self.done.append(await prove(self.bench, campaign, number))
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.0))
+
+
+@dataclass
+class Cluster:
+    """A registry of which every object is under the old key, one campaign, and who works on it."""
+
+    store: MemoryStore
+    pace: SharedPace
+    lock: Lock
+    service: Service
+    name: str
+    workers: Workers
+    loop: Reconciler
+
+    @property
+    def campaigns(self) -> Campaigns:
+        return Campaigns(self.store, self.service.engine.keyspace)
+
+    async def change(self, change: Callable[[Campaign], Campaign]) -> None:
+        assert await self.campaigns.change(self.name, change) is not None
+
+    async def said(self, kind: RequestKind) -> None:
+        await Requests(self.store, self.service.engine.keyspace).control(kind, self.name, f"by-hand-{kind}")
+
+    async def turn_to(self, name: str) -> None:
+        """The file is another one of the same meaning: a new leader's loop, and workers that hold it."""
+        await self.change(lambda campaign: replace(campaign, generation=name))
+        await self.restart(name)
+
+    async def restart(self, name: str) -> None:
+        """A new leader's loop, and workers that hold this file."""
+        self.service = at(self.store, name)
+        self.workers = Workers(Bench(SETTINGS, self.service.engine, self.pace))
+        self.loop = loop(self.service, self.name, self.workers, self.lock)
+
+    async def until(self, holds: Callable[[Round], bool]) -> Round:
+        for _ in range(200):
+            done = await self.loop.round(self.name)
+            if holds(done):
+                return done
+        raise AssertionError([one.because for one in self.workers.done[-3:]])
+
+    async def finish(self) -> Campaign:
+        return (await self.until(lambda done: done.is_end)).stored.campaign
+
+
+def at(store: MemoryStore, name: str) -> Service:
+    one = generation(name)
+    return Service(SETTINGS, one, Layout(), Engine(store, SETTINGS, one, LocalPace(0)))
+
+
+def loop(service: Service, name: str, workers: Workers, lock: Lock) -> Reconciler:
+    prover = QueueProver(service, workers, lock.guard, EVERYTHING)
+    return Reconciler(service.records(name, lock.guard), workers, prover, lambda _report, _left: None)
+
+
+@pytest.fixture
+async def cluster(redis: RedisServer) -> AsyncIterator[Cluster]:
+    store = MemoryStore()
+    for resource in RESOURCES:
+        fill(store, OLD, 12, resource)
+    service = at(store, FIRST)
+    broker = BrokerSettings(url=SecretBytes(redis.url.encode()))
+    async with service.owned(EVERYTHING, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
+        plan = await service.plan(EVERYTHING)
+        await service.begin_budgets(plan.estimates)
+        name = (await service.take_up(plan, EVERYTHING.wish, lock.guard)).campaign.id
+        workers = Workers(Bench(SETTINGS, service.engine, pace))
+        yield Cluster(store, pace, lock, service, name, workers, loop(service, name, workers, lock))
+
+
+def one_batch_is_done(cluster: Cluster) -> Callable[[Round], bool]:
+    return lambda _: any(one.state is BatchState.DONE for one in cluster.loop.checkpoints)
+
+
+def is_proving(done: Round) -> bool:
+    return done.stored.campaign.state is CampaignState.PROVING
+
+
+async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_batches(cluster: Cluster) -> None:
+    await cluster.until(one_batch_is_done(cluster))
+    await cluster.turn_to(SECOND)
+    ended = await cluster.finish()
+    assert (ended.state, ended.generation) == (CampaignState.COMPLETE, SECOND)
+    assert {one.because for one in cluster.workers.done} == {""}
+
+
+async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_proof(cluster: Cluster) -> None:
+    await cluster.until(is_proving)
+    await cluster.turn_to(SECOND)
+    ended = await cluster.finish()
+    assert (ended.state, ended.generation) == (CampaignState.COMPLETE, SECOND)
+
+
+@pytest.mark.parametrize("when", ["batches", "proof"])
+async def test_every_pause_ends_and_the_campaign_comes_to_its_proof(cluster: Cluster, when: str) -> None:
+    await cluster.until(is_proving if when == "proof" else one_batch_is_done(cluster))
+    for pressure in (Pressure("full", None, None), Pressure(None, "used up", None), Pressure(None, None, "at night")):
+        await cluster.change(partial(judge_rest, pressure=pressure))
+        await cluster.loop.round(cluster.name)
+        await cluster.change(partial(judge_rest, pressure=CALM))
+    await cluster.said(RequestKind.PAUSE)
+    assert (await cluster.loop.round(cluster.name)).stored.campaign.paused_for is Pause.OPERATOR
+    await cluster.turn_to(SECOND)
+    await cluster.said(RequestKind.RESUME)
+    await cluster.change(partial(judge_rest, pressure=CALM))
+    assert (await cluster.finish()).state is CampaignState.COMPLETE
+
+
+async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_slice(cluster: Cluster) -> None:
+    await cluster.finish()
+    plan = await cluster.service.plan(EVERYTHING)
+    stored = await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)
+    cluster.name = stored.campaign.id
+    hasty = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
+    cluster.workers = Workers(Bench(hasty, cluster.service.engine, cluster.pace))
+    prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, EVERYTHING, part_objects=10)
+    records = cluster.service.records(cluster.name, cluster.lock.guard)
+    cluster.loop = Reconciler(records, cluster.workers, prover, lambda _report, _left: None)
+    with capture_logs() as logs:
+        ended = await cluster.until(lambda done: done.is_end)
+    assert (ended.stored.campaign.batches, ended.stored.campaign.state) == (0, CampaignState.COMPLETE)
+    # Of each of three resources one of ten objects, and one of two.
+    assert [one["parts"] for one in logs if one["event"] == "proof.planned"] == [6]
+    assert ended.proof is not None
+    assert ended.proof.objects == 36
+
+
+async def test_a_proof_from_before_a_pause_is_not_used_after_it(cluster: Cluster) -> None:
+    await cluster.until(is_proving)
+    proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
+    while not all(one.part.is_done for one in await proofs.all(cluster.name)):
+        for one in await proofs.all(cluster.name):
+            await prove(cluster.workers.bench, cluster.name, one.part.number)
+    await cluster.said(RequestKind.PAUSE)
+    await cluster.loop.round(cluster.name)
+    fill(cluster.store, OLD, 1, RESOURCES[0])  # long after the scan
+    await cluster.said(RequestKind.RESUME)
+    await cluster.change(partial(judge_rest, pressure=CALM))
+    ended = await cluster.finish()
+    assert (ended.state, ended.sweeps) == (CampaignState.COMPLETE, 2)
+
+
+async def test_a_proof_that_another_leader_left_long_ago_begins_again(cluster: Cluster) -> None:
+    await cluster.until(is_proving)
+    proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
+    while not all(one.part.is_done for one in await proofs.all(cluster.name)):
+        for one in await proofs.all(cluster.name):
+            await prove(cluster.workers.bench, cluster.name, one.part.number)
+    fill(cluster.store, OLD, 1, RESOURCES[0])
+    cluster.store.compact()
+    await cluster.restart(FIRST)
+    assert (await cluster.finish()).sweeps == 2
+
+
+async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_else(cluster: Cluster) -> None:
+    """And a clock of a worker that is days ahead puts nothing off."""
+    checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
+    stored = await checkpoints.load(cluster.name, 0)
+    ahead = replace(stored.checkpoint, tried_at=time.time() + 3 * 86_400, fruitless=2)
+    await checkpoints.save(ahead, stored.revision)
+    gone = Order(("gone.example.com",))
+    prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, gone)
+    records = cluster.service.records(cluster.name, cluster.lock.guard)
+    cluster.loop = Reconciler(records, cluster.workers, prover, lambda _report, _left: None)
+    deadline = time.monotonic() + 10
+    while not (done := await cluster.loop.round(cluster.name)).is_end:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert done.proof is not None
+    assert (done.proof.objects, done.stored.campaign.state) == (0, CampaignState.COMPLETE)
+
+
+async def test_damaged_records_cost_themselves_and_the_campaign_ends(cluster: Cluster) -> None:
+    """One of each kind beside the good ones, and a batch of this very campaign."""
+    space = cluster.service.engine.keyspace
+    for key in (
+        space.campaign("damaged"),
+        space.request("damaged"),
+        space.rotation("damaged"),
+        space.ledger("0123456789abcdef"),
+        space.assumption,
+        space.handback("damaged"),
+        space.claim(cluster.name, 7),
+        space.claim(cluster.name, 0)[:-8] + b"no-number",
+        space.proof(cluster.name, 99),
+        space.quarantined(cluster.name, b"/registry/secrets/a/b"),
+        space.batch(cluster.name, 0),
+    ):
+        cluster.store.put(key, b'{"v":1,"number":' + b"9" * 400 + b',"rate":NaN}')
+    ended = await cluster.finish()
+    assert ended.state is CampaignState.INCOMPLETE
+    assert "the records of 1 batches are missing or can't be read; 12 objects" in ended.because
+    assert [one.campaign.id for one in await cluster.campaigns.all()] == [cluster.name]
+    # The next one mends it. The key whose budget can't be read is refused, and not begun at nothing.
+    plan = await cluster.service.plan(EVERYTHING)
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).campaign.id
+    await cluster.restart(FIRST)
+    assert (await cluster.finish()).state is CampaignState.COMPLETE
+    assert (await cluster.service.engine.ledger.all())["0123456789abcdef"].left(200_000) == 0
+
+
+async def test_a_batch_that_reaches_beyond_its_resource_is_parked_and_nothing_is_written(cluster: Cluster) -> None:
+    seal(cluster.store, "/registry/leases/kube-system/x", OLD)
+    before = await cluster.store.get(b"/registry/leases/kube-system/x")
+    checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
+    stored = await checkpoints.load(cluster.name, 0)
+    wide = replace(stored.checkpoint.spec, range=KeyRange.of_prefix(b"/registry/"))
+    await checkpoints.save(replace(stored.checkpoint, spec=wide, fruitless=4), stored.revision)
+    ended = await cluster.finish()
+    assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
+    assert await cluster.store.get(b"/registry/leases/kube-system/x") == before
+
+
+async def test_a_sweep_in_the_middle_comes_to_its_proof(cluster: Cluster) -> None:
+    await cluster.until(one_batch_is_done(cluster))
+    fill(cluster.store, OLD, 1, RESOURCES[0])
+    await cluster.until(lambda done: done.stored.campaign.sweeps == 2)
+    await cluster.turn_to(SECOND)
+    ended = await cluster.finish()
+    assert (ended.state, ended.sweeps) == (CampaignState.COMPLETE, 2)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "superseded"])
+async def test_an_ended_campaign_is_left_and_the_next_one_comes_to_its_proof(cluster: Cluster, how: str) -> None:
+    await cluster.until(one_batch_is_done(cluster))
+    if how == "cancelled":
+        await cluster.said(RequestKind.CANCEL)
+    else:
+        await cluster.service.supersede(await cluster.campaigns.unfinished(), "a test", cluster.lock.guard)
+    with pytest.raises(StoppedError, match=how):
+        await cluster.finish()
+    plan = await cluster.service.plan(EVERYTHING)
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).campaign.id
+    await cluster.restart(FIRST)
+    assert (await cluster.finish()).state is CampaignState.COMPLETE
+
+
+async def test_what_a_batch_raises_counts_against_it_and_the_others_go_on(cluster: Cluster) -> None:
+    """Its record names a resource that nothing governs: no message gets to the work itself."""
+    checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
+    stored = await checkpoints.load(cluster.name, 0)
+    strange = replace(stored.checkpoint.spec, resource="nodes")
+    await checkpoints.save(replace(stored.checkpoint, spec=strange, fruitless=4), stored.revision)
+    ended = await cluster.finish()
+    assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
+    assert sum(one.report.rewritten for one in cluster.loop.checkpoints) == 24

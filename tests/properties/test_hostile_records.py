@@ -1,0 +1,206 @@
+"""Whatever is on record is a value within its bounds or refused by name: records are hostile input, as messages are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.properties.test_records import BUDGETS, CAMPAIGNS, CHECKPOINTS, KEYS, REQUESTS, TEXTS, TIMES, proof_parts
+from worker.errors import RecordError
+from worker.etcd.memory import MemoryStore
+from worker.etcd.store import Item
+from worker.model.audit import Entry, Head
+from worker.model.batch import Checkpoint
+from worker.model.budget import Budget
+from worker.model.campaign import FASTEST, NO_WISH, Campaign
+from worker.model.generation import GenerationRecord
+from worker.model.keys import KeyRange
+from worker.model.proof import ProofPart
+from worker.model.request import Request
+from worker.model.rotation import Passed, Rotation, RotationStep
+from worker.state import assumptions, claims, observations, quarantine
+from worker.state.codec import decode, encode
+from worker.state.keyspace import Keyspace
+
+SPACE = Keyspace()
+HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
+COUNTS = st.integers(1, 1_000)
+
+
+def read_quarantined(fields: Mapping[str, object]) -> object:
+    return quarantine._quarantined(Item(b"/k", b"", 1, 1, 0), dict(fields))
+
+
+def read_handback(fields: Mapping[str, object]) -> object:
+    return claims._handback(Item(b"/k", b"", 1, 1, 0), dict(fields))
+
+
+def read_assumption(fields: Mapping[str, object]) -> object:
+    return assumptions._assumption(Item(b"/k", b"", 1, 1, 0), dict(fields))
+
+
+RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStrategy[Mapping[str, object]]]] = {
+    "campaign": (Campaign.from_json, CAMPAIGNS.map(Campaign.to_json)),
+    "batch": (Checkpoint.from_json, CHECKPOINTS.map(Checkpoint.to_json)),
+    "proof": (ProofPart.from_json, proof_parts().map(ProofPart.to_json)),
+    "request": (Request.from_json, REQUESTS.map(Request.to_json)),
+    "budget": (Budget.from_json, BUDGETS.map(Budget.to_json)),
+    "generation": (
+        GenerationRecord.from_json,
+        st.builds(
+            GenerationRecord,
+            TEXTS,
+            st.lists(st.tuples(TEXTS, st.lists(KEYS, min_size=1, max_size=2).map(tuple)), max_size=3).map(tuple),
+        ).map(GenerationRecord.to_json),
+    ),
+    "rotation": (
+        Rotation.from_json,
+        st.builds(
+            Rotation,
+            *(st.just("r"), st.sampled_from(RotationStep), TEXTS, st.just((0, 1)), st.just(("secrets",)), TEXTS, TEXTS),
+            *(st.lists(KEYS, max_size=2).map(tuple), HASHES),
+            passed=st.lists(st.builds(Passed, st.sampled_from(RotationStep), TIMES, TEXTS), max_size=2).map(tuple),
+        ).map(Rotation.to_json),
+    ),
+    "audit": (
+        Entry.from_json,
+        st.builds(Entry, COUNTS, TIMES, TEXTS, TEXTS, TEXTS, st.just({"a": 1, "b": None}), HASHES, HASHES).map(
+            Entry.to_json
+        ),
+    ),
+    "audit-head": (Head.from_json, st.builds(Head, COUNTS, HASHES).map(Head.to_json)),
+    "quarantine": (
+        read_quarantined,
+        st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
+    ),
+    "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
+    "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
+}
+
+HOSTILE: st.SearchStrategy[object] = st.sampled_from(
+    [
+        *(None, True, False, -1, 0, 2**63, 10**400, -(10**400), 0.5, -0.0, 1e308, math.inf, -math.inf, math.nan),
+        *("", "x" * 200_000, "\ud800", "\udc80", "../../registry", "/registry/secrets/", "\x1b[2J", "9" * 5_000),
+        *([], {}, [[]], ["a", "b"], ["b", "a"], [True], [1, -1], {"a": {"b": []}}, [["a", 10**400]], ["/", "\0"]),
+    ]
+).map(deepcopy)
+
+
+def places(value: object) -> list[tuple[object, ...]]:
+    """The path of everything inside."""
+    inner: list[tuple[object, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [path for name, one in inner for path in ((name,), *((name, *rest) for rest in places(one)))]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
+    """A record of some kind, of which one to three parts are gone or something else."""
+    kind = draw(st.sampled_from(sorted(RECORDS)))
+    record = json.loads(json.dumps(draw(RECORDS[kind][1])))
+    for _ in range(draw(st.integers(1, 3))):
+        paths = places(record)
+        if not paths:
+            break
+        *way, last = draw(st.sampled_from(paths))
+        holder = record
+        for step in way:
+            holder = holder[step]
+        if draw(st.integers(0, 5)):
+            holder[last] = draw(HOSTILE)
+        else:
+            del holder[last]
+    return kind, record
+
+
+def leaves(value: object) -> list[object]:
+    """All numbers, texts and ranges inside a value of ours."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, KeyRange):
+        return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
+    if isinstance(value, Mapping):
+        return leaves([*value.keys(), *value.values()])
+    return [leaf for one in value for leaf in leaves(one)] if isinstance(value, tuple | list) else [value]
+
+
+def is_bounded(leaf: object) -> bool:
+    """Whether it is a number of 64 bits, finite; a text that an etcd key can hold; or a range in order."""
+    match leaf:
+        case int() | float():
+            return abs(leaf) <= 2**64
+        case str():
+            return len(leaf) <= 100_000 and leaf.encode("utf-8", "surrogateescape") is not None
+        case KeyRange():
+            return leaf.start <= leaf.end
+    return leaf is None or isinstance(leaf, bytes)
+
+
+def require_bounds(value: object) -> None:
+    if isinstance(value, Entry):
+        value = dataclasses.replace(value, detail={})  # any finite number may stand there: it is only shown
+    assert [leaf for leaf in leaves(value) if not is_bounded(leaf)] == []
+    wish = getattr(value, "wish", NO_WISH)
+    assert (wish.rate == 0 or 1 <= wish.rate <= FASTEST, wish.priority in range(-100, 101)) == (True, True)
+
+
+@given(mutated())
+def test_a_mutated_record_is_within_its_bounds_or_refused_and_never_breaks(made: tuple[str, dict[str, object]]) -> None:
+    kind, record = made
+    try:
+        value = RECORDS[kind][0](record)
+    except (ValueError, RecordError):
+        return
+    require_bounds(value)
+
+
+@given(st.dictionaries(TEXTS, HOSTILE, max_size=3), st.dictionaries(TEXTS, HOSTILE, max_size=3), HOSTILE)
+async def test_a_mutated_record_of_the_observer_is_within_its_bounds_or_refused(
+    counts: dict[str, object], following: dict[str, object], surveyed: object
+) -> None:
+    store = MemoryStore()
+    record = {"v": 1, "counts": counts, "following": following, "surveyed": surveyed}
+    store.put(SPACE.observer, json.dumps(record).encode())
+    try:
+        require_bounds(dataclasses.asdict(await observations.load(store, SPACE)))
+    except RecordError:
+        return
+
+
+@given(mutated(), st.data())
+def test_mutated_bytes_are_a_record_or_refused(made: tuple[str, dict[str, object]], data: st.DataObject) -> None:
+    raw = bytearray(json.dumps({"v": 1, **made[1]}).encode())
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, len(raw)))
+        raw[place : place + data.draw(st.integers(0, 3))] = data.draw(
+            st.sampled_from([b"", b"[" * 50, b'{"a":' * 50, b"\xff", b'"', b"\\", b"1e999", b"NaN", b"9" * 5_000])
+        )
+    try:
+        assert decode(b"/k", bytes(raw))["v"] == 1
+    except RecordError:
+        return
+
+
+@given(st.binary(max_size=40))
+@example(b"[" * 1_000_000)
+@example(b'{"a":' * 300_000)
+@example(b'"\\"' * 500_000)
+@example(b'{"v":1,"a":"' + b"[" * 1_000_000 + b'"}')
+@example(b'{"v":1,"a":"' + b"x" * 2_000_000 + b'"}')
+@example(b'{"v":true}')
+@example('{"v":1}'.encode("utf-16"))
+@example(b'{"v":1,"a":Infinity}')
+def test_any_bytes_are_a_record_or_refused_and_soon(stored: bytes) -> None:
+    try:
+        record = decode(b"/k", stored)
+    except RecordError:
+        return
+    assert (record["v"], len(stored) < 1_572_865) == (1, True)
+    assert decode(b"/k", encode(record)) == record
