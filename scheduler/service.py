@@ -22,7 +22,18 @@ from scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_eng
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight
 from scheduler.reconcile import Reconciler, Records, Watcher
-from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of
+from scheduler.run import (
+    EVERYTHING,
+    Lock,
+    Order,
+    RunPlan,
+    RunResult,
+    choose,
+    is_whole,
+    require_objects,
+    resumable,
+    scope_of,
+)
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint
@@ -94,14 +105,13 @@ class Service:
 
     async def last_proof(self) -> Campaign | None:
         """Return the newest campaign that proved everything under this generation, None where there is none."""
-        governed = {one.resource for one in (await self.territory()).governed}
+        territory = await self.territory()
         proofs = [
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
             if stored.campaign.state is CampaignState.COMPLETE
             and stored.campaign.generation == self.generation.hash
-            and not stored.campaign.scope.namespaces
-            and governed <= set(stored.campaign.scope.resources)
+            and is_whole(stored.campaign.scope, territory)
         ]
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
@@ -128,10 +138,16 @@ class Service:
         return list((await self.engine.ledger.foreseen(self._keys(), {})).values())
 
     async def plan(self, order: Order) -> RunPlan:
-        """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
+        """Look at everything, write nothing.
+
+        Raises SettingsError for a resource that nothing governs, and for what holds no object unless the order
+        allows it.
+        """
         for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
         territory, found = await self.inventory(order)
+        if not order.wish.allow_empty:
+            await self._require_objects(territory, found, order)
         budgets = await self.engine.ledger.all()
         estimates = await self._estimates(found, budgets, order)
         room = judge_space(
@@ -149,6 +165,19 @@ class Service:
             refusals=tuple(refusals),
             resumes=resumable(await self.unfinished(), self.generation.hash, scope),
         )
+
+    async def _require_objects(self, territory: Territory, found: Inventory, order: Order) -> None:
+        """Raise SettingsError when a namespace, or a resource, that the order names holds none of its objects."""
+        held = {tally.resource for tally in found.resources if tally.objects}
+        require_objects([name for name in order.resources if name not in held], "--resource")
+        empty = [name for name in order.namespaces if not await self._holds(territory, order, name)]
+        require_objects(empty, "--namespace")
+
+    async def _holds(self, territory: Territory, order: Order, namespace: str) -> bool:
+        for one in choose(territory, replace(order, namespaces=(namespace,))):
+            if (await self.engine.store.keys(one.range, 1))[0]:
+                return True
+        return False
 
     async def run(self, plan: RunPlan, order: Order, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
         """Carry out a plan to its proof, or until the brake is pulled. `lock` is held (`owned`).
@@ -234,16 +263,17 @@ class Service:
         return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, in the log and in the audit log."""
+        """Say how a campaign ended, in the log and, unless it was a repair of drift, in the audit log."""
         _log.info("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
-        await self.audit.append(
-            "campaign.finished",
-            ended.id,
-            state=ended.state.value,
-            rewritten=report.rewritten,
-            proof_revision=ended.proof_revision,
-            because=ended.because,
-        )
+        if not ended.wish.repair:
+            await self.audit.append(
+                "campaign.finished",
+                ended.id,
+                state=ended.state.value,
+                rewritten=report.rewritten,
+                proof_revision=ended.proof_revision,
+                because=ended.because,
+            )
 
     async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect) -> StoredCampaign:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one."""
@@ -298,7 +328,8 @@ class Service:
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
-        await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
+        if not wish.repair:
+            await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 
     def _keys(self) -> list[KeyRef]:

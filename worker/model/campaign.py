@@ -56,7 +56,9 @@ class Wish:
 
     `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
     the order of `priority`, the higher first. An identity primary decrypts only with `allow_plaintext`.
-    `paused` lets the campaign begin at rest: an operator's word that came before it.
+    `paused` lets the campaign begin at rest: an operator's word that came before it. Without `allow_empty` a
+    namespace or resource that is named and holds no object is refused. `repair`: the service's own answer to
+    drift, of which the audit log has a sum.
     """
 
     reason: str = ""
@@ -64,6 +66,8 @@ class Wish:
     priority: int = 0
     allow_plaintext: bool = False
     paused: bool = False
+    allow_empty: bool = False
+    repair: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -73,6 +77,8 @@ class Wish:
             "priority": self.priority,
             "allow_plaintext": self.allow_plaintext,
             "paused": self.paused,
+            "allow_empty": self.allow_empty,
+            "repair": self.repair,
         }
 
     @classmethod
@@ -85,7 +91,15 @@ class Wish:
                 "priority": int(priority),
                 "allow_plaintext": bool(allow_plaintext),
             }:
-                return cls(reason, float(rate), priority, allow_plaintext, paused=value.get("paused") is True)
+                return cls(
+                    reason,
+                    float(rate),
+                    priority,
+                    allow_plaintext,
+                    paused=value.get("paused") is True,
+                    allow_empty=value.get("allow_empty") is True,
+                    repair=value.get("repair") is True,
+                )
         raise ValueError("not a wish for a campaign")
 
 

@@ -44,7 +44,10 @@ class KeyTally:
 
 @dataclass(slots=True)
 class ResourceTally:
-    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry."""
+    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry.
+
+    `reasons` counts the unreadable ones by reason: all of them, also those that `listed` has no room for.
+    """
 
     resource: str
     primary: KeyRef
@@ -53,6 +56,7 @@ class ResourceTally:
     claimed: dict[KeyRef, int] = field(default_factory=dict)
     unreadable: int = 0
     listed: list[Unreadable] = field(default_factory=list)
+    reasons: dict[Reason, int] = field(default_factory=dict)
 
     @property
     def readable(self) -> int:
@@ -86,6 +90,7 @@ class ResourceTally:
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
         """Count one object that nothing opened, and name it while there is room."""
         self.unreadable += 1
+        self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
             self.claimed[key] = self.claimed.get(key, 0) + 1
         if len(self.listed) < LISTED:
@@ -102,6 +107,8 @@ class ResourceTally:
                 )
             for key, count in part.claimed.items():
                 total.claimed[key] = total.claimed.get(key, 0) + count
+            for reason, count in part.reasons.items():
+                total.reasons[reason] = total.reasons.get(reason, 0) + count
         total.unreadable = self.unreadable + other.unreadable
         total.listed = [*self.listed, *other.listed][:LISTED]
         return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ def _tally_json(tally: ResourceTally) -> dict[str, object]:
         "keys": [[_key_json(key), one.objects, one.bytes, one.versions] for key, one in tally.keys.items()],
         "claimed": [[_key_json(key), count] for key, count in tally.claimed.items()],
         "unreadable": tally.unreadable,
+        "reasons": [[reason.value, count] for reason, count in tally.reasons.items()],
         "listed": [[key_text(one.key), one.reason.value, one.detail] for one in tally.listed[:_LISTED]],
     }
 
@@ -97,6 +99,7 @@ def _tally(value: object) -> ResourceTally:
             "claimed": list(claimed),
             "unreadable": int(unreadable),
             "listed": list(listed),
+            **rest,
         }:
             return ResourceTally(
                 resource,
@@ -105,7 +108,8 @@ def _tally(value: object) -> ResourceTally:
                 dict(map(_key_tally, keys)),
                 dict(map(_claim, claimed)),
                 unreadable,
-                list(map(_unreadable, listed)),
+                named := list(map(_unreadable, listed)),
+                _reasons(rest.get("reasons"), named),
             )
     raise ValueError("not a count of a resource")
 
@@ -129,6 +133,22 @@ def _unreadable(value: object) -> Unreadable:
         case [str(key), str(reason), str(detail)]:
             return Unreadable(key_bytes(key), Reason(reason), detail)
     raise ValueError("not an unreadable object")
+
+
+def _reasons(value: object, listed: Iterable[Unreadable]) -> dict[Reason, int]:
+    """Read the counts by reason; of a worker that does not count them yet, what it lists is all that is known."""
+    if value is None:
+        return dict(Counter(one.reason for one in listed))
+    if isinstance(value, list):
+        return dict(map(_reason, value))
+    raise ValueError("the reasons of a count are a list")
+
+
+def _reason(value: object) -> tuple[Reason, int]:
+    match value:
+        case [str(reason), int(count)]:
+            return Reason(reason), count
+    raise ValueError("not a count of a reason")
 
 
 def _key_json(key: KeyRef) -> list[str]:

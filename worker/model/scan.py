@@ -1,0 +1,123 @@
+"""The last scan of everything, as a record: what its figures are, and which configuration they belong to.
+
+It outlives the leader that made it. It is read as hostile input: a value out of its bounds makes it no record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.model.inventory import Inventory
+from worker.model.verdict import Reason
+
+_LISTED = 1_000
+"""Counts of unreadable objects that are kept; a record with as many is far below what etcd takes."""
+
+_LARGEST = 2**63
+_LONGEST_NAME = 400
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableCount:
+    """How many objects of a resource can't be read, for one reason."""
+
+    resource: str
+    reason: Reason
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan of everything found under one generation. Times are in seconds since 1970.
+
+    `is_clean`: all was readable and under its primary key, and nothing was left out. `proven_at` is when a
+    scan under this generation was last clean, 0 = never.
+    """
+
+    generation: str
+    revision: int
+    at: float
+    objects: int
+    stale: int
+    is_clean: bool
+    proven_at: float = 0.0
+    unreadable: tuple[UnreadableCount, ...] = ()
+
+    @classmethod
+    def of(cls, found: Inventory, generation: str, at: float, before: Scan | None) -> Scan:
+        """Return the record of an inventory of everything; `before` is the one that it follows."""
+        proven = before.proven_at if before is not None and before.generation == generation else 0.0
+        counts = tuple(
+            UnreadableCount(tally.resource, reason, tally.reasons[reason])
+            for tally in found.resources
+            for reason in sorted(tally.reasons)
+        )
+        return cls(
+            generation,
+            found.revision,
+            at,
+            found.objects,
+            found.stale,
+            found.is_clean,
+            at if found.is_clean else proven,
+            tuple(sorted(counts, key=lambda one: -one.objects)[:_LISTED]),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "generation": self.generation,
+            "revision": self.revision,
+            "at": self.at,
+            "objects": self.objects,
+            "stale": self.stale,
+            "is_clean": self.is_clean,
+            "proven_at": self.proven_at,
+            "unreadable": [[one.resource, one.reason.value, one.objects] for one in self.unreadable],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Scan:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        match value:
+            case {
+                "generation": str(generation),
+                "revision": revision,
+                "at": at,
+                "objects": objects,
+                "stale": stale,
+                "is_clean": bool(is_clean),
+                "proven_at": proven_at,
+                "unreadable": list(unreadable),
+            } if len(generation) <= _LONGEST_NAME and len(unreadable) <= _LISTED:
+                return cls(
+                    generation,
+                    _count(revision),
+                    _moment(at),
+                    _count(objects),
+                    _count(stale),
+                    is_clean,
+                    _moment(proven_at),
+                    tuple(map(_unreadable, unreadable)),
+                )
+        raise ValueError("not a scan")
+
+
+def _unreadable(value: object) -> UnreadableCount:
+    match value:
+        case [str(resource), str(reason), objects] if resource.isprintable() and len(resource) <= _LONGEST_NAME:
+            return UnreadableCount(resource, Reason(reason), _count(objects))
+    raise ValueError("not a count of unreadable objects")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
+        return value
+    raise ValueError("a count of a scan is a whole number from 0 on")
+
+
+def _moment(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LARGEST:  # not NaN, either
+        return float(value)
+    raise ValueError("a time of a scan is in seconds since 1970")
