@@ -11,10 +11,12 @@ from pathlib import Path
 
 from config.errors import Fault, SourceError
 from config.settings import Settings
+from scheduler.census import Territory
 from scheduler.checks.facts import Ages, Facts, FileFacts
 from scheduler.converge import Convergence
 from scheduler.dispatch.local import describe
 from scheduler.removal import judge_keys
+from scheduler.run import is_whole
 from scheduler.senses import look_around, not_converged
 from scheduler.service import Service
 from worker.etcd.exposure import probe
@@ -89,12 +91,24 @@ def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
 
 
 async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[str, ...]:
-    """Return what the last campaign under this configuration could read and left alone all the same."""
+    """Return what could be read and was left alone all the same, as campaigns under this configuration found."""
     mine = [one for one in campaigns if one.generation == service.generation.hash]
-    if not mine or mine[-1].state is CampaignState.COMPLETE:
-        return ()
-    left = Quarantine(service.engine.store, service.engine.keyspace, mine[-1].id)
-    return tuple([f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN])
+    found: dict[str, None] = {}
+    for campaign in _since_everything(mine, await service.territory()):
+        left = Quarantine(service.engine.store, service.engine.keyspace, campaign.id)
+        lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
+        found |= dict.fromkeys(lines)
+    return tuple(found)
+
+
+def _since_everything(campaigns: Sequence[Campaign], territory: Territory) -> Sequence[Campaign]:
+    """Return the campaigns, oldest first, from the last one over everything on that did not end complete.
+
+    Those after it that went over a part say nothing about what else it left.
+    """
+    whole = [number for number, one in enumerate(campaigns) if is_whole(one.scope, territory)]
+    since = campaigns[whole[-1] if whole else 0 :]
+    return [one for one in since if one.state is not CampaignState.COMPLETE]
 
 
 def _file(path: str) -> FileFacts:
