@@ -22,6 +22,7 @@ from scheduler.service import open_service
 from scheduler.watch import ConfigurationWatch
 from worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from worker.etcd.client import open_store
+from worker.etcd.reach import Reach
 from worker.etcd.store import Expect
 from worker.exposition import serve
 from worker.pace.brake import Brake
@@ -47,7 +48,8 @@ class Daemon:
         self._sender = Sender(settings)
         self._registry = CollectorRegistry()
         self._metrics = SchedulerMetrics(self._registry)
-        self._not_ready = "etcd was not reached yet"
+        self._not_ready = ""
+        self._reach = Reach()
 
     async def run(self) -> None:
         """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
@@ -81,7 +83,7 @@ class Daemon:
 
     def _ready(self) -> str:
         """See Question: whether work is taken, which takes etcd, a file in force where this one leads, and Redis."""
-        return self._not_ready or ("" if self._sender.is_available else _NO_QUEUE)
+        return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -121,11 +123,11 @@ class Daemon:
         """Wait for leadership, and lead until it is lost or the process is to stop."""
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-            self._not_ready = ""  # one that waits to lead is as ready as one that leads
+            reaching = asyncio.create_task(self._reach.follow(store), name="etcd-reach")
             try:
                 async with (
                     self._stop.below() as brake,
-                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard,
+                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard,
                 ):
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
@@ -134,6 +136,12 @@ class Daemon:
                 return
             finally:
                 self._metrics.leads(leads=False)
+                reaching.cancel()
+                await asyncio.gather(reaching, return_exceptions=True)
+
+    def _asked(self, because: str) -> None:
+        """See Asked. One that waits to lead is as ready as one that leads, while etcd answers it."""
+        self._not_ready = because
 
     async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
         """Reign under the newest generation; each one that follows ends the reign before."""
