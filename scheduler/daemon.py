@@ -22,6 +22,7 @@ from scheduler.service import open_service
 from scheduler.watch import ConfigurationWatch
 from worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from worker.etcd.client import open_store
+from worker.etcd.reach import Reach
 from worker.etcd.store import Expect
 from worker.exposition import serve
 from worker.pace.brake import Brake
@@ -30,11 +31,13 @@ from worker.state.keyspace import Keyspace
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _TICK_SECONDS = 5.0
-
+_PROBE_SECONDS = 5.0
 # Whoever asks whether this process is ready sees these, unauthenticated; the log has the particulars.
 _OUTDATED = "the configuration in the file is not the newest; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
 _FAILED = "this scheduler failed and begins again; see the log: scheduler.restarted"
+_NO_QUEUE = "Redis takes no messages, so no campaign gets on; the log says queue.unavailable"
+_NO_FILE = "this scheduler leads, and no configuration is in force yet; the log may say configuration.rejected"
 
 _log = structlog.get_logger()
 
@@ -50,27 +53,42 @@ class Daemon:
         self._sender = Sender(settings)
         self._registry = CollectorRegistry()
         self._metrics = SchedulerMetrics(self._registry)
-        self._not_ready = "etcd was not reached yet"
+        self._not_ready = ""
+        self._reach = Reach()
 
     async def run(self) -> None:
         """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
         address = self._settings.service.metrics_addr
-        ticking = asyncio.create_task(self._tick(), name="tick")
+        beside = [
+            asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self._probe(), name="queue-probe"),
+        ]
         with ExitStack() as stack:
             if address is not None:
-                stack.enter_context(serve(address, self._registry, self._metrics.alive, lambda: self._not_ready))
+                stack.enter_context(serve(address, self._registry, self._metrics.alive, self._ready))
             try:
                 await self._run()
             finally:
-                ticking.cancel()
-                await asyncio.gather(ticking, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
 
     async def _tick(self) -> None:
         """Show whoever asks for our health that the loop is not stuck."""
         while True:
             self._metrics.ticked()
-            self._metrics.queue(is_available=self._sender.is_available)
             await asyncio.sleep(_TICK_SECONDS)
+
+    async def _probe(self) -> None:
+        """Look at Redis again and again: while nothing is sent, nothing else would notice that it is gone."""
+        while True:
+            await self._sender.probe()
+            self._metrics.queue(is_available=self._sender.is_available)
+            await asyncio.sleep(_PROBE_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+
+    def _ready(self) -> str:
+        """See Question: whether work is taken, which takes etcd, a file in force where this one leads, and Redis."""
+        return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -110,18 +128,25 @@ class Daemon:
         """Wait for leadership, and lead until it is lost or the process is to stop."""
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-            self._not_ready = ""  # one that waits to lead is as ready as one that leads
+            reaching = asyncio.create_task(self._reach.follow(store), name="etcd-reach")
             try:
                 async with (
                     self._stop.below() as brake,
-                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake) as guard,
+                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard,
                 ):
                     self._metrics.leads(leads=True)
+                    self._not_ready = _NO_FILE
                     await self._lead(guard, brake, converged_by(settings, store, self._file))
             except StoppedError:
                 return
             finally:
                 self._metrics.leads(leads=False)
+                reaching.cancel()
+                await asyncio.gather(reaching, return_exceptions=True)
+
+    def _asked(self, because: str) -> None:
+        """See Asked. One that waits to lead is as ready as one that leads, while etcd answers it."""
+        self._not_ready = because
 
     async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
         """Reign under the newest generation; each one that follows ends the reign before."""
@@ -161,6 +186,7 @@ class Daemon:
     async def _reign(self, generation: Generation, term: Term) -> None:
         """Reign under one generation until the brake is pulled."""
         _log.info("reign.began", generation=generation.hash, because="it is the newest good one in the file")
+        self._not_ready = ""
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
             await Reign(self._settings, service, self._sender, term).run()

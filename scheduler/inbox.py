@@ -6,12 +6,13 @@ Requests are records: whoever leads next finds them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 
+from scheduler.repairs import MOST_PLACES, Drift, Repair
 from worker.model.campaign import Wish
 from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.state.audit import AuditLog
@@ -21,7 +22,7 @@ _RETRY_SECONDS = 5.0
 _LONGEST_RETRY = 600.0
 _LONGEST_REASON = 500
 _DRIFT_PRIORITY = 50
-_MOST_PLACES = 10
+_DAY = 86_400.0
 _CHANGE_PRIORITY = 60  # above a repair: what changes everything mends what drifted, too
 _log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class Inbox:
         self._requests = requests
         self._audit = audit
         self._later: dict[str, _Later] = {}
+        self._repairs: list[Repair] | None = None
 
     async def next(self) -> StoredRequest | None:
         """Return the request that is next: of the highest priority, the oldest first."""
@@ -57,9 +59,13 @@ class Inbox:
         return max(waiting, key=lambda one: one.request.wish.priority, default=None)
 
     async def waiting_for_us(self) -> Request | None:
-        """Return a request that waits and that no operator made; without a reason that may be over by now."""
-        ours = (one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR)
-        first = next(ours, None)
+        """Return a request that waits and that no operator made; not a repair that can't be met now.
+
+        Others must not wait for that: whatever drifted, their own scans find. A reason that may be over is left out.
+        """
+        waiting = (one.request for one in await self._waiting())
+        ours = (one for one in waiting if one.origin is not Origin.OPERATOR)
+        first = next((one for one in ours if not (one.origin is Origin.DRIFT and one.because)), None)
         return first if first is None or first.id in self._later else replace(first, because="")
 
     async def ask_for_change(self, revision: int, reason: str) -> None:
@@ -81,23 +87,32 @@ class Inbox:
         """Ask, once for each name, for what a rotation's scan found under other keys."""
         await self._ask(Origin.RESYNC, name, Wish("a rotation's scan found objects under another key"))
 
-    async def ask_for_repairs(self, places: Iterable[tuple[str, str]]) -> None:
-        """Ask for the repair of resources and namespaces ("" = cluster scope) where something drifted."""
+    async def ask_for_repairs(self, drift: Drift) -> None:
+        """Ask for the repairs that are due, but for what a request that waits looks at anyway."""
+        now = time.time()
+        if self._repairs is None:
+            self._repairs = [_repair(one.request) for one in await self._requests.all() if _is_repair(one.request)]
+        self._repairs = [one for one in self._repairs if now - one.at < _DAY]
+        due = drift.due(self._repairs, now)
+        if not due:
+            return
         waiting = [one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR]
         if any(one.origin is not Origin.DRIFT for one in waiting):
             return  # what looks at everything finds it
-        known = {(one.resources[0], "".join(one.namespaces)) for one in waiting}
-        drifted: dict[str, set[str]] = {}
-        for resource, namespace in set(places) - known:
-            if (resource, "") not in known:
-                drifted.setdefault(resource, set()).add(namespace)
-        for resource, found in sorted(drifted.items()):
-            # Of many places, one campaign over the resource is sooner done.
-            for namespace in sorted(found) if len(found) <= _MOST_PLACES else [""]:
-                where = f"{resource} in {namespace}" if namespace else resource
-                wish = Wish(f"drift: {where} was written under another key", priority=_DRIFT_PRIORITY)
-                namespaces = (namespace,) if namespace else ()
-                await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (resource,), namespaces)
+        for repair in due:
+            alike = [one.namespaces for one in waiting if one.resources == (repair.resource,)]
+            left = tuple(sorted(set(repair.namespaces).difference(*alike)))
+            if () in alike or (repair.namespaces and not left):
+                continue
+            await self._ask_for_repair(replace(repair, namespaces=left if len(alike) < MOST_PLACES else ()))
+
+    async def _ask_for_repair(self, repair: Repair) -> None:
+        where = f"{repair.resource} in {', '.join(repair.namespaces)}" if repair.namespaces else repair.resource
+        reason = f"drift: {where} was written under another key"
+        # What drifted may be deleted by then.
+        wish = Wish(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
+        await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (repair.resource,), repair.namespaces)
+        self._repairs = [*(self._repairs or ()), repair]
 
     async def _ask(
         self,
@@ -143,7 +158,7 @@ class Inbox:
         if request.because != because:
             _log.error("request.put_off", request=request.id, because=because)
             await self._requests.decide(stored, request.decided(RequestState.WAITING, because))
-            await self._audit.append("request.put_off", "", request=request.id, because=because)
+            await self._enter("request.put_off", request, because)
 
     async def decide(self, stored: StoredRequest, state: RequestState, because: str, campaign: str = "") -> None:
         """Record what became of a request."""
@@ -151,7 +166,12 @@ class Inbox:
         await self._requests.decide(stored, decided)
         self._later.pop(decided.id, None)
         _log.info(f"request.{state.value}", request=decided.id, campaign=decided.campaign, because=because)
-        await self._audit.append(f"request.{state.value}", decided.campaign, request=decided.id, because=because)
+        await self._enter(f"request.{state.value}", decided, because)
+
+    async def _enter(self, event: str, request: Request, because: str) -> None:
+        """Add to the audit log, but for repairs: of these it has a sum."""
+        if request.origin is not Origin.DRIFT:
+            await self._audit.append(event, request.campaign, request=request.id, because=because)
 
     async def forget_old(self) -> None:
         """Forget requests that were decided on long ago."""
@@ -163,3 +183,16 @@ class Inbox:
 
 def _stamp() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
+def _is_repair(request: Request) -> bool:
+    return request.origin is Origin.DRIFT and len(request.resources) == 1
+
+
+def _repair(request: Request) -> Repair:
+    """Return a repair that is on record; a time that is none lies far back."""
+    try:
+        at = datetime.fromisoformat(request.asked_at).timestamp()
+    except ValueError:
+        at = 0.0
+    return Repair(at, request.resources[0], request.namespaces)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from config.errors import Fault, SourceError
 from config.settings import Settings
+from scheduler.census import Territory
 from scheduler.checks.facts import Ages, Facts, FileFacts
 from scheduler.converge import Convergence
 from scheduler.dispatch.local import describe
 from scheduler.removal import judge_keys
+from scheduler.run import is_whole
 from scheduler.senses import look_around, not_converged
 from scheduler.service import Service
 from worker.etcd.exposure import probe
@@ -92,15 +94,27 @@ def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
 
 
 async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
-    """Return what the last campaign under this configuration could read and left alone all the same, and how many."""
+    """Return what could be read and was left alone all the same, as campaigns of this configuration found; how many."""
+    store, keyspace = service.engine.store, service.engine.keyspace
     mine = [one for one in campaigns if one.generation == service.generation.hash]
-    if not mine or mine[-1].state is CampaignState.COMPLETE:
-        return (), 0
-    store, keyspace, name = service.engine.store, service.engine.keyspace, mine[-1].id
-    left = Quarantine(store, keyspace, name)
-    named = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
-    stuck = sum([batch.checkpoint.report.stuck async for batch in Checkpoints(store, keyspace).all(name)])
-    return tuple(named), stuck
+    found: dict[str, None] = {}
+    stuck = 0
+    for campaign in _since_everything(mine, await service.territory()):
+        left = Quarantine(store, keyspace, campaign.id)
+        lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
+        found |= dict.fromkeys(lines)
+        stuck += sum([one.checkpoint.report.stuck async for one in Checkpoints(store, keyspace).all(campaign.id)])
+    return tuple(found), stuck
+
+
+def _since_everything(campaigns: Sequence[Campaign], territory: Territory) -> Sequence[Campaign]:
+    """Return the campaigns, oldest first, from the last one over everything on that did not end complete.
+
+    Those after it that went over a part say nothing about what else it left.
+    """
+    whole = [number for number, one in enumerate(campaigns) if is_whole(one.scope, territory)]
+    since = campaigns[whole[-1] if whole else 0 :]
+    return [one for one in since if one.state is not CampaignState.COMPLETE]
 
 
 def _file(path: str) -> FileFacts:

@@ -16,6 +16,7 @@ from config.errors import ConfigError
 from config.settings import Settings
 from scheduler.dispatch.local import describe
 from scheduler.metrics import SchedulerMetrics
+from scheduler.repairs import Repaired
 from scheduler.rotating import Order, Rotator
 from scheduler.rotation import Wait
 from scheduler.service import Service
@@ -31,10 +32,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """Where is told how worn keys are. `said` outlives a reign: a new file is no reason to say all of it again."""
+    """Where is told how worn keys are, and what repairs of drift came to.
+
+    `said` and `repaired` outlive a reign: a new file is no reason to say all of it again.
+    """
 
     metrics: SchedulerMetrics
     said: dict[str, Said] = field(default_factory=dict)
+    repaired: Repaired = field(default_factory=Repaired)
 
 
 class Keeper:

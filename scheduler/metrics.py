@@ -1,6 +1,8 @@
 """What a scheduler tells Prometheus (docs/metrics.md). Setters only; whoever knows a value sets it.
 
-What is not known is not shown: a stale count of 0 says that a scan found none, not that nobody looked.
+What is not known is not shown: a stale count of 0 says that a scan found none, not that nobody looked. Nor is
+a figure of another configuration than the one in force. What a scan found is that of the last scan of everything;
+campaigns over a part of it have series of their own.
 Another thread asks, so values are replaced, never changed.
 """
 
@@ -9,7 +11,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,9 +23,14 @@ from worker.model.batch import BatchState, Checkpoint
 from worker.model.budget import Budget, BudgetState
 from worker.model.campaign import Campaign, CampaignState, Pause
 from worker.model.outcome import BatchReport
+from worker.model.scan import Scan
 
 _STALE_TICK = 60.0
 _ENDS = ("rewritten", "current", "gone", "quarantined")
+_SKEW = 60.0
+"""Seconds by which another host's clock may be ahead; what is said to be later is of unknown age."""
+
+_EVERYTHING, _PART = "everything", "part"
 
 Clock = Callable[[], float]
 
@@ -43,9 +51,9 @@ class _Campaign:
 class _Known:
     """What only a leader knows; None or nothing where it does not know it yet."""
 
-    campaign: _Campaign | None = None
-    stale: int | None = None
-    proven_at: float | None = None
+    campaigns: Mapping[str, _Campaign] = field(default_factory=dict)
+    scan: Scan | None = None
+    proven_at: float = 0.0
     lag: int | None = None
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
@@ -70,11 +78,11 @@ class SchedulerMetrics(Collector):
         """Set whether this scheduler leads. Who no longer does forgets what only a leader can know."""
         self._leads = leads
         if not leads:
-            self._known = _Known()
+            self._generation, self._known = "", _Known()
 
     def configured(self, generation: str) -> None:
-        """Set the configuration in force."""
-        self._generation = generation
+        """Set the configuration in force, and forget what is known of the one before."""
+        self._generation, self._known = generation, _Known()
 
     def ticked(self) -> None:
         """Note that the loop is alive."""
@@ -86,20 +94,36 @@ class SchedulerMetrics(Collector):
         age = self._steady() - self._ticked
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
-    def campaign(self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float) -> None:
-        """Set how far the newest campaign is; `rate` in objects a second."""
+    def campaign(
+        self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float, *, whole: bool
+    ) -> None:
+        """Set how far the newest campaign of everything (`whole`), or of a part, is; `rate` in objects a second.
+
+        One of another generation says nothing about this one.
+        """
+        if campaign.generation != self._generation:
+            return
         states = Counter(batch.state for batch in batches)
         left = states.total() - states[BatchState.DONE]
         now = _Campaign(campaign.state, campaign.paused_for, report, left, states[BatchState.PARKED], rate)
-        self._known = replace(self._known, campaign=now)
+        shown = {**self._known.campaigns, _EVERYTHING if whole else _PART: now}
+        self._known = replace(self._known, campaigns=shown)
 
-    def scanned(self, stale: int, *, clean: bool) -> None:
-        """Set what a scan found; a clean one is a proof."""
-        self._known = replace(self._known, stale=stale, proven_at=self._wall() if clean else self._known.proven_at)
+    def scanned(self, scan: Scan) -> None:
+        """Set what the last scan of everything found; one of another generation says nothing about this one."""
+        if scan.generation == self._generation:
+            self._known = replace(self._known, scan=scan)
+            self._proven(scan.proven_at)
 
-    def proven(self, at: float) -> None:
-        """Set when all was last proven, in seconds since the epoch: what is on record, from an earlier leader."""
-        self._known = replace(self._known, proven_at=at)
+    def proven(self, campaign: Campaign) -> None:
+        """Set which campaign proved everything last: what is on record, from an earlier leader or from a run."""
+        if campaign.generation == self._generation:
+            self._proven(datetime.fromisoformat(campaign.ended_at).timestamp())
+
+    def _proven(self, at: float) -> None:
+        """Take the newest proof; one that has yet to come, by another host's clock, is none."""
+        if at <= self._wall() + _SKEW:
+            self._known = replace(self._known, proven_at=max(at, self._known.proven_at))
 
     def drifted(self) -> None:
         """Count drift."""
@@ -109,13 +133,18 @@ class SchedulerMetrics(Collector):
         """Set how far the watch is behind."""
         self._known = replace(self._known, lag=revisions)
 
-    def queue(self, *, is_available: bool) -> None:
-        """Set whether Redis takes messages."""
+    def queue(self, *, is_available: bool | None) -> None:
+        """Set whether Redis takes messages, None while nobody has tried."""
         self._queue = is_available
 
     def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float) -> None:
         """Set the use of every key on record, its limit, and the share of it from which a key is due."""
         self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit, due_at=due_at)
+
+    def _age(self, at: float) -> float | None:
+        """Return how long ago something was; None when it never was, or by its clock has yet to come."""
+        now = self._wall()
+        return max(0.0, now - at) if 0 < at <= now + _SKEW else None
 
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
@@ -133,51 +162,74 @@ class SchedulerMetrics(Collector):
         )
         yield CounterMetricFamily("kube_rewrap_drift_found", "Times that drift was found.", self._drift)
         yield GaugeMetricFamily("kube_rewrap_watch_lag_revisions", "Revisions not yet observed.", known.lag)
+        yield from _of_scan(known.scan)
         yield GaugeMetricFamily(
-            "kube_rewrap_stale_objects", "Objects not under their primary key at the last scan.", known.stale
+            "kube_rewrap_last_scan_age_seconds",
+            "Since the last scan of everything.",
+            self._age(known.scan.at if known.scan else 0.0),
         )
         yield GaugeMetricFamily(
             "kube_rewrap_last_proof_age_seconds",
             "Since the last scan that found all under their primary keys.",
-            None if known.proven_at is None else max(0.0, self._wall() - known.proven_at),
+            self._age(known.proven_at),
         )
-        yield from _of_campaign(known.campaign)
+        yield from _of_campaigns(known.campaigns)
         yield from _of_keys(known.budgets, known.gcm_limit, known.due_at)
 
 
-def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
+def _of_scan(scan: Scan | None) -> Iterable[Metric]:
+    yield GaugeMetricFamily(
+        "kube_rewrap_stale_objects",
+        "Objects not under their primary key at the last scan of everything.",
+        None if scan is None else scan.stale,
+    )
+    unreadable = GaugeMetricFamily(
+        "kube_rewrap_unreadable_objects",
+        "Objects that could not be read at the last scan of everything.",
+        labels=["resource", "reason"],
+    )
+    for one in scan.unreadable if scan is not None else ():
+        unreadable.add_metric([one.resource, one.reason.value], one.objects)
+    yield unreadable
+
+
+def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
     states = GaugeMetricFamily(
-        "kube_rewrap_campaign_state", "1 for the state of the newest campaign, 0 for all others.", labels=["state"]
+        "kube_rewrap_campaign_state",
+        "1 for the state of the newest campaign of a scope, 0 for all others.",
+        labels=["scope", "state"],
     )
     pauses = GaugeMetricFamily(
-        "kube_rewrap_campaign_paused", "1 for what the newest campaign is paused for.", labels=["cause"]
+        "kube_rewrap_campaign_paused",
+        "1 for what the newest campaign of a scope is paused for.",
+        labels=["scope", "cause"],
     )
     objects = GaugeMetricFamily(
-        "kube_rewrap_campaign_objects", "Objects of the newest campaign, by how they ended.", labels=["outcome"]
+        "kube_rewrap_campaign_objects",
+        "Objects of the newest campaign of a scope, by how they ended.",
+        labels=["scope", "outcome"],
     )
-    if campaign is not None:
-        for state in CampaignState:
-            states.add_metric([state.value], state is campaign.state)
-        for cause in Pause:
-            pauses.add_metric([cause.value], campaign.state is CampaignState.PAUSED and cause is campaign.paused_for)
-        for end in _ENDS:
-            objects.add_metric([end], getattr(campaign.report, end))
-    yield states
-    yield pauses
-    yield objects
-    yield GaugeMetricFamily(
-        "kube_rewrap_campaign_batches_left", "Batches that are not done.", campaign.batches_left if campaign else None
-    )
-    yield GaugeMetricFamily(
+    left = GaugeMetricFamily("kube_rewrap_campaign_batches_left", "Batches that are not done.", labels=["scope"])
+    parked = GaugeMetricFamily(
         "kube_rewrap_campaign_batches_parked",
         "Batches that were given up until the next campaign, or sweep.",
-        campaign.batches_parked if campaign else None,
+        labels=["scope"],
     )
-    yield GaugeMetricFamily(
-        "kube_rewrap_campaign_rate_objects_per_second",
-        "Objects rewritten a second.",
-        campaign.rate if campaign else None,
+    rate = GaugeMetricFamily(
+        "kube_rewrap_campaign_rate_objects_per_second", "Objects rewritten a second.", labels=["scope"]
     )
+    for scope, campaign in campaigns.items():
+        for state in CampaignState:
+            states.add_metric([scope, state.value], state is campaign.state)
+        for cause in Pause:
+            is_cause = campaign.state is CampaignState.PAUSED and cause is campaign.paused_for
+            pauses.add_metric([scope, cause.value], is_cause)
+        for end in _ENDS:
+            objects.add_metric([scope, end], getattr(campaign.report, end))
+        left.add_metric([scope], campaign.batches_left)
+        parked.add_metric([scope], campaign.batches_parked)
+        rate.add_metric([scope], campaign.rate)
+    yield from (states, pauses, objects, left, parked, rate)
 
 
 def _of_keys(budgets: Iterable[Budget], gcm_limit: int, due_at: float) -> Iterable[Metric]:

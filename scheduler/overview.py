@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from config.settings import Settings
+from worker.errors import RecordError
 from worker.etcd.client import open_store
 from worker.etcd.store import Store
 from worker.model.batch import BatchState, Checkpoint, quarantined_by
@@ -19,6 +20,7 @@ from worker.pace.shared import read_live
 from worker.state.campaigns import Campaigns
 from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
+from worker.state.generations import Generations
 from worker.state.keyspace import Keyspace
 from worker.state.quarantine import Quarantine, Quarantined
 from worker.state.requests import Requests
@@ -40,6 +42,24 @@ class Overview:
     quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     live: dict[str, int] | None = None
     outdated: tuple[str, ...] = ()
+    in_force: str = ""
+
+    @property
+    def scope(self) -> str:
+        """What the campaign is about, in words."""
+        if self.campaign is None:
+            return "not planned yet"
+        scope = self.campaign.scope
+        where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
+        return f"{', '.join(scope.resources) or 'nothing'}{where}"
+
+    @property
+    def configuration(self) -> str:
+        """The configuration that the campaign is about, and that it is not the one in force, where that is known."""
+        if self.campaign is None:
+            return "not planned yet"
+        name = self.campaign.generation
+        return name if self.in_force in {"", name} else f"{name}, not the one in force, {self.in_force}"
 
     @property
     def state(self) -> str:
@@ -104,6 +124,8 @@ class Overview:
             ("campaign", self.name),
             ("state", self.state),
             ("because", self.because),
+            ("scope", self.scope),
+            ("configuration", self.configuration),
             ("batches", f"{done} of {len(self.batches)} done"),
             ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
             ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
@@ -138,6 +160,7 @@ class Overview:
             "because": self.because,
             "campaign": self.campaign.to_json() if self.campaign else None,
             "request": self.request.to_json() if self.request else None,
+            "in_force": self.in_force or None,
             "report": self.report.to_json(),
             "live": self.live,
             "rate": round(self.rate, 1),
@@ -166,8 +189,18 @@ async def look(settings: Settings, name: str) -> Overview | None:
         if stored is None:
             return Overview(name, None, request.request) if request else None
         overview = await _whole(store, keyspace, stored.campaign)
+        in_force = await _in_force(store, keyspace)
     live = await read_live(settings.broker, stored.campaign.id)
-    return replace(overview, request=request.request if request else None, live=live)
+    return replace(overview, request=request.request if request else None, live=live, in_force=in_force)
+
+
+async def _in_force(store: Store, keyspace: Keyspace) -> str:
+    """Return the hash of the configuration that the service follows, "" where that is not known."""
+    try:
+        known = await Generations(store, keyspace).load()
+    except RecordError:
+        return ""  # it costs the service more than this line
+    return known.generation.hash if known is not None else ""
 
 
 async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:

@@ -18,7 +18,6 @@ import random
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import structlog
 
@@ -35,21 +34,26 @@ from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
+from scheduler.repairs import Drift
 from scheduler.rotating import Books, ConfigurationFile, Rotator
-from scheduler.run import EVERYTHING, Lock, Order
+from scheduler.run import EVERYTHING, Lock, Order, is_whole
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
 from scheduler.service import Service, total
 from worker.errors import BusyError, OutdatedError, RefusedError, StoppedError, WorkerError
 from worker.etcd.store import Expect
-from worker.model.campaign import CampaignState, Pause, Wish
+from worker.model.campaign import Campaign, CampaignState, Pause, Wish
 from worker.model.generation import GenerationRecord
+from worker.model.inventory import Inventory
+from worker.model.outcome import BatchReport
 from worker.model.request import Origin, RequestState
+from worker.model.scan import Scan
 from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.generations import Generations, StoredGeneration
 from worker.state.requests import Requests, StoredRequest
 from worker.state.rotations import Rotations
+from worker.state.scans import Scans
 
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
@@ -89,12 +93,15 @@ class Reign:
         self._guard = guard = term.guard
         self._brake = term.brake
         self._metrics = term.outlets.metrics
+        self._repaired = term.outlets.repaired
         store, keyspace = service.engine.store, service.engine.keyspace
         self._campaigns = Campaigns(store, keyspace, [guard])
         self._inbox = Inbox(Requests(store, keyspace, [guard]), service.audit)
         self._safety = Safety(settings, service, self._campaigns)
         self._observer: Observer | None = None
-        self._drifted: set[tuple[str, str]] = set()
+        self._scans = Scans(store, keyspace, [guard])
+        self._shown: dict[bool, tuple[str, CampaignState]] = {}
+        self._drift = Drift()
         self._outdated: set[str] = set()
         self._full_check_at = 0.0
         self._retry_incomplete = _RETRY_INCOMPLETE
@@ -103,7 +110,7 @@ class Reign:
 
     def drifted(self, resource: str, namespace: str) -> None:
         """Note that something was written under another key than the primary."""
-        self._drifted.add((resource, namespace))
+        self._drift.add(resource, namespace)
         self._metrics.drifted()
 
     def check_now(self) -> None:
@@ -122,7 +129,7 @@ class Reign:
         try:
             await self._compare(stored, now)
             beside.append(self._begin_beside("keeper", self._keeper().run()))
-            await self._show_last_proof()
+            await self._show_records()
             while True:
                 self._brake.check()
                 self._metrics.lags(observer.lag)
@@ -211,12 +218,40 @@ class Reign:
                     because = "the file changed and its meaning did not"
                     _log.info("campaign.adopted", **adopted.log_context(), because=because)
 
-    async def _show_last_proof(self) -> None:
-        """Show how old the last proof of everything is, whoever made it."""
+    async def _show_records(self) -> None:
+        """Show what is on record of this generation, from whoever led before or ran: scan, proof, campaigns."""
+        scan = await self._scans.load()
+        if scan is not None and scan.generation == self._service.generation.hash:
+            self._metrics.scanned(scan)
+            _tell_unreadable(scan)
         proof = await self._service.last_proof()
         if proof is not None:
-            # By whatever clock it ended: not in our future.
-            self._metrics.proven(min(time.time(), datetime.fromisoformat(proof.ended_at).timestamp()))
+            self._metrics.proven(proof)
+        await self._show_campaigns()
+
+    async def _show_campaigns(self) -> None:
+        """Show the newest campaign of everything, and the newest of a part, where they are not shown as they are."""
+        territory = await self._service.territory()
+        campaigns = [stored.campaign for stored in await self._campaigns.all()]
+        mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
+        for campaign in {is_whole(one.scope, territory): one for one in mine}.values():
+            await self._show(campaign, whole=is_whole(campaign.scope, territory))
+
+    async def _show(self, campaign: Campaign, *, whole: bool) -> None:
+        if self._shown.get(whole) == (campaign.id, campaign.state):
+            return
+        records = self._service.records(campaign.id, self._guard)
+        batches = [one.checkpoint async for one in records.checkpoints.all(campaign.id)]
+        report = sum((batch.report for batch in batches), BatchReport())
+        self._metrics.campaign(campaign, report, batches, 0.0, whole=whole)
+        self._shown[whole] = campaign.id, campaign.state
+
+    async def _scanned(self, found: Inventory) -> None:
+        """Record and show what a scan of everything found, and say what can't be read."""
+        scan = Scan.of(found, self._service.generation.hash, time.time(), await self._scans.load())
+        await self._scans.save(scan)
+        self._metrics.scanned(scan)
+        _tell_unreadable(scan)
 
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing."""
@@ -239,14 +274,14 @@ class Reign:
 
     async def _tidy(self) -> None:
         """Do what is to be done now and then, whatever else is going on."""
-        drifted, self._drifted = self._drifted, set()
-        if drifted:
-            await self._inbox.ask_for_repairs(drifted)
+        await self._inbox.ask_for_repairs(self._drift)
         now = asyncio.get_running_loop().time()
         if now < self._tidy_at:
             return
         self._tidy_at = now + _TIDY_SECONDS
         await self._inbox.forget_old()
+        await self._show_campaigns()
+        await self._tell_repaired()
         if self._observer is not None:
             self._observer.extend(await self._survey())
 
@@ -270,13 +305,19 @@ class Reign:
         try:
             await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
+            if order.covers_everything:
+                await self._scanned(plan.found)
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
             await self._service.begin_budgets(plan.estimates)
             plan.require_safe()
         except _UnconvergedError as refusal:
             await self._inbox.put_off_until_converged(stored, str(refusal))
             return None
-        except (ConfigError, RefusedError) as refusal:
+        except ConfigError as fault:
+            # It will never be met, and must not hold up others for ever.
+            await self._inbox.decide(stored, RequestState.REFUSED, str(fault))
+            return None
+        except RefusedError as refusal:
             await self._inbox.put_off(stored, str(refusal))
             return None
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
@@ -341,11 +382,14 @@ class Reign:
                 _log.info("campaign.stopped", campaign=name, because=str(stopped))
                 await prover.forget(name)
                 await self._service.audit.append("campaign.stopped", name, because=str(stopped))
+                await self._show_campaigns()
                 return
             progress.tell(done.stored.campaign)
-            self._metrics.campaign(done.stored.campaign, progress.report, reconciler.checkpoints, progress.rate)
+            campaign, batches = done.stored.campaign, reconciler.checkpoints
+            self._metrics.campaign(campaign, progress.report, batches, progress.rate, whole=prover.is_whole)
+            self._shown[prover.is_whole] = campaign.id, campaign.state
             if isinstance(done.step.action, Halt):
-                await self._service.alarm(done.stored.campaign, done.step.because)
+                await self._service.alarm(campaign, done.step.because)
             if done.is_end:
                 await self._ended(done, prover)
                 return
@@ -358,7 +402,7 @@ class Reign:
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
         if done.proof is not None and prover.is_whole:
-            self._metrics.scanned(done.proof.stale, clean=done.proof.is_clean)
+            await self._scanned(done.proof)
         if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:
             # Parked batches, or a late resource, get another chance, later and later.
             self._put_off_full_check(self._retry_incomplete)
@@ -369,6 +413,17 @@ class Reign:
                 self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
         await self._service.engine.learn_what_is_complete()
+        if campaign.wish.repair:
+            self._repaired.add(campaign, report)
+            await self._tell_repaired()
+
+    async def _tell_repaired(self) -> None:
+        """Put into the audit log what repairs of drift came to: the first at once, then a sum an hour."""
+        now = time.time()
+        detail = self._repaired.to_tell(now)
+        if detail is not None:
+            await self._service.audit.append("drift.repaired", "", **detail)
+            self._repaired.tell(now)
 
     # What nobody asked for.
 
@@ -385,9 +440,16 @@ class Reign:
         self._put_off_full_check()
         # A key that came to read is seen before it writes: its use is then counted, not estimated.
         await self._service.begin_budgets(found.versions_by_fingerprint())
-        self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
-        _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)
+        _log.info(
+            "check.finished",
+            revision=found.revision,
+            stale=found.stale,
+            unreadable=found.unreadable,
+            objects=found.objects,
+            because=f"{because}, and {found.unreadable} can't be read",
+        )
+        await self._scanned(found)
         if found.stale:
             await self._inbox.ask_for_resync(f"a full check found that {because}")
         return True
@@ -397,3 +459,16 @@ def _whole(order: Order, territory: Territory) -> Order:
     """Return the order without its resources when they are all that is governed: then the unknown is told, too."""
     governed: Iterable[str] = (one.resource for one in territory.governed)
     return replace(order, resources=()) if set(order.resources) >= set(governed) else order
+
+
+def _tell_unreadable(scan: Scan) -> None:
+    """Say what a scan of everything could not read, by resource and reason."""
+    for one in scan.unreadable:
+        _log.error(
+            "scan.unreadable",
+            resource=one.resource,
+            reason=one.reason.value,
+            objects=one.objects,
+            revision=scan.revision,
+            because=f"{one.objects} objects of {one.resource} can't be read: {one.reason.value}",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,13 +13,12 @@ from worker.model.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
+from worker.model.request import is_namespace
 from worker.model.verdict import Reason
 from worker.pace.pressure import Room
 from worker.state.campaigns import StoredCampaign
 from worker.state.ownership import Session
 from worker.state.quarantine import Quarantined
-
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
         told = (f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
         fault = Fault("--resource", *next((idle[name] for name in unknown if name in idle), told))
         raise SettingsError("command line", (fault,))
-    if not all(_NAMESPACE.fullmatch(namespace) for namespace in order.namespaces):
+    if not all(map(is_namespace, order.namespaces)):
         fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
         raise SettingsError("command line", (fault,))
     chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
@@ -131,6 +129,19 @@ def scope_of(territory: Territory, order: Order) -> Scope:
     """Return what an order covers in this registry. Raises SettingsError, as `choose` does."""
     resources = dict.fromkeys(one.resource for one in choose(territory, order))
     return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
+
+
+def is_whole(scope: Scope, territory: Territory) -> bool:
+    """Whether a scope leaves nothing out that is governed now."""
+    return not scope.namespaces and {one.resource for one in territory.governed} <= set(scope.resources)
+
+
+def require_objects(names: Iterable[str], option: str) -> None:
+    """Raise SettingsError for what was named and holds no object: most likely a name that was mistyped."""
+    empty = ", ".join(names)
+    if empty:
+        message = f"{empty}: no object is there, so nothing would be proven about it"
+        raise SettingsError("command line", (Fault(option, message, "if that is meant, say --allow-empty"),))
 
 
 def _names(governed: Mapping[str, ResourceRange]) -> str:

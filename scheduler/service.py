@@ -23,7 +23,19 @@ from scheduler.pausing import MOST_FRESH, plan_growth
 from scheduler.plan import plan_batches
 from scheduler.preflight import preflight, space_of_records
 from scheduler.reconcile import Reconciler, Records, Watcher
-from scheduler.run import EVERYTHING, Lock, Order, RunPlan, RunResult, choose, resumable, scope_of, still_there
+from scheduler.run import (
+    EVERYTHING,
+    Lock,
+    Order,
+    RunPlan,
+    RunResult,
+    choose,
+    is_whole,
+    require_objects,
+    resumable,
+    scope_of,
+    still_there,
+)
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
@@ -100,15 +112,14 @@ class Service:
 
     async def last_proof(self) -> Campaign | None:
         """Return the newest campaign that proved everything under this generation, None where there is none."""
-        governed = {one.resource for one in (await self.territory()).governed}
+        territory = await self.territory()
         proofs = [
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
             if stored.campaign.state is CampaignState.COMPLETE
             and stored.campaign.ended_at
             and stored.campaign.generation == self.generation.hash
-            and not stored.campaign.scope.namespaces
-            and governed <= set(stored.campaign.scope.resources)
+            and is_whole(stored.campaign.scope, territory)
         ]
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
@@ -146,10 +157,16 @@ class Service:
         return list((await self.engine.ledger.foreseen(self._keys(), {})).values())
 
     async def plan(self, order: Order) -> RunPlan:
-        """Look at everything, write nothing. Raises SettingsError for a resource that nothing governs."""
+        """Look at everything, write nothing.
+
+        Raises SettingsError for a resource that nothing governs, and for what holds no object unless the order
+        allows it.
+        """
         for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
         territory, found = await self.inventory(order)
+        if not order.wish.allow_empty:
+            await self._require_objects(territory, found, order)
         budgets = await self.engine.ledger.all()
         estimates = await self._estimates(found, budgets, order)
         to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
@@ -167,6 +184,19 @@ class Service:
             refusals=tuple(refusals),
             resumes=resumable(await self.unfinished(), self.generation.hash, scope),
         )
+
+    async def _require_objects(self, territory: Territory, found: Inventory, order: Order) -> None:
+        """Raise SettingsError when a namespace, or a resource, that the order names holds none of its objects."""
+        held = {tally.resource for tally in found.resources if tally.objects}
+        require_objects([name for name in order.resources if name not in held], "--resource")
+        empty = [name for name in order.namespaces if not await self._holds(territory, order, name)]
+        require_objects(empty, "--namespace")
+
+    async def _holds(self, territory: Territory, order: Order, namespace: str) -> bool:
+        for one in choose(territory, replace(order, namespaces=(namespace,))):
+            if (await self.engine.store.keys(one.range, 1))[0]:
+                return True
+        return False
 
     async def run(self, plan: RunPlan, order: Order, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
         """Carry out a plan to its proof, or until the brake is pulled. `lock` is held (`owned`).
@@ -250,7 +280,7 @@ class Service:
         return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, in the log and in the audit log, and what it left alone."""
+        """Say how a campaign ended, and what it left alone: in the log and, but for a repair of drift, in the audit log."""
         is_complete = ended.state is CampaignState.COMPLETE
         if report.quarantined and not is_complete:
             await self._tell_quarantined(ended)
@@ -258,14 +288,15 @@ class Service:
             await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
         level = _log.info if is_complete else _log.warning
         level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
-        await self.audit.append(
-            "campaign.finished",
-            ended.id,
-            state=ended.state.value,
-            rewritten=report.rewritten,
-            proof_revision=ended.proof_revision,
-            because=ended.because,
-        )
+        if not ended.wish.repair:
+            await self.audit.append(
+                "campaign.finished",
+                ended.id,
+                state=ended.state.value,
+                rewritten=report.rewritten,
+                proof_revision=ended.proof_revision,
+                because=ended.because,
+            )
 
     async def _tell_quarantined(self, ended: Campaign) -> None:
         """Name each object that a campaign left alone, up to `_NAMED`, and count them by resource and reason."""
@@ -352,9 +383,16 @@ class Service:
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
-        await campaigns.forget_quarantines_but(name)
-        await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
+        await campaigns.forget_quarantines_but(await self._named(campaign, plan.territory, campaigns))
+        if not wish.repair:
+            await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
+
+    async def _named(self, campaign: Campaign, territory: Territory, campaigns: Campaigns) -> set[str]:
+        """Return the campaigns of which the objects in quarantine stay named: this one, and the last over everything."""
+        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
+        whole = [one.id for one in known if is_whole(one.scope, territory)]
+        return {campaign.id, *whole[-1:]}
 
     def _keys(self) -> list[KeyRef]:
         """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere.

@@ -276,12 +276,15 @@ def _begin_parent(**_: object) -> None:
         return
     from prometheus_client import CollectorRegistry
 
+    from worker.etcd.reach import followed
     from worker.exposition import serve
     from worker.metrics import WorkerMetrics
 
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
-    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away or pulse.trouble()))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    reach = _parent.enter_context(followed(settings.etcd, settings.keyspace.state_prefix))
+    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away or reach.away or pulse.trouble()))
 
 
 @celeryd_after_setup.connect

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     start.add_argument("--priority", default="0", metavar="N", help="-100 to 100; higher begins earlier")
     start.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
+    start.add_argument("--allow-empty", action="store_true", help="accept a namespace or resource without an object")
     _add_sending(start)
     _verb(verbs, "list", "show campaigns and requests")
     _add_name(_verb(verbs, "show", "show one campaign, with its namespaces"))
@@ -97,6 +98,7 @@ async def _start(args: argparse.Namespace) -> int:
             "rate": float(args.rate),
             "priority": int(args.priority),
             "allow_plaintext": args.allow_plaintext,
+            "allow_empty": args.allow_empty,
         }
         _require_stored(settings, args.resource)
         name = await ask_to_start(settings, arguments, direct=args.direct)

@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_switch(parser, "--dry-run", "show the plan; write nothing at all to etcd")
     add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
+    add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
     add_switch(parser, "--wait", "wait for another run instead of refusing")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
@@ -62,7 +63,8 @@ async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
     namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
-    order = Order(tuple(resources), tuple(namespaces), Wish(allow_plaintext=args.allow_plaintext), args.wait)
+    wish = Wish(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty)
+    order = Order(tuple(resources), tuple(namespaces), wish, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:

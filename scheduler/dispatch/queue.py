@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,12 +41,17 @@ class _Sent:
 
 
 class Sender:
-    """Sends messages, and says once that Redis is away and once that it is back."""
+    """Sends messages, and says once that Redis is away and once that it is back.
+
+    One thread speaks to Celery: however long Redis does not answer, no more than one waits for it.
+    `is_available` is None until something was asked of Redis.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._app: Any = None
-        self.is_available = True
+        self._thread = ThreadPoolExecutor(1, "celery")
+        self.is_available: bool | None = None
 
     async def send(self, task: str, arguments: Mapping[str, object], queue: str, expires: float | None = None) -> None:
         """Send one message. Raises UnavailableError when Redis does not take it."""
@@ -54,19 +61,30 @@ class Sender:
         """Return how many messages wait in a queue. Raises UnavailableError."""
         return int(await self._do(partial(self._length, queue)))
 
+    async def probe(self) -> None:
+        """Look whether Redis takes messages; `is_available`, and the log, say what came of it."""
+        with suppress(UnavailableError):
+            await self._do(self._declare)
+
     async def _do(self, work: Callable[[], Any]) -> Any:
         try:
             async with asyncio.timeout(2 * self._settings.broker.timeout + 1):
-                result = await asyncio.to_thread(work)
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except Exception as error:  # noqa: BLE001 - Celery, kombu and redis raise what they like; none means more
-            if self.is_available:
+            if self.is_available is not False:
                 self.is_available = False
                 _log.warning("queue.unavailable", because=type(error).__name__)
             raise UnavailableError(f"Redis does not take messages ({type(error).__name__}); check --broker") from None
-        if not self.is_available:
-            self.is_available = True
+        if self.is_available is False:
             _log.info("queue.available", because="Redis takes messages again")
+        self.is_available = True
         return result
+
+    def _declare(self) -> None:
+        """Declare the queues, as every send does: a write that changes nothing, refused where a message would be."""
+        with self._celery().connection_for_write() as connection:
+            for queue in self._celery().amqp.queues.values():
+                queue.bind(connection.default_channel).declare()
 
     def _length(self, queue: str) -> Any:
         with self._celery().connection_for_write() as connection:
@@ -84,6 +102,7 @@ class Sender:
 
     def close(self) -> None:
         """Close the connections to Redis."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._app is not None:
             self._app.close()
 

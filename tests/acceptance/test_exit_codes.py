@@ -98,6 +98,8 @@ def test_in_text_an_error_is_on_stderr_alone(away: Command) -> None:
         (["run", "--max-window", "0"], "max_window"),
         (["run", "--resource", "pods"], "pods is not governed"),
         (["run", "--namespace", "No_Namespace"], "--namespace"),
+        (["run", "--namespace", "no-object"], "no-object: no object is there"),
+        (["run", "--dry-run", "--namespace", "default", "--namespace", "no-object"], "no-object: no object is there"),
         (["run", "--state-prefix", "/registry/mine"], "outside the registry"),
         (["keys", "--accept", "0000000000000000"], "no budget is on record"),
         (["inspect", "/registry/pods/default/p"], "no resource that the configuration governs"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis as redis_client
@@ -13,11 +14,11 @@ from structlog.testing import capture_logs
 from config.secret import SecretBytes
 from config.settings import BrokerSettings, Settings
 from scheduler.dispatch.queue import QueueDispatcher, Sender
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisOptions, RedisServer
 from worker.errors import UnavailableError
 from worker.model.batch import BatchSpec
 from worker.model.keys import KeyRange
-from worker.queues import BATCHES, REWRITE
+from worker.queues import BATCHES, CONTROL, REWRITE
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -142,3 +143,27 @@ async def test_a_redis_that_is_away_is_said_once_and_its_return_too(
     said = capsys.readouterr()
     assert (said.out + said.err).count("queue.unavailable") == 1
     assert (said.out + said.err).count("queue.available") == 1
+
+
+async def test_a_look_at_redis_sends_nothing_and_tells_one_that_would_take_no_message(
+    sender: Sender, messages: redis_client.Redis
+) -> None:
+    seen = [sender.is_available]
+    for room in ("0", "1", "0"):
+        messages.config_set("maxmemory", room)
+        await sender.probe()
+        seen.append(sender.is_available)
+    assert seen == [None, True, False, True]
+    assert (messages.llen(BATCHES), messages.llen(CONTROL)) == (0, 0)
+
+
+async def test_a_look_at_redis_takes_no_right_beyond_those_of_the_user_in_deploy(
+    new_redis: Callable[[RedisOptions], RedisServer],
+) -> None:
+    example = (Path(__file__).parents[2] / "deploy" / "redis" / "users.acl.example").read_text(encoding="utf-8")
+    _, rules = example.splitlines()[1].split("resetchannels ")
+    redis = new_redis(RedisOptions(acl=f"resetchannels {rules}"))
+    one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(redis.url.encode()), timeout=1.0)))
+    await one.probe()
+    one.close()
+    assert one.is_available is True

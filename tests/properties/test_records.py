@@ -22,6 +22,7 @@ from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
 from worker.model.outcome import BatchReport
 from worker.model.proof import ProofPart
 from worker.model.request import Origin, Request, RequestKind, RequestState
+from worker.model.scan import Scan, UnreadableCount
 from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
 
@@ -43,7 +44,7 @@ CHECKPOINTS = st.builds(
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
-WISHES = st.builds(Wish, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), st.booleans())
+WISHES = st.builds(Wish, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4)
 CAMPAIGNS = st.builds(
     Campaign,
     *(IDS, st.sampled_from(CampaignState), TEXTS, SCOPES, NUMBERS, TIMES, TEXTS, st.integers(1, MOST), COUNTS),
@@ -90,6 +91,14 @@ BUDGETS = st.builds(
 )
 
 
+PRINTABLE = TEXTS.filter(str.isprintable)
+SCANS = st.builds(
+    Scan,
+    *(TEXTS, COUNTS, MOMENTS, COUNTS, COUNTS, st.booleans(), MOMENTS),
+    st.lists(st.builds(UnreadableCount, PRINTABLE, st.sampled_from(Reason), COUNTS), max_size=3).map(tuple),
+)
+
+
 class Recorded(Protocol):
     def to_json(self) -> Mapping[str, object]: ...
 
@@ -98,7 +107,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -127,6 +136,29 @@ def test_a_field_of_another_kind_is_refused_or_read_but_never_breaks(value: Reco
         type(value).from_json(record)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"at": float("nan")},
+        {"at": -1},
+        {"at": float("inf")},
+        {"proven_at": 10**400},
+        {"stale": -1},
+        {"stale": True},
+        {"objects": 2**64},
+        {"generation": "x" * 1_000},
+        {"unreadable": [["secrets", "no_such_reason", 1]]},
+        {"unreadable": [["secrets\n", "unknown_bytes", 1]]},
+        {"unreadable": [["secrets", "unknown_bytes", 1]] * 1_001},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)
+def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, object]) -> None:
+    good = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False).to_json()
+    with pytest.raises(ValueError, match=r"scan|reason|unreadable|no_such_reason"):
+        Scan.from_json({**good, **wrong})
 
 
 @given(RANGES)

@@ -248,3 +248,15 @@ def test_what_a_lagging_apiserver_writes_under_the_old_key_is_repaired_and_count
     observed = {row["names"][0]: row["observed"] for row in cluster.run("keys").document["keys"]}
     assert observed == {"new-key": 201, "old-key": 1}
     assert cluster.run("campaign", "list").document["campaigns"][0]["because"].startswith("a scan at revision")
+    # Any key can be written into etcd: where no namespace can be, the resource is repaired, and nothing waits for it.
+    strange = "/registry/secrets/Team_A/late"
+    cluster.etcd.admin().put(strange, foreign(strange))
+    cluster.wait(lambda: cluster.opened_by(NEW, strange) == 1, "it is under the new key", seconds=10)
+    cluster.wait_finished(3)
+    assert scheduler.said("request.put_off") == []
+    events = [entry["event"] for entry in cluster.run("audit-log", "list", "--limit", "0").document["entries"]]
+    assert [event for event in events if event.startswith(("campaign", "drift"))] == [
+        "campaign.planned",
+        "campaign.finished",
+        "drift.repaired",
+    ]

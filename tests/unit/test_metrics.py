@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from worker.model.budget import Budget
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
+from worker.model.scan import Scan, UnreadableCount
+from worker.model.verdict import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 REPORT = BatchReport(10, 4, 3, 2, 1, 1, 5, 6, 7, 800)
@@ -40,6 +43,12 @@ class Clock:
 
 def campaign(state: CampaignState = CampaignState.RUNNING) -> Campaign:
     return Campaign("c", state, "sha256:0", Scope(("secrets",)), 1, "2026-01-01T00:00:00+00:00", "why")
+
+
+def scan(stale: int, at: float = 1_000.0, proven_at: float = 0.0, generation: str = "sha256:0") -> Scan:
+    """A scan of everything; with nothing stale and no proof before it, it is one."""
+    unreadable = (UnreadableCount("secrets", Reason.NO_SUCH_KEY, 2),)
+    return Scan(generation, 7, at, 9, stale, is_clean=not stale, proven_at=proven_at or at, unreadable=unreadable)
 
 
 def shown(registry: CollectorRegistry) -> dict[str, float]:
@@ -67,8 +76,8 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.leads(leads=True)
     scheduler.configured("sha256:0")
     scheduler.queue(is_available=True)
-    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5)
-    scheduler.scanned(0, clean=True)
+    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
+    scheduler.scanned(scan(0))
     scheduler.lags(4)
     scheduler.budgets(KEYS, 100, 0.8)
     WorkerMetrics(registry, 500.0).count({"outcome": "worked", "report": REPORT.to_json(), "window": 32})
@@ -90,38 +99,89 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
     wall = Clock()
     metrics = SchedulerMetrics(registry, wall=wall)
     metrics.leads(leads=True)
-    metrics.configured("sha256:0")
     metrics.configured("sha256:1")
+    metrics.configured("sha256:0")
     metrics.queue(is_available=False)
-    metrics.campaign(campaign(), REPORT, BATCHES, 12.5)
+    metrics.campaign(campaign(CampaignState.INCOMPLETE), REPORT, (), 0.0, whole=False)
+    metrics.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
     metrics.drifted()
     metrics.drifted()
     metrics.lags(4)
-    metrics.scanned(0, clean=True)
     wall.now += 30
-    metrics.scanned(8, clean=False)
+    metrics.scanned(scan(8, at=1_020.0, proven_at=1_000.0))
     metrics.ticked()
     assert shown(registry) == {
         "kube_rewrap_is_leader": 1.0,
-        "kube_rewrap_configuration_info generation=sha256:1": 1.0,
+        "kube_rewrap_configuration_info generation=sha256:0": 1.0,
         "kube_rewrap_queue_available": 0.0,
         "kube_rewrap_last_tick_timestamp_seconds": 1_030.0,
         "kube_rewrap_drift_found_total": 2.0,
         "kube_rewrap_watch_lag_revisions": 4.0,
         "kube_rewrap_stale_objects": 8.0,
+        "kube_rewrap_unreadable_objects reason=no_key_of_that_name resource=secrets": 2.0,
+        "kube_rewrap_last_scan_age_seconds": 10.0,
         "kube_rewrap_last_proof_age_seconds": 30.0,
-        **{f"kube_rewrap_campaign_state state={state}": float(state == "running") for state in CampaignState},
-        **{f"kube_rewrap_campaign_paused cause={cause}": 0.0 for cause in Pause},
-        **{f"kube_rewrap_campaign_objects outcome={end}": float(count) for end, count in ENDS.items()},
-        "kube_rewrap_campaign_batches_left": 3.0,
-        "kube_rewrap_campaign_batches_parked": 1.0,
-        "kube_rewrap_campaign_rate_objects_per_second": 12.5,
+        **of_campaign("everything", "running", 3.0, 1.0, 12.5),
+        **of_campaign("part", "incomplete", 0.0, 0.0, 0.0),
     }
+
+
+def of_campaign(scope: str, now: str, left: float, parked: float, rate: float) -> dict[str, float]:
+    name = "kube_rewrap_campaign_"
+    return {
+        **{f"{name}state scope={scope} state={state}": float(state == now) for state in CampaignState},
+        **{f"{name}objects outcome={end} scope={scope}": float(count) for end, count in ENDS.items()},
+        **{f"{name}paused cause={cause} scope={scope}": 0.0 for cause in Pause},
+        f"{name}batches_left scope={scope}": left,
+        f"{name}batches_parked scope={scope}": parked,
+        f"{name}rate_objects_per_second scope={scope}": rate,
+    }
+
+
+def test_a_figure_of_another_configuration_is_absent(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry, wall=lambda: 1_030.0)
+    metrics.configured("sha256:0")
+    metrics.campaign(campaign(CampaignState.COMPLETE), REPORT, BATCHES, 12.5, whole=True)
+    metrics.scanned(scan(0))
+    metrics.proven(replace(campaign(CampaignState.COMPLETE), ended_at="1970-01-01T00:17:00+00:00"))
+    assert shown(registry)["kube_rewrap_last_proof_age_seconds"] == 10.0
+    metrics.configured("sha256:1")
+    # What comes late, or is on record of before, says nothing about this one either.
+    metrics.campaign(campaign(CampaignState.COMPLETE), REPORT, BATCHES, 12.5, whole=True)
+    metrics.scanned(scan(0))
+    metrics.proven(replace(campaign(CampaignState.COMPLETE), ended_at="1970-01-01T00:17:00+00:00"))
+    assert shown(registry) == {
+        "kube_rewrap_is_leader": 0.0,
+        "kube_rewrap_configuration_info generation=sha256:1": 1.0,
+        "kube_rewrap_last_tick_timestamp_seconds": 1_030.0,
+        "kube_rewrap_drift_found_total": 0.0,
+    }
+
+
+def test_a_campaign_of_a_part_leaves_what_is_shown_of_everything(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry)
+    metrics.configured("sha256:0")
+    metrics.campaign(campaign(CampaignState.INCOMPLETE), REPORT, BATCHES, 0.0, whole=True)
+    before = shown(registry)
+    metrics.campaign(campaign(CampaignState.COMPLETE), BatchReport(), (), 0.0, whole=False)
+    after = shown(registry)
+    assert {name: after[name] for name in before} == before
+    assert after["kube_rewrap_campaign_state scope=part state=complete"] == 1.0
+
+
+def test_a_proof_that_has_yet_to_come_by_another_hosts_clock_is_none(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry, wall=lambda: 1_000.0)
+    metrics.configured("sha256:0")
+    metrics.scanned(scan(0, at=260_000.0))
+    assert "kube_rewrap_last_proof_age_seconds" not in shown(registry)
+    assert "kube_rewrap_last_scan_age_seconds" not in shown(registry)
 
 
 def test_the_age_of_a_proof_grows_from_scrape_to_scrape(registry: CollectorRegistry) -> None:
     wall = Clock()
-    SchedulerMetrics(registry, wall=wall).scanned(0, clean=True)
+    metrics = SchedulerMetrics(registry, wall=wall)
+    metrics.configured("sha256:0")
+    metrics.scanned(scan(0))
     for age in (0.0, 1.5, 90.0):
         wall.now = 1_000.0 + age
         assert shown(registry)["kube_rewrap_last_proof_age_seconds"] == age
@@ -129,18 +189,20 @@ def test_the_age_of_a_proof_grows_from_scrape_to_scrape(registry: CollectorRegis
 
 def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
+    metrics.configured("sha256:0")
     for state in CampaignState:
-        metrics.campaign(campaign(state), REPORT, (), 0.0)
-        states = starting("kube_rewrap_campaign_state state=", shown(registry))
+        metrics.campaign(campaign(state), REPORT, (), 0.0, whole=True)
+        states = starting("kube_rewrap_campaign_state scope=everything state=", shown(registry))
         assert [name for name, value in states.items() if value] == [state.value]
         assert len(states) == len(CampaignState)
 
 
 def test_a_campaign_that_rests_says_for_what(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
-    metrics.campaign(campaign().paused(Pause.QUARANTINE, "why"), REPORT, (), 0.0)
+    metrics.configured("sha256:0")
+    metrics.campaign(campaign().paused(Pause.QUARANTINE, "why"), REPORT, (), 0.0, whole=True)
     causes = starting("kube_rewrap_campaign_paused cause=", shown(registry))
-    assert causes == {cause.value: float(cause is Pause.QUARANTINE) for cause in Pause}
+    assert causes == {f"{cause.value} scope=everything": float(cause is Pause.QUARANTINE) for cause in Pause}
 
 
 def test_budgets_are_by_key_and_a_limit_only_where_there_is_one(registry: CollectorRegistry) -> None:
@@ -165,14 +227,13 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.configured("sha256:0")
     metrics.queue(is_available=True)
     metrics.drifted()
-    metrics.campaign(campaign(), REPORT, BATCHES, 12.5)
-    metrics.scanned(0, clean=True)
+    metrics.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
+    metrics.scanned(scan(0))
     metrics.lags(4)
     metrics.budgets(KEYS, 100, 0.8)
     metrics.leads(leads=False)
     assert shown(registry) == {
         "kube_rewrap_is_leader": 0.0,
-        "kube_rewrap_configuration_info generation=sha256:0": 1.0,
         "kube_rewrap_queue_available": 1.0,
         "kube_rewrap_last_tick_timestamp_seconds": 5.0,
         "kube_rewrap_drift_found_total": 1.0,

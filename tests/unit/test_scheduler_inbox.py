@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.inbox import Inbox
+from scheduler.repairs import Drift
 from worker.etcd.memory import MemoryStore
 from worker.model.request import Origin, RequestState, start_request
 from worker.state.audit import AuditLog
@@ -18,8 +19,20 @@ NOW = "2026-01-01T00:00:00+00:00"
 class Scene:
     def __init__(self) -> None:
         self.store = store = MemoryStore()
+        self.drifted = Drift()
         self.requests = Requests(store, KEYSPACE)
         self.inbox = Inbox(self.requests, AuditLog(store, KEYSPACE, "test"))
+
+    async def drift(self, *places: tuple[str, str]) -> None:
+        """Something drifted in these places, and the leader looks what is to be done."""
+        for resource, namespace in places:
+            self.drifted.add(resource, namespace)
+        await self.inbox.ask_for_repairs(self.drifted)
+
+    async def meet_all(self) -> None:
+        for stored in await self.requests.all():
+            if stored.request.state is RequestState.WAITING:
+                await self.inbox.decide(stored, RequestState.ACCEPTED, "done")
 
     async def waiting(self) -> list[tuple[Origin, tuple[str, ...], tuple[str, ...]]]:
         found = [one.request for one in await self.requests.all() if one.request.state is RequestState.WAITING]
@@ -33,31 +46,74 @@ def scene() -> Scene:
 
 async def test_a_place_that_drifts_again_and_again_is_asked_for_once(scene: Scene) -> None:
     for _ in range(3):
-        await scene.inbox.ask_for_repairs([("secrets", "a"), ("nodes", "")])
+        await scene.drift(("secrets", "a"), ("nodes", ""))
     assert await scene.waiting() == [(Origin.DRIFT, ("nodes",), ()), (Origin.DRIFT, ("secrets",), ("a",))]
 
 
-async def test_many_places_of_one_resource_are_asked_for_together(scene: Scene) -> None:
-    await scene.inbox.ask_for_repairs([("secrets", f"n{number}") for number in range(11)])
-    await scene.inbox.ask_for_repairs([("secrets", "another"), ("pods", "another")])
+async def test_a_place_that_was_just_repaired_is_left_for_a_while_and_another_one_is_not(scene: Scene) -> None:
+    await scene.drift(("secrets", "a"))
+    await scene.meet_all()
+    await scene.drift(("secrets", "a"), ("secrets", "b"))
+    assert await scene.waiting() == [(Origin.DRIFT, ("secrets",), ("b",))]
+
+
+async def test_a_leader_after_this_one_knows_what_was_repaired(scene: Scene) -> None:
+    await scene.drift(("secrets", "a"))
+    await scene.meet_all()
+    scene.inbox = Inbox(scene.requests, AuditLog(scene.store, KEYSPACE, "test"))
+    await scene.drift(("secrets", "a"))
+    assert await scene.waiting() == []
+
+
+async def test_places_of_one_resource_are_asked_for_together(scene: Scene) -> None:
+    await scene.drift(("secrets", "b"), ("secrets", "a"))
+    assert await scene.waiting() == [(Origin.DRIFT, ("secrets",), ("a", "b"))]
+
+
+async def test_of_many_places_the_whole_resource_is_asked_for(scene: Scene) -> None:
+    await scene.drift(*[("secrets", f"n{number}") for number in range(11)])
+    await scene.drift(("secrets", "another"), ("pods", "another"))
     assert await scene.waiting() == [(Origin.DRIFT, ("pods",), ("another",)), (Origin.DRIFT, ("secrets",), ())]
+
+
+@pytest.mark.parametrize("name", ["Team_A", "a" * 64, "..", "a\nb", "\udc80", "-a"])
+async def test_drift_where_no_namespace_can_be_is_repaired_with_its_resource(scene: Scene, name: str) -> None:
+    await scene.drift(("secrets", name))
+    assert await scene.waiting() == [(Origin.DRIFT, ("secrets",), ())]
+
+
+async def test_repairs_leave_nothing_in_the_audit_log_by_themselves(scene: Scene) -> None:
+    await scene.drift(("secrets", "a"))
+    [stored] = await scene.requests.all()
+    await scene.inbox.put_off(stored, "no room")
+    await scene.meet_all()
+    assert [entry async for entry in AuditLog(scene.store, KEYSPACE, "test").entries()] == []
+
+
+async def test_a_repair_that_cannot_be_met_now_holds_up_nobody(scene: Scene) -> None:
+    await scene.drift(("secrets", "a"))
+    waiting = await scene.inbox.waiting_for_us()
+    assert waiting is not None
+    [stored] = await scene.requests.all()
+    await scene.inbox.put_off(stored, "no room")
+    assert await scene.inbox.waiting_for_us() is None
 
 
 async def test_what_looks_at_everything_makes_repairs_needless(scene: Scene) -> None:
     await scene.inbox.ask_for_change(1, "the key changed")
-    await scene.inbox.ask_for_repairs([("secrets", "a")])
+    await scene.drift(("secrets", "a"))
     assert await scene.waiting() == [(Origin.CHANGE, (), ())]
 
 
 async def test_an_operators_request_does_not_for_it_may_be_refused(scene: Scene) -> None:
     await scene.requests.submit(start_request({"id": "mine"}, "", NOW))
-    await scene.inbox.ask_for_repairs([("secrets", "a")])
+    await scene.drift(("secrets", "a"))
     assert await scene.waiting() == [(Origin.DRIFT, ("secrets",), ("a",)), (Origin.OPERATOR, (), ())]
 
 
 async def test_a_change_gives_up_what_the_service_asked_for_before_and_no_operators_word(scene: Scene) -> None:
     await scene.requests.submit(start_request({"id": "mine"}, "", NOW))
-    await scene.inbox.ask_for_repairs([("secrets", "a")])
+    await scene.drift(("secrets", "a"))
     await scene.inbox.ask_for_resync("something is stale")
     await scene.inbox.ask_for_change(7, "the key changed")
     assert await scene.waiting() == [(Origin.CHANGE, (), ()), (Origin.OPERATOR, (), ())]

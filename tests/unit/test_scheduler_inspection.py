@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.inspection import _made, _proven_at
+from scheduler.census import Territory
+from scheduler.inspection import _made, _proven_at, _since_everything
 from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.inventory import ResourceRange
+from worker.model.keys import KeyRange
 from worker.model.rotation import Passed, Rotation, RotationStep
 
 MADE = "2026-01-02T00:00:00+00:00"
@@ -37,3 +40,19 @@ def test_the_proof_is_that_of_the_complete_campaign_at_its_revision() -> None:
     assert _proven_at([other, proven], 7) == LATER_SECONDS
     assert _proven_at([other, proven], 8) is None
     assert _proven_at([replace(proven, ended_at="")], 7) is None
+
+
+def test_a_later_campaign_over_a_part_does_not_hide_what_one_over_everything_left() -> None:
+    governed = tuple(ResourceRange(name, KeyRange.of_prefix(name.encode())) for name in ("configmaps", "secrets"))
+    territory = Territory(governed, ())
+    incomplete = replace(CAMPAIGN, state=CampaignState.INCOMPLETE)
+    everything = replace(incomplete, id="everything", scope=Scope(("configmaps", "secrets")))
+    part = replace(CAMPAIGN, id="part", scope=Scope(("configmaps", "secrets"), ("team-a",)))
+    before = replace(incomplete, id="before")
+    assert _since_everything([before, everything, part], territory) == [everything]
+    assert _since_everything([before, everything, replace(part, state=CampaignState.INCOMPLETE)], territory) == [
+        everything,
+        replace(part, state=CampaignState.INCOMPLETE),
+    ]
+    assert _since_everything([everything, replace(everything, state=CampaignState.COMPLETE)], territory) == []
+    assert _since_everything([before, part], territory) == [before]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -29,7 +29,7 @@ from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Put
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.outcome import BatchReport
-from worker.model.request import Request, RequestKind, RequestState, start_request
+from worker.model.request import Origin, Request, RequestKind, RequestState, start_request
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace
 from worker.state.audit import AuditLog
@@ -38,6 +38,7 @@ from worker.state.checkpoints import Checkpoints
 from worker.state.generations import Generations
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
+from worker.state.scans import Scans
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -60,13 +61,27 @@ class Cluster:
     def requests(self) -> Requests:
         return Requests(self.store, KEYSPACE)
 
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def shown(self) -> dict[str, float]:
+        """What was shown of scans and campaigns by the leader, when it is asked."""
+        return {
+            sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if "scan" in sample.name or "objects" in sample.name or "campaign" in sample.name or "proof" in sample.name
+        }
+
     def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Reign:
         configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
         one = Service(Settings(), generation, Layout(), engine)
         file = ConfigurationFile("/nowhere", "/nowhere")
-        term = Term(self.guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows, before)
+        self.registry = CollectorRegistry()
+        metrics = SchedulerMetrics(self.registry)
+        metrics.configured(name)
+        term = Term(self.guard, brake, Outlets(metrics), file, nobody_knows, before)
         return Reign(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager
@@ -261,3 +276,69 @@ def test_a_wish_without_the_word_for_a_pause_is_read_as_one_without_a_pause() ->
     assert isinstance(wish, dict)
     del wish["paused"]
     assert Request.from_json(old).wish == Wish("because", 5.0, 1)
+
+
+# ------------------------------------------------------------------------------------------- what a leader takes over
+
+
+def damage(store: MemoryStore) -> None:
+    store.put(b"/registry/secrets/default/lost", b"k8s:enc:aescbc:v1:lost-key:nothing")
+
+
+async def test_a_leader_shows_and_says_what_the_one_before_found_and_nothing_under_another_file(
+    cluster: Cluster,
+) -> None:
+    damage(cluster.store)
+    async with cluster.under("sha256:1", NEW, OLD):
+        await until(lambda: shows(cluster, "kube_rewrap_stale_objects", 1.0))
+        before = cluster.shown()
+    assert before["kube_rewrap_unreadable_objects secrets no_key_of_that_name"] == 1.0
+    with capture_logs() as logs:
+        async with cluster.under("sha256:1", NEW, OLD):
+            await until(lambda: shows(cluster, "kube_rewrap_stale_objects", 1.0))
+            after = cluster.shown()
+    assert after["kube_rewrap_unreadable_objects secrets no_key_of_that_name"] == 1.0
+    assert [(log["resource"], log["reason"], log["objects"]) for log in logs if log["event"] == "scan.unreadable"] == [
+        ("secrets", "no_key_of_that_name", 1)
+    ]
+    # Of a record of another generation nothing is shown: nothing was scanned under this one.
+    stored = await Scans(cluster.store, KEYSPACE).load()
+    assert stored is not None
+    await Scans(cluster.store, KEYSPACE).save(replace(stored, generation="sha256:0"))
+    reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake())
+    await reign._show_records()
+    assert [name for name in cluster.shown() if "campaign" not in name] == []
+
+
+async def shows(cluster: Cluster, name: str, value: float) -> bool:
+    return cluster.shown().get(name) == value
+
+
+async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+    await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+    gone = Request("drift-1", RequestKind.START, NOW, Origin.DRIFT, ("widgets.example.com",), wish=Wish(priority=90))
+    await cluster.requests.submit(gone)
+    async with cluster.under("sha256:1", NEW, OLD):
+        await cluster.campaign(CampaignState.RUNNING)
+    refused = await cluster.requests.get("drift-1")
+    assert refused is not None
+    assert (refused.request.state, "is not governed" in refused.request.because) == (RequestState.REFUSED, True)
+
+
+async def test_an_operators_request_about_nothing_is_refused_with_its_reason(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine", "namespaces": ["nosuch"], "priority": 100}, "", NOW))
+    async with cluster.under("sha256:1", NEW, OLD):
+        await cluster.campaign(CampaignState.RUNNING)
+    refused = await cluster.requests.get("mine")
+    assert refused is not None
+    assert (refused.request.state, "no object is there" in refused.request.because) == (RequestState.REFUSED, True)
+
+
+async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+        await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything running", 1.0))
+        await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+        await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything cancelled", 1.0))

@@ -16,6 +16,7 @@ from config.encryption import (
     ProviderType,
     ResourceEntry,
 )
+from config.errors import SettingsError
 from config.generation import Generation
 from config.resources import Layout
 from config.secret import SecretBytes
@@ -27,7 +28,7 @@ from worker.errors import CompactedError, FencedError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page
 from worker.model.batch import BatchSpec
-from worker.model.campaign import CampaignState
+from worker.model.campaign import CampaignState, Wish
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.pace.brake import Brake
@@ -206,3 +207,34 @@ async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
     left = await store.get(b"/registry/deployments/default/a")
     assert left is not None
     assert (left.value, left.version) == (OBJECT, 1)
+
+
+# ------------------------------------------------------------------------------------------------ what holds nothing
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (Order(namespaces=("nosuch",)), "--namespace: nosuch: no object is there"),
+        (Order(namespaces=("default", "nosuch", "nor-this")), "--namespace: nosuch, nor-this: no object is there"),
+        (Order(("configmaps",)), "--resource: configmaps: no object is there"),
+        (Order(("configmaps",), ("default",)), "--resource: configmaps: no object is there"),
+    ],
+    ids=str,
+)
+async def test_what_is_named_and_holds_no_object_is_refused_unless_that_is_allowed(order: Order, said: str) -> None:
+    store = MemoryStore()
+    fill(store, NEW)
+    one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
+    with pytest.raises(SettingsError, match=said):
+        await one.plan(order)
+    plan = await one.plan(replace(order, wish=Wish(allow_empty=True)))
+    assert plan.refusals == ()
+
+
+async def test_what_is_named_and_holds_objects_is_planned() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
+    assert (await one.plan(Order(("secrets",), ("default",)))).found.stale == 12
+    assert (await one.plan(EVERYTHING)).found.stale == 12

@@ -12,9 +12,10 @@ from worker.errors import FencedError, RecordChangedError, RecordError, Temporar
 from worker.etcd.memory import Fault, MemoryStore
 from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.campaign import Campaign, CampaignState, Scope, Wish
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
+from worker.model.scan import Scan
 from worker.model.verdict import Reason
 from worker.state import record
 from worker.state.campaigns import KEPT, Campaigns, StoredCampaign
@@ -22,6 +23,7 @@ from worker.state.checkpoints import Checkpoints, StoredCheckpoint
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
 from worker.state.quarantine import Quarantine, Quarantined
+from worker.state.scans import Scans
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -225,6 +227,29 @@ async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
     for name in names:
         left = await store.count(SPACE.batches(name)), await store.count(SPACE.quarantine(name))
         assert left == ((1, 1) if name in names[3:] else (0, 0))
+
+
+async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() -> None:
+    campaigns = Campaigns(MemoryStore(), SPACE)
+    for number, state in enumerate((CampaignState.COMPLETE, CampaignState.INCOMPLETE)):
+        await campaigns.create(campaign(f"0{number}", state), [])
+    for number in range(KEPT + 3):
+        repair = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), wish=Wish(repair=True))
+        await campaigns.create(repair, [])
+    await campaigns.forget_old()
+    kept = [stored.campaign.id for stored in await campaigns.all()]
+    assert kept == ["00", "01", *[f"1{number:02d}" for number in range(3, KEPT + 3)]]
+
+
+async def test_a_damaged_record_of_a_scan_is_none_and_is_written_over() -> None:
+    store = MemoryStore()
+    scans = Scans(store, SPACE)
+    scan = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False)
+    for damage in (b"no JSON", encode({"stale": -1}), encode({**scan.to_json(), "at": 10**400})):
+        store.put(SPACE.scan, damage)
+        assert await scans.load() is None
+        await scans.save(scan)
+        assert await scans.load() == scan
 
 
 async def test_a_campaign_is_saved_over_the_version_that_was_read() -> None:

@@ -40,6 +40,7 @@ def test_all_arguments_are_taken_over() -> None:
         "rate": 20,
         "priority": -3,
         "allow_plaintext": True,
+        "allow_empty": True,
     }
     asked = start_request(arguments, "fallback", NOW)
     assert (asked.id, asked.resources, asked.namespaces) == (
@@ -53,6 +54,7 @@ def test_all_arguments_are_taken_over() -> None:
         -3,
         True,
     )
+    assert (asked.wish.allow_empty, asked.wish.repair, asked.wish.paused) == (True, False, False)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_all_arguments_are_taken_over() -> None:
         pytest.param({"priority": 1.0}, "priority must be", id="a priority with a point"),
         pytest.param({"priority": 10**30}, "priority must be", id="a huge priority"),
         pytest.param({"allow_plaintext": "yes"}, "allow_plaintext must be", id="a word where a boolean belongs"),
+        pytest.param({"allow_empty": 1}, "allow_empty must be", id="a number where a boolean belongs"),
+        pytest.param({"repair": True}, "unknown arguments: repair", id="an operator's request is no repair"),
         pytest.param({"reason": "x" * 501}, "reason must be", id="a reason that is too long"),
         pytest.param({"reason": "a\x1b[2Jb"}, "reason must be", id="a terminal's control code in the reason"),
         pytest.param({"id": "a/b"}, "id must be", id="a slash in the id"),
@@ -98,7 +102,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = st.sampled_from(("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "other"))
+NAMES = st.sampled_from(
+    ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty", "other")
+)
 
 
 @given(st.dictionaries(NAMES, ANYTHING, max_size=4))

@@ -64,7 +64,9 @@ class Wish:
 
     `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
     the order of `priority`, the higher first. An identity primary decrypts only with `allow_plaintext`.
-    `paused` lets the campaign begin at rest: an operator's word that came before it.
+    `paused` lets the campaign begin at rest: an operator's word that came before it. Without `allow_empty` a
+    namespace or resource that is named and holds no object is refused. `repair`: the service's own answer to
+    drift, of which the audit log has a sum.
     """
 
     reason: str = ""
@@ -72,6 +74,8 @@ class Wish:
     priority: int = 0
     allow_plaintext: bool = False
     paused: bool = False
+    allow_empty: bool = False
+    repair: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -81,6 +85,8 @@ class Wish:
             "priority": self.priority,
             "allow_plaintext": self.allow_plaintext,
             "paused": self.paused,
+            "allow_empty": self.allow_empty,
+            "repair": self.repair,
         }
 
     @classmethod
@@ -93,6 +99,8 @@ class Wish:
             fields.count("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
             fields.flag("allow_plaintext"),
             paused=fields.has("paused") and fields.flag("paused"),
+            allow_empty=fields.has("allow_empty") and fields.flag("allow_empty"),
+            repair=fields.has("repair") and fields.flag("repair"),
         )
 
 

@@ -19,7 +19,7 @@ _MOST_NAMES = 200
 _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
 
-ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext")
+ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty")
 """What the message that starts a campaign may carry; all of it may be left out."""
 
 
@@ -117,17 +117,23 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
     priority = arguments.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
         raise HostileArgumentError("priority must be a whole number from -100 to 100")
-    allow_plaintext = arguments.get("allow_plaintext", False)
-    if not isinstance(allow_plaintext, bool):
-        raise HostileArgumentError("allow_plaintext must be true or false")
+    allow_plaintext = _switch(arguments, "allow_plaintext")
+    allow_empty = _switch(arguments, "allow_empty")
     return Request(
         id=name_of(arguments.get("id", fallback_id), "id"),
         kind=RequestKind.START,
         asked_at=asked_at,
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
-        wish=Wish(_reason(arguments.get("reason", "")), float(rate), priority, allow_plaintext),
+        wish=Wish(
+            _reason(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
+        ),
     )
+
+
+def is_namespace(name: str) -> bool:
+    """Whether a name is a namespace's: a DNS label. A key in etcd may have anything in that place."""
+    return NAMESPACE.fullmatch(name) is not None
 
 
 def name_of(value: object, what: str) -> str:
@@ -142,6 +148,13 @@ def number_of(value: object, what: str, most: int = 99_999_999) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     raise HostileArgumentError(f"{what} must be a whole number from 0 to {most}")
+
+
+def _switch(arguments: Mapping[str, object], name: str) -> bool:
+    value = arguments.get(name, False)
+    if not isinstance(value, bool):
+        raise HostileArgumentError(f"{name} must be true or false")
+    return value
 
 
 def _names(value: object, what: str, form: re.Pattern[str]) -> tuple[str, ...]:

@@ -113,15 +113,17 @@ class Campaigns:
     async def forget_old(self) -> None:
         """Delete ended campaigns but the newest `KEPT` of either end, and what no campaign on record owns.
 
-        However many fail after it, the last ones that a proof found complete stay.
+        However many fail after it, the last ones that a proof found complete stay; and however many repairs of
+        drift there are, of which as many are kept, they push no other one out.
 
-        The latter is left behind when a process dies between a campaign's batches and its record.
+        What nobody owns is left behind when a process dies between a campaign's batches and its record.
         """
         campaigns = await self.all()
         ended = [stored.campaign for stored in campaigns if stored.campaign.state.is_end]
-        complete = [campaign.id for campaign in ended if campaign.state is CampaignState.COMPLETE]
-        others = [campaign.id for campaign in ended if campaign.state is not CampaignState.COMPLETE]
-        old = {*complete[:-KEPT], *others[:-KEPT]}
+        repairs = [campaign.id for campaign in ended if campaign.wish.repair]
+        complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.wish.repair]
+        others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.wish.repair]
+        old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]}
         for name in sorted(old):
             await self._store.commit(self._guards, [Delete.of_key(self._keyspace.campaign(name))])
         # By their keys: what belongs to a campaign whose record can't be read stays, for whoever restores it.
@@ -129,9 +131,9 @@ class Campaigns:
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
 
-    async def forget_quarantines_but(self, name: str) -> None:
+    async def forget_quarantines_but(self, names: set[str]) -> None:
         """Forget which objects other campaigns left alone; how many, and why, stays in their batches' records."""
-        await self._forget_all_but({name}, self._keyspace.quarantines)
+        await self._forget_all_but(names, self._keyspace.quarantines)
 
     def _items(self) -> AsyncIterator[Item]:
         return record.read_items(self._store, self._keyspace.campaigns)

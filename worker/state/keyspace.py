@@ -12,6 +12,7 @@
     <state-prefix>/v1/ledger/<fingerprint>          the write budget of a key
     <state-prefix>/v1/requests/<id>                 what somebody asked of the scheduler
     <state-prefix>/v1/generation                    the configuration that the scheduler saw last, without keys
+    <state-prefix>/v1/scan                          the last scan of everything
     <state-prefix>/v1/observer                      how far the watch came, and what it counted
     <state-prefix>/v1/rotations/<id>                a key that takes another one's place
     <state-prefix>/v1/assumption                    an operator's word that all kube-apiservers run a configuration
@@ -123,6 +124,11 @@ class Keyspace:
     def generation(self) -> bytes:
         """The configuration that the scheduler saw last."""
         return self._path("generation")
+
+    @property
+    def scan(self) -> bytes:
+        """The last scan of everything."""
+        return self._path("scan")
 
     def rotation(self, name: str) -> bytes:
         """Return the path of one rotation."""

@@ -1,0 +1,40 @@
+"""Whether etcd answers is noticed while nothing is asked of it, and its coming back too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from config.settings import EtcdSettings
+from tests.servers.etcd import EtcdCluster, EtcdOptions
+from worker.etcd.reach import Reach, followed
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def wait(reach: Reach, *, away: bool) -> None:
+    until = time.monotonic() + 20
+    while bool(reach.away) is not away:
+        assert time.monotonic() < until, reach.away
+        time.sleep(0.05)
+
+
+def test_an_etcd_that_freezes_and_comes_back_is_said_once_each(
+    new_etcd: Callable[[EtcdOptions], EtcdCluster],
+) -> None:
+    etcd = new_etcd(EtcdOptions())
+    [member] = etcd.members
+    with capture_logs() as logs, followed(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as reach:
+        assert reach.away == "etcd was not reached yet"
+        wait(reach, away=False)
+        member.freeze()
+        wait(reach, away=True)
+        assert reach.away == "etcd does not answer, so nothing can be done; the log says etcd.unavailable"
+        os.kill(member.pid, signal.SIGCONT)
+        wait(reach, away=False)
+    assert [log["event"] for log in logs] == ["etcd.available", "etcd.unavailable", "etcd.available"]

@@ -1,0 +1,83 @@
+"""Whether etcd answers, looked at every few seconds: while nothing is to be done, nothing else would notice.
+
+A look waits a few seconds at the most, however long calls may take that have work to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from config.errors import ConfigError
+from config.settings import EtcdSettings
+from worker.errors import WorkerError
+from worker.etcd.client import open_store
+from worker.etcd.store import Store
+
+_LOOK_SECONDS = 5.0
+_ANSWER_SECONDS = 4.0
+_AWAY = "etcd does not answer, so nothing can be done; the log says etcd.unavailable"
+_log = structlog.get_logger()
+
+
+class Reach:
+    """`away` is a sentence while etcd does not answer, "" while it does. Other threads may look at it."""
+
+    def __init__(self) -> None:
+        self.away = "etcd was not reached yet"
+
+    async def follow(self, store: Store) -> None:
+        """Look again and again until cancelled."""
+        while True:
+            await self._look(store)
+            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+
+    async def _look(self, store: Store) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await store.revision()
+        except (WorkerError, TimeoutError) as error:
+            self._lost(type(error).__name__)
+            return
+        if self.away:
+            _log.info("etcd.available", because="etcd answers")
+        self.away = ""
+
+    def _lost(self, because: str) -> None:
+        if self.away != _AWAY:
+            _log.warning("etcd.unavailable", because=because)
+        self.away = _AWAY
+
+    async def follow_alone(self, settings: EtcdSettings, state_prefix: str) -> None:
+        """Look again and again until cancelled, over a connection of its own."""
+        while True:
+            try:
+                async with open_store(settings, state_prefix) as store:
+                    await self.follow(store)
+            except (ConfigError, WorkerError) as error:
+                self._lost(type(error).__name__)
+            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+
+
+@contextmanager
+def followed(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
+    """Follow whether etcd answers in a thread of its own, for a process whose main thread has no event loop."""
+    reach, loop = Reach(), asyncio.new_event_loop()
+    following = loop.create_task(reach.follow_alone(settings, state_prefix))
+
+    def follow() -> None:
+        loop.run_until_complete(asyncio.gather(following, return_exceptions=True))
+        loop.close()
+
+    thread = threading.Thread(target=follow, name="etcd-reach", daemon=True)
+    thread.start()
+    try:
+        yield reach
+    finally:
+        loop.call_soon_threadsafe(following.cancel)
+        thread.join(_ANSWER_SECONDS)
