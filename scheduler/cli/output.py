@@ -1,4 +1,7 @@
-"""How results reach the operator: one JSON document, or tables of plain text, on stdout."""
+"""How results reach the operator: one JSON document, or tables of plain text, on stdout.
+
+Each of them is flushed at once: a command may go on to wait for hours, and stdout may be a pipe.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ def print_json(document: object) -> None:
     """Write the one document of `-o json`."""
     json.dump(document, sys.stdout, indent=2)
     sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -20,11 +24,13 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for line in lines:
         cells = [_padded(cell, width) for cell, width in zip(line, widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    sys.stdout.flush()
 
 
 def say(line: str = "") -> None:
     """Write one line."""
     sys.stdout.write(_printable(line) + "\n")
+    sys.stdout.flush()
 
 
 def _cell(value: object) -> str:
