@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ import structlog
 from config.errors import ConfigError
 from config.settings import Settings
 from scheduler.dispatch.local import describe
+from scheduler.meter import Known, Meter
 from scheduler.metrics import SchedulerMetrics
 from scheduler.rotating import Order, Rotator
 from scheduler.rotation import Wait
@@ -22,8 +24,7 @@ from scheduler.service import Service
 from scheduler.wear import Said, Worn, judge_wear, to_rotate, to_say
 from worker.errors import FencedError, StoppedError, WorkerError
 from worker.model.budget import Budget
-from worker.model.rotation import RotationStep
-from worker.state.rotations import Rotations
+from worker.model.rotation import Rotation, RotationStep
 
 _LOOK_SECONDS = 2.0
 _log = structlog.get_logger()
@@ -41,12 +42,18 @@ class Keeper:
     """See the module's docstring."""
 
     def __init__(
-        self, settings: Settings, service: Service, rotations: Rotations, rotator: Rotator, outlets: Outlets
+        self,
+        settings: Settings,
+        service: Service,
+        rotator: Rotator,
+        meter: Meter,
+        outlets: Outlets,
     ) -> None:
         self._settings = settings
         self._service = service
-        self._rotations = rotations
+        self._rotations = rotator.rotations
         self._rotator = rotator
+        self._meter = meter
         self._metrics = outlets.metrics
         self._generation = describe(service.generation)
         self._said = outlets.said
@@ -71,9 +78,13 @@ class Keeper:
         """Say what is to be said of keys, begin a rotation if one is due, and take its next step."""
         settings = self._settings
         budgets = await self._service.engine.ledger.all()
-        self._metrics.budgets(budgets, settings.budget.gcm_limit, settings.budget.due_at)
-        worn = judge_wear(budgets.values(), self._generation, settings.budget.gcm_limit, settings.budget.due_at)
+        limit, due_at = settings.budget.gcm_limit, settings.budget.due_at
+        rotations = tuple([stored.rotation for stored in await self._rotations.all()])
         now = asyncio.get_running_loop().time()
+        usage = await self._meter.measure(Known(now, time.time(), budgets, rotations, self._generation, limit))
+        worn = judge_wear(budgets.values(), self._generation, limit, due_at, usage)
+        hasty = [one.budget.fingerprint for one in worn if one.haste is not None]
+        self._metrics.budgets(budgets, limit, due_at, hasty)
         for one in to_say(worn, self._said, now):
             self._said[one.budget.fingerprint] = Said(one.state, now)
             level, event = (_log.error, "key.exhausted") if one.is_exhausted else (_log.warning, "key.rotation_due")
@@ -81,22 +92,23 @@ class Keeper:
                 event,
                 fingerprint=one.budget.fingerprint,
                 used=one.budget.used,
-                limit=settings.budget.gcm_limit,
-                because=one.because(settings.budget.gcm_limit),
+                limit=limit,
+                because=one.because(limit),
             )
         if settings.rotation.auto:
-            await self._begin_if_due(worn, budgets.values())
+            await self._begin_if_due(worn, budgets.values(), rotations)
         await self._step()
 
-    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget]) -> None:
+    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget], earlier: Sequence[Rotation]) -> None:
         """Begin a rotation of a due key, unless one is under way, or an operator aborted the one of this key."""
-        earlier = [stored.rotation for stored in await self._rotations.all()]
         if any(not rotation.step.is_end for rotation in earlier):
             return
         given_up = {key.fingerprint for one in earlier if one.step is RotationStep.ABORTED for key in one.retired}
-        resources = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
-        if resources:
-            await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune), budgets)
+        due = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
+        if due is not None:
+            because = due.because(self._settings.budget.gcm_limit)
+            order = Order(due.resources, prune=self._settings.rotation.prune, because=because)
+            await self._rotator.begin(order, budgets)
 
     async def _step(self) -> None:
         """Take the rotation's next steps, until one has to wait, or has changed the file.

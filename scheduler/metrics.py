@@ -49,6 +49,7 @@ class _Known:
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
     due_at: float = 1.0
+    hasty: frozenset[str] = frozenset()
 
 
 class SchedulerMetrics(Collector):
@@ -112,9 +113,15 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages."""
         self._queue = is_available
 
-    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float) -> None:
-        """Set the use of every key on record, its limit, and the share of it from which a key is due."""
-        self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit, due_at=due_at)
+    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, hasty: Iterable[str] = ()) -> None:
+        """Set the use of every key on record, its limit, and from which share on, or by its rate, a key is due."""
+        self._known = replace(
+            self._known,
+            budgets=tuple(budgets.values()),
+            gcm_limit=gcm_limit,
+            due_at=due_at,
+            hasty=frozenset(hasty),
+        )
 
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
@@ -141,7 +148,7 @@ class SchedulerMetrics(Collector):
             None if known.proven_at is None else max(0.0, self._wall() - known.proven_at),
         )
         yield from _of_campaign(known.campaign)
-        yield from _of_keys(known.budgets, known.gcm_limit, known.due_at)
+        yield from _of_keys(known)
 
 
 def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
@@ -173,18 +180,19 @@ def _of_campaign(campaign: _Campaign | None) -> Iterable[Metric]:
     )
 
 
-def _of_keys(budgets: Iterable[Budget], gcm_limit: int, due_at: float) -> Iterable[Metric]:
+def _of_keys(known: _Known) -> Iterable[Metric]:
     names = ["fingerprint", "provider"]
     used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Encryptions under a key, at the least.", labels=names)
     limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
     due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
     observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Writes seen, by anyone.", labels=names)
-    for budget in budgets:
+    for budget in known.budgets:
         key = [budget.fingerprint, budget.provider]
         used.add_metric(key, budget.used)
         observed.add_metric(key, budget.observed)
-        most = budget.limit(gcm_limit)
+        most = budget.limit(known.gcm_limit)
         if most is not None:
             limit.add_metric(key, most)
-            due.add_metric(key, budget.state(gcm_limit, due_at) is not BudgetState.OK)
+            is_ok = budget.state(known.gcm_limit, known.due_at) is BudgetState.OK
+            due.add_metric(key, not is_ok or budget.fingerprint in known.hasty)
     yield from (used, limit, due, observed)

@@ -30,6 +30,7 @@ from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
 from scheduler.keeper import Keeper, Outlets
+from scheduler.meter import Meter
 from scheduler.observer import Listeners, Observer, Survey
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
@@ -49,6 +50,7 @@ from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.generations import Generations, StoredGeneration
 from worker.state.requests import Requests, StoredRequest
 from worker.state.rotations import Rotations
+from worker.state.usages import Usages
 
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
@@ -115,7 +117,7 @@ class Reign:
         beside = [self._begin_beside("observer", observer.run())]
         try:
             await self._compare(stored, now)
-            beside.append(self._begin_beside("keeper", self._keeper().run()))
+            beside.append(self._begin_beside("keeper", self._keeper(observer).run()))
             await self._show_last_proof()
             while True:
                 self._brake.check()
@@ -140,13 +142,15 @@ class Reign:
         elif error is not None:
             self._brake.pull(WorkerError(f"the {task.get_name()} failed: {type(error).__name__}"))
 
-    def _keeper(self) -> Keeper:
+    def _keeper(self, observer: Observer) -> Keeper:
         engine, term = self._service.engine, self._term
         rotations = Rotations(engine.store, engine.keyspace, [self._guard])
         campaigner = leaders_campaigner(self._campaigns, self._inbox)
         senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
         rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
-        return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
+        usages = Usages(engine.store, engine.keyspace, [self._guard])
+        meter = Meter(usages, self._campaigns, observer)
+        return Keeper(self._settings, self._service, rotator, meter, term.outlets)
 
     async def _survey(self) -> Survey:
         """Look at what is governed; what is not found had no object at the revision that is returned."""

@@ -74,12 +74,13 @@ class Blind:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for. No resources: every entry of the file. `provider` None: the present one's type."""
+    """What is asked for, and why. No resources: every entry of the file. `provider` None: the present one's type."""
 
     resources: tuple[str, ...] = ()
     provider: ProviderType | None = None
     prune: bool = False
     by_hand: bool = False
+    because: str = "asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: dateti
     return Rotation(
         f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}",
         RotationStep.ADD,
-        "asked for",
+        order.because,
         entries,
         tuple(resources),
         kind.value,
@@ -233,7 +234,7 @@ class Rotator:
         books: Books,
         by_hand: Callable[[Rotation, bytes], None] | None = None,
     ) -> None:
-        self._rotations = rotations
+        self.rotations = self._rotations = rotations
         self._file = file
         self._senses = senses
         self._books = books
@@ -250,7 +251,7 @@ class Rotator:
         rotation = begin(raw, self._file.path, order, taken, datetime.now(UTC))
         await self._rotations.forget_old()
         await self._rotations.save(StoredRotation(rotation, 0))
-        await self._tell("rotation.begun", rotation, ", ".join(rotation.resources))
+        await self._tell("rotation.begun", rotation, f"{', '.join(rotation.resources)}: {rotation.because}")
         return rotation
 
     async def file_hash(self) -> str:

@@ -20,6 +20,7 @@ from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
 from worker.model.outcome import BatchReport
 from worker.model.proof import ProofPart
 from worker.model.request import Origin, Request, RequestKind, RequestState
+from worker.model.usage import Haste, Interval, Usage
 from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
 
@@ -77,6 +78,13 @@ BUDGETS = st.builds(
     st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63)),
 )
 
+SMALL = st.integers(0, 2**53)
+USAGES = st.builds(
+    Usage,
+    st.lists(st.builds(Interval, SMALL, SMALL, st.dictionaries(TEXTS, SMALL, max_size=3)), max_size=3).map(tuple),
+    st.dictionaries(TEXTS, st.builds(Haste, SMALL, SMALL, SMALL), max_size=3),
+)
+
 
 class Recorded(Protocol):
     def to_json(self) -> Mapping[str, object]: ...
@@ -86,7 +94,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, USAGES, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -115,6 +123,24 @@ def test_a_field_of_another_kind_is_refused_or_read_but_never_breaks(value: Reco
         type(value).from_json(record)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"intervals": [[0, 60, {"f": -1}]], "hasty": {}},
+        {"intervals": [[0, float("nan"), {}]], "hasty": {}},
+        {"intervals": [[10**400, 60, {}]], "hasty": {}},
+        {"intervals": [[True, 60, {}]], "hasty": {}},
+        {"intervals": [[0, 60, {}]] * 62, "hasty": {}},
+        {"intervals": [], "hasty": {"f" * 65: [1, 1, 1]}},
+        {"intervals": [], "hasty": {str(at): [1, 1, 1] for at in range(101)}},
+        {"intervals": [], "hasty": {"f": [1, 1]}},
+    ],
+)
+def test_a_usage_is_checked_for_value_and_size(value: Mapping[str, object]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
+        Usage.from_json(value)
 
 
 @given(RANGES)
