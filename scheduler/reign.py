@@ -29,9 +29,10 @@ from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
-from scheduler.keeper import Keeper, Outlets
+from scheduler.keeper import Hands, Keeper, Outlets
 from scheduler.meter import Meter
 from scheduler.observer import Listeners, Observer, Survey
+from scheduler.preparing import Preparation
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
@@ -150,7 +151,8 @@ class Reign:
         rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
         usages = Usages(engine.store, engine.keyspace, [self._guard])
         meter = Meter(usages, self._campaigns, observer)
-        return Keeper(self._settings, self._service, rotator, meter, term.outlets)
+        preparation = Preparation(self._settings, self._service, rotations, term.converged, term.file)
+        return Keeper(self._settings, self._service, Hands(meter, preparation, rotator), term.outlets)
 
     async def _survey(self) -> Survey:
         """Look at what is governed; what is not found had no object at the revision that is returned."""

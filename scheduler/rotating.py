@@ -22,10 +22,11 @@ from config.encryption import EncryptionConfiguration, load
 from config.errors import ConfigError, Fault, SettingsError
 from config.generation import content_hash
 from config.provider import IdentityProvider, KeyedProvider, Provider, ProviderType
+from config.replaceable import faults_of
 from config.resources import GroupResource
 from config.source import read
 from scheduler.rotation import Campaigned, Edit, Look, Move, Next, Scanned, Seen, Wait, advance, prepared
-from worker.errors import RecordChangedError
+from worker.errors import RecordChangedError, RefusedError
 from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -94,6 +95,10 @@ class ConfigurationFile:
     def read(self) -> bytes:
         """Return the file's bytes. Raises SourceError."""
         return read(self.path, allow_readable=self.allow_readable)
+
+    def faults(self) -> tuple[str, ...]:
+        """Return why the file can't be replaced. Writes nothing."""
+        return faults_of(self.path, self.archive)
 
     def replace(self, before: bytes, after: bytes, stamp: str) -> None:
         """Put a content in the place of another one. Raises ReplaceError."""
@@ -240,15 +245,21 @@ class Rotator:
         self._books = books
         self._by_hand = by_hand
 
-    async def begin(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
-        """Put a rotation on record. Raises SettingsError, and ConfigError for a file that can't be used.
+    async def plan(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
+        """Return a rotation that is on no record yet. Raises SettingsError, and ConfigError for an unusable file.
 
         The budgets on record know the names of all keys that there ever were.
         """
         raw = await asyncio.to_thread(self._file.read)
         taken = {stored.rotation.key_name for stored in await self._rotations.all()}
         taken.update(name for budget in budgets for name in budget.names)
-        rotation = begin(raw, self._file.path, order, taken, datetime.now(UTC))
+        return begin(raw, self._file.path, order, taken, datetime.now(UTC))
+
+    async def begin(self, rotation: Rotation) -> Rotation:
+        """Put a planned rotation on record. Raises RefusedError when the file is another one by now."""
+        found = await self.file_hash()
+        if found != rotation.file:
+            raise RefusedError(f"the file was changed since the rotation was planned: it is {found} now")
         await self._rotations.forget_old()
         await self._rotations.save(StoredRotation(rotation, 0))
         await self._tell("rotation.begun", rotation, f"{', '.join(rotation.resources)}: {rotation.because}")

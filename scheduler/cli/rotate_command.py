@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 
 from config.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import add_configuration, add_output, add_settings, read_configuration_path, read_settings
+from scheduler.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    read_configuration_path,
+    read_settings,
+)
 
 if TYPE_CHECKING:
+    from config.errors import SettingsError
     from config.settings import Settings
+    from scheduler.cli.rotation_plan import RotationPlan
     from scheduler.rotating import ConfigurationFile, Order
     from worker.model.rotation import Rotation
 
@@ -33,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
     parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
     parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
+    add_switch(parser, "--yes", "begin without a question")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
     parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
@@ -43,50 +54,112 @@ def run(args: argparse.Namespace) -> int:
     """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
     from scheduler.cli.running import run_async
 
+    _require_fitting(args)
     match args.verb:
+        case "start":
+            return _start(args)
         case "status":
             return run_async(lambda: _status(args))
         case "pause" | "abort":
             return run_async(lambda: _steer(args))
-    return run_async(lambda: _drive(args))
+    return run_async(lambda: _drive(args, None))
 
 
-async def _drive(args: argparse.Namespace) -> int:
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Raise SettingsError for arguments that don't go together."""
+    if args.dry_run and args.verb != "start":
+        raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
+    drives = args.verb in {"start", "resume"} and not args.dry_run
+    if drives and args.manual and args.output == "json" and not args.write_to:
+        raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+
+
+def _wrong(place: str, message: str, remedy: str) -> SettingsError:
     from config.errors import Fault, SettingsError
-    from scheduler.cli.running import brake_on_signals
-    from scheduler.rotate_alone import AloneRotation
+
+    return SettingsError("command line", (Fault(place, message, remedy),))
+
+
+def _start(args: argparse.Namespace) -> int:
+    """Show the plan, ask, begin. Nothing is written before the answer, and nothing connects while it is waited for."""
+    from scheduler.cli.rotation_plan import print_plan
+    from scheduler.cli.running import run_async
+    from worker.errors import RefusedError
+
+    _require_consent(args)
+    plan = run_async(lambda: _plan(args))
+    if args.dry_run or args.output == "text":
+        print_plan(plan, as_json=args.output == "json", is_dry=args.dry_run)
+    if args.dry_run:
+        return Exit.REFUSED if plan.reasons else Exit.DONE
+    if plan.reasons:
+        raise RefusedError("; ".join(plan.reasons))
+    if not args.yes and not _consents():
+        raise RefusedError("not begun; nothing was written")
+    return run_async(lambda: _drive(args, plan.rotation))
+
+
+def _consents() -> bool:
+    from scheduler.cli.output import say
+
+    try:
+        return input("Begin? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        say()
+        return False
+
+
+def _require_consent(args: argparse.Namespace) -> None:
+    """Raise SettingsError where --yes is missing and nobody can be asked."""
+    import sys
+
+    if args.yes or args.dry_run:
+        return
+    remedy = "say --yes to begin without a question, or --dry-run to see the plan"
+    if args.output == "json":
+        raise _wrong("--yes", "is missing: JSON output is one document, so nobody is asked", remedy)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise _wrong("--yes", "is missing, and nobody can be asked: this is no terminal", remedy)
+
+
+async def _plan(args: argparse.Namespace) -> RotationPlan:
+    from scheduler.cli.rotation_plan import plan_rotation
+
+    return await plan_rotation(read_settings(args, os.environ), _file(args), _order(args))
+
+
+def _file(args: argparse.Namespace) -> ConfigurationFile:
     from scheduler.rotating import ConfigurationFile, archive_of
 
-    settings = read_settings(args, os.environ)
-    order = _order(args)
-    if args.manual and args.output == "json" and not args.write_to:
-        fault = Fault("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
-        raise SettingsError("command line", (fault,))
     path = read_configuration_path(args, os.environ)
-    archive = settings.rotation.archive or archive_of(path)
-    file = ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+    archive = read_settings(args, os.environ).rotation.archive or archive_of(path)
+    return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+
+
+async def _drive(args: argparse.Namespace, planned: Rotation | None) -> int:
+    """Begin a planned rotation, or go on (None)."""
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.rotate_alone import AloneRotation
+
+    settings, file = read_settings(args, os.environ), _file(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
-    if args.verb == "resume":
+    if planned is None:
         await _unhold(settings, file)
-    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(order, _handing(args))
+    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(planned, _handing(args))
     return _show(rotation, args)
 
 
-def _order(args: argparse.Namespace) -> Order | None:
-    """Return what is asked for, None to go on. Raises SettingsError."""
-    from config.errors import Fault, SettingsError
+def _order(args: argparse.Namespace) -> Order:
+    """Return what is asked for. Raises SettingsError."""
     from config.provider import ProviderType
     from scheduler.rotating import Order
 
-    if args.verb == "resume":
-        return None
     try:
         provider = ProviderType(args.provider) if args.provider else None
     except ValueError:
         provider = ProviderType.KMS
     if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
-        fault = Fault("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
-        raise SettingsError("command line", (fault,))
+        raise _wrong("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
     return Order(tuple(args.resource), provider, args.prune, args.manual)
 
 
