@@ -138,7 +138,7 @@ def etcd(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
 @pytest.fixture
 def rotated(etcd: EtcdCluster, tmp_path: Path) -> Iterator[Rotated]:
     encryptions = tmp_path / "encryptions.log"
-    with control_plane(etcd, tmp_path, text(OLD), objects=12) as plane:
+    with control_plane(etcd, tmp_path, text(OLD), objects=200) as plane:
         rewrap = replace(plane.rewrap, program=HARNESS).with_environment(ENCRYPTIONS=str(encryptions))
         yield Rotated(plane, rewrap, encryptions)
 
