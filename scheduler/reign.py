@@ -37,6 +37,7 @@ from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
 from scheduler.rotating import Books, ConfigurationFile, Rotator
+from scheduler.rotation import is_way_back
 from scheduler.run import EVERYTHING, Lock, Order
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
@@ -169,10 +170,13 @@ class Reign:
 
         A scheduler on another node that comes to lead may hold a copy of the file that nobody renewed.
         Whoever held the newer one until a moment ago saw the file go back with its own eyes: that is a
-        change as any other.
+        change as any other. So is the removal of a key that a rotation added and nobody used.
         """
         stored = await self._generations().load()
         if stored is None or now.hash not in stored.former or self._term.before == stored.generation.hash:
+            return stored
+        rotations = await Rotations(self._service.engine.store, self._service.engine.keyspace).all()
+        if rotations and is_way_back(rotations[-1].rotation, stored.generation, now):
             return stored
         raise OutdatedError(
             f"the file is {now.hash}, which was in force before {stored.generation.hash} took its place: it is taken "

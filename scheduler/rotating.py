@@ -197,6 +197,8 @@ def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
             return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
         case RotationStep.PROMOTE:
             return promote(raw, file, rotation.entries, kind, rotation.key_name), ""
+        case RotationStep.WITHDRAW:
+            return drop_key(raw, file, rotation.entries, kind, rotation.key_name), ""
     return _pruned(rotation, raw, file), ""
 
 

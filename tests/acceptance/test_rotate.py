@@ -331,6 +331,59 @@ def test_an_aborted_rotation_leaves_the_file_as_it_is(etcd: EtcdCluster, tmp_pat
         assert plane.registry.unreadable == []
 
 
+def test_an_unused_key_goes_again_once_all_run_the_file_in_which_it_only_reads(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        stop_at_spread(plane)
+        lagging = plane.apiservers[0]
+        lagging.refuse_to_reload(refuses=True)
+        new = plane.new_key()
+        with plane.rewrap.start("rotate", "abort", "--remove-unused") as running:
+            found = plane.wait_until_at("withdraw")
+            assert lagging.url in found["waits"]
+            assert plane.text == odd(OLD, new)
+            lagging.refuse_to_reload(refuses=False)
+            said = end_well(running)
+        assert "the unused key is gone from the file, and all kube-apiservers (3) run" in said
+        assert plane.text == odd(OLD)
+        assert odd(OLD, new) in plane.archived
+        assert plane.registry.unreadable == []
+        assert plane.registry.encryptions[new.fingerprint] == 0
+        assert plane.rewrap.json("rotate", "status")["step"] == "aborted"
+
+
+def test_a_key_that_something_is_under_stays_when_the_rotation_is_aborted(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """As when somebody had made it first on one node by hand, for a moment."""
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        stop_at_spread(plane)
+        new = plane.new_key()
+        with plane.registry.lock:
+            taken, plaintext = next(iter(plane.registry.objects.items()))
+        by_hand = f"{taken}-by-hand"
+        plane.gateway.put(by_hand, new.seal(by_hand, plaintext))
+        ended = plane.rewrap.run("rotate", "abort", "--remove-unused")
+        assert ended.code == 4
+        assert "1 objects are, or may be, under it, and it may have encrypted 0 times" in ended.stdout
+        assert keys_of(plane.text) == [OLD, new]
+        assert plane.rotation()["step"] == "aborted"
+
+
+def test_a_key_that_may_write_stays(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        plane.apiservers[0].refuse_to_reload(refuses=True)
+        with plane.rewrap.start("rotate") as running:
+            plane.wait_until_at("spread")
+            plane.apiservers[0].refuse_to_reload(refuses=False)
+            wait(lambda: keys_of(plane.text)[0] != OLD, "new key that is first")
+            plane.apiservers[0].refuse_to_reload(refuses=True)
+            running.send(signal.SIGTERM)
+            running.end()
+        ended = plane.rewrap.run("rotate", "abort", "--remove-unused")
+        assert ended.code == 4
+        assert "the new key may write already, and stays" in ended.stderr
+
+
 def stop_by_an_edit(plane: ControlPlane) -> tuple[str, str]:
     """Edits the file while a rotation waits; returns the content that was expected, and the one that is there."""
     plane.apiservers[0].refuse_to_reload(refuses=True)
