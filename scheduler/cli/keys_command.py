@@ -76,10 +76,10 @@ async def _keys(args: argparse.Namespace) -> int:
         since = (await load(service.engine.store, service.engine.keyspace)).since
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
         verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
+    described = describe(generation)
+    configured = {key.fingerprint for _, chain in described.resources for key in chain}
     states = {
-        budget.fingerprint: judge_state(
-            budget, describe(generation), settings.budget.gcm_limit, settings.budget.due_at, usage
-        )
+        budget.fingerprint: judge_state(budget, described, settings.budget.gcm_limit, settings.budget.due_at, usage)
         for budget in budgets
     }
     rows = [_row(budget, settings.budget, states[budget.fingerprint], since, verdicts) for budget in budgets]
@@ -91,7 +91,7 @@ async def _keys(args: argparse.Namespace) -> int:
     say()
     for budget in budgets:
         state, haste = states[budget.fingerprint]
-        if state is BudgetState.DUE:
+        if state is BudgetState.DUE and budget.fingerprint in configured:
             say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
     if not args.no_scan:
         print_blockers(verdicts)

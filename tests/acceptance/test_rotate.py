@@ -252,16 +252,16 @@ def test_a_plan_is_shown_and_nothing_is_written(etcd: EtcdCluster, tmp_path: Pat
         assert_nothing_is_written(plane)
 
 
-@pytest.mark.parametrize("words", [(), ("-o", "json")])
-def test_where_nobody_can_be_asked_it_takes_a_word(etcd: EtcdCluster, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_where_nobody_can_be_asked_it_takes_a_word(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
-        ended = plane.rewrap.with_environment(REWRAP_YES="").run("rotate", *words)
-        assert ended.code == 2
-        assert "say --yes to begin without a question, or --dry-run to see the plan" in ended.stdout + ended.stderr
+        for words in ((), ("-o", "json")):
+            ended = plane.rewrap.with_environment(REWRAP_YES="").run("rotate", *words)
+            assert ended.code == 2
+            assert "say --yes to begin without a question, or --dry-run to see the plan" in ended.stdout + ended.stderr
         assert_nothing_is_written(plane)
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\x04"])
+@pytest.mark.parametrize("answer", ["n\n", pytest.param("\x04", marks=pytest.mark.chaos)])
 def test_on_a_terminal_it_asks_and_takes_nothing_but_a_yes_for_one(
     etcd: EtcdCluster, tmp_path: Path, answer: str
 ) -> None:
@@ -272,6 +272,7 @@ def test_on_a_terminal_it_asks_and_takes_nothing_but_a_yes_for_one(
         assert_nothing_is_written(plane)
 
 
+@pytest.mark.chaos
 def test_a_yes_on_a_terminal_begins_it(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
         code, shown = on_a_terminal(plane, "y\n")
@@ -369,6 +370,7 @@ def test_a_key_that_something_is_under_stays_when_the_rotation_is_aborted(etcd: 
         assert plane.rotation()["step"] == "aborted"
 
 
+@pytest.mark.chaos
 def test_a_key_that_may_write_stays(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
         plane.apiservers[0].refuse_to_reload(refuses=True)
@@ -435,15 +437,33 @@ def copy_into_place(plane: ControlPlane, given: Path, step: str, before: str) ->
     return given.read_text()
 
 
-def test_what_an_operator_shall_put_in_place_is_printed_before_it_waits_for_it(
+def test_what_an_operator_shall_do_comes_through_a_pipe_before_it_waits_for_it(
     etcd: EtcdCluster, tmp_path: Path
 ) -> None:
-    """Standard output is a file here, or a pipe: what is written to it may rest in a buffer."""
+    """What is written to a pipe may rest in a buffer until the command ends: here it ends only when it is killed."""
+    given = tmp_path / "given.yaml"
     with control_plane(etcd, tmp_path, odd(OLD)) as plane:
         rewrap = plane.rewrap.with_environment(PYTHONUNBUFFERED="")
-        with rewrap.start("rotate", "--manual") as running:
-            wait(lambda: any(one["edited"] for one in plane.rotations()), "content for add")
-            wait(lambda: ODD[:70] in running._stdout.read_text(), "content on standard output", 10)
+        for words, end in (
+            (["start", "--write-to", str(given)], b"on every control-plane node\n"),
+            (["resume"], b"# the end\n"),
+        ):
+            process = subprocess.Popen(
+                rewrap.line("rotate", *words, "--manual"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **(rewrap.environment or {})},
+            )
+            assert process.stdout is not None
+            try:
+                shown = iter(process.stdout.readline, b"")
+                assert any(line.endswith(end) for line in shown)
+                assert process.poll() is None
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)
+        assert plane.text == odd(OLD)
+        assert keys_of(given.read_text())[0] == OLD
 
 
 # ------------------------------------------------------------------------------------------- a second hand on the wheel

@@ -213,7 +213,7 @@ def withdraw_and_finish(rotated: Rotated, point: str) -> None:
     assert set(rotated.plane.archived) == contents
     rotated.plane.assert_all_is_under(OLD)
     rotated.plane.assert_no_key_is_lost()
-    assert not rotated.encryptions.exists()
+    assert rotated.encryptions.read_text() == ""
 
 
 @pytest.mark.parametrize("point", ["replace.after:1"])
