@@ -30,7 +30,7 @@ from worker.model.rotation import Rotation, RotationStep
 
 _LOOK_SECONDS = 2.0
 _FIRST_PAUSE = 2.0
-_LONGEST_PAUSE = 300.0  # what speaks against a rotation may take a scan to find out
+_LONGEST_PAUSE = 60.0  # what speaks against a rotation may take a scan to find out
 _log = structlog.get_logger()
 
 
