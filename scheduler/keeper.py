@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from config.errors import ConfigError
 from config.settings import Settings
+from scheduler.beginning import reasons_against
 from scheduler.dispatch.local import describe
+from scheduler.meter import Known, Meter
 from scheduler.metrics import SchedulerMetrics
+from scheduler.preparing import Preparation
 from scheduler.repairs import Repaired
 from scheduler.rotating import Order, Rotator
 from scheduler.rotation import Wait
@@ -23,10 +27,11 @@ from scheduler.service import Service
 from scheduler.wear import Said, Worn, judge_wear, to_rotate, to_say
 from worker.errors import FencedError, StoppedError, WorkerError
 from worker.model.budget import Budget
-from worker.model.rotation import RotationStep
-from worker.state.rotations import Rotations
+from worker.model.rotation import Rotation, RotationStep
 
 _LOOK_SECONDS = 2.0
+_FIRST_PAUSE = 2.0
+_LONGEST_PAUSE = 60.0  # what speaks against a rotation may take a scan to find out
 _log = structlog.get_logger()
 
 
@@ -42,20 +47,28 @@ class Outlets:
     repaired: Repaired = field(default_factory=Repaired)
 
 
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a keeper works with: what measures the use of keys, what looks before a rotation, and what takes steps."""
+
+    meter: Meter
+    preparation: Preparation
+    rotator: Rotator
+
+
 class Keeper:
     """See the module's docstring."""
 
-    def __init__(
-        self, settings: Settings, service: Service, rotations: Rotations, rotator: Rotator, outlets: Outlets
-    ) -> None:
+    def __init__(self, settings: Settings, service: Service, hands: Hands, outlets: Outlets) -> None:
         self._settings = settings
         self._service = service
-        self._rotations = rotations
-        self._rotator = rotator
+        self._hands = hands
         self._metrics = outlets.metrics
         self._generation = describe(service.generation)
         self._said = outlets.said
         self._waited_for = ""
+        self._limit = settings.budget.gcm_limit
+        self._begin_at, self._pause = 0.0, _FIRST_PAUSE
 
     async def run(self) -> None:
         """Look again and again until cancelled.
@@ -76,9 +89,13 @@ class Keeper:
         """Say what is to be said of keys, begin a rotation if one is due, and take its next step."""
         settings = self._settings
         budgets = await self._service.engine.ledger.all()
-        self._metrics.budgets(budgets, settings.budget.gcm_limit, settings.budget.due_at)
-        worn = judge_wear(budgets.values(), self._generation, settings.budget.gcm_limit, settings.budget.due_at)
+        limit, due_at = self._limit, settings.budget.due_at
+        rotations = tuple([stored.rotation for stored in await self._hands.rotator.rotations.all()])
         now = asyncio.get_running_loop().time()
+        usage = await self._hands.meter.measure(Known(now, time.time(), budgets, rotations, self._generation, limit))
+        worn = judge_wear(budgets.values(), self._generation, limit, due_at, usage)
+        hasty = [one.budget.fingerprint for one in worn if one.haste is not None]
+        self._metrics.budgets(budgets, limit, due_at, hasty)
         for one in to_say(worn, self._said, now):
             self._said[one.budget.fingerprint] = Said(one.state, now)
             level, event = (_log.error, "key.exhausted") if one.is_exhausted else (_log.warning, "key.rotation_due")
@@ -86,22 +103,42 @@ class Keeper:
                 event,
                 fingerprint=one.budget.fingerprint,
                 used=one.budget.used,
-                limit=settings.budget.gcm_limit,
-                because=one.because(settings.budget.gcm_limit),
+                limit=limit,
+                because=one.because(limit),
             )
         if settings.rotation.auto:
-            await self._begin_if_due(worn, budgets.values())
+            await self._begin_if_due(worn, budgets.values(), rotations)
         await self._step()
 
-    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget]) -> None:
+    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget], earlier: Sequence[Rotation]) -> None:
         """Begin a rotation of a due key, unless one is under way, or an operator aborted the one of this key."""
-        earlier = [stored.rotation for stored in await self._rotations.all()]
         if any(not rotation.step.is_end for rotation in earlier):
             return
         given_up = {key.fingerprint for one in earlier if one.step is RotationStep.ABORTED for key in one.retired}
-        resources = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
-        if resources:
-            await self._rotator.begin(Order(resources, prune=self._settings.rotation.prune), budgets)
+        due = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
+        now = asyncio.get_running_loop().time()
+        if due is None or now < self._begin_at:
+            return
+        order = Order(due.resources, prune=self._settings.rotation.prune, because=due.because(self._limit))
+        rotation = await self._hands.rotator.plan(order, budgets)
+        self._begin_at, self._pause = now + self._pause, min(_LONGEST_PAUSE, 2 * self._pause)
+        reasons = await self._reasons_against(rotation, is_exhausted=due.is_exhausted)
+        if reasons:
+            names = ", ".join(due.budget.names)
+            self._tell_waiting(f"a rotation of {names} is due, and can't begin: {'; '.join(reasons)}")
+            return
+        self._begin_at, self._pause = 0.0, _FIRST_PAUSE
+        await self._hands.rotator.begin(rotation)
+
+    async def _reasons_against(self, rotation: Rotation, *, is_exhausted: bool) -> tuple[str, ...]:
+        """Return why a rotation can't begin; everything is scanned only when nothing else speaks against it."""
+        preparation = self._hands.preparation
+        ground = replace(await preparation.look(rotation), is_exhausted=is_exhausted)
+        reasons = reasons_against(rotation, ground, self._limit)
+        if reasons:
+            return reasons
+        ground = replace(ground, scale=await preparation.scan(rotation))
+        return reasons_against(rotation, ground, self._limit)
 
     async def _step(self) -> None:
         """Take the rotation's next steps, until one has to wait, or has changed the file.
@@ -109,8 +146,8 @@ class Keeper:
         The next reign goes on then: its observer knows the new key, and counts what it writes from the
         first time on.
         """
-        while await self._rotator.file_hash() == self._service.generation.hash:
-            decided = await self._rotator.step()
+        while await self._hands.rotator.file_hash() == self._service.generation.hash:
+            decided = await self._hands.rotator.step()
             if decided is None:
                 return
             if isinstance(decided.action, Wait):

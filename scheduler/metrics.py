@@ -58,6 +58,7 @@ class _Known:
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
     due_at: float = 1.0
+    hasty: frozenset[str] = frozenset()
 
 
 class SchedulerMetrics(Collector):
@@ -137,9 +138,15 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages, None while nobody has tried."""
         self._queue = is_available
 
-    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float) -> None:
-        """Set the use of every key on record, its limit, and the share of it from which a key is due."""
-        self._known = replace(self._known, budgets=tuple(budgets.values()), gcm_limit=gcm_limit, due_at=due_at)
+    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, hasty: Iterable[str] = ()) -> None:
+        """Set the use of every key on record, its limit, and from which share on, or by its rate, a key is due."""
+        self._known = replace(
+            self._known,
+            budgets=tuple(budgets.values()),
+            gcm_limit=gcm_limit,
+            due_at=due_at,
+            hasty=frozenset(hasty),
+        )
 
     def _age(self, at: float) -> float | None:
         """Return how long ago something was; None when it never was, or by its clock has yet to come."""
@@ -174,7 +181,7 @@ class SchedulerMetrics(Collector):
             self._age(known.proven_at),
         )
         yield from _of_campaigns(known.campaigns)
-        yield from _of_keys(known.budgets, known.gcm_limit, known.due_at)
+        yield from _of_keys(known)
 
 
 def _of_scan(scan: Scan | None) -> Iterable[Metric]:
@@ -232,18 +239,19 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
     yield from (states, pauses, objects, left, parked, rate)
 
 
-def _of_keys(budgets: Iterable[Budget], gcm_limit: int, due_at: float) -> Iterable[Metric]:
+def _of_keys(known: _Known) -> Iterable[Metric]:
     names = ["fingerprint", "provider"]
     used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Encryptions under a key, at the least.", labels=names)
     limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
     due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
     observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Writes seen, by anyone.", labels=names)
-    for budget in budgets:
+    for budget in known.budgets:
         key = [budget.fingerprint, budget.provider]
         used.add_metric(key, budget.used)
         observed.add_metric(key, budget.observed)
-        most = budget.limit(gcm_limit)
+        most = budget.limit(known.gcm_limit)
         if most is not None:
             limit.add_metric(key, most)
-            due.add_metric(key, budget.state(gcm_limit, due_at) is not BudgetState.OK)
+            is_ok = budget.state(known.gcm_limit, known.due_at) is BudgetState.OK
+            due.add_metric(key, not is_ok or budget.fingerprint in known.hasty)
     yield from (used, limit, due, observed)

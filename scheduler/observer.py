@@ -66,6 +66,7 @@ class Observer:
         self._listeners = listeners
         self._recorded = Observations()
         self._counts: Counter[str] = Counter()
+        self._opened: Counter[str] = Counter()
         self._following: dict[str, int] = {}
         self._last: dict[str, int] = {}
         self._silent_until: dict[tuple[str, str], float] = {}
@@ -84,6 +85,11 @@ class Observer:
     def counts(self) -> dict[str, int]:
         """Writes seen so far by the fingerprint of their key."""
         return dict(self._counts)
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """Writes that this watch saw and opened, by the fingerprint of their key: nothing that it inferred."""
+        return dict(self._opened)
 
     def extend(self, survey: Survey) -> None:
         """Watch what got its first object since the last survey, too; what was governed then stays watched."""
@@ -185,14 +191,16 @@ class Observer:
         self._sent = max(self._sent, watched.revision)
         name = key_text(one.range.start)
         added: Counter[str] = Counter()
+        opened: Counter[str] = Counter()
         drifted: dict[str, tuple[bytes, KeyRef | Quarantine]] = {}
         for place, item in enumerate(watched.puts):
             if place % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            self._count(item, one, added, drifted)
+            opened[self._count(item, one, added, drifted)] += 1
         if watched.compacted > self._following[name]:
             added.update(self._bridge(one, self._following[name], watched.compacted))
         self._counts.update(added)
+        self._opened.update(opened)
         self._following[name] = watched.next_revision
         self._changed = True
         for namespace, (key, found) in drifted.items():
@@ -206,20 +214,22 @@ class Observer:
         one: ResourceRange,
         added: Counter[str],
         drifted: dict[str, tuple[bytes, KeyRef | Quarantine]],
-    ) -> None:
+    ) -> str:
+        """Count one write; returns the fingerprint of the key that opened it, "" when none did."""
         found = self._engine.recognise(item, one.resource)
         if isinstance(found, Quarantine):
             claimed = {key.fingerprint for key in found.claimed}
             added.update(claimed)
             self._note_last(claimed, item.mod_revision)
             self._tell_unreadable(item.key, found)
-            return
+            return ""
         added[found.fingerprint] += 1
         self._note_last([found.fingerprint], item.mod_revision)
         if found != self._engine.chains[one.resource].primary:
             inner = item.key[len(one.range.start) :]
             namespace, slash, _ = inner.partition(b"/")
             drifted.setdefault(key_text(namespace) if slash else "", (item.key, found))
+        return found.fingerprint
 
     def _bridge(self, one: ResourceRange, first: int, end: int) -> dict[str, int]:
         """Return the most that can have been written in a gap, for each key that it matters for.

@@ -29,13 +29,16 @@ from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
-from scheduler.keeper import Keeper, Outlets
+from scheduler.keeper import Hands, Keeper, Outlets
+from scheduler.meter import Meter
 from scheduler.observer import Listeners, Observer, Survey
+from scheduler.preparing import Preparation
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
 from scheduler.repairs import Drift
 from scheduler.rotating import Books, ConfigurationFile, Rotator
+from scheduler.rotation import is_way_back
 from scheduler.run import EVERYTHING, Lock, Order, is_whole
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
@@ -54,6 +57,7 @@ from worker.state.generations import Generations, StoredGeneration
 from worker.state.requests import Requests, StoredRequest
 from worker.state.rotations import Rotations
 from worker.state.scans import Scans
+from worker.state.usages import Usages
 
 _IDLE_SECONDS = 0.5
 _PRESSURE_SECONDS = 2.0
@@ -128,7 +132,7 @@ class Reign:
         beside = [self._begin_beside("observer", observer.run())]
         try:
             await self._compare(stored, now)
-            beside.append(self._begin_beside("keeper", self._keeper().run()))
+            beside.append(self._begin_beside("keeper", self._keeper(observer).run()))
             await self._show_records()
             while True:
                 self._brake.check()
@@ -153,13 +157,16 @@ class Reign:
         elif error is not None:
             self._brake.pull(WorkerError(f"the {task.get_name()} failed: {type(error).__name__}"))
 
-    def _keeper(self) -> Keeper:
+    def _keeper(self, observer: Observer) -> Keeper:
         engine, term = self._service.engine, self._term
         rotations = Rotations(engine.store, engine.keyspace, [self._guard])
         campaigner = leaders_campaigner(self._campaigns, self._inbox)
         senses = ClusterSenses(self._service, self._converged, campaigner, self._brake)
         rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
-        return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
+        usages = Usages(engine.store, engine.keyspace, [self._guard])
+        meter = Meter(usages, self._campaigns, observer)
+        preparation = Preparation(self._settings, self._service, rotations, term.converged, term.file)
+        return Keeper(self._settings, self._service, Hands(meter, preparation, rotator), term.outlets)
 
     async def _survey(self) -> Survey:
         """Look at what is governed; what is not found had no object at the revision that is returned."""
@@ -176,10 +183,13 @@ class Reign:
 
         A scheduler on another node that comes to lead may hold a copy of the file that nobody renewed.
         Whoever held the newer one until a moment ago saw the file go back with its own eyes: that is a
-        change as any other.
+        change as any other. So is the removal of a key that a rotation added and nobody used.
         """
         stored = await self._generations().load()
         if stored is None or now.hash not in stored.former or self._term.before == stored.generation.hash:
+            return stored
+        rotations = await Rotations(self._service.engine.store, self._service.engine.keyspace).all()
+        if rotations and is_way_back(rotations[-1].rotation, stored.generation, now):
             return stored
         raise OutdatedError(
             f"the file is {now.hash}, which was in force before {stored.generation.hash} took its place: it is taken "

@@ -7,7 +7,7 @@ follows the record. Each content of the file has a service of its own, as each r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ import structlog
 
 from config.generation import content_hash, load_generation
 from config.settings import Settings
-from scheduler.rotating import Blind, Books, ConfigurationFile, Order, Rotator
+from scheduler.rotating import Blind, Books, ConfigurationFile, Rotator
 from scheduler.rotation import Campaigned, Wait
 from scheduler.run import EVERYTHING
 from scheduler.senses import Campaigner, ClusterSenses, converged_by
@@ -23,7 +23,6 @@ from scheduler.service import Service, open_service
 from worker.errors import BusyError, RecordError, RefusedError, StoppedError, TemporaryError
 from worker.etcd.client import open_store
 from worker.etcd.store import Expect, Store
-from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.pace.brake import Brake
 from worker.state.audit import AuditLog
@@ -58,11 +57,11 @@ class AloneRotation:
         self._step: RotationStep | None = None
         self._since = 0.0
 
-    async def run(self, order: Order | None, by_hand: Handed | None) -> Rotation:
-        """Begin a rotation (None: only go on), and drive or follow it to its end, or to where it is held.
+    async def run(self, planned: Rotation | None, by_hand: Handed | None) -> Rotation:
+        """Begin a planned rotation (None: only go on), and drive or follow it to its end, or to where it is held.
 
-        Raises SettingsError for what can't be rotated, RefusedError when one is under way already or there
-        is none to go on with, StoppedError when the brake is pulled or nothing moves for long: what is on
+        Raises RefusedError when one is under way already, when the file was changed since, or when there is
+        none to go on with, StoppedError when the brake is pulled or nothing moves for long: what is on
         record goes on later.
         """
         async with AsyncExitStack() as stack:
@@ -74,25 +73,25 @@ class AloneRotation:
                     guard = await session.hold(self._keyspace.leader, who("rewrap rotate"))
                 except (BusyError, TemporaryError) as busy:
                     # A scheduler, or somebody who died a moment ago and whose lock is still there.
-                    ended = await self._follow(store, order, by_hand, str(busy))
+                    ended = await self._follow(store, planned, by_hand, str(busy))
                 else:
-                    ended = await self._drive(order, by_hand, guard)
-                order = None
+                    ended = await self._drive(planned, by_hand, guard)
+                planned = None
                 if ended is not None:
                     return ended
 
-    async def _drive(self, order: Order | None, by_hand: Handed | None, guard: Expect) -> Rotation:
+    async def _drive(self, planned: Rotation | None, by_hand: Handed | None, guard: Expect) -> Rotation:
         while True:
             raw = await asyncio.to_thread(self._file.read)
             generation = load_generation(raw, self._file.path)
             async with open_service(self._settings, generation, "rewrap rotate") as service:
-                ended = await self._drive_under(service, order, by_hand, guard)
-            order = None
+                ended = await self._drive_under(service, planned, by_hand, guard)
+            planned = None
             if ended is not None:
                 return ended
 
     async def _drive_under(
-        self, service: Service, order: Order | None, by_hand: Handed | None, guard: Expect
+        self, service: Service, planned: Rotation | None, by_hand: Handed | None, guard: Expect
     ) -> Rotation | None:
         """Drive while the file stays as it is; returns the rotation when it ended or is held."""
         rotations = Rotations(service.engine.store, self._keyspace, [guard])
@@ -100,8 +99,7 @@ class AloneRotation:
         senses = ClusterSenses(service, converged, self._campaigner(service), self._brake)
         books = Books(service.audit, service.engine.ledger)
         rotator = Rotator(rotations, self._file, senses, books, by_hand)
-        budgets = await service.engine.ledger.all()
-        name = self._name = await take_up(rotations, rotator, order, budgets.values(), self._name)
+        name = self._name = await take_up(rotations, rotator, planned, self._name)
         while True:
             self._brake.check()
             decided = await rotator.step()
@@ -134,7 +132,9 @@ class AloneRotation:
 
         return campaigner
 
-    async def _follow(self, store: Store, order: Order | None, by_hand: Handed | None, leader: str) -> Rotation | None:
+    async def _follow(
+        self, store: Store, planned: Rotation | None, by_hand: Handed | None, leader: str
+    ) -> Rotation | None:
         """Show how far whoever leads has come; None after a while, to see whether somebody still does.
 
         The edits of a rotation by hand are prepared here all the same.
@@ -146,8 +146,7 @@ class AloneRotation:
         books = Books(AuditLog(store, self._keyspace, "rewrap rotate"), ledger)
         rotations = Rotations(store, self._keyspace)
         rotator = Rotator(rotations, self._file, Blind(), books, by_hand)
-        budgets = await ledger.all() if order is not None else {}
-        name = self._name = await take_up(rotations, rotator, order, budgets.values(), self._name)
+        name = self._name = await take_up(rotations, rotator, planned, self._name)
         for _ in range(_LOOKS):
             self._brake.check()
             rotation = await _named(rotations, name)
@@ -178,23 +177,21 @@ class AloneRotation:
             self._tell(rotation, because)
 
 
-async def take_up(
-    rotations: Rotations, rotator: Rotator, order: Order | None, budgets: Iterable[Budget], name: str
-) -> str:
+async def take_up(rotations: Rotations, rotator: Rotator, planned: Rotation | None, name: str) -> str:
     """Return the name of the rotation to work on; `name` is the one that is worked on already, "" = none.
 
-    Raises RefusedError, and SettingsError for what can't be rotated.
+    Raises RefusedError.
     """
     if name:
         return name
     stored = await rotations.unfinished()
-    if order is not None and stored is not None:
+    if planned is not None and stored is not None:
         raise RefusedError(
             f"the rotation {stored.rotation.id} is at the step {stored.rotation.step.value}: go on with "
             "`rewrap rotate resume`, or end it with `rewrap rotate abort`"
         )
-    if order is not None:
-        return (await rotator.begin(order, budgets)).id
+    if planned is not None:
+        return (await rotator.begin(planned)).id
     if stored is None:
         raise RefusedError("no rotation is under way; `rewrap rotate` begins one")
     return stored.rotation.id

@@ -22,10 +22,11 @@ from config.encryption import EncryptionConfiguration, load
 from config.errors import ConfigError, Fault, SettingsError
 from config.generation import content_hash
 from config.provider import IdentityProvider, KeyedProvider, Provider, ProviderType
+from config.replaceable import faults_of
 from config.resources import GroupResource
 from config.source import read
 from scheduler.rotation import Campaigned, Edit, Look, Move, Next, Scanned, Seen, Wait, advance, prepared
-from worker.errors import RecordChangedError
+from worker.errors import RecordChangedError, RefusedError
 from worker.model.budget import Budget
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -74,12 +75,13 @@ class Blind:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for. No resources: every entry of the file. `provider` None: the present one's type."""
+    """What is asked for, and why. No resources: every entry of the file. `provider` None: the present one's type."""
 
     resources: tuple[str, ...] = ()
     provider: ProviderType | None = None
     prune: bool = False
     by_hand: bool = False
+    because: str = "asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class ConfigurationFile:
     def read(self) -> bytes:
         """Return the file's bytes. Raises SourceError."""
         return read(self.path, allow_readable=self.allow_readable)
+
+    def faults(self) -> tuple[str, ...]:
+        """Return why the file can't be replaced. Writes nothing."""
+        return faults_of(self.path, self.archive)
 
     def replace(self, before: bytes, after: bytes, stamp: str) -> None:
         """Put a content in the place of another one. Raises ReplaceError."""
@@ -120,7 +126,7 @@ def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: dateti
     return Rotation(
         f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}",
         RotationStep.ADD,
-        "asked for",
+        order.because,
         entries,
         tuple(resources),
         kind.value,
@@ -191,6 +197,8 @@ def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
             return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
         case RotationStep.PROMOTE:
             return promote(raw, file, rotation.entries, kind, rotation.key_name), ""
+        case RotationStep.WITHDRAW:
+            return drop_key(raw, file, rotation.entries, kind, rotation.key_name), ""
     return _pruned(rotation, raw, file), ""
 
 
@@ -233,24 +241,30 @@ class Rotator:
         books: Books,
         by_hand: Callable[[Rotation, bytes], None] | None = None,
     ) -> None:
-        self._rotations = rotations
+        self.rotations = self._rotations = rotations
         self._file = file
         self._senses = senses
         self._books = books
         self._by_hand = by_hand
 
-    async def begin(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
-        """Put a rotation on record. Raises SettingsError, and ConfigError for a file that can't be used.
+    async def plan(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
+        """Return a rotation that is on no record yet. Raises SettingsError, and ConfigError for an unusable file.
 
         The budgets on record know the names of all keys that there ever were.
         """
         raw = await asyncio.to_thread(self._file.read)
         taken = {stored.rotation.key_name for stored in await self._rotations.all()}
         taken.update(name for budget in budgets for name in budget.names)
-        rotation = begin(raw, self._file.path, order, taken, datetime.now(UTC))
+        return begin(raw, self._file.path, order, taken, datetime.now(UTC))
+
+    async def begin(self, rotation: Rotation) -> Rotation:
+        """Put a planned rotation on record. Raises RefusedError when the file is another one by now."""
+        found = await self.file_hash()
+        if found != rotation.file:
+            raise RefusedError(f"the file was changed since the rotation was planned: it is {found} now")
         await self._rotations.forget_old()
         await self._rotations.save(StoredRotation(rotation, 0))
-        await self._tell("rotation.begun", rotation, ", ".join(rotation.resources))
+        await self._tell("rotation.begun", rotation, f"{', '.join(rotation.resources)}: {rotation.because}")
         return rotation
 
     async def file_hash(self) -> str:

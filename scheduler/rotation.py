@@ -13,7 +13,11 @@
    all that was looked at for the proof still holds at that moment: time has passed, in which a node may
    have got its old file back.
 
-A step back in the file does not exist: once a key may have been used, it stays readable. Ending early
+9. Withdraw, at an operator's word and before the new key was first anywhere: it is removed when all
+   kube-apiservers run the file in which it only reads, and right after that nothing is under it and its
+   budget says that it never encrypted. If something may be under it, the rotation ends and the key stays.
+
+No other step back in the file exists: once a key may have been used, it stays readable. Ending early
 (`abort`) therefore leaves the file as it is.
 
 Not handled: who edits, asks, rewrites and scans.
@@ -23,6 +27,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from worker.errors import RefusedError
+from worker.model.generation import GenerationRecord
 from worker.model.rotation import Rotation, RotationStep
 
 _AFTER = {
@@ -34,6 +40,8 @@ _AFTER = {
     RotationStep.PROVE: RotationStep.COMPACT,
     RotationStep.PRUNE: RotationStep.SETTLE,
     RotationStep.SETTLE: RotationStep.DONE,
+    RotationStep.WITHDRAW: RotationStep.RETURN,
+    RotationStep.RETURN: RotationStep.ABORTED,
 }
 
 
@@ -47,12 +55,17 @@ class Campaigned:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What a scan found. `under_retired` counts objects under the old keys, unreadable ones that may be included."""
+    """What a scan found. `under_retired` counts objects under the old keys, unreadable ones that may be included.
+
+    `under_new` counts the same for the new key; `new_used` is how often that encrypted, by its budget.
+    """
 
     revision: int
     stale: int
     under_retired: int
     unreadable: int
+    under_new: int = 0
+    new_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +124,37 @@ def advance(rotation: Rotation, seen: Seen, now: str) -> Next:
             f"the file is {seen.file}, and {rotation.file} is expected: somebody edited it. Put the expected one back, "
             "or `rewrap rotate abort` and begin again; no key was taken away",
         )
-    if rotation.step is RotationStep.PRUNE:
-        return _prune(rotation, seen, now)
+    if rotation.step in {RotationStep.PRUNE, RotationStep.WITHDRAW}:
+        return _take_away(rotation, seen, now)
     if rotation.step.is_edit:
         return _edit(rotation)
     return _pass(rotation, seen, now)
 
 
-def _prune(rotation: Rotation, seen: Seen, now: str) -> Next:
-    """Take the old keys away only right after a look: whoever drives may have been away for days."""
+def _take_away(rotation: Rotation, seen: Seen, now: str) -> Next:
+    """Take a key away only right after a look: whoever drives may have been away for days."""
     if rotation.by_hand and rotation.edited:
         return _edit(rotation)
-    return _against(rotation, seen, now) or _edit(rotation)
+    against = _against if rotation.step is RotationStep.PRUNE else _against_withdrawal
+    return against(rotation, seen, now) or _edit(rotation)
+
+
+def _against_withdrawal(rotation: Rotation, seen: Seen, now: str) -> Next | None:
+    """Return what speaks against the new key being unused; None when a scan after all were asked found nothing."""
+    if seen.converged is None:
+        return Next(Look("apiservers"), f"do all kube-apiservers run {rotation.file}, in which the new key only reads?")
+    if not seen.converged:
+        return Next(Wait(), seen.converged_because)
+    if seen.scan is None:
+        return Next(Look("scan"), "is nothing under the new key?")
+    scan = seen.scan
+    if not scan.under_new and not scan.new_used:
+        return None
+    because = (
+        f"aborted by an operator; the new key stays in the file as one that only reads: at revision {scan.revision}, "
+        f"{scan.under_new} objects are, or may be, under it, and it may have encrypted {scan.new_used} times"
+    )
+    return Next(Move(rotation.at(RotationStep.ABORTED, because, now)), because)
 
 
 def _edit(rotation: Rotation) -> Next:
@@ -134,6 +166,7 @@ def _edit(rotation: Rotation) -> Next:
 _EDITS = {
     RotationStep.ADD: "{provider}:{key} is added to the file, to read with",
     RotationStep.PROMOTE: "all kube-apiservers can read with {provider}:{key}; it becomes the key that writes",
+    RotationStep.WITHDRAW: "nothing is under {provider}:{key}, and it never encrypted; it is removed from the file",
     RotationStep.PRUNE: "nothing holds the old keys any more; they are removed from the file, which is archived",
 }
 
@@ -141,7 +174,7 @@ _EDITS = {
 def _pass(rotation: Rotation, seen: Seen, now: str) -> Next:
     """Return what a step that only looks leads to."""
     match rotation.step:
-        case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.SETTLE:
+        case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.SETTLE | RotationStep.RETURN:
             return _converge(rotation, seen, now)
         case RotationStep.REWRAP:
             return _rewrap(rotation, seen, now)
@@ -155,6 +188,9 @@ def _converge(rotation: Rotation, seen: Seen, now: str) -> Next:
         return Next(Look("apiservers"), f"do all kube-apiservers run {rotation.file}?")
     if not seen.converged:
         return Next(Wait(), seen.converged_because)
+    if rotation.step is RotationStep.RETURN:
+        because = f"aborted by an operator; the unused key is gone from the file, and {seen.converged_because}"
+        return _move(rotation, because, now)
     return _move(rotation, seen.converged_because, now)
 
 
@@ -235,8 +271,48 @@ def aborted(rotation: Rotation, now: str) -> Rotation:
     stays = {
         RotationStep.ADD: "the file was not touched, or holds the new key as one that only reads",
         RotationStep.SPREAD: "the new key stays in the file as one that only reads",
+        RotationStep.WITHDRAW: "the new key, as one that only reads, stays in the file, or was removed a moment ago",
+        RotationStep.RETURN: "the new key is gone from the file; a kube-apiserver may still read with it",
     }.get(rotation.step, "the new key stays in the file, for objects may be under it")
     return replace(rotation, held="").at(RotationStep.ABORTED, f"aborted by an operator; {stays}", now)
+
+
+def may_be_withdrawn(rotation: Rotation) -> bool:
+    """Whether the new key was never first anywhere, and no edit is prepared that makes it so."""
+    if rotation.step is RotationStep.PROMOTE:
+        return not rotation.edited
+    return rotation.step in {RotationStep.ADD, RotationStep.SPREAD, RotationStep.WITHDRAW, RotationStep.RETURN}
+
+
+def withdrawing(rotation: Rotation, file: str, now: str) -> Rotation:
+    """Return the rotation on its way back; `file` is the hash of the file. Raises RefusedError when it is too late.
+
+    Where the file does not have the new key yet, there is nothing to remove, and it is aborted.
+    """
+    if not may_be_withdrawn(rotation):
+        raise RefusedError(
+            f"the rotation is at the step {rotation.step.value}: the new key may write already, and stays. Go on with "
+            "`rewrap rotate resume`, or leave things as they are with `rewrap rotate abort`"
+        )
+    if rotation.step in {RotationStep.WITHDRAW, RotationStep.RETURN}:
+        return replace(rotation, held="")
+    if rotation.step is RotationStep.ADD and file != rotation.edited:
+        if rotation.edited and not rotation.by_hand:
+            raise RefusedError("the new key is added to the file at this moment, or that was killed: resume it first")
+        return aborted(rotation, now)
+    because = "aborted by an operator, who wants the unused key removed again"
+    return replace(rotation, held="").at(RotationStep.WITHDRAW, because, now)
+
+
+def is_way_back(rotation: Rotation, before: GenerationRecord, after: GenerationRecord) -> bool:
+    """Whether the later configuration is the earlier one without the key that this rotation withdraws, or withdrew."""
+    if not (rotation.is_withdrawn or rotation.step in {RotationStep.WITHDRAW, RotationStep.RETURN}):
+        return False
+    kept = tuple(
+        (name, tuple(key for key in chain if key.fingerprint != rotation.fingerprint))
+        for name, chain in before.resources
+    )
+    return before.resources != after.resources == kept
 
 
 def resumed(rotation: Rotation, file: str) -> Rotation:

@@ -59,7 +59,11 @@ class ClusterSenses:
         await self._brake.unless_pulled(asyncio.sleep(max(0.0, self._scan_at - loop.time())))
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._scan_at = loop.time() + _SCAN_SECONDS
-        return Scanned(found.revision, found.stale, _under_retired(found, rotation), found.unreadable)
+        budget = (await self._service.engine.ledger.all()).get(rotation.fingerprint)
+        # What nobody knows counts as use.
+        used = 1 if budget is None or budget.restored else budget.used
+        under_retired, under_new = _under_retired(found, rotation), _under_new(found, rotation)
+        return Scanned(found.revision, found.stale, under_retired, found.unreadable, under_new, used)
 
     async def compacted(self, revision: int) -> bool:
         """See Senses."""
@@ -110,6 +114,13 @@ def _under_retired(found: Inventory, rotation: Rotation) -> int:
         count += sum(under.objects for key, under in tally.keys.items() if key.fingerprint in retired)
         count += sum(objects for key, objects in tally.claimed.items() if key.fingerprint in retired)
     return count
+
+
+def _under_new(found: Inventory, rotation: Rotation) -> int:
+    """Count objects under the new key, and unreadable ones that may be."""
+    counts = [(key, under.objects) for tally in found.resources for key, under in tally.keys.items()]
+    counts += [item for tally in found.resources for item in tally.claimed.items()]
+    return sum(count for key, count in counts if key.fingerprint == rotation.fingerprint)
 
 
 def converged_by(settings: Settings, store: Store, file: str) -> Converged:

@@ -280,7 +280,7 @@ class Service:
         return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, and what it left alone: in the log and, but for a repair of drift, in the audit log."""
+        """Say how a campaign ended, and what it left alone: in the log, and unless it was a repair in the audit log."""
         is_complete = ended.state is CampaignState.COMPLETE
         if report.quarantined and not is_complete:
             await self._tell_quarantined(ended)
@@ -389,7 +389,7 @@ class Service:
         return created
 
     async def _named(self, campaign: Campaign, territory: Territory, campaigns: Campaigns) -> set[str]:
-        """Return the campaigns of which the objects in quarantine stay named: this one, and the last over everything."""
+        """Return the campaigns whose objects in quarantine stay named: this one, and the last over everything."""
         known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
         whole = [one.id for one in known if is_whole(one.scope, territory)]
         return {campaign.id, *whole[-1:]}

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from config.settings import BudgetSettings, Settings
     from scheduler.removal import KeyVerdict
     from scheduler.service import Service
-    from worker.model.budget import Budget
+    from worker.model.budget import Budget, BudgetState
+    from worker.model.usage import Haste
 
 NOTE = (
     "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
@@ -59,8 +60,12 @@ async def _keys(args: argparse.Namespace) -> int:
     from scheduler.cli.output import print_json, print_table, say
     from scheduler.cli.reports import print_blockers
     from scheduler.cli.running import brake_on_signals
+    from scheduler.dispatch.local import describe
     from scheduler.service import open_service
+    from scheduler.wear import judge_state
+    from worker.model.budget import BudgetState
     from worker.state.observations import load
+    from worker.state.usages import Usages
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
@@ -69,14 +74,25 @@ async def _keys(args: argparse.Namespace) -> int:
             raise SettingsError("command line", (fault,))
         budgets = await service.budgets()
         since = (await load(service.engine.store, service.engine.keyspace)).since
+        usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
         verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
-    rows = [_row(budget, settings.budget, since, verdicts) for budget in budgets]
+    described = describe(generation)
+    configured = {key.fingerprint for _, chain in described.resources for key in chain}
+    states = {
+        budget.fingerprint: judge_state(budget, described, settings.budget.gcm_limit, settings.budget.due_at, usage)
+        for budget in budgets
+    }
+    rows = [_row(budget, settings.budget, states[budget.fingerprint], since, verdicts) for budget in budgets]
     if args.output == "json":
         print_json({"keys": rows, "note": NOTE})
         return Exit.DONE
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
     say()
+    for budget in budgets:
+        state, haste = states[budget.fingerprint]
+        if state is BudgetState.DUE and budget.fingerprint in configured:
+            say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
@@ -96,13 +112,23 @@ async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
     return judge_keys(proof, await look_around(service, unconverged, whole=True))
 
 
+def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
+    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit are used"
+
+
 def _row(
-    budget: Budget, settings: BudgetSettings, since: Mapping[str, int], verdicts: Sequence[KeyVerdict]
+    budget: Budget,
+    settings: BudgetSettings,
+    judged: tuple[BudgetState, Haste | None],
+    since: Mapping[str, int],
+    verdicts: Sequence[KeyVerdict],
 ) -> dict[str, object]:
     import time
 
     from scheduler.wear import reached_at
+    from worker.model.budget import BudgetState
 
+    state, haste = judged
     reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
     verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
     return {
@@ -115,7 +141,8 @@ def _row(
         "estimated": budget.estimated,
         "used": budget.used,
         "limit": budget.limit(settings.gcm_limit),
-        "state": budget.state(settings.gcm_limit, settings.due_at).value,
+        "state": state.value,
+        "due_because": _due_because(haste, settings) if state is BudgetState.DUE else None,
         "collision_probability": budget.collision_probability,
         "limit_reached_at": _date(reached),
         "removable": verdict.removable if verdict else None,

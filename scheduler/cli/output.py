@@ -2,6 +2,8 @@
 
 The one door: names in etcd, in a configuration and in arguments may hold what a terminal would obey. Nothing else in
 the command line writes to either stream, but for the bytes of a file that `rotate --manual` hands out.
+
+What goes to stdout is flushed at once: a command may go on to wait for hours, and stdout may be a pipe.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ def print_json(document: object, indent: int | None = 2) -> None:
     """Write the one document of `-o json`, in ASCII."""
     json.dump(document, sys.stdout, indent=indent)
     sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -25,11 +28,13 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for line in lines:
         cells = [_padded(cell, width) for cell, width in zip(line, widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    sys.stdout.flush()
 
 
 def say(line: str = "") -> None:
     """Write one line."""
     sys.stdout.write(_printable(line) + "\n")
+    sys.stdout.flush()
 
 
 def complain(text: str) -> None:

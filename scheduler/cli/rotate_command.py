@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 
 from config.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
 from scheduler.cli.exits import Exit
-from scheduler.cli.options import add_configuration, add_output, add_settings, read_configuration_path, read_settings
+from scheduler.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    read_configuration_path,
+    read_settings,
+)
 
 if TYPE_CHECKING:
+    from config.errors import SettingsError
     from config.settings import Settings
+    from scheduler.cli.rotation_plan import RotationPlan
     from scheduler.rotating import ConfigurationFile, Order
     from worker.model.rotation import Rotation
 
@@ -27,12 +36,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=_VERBS,
         default="start",
         help="start (if nothing is said), resume one that is under way or was paused, show its status, pause it, or "
-        "abort it, which leaves the file as it is",
+        "abort it, which leaves the file as it is (but see --remove-unused)",
     )
     parser.add_argument("--resource", action="append", default=[], metavar="R", help="only entries that name it")
     parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
     parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
     parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
+    add_switch(parser, "--yes", "begin without a question")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
+    parser.add_argument(
+        "--remove-unused",
+        action="store_true",
+        help="with abort, before the new key writes: take it out of the file again",
+    )
     parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
@@ -43,50 +59,150 @@ def run(args: argparse.Namespace) -> int:
     """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
     from scheduler.cli.running import run_async
 
+    _require_fitting(args)
     match args.verb:
+        case "start":
+            return _start(args)
         case "status":
             return run_async(lambda: _status(args))
-        case "pause" | "abort":
+        case "pause":
             return run_async(lambda: _steer(args))
-    return run_async(lambda: _drive(args))
+        case "abort":
+            is_wanted = args.remove_unused or _wants_removal(args)
+            return run_async(lambda: _withdraw(args) if is_wanted else _steer(args))
+    return run_async(lambda: _drive(args, None))
 
 
-async def _drive(args: argparse.Namespace) -> int:
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Raise SettingsError for arguments that don't go together."""
+    if args.dry_run and args.verb != "start":
+        raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
+    if args.remove_unused and args.verb != "abort":
+        raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+    drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
+    if drives and args.manual and args.output == "json" and not args.write_to:
+        raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+
+
+def _wrong(place: str, message: str, remedy: str) -> SettingsError:
     from config.errors import Fault, SettingsError
-    from scheduler.cli.running import brake_on_signals
-    from scheduler.rotate_alone import AloneRotation
+
+    return SettingsError("command line", (Fault(place, message, remedy),))
+
+
+def _start(args: argparse.Namespace) -> int:
+    """Show the plan, ask, begin. Nothing is written before the answer, and nothing connects while it is waited for."""
+    from scheduler.cli.rotation_plan import print_plan
+    from scheduler.cli.running import run_async
+    from worker.errors import RefusedError
+
+    _require_consent(args)
+    plan = run_async(lambda: _plan(args))
+    if args.dry_run or args.output == "text":
+        print_plan(plan, as_json=args.output == "json", is_dry=args.dry_run)
+    if args.dry_run:
+        return Exit.REFUSED if plan.reasons else Exit.DONE
+    if plan.reasons:
+        raise RefusedError("; ".join(plan.reasons))
+    if not args.yes and not _consents("Begin?"):
+        raise RefusedError("not begun; nothing was written")
+    return run_async(lambda: _drive(args, plan.rotation))
+
+
+def _consents(question: str) -> bool:
+    from scheduler.cli.output import say
+
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        say()
+        return False
+
+
+def _require_consent(args: argparse.Namespace) -> None:
+    """Raise SettingsError where --yes is missing and nobody can be asked."""
+    if args.yes or args.dry_run:
+        return
+    remedy = "say --yes to begin without a question, or --dry-run to see the plan"
+    if args.output == "json":
+        raise _wrong("--yes", "is missing: JSON output is one document, so nobody is asked", remedy)
+    if not _is_terminal():
+        raise _wrong("--yes", "is missing, and nobody can be asked: this is no terminal", remedy)
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _wants_removal(args: argparse.Namespace) -> bool:
+    """Offer, on a terminal, to take the new key out again, as long as that is possible."""
+    from scheduler.cli.running import run_async
+    from scheduler.rotation import may_be_withdrawn
+
+    if args.yes or args.output == "json" or not _is_terminal():
+        return False
+    found = run_async(lambda: _newest(args))
+    if found is None or not may_be_withdrawn(found):
+        return False
+    return _consents(f"Take the unused key {found.provider}:{found.key_name} out of the file again?")
+
+
+async def _withdraw(args: argparse.Namespace) -> int:
+    """Abort, and take the new key out again. Exit 4 when it stays, since something may be under it."""
+    from datetime import UTC, datetime
+
+    from config.generation import content_hash
+    from scheduler.rotation import withdrawing
+
+    file, now = content_hash(_file(args).read()), datetime.now(UTC).isoformat(timespec="seconds")
+    settings = read_settings(args, os.environ)
+    changed = await _change(settings, lambda rotation: withdrawing(rotation, file, now), "rotation.aborted")
+    if changed.step.is_end:
+        _print(changed, args)
+        return Exit.DONE
+    return await _drive(args, None)
+
+
+async def _plan(args: argparse.Namespace) -> RotationPlan:
+    from scheduler.cli.rotation_plan import plan_rotation
+
+    return await plan_rotation(read_settings(args, os.environ), _file(args), _order(args))
+
+
+def _file(args: argparse.Namespace) -> ConfigurationFile:
     from scheduler.rotating import ConfigurationFile, archive_of
 
-    settings = read_settings(args, os.environ)
-    order = _order(args)
-    if args.manual and args.output == "json" and not args.write_to:
-        fault = Fault("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
-        raise SettingsError("command line", (fault,))
     path = read_configuration_path(args, os.environ)
-    archive = settings.rotation.archive or archive_of(path)
-    file = ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+    archive = read_settings(args, os.environ).rotation.archive or archive_of(path)
+    return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+
+
+async def _drive(args: argparse.Namespace, planned: Rotation | None) -> int:
+    """Begin a planned rotation, or go on with the one that is under way (None)."""
+    from scheduler.cli.running import brake_on_signals
+    from scheduler.rotate_alone import AloneRotation
+
+    settings, file = read_settings(args, os.environ), _file(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     if args.verb == "resume":
         await _unhold(settings, file)
-    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(order, _handing(args))
+    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(planned, _handing(args))
     return _show(rotation, args)
 
 
-def _order(args: argparse.Namespace) -> Order | None:
-    """Return what is asked for, None to go on. Raises SettingsError."""
-    from config.errors import Fault, SettingsError
+def _order(args: argparse.Namespace) -> Order:
+    """Return what is asked for. Raises SettingsError."""
     from config.provider import ProviderType
     from scheduler.rotating import Order
 
-    if args.verb == "resume":
-        return None
     try:
         provider = ProviderType(args.provider) if args.provider else None
     except ValueError:
         provider = ProviderType.KMS
     if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
-        fault = Fault("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
-        raise SettingsError("command line", (fault,))
+        raise _wrong("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
     return Order(tuple(args.resource), provider, args.prune, args.manual)
 
 
@@ -134,6 +250,15 @@ async def _steer(args: argparse.Namespace) -> int:
 
 async def _status(args: argparse.Namespace) -> int:
     from worker.errors import RefusedError
+
+    found = await _newest(args)
+    if found is None:
+        raise RefusedError("no rotation is on record; `rewrap rotate start` begins one")
+    _print(found, args)
+    return Exit.DONE
+
+
+async def _newest(args: argparse.Namespace) -> Rotation | None:
     from worker.etcd.client import open_store
     from worker.state.keyspace import Keyspace
     from worker.state.rotations import Rotations
@@ -141,10 +266,7 @@ async def _status(args: argparse.Namespace) -> int:
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         found = await Rotations(store, Keyspace(settings.keyspace.state_prefix)).all()
-    if not found:
-        raise RefusedError("no rotation is on record; `rewrap rotate start` begins one")
-    _print(found[-1].rotation, args)
-    return Exit.DONE
+    return found[-1].rotation if found else None
 
 
 def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
@@ -188,7 +310,7 @@ def _show(rotation: Rotation, args: argparse.Namespace) -> int:
     from worker.model.rotation import RotationStep
 
     _print(rotation, args)
-    if rotation.step is RotationStep.DONE:
+    if rotation.step is RotationStep.DONE or rotation.is_withdrawn:
         return Exit.DONE
     return Exit.REFUSED
 

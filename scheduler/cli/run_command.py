@@ -174,7 +174,6 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     for refusal in plan.refusals:
         say(f"Refused: {refusal}")
     say()
-    sys.stdout.flush()
 
 
 def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> None:

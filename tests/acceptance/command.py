@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -127,7 +127,7 @@ class Command:
         stdout, stderr = self.directory / f"out-{number}.txt", self.directory / f"err-{number}.txt"
         with stdout.open("wb") as out, stderr.open("wb") as err:
             process = subprocess.Popen(
-                self._line(words),
+                self.line(*words),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -147,7 +147,8 @@ class Command:
         assert ended.code == code, f"{ended.code}: {ended.stdout}{ended.stderr}"
         return ended.document
 
-    def _line(self, words: Sequence[str]) -> list[str]:
+    def line(self, *words: str) -> list[str]:
+        """The words that start it."""
         return [*self.program, *words, *self.flags]
 
 

@@ -112,7 +112,7 @@ def control_plane(
     seed(gateway, registry, keys_of(text)[0], objects)
     with compacting(gateway, compacted_every), standins(gateway, file, registry, tempers) as apiservers:
         rewrap = command_for(directory, cluster, file).with_environment(
-            REWRAP_RATE="0", REWRAP_APISERVER=",".join(one.url for one in apiservers)
+            REWRAP_RATE="0", REWRAP_YES="1", REWRAP_APISERVER=",".join(one.url for one in apiservers)
         )
         yield ControlPlane(gateway, registry, file, apiservers, rewrap)
 

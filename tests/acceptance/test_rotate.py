@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import pty
 import signal
 import stat
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +157,13 @@ def test_a_kube_apiserver_that_nobody_listed_blocks_until_its_address_is_given(
 ) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
         *listed, forgotten = plane.apiservers
-        with plane.listing(*listed).start("rotate", "--prune") as running:
-            lease = f"{forgotten.name} on {forgotten.name} has a live lease, and no address answered for it"
+        lease = f"{forgotten.name} on {forgotten.name} has a live lease, and no address answered for it"
+        refused = plane.listing(*listed).run("rotate", "--prune")
+        assert refused.code == 4
+        assert lease in refused.stdout
+        assert (plane.rotations(), plane.text) == ([], plain(OLD))
+        stop_at_spread(plane, "--prune")
+        with plane.listing(*listed).start("rotate", "resume") as running:
             wait(lambda: any(one["waits"].startswith(lease) for one in plane.rotations()), "wait for the forgotten one")
             found = plane.rotation()
             assert found["step"] == "spread"
@@ -192,6 +201,109 @@ def test_a_kube_apiserver_that_went_back_to_the_old_file_after_the_proof_keeps_t
             assert keys_of(plane.text) == [new]
 
 
+def stop_at_spread(plane: ControlPlane, *words: str) -> None:
+    """Begins a rotation, and stops it when the new key is in the file, to read with."""
+    plane.apiservers[0].refuse_to_reload(refuses=True)
+    with plane.rewrap.start("rotate", *words) as running:
+        plane.wait_until_at("spread")
+        running.send(signal.SIGTERM)
+        assert running.end().code == 3
+    plane.apiservers[0].refuse_to_reload(refuses=False)
+
+
+# --------------------------------------------------------------------------------------------- before it begins
+
+
+def test_what_can_be_known_before_is_asked_before_and_nothing_is_written(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        plane.file.with_name("twin").hardlink_to(plane.file)
+        bare = plane.listing().with_flags("--gcm-limit", "5", "--quota-bytes", "1")
+        ended = bare.run("rotate", "--provider", "aesgcm", "--yes")
+        assert ended.code == 4, ended.stdout
+        for reason in (
+            "no address of a kube-apiserver is given",
+            "has a second name (a hard link)",
+            "20 objects are to be encrypted with the new aesgcm key, which may encrypt 5 times",
+            "etcd would hold",
+        ):
+            assert reason in ended.stderr
+        assert bare.run("rotate", "--dry-run").code == 4
+        assert_nothing_is_written(plane)
+
+
+def assert_nothing_is_written(plane: ControlPlane) -> None:
+    assert plane.gateway.read("/kube-rewrap/") == []
+    assert plane.text == plain(OLD)
+    assert not plane.archive.exists()
+
+
+def test_a_plan_is_shown_and_nothing_is_written(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        shown = plane.rewrap.run("rotate", "--dry-run", "--prune")
+        assert shown.code == 0, shown.stderr
+        old = f"Old keys:   aescbc:old ({OLD.fingerprint}); removed at the end, and kept in the archive"
+        assert [words for words in (old, "20 to rewrite", "WHAT HAPPENS") if words not in shown.stdout] == []
+        plan = plane.rewrap.json("rotate", "--dry-run", "--prune")
+        assert (plan["dry_run"], plan["objects"], plan["refusals"]) == (True, 20, [])
+        assert [one["state"] for one in plan["apiservers"]] == ["converged"] * 3
+        assert plan["prunes"] == [f"aescbc:old ({OLD.fingerprint})"]
+        assert plan["rotation"]["file"] == hash_of(plain(OLD))
+        assert [one["step"] for one in plan["steps"]][-2:] == ["prune", "settle"]
+        assert_nothing_is_written(plane)
+
+
+def test_where_nobody_can_be_asked_it_takes_a_word(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        for words in ((), ("-o", "json")):
+            ended = plane.rewrap.with_environment(REWRAP_YES="").run("rotate", *words)
+            assert ended.code == 2
+            assert "say --yes to begin without a question, or --dry-run to see the plan" in ended.stdout + ended.stderr
+        assert_nothing_is_written(plane)
+
+
+@pytest.mark.parametrize("answer", ["n\n", pytest.param("\x04", marks=pytest.mark.chaos)])
+def test_on_a_terminal_it_asks_and_takes_nothing_but_a_yes_for_one(
+    etcd: EtcdCluster, tmp_path: Path, answer: str
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        code, shown = on_a_terminal(plane, answer)
+        assert code == 4
+        assert "not begun; nothing was written" in shown
+        assert_nothing_is_written(plane)
+
+
+@pytest.mark.chaos
+def test_a_yes_on_a_terminal_begins_it(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        code, shown = on_a_terminal(plane, "y\n")
+        assert code == 0, shown
+        plane.assert_all_is_under(plane.new_key())
+
+
+def on_a_terminal(plane: ControlPlane, answer: str) -> tuple[int, str]:
+    """Runs `rewrap rotate`, and answers its question; returns its end, and what the terminal showed."""
+    ours, theirs = pty.openpty()
+    rewrap = plane.rewrap.with_environment(REWRAP_YES="")
+    process = subprocess.Popen(
+        rewrap.line("rotate"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **(rewrap.environment or {})},
+    )
+    os.close(theirs)
+    shown, is_answered = b"", False
+    with suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 4_096):
+            shown += part
+            if b"Begin? [y/N]" in shown and not is_answered:
+                os.write(ours, answer.encode())
+                is_answered = True
+    os.close(ours)
+    assert is_answered, shown
+    return process.wait(30), shown.decode()
+
+
 # ------------------------------------------------------------------------------------------------- an edit by hand
 
 
@@ -218,6 +330,60 @@ def test_an_aborted_rotation_leaves_the_file_as_it_is(etcd: EtcdCluster, tmp_pat
         assert resumed.code == 4
         assert "no rotation is under way" in resumed.stderr
         assert plane.registry.unreadable == []
+
+
+def test_an_unused_key_goes_again_once_all_run_the_file_in_which_it_only_reads(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    with control_plane(etcd, tmp_path, odd(OLD)) as plane:
+        stop_at_spread(plane)
+        lagging = plane.apiservers[0]
+        lagging.refuse_to_reload(refuses=True)
+        new = plane.new_key()
+        with plane.rewrap.start("rotate", "abort", "--remove-unused") as running:
+            found = plane.wait_until_at("withdraw")
+            assert lagging.url in found["waits"]
+            assert plane.text == odd(OLD, new)
+            lagging.refuse_to_reload(refuses=False)
+            said = end_well(running)
+        assert "the unused key is gone from the file, and all kube-apiservers (3) run" in said
+        assert plane.text == odd(OLD)
+        assert odd(OLD, new) in plane.archived
+        assert plane.registry.unreadable == []
+        assert plane.registry.encryptions[new.fingerprint] == 0
+        assert plane.rewrap.json("rotate", "status")["step"] == "aborted"
+
+
+def test_a_key_that_something_is_under_stays_when_the_rotation_is_aborted(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """As when somebody had made it first on one node by hand, for a moment."""
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        stop_at_spread(plane)
+        new = plane.new_key()
+        with plane.registry.lock:
+            taken, plaintext = next(iter(plane.registry.objects.items()))
+        by_hand = f"{taken}-by-hand"
+        plane.gateway.put(by_hand, new.seal(by_hand, plaintext))
+        ended = plane.rewrap.run("rotate", "abort", "--remove-unused")
+        assert ended.code == 4
+        assert "1 objects are, or may be, under it, and it may have encrypted 0 times" in ended.stdout
+        assert keys_of(plane.text) == [OLD, new]
+        assert plane.rotation()["step"] == "aborted"
+
+
+@pytest.mark.chaos
+def test_a_key_that_may_write_stays(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        plane.apiservers[0].refuse_to_reload(refuses=True)
+        with plane.rewrap.start("rotate") as running:
+            plane.wait_until_at("spread")
+            plane.apiservers[0].refuse_to_reload(refuses=False)
+            wait(lambda: keys_of(plane.text)[0] != OLD, "new key that is first")
+            plane.apiservers[0].refuse_to_reload(refuses=True)
+            running.send(signal.SIGTERM)
+            running.end()
+        ended = plane.rewrap.run("rotate", "abort", "--remove-unused")
+        assert ended.code == 4
+        assert "the new key may write already, and stays" in ended.stderr
 
 
 def stop_by_an_edit(plane: ControlPlane) -> tuple[str, str]:
@@ -271,15 +437,33 @@ def copy_into_place(plane: ControlPlane, given: Path, step: str, before: str) ->
     return given.read_text()
 
 
-def test_what_an_operator_shall_put_in_place_is_printed_before_it_waits_for_it(
+def test_what_an_operator_shall_do_comes_through_a_pipe_before_it_waits_for_it(
     etcd: EtcdCluster, tmp_path: Path
 ) -> None:
-    """Standard output is a file here, or a pipe: what is written to it may rest in a buffer."""
+    """What is written to a pipe may rest in a buffer until the command ends: here it ends only when it is killed."""
+    given = tmp_path / "given.yaml"
     with control_plane(etcd, tmp_path, odd(OLD)) as plane:
         rewrap = plane.rewrap.with_environment(PYTHONUNBUFFERED="")
-        with rewrap.start("rotate", "--manual") as running:
-            wait(lambda: any(one["edited"] for one in plane.rotations()), "content for add")
-            wait(lambda: ODD[:70] in running._stdout.read_text(), "content on standard output", 10)
+        for words, end in (
+            (["start", "--write-to", str(given)], b"on every control-plane node\n"),
+            (["resume"], b"# the end\n"),
+        ):
+            process = subprocess.Popen(
+                rewrap.line("rotate", *words, "--manual"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **(rewrap.environment or {})},
+            )
+            assert process.stdout is not None
+            try:
+                shown = iter(process.stdout.readline, b"")
+                assert any(line.endswith(end) for line in shown)
+                assert process.poll() is None
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=20)
+        assert plane.text == odd(OLD)
+        assert keys_of(given.read_text())[0] == OLD
 
 
 # ------------------------------------------------------------------------------------------- a second hand on the wheel

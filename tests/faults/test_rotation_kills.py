@@ -138,7 +138,7 @@ def etcd(new_etcd: Callable[[EtcdOptions], EtcdCluster]) -> EtcdCluster:
 @pytest.fixture
 def rotated(etcd: EtcdCluster, tmp_path: Path) -> Iterator[Rotated]:
     encryptions = tmp_path / "encryptions.log"
-    with control_plane(etcd, tmp_path, text(OLD), objects=12) as plane:
+    with control_plane(etcd, tmp_path, text(OLD), objects=200) as plane:
         rewrap = replace(plane.rewrap, program=HARNESS).with_environment(ENCRYPTIONS=str(encryptions))
         yield Rotated(plane, rewrap, encryptions)
 
@@ -186,6 +186,48 @@ def test_whoever_resumes_at_once_waits_for_the_dead_ones_lock_and_then_drives(ro
         wait(lambda: running.is_over, "end of the rotation that was resumed", 40)
         assert running.end().code == 0
     rotated.assert_ended_well()
+
+
+WITHDRAWAL = {**dict.fromkeys(FILE_EFFECTS, 1), "rotations": 3, "audit-head": 3}
+
+
+def withdraw_and_finish(rotated: Rotated, point: str) -> None:
+    """Kills `rotate abort --remove-unused`, and resumes it."""
+    rotated.plane.apiservers[0].refuse_to_reload(refuses=True)
+    with rotated.rewrap.start("rotate") as running:
+        rotated.plane.wait_until_at("spread")
+        running.send(signal.SIGTERM)
+        assert running.end().code == 3
+    rotated.plane.apiservers[0].refuse_to_reload(refuses=False)
+    contents = {text(OLD), rotated.plane.text}
+    rotated.crash(point, "abort", "--remove-unused")
+    assert rotated.plane.text in contents
+    rotated.end_locks()
+    words = ("resume",) if rotated.plane.rotation()["step"] != "spread" else ("abort", "--remove-unused")
+    if rotated.plane.rotation()["step"] != "aborted":
+        ended = rotated.rewrap.run("rotate", *words)
+        assert ended.code == 0, f"{ended.code}: {ended.stdout}{ended.stderr}"
+    found = rotated.plane.rotation()
+    assert (found["step"], found["passed"][-1]["step"]) == ("aborted", "return")
+    assert rotated.plane.text == text(OLD)
+    assert set(rotated.plane.archived) == contents
+    rotated.plane.assert_all_is_under(OLD)
+    rotated.plane.assert_no_key_is_lost()
+    assert rotated.encryptions.read_text() == ""
+
+
+@pytest.mark.parametrize("point", ["replace.after:1"])
+def test_a_killed_withdrawal_is_resumed_to_its_end(rotated: Rotated, point: str) -> None:
+    withdraw_and_finish(rotated, point)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "point",
+    [f"{effect}.{side}:{n}" for effect, times in WITHDRAWAL.items() for n in range(1, times + 1) for side in SIDES],
+)
+def test_a_withdrawal_killed_at_any_effect_is_resumed_to_its_end(rotated: Rotated, point: str) -> None:
+    withdraw_and_finish(rotated, point)
 
 
 def test_by_hand_a_content_that_was_recorded_and_never_written_is_written_by_whoever_resumes(

@@ -23,6 +23,7 @@ from worker.model.outcome import BatchReport
 from worker.model.proof import ProofPart
 from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.model.scan import Scan, UnreadableCount
+from worker.model.usage import Haste, Interval, Usage
 from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
 
@@ -98,6 +99,13 @@ SCANS = st.builds(
     st.lists(st.builds(UnreadableCount, PRINTABLE, st.sampled_from(Reason), COUNTS), max_size=3).map(tuple),
 )
 
+SMALL = st.integers(0, 2**53)
+USAGES = st.builds(
+    Usage,
+    st.lists(st.builds(Interval, SMALL, SMALL, st.dictionaries(TEXTS, SMALL, max_size=3)), max_size=3).map(tuple),
+    st.dictionaries(TEXTS, st.builds(Haste, SMALL, SMALL, SMALL), max_size=3),
+)
+
 
 class Recorded(Protocol):
     def to_json(self) -> Mapping[str, object]: ...
@@ -107,7 +115,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, USAGES, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -159,6 +167,24 @@ def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, objec
     good = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False).to_json()
     with pytest.raises(ValueError, match=r"scan|reason|unreadable|no_such_reason"):
         Scan.from_json({**good, **wrong})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"intervals": [[0, 60, {"f": -1}]], "hasty": {}},
+        {"intervals": [[0, float("nan"), {}]], "hasty": {}},
+        {"intervals": [[10**400, 60, {}]], "hasty": {}},
+        {"intervals": [[True, 60, {}]], "hasty": {}},
+        {"intervals": [[0, 60, {}]] * 62, "hasty": {}},
+        {"intervals": [], "hasty": {"f" * 65: [1, 1, 1]}},
+        {"intervals": [], "hasty": {str(at): [1, 1, 1] for at in range(101)}},
+        {"intervals": [], "hasty": {"f": [1, 1]}},
+    ],
+)
+def test_a_usage_is_checked_for_value_and_size(value: Mapping[str, object]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
+        Usage.from_json(value)
 
 
 @given(RANGES)

@@ -6,6 +6,7 @@ like, objects that they write, and a driver that may die between any two of its 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.rotation import Campaigned, Edit, Look, Move, Scanned, Seen, aborted, advance, prepared
+from scheduler.rotation import (
+    Campaigned,
+    Edit,
+    Look,
+    Move,
+    Scanned,
+    Seen,
+    aborted,
+    advance,
+    may_be_withdrawn,
+    prepared,
+    withdrawing,
+)
+from worker.errors import RefusedError
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import KeyRef
 
@@ -118,7 +132,9 @@ class RotationMachine(RuleBasedStateMachine):
                 self.seen = replace(self.seen, campaign=Campaigned(True, "done"))
             case "scan":
                 stale = sum(key != self.file[0] for key in self.stored)
-                scan = Scanned(len(self.history) - 1, stale, sum(key == OLD for key in self.stored), 0)
+                old, new = (sum(key == one for key in self.stored) for one in (OLD, NEW))
+                used = sum(NEW in past for past in self.history)
+                scan = Scanned(len(self.history) - 1, stale, old, 0, new, used)
                 self.seen = replace(self.seen, scan=scan)
             case "history":
                 self.seen = replace(self.seen, compacted=self.compacted >= self.rotation.proof_revision)
@@ -129,6 +145,8 @@ class RotationMachine(RuleBasedStateMachine):
                 return OLD, NEW
             case RotationStep.PROMOTE:
                 return NEW, OLD
+            case RotationStep.WITHDRAW:
+                return (OLD,)
         return (NEW,)
 
     @precondition(lambda self: not self.rotation.step.is_end)
@@ -136,6 +154,14 @@ class RotationMachine(RuleBasedStateMachine):
     def is_aborted(self, chance: int) -> None:
         if chance == 0:
             self.rotation = aborted(self.rotation, NOW)
+
+    @precondition(lambda self: may_be_withdrawn(self.rotation))
+    @rule(chance=st.integers(0, 5))
+    def is_withdrawn(self, chance: int) -> None:
+        if chance:
+            return
+        with suppress(RefusedError):
+            self.rotation = withdrawing(self.rotation, hash_of(self.file), NOW)
 
     # What must hold.
 
@@ -154,6 +180,12 @@ class RotationMachine(RuleBasedStateMachine):
     def the_old_key_is_gone_only_when_nothing_is_under_it(self) -> None:
         if OLD not in self.file:
             assert all(OLD not in past for past in self.history[max(self.compacted, self.rotation.proof_revision) :])
+
+    @invariant()
+    def withdrawn_means_that_no_server_knows_the_new_key(self) -> None:
+        if self.rotation.is_withdrawn:
+            assert self.file == (OLD,)
+            assert set(self.stored) == {OLD}
 
     @invariant()
     def done_means_that_nothing_is_under_the_old_key(self) -> None:
@@ -188,6 +220,21 @@ def test_without_disturbance_it_comes_to_its_end() -> None:
     ]
     assert machine.file == (NEW,)
     assert set(machine.stored) == {NEW}
+
+
+@pytest.mark.parametrize("step", [RotationStep.SPREAD, RotationStep.PROMOTE])
+def test_a_withdrawal_without_disturbance_leads_back(step: RotationStep) -> None:
+    machine = RotationMachine()
+    while machine.rotation.step is not step:
+        machine.all_load_the_file()
+        machine.is_driven_and_dies(2)
+    machine.is_withdrawn(0)
+    for _ in range(20):
+        machine.all_load_the_file()
+        machine.is_driven_and_dies(5)
+    assert machine.rotation.is_withdrawn
+    assert machine.file == (OLD,)
+    assert machine.loaded == [(OLD,)] * SERVERS
 
 
 @pytest.mark.parametrize("step", [step for step in RotationStep if not step.is_end])

@@ -45,8 +45,11 @@ def budgets(gateway: Gateway) -> dict[str, dict[str, Any]]:
 
 def watch_it_rotate(
     cluster: Service, *, limit: int, times: int, writes: int, seconds: float, due_at: float = 0.8
-) -> None:
-    """Lets three kube-apiservers write until the service has rotated so often; no key may pass its limit, ever."""
+) -> Daemon:
+    """Lets three kube-apiservers write until the service has rotated so often; no key may pass its limit, ever.
+
+    Returns the scheduler.
+    """
     gateway, registry, first = cluster.etcd.admin(), Registry(), Key.new("aesgcm", "first")
     (cluster.directory / "enc").mkdir()
     seed(gateway, registry, first, OBJECTS)
@@ -78,6 +81,7 @@ def watch_it_rotate(
     for one in gateway.read("/registry/secrets/"):
         assert registry.objects[one.key] in {key.open(one.key, one.value) for key in apiservers[0].keys}
     assert cluster.run("audit-log", "verify").code == 0
+    return scheduler
 
 
 @pytest.fixture
@@ -131,3 +135,14 @@ def test_in_a_restored_etcd_the_service_leaves_the_key_by_itself(cluster: Servic
 @pytest.mark.timeout(1_800)
 def test_twenty_rotations_and_no_key_ever_passes_its_limit(cluster: Service) -> None:
     watch_it_rotate(cluster, limit=5_000, times=20, writes=8, seconds=1_700)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_key_that_is_used_fast_is_rotated_before_its_share_is_used(cluster: Service) -> None:
+    """It takes minutes: a rate is measured for one before it counts."""
+    scheduler = watch_it_rotate(cluster, limit=100_000, times=1, writes=8, seconds=550)
+    due = scheduler.said("key.rotation_due")[0]
+    assert due["used"] < 0.8 * due["limit"]
+    assert "at the rate of an hour its rest lasted" in due["because"]
+    assert scheduler.said("rotation.begun")[0]["because"].endswith(due["because"])

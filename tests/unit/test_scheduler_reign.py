@@ -30,6 +30,7 @@ from worker.etcd.store import Expect, Put
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.outcome import BatchReport
 from worker.model.request import Origin, Request, RequestKind, RequestState, start_request
+from worker.model.rotation import Rotation, RotationStep
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace
 from worker.state.audit import AuditLog
@@ -38,6 +39,7 @@ from worker.state.checkpoints import Checkpoints
 from worker.state.generations import Generations
 from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
+from worker.state.rotations import Rotations, StoredRotation
 from worker.state.scans import Scans
 
 pytestmark = pytest.mark.timeout(20)
@@ -159,6 +161,23 @@ async def test_who_saw_the_file_go_back_goes_back(cluster: Cluster) -> None:
     # From here on it is the other one that is old.
     with pytest.raises(OutdatedError, match="sha256:2"):
         await cluster.reign("sha256:2", NEW, OLD, brake=Brake()).run()
+
+
+async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_whoever_comes_to_lead(
+    cluster: Cluster,
+) -> None:
+    async with cluster.under("sha256:1", OLD):
+        pass
+    async with cluster.under("sha256:2", OLD, NEW):
+        pass
+    fingerprint = NEW.keys[0].secret.fingerprint(NEW.type.value)
+    rotation = Rotation(
+        *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2"),
+        fingerprint=fingerprint,
+    )
+    await Rotations(cluster.store, KEYSPACE).save(StoredRotation(rotation, 0))
+    async with cluster.under("sha256:1", OLD):
+        pass
 
 
 async def test_a_file_that_was_never_in_force_is_a_change_for_whoever_comes_to_lead(cluster: Cluster) -> None:

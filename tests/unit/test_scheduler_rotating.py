@@ -13,7 +13,23 @@ from config.encryption import load
 from config.errors import ConfigError, SettingsError
 from config.provider import KeyedProvider, ProviderType
 from scheduler.rotating import Order, begin, edit
-from scheduler.rotation import Edit, Look, Move, Scanned, Seen, Wait, aborted, advance, paused, prepared, resumed
+from scheduler.rotation import (
+    Edit,
+    Look,
+    Move,
+    Scanned,
+    Seen,
+    Wait,
+    aborted,
+    advance,
+    is_way_back,
+    paused,
+    prepared,
+    resumed,
+    withdrawing,
+)
+from worker.errors import RefusedError
+from worker.model.generation import GenerationRecord
 from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -212,6 +228,124 @@ def test_a_key_goes_only_right_after_a_look_however_long_whoever_drives_was_away
     assert words in decided.because
     if isinstance(decided.action, Move):
         assert decided.action.rotation.step is RotationStep.REWRAP
+
+
+# ------------------------------------------------------------------------------------------- an unused key goes again
+
+ADDED = prepared(ROTATION, "sha256:added", "f" * 16)
+SPREAD = ADDED.at(RotationStep.SPREAD, "", STAMP)
+WITHDRAWING = withdrawing(SPREAD, SPREAD.file, STAMP)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "file", "step"),
+    [
+        pytest.param(ROTATION, ROTATION.file, RotationStep.ABORTED, id="nothing was added yet => aborted"),
+        pytest.param(
+            replace(ADDED, by_hand=True), ROTATION.file, RotationStep.ABORTED, id="nobody put it in place => aborted"
+        ),
+        pytest.param(ADDED, "sha256:added", RotationStep.WITHDRAW, id="just added"),
+        pytest.param(SPREAD, SPREAD.file, RotationStep.WITHDRAW, id="it spreads"),
+        pytest.param(paused(SPREAD), SPREAD.file, RotationStep.WITHDRAW, id="held"),
+        pytest.param(SPREAD.at(RotationStep.PROMOTE, "", STAMP), "", RotationStep.WITHDRAW, id="not yet first"),
+        pytest.param(WITHDRAWING, "", RotationStep.WITHDRAW, id="asked for twice"),
+    ],
+)
+def test_a_key_that_never_was_first_may_go_again(rotation: Rotation, file: str, step: RotationStep) -> None:
+    found = withdrawing(rotation, file, STAMP)
+    assert (found.step, found.held) == (step, "")
+    if step is RotationStep.WITHDRAW:
+        assert (found.file, found.edited) == ("sha256:added", "")
+
+
+@pytest.mark.parametrize(
+    ("rotation", "words"),
+    [
+        pytest.param(ADDED, "added to the file at this moment", id="it is being added"),
+        pytest.param(
+            prepared(SPREAD.at(RotationStep.PROMOTE, "", STAMP), "sha256:2", ""),
+            "may write already",
+            id="becomes first",
+        ),
+        pytest.param(SPREAD.at(RotationStep.SWITCH, "", STAMP), "may write already", id="is first"),
+        pytest.param(SPREAD.at(RotationStep.PRUNE, "", STAMP), "may write already", id="the old one goes"),
+    ],
+)
+def test_a_key_that_may_be_first_stays(rotation: Rotation, words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        withdrawing(rotation, ROTATION.file, STAMP)
+
+
+UNUSED = Seen(WITHDRAWING.file, converged=True, converged_because="all run it", scan=Scanned(70, 20, 20, 0))
+
+
+@pytest.mark.parametrize(
+    ("seen", "action", "words"),
+    [
+        pytest.param(replace(UNUSED, converged=None, scan=None), Look, "the new key only reads", id="not asked"),
+        pytest.param(replace(UNUSED, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
+        pytest.param(replace(UNUSED, scan=None), Look, "is nothing under the new key", id="not scanned"),
+        pytest.param(replace(UNUSED, scan=Scanned(70, 1, 1, 1)), Edit, "it never encrypted", id="not readable"),
+        pytest.param(replace(UNUSED, scan=Scanned(70, 0, 0, 0, 3)), Move, "3 objects are, or may be", id="objects"),
+        pytest.param(
+            replace(UNUSED, scan=Scanned(70, 0, 0, 0, 0, 1)), Move, "may have encrypted 1 times", id="its budget"
+        ),
+        pytest.param(replace(UNUSED, file="sha256:9"), Move, "somebody edited it", id="edited by hand"),
+        pytest.param(UNUSED, Edit, "it is removed from the file", id="nothing speaks against it"),
+    ],
+)
+def test_an_unused_key_goes_only_right_after_a_look(seen: Seen, action: type, words: str) -> None:
+    decided = advance(WITHDRAWING, seen, STAMP)
+    assert isinstance(decided.action, action)
+    assert words in decided.because
+    if isinstance(decided.action, Move) and not decided.action.rotation.held:
+        ended = decided.action.rotation
+        assert (ended.step, ended.is_withdrawn) == (RotationStep.ABORTED, False)
+
+
+def test_it_ends_when_all_run_the_file_without_it() -> None:
+    returning = prepared(WITHDRAWING, "sha256:back", "").at(RotationStep.RETURN, "", STAMP)
+    asked = advance(returning, Seen("sha256:back"), STAMP)
+    assert isinstance(asked.action, Look)
+    done = advance(returning, Seen("sha256:back", converged=True, converged_because="all run it"), STAMP).action
+    assert isinstance(done, Move)
+    assert done.rotation.is_withdrawn
+    assert done.rotation.because == "aborted by an operator; the unused key is gone from the file, and all run it"
+
+
+def test_the_edit_of_a_withdrawal_gives_the_bytes_from_before() -> None:
+    raw = text(SECRETS, PLAIN)
+    rotation = begun(raw, Order(provider=ProviderType.AESGCM))
+    added, _ = edit(rotation, raw, "enc.json")
+    back, fingerprint = edit(rotation.at(RotationStep.WITHDRAW, "", STAMP), added, "enc.json")
+    assert (keys_of(back), fingerprint) == (keys_of(raw), "")
+
+
+OLD_KEY, NEW_KEY = KeyRef("aesgcm", "a", "a" * 16), KeyRef("aesgcm", "new", "f" * 16)
+WITHOUT = GenerationRecord("sha256:back", (("secrets", (OLD_KEY,)),))
+WITH = GenerationRecord("sha256:added", (("secrets", (OLD_KEY, NEW_KEY)),))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "before", "after", "is_so"),
+    [
+        pytest.param(WITHDRAWING, WITH, WITHOUT, True, id="the key was removed"),
+        pytest.param(WITHDRAWING, WITHOUT, WITH, False, id="it was added"),
+        pytest.param(WITHDRAWING, WITHOUT, WITHOUT, False, id="it was not there"),
+        pytest.param(SPREAD, WITH, WITHOUT, False, id="nobody asked for it"),
+        pytest.param(
+            WITHDRAWING,
+            GenerationRecord("sha256:2", (("secrets", (NEW_KEY, OLD_KEY)), ("pods", (OLD_KEY,)))),
+            WITHOUT,
+            False,
+            id="something else was changed, too",
+        ),
+    ],
+)
+def test_a_file_from_before_is_a_way_back_only_for_the_withdrawn_key(
+    rotation: Rotation, before: GenerationRecord, after: GenerationRecord, *, is_so: bool
+) -> None:
+    assert is_way_back(rotation, before, after) is is_so
 
 
 def test_a_record_that_goes_back_and_forth_does_not_grow_for_ever() -> None:

@@ -31,6 +31,10 @@ class RotationStep(StrEnum):
     """The old keys are to be removed from the file."""
     SETTLE = "settle"
     """Every kube-apiserver has to load that."""
+    WITHDRAW = "withdraw"
+    """An operator gave the rotation up before the new key could write: it is to be removed from the file again."""
+    RETURN = "return"
+    """Every kube-apiserver has to load that."""
     DONE = "done"
     ABORTED = "aborted"
 
@@ -42,7 +46,7 @@ class RotationStep(StrEnum):
     @property
     def is_edit(self) -> bool:
         """Whether the step changes the file."""
-        return self in {RotationStep.ADD, RotationStep.PROMOTE, RotationStep.PRUNE}
+        return self in {RotationStep.ADD, RotationStep.PROMOTE, RotationStep.PRUNE, RotationStep.WITHDRAW}
 
 
 _MOST_PASSED = 100
@@ -86,6 +90,11 @@ class Rotation:
     proof_revision: int = 0
     passed: tuple[Passed, ...] = ()
     waits: str = ""
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it ended with its new key gone from the file, and from every kube-apiserver."""
+        return self.step is RotationStep.ABORTED and bool(self.passed) and self.passed[-1].step is RotationStep.RETURN
 
     def at(self, step: RotationStep, because: str, now: str) -> Rotation:
         """Return the rotation at its next step; what was prepared for this one is over."""
