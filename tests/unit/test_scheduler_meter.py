@@ -99,7 +99,7 @@ async def test_rewraps_own_writes_are_no_rate_and_nothing_is_compared_in_the_mid
     await leaders.lead()
     await leaders.after(60)
     campaigns = Campaigns(leaders.store, KEYSPACE)
-    campaign = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 0, "2026-01-01T00:00:00", "")
+    campaign = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 0, "2026-01-01T00:00:00+00:00", "")
     stored = await campaigns.create(campaign, [])
     await leaders.after(70, others=5, ours=20_000)
     assert await leaders.lengths() == []

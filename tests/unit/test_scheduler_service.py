@@ -24,7 +24,7 @@ from config.settings import PageSettings, Settings
 from scheduler.dispatch.local import Engine
 from scheduler.run import Order, RunResult
 from scheduler.service import Service
-from worker.errors import CompactedError, FencedError, RefusedError
+from worker.errors import CompactedError, FencedError, RecordError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page
 from worker.model.batch import BatchSpec
@@ -202,7 +202,7 @@ async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
     store.put(b"/registry/deployments/default/a", OBJECT)
     one = service(store, NEW)
     spec = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(keys), one.generation.hash)
-    with pytest.raises(RefusedError, match="goes beyond the path of secrets"):
+    with pytest.raises(RecordError, match="its range does not lie inside"):
         await one.engine.run(spec, None, Brake())
     left = await store.get(b"/registry/deployments/default/a")
     assert left is not None
