@@ -30,7 +30,7 @@ from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
 from scheduler.keeper import Keeper, Outlets
-from scheduler.observer import Listeners, Observer, Survey
+from scheduler.observer import Listeners, Observer
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
 from scheduler.reconcile import Reconciler, Round
@@ -88,7 +88,6 @@ class Reign:
         self._campaigns = Campaigns(store, keyspace, [guard])
         self._inbox = Inbox(Requests(store, keyspace, [guard]), service.audit)
         self._safety = Safety(settings, service, self._campaigns)
-        self._observer: Observer | None = None
         self._drifted: set[tuple[str, str]] = set()
         self._outdated: set[str] = set()
         self._full_check_at = 0.0
@@ -111,7 +110,7 @@ class Reign:
         stored = await self._require_current(now)
         await self._brake.unless_pulled(self._service.note_restore())
         listeners = Listeners(self.drifted, self.check_now)
-        self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
+        observer = Observer(self._service, self._guard, listeners)
         beside = [self._begin_beside("observer", observer.run())]
         try:
             await self._compare(stored, now)
@@ -147,11 +146,6 @@ class Reign:
         senses = ClusterSenses(self._service, term.converged, campaigner, self._brake)
         rotator = Rotator(rotations, term.file, senses, Books(self._service.audit, engine.ledger))
         return Keeper(self._settings, self._service, rotations, rotator, term.outlets)
-
-    async def _survey(self) -> Survey:
-        """Look at what is governed; what is not found had no object at the revision that is returned."""
-        revision = await self._service.engine.store.revision()
-        return Survey(tuple((await self._service.territory()).governed), revision)
 
     # What is to be done.
 
@@ -240,8 +234,6 @@ class Reign:
             return
         self._tidy_at = now + _TIDY_SECONDS
         await self._inbox.forget_old()
-        if self._observer is not None:
-            self._observer.extend(await self._survey())
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
@@ -264,7 +256,7 @@ class Reign:
             await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
-            await self._service.begin_budgets(plan.estimates)
+            await self._service.begin_budgets(plan.look)
             plan.require_safe()
         except (ConfigError, RefusedError) as refusal:
             await self._inbox.put_off(stored, str(refusal))
@@ -363,7 +355,7 @@ class Reign:
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
         # A key that came to read is seen before it writes: its use is then counted, not estimated.
-        await self._service.begin_budgets(found.versions_by_fingerprint())
+        await self._service.begin_budgets(found.look())
         self._metrics.scanned(found.stale, clean=found.is_clean)
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info("check.finished", revision=found.revision, stale=found.stale, objects=found.objects, because=because)

@@ -46,7 +46,7 @@ class _Stale:
 
 
 class Swapper:
-    """Brings objects under the primary key of one resource.
+    """Brings objects of one `resource` under its primary key.
 
     `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`.
     """
@@ -59,10 +59,12 @@ class Swapper:
         pace: Pace,
         window: Window,
         *,
+        resource: str,
         guard: Expect | None = None,
         allow_plaintext: bool = False,
     ) -> None:
         self._store = store
+        self._resource = resource
         self._chain = chain
         self._guard = guard
         self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
@@ -140,7 +142,7 @@ class Swapper:
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
-                self._ledger.landed(self._chain.primary)
+                self._ledger.landed(self._chain.primary, self._resource, end.revision)
                 tally.rewritten += 1
                 tally.bytes += len(value)
             else:
@@ -186,7 +188,7 @@ class Swapper:
         """
         found = await self._store.get(item.key)
         applied = found is not None and found.value == sealed
-        return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, current=found)
+        return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, found.mod_revision if found else 0, found)
 
 
 def _quarantined(tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:

@@ -1,4 +1,4 @@
-"""What the watch saw anyone write: counts by key, and how far the watch has come, in one record.
+"""What the watch saw anyone write: counts by key, and up to which revision they are complete, in one record.
 
 One record, one write: counts and revisions move together, so that every write is counted once whatever
 happens between two of them.
@@ -7,30 +7,13 @@ happens between two of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+from config.resources import ANY
 from worker.etcd.store import Expect, Store
+from worker.model.observed import ANY_KEY, Followed, Observations
 from worker.state import record
 from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """Writes by the fingerprint of their key, and the next revision to be seen by the start of each range.
-
-    A range that is not among them held nothing, or was not governed, at the revision `surveyed`; 0 = nobody
-    looked yet. `last` holds the revision of the last write by fingerprint, `since` the time (seconds since 1970)
-    from which on writes under a key were counted.
-    """
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    following: Mapping[str, int] = field(default_factory=dict)
-    surveyed: int = 0
-    last: Mapping[str, int] = field(default_factory=dict)
-    since: Mapping[str, int] = field(default_factory=dict)
-    revision: int = 0
-    """The record's own mod_revision, 0 before it was written."""
 
 
 async def load(store: Store, keyspace: Keyspace) -> Observations:
@@ -38,40 +21,50 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
     found = await record.read(store, keyspace.observer)
     if found is None:
         return Observations()
-    match found[0]:
-        case {"counts": dict(counts), "following": dict(following)}:
-            return Observations(
-                _numbers(keyspace.observer, counts),
-                _numbers(keyspace.observer, following),
-                _number(found[0].get("surveyed")),
-                _numbers(keyspace.observer, _mapping(found[0].get("last"))),
-                _numbers(keyspace.observer, _mapping(found[0].get("since"))),
-                found[1],
-            )
-    raise damaged(keyspace.observer, ValueError("not a record of observations"))
+    try:
+        return _observations(*found)
+    except ValueError as error:
+        raise damaged(keyspace.observer, error) from None
 
 
 async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Sequence[Expect]) -> int:
     """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
     fields = {
         "counts": dict(seen.counts),
-        "following": dict(seen.following),
-        "surveyed": seen.surveyed,
+        "followed": [[one.until, {name: list(keys) for name, keys in one.chains.items()}] for one in seen.followed],
         "last": dict(seen.last),
         "since": dict(seen.since),
     }
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
 
 
+def _observations(fields: Mapping[str, object], revision: int) -> Observations:
+    match fields:
+        case {"counts": dict(counts), "followed": list(followed)}:
+            tables = tuple(_followed(one) for one in followed)
+        case {"counts": dict(counts), "following": dict(following)}:
+            # Each range had a place of its own, for every key that its chain held. What lies before the last of
+            # them is seen again: that counts some writes twice, and none never.
+            places = [*_numbers(following).values(), _number(fields.get("surveyed")) + 1]
+            tables = (Followed(min(places), {str(ANY): (ANY_KEY,)}),)
+        case _:
+            raise ValueError("not a record of observations")
+    return Observations(_numbers(counts), tables, _numbers(fields.get("last")), _numbers(fields.get("since")), revision)
+
+
+def _followed(value: object) -> Followed:
+    match value:
+        case [int(until), dict(chains)] if all(isinstance(keys, list) for keys in chains.values()):
+            return Followed(until, {str(name): tuple(map(str, keys)) for name, keys in chains.items()})
+    raise ValueError("it does not say what was followed")
+
+
 def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _mapping(value: object) -> Mapping[object, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _numbers(key: bytes, value: Mapping[object, object]) -> dict[str, int]:
-    if not all(isinstance(number, int) for number in value.values()):
-        raise damaged(key, ValueError("a count is not a number"))
-    return {str(name): number for name, number in value.items() if isinstance(number, int)}
+def _numbers(value: object) -> dict[str, int]:
+    found = value if isinstance(value, Mapping) else {}
+    if not all(isinstance(number, int) for number in found.values()):
+        raise ValueError("a count is not a number")
+    return {str(name): number for name, number in found.items()}
