@@ -75,7 +75,7 @@ class Observer:
         self._spans = ground.spans
         self._guard = guard
         self._listeners = listeners
-        self._counting = Counting(Observations(), {}, 0)
+        self._counting = Counting(Observations(), {}, (), 0)
         self._again: list[Pair] = []
         self._chains = {
             str(GroupResource.parse(name)): tuple(key.fingerprint for key in keys)
@@ -108,8 +108,8 @@ class Observer:
 
     async def run(self) -> None:
         """Watch until cancelled. Raises FencedError when somebody else observes by now."""
-        begin, unseen = await self._begin()
-        tasks = [asyncio.create_task(self._watch(begin), name="watch")]
+        begins, unseen = await self._begin()
+        tasks = [asyncio.create_task(self._watch(begins), name="watch")]
         if unseen:
             tasks.append(asyncio.create_task(self._look(unseen), name="first-sight"))
         try:
@@ -124,7 +124,7 @@ class Observer:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
-    async def _begin(self) -> tuple[int, list[Pair]]:
+    async def _begin(self) -> tuple[list[int], list[Pair]]:
         """Find out where to go on; returns that, and which keys have to be looked for in which resources first."""
         store = self._engine.store
         recorded = await load(store, self._engine.keyspace)
@@ -132,13 +132,13 @@ class Observer:
         if recorded.until > now:
             # Nothing would be seen until the store came that far again. What the budgets make of it is the ledger's.
             _log.error("observer.rewound", because="etcd's revision is below one that was seen: it was restored")
-        self._counting = counting = Counting(recorded, self._chains, now)
+        self._counting = counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
         unseen = counting.place(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
         gone = {start for start in set(first.values()) if await self._is_gone(start)}
         self._again = [pair for pair, start in first.items() if start in gone]
         counting.forget(self._again)
-        return counting.watch(len(self._spans.all)), [*unseen, *self._again]
+        return counting.watch(), [*unseen, *self._again]
 
     async def _pairs(self) -> list[Pair]:
         """Return which keys that have a write budget may have been used in which resources already."""
@@ -184,8 +184,8 @@ class Observer:
         self._saved_at = time.monotonic()
         counting.saved(replace(seen, revision=revision))
 
-    async def _watch(self, begin: int) -> None:
-        starts = [WatchFrom(one.range, begin) for one in self._spans.all]
+    async def _watch(self, begins: Sequence[int]) -> None:
+        starts = [WatchFrom(one.range, begin) for one, begin in zip(self._spans.all, begins, strict=True)]
         async with aclosing(self._engine.store.watch(starts)) as stream:
             async for watched in stream:
                 await self._take(watched)
@@ -233,7 +233,7 @@ class Observer:
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
         others = {one: [at for at, makers in made.items() if one not in makers] for one in limited}
-        counted = self._counting.bridge(index, end, span.names, others)
+        counted = self._counting.bridge(index, end, others)
         _log.warning(
             "observer.gap",
             resource=", ".join(span.names),

@@ -186,7 +186,7 @@ class Budget:
 
     def is_to_see(self, resource: str, seen: Observations) -> bool:
         """Tell whether the key's use in a resource is neither counted nor estimated yet."""
-        return self.begins(resource) is None and not seen.follows(resource, self.fingerprint)
+        return self.begins(resource) is None and not seen.position(resource, self.fingerprint)
 
     def sighted(self, look: Look, seen: Observations, again: Mapping[str, int] = _NONE) -> Budget:
         """Return the budget with an estimate for each resource that was looked at for the first time.

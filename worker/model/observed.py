@@ -1,13 +1,13 @@
 """What a watch counted of anyone's writes, and up to which revision that is all there was. Pure.
 
-Everything here is as of one revision, `until`: of the keys that are followed in a resource, each PUT before
-it is in `counts`. Which keys those are is told by the chains of the configuration that the observer had.
-A key that left a resource's chain is followed in it no longer, from where the observer was then on.
+Each name in the configuration has its place: of the keys that govern what it names, each PUT before that
+revision is in `counts`, and none behind it. A key that left a resource's chain is followed in it no longer,
+from where the observer was then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from config.resources import ANY, GroupResource
@@ -17,20 +17,25 @@ ANY_KEY = "*"
 """Stands for every key, in what was recorded before the keys were."""
 
 
+def governing(resource: str, names: Collection[str]) -> str | None:
+    """Return which of the names in a configuration governs a resource; exact ones go before wildcards."""
+    one = GroupResource.parse(resource)
+    candidates = (str(one), str(GroupResource("*", one.group)), str(ANY))
+    return next((name for name in candidates if name in names), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Up to which revision these keys, by fingerprint, were followed in what the configuration names."""
+    """Up to which revision keys, by fingerprint, were followed in what the configuration names."""
 
-    until: int
+    places: Mapping[str, int]
     chains: Mapping[str, tuple[str, ...]]
 
-    def has(self, resource: str, fingerprint: str) -> bool:
-        """Tell whether a key was followed in a resource; names go before wildcards, as in the configuration."""
-        one = GroupResource.parse(resource)
-        for name in (str(one), str(GroupResource("*", one.group)), str(ANY)):
-            if name in self.chains:
-                return fingerprint in self.chains[name] or ANY_KEY in self.chains[name]
-        return False
+    def place(self, resource: str, fingerprint: str) -> int:
+        """Return up to where a key was followed in a resource, 0 = it was not."""
+        name = governing(resource, self.chains)
+        is_followed = name is not None and not {fingerprint, ANY_KEY}.isdisjoint(self.chains[name])
+        return self.places.get(name, 0) if name is not None and is_followed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +57,17 @@ class Observations:
     @property
     def until(self) -> int:
         """Every write before this revision is counted; 0 = nobody ever watched."""
-        return self.followed[0].until if self.followed else 0
+        return min(self.followed[0].places.values(), default=0) if self.followed else 0
 
     @property
     def chains(self) -> Mapping[str, tuple[str, ...]]:
         """The keys that are followed, by the name in the configuration that they govern."""
         return self.followed[0].chains if self.followed else {}
 
-    def follows(self, resource: str, fingerprint: str) -> bool:
-        """Tell whether writes under this key in this resource are being counted."""
-        return bool(self.followed) and self.followed[0].has(resource, fingerprint)
-
     def position(self, resource: str, fingerprint: str) -> int:
         """Return the revision before which every write under a key in a resource is counted; 0 = none is."""
-        return next((one.until for one in self.followed if one.has(resource, fingerprint)), 0)
+        return next((place for one in self.followed if (place := one.place(resource, fingerprint))), 0)
 
-    def following(self, until: int, chains: Mapping[str, tuple[str, ...]]) -> tuple[Followed, ...]:
-        """Return `followed` when these keys are followed up to a revision."""
-        before = self.followed[1:] if self.followed and self.followed[0].chains == chains else self.followed
-        return (Followed(until, chains), *(one for one in before if one.chains != chains))[:_KEPT]
+    def following(self, places: Mapping[str, int], chains: Mapping[str, tuple[str, ...]]) -> tuple[Followed, ...]:
+        """Return `followed` when these keys are followed up to these places."""
+        return (Followed(places, chains), *(one for one in self.followed if one.chains != chains))[:_KEPT]

@@ -31,7 +31,7 @@ async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Seq
     """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
     fields = {
         "counts": dict(seen.counts),
-        "followed": [[one.until, {name: list(keys) for name, keys in one.chains.items()}] for one in seen.followed],
+        "followed": [{name: [one.places[name], *keys] for name, keys in one.chains.items()} for one in seen.followed],
         "last": dict(seen.last),
         "since": dict(seen.since),
     }
@@ -46,17 +46,22 @@ def _observations(fields: Mapping[str, object], revision: int) -> Observations:
             # Each range had a place of its own, for every key that its chain held. What lies before the last of
             # them is seen again: that counts some writes twice, and none never.
             places = [*_numbers(following).values(), _number(fields.get("surveyed")) + 1]
-            tables = (Followed(min(places), {str(ANY): (ANY_KEY,)}),)
+            tables = (Followed({str(ANY): min(places)}, {str(ANY): (ANY_KEY,)}),)
         case _:
             raise ValueError("not a record of observations")
     return Observations(_numbers(counts), tables, _numbers(fields.get("last")), _numbers(fields.get("since")), revision)
 
 
 def _followed(value: object) -> Followed:
-    match value:
-        case [int(until), dict(chains)] if all(isinstance(keys, list) for keys in chains.values()):
-            return Followed(until, {str(name): tuple(map(str, keys)) for name, keys in chains.items()})
-    raise ValueError("it does not say what was followed")
+    places: dict[str, int] = {}
+    chains: dict[str, tuple[str, ...]] = {}
+    for name, one in (value if isinstance(value, dict) else {"": None}).items():
+        match one:
+            case [int(place), *keys] if place >= 0:
+                places[str(name)], chains[str(name)] = place, tuple(map(str, keys))
+            case _:
+                raise ValueError("it does not say what was followed")
+    return Followed(places, chains)
 
 
 def _number(value: object) -> int:
