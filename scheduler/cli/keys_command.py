@@ -116,7 +116,7 @@ def _row(
         "provider": budget.provider,
         "names": list(budget.names),
         "reserved": budget.reserved,
-        "committed": budget.committed,
+        "committed": sum(own.count for own in budget.own.values()),
         "observed": budget.observed,
         "estimated": budget.estimated,
         "used": budget.used,
