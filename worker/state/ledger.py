@@ -332,9 +332,14 @@ def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedErr
     if budget.restored:
         return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
-        f"{key} may encrypt {gcm_limit} times and has used {budget.used}. Rotate to a new key, change to secretbox, "
+        f"{key} may encrypt {gcm_limit} times and has used {budget.used}{_as_of(budget)}. "
+        "Rotate to a new key, change to secretbox, "
         "or raise --gcm-limit (at most 4294967296)"
     )
+
+
+def _as_of(budget: Budget) -> str:
+    return f", with what others wrote before revision {budget.until}" if budget.until else ""
 
 
 def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:
