@@ -2,12 +2,11 @@
 
 Every PUT counts, whoever made it, for kube-apiserver's writes wear a key out as ours do. What a write
 was made with is told by opening it, not by its prefix, which proves a name only. What can't be opened
-counts for every key whose prefix it carries. A gap that compaction tore into the watch is bridged by
-the growth of the store's revision, once for each key however many ranges it tore: more than was
-written, never less.
+counts for every key whose prefix it carries. How that adds up, from where on and up to where, is
+`counting`'s; where to watch, and what an event belongs to, is `spans`'.
 
-A range that was empty when somebody last surveyed the registry begins right behind that survey. When
-nobody ever did, all begin at the present revision; what lies there already is the first sight's matter.
+Before a key's writes in a resource go on record for the first time, its objects are looked at: what it
+encrypted until then is estimated. The watch is at work meanwhile, and so misses nothing.
 """
 
 from __future__ import annotations
@@ -15,35 +14,50 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
-from scheduler.dispatch.local import Engine
+from config.resources import GroupResource
+from scheduler.census import Territory
+from scheduler.counting import Counting, Pair
+from scheduler.dispatch.local import Engine, describe
 from scheduler.pausing import MOST_FRESH, Allowance
-from worker.errors import WorkerError
+from scheduler.spans import Spans
+from worker.errors import CompactedError, TemporaryError, WorkerError
 from worker.etcd.store import Expect, Item, Watched, WatchFrom
-from worker.model.budget import LIMITED_PROVIDER
-from worker.model.inventory import ResourceRange
+from worker.model.budget import LIMITED_PROVIDER, has_budget
 from worker.model.keys import key_text
+from worker.model.observed import Observations
 from worker.model.verdict import KeyRef, Quarantine, Reason
-from worker.state.observations import Observations, load, save
+from worker.state.observations import load, save
 
 _FLUSH_SECONDS = 1.0
+_POSITION_SECONDS = 30.0
+"""How old a record may get in which only the revision would change: each write of it is a revision, too."""
 _CLOSE_SECONDS = 5.0
 _SLICE = 32
 _SILENT_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What is governed: every range that holds something, as of a revision."""
+class Ground(Protocol):
+    """What there is to be observed."""
 
-    ranges: tuple[ResourceRange, ...]
-    revision: int
+    engine: Engine
+
+    @property
+    def spans(self) -> Spans:
+        """What is to be watched."""
+
+    async def territory(self) -> Territory:
+        """Return what is governed, and there by now."""
+
+    async def look_at_keys(self, resources: Collection[str], again: Collection[Pair]) -> None:
+        """Estimate what keys encrypted in resources where nobody counted; `again`, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +71,22 @@ class Listeners:
 class Observer:
     """See the module's docstring. `guard` is the leader's fencing token."""
 
-    def __init__(self, engine: Engine, survey: Survey, guard: Expect, listeners: Listeners) -> None:
-        self._engine = engine
-        self._ranges = survey.ranges
-        self._surveyed = survey.revision
-        self._grown = asyncio.Event()
+    def __init__(self, ground: Ground, guard: Expect, listeners: Listeners) -> None:
+        self._ground = ground
+        self._engine = ground.engine
+        self._spans = ground.spans
         self._guard = guard
         self._listeners = listeners
-        self._recorded = Observations()
-        self._counts: Counter[str] = Counter()
+        self._counting = Counting(Observations(), {}, (), 0)
         self._opened: Counter[str] = Counter()
-        self._following: dict[str, int] = {}
-        self._last: dict[str, int] = {}
+        self._again: list[Pair] = []
+        self._chains = {
+            str(GroupResource.parse(name)): tuple(key.fingerprint for key in keys)
+            for name, keys in describe(self._engine.generation).resources
+            if any(str(GroupResource.parse(name)) in span.names for span in self._spans.all)
+        }
         self._silent_until: dict[tuple[str, str], float] = {}
-        self._bridged: dict[str, tuple[int, int]] = {}
-        self._changed = False
+        self._saved_at = float("-inf")
         self._unreadable = 0
         self._allowance = Allowance(at=time.monotonic())
         self._sent = 0
@@ -79,185 +94,167 @@ class Observer:
     @property
     def lag(self) -> int:
         """Revisions of the store that are not yet counted, as far as the watch itself knows."""
-        return max(0, self._sent - max(self._following.values(), default=self._sent + 1) + 1)
+        return max(0, self._sent - self._counting.until + 1)
+
+    @property
+    def places(self) -> list[int]:
+        """The next revision to be delivered, of each span."""
+        return self._counting.places
 
     @property
     def counts(self) -> dict[str, int]:
         """Writes seen so far by the fingerprint of their key."""
-        return dict(self._counts)
+        return self._counting.counts
 
     @property
     def opened(self) -> dict[str, int]:
         """Writes that this watch saw and opened, by the fingerprint of their key: nothing that it inferred."""
         return dict(self._opened)
 
-    def extend(self, survey: Survey) -> None:
-        """Watch what got its first object since the last survey, too; what was governed then stays watched."""
-        known = {key_text(one.range.start) for one in self._ranges}
-        new = [one for one in survey.ranges if key_text(one.range.start) not in known]
-        for one in new:
-            self._following[key_text(one.range.start)] = self._surveyed + 1
-            _log.info("observer.extended", resource=one.resource, because="it got its first object")
-        self._surveyed = survey.revision
-        self._changed = True
-        if new:
-            self._ranges += tuple(new)
-            self._grown.set()
+    @property
+    def recorded(self) -> Observations:
+        """What is on record."""
+        return self._counting.recorded
 
     async def run(self) -> None:
         """Watch until cancelled. Raises FencedError when somebody else observes by now."""
-        await self._begin()
-        watching = asyncio.create_task(self._watch_as_it_grows(), name="watch")
+        begins, unseen = await self._begin()
+        tasks = [asyncio.create_task(self._watch(begins), name="watch")]
+        if unseen:
+            tasks.append(asyncio.create_task(self._look(unseen), name="first-sight"))
         try:
-            while not watching.done():
-                await asyncio.wait({watching}, timeout=_FLUSH_SECONDS)
-                await self._flush()
-            watching.result()
+            while not tasks[0].done():
+                await asyncio.wait(tasks, timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if tasks[-1].done():
+                    tasks.pop().result()
+                await self._flush(_POSITION_SECONDS)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> tuple[list[int], list[Pair]]:
+        """Find out where to go on; returns that, and which keys have to be looked for in which resources first."""
         store = self._engine.store
-        self._recorded = recorded = await load(store, self._engine.keyspace)
+        recorded = await load(store, self._engine.keyspace)
         now = await store.revision() + 1
-        if max(recorded.surveyed, *recorded.following.values(), 0) > now:
+        if recorded.until > now:
             # Nothing would be seen until the store came that far again. What the budgets make of it is the ledger's.
             _log.error("observer.rewound", because="etcd's revision is below one that was seen: it was restored")
-        begin = recorded.surveyed + 1 if recorded.surveyed else now
-        names = [key_text(one.range.start) for one in self._ranges]
-        self._counts = Counter(recorded.counts)
-        self._last = dict(recorded.last)
-        self._following = {name: min(now, recorded.following.get(name, begin)) for name in names}
-        if not recorded.surveyed:
-            await self._begin_with_our_own()
-        self._changed = True
-        await self._flush()
+        self._counting = counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
+        unseen = counting.place(await self._pairs(), await self._engine.ledger.all())
+        first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
+        gone = {start for start in set(first.values()) if await self._is_gone(start)}
+        self._again = [pair for pair, start in first.items() if start in gone]
+        counting.forget(self._again)
+        return counting.watch(), [*unseen, *self._again]
 
-    async def _begin_with_our_own(self) -> None:
-        """Take what our swaps landed before this watch for seen.
+    async def _pairs(self) -> list[Pair]:
+        """Return which keys that have a write budget may have been used in which resources already."""
+        found = (await self._ground.territory()).governed
+        chains = ((one.resource, self._engine.chains[one.resource].keys) for one in found)
+        return [(resource, key.fingerprint) for resource, keys in chains for key in keys if has_budget(key)]
 
-        A budget subtracts all that landed from what was seen: it would hide as many writes of others.
-        """
-        budgets = await self._engine.ledger.all()
-        self._counts |= Counter({fingerprint: budget.committed for fingerprint, budget in budgets.items()})
+    async def _is_gone(self, revision: int) -> bool:
+        """Tell whether etcd has compacted away what was written at a revision. Our own records may always be read."""
+        try:
+            await self._engine.store.page(self._engine.keyspace.ledgers, 1, revision=revision)
+        except CompactedError:
+            return True
+        return False
+
+    async def _look(self, unseen: Sequence[Pair]) -> None:
+        """Estimate what was written before, and let it be known."""
+        await self._ground.look_at_keys(sorted({resource for resource, _ in unseen}), self._again)
+        left = self._counting.place(unseen, await self._engine.ledger.all())
+        if left:
+            raise TemporaryError(f"the use of {len(left)} keys is still not known", delay=1.0)
 
     async def _close(self) -> None:
         """Record what was counted, as a courtesy to the next one, who would see it again."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._flush()
+                await self._flush(0.0)
         except (WorkerError, TimeoutError) as error:
             _log.info("observer.not_settled", because=str(error) or "no answer in time")
 
-    async def _flush(self) -> None:
-        """Write counts and revisions in one, if there is something new. No await between the two."""
-        if not self._changed:
+    async def _flush(self, every: float) -> None:
+        """Write counts and their revision in one, if there is something new; the revision alone, now and then."""
+        counting = self._counting
+        if counting.unplaced:
+            counting.appeared(await self._engine.ledger.all())
+        seen, before = counting.fold(int(time.time())), counting.recorded
+        if seen is None or (seen.counts, seen.followed) == (before.counts, before.followed):
             return
-        before = self._recorded.revision
-        now = int(time.time())
-        since = {fingerprint: self._recorded.since.get(fingerprint, now) for fingerprint in self._counts}
-        seen = Observations(dict(self._counts), dict(self._following), self._surveyed, dict(self._last), since, before)
-        self._changed = False
+        is_only_later = seen.counts == before.counts and counting.chains == before.chains
+        if is_only_later and time.monotonic() < self._saved_at + every:
+            return
         revision = await save(self._engine.store, self._engine.keyspace, seen, [self._guard])
-        self._recorded = replace(seen, revision=revision)
+        self._saved_at = time.monotonic()
+        counting.saved(replace(seen, revision=revision))
 
-    async def _watch_as_it_grows(self) -> None:
-        """Watch, and begin again with every range that came; each goes on where it was."""
-        while True:
-            self._grown.clear()
-            watching = asyncio.ensure_future(self._watch())
-            growing = asyncio.ensure_future(self._grown.wait())
-            try:
-                await asyncio.wait({watching, growing}, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    watching.result()
-                    return
-            finally:
-                watching.cancel()
-                growing.cancel()
-                await asyncio.gather(watching, growing, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        starts = [WatchFrom(one.range, self._following[key_text(one.range.start)]) for one in self._ranges]
+    async def _watch(self, begins: Sequence[int]) -> None:
+        starts = [WatchFrom(one.range, begin) for one, begin in zip(self._spans.all, begins, strict=True)]
         async with aclosing(self._engine.store.watch(starts)) as stream:
             async for watched in stream:
                 await self._take(watched)
 
     async def _take(self, watched: Watched) -> None:
         """Count what happened in one range, then move its revision; a flush falls before or behind both."""
-        one = self._ranges[watched.index]
         self._sent = max(self._sent, watched.revision)
-        name = key_text(one.range.start)
-        added: Counter[str] = Counter()
         opened: Counter[str] = Counter()
-        drifted: dict[str, tuple[bytes, KeyRef | Quarantine]] = {}
+        drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]] = {}
         for place, item in enumerate(watched.puts):
             if place % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            opened[self._count(item, one, added, drifted)] += 1
-        if watched.compacted > self._following[name]:
-            added.update(self._bridge(one, self._following[name], watched.compacted))
-        self._counts.update(added)
+            located = self._spans.locate(item.key)
+            if located is not None:
+                opened[self._count(item, *located, drifted)] += 1
+        if watched.compacted > self._counting.is_at(watched.index):
+            await self._bridge(watched.index, watched.compacted)
         self._opened.update(opened)
-        self._following[name] = watched.next_revision
-        self._changed = True
-        for namespace, (key, found) in drifted.items():
-            self._tell(one.resource, namespace, key, found)
+        self._counting.moved(watched.index, watched.next_revision)
+        for (resource, namespace), (key, found) in drifted.items():
+            self._tell(resource, namespace, key, found)
         if watched.compacted:
             self._listeners.gap()
 
     def _count(
         self,
         item: Item,
-        one: ResourceRange,
-        added: Counter[str],
-        drifted: dict[str, tuple[bytes, KeyRef | Quarantine]],
+        resource: str,
+        path: bytes,
+        drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]],
     ) -> str:
         """Count one write; returns the fingerprint of the key that opened it, "" when none did."""
-        found = self._engine.recognise(item, one.resource)
+        found = self._engine.recognise(item, resource)
         if isinstance(found, Quarantine):
-            claimed = {key.fingerprint for key in found.claimed}
-            added.update(claimed)
-            self._note_last(claimed, item.mod_revision)
+            for fingerprint in {key.fingerprint for key in found.claimed}:
+                self._counting.wrote(resource, fingerprint, item.mod_revision)
             self._tell_unreadable(item.key, found)
             return ""
-        added[found.fingerprint] += 1
-        self._note_last([found.fingerprint], item.mod_revision)
-        if found != self._engine.chains[one.resource].primary:
-            inner = item.key[len(one.range.start) :]
-            namespace, slash, _ = inner.partition(b"/")
-            drifted.setdefault(key_text(namespace) if slash else "", (item.key, found))
+        self._counting.wrote(resource, found.fingerprint, item.mod_revision)
+        if found != self._engine.chains[resource].primary:
+            namespace, slash, _ = item.key[len(path) :].partition(b"/")
+            drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
         return found.fingerprint
 
-    def _bridge(self, one: ResourceRange, first: int, end: int) -> dict[str, int]:
-        """Return the most that can have been written in a gap, for each key that it matters for.
-
-        A revision is one write of one key: where the gaps of several ranges overlap it counts once.
-        """
-        keys = {key.fingerprint for key in self._engine.chains[one.resource].keys if key.provider == LIMITED_PROVIDER}
+    async def _bridge(self, index: int, end: int) -> None:
+        """Count what a gap may have held, after a look at what is known of it."""
+        first, span = self._counting.is_at(index), self._spans.all[index]
+        made = await self._engine.written((await self._ground.territory()).governed, first, end)
+        chains = (self._engine.chains[name].keys for name in span.names)
+        limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
+        others = {one: [at for at, makers in made.items() if one not in makers] for one in limited}
+        counted = self._counting.bridge(index, end, others)
         _log.warning(
             "observer.gap",
-            resource=one.resource,
+            resource=", ".join(span.names),
             growth=end - first,
-            because="etcd compacted revisions away before they were seen; each counts as a write",
+            counted=counted,
+            because="etcd compacted revisions away before they were seen; each that may have been a write counts",
         )
-        self._note_last(keys, end - 1)
-        return {fingerprint: self._growth(fingerprint, first, end) for fingerprint in keys}
-
-    def _note_last(self, fingerprints: Iterable[str], revision: int) -> None:
-        """Note when these keys were last written with, as far as anybody knows."""
-        for fingerprint in fingerprints:
-            self._last[fingerprint] = max(self._last.get(fingerprint, 0), revision)
-
-    def _growth(self, fingerprint: str, first: int, end: int) -> int:
-        """Return how many revisions of a gap are not counted for this key yet, and note that they are."""
-        low, high = self._bridged.get(fingerprint, (first, first))
-        if end < low or first > high:
-            low, high = first, first
-        self._bridged[fingerprint] = min(low, first), max(high, end)
-        return max(0, low - first) + max(0, end - high)
 
     def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
         """Name one object of each namespace, once a minute; the repair looks at all of them.

@@ -31,7 +31,7 @@ from scheduler.dispatch.queue import QueueDispatcher, Sender
 from scheduler.inbox import Inbox
 from scheduler.keeper import Hands, Keeper, Outlets
 from scheduler.meter import Meter
-from scheduler.observer import Listeners, Observer, Survey
+from scheduler.observer import Listeners, Observer
 from scheduler.preparing import Preparation
 from scheduler.progress import Progress
 from scheduler.proving import QueueProver
@@ -102,7 +102,6 @@ class Reign:
         self._campaigns = Campaigns(store, keyspace, [guard])
         self._inbox = Inbox(Requests(store, keyspace, [guard]), service.audit)
         self._safety = Safety(settings, service, self._campaigns)
-        self._observer: Observer | None = None
         self._scans = Scans(store, keyspace, [guard])
         self._shown: dict[bool, tuple[str, CampaignState]] = {}
         self._drift = Drift()
@@ -128,7 +127,7 @@ class Reign:
         await self._brake.unless_pulled(self._service.note_restore())
         await self._service.engine.learn_what_is_complete()
         listeners = Listeners(self.drifted, self.check_now)
-        self._observer = observer = Observer(self._service.engine, await self._survey(), self._guard, listeners)
+        observer = Observer(self._service, self._guard, listeners)
         beside = [self._begin_beside("observer", observer.run())]
         try:
             await self._compare(stored, now)
@@ -167,11 +166,6 @@ class Reign:
         meter = Meter(usages, self._campaigns, observer)
         preparation = Preparation(self._settings, self._service, rotations, term.converged, term.file)
         return Keeper(self._settings, self._service, Hands(meter, preparation, rotator), term.outlets)
-
-    async def _survey(self) -> Survey:
-        """Look at what is governed; what is not found had no object at the revision that is returned."""
-        revision = await self._service.engine.store.revision()
-        return Survey(tuple((await self._service.territory()).governed), revision)
 
     # What is to be done.
 
@@ -292,8 +286,6 @@ class Reign:
         await self._inbox.forget_old()
         await self._show_campaigns()
         await self._tell_repaired()
-        if self._observer is not None:
-            self._observer.extend(await self._survey())
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
@@ -318,7 +310,7 @@ class Reign:
             if order.covers_everything:
                 await self._scanned(plan.found)
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
-            await self._service.begin_budgets(plan.estimates)
+            await self._service.begin_budgets(plan.look)
             plan.require_safe()
         except _UnconvergedError as refusal:
             await self._inbox.put_off_until_converged(stored, str(refusal))
@@ -449,7 +441,7 @@ class Reign:
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._put_off_full_check()
         # A key that came to read is seen before it writes: its use is then counted, not estimated.
-        await self._service.begin_budgets(found.versions_by_fingerprint())
+        await self._service.begin_budgets(found.look())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
             "check.finished",

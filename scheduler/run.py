@@ -10,7 +10,7 @@ from scheduler.census import Territory
 from worker.errors import RefusedError
 from worker.etcd.store import Expect
 from worker.model.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
-from worker.model.inventory import Inventory, ResourceRange
+from worker.model.inventory import Inventory, Look, ResourceRange
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.request import is_namespace
@@ -55,14 +55,15 @@ class Lock:
 class RunPlan:
     """What a run would do: everything that was looked at before the first write.
 
-    `found` covers the scope only. `resumes` is the unfinished campaign that it would go on with.
+    `found` covers the scope only, `look` all that is governed; None where no key's use is unknown. `resumes` is the
+    unfinished campaign that it would go on with.
     """
 
     scope: Scope
     territory: Territory
     found: Inventory
     room: Room
-    estimates: dict[str, int]
+    look: Look | None
     refusals: tuple[RefusedError, ...]
     resumes: StoredCampaign | None
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 
-from config.encryption import ProviderType
 from config.errors import Fault, SettingsError
 from config.generation import Generation
 from config.resources import GroupResource, Layout, Located
@@ -36,12 +35,13 @@ from scheduler.run import (
     scope_of,
     still_there,
 )
+from scheduler.spans import Spans
 from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
-from worker.model.budget import Budget
+from worker.model.budget import Budget, has_budget
 from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
-from worker.model.inventory import Inventory, ResourceRange
+from worker.model.inventory import Inventory, Look, ResourceRange
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef
@@ -52,6 +52,7 @@ from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
 from worker.state.ledger import exhausted
+from worker.state.observations import load
 from worker.state.ownership import own, who
 from worker.state.quarantine import Quarantine
 
@@ -77,6 +78,11 @@ class Service:
         self._settings = settings
         self.generation = generation
         self._layout = layout
+
+    @property
+    def spans(self) -> Spans:
+        """What a watch over all that the configuration governs has to cover."""
+        return Spans(self.generation.configuration, self._layout)
 
     async def territory(self) -> Territory:
         """Return what the configuration governs in this registry. Raises RefusedError when there is none."""
@@ -154,7 +160,7 @@ class Service:
 
     async def budgets(self) -> list[Budget]:
         """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
-        return list((await self.engine.ledger.foreseen(self._keys(), {})).values())
+        return list((await self.engine.ledger.foreseen(self._keys(), None)).values())
 
     async def plan(self, order: Order) -> RunPlan:
         """Look at everything, write nothing.
@@ -167,12 +173,11 @@ class Service:
         territory, found = await self.inventory(order)
         if not order.wish.allow_empty:
             await self._require_objects(territory, found, order)
-        budgets = await self.engine.ledger.all()
-        estimates = await self._estimates(found, budgets, order)
+        look = await self._look(found, order)
         to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
         members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
         room = judge_space(members, alarms, to_write, self._settings.space)
-        known = await self.engine.ledger.foreseen(self._keys(), estimates)
+        known = await self.engine.ledger.foreseen(self._keys(), look)
         refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
         scope = scope_of(territory, order)
         return RunPlan(
@@ -180,7 +185,7 @@ class Service:
             territory=territory,
             found=found,
             room=room,
-            estimates=estimates,
+            look=look,
             refusals=tuple(refusals),
             resumes=resumable(await self.unfinished(), self.generation.hash, scope),
         )
@@ -208,7 +213,7 @@ class Service:
         started = asyncio.get_running_loop().time()
         guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
         try:
-            await self.begin_budgets(plan.estimates)
+            await self.begin_budgets(plan.look)
             stored = await self.take_up(plan, order.wish, lock.guard)
             result = await self._finish(order, stored, lock, brake, watcher)
         finally:
@@ -216,9 +221,20 @@ class Service:
             await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
-    async def begin_budgets(self, estimates: dict[str, int]) -> None:
-        """Record a budget for each configured key that has none yet; estimates of its use by fingerprint."""
-        await self.engine.ledger.first_sight(self._keys(), estimates)
+    async def begin_budgets(self, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:
+        """Record a budget for each configured key that has none yet, and what a look tells of its earlier use."""
+        await self.engine.ledger.first_sight(self._keys(), look, again)
+
+    async def look_at_keys(self, resources: Collection[str] = (), again: Collection[tuple[str, str]] = ()) -> None:
+        """Estimate what keys encrypted in these resources (none = all), where nobody counted.
+
+        `again` too, by resource and fingerprint.
+        """
+        _, found = await self.inventory(Order(tuple(resources)), still_there)
+        look = found.look()
+        # The last object of a resource may be gone since the caller saw it.
+        gone = {name: {key.fingerprint: 0 for key in self.engine.chains[name].keys} for name in resources}
+        await self.begin_budgets(replace(look, versions={**gone, **look.versions}), again)
 
     async def accept_budget(self, fingerprint: str) -> Budget | None:
         """Take a restored budget as it is, at an operator's word; None where there is no such key.
@@ -231,8 +247,7 @@ class Service:
     async def note_restore(self) -> None:
         """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
         if await self.engine.ledger.was_restored():
-            _, found = await self.inventory()
-            await self.begin_budgets(found.versions_by_fingerprint())
+            await self.look_at_keys()
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Say which primary key of a scope has no write left, None if all have."""
@@ -395,19 +410,29 @@ class Service:
         return {campaign.id, *whole[-1:]}
 
     def _keys(self) -> list[KeyRef]:
-        """Return the keys that have a write budget: all but identity, which has none, and KMS, whose are elsewhere.
+        """Return the keys that have a write budget.
 
         Also those of entries that govern nothing yet: after a restore, they may have written what is gone.
         """
         names = self.generation.configuration.resource_names()
         keys = (key for name in names for key in self.engine.chains[name].keys)
-        return [key for key in keys if key.provider not in {ProviderType.IDENTITY, ProviderType.KMS}]
+        return [key for key in keys if has_budget(key)]
 
-    async def _estimates(self, found: Inventory, budgets: Mapping[str, Budget], order: Order) -> dict[str, int]:
-        """Estimate how often each key without a budget has encrypted, from all objects, not just the chosen ones."""
-        if not order.covers_everything and any(key.fingerprint not in budgets for key in self._keys()):
-            _, found = await self.inventory()
-        return found.versions_by_fingerprint()
+    async def _look(self, found: Inventory, order: Order) -> Look | None:
+        """Return how often keys may have encrypted, by all objects and not just by the chosen ones."""
+        if order.covers_everything:
+            return found.look()
+        known, keys = await self.engine.ledger.all(), {key.fingerprint for key in self._keys()}
+        seen = await load(self.engine.store, self.engine.keyspace)
+        if keys <= set(known) and not any(
+            known[key.fingerprint].is_to_see(one.resource, seen)
+            for one in (await self.territory()).governed
+            for key in self.engine.chains[one.resource].keys
+            if key.fingerprint in keys
+        ):
+            return None
+        _, whole = await self.inventory()
+        return whole.look()
 
     @asynccontextmanager
     async def owned(self, order: Order, brake: Brake, command: str = "rewrap run") -> AsyncIterator[Lock]:

@@ -17,7 +17,7 @@ from worker.errors import FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
-from worker.inventory import take_inventory, take_slice
+from worker.inventory import last_writes, take_inventory, take_slice
 from worker.model.batch import BatchSpec
 from worker.model.campaign import ANY_GROWTH, Growth, completed
 from worker.model.generation import GenerationRecord
@@ -137,6 +137,7 @@ class Engine:
                 self.ledger,
                 self._pace,
                 self._window,
+                resource=spec.resource,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
                 since=growth.since,
@@ -185,6 +186,20 @@ class Engine:
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
         return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
+
+    async def written(self, ranges: Iterable[ResourceRange], first: int, end: int) -> dict[int, frozenset[str]]:
+        """Return what is still known of the revisions from `first` to before `end`: which keys may have made each.
+
+        By fingerprint; none for a record of our own.
+        """
+        ours = last_writes(self.store, self.keyspace.everything, self._sizer, first, end)
+        found = {item.mod_revision: frozenset[str]() async for item in ours}
+        for one in ranges:
+            async for item in last_writes(self.store, one.range, self._sizer, first, end):
+                opened = self.recognise(item, one.resource)
+                makers = opened.claimed if isinstance(opened, Quarantined) else (opened,)
+                found[item.mod_revision] = frozenset(key.fingerprint for key in makers)
+        return found
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

@@ -7,13 +7,13 @@ its memory does not grow with the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 
 from worker.etcd.pages import PageSizer, read_pages
 from worker.etcd.store import Item, Page, Store
 from worker.model.inventory import Inventory, ResourceRange, ResourceTally, merged
-from worker.model.keys import after
+from worker.model.keys import KeyRange, after
 from worker.model.verdict import Quarantine
 from worker.providers.chain import Chain
 
@@ -73,3 +73,12 @@ def _count(tally: ResourceTally, item: Item, chain: Chain) -> None:
         tally.add_unreadable(item.key, opened)
     else:
         tally.add_readable(opened.ref, len(item.value), item.version)
+
+
+async def last_writes(store: Store, keys: KeyRange, sizer: PageSizer, first: int, end: int) -> AsyncGenerator[Item]:
+    """Yield what was last written from one revision to before another one, as of now."""
+    async with aclosing(read_pages(store, keys, sizer)) as pages:
+        async for page in pages:
+            for item in page.items:
+                if first <= item.mod_revision < end:
+                    yield item

@@ -73,7 +73,8 @@ async def _keys(args: argparse.Namespace) -> int:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
         budgets = await service.budgets()
-        since = (await load(service.engine.store, service.engine.keyspace)).since
+        seen = await load(service.engine.store, service.engine.keyspace)
+        since, beyond = seen.since, max(0, await service.engine.store.revision() + 1 - seen.until)
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
         verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
     described = describe(generation)
@@ -84,7 +85,8 @@ async def _keys(args: argparse.Namespace) -> int:
     }
     rows = [_row(budget, settings.budget, states[budget.fingerprint], since, verdicts) for budget in budgets]
     if args.output == "json":
-        print_json({"keys": rows, "note": NOTE})
+        reached = {"observed_until": seen.until or None, "revisions_since": beyond if seen.until else None}
+        print_json({"keys": rows, **reached, "note": NOTE})
         return Exit.DONE
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
@@ -96,6 +98,10 @@ async def _keys(args: argparse.Namespace) -> int:
     if not args.no_scan:
         print_blockers(verdicts)
         say()
+    if seen.until:
+        say(f"Observed until revision {seen.until}; at most {beyond} writes since are in no count.")
+    else:
+        say("No scheduler ever observed what others write.")
     say(NOTE)
     return Exit.DONE
 
@@ -136,7 +142,7 @@ def _row(
         "provider": budget.provider,
         "names": list(budget.names),
         "reserved": budget.reserved,
-        "committed": budget.committed,
+        "committed": sum(own.count for own in budget.own.values()),
         "observed": budget.observed,
         "estimated": budget.estimated,
         "used": budget.used,

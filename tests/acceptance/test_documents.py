@@ -133,7 +133,7 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "quarantined_by": UNREADABLE_BY,
         "bytes": sum(len(one.value) for one in rewritten),
     }
-    assert sorted(keys) == ["keys", "note"]
+    assert sorted(keys) == ["keys", "note", "observed_until", "revisions_since"]
     judged = {one["fingerprint"]: one["blockers"] for one in verify["keys"]}
     assert all(row.pop("blockers") == judged[row["fingerprint"]] for row in keys["keys"])
     assert {row["fingerprint"]: row for row in keys["keys"]} == {

@@ -76,6 +76,19 @@ async def test_what_is_written_while_watching_comes_by_range_and_nothing_beside_
     assert sorted(puts(rest)) == [(0, secret(2), b"c"), (1, b"/registry/example.com/widgets/default/w", b"b")]
 
 
+async def test_a_quiet_range_keeps_up_with_the_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.etcd.watch._PROGRESS_SECONDS", 0.1)
+    async with aclosing(place.store.watch(await from_now(place.store, SECRETS, WIDGETS))) as stream:
+        place.put(b"/registry/pods/default/p", b"noise")
+        goal = await place.store.revision() + 1
+        reached = {0: 0, 1: 0}
+        while min(reached.values()) < goal:
+            watched = await anext(stream)
+            assert not watched.puts
+            reached[watched.index] = watched.next_revision
+    assert set(reached.values()) == {goal}
+
+
 async def test_an_item_is_as_a_read_shows_it(place: Place) -> None:
     async with aclosing(place.store.watch(await from_now(place.store, SECRETS))) as stream:
         place.put(secret(1), b"a")

@@ -136,7 +136,7 @@ async def cluster(redis: RedisServer) -> AsyncIterator[Cluster]:
     broker = BrokerSettings(url=SecretBytes(redis.url.encode()))
     async with service.owned(EVERYTHING, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await service.plan(EVERYTHING)
-        await service.begin_budgets(plan.estimates)
+        await service.begin_budgets(plan.look)
         name = (await service.take_up(plan, EVERYTHING.wish, lock.guard)).campaign.id
         workers = Workers(Bench(SETTINGS, service.engine, pace))
         yield Cluster(store, pace, lock, service, name, workers, loop(service, name, workers, lock))

@@ -13,26 +13,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.generation import Generation, load_generation
+from config.resources import Layout
 from config.settings import EtcdSettings, Settings
 from scheduler.dispatch.local import Engine, open_engine
-from scheduler.observer import Listeners, Observer, Survey
+from scheduler.observer import Listeners, Observer
+from scheduler.service import Service
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.proxy import Proxy
 from worker.etcd.store import Expect, Put
-from worker.model.inventory import ResourceRange
-from worker.model.keys import KeyRange, key_text
 from worker.state.observations import load
 
 pytestmark = pytest.mark.timeout(90)
 
 NEW, OLD, BOX = Key.new("aesgcm", "new"), Key.new("aesgcm", "old"), Key.new("secretbox", "box")
 KEYS = (NEW, OLD, BOX, IDENTITY)
-RANGES = (
-    ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/")),
-    ResourceRange("configmaps", KeyRange.of_prefix(b"/registry/configmaps/")),
-)
 
 
 @dataclass
@@ -66,6 +62,7 @@ class Office:
     """Where observers work one after another, each with the leader's lock."""
 
     engine: Engine
+    service: Service
     guard: Expect
     drifted: set[tuple[str, str]] = field(default_factory=set)
     gaps: int = 0
@@ -77,7 +74,7 @@ class Office:
         self.gaps += 1
 
     def start(self) -> tuple[Observer, asyncio.Task[None]]:
-        observer = Observer(self.engine, Survey(RANGES, 1), self.guard, Listeners(self._drift, self._gap))
+        observer = Observer(self.service, self.guard, Listeners(self._drift, self._gap))
         return observer, asyncio.create_task(observer.run(), name="observer")
 
     async def counts(self) -> dict[str, int]:
@@ -94,7 +91,8 @@ async def office(endpoint: str) -> AsyncIterator[Office]:
     async with open_engine(settings, generation()) as engine:
         leader = engine.keyspace.leader
         elected = await engine.store.commit([], [Put(leader, b"test")])
-        yield Office(engine, Expect(leader, elected.revision, created=True))
+        service = Service(settings, engine.generation, Layout(), engine)
+        yield Office(engine, service, Expect(leader, elected.revision, created=True))
 
 
 @pytest.fixture
@@ -113,35 +111,33 @@ async def ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def begun(there: Office) -> None:
+async def begun(there: Office, writer: Writer) -> None:
     """The ranges are on record: from here on everything is seen, by whichever observer."""
+    writer.gateway.put("/registry/namespaces/default", b"x")
     _, task = there.start()
     while not (await load(there.engine.store, there.engine.keyspace)).revision:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await ended(task)
 
 
-def _has_seen(observer: Observer, revisions: list[int]) -> bool:
-    """Whether each range is past its own of these revisions; they stand in the order of the ranges."""
-    return all(
-        observer._following.get(key_text(one.range.start), 0) > at for one, at in zip(RANGES, revisions, strict=True)
-    )
-
-
 async def settled(there: Office, writer: Writer) -> dict[str, int]:
-    """The record, when an observer has seen one more write in each range: what lies before was seen then, too."""
+    """What is counted when an observer has seen one more write in each range: what lies before was seen then, too."""
     observer, task = there.start()
     names = [f"/registry/{resource}/default/last" for resource in ("secrets", "configmaps")]
-    last = [await asyncio.to_thread(writer.write, NEW, name) for name in names]
-    await until(lambda: task.done() or _has_seen(observer, last))
+    last = {name: await asyncio.to_thread(writer.write, NEW, name) for name in names}
+    spans = there.service.spans.all
+    goals = [next(at for name, at in last.items() if name.encode() in span.range) for span in spans]
+    await until(lambda: task.done() or bool(observer.places))
+    await until(lambda: task.done() or all(at > goal for at, goal in zip(observer.places, goals, strict=True)))
+    counts = observer.counts
     await ended(task)
-    return await there.counts()
+    return counts
 
 
 async def test_observed_is_what_was_written_across_restarts(etcd_any: EtcdCluster) -> None:
     writer = Writer(etcd_any.admin(), random.Random(7))
     async with office(etcd_any.endpoints[0]) as there:
-        await begun(there)
+        await begun(there, writer)
         for _ in range(8):
             _, task = there.start()
             await asyncio.to_thread(writer.script, writer.dice.randrange(5, 40))
@@ -158,7 +154,7 @@ async def test_observed_is_what_was_written_when_observers_die_without_a_last_wo
         """As after SIGKILL."""
 
     async with office(etcd.endpoints[0]) as there:
-        await begun(there)
+        await begun(there, writer)
         with monkeypatch.context() as patch:
             patch.setattr(Observer, "_close", no_last_word)
             patch.setattr("scheduler.observer._FLUSH_SECONDS", 0.02)  # so that deaths fall before, in and after flushes
@@ -176,7 +172,7 @@ async def test_observed_is_what_was_written_over_a_connection_that_keeps_breakin
 ) -> None:
     with Proxy(etcd.endpoints[0]) as proxy:
         async with office(proxy.endpoint) as there:
-            await begun(there)
+            await begun(there, writer)
             observer, task = there.start()
             for _ in range(6):
                 await asyncio.to_thread(writer.script, 20)
@@ -189,7 +185,7 @@ async def test_observed_is_what_was_written_over_a_connection_that_keeps_breakin
 
 async def test_drift_is_told_and_writes_under_the_primary_are_not(etcd: EtcdCluster, writer: Writer) -> None:
     async with office(etcd.endpoints[0]) as there:
-        await begun(there)
+        await begun(there, writer)
         _, task = there.start()
         with capture_logs() as logs:
             writer.write(NEW, "/registry/secrets/team-a/x")
@@ -206,19 +202,19 @@ async def test_drift_is_told_and_writes_under_the_primary_are_not(etcd: EtcdClus
 
 async def test_after_a_gap_observed_is_never_less_than_what_was_written(etcd: EtcdCluster, writer: Writer) -> None:
     async with office(etcd.endpoints[0]) as there:
-        await begun(there)
+        await begun(there, writer)
         for _ in range(30):
             writer.write(NEW)
         writer.gateway.compact(writer.gateway.revision())
         for _ in range(3):
             writer.write(NEW)
         observer, task = there.start()
-        await until(lambda: there.gaps == len(RANGES) and observer.counts.get(NEW.fingerprint, 0) > 30)
+        await until(lambda: there.gaps == 2 and observer.counts.get(NEW.fingerprint, 0) > 30)
         last = observer.counts[NEW.fingerprint]
         writer.write(NEW)
         await until(lambda: observer.counts[NEW.fingerprint] > last)
+        counts = observer.counts
         await ended(task)
-        counts = await there.counts()
     assert counts[NEW.fingerprint] >= writer.written[NEW.fingerprint]
     assert counts[OLD.fingerprint] > 0  # it might have been any of the keys that wear out
     assert BOX.fingerprint not in counts
@@ -226,7 +222,7 @@ async def test_after_a_gap_observed_is_never_less_than_what_was_written(etcd: Et
 
 async def test_the_record_holds_no_key_and_no_plaintext(etcd: EtcdCluster, writer: Writer) -> None:
     async with office(etcd.endpoints[0]) as there:
-        await begun(there)
+        await begun(there, writer)
         writer.write(OLD)
         await settled(there, writer)
     stored = writer.gateway.get("/kube-rewrap/v1/observer")

@@ -181,7 +181,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.ungoverned.append(self.store.put(key, Chain([PROVIDERS[3]]).seal(self.fresh_plaintext(), key)))
         for write in writes:
             self.foreign(write)
-        finished(self.engine().ledger.first_sight(self.chain.keys, {}))
+        finished(self.engine().ledger.first_sight(self.chain.keys))
 
     # What others do.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.errors import RecordError
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.budget import Budget, Mark
+from worker.model.budget import Budget, Landed, Mark, Own, Sight
 from worker.model.campaign import FASTEST, Campaign, CampaignState, Growth, Pause, Scope, Wish
 from worker.model.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
 from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
@@ -81,14 +81,19 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
     return ProofPart(draw(IDS), draw(NUMBERS), revision, draw(TEXTS), ranges, found, draw(st.booleans()))
 
 
+SWAPS = st.lists(st.builds(Landed, *[COUNTS] * 3), max_size=3).map(tuple)
 BUDGETS = st.builds(
     Budget,
     TEXTS,
     TEXTS,
     st.lists(TEXTS, max_size=3).map(tuple),
-    *[COUNTS] * 4,
-    st.booleans(),
-    st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-MOST, MOST)),
+    COUNTS,
+    estimated=COUNTS,
+    restored=st.booleans(),
+    made_in=st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-MOST, MOST)),
+    sights=st.dictionaries(TEXTS, st.builds(Sight, COUNTS, st.none() | COUNTS), max_size=3),
+    born=COUNTS,
+    own=st.dictionaries(TEXTS, st.builds(Own, COUNTS, COUNTS, SWAPS), max_size=3),
 )
 
 

@@ -32,16 +32,16 @@ SPACE = Keyspace()
 async def test_a_key_that_is_first_spent_while_another_settles_disturbs_nobody() -> None:
     store, one, two = MemoryStore(), KeyRef("aesgcm", "a", "fa"), KeyRef("aesgcm", "b", "fb")
     ledger = Ledger(store, SPACE, BudgetSettings())
-    await ledger.first_sight([one, two], {})
+    await ledger.first_sight([one, two])
     await ledger.spend(one, 1, 1)
-    ledger.landed(one)
+    ledger.landed(one, "secrets", 7)
 
     async def later() -> None:
         await asyncio.sleep(0)
         await ledger.spend(two, 1, 1)
 
     await asyncio.gather(ledger.settle(), later())
-    assert (await ledger.all())["fa"].committed == 1
+    assert (await ledger.all())["fa"].own["secrets"].count == 1
 
 
 class Overtaken(MemoryStore):
@@ -61,12 +61,12 @@ class Overtaken(MemoryStore):
 async def test_what_landed_is_never_counted_twice() -> None:
     store, key = Overtaken(), KeyRef("aesgcm", "a", "fa")
     ledger = Ledger(store, SPACE, BudgetSettings())
-    await ledger.first_sight([key], {})
+    await ledger.first_sight([key])
     await ledger.spend(key, 1, 1)
-    ledger.landed(key)
+    ledger.landed(key, "secrets", 7)
     store.armed = True
     await ledger.settle()
-    assert (await ledger.all())["fa"].committed == 1
+    assert (await ledger.all())["fa"].own["secrets"].count == 1
 
 
 def test_a_window_never_begins_above_its_ceiling() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -20,30 +20,38 @@ from config.encryption import (
     ResourceEntry,
 )
 from config.generation import Generation
+from config.resources import Layout
 from config.secret import SecretBytes
 from config.settings import BudgetSettings, Settings
 from scheduler import observer as observing
 from scheduler.dispatch.local import Engine
-from scheduler.observer import Listeners, Observer, Survey
+from scheduler.observer import Listeners, Observer
+from scheduler.service import Service
 from worker.errors import BudgetExhaustedError, FencedError, RecordError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Put
-from worker.model.inventory import ResourceRange
+from worker.model.inventory import Look
 from worker.model.keys import KeyRange
+from worker.model.observed import Followed, Observations
 from worker.model.verdict import KeyRef
 from worker.pace.local import LocalPace
 from worker.providers.chain import Chain
-from worker.state.observations import Observations, load, save
+from worker.state.observations import load, save
 
 pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen goes on record at once."""
+    monkeypatch.setattr(observing, "_FLUSH_SECONDS", 0.01)
+
 
 OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{}}'
 NEW = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"n" * 32)),))
 OLD = KeyedProvider(ProviderType.AESGCM, (Key("old", SecretBytes(b"o" * 32)),))
 BOX = KeyedProvider(ProviderType.SECRETBOX, (Key("box", SecretBytes(b"b" * 32)),))
 IMPOSTOR = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"x" * 32)),))
-SECRETS = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
-NODES = ResourceRange("nodes", KeyRange.of_prefix(b"/registry/minions/"))
 LEADER = b"/kube-rewrap/v1/leader"
 
 
@@ -60,11 +68,9 @@ class Scene:
 
     store: MemoryStore
     engine: Engine
-    guard: Expect
-    ranges: tuple[ResourceRange, ...] = (SECRETS, NODES)
+    service: Service
     drifted: list[tuple[str, str]] = field(default_factory=list)
     gaps: int = 0
-    surveyed: int = 1
 
     def _gap(self) -> None:
         self.gaps += 1
@@ -74,17 +80,21 @@ class Scene:
         self.store.put(name.encode(), Chain([provider]).seal(OBJECT, name.encode()))
 
     def observer(self) -> Observer:
+        """Whoever was elected last observes; the others are fenced."""
+        self.store.delete(LEADER)
+        guard = Expect(LEADER, self.store.put(LEADER, b"me").mod_revision, created=True)
         listeners = Listeners(lambda resource, namespace: self.drifted.append((resource, namespace)), self._gap)
-        return Observer(self.engine, Survey(self.ranges, self.surveyed), self.guard, listeners)
+        return Observer(self.service, guard, listeners)
 
     @asynccontextmanager
     async def observed(self) -> AsyncIterator[Observer]:
         """An observer at work, cancelled at the end."""
-        observer = self.observer()
+        before, observer = (await self.recorded()).revision, self.observer()
         task = asyncio.create_task(observer.run())
         try:
             # Its record is there: from now on it sees what is written.
-            await until(lambda: task.done() or bool(observer._recorded.revision))
+            await until(lambda: task.done() or observer.recorded.revision > before)
+            await until(lambda: task.done() or not observer.lag)
             yield observer
         finally:
             task.cancel()
@@ -100,14 +110,24 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def scene(*providers: Provider, limit: int = 200_000) -> Scene:
-    store = MemoryStore()
-    entry = ResourceEntry(("secrets", "nodes"), providers or (NEW, OLD, BOX, IdentityProvider()))
-    generation = Generation("sha256:0", EncryptionConfiguration((entry,)), "test")
+async def scene(
+    *providers: Provider,
+    limit: int = 200_000,
+    resources: tuple[str, ...] = ("secrets", "nodes"),
+    store: MemoryStore | None = None,
+) -> Scene:
+    """A registry that is empty but for a namespace; with `store`, another configuration on the same one."""
+    store = store or MemoryStore()
+    if not await store.count(KeyRange.of_prefix(b"/registry/")):
+        store.put(b"/registry/namespaces/default", b"x")
+    return await scene_of([ResourceEntry(resources, providers or (NEW, OLD, BOX, IdentityProvider()))], store, limit)
+
+
+async def scene_of(entries: Sequence[ResourceEntry], store: MemoryStore, limit: int = 200_000) -> Scene:
+    generation = Generation("sha256:0", EncryptionConfiguration(tuple(entries)), "test")
     settings = replace(Settings(), budget=BudgetSettings(gcm_limit=limit, block=10))
-    elected = await store.commit([], [Put(LEADER, b"me")])
-    guard = Expect(LEADER, elected.revision, created=True)
-    return Scene(store, Engine(store, settings, generation, LocalPace(0)), guard)
+    engine = Engine(store, settings, generation, LocalPace(0))
+    return Scene(store, engine, Service(settings, generation, Layout(), engine))
 
 
 # ---------------------------------------------------------------------------------------------------------- counting
@@ -166,8 +186,8 @@ async def test_drift_is_told_with_its_namespace_and_the_key_that_was_used() -> N
             there.write("/registry/secrets/kube-system/b", NEW)
             there.write("/registry/minions/n1", IdentityProvider())
             await until(lambda: len(there.drifted) == 2)
-    assert there.drifted == [("secrets", "kube-system"), ("nodes", "")]
-    told = [log for log in logs if log["event"] == "drift.found"]
+    assert sorted(there.drifted) == [("nodes", ""), ("secrets", "kube-system")]
+    told = sorted((log for log in logs if log["event"] == "drift.found"), key=lambda log: log["resource"], reverse=True)
     assert [log["key"] for log in told] == ["/registry/secrets/kube-system/a", "/registry/minions/n1"]
     assert all(part in told[0]["because"] for part in ("old", FP_OLD))
 
@@ -188,14 +208,12 @@ async def test_the_next_observer_goes_on_behind_the_last_count() -> None:
     assert dict((await there.recorded()).counts) == {FP_NEW: 4}
 
 
-async def test_who_lost_the_lead_records_nothing_more_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observing, "_FLUSH_SECONDS", 0.01)
+async def test_who_lost_the_lead_records_nothing_more_and_says_so() -> None:
     there = await scene()
     observer = there.observer()
     task = asyncio.create_task(observer.run())
     there.write("/registry/secrets/default/a", NEW)
-    await until(lambda: observer._recorded.revision > 0)
-    await there.store.commit([], [Put(b"/kube-rewrap/v1/other", b"")])
+    await until(lambda: observer.recorded.revision > 0)
     there.store.delete(LEADER)
     before = await there.recorded()
     there.write("/registry/secrets/default/b", NEW)
@@ -204,13 +222,12 @@ async def test_who_lost_the_lead_records_nothing_more_and_says_so(monkeypatch: p
     assert await there.recorded() == before
 
 
-async def test_who_finds_that_another_observer_wrote_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observing, "_FLUSH_SECONDS", 0.01)
+async def test_who_finds_that_another_observer_wrote_stops() -> None:
     there = await scene()
     observer = there.observer()
     task = asyncio.create_task(observer.run())
-    await until(lambda: observer._recorded.revision > 0)
-    theirs = Observations({"x": 7}, {}, 1, revision=observer._recorded.revision)
+    await until(lambda: observer.recorded.revision > 0)
+    theirs = Observations({"x": 7}, revision=observer.recorded.revision)
     await save(there.store, there.engine.keyspace, theirs, [])
     there.write("/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
@@ -228,23 +245,59 @@ async def test_a_damaged_record_is_not_taken_for_none() -> None:
 # -------------------------------------------------------------------------------------------------------------- gaps
 
 
-async def test_a_gap_counts_as_its_growth_for_each_key_that_wears_out() -> None:
-    there = await scene()
-    there = replace(there, ranges=(SECRETS,))
+async def recorded_until(there: Scene) -> int:
+    """An observer came and went."""
     async with there.observed():
         pass
-    began = (await there.recorded()).following["/registry/secrets/"]
+    return (await there.recorded()).until
+
+
+async def test_a_gap_counts_what_may_have_been_written_for_each_key_that_wears_out() -> None:
+    there = await scene()
+    began = await recorded_until(there)
     for number in range(9):
-        there.write(f"/registry/secrets/default/s{number}", NEW)
+        there.write(f"/registry/secrets/default/s{number % 3}", NEW)
     there.store.compact()
     compacted = await there.store.revision()
     with capture_logs() as logs:
         async with there.observed() as second:
-            await until(lambda: there.gaps == 1)
-            await until(lambda: second.counts.get(FP_NEW, 0) > compacted - began)
-    # The one at the compaction itself can still be read, and is counted by itself.
-    assert dict((await there.recorded()).counts) == {FP_NEW: compacted - began + 1, FP_OLD: compacted - began}
-    assert [log["growth"] for log in logs if log["event"] == "observer.gap"] == [compacted - began]
+            await until(lambda: there.gaps == 2)
+            # The one at the compaction itself can still be read, and is counted by itself.
+            await until(lambda: second.counts.get(FP_NEW, 0) == compacted - began + 1 - 1)
+    # Our own record is at one of these revisions. Two more were the last writes of objects that are there.
+    assert dict((await there.recorded()).counts) == {FP_NEW: 9, FP_OLD: 9 - 1 - 2}
+    told = [log for log in logs if log["event"] == "observer.gap"]
+    assert [(log["growth"], log["counted"]) for log in told] == [(compacted - began, 8), (compacted - began, 0)]
+
+
+async def test_a_range_that_is_quiet_while_others_are_not_has_no_gap() -> None:
+    there = await scene()
+    for _ in range(5):
+        async with there.observed():
+            for _ in range(20):
+                there.store.put(b"/registry/leases/default/x", b"noise")
+        there.store.compact()
+    there.write("/registry/secrets/default/a", NEW)
+    async with there.observed() as observer:
+        await until(lambda: observer.counts == {FP_NEW: 1})
+    assert there.gaps == 0
+
+
+async def test_a_gap_from_before_a_key_was_there_is_none_of_its_use() -> None:
+    there = await scene(OLD, IdentityProvider())
+    async with there.observed():
+        pass
+    for _ in range(500):
+        there.store.put(b"/registry/leases/default/x", b"noise")
+    await there.engine.ledger.begin_new(ref(NEW))
+    there.store.put(b"/registry/leases/default/x", b"noise")
+    there.store.put(b"/registry/leases/default/x", b"noise")
+    there.store.compact()
+    there = await scene(NEW, OLD, IdentityProvider(), store=there.store)
+    async with there.observed() as observer:
+        await until(lambda: there.gaps == 2)
+        assert observer.counts[FP_OLD] >= 500
+    assert (await there.engine.ledger.all())[FP_NEW].used <= 3
 
 
 # ------------------------------------------------------------------------------------------------------------ budgets
@@ -253,12 +306,12 @@ async def test_a_gap_counts_as_its_growth_for_each_key_that_wears_out() -> None:
 async def test_what_others_wrote_is_used_and_our_own_swaps_are_not_used_twice() -> None:
     there = await scene()
     ledger = there.engine.ledger
-    await ledger.first_sight([ref(NEW)], {FP_NEW: 5})
+    await ledger.first_sight([ref(NEW)], Look(await there.store.revision(), {"secrets": {FP_NEW: 5}}))
     async with there.observed() as observer:
         assert await ledger.spend(ref(NEW), 10, 10) == 10
         for number in range(10):
             there.write(f"/registry/secrets/default/s{number}", NEW)  # a swap of ours is a PUT as any other
-            ledger.landed(ref(NEW))
+            ledger.landed(ref(NEW), "secrets", await there.store.revision())
         await ledger.settle()
         for _ in range(7):
             there.write("/registry/secrets/default/foreign", NEW)
@@ -268,25 +321,159 @@ async def test_what_others_wrote_is_used_and_our_own_swaps_are_not_used_twice() 
     assert budget.used == 10 + 5 + 7
 
 
-async def test_what_we_wrote_before_anybody_observed_hides_no_writes_of_others() -> None:
-    there = await scene()
-    ledger = there.engine.ledger
-    await ledger.first_sight([ref(NEW)], {})
-    assert await ledger.spend(ref(NEW), 10, 10) == 10
-    for _ in range(10):
-        ledger.landed(ref(NEW))
+async def swap(there: Scene, count: int, name: str = "/registry/secrets/default/ours") -> None:
+    """As a run of ours: tokens, writes, and what landed."""
+    ledger, done = there.engine.ledger, 0
+    while done < count:
+        for _ in range(await ledger.spend(ref(NEW), 1, count - done)):
+            there.write(f"{name}{done}", NEW)
+            ledger.landed(ref(NEW), "secrets", await there.store.revision())
+            done += 1
     await ledger.settle()
+
+
+async def test_what_we_write_while_nobody_observes_hides_no_writes_of_others() -> None:
+    there = await scene(NEW)
+    await there.engine.ledger.first_sight([ref(NEW)])
     async with there.observed() as observer:
-        for _ in range(4):
+        for _ in range(1_200):
             there.write("/registry/secrets/default/foreign", NEW)
-        await until(lambda: observer.counts == {FP_NEW: 14})
-    assert (await ledger.all())[FP_NEW].used == 10 + 4
+        await until(lambda: observer.counts == {FP_NEW: 1_200})
+    for _ in range(5):
+        await swap(there, 320)
+    budget = (await there.engine.ledger.all())[FP_NEW]
+    assert budget.used == 1_200 + 1_600
+    assert budget.until <= await there.store.revision() - 1_600
+    # Whoever observes next sees our swaps, too, and takes none of them for another's.
+    async with there.observed() as observer:
+        await until(lambda: observer.counts == {FP_NEW: 2_800})
+    assert (await there.engine.ledger.all())[FP_NEW].used == 2_800
+
+
+async def test_a_resource_that_comes_to_a_known_key_brings_its_use_along() -> None:
+    there = await scene(NEW, resources=("secrets",))
+    for number in range(100):
+        there.write(f"/registry/secrets/default/s{number}", NEW)
+    for number in range(3_000):
+        there.write(f"/registry/configmaps/default/c{number}", NEW)
+    async with there.observed():
+        pass
+    assert (await there.engine.ledger.all())[FP_NEW].used == 100
+    there = await scene(NEW, resources=("secrets", "configmaps"), store=there.store)
+    async with there.observed() as observer:
+        assert (await there.engine.ledger.all())[FP_NEW].used == 3_100
+        there.write("/registry/configmaps/default/c1", NEW)
+        await until(lambda: observer.counts == {FP_NEW: 1})
+    assert (await there.engine.ledger.all())[FP_NEW].used == 3_101
+    # Looked at again by whomever: it is on record by now.
+    await there.service.look_at_keys()
+    assert (await there.engine.ledger.all())[FP_NEW].used == 3_101
+
+
+@pytest.mark.parametrize("resources", [("secrets", "nodes"), ("*.*",), ("*.",), ("secrets", "*.*", "nodes")])
+async def test_objects_that_live_for_a_moment_are_counted_once(resources: tuple[str, ...]) -> None:
+    there = await scene(NEW, resources=resources)
+    for turn in range(3):
+        async with there.observed() as observer:
+            for _ in range(100):
+                for name in ("/registry/secrets/default/brief", "/registry/minions/brief"):
+                    there.write(name, NEW)
+                    there.store.delete(name.encode())
+            await until(lambda turn=turn, observer=observer: observer.counts == {FP_NEW: 200 * (turn + 1)})  # type: ignore[misc]
+        assert (await there.engine.ledger.all())[FP_NEW].used == 200 * (turn + 1)
+
+
+async def test_what_a_wildcard_spans_is_sorted_by_resource() -> None:
+    entries = [ResourceEntry(("secrets",), (BOX,)), ResourceEntry(("*.example.com", "*."), (NEW,))]
+    store = MemoryStore()
+    store.put(b"/registry/namespaces/default", Chain([NEW]).seal(OBJECT, b"/registry/namespaces/default"))
+    there = await scene_of(entries, store)
+    async with there.observed() as observer:
+        there.write("/registry/secrets/default/a", BOX)
+        there.write("/registry/configmaps/default/a", NEW)
+        there.write("/registry/example.com/widgets/default/a", NEW)
+        for ungoverned in ("/registry/deployments/default/a", "/registry/other.com/widgets/default/a"):
+            there.write(ungoverned, NEW)
+        await until(lambda: observer.counts == {FP_BOX: 1, FP_NEW: 2})
+        await until(lambda: not observer.lag)
+        assert observer.counts == {FP_BOX: 1, FP_NEW: 2}
+    assert (await there.engine.ledger.all())[FP_NEW].used == 1 + 2
+    assert there.drifted == []
+
+
+async def test_what_a_newer_configuration_swaps_while_an_older_one_observes_hides_nothing() -> None:
+    old = await scene(OLD, BOX, resources=("secrets",))
+    async with old.observed() as observer:
+        new = await scene(NEW, OLD, BOX, resources=("secrets",), store=old.store)
+        await new.service.look_at_keys()
+        for _ in range(50):
+            new.write("/registry/secrets/default/foreign", NEW)
+        await swap(new, 30)
+        old.write("/registry/secrets/default/last", OLD)
+        await until(lambda: observer.counts == {FP_OLD: 1})
+    # The leader could not tell whose they are, and came past them.
+    assert (await new.recorded()).until > await new.store.revision() - 1
+    assert (await new.engine.ledger.all())[FP_NEW].used == 30
+    async with new.observed() as observer:
+        await until(lambda: observer.counts == {FP_OLD: 1, FP_NEW: 80})
+    assert (await new.engine.ledger.all())[FP_NEW].used == 80
+
+
+async def test_a_key_that_comes_back_to_a_resource_is_counted_from_where_it_left() -> None:
+    both = [ResourceEntry(("secrets", "nodes"), (NEW,))]
+    there = await scene(NEW)
+    async with there.observed() as observer:
+        there.write("/registry/minions/n1", NEW)
+        await until(lambda: observer.counts == {FP_NEW: 1})
+    there = await scene(NEW, resources=("secrets",), store=there.store)
+    async with there.observed() as observer:
+        there.write("/registry/minions/n1", NEW)
+        await until(lambda: not observer.lag)
+    there = await scene_of(both, there.store)
+    async with there.observed() as observer:
+        await until(lambda: observer.counts == {FP_NEW: 2})
+    assert (await there.engine.ledger.all())[FP_NEW].used == 2
+
+
+async def test_what_was_written_before_anybody_ever_observed_is_counted_while_etcd_remembers() -> None:
+    there = await scene(NEW)
+    await there.service.look_at_keys()
+    for _ in range(40):
+        there.write("/registry/secrets/default/foreign", NEW)
+    await swap(there, 25)
+    assert (await there.engine.ledger.all())[FP_NEW].until == 0
+    async with there.observed():
+        pass
+    assert (await there.engine.ledger.all())[FP_NEW].used == 40 + 25
+
+
+async def test_what_was_written_before_anybody_ever_observed_is_estimated_when_etcd_forgot() -> None:
+    there = await scene(NEW, OLD)
+    for number in range(25):
+        for _ in range(10):
+            there.write(f"/registry/secrets/default/ours{number}", OLD)
+    await there.service.look_at_keys()
+    for _ in range(40):
+        there.write("/registry/secrets/default/foreign", NEW)
+    await swap(there, 25)
+    for _ in range(1_000):
+        there.store.put(b"/registry/leases/default/x", b"noise")
+    there.store.compact()
+    async with there.observed():
+        pass
+    budget = (await there.engine.ledger.all())[FP_NEW]
+    assert (budget.reserved, budget.estimated) == (25, 40)
+    there.write("/registry/secrets/default/foreign", NEW)
+    await swap(there, 5)
+    async with there.observed() as observer:
+        await until(lambda: observer.counts == {FP_NEW: 6})
+    assert (await there.engine.ledger.all())[FP_NEW].used == 40 + 25 + 6
 
 
 async def test_no_token_is_given_for_a_key_that_others_have_used_up() -> None:
     there = await scene(limit=20)
     ledger = there.engine.ledger
-    await ledger.first_sight([ref(NEW)], {})
+    await ledger.first_sight([ref(NEW)])
     async with there.observed() as observer:
         for _ in range(20):
             there.write("/registry/secrets/default/foreign", NEW)
@@ -295,73 +482,24 @@ async def test_no_token_is_given_for_a_key_that_others_have_used_up() -> None:
         await ledger.spend(ref(NEW), 1, 1)
 
 
-# ------------------------------------------------------------------------------------------- ranges that come later
-
-
-async def test_a_gap_over_several_ranges_counts_once() -> None:
+async def test_the_revision_alone_goes_on_record_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     there = await scene()
-    async with there.observed():
-        pass
-    following = (await there.recorded()).following
-    assert len(set(following.values())) == 1
-    for number in range(9):
-        there.write(f"/registry/secrets/default/s{number}", BOX)
-    there.store.compact()
-    growth = await there.store.revision() - following["/registry/secrets/"]
-    async with there.observed() as second:
-        await until(lambda: there.gaps == 2)
-        assert second.counts[FP_NEW] == second.counts[FP_OLD] == growth
-
-
-@pytest.mark.parametrize(
-    ("gaps", "counted"),
-    [
-        pytest.param([(10, 50), (10, 50)], [40, 0], id="the same"),
-        pytest.param([(10, 50), (20, 40)], [40, 0], id="one inside the other"),
-        pytest.param([(20, 40), (10, 50)], [20, 20], id="one around the other"),
-        pytest.param([(10, 50), (30, 70)], [40, 20], id="one behind the other"),
-        pytest.param([(30, 70), (10, 50)], [40, 20], id="one before the other"),
-        pytest.param([(10, 20), (20, 30)], [10, 10], id="one after the other"),
-        pytest.param([(10, 20), (60, 70)], [10, 10], id="apart"),
-        pytest.param([(60, 70), (10, 20), (60, 70)], [10, 10, 10], id="what is no longer known counts again"),
-    ],
-)
-async def test_revisions_that_several_gaps_share_count_once(gaps: list[tuple[int, int]], counted: list[int]) -> None:
-    observer = (await scene()).observer()
-    assert [observer._growth("fingerprint", *gap) for gap in gaps] == counted
-
-
-async def test_what_gets_its_first_object_later_is_counted_from_that_object_on() -> None:
-    there = replace(await scene(), ranges=(SECRETS,))
-    there.surveyed = await there.store.revision()
     async with there.observed() as observer:
-        there.write("/registry/minions/n1", NEW)
-        there.write("/registry/secrets/default/a", NEW)
-        await until(lambda: observer.counts == {FP_NEW: 1})
-        observer.extend(Survey((SECRETS, NODES), await there.store.revision()))
-        await until(lambda: observer.counts == {FP_NEW: 2})
-        there.write("/registry/minions/n1", NEW)
-        there.write("/registry/secrets/default/a", NEW)
-        await until(lambda: observer.counts == {FP_NEW: 4})
-    recorded = await there.recorded()
-    assert set(recorded.following) == {"/registry/secrets/", "/registry/minions/"}
-    assert recorded.surveyed > there.surveyed
-
-
-async def test_what_came_while_nobody_looked_is_counted_from_the_last_survey_on() -> None:
-    there = replace(await scene(), ranges=(SECRETS,))
-    there.surveyed = await there.store.revision()
-    async with there.observed():
-        pass
-    there.write("/registry/minions/n1", NEW)
-    there = replace(there, ranges=(SECRETS, NODES))
-    async with there.observed() as observer:
-        await until(lambda: observer.counts == {FP_NEW: 1})
+        first = observer.recorded.revision
+        for _ in range(20):
+            there.store.put(b"/registry/leases/default/x", b"noise")
+            await asyncio.sleep(0.01)
+        assert observer.recorded.revision == first
+        monkeypatch.setattr(observing, "_POSITION_SECONDS", 0.0)
+        await until(lambda: observer.recorded.revision > first)
+    assert (await there.recorded()).until > first
 
 
 async def test_after_a_restore_the_watch_begins_at_what_is_there() -> None:
     there = await scene()
-    seen = Observations({FP_NEW: 7}, {"/registry/secrets/": 10_000}, 9_000)
+    seen = Observations(
+        {FP_NEW: 7}, (Followed({"secrets": 10_000, "nodes": 10_000}, {"secrets": (FP_NEW,), "nodes": (FP_NEW,)}),)
+    )
     await save(there.store, there.engine.keyspace, seen, [])
     with capture_logs() as logs:
         async with there.observed() as observer:

@@ -238,3 +238,15 @@ async def test_what_is_named_and_holds_objects_is_planned() -> None:
     one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
     assert (await one.plan(Order(("secrets",), ("default",)))).found.stale == 12
     assert (await one.plan(EVERYTHING)).found.stale == 12
+
+
+async def test_keys_are_seen_in_a_resource_of_which_the_last_object_went_a_moment_ago() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one = service(store, NEW, OLD, resources=("*.*",))
+    await one.look_at_keys(["configmaps"])
+    budgets = await one.engine.ledger.all()
+    assert {budget.names: budget.begins("configmaps") is not None for budget in budgets.values()} == {
+        ("new",): True,
+        ("old",): True,
+    }

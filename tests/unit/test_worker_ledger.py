@@ -12,9 +12,11 @@ from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordError, TemporaryError
 from worker.etcd.memory import Fault, MemoryStore
 from worker.etcd.store import Outcome
-from worker.model.budget import Budget, Mark
+from worker.model.budget import Budget, Landed, Mark, Own, Sight
+from worker.model.inventory import Look
 from worker.model.verdict import KeyRef
 from worker.state import record
+from worker.state.codec import encode
 from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
 
@@ -31,10 +33,18 @@ def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100) -> Ledger:
     return Ledger(store, SPACE, BudgetSettings(gcm_limit=limit, block=block))
 
 
+SIGHTED = {"secrets": Sight(7, 42)}
+
+
+def found(versions: int, *, revision: int = 7) -> Look:
+    """What a scan found under the key."""
+    return Look(revision, {"secrets": {"fp-1": versions}})
+
+
 async def begun(fault: Fault | None = None) -> MemoryStore:
     """A store in which the key has a budget."""
     store = MemoryStore(fault)
-    await ledger(store).first_sight([KEY], {})
+    await ledger(store).first_sight([KEY])
     return store
 
 
@@ -60,38 +70,94 @@ async def overwrite(store: MemoryStore, budget: Budget) -> None:
 
 async def test_first_sight_begins_a_budget_with_the_estimate() -> None:
     store = MemoryStore()
-    await ledger(store).first_sight([KEY, KeyRef("secretbox", "box", "fp-2")], {"fp-1": 42})
+    await ledger(store).first_sight([KEY, KeyRef("secretbox", "box", "fp-2")], found(42))
     assert await ledger(store).all() == {
-        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, made_in=MADE_IN),
+        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, made_in=MADE_IN, sights=SIGHTED),
         "fp-2": Budget("fp-2", "secretbox", ("box",), made_in=MADE_IN),
     }
 
 
 async def test_the_same_material_under_two_names_is_one_budget() -> None:
     store = MemoryStore()
-    await ledger(store).first_sight([KEY, replace(KEY, name="k0")], {})
+    await ledger(store).first_sight([KEY, replace(KEY, name="k0")])
     assert (await budget_of(store)).names == ("k0", "k1")
 
 
 async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
     store = await begun()
     await spend(ledger(store), 1, ahead=5)
-    await ledger(store).first_sight([replace(KEY, name="renamed")], {"fp-1": 99})
+    await ledger(store).first_sight([KEY], found(42))
+    await ledger(store).first_sight([replace(KEY, name="renamed")], found(99, revision=9))
     assert await budget_of(store) == Budget(
-        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=0, made_in=MADE_IN
+        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=42, made_in=MADE_IN, sights=SIGHTED
     )
+
+
+async def test_a_resource_that_a_known_key_comes_to_govern_is_estimated_once() -> None:
+    store = await begun()
+    later = Look(9, {"secrets": {"fp-1": 50}, "configmaps": {"fp-1": 3_000}})
+    for look in (found(42), later, later, replace(later, revision=30)):
+        await ledger(store).first_sight([KEY], look)
+    budget = await budget_of(store)
+    assert budget.estimated == 42 + 3_000
+    assert budget.sights == {**SIGHTED, "configmaps": Sight(9, 3_000)}
+
+
+async def test_a_key_of_our_own_making_begins_at_nothing_everywhere() -> None:
+    store = MemoryStore()
+    await ledger(store).begin_new(KEY)
+    born = await store.revision()
+    await ledger(store).first_sight([KEY], found(99))
+    budget = await budget_of(store)
+    assert (budget.estimated, budget.begins("secrets"), budget.begins("anything")) == (0, born, born)
+
+
+async def test_what_landed_is_recorded_before_more_is_reserved() -> None:
+    store = await begun()
+    one = ledger(store, block=2)
+    await spend(one, 2)
+    for revision in (11, 12):
+        one.landed(KEY, "secrets", revision)
+    await spend(one, 1)
+    assert (await budget_of(store)).own == {"secrets": Own(landed=(Landed(2, 11, 12),))}
+
+
+async def test_a_record_of_an_earlier_version_counts_what_it_counted() -> None:
+    store = await begun()
+    earlier = {
+        "fingerprint": "fp-1",
+        "provider": "aesgcm",
+        "names": ["k1"],
+        "reserved": 70,
+        "committed": 60,
+        "observed": 80,
+        "estimated": 5,
+        "restored": False,
+        "cluster_id": "1",
+        "log_lead": 4,
+        "accepted": 0,
+    }
+    store.put(SPACE.ledger("fp-1"), encode(earlier))
+    store.put(SPACE.observer, encode({"counts": {"fp-1": 100}, "following": {"/registry/secrets/": 20}, "surveyed": 9}))
+    budget = await budget_of(store)
+    assert (budget.observed, budget.committed, budget.until) == (100, 60, 10)
+    assert budget.used == 70 + 5 + 40
+    # What it estimated was for all that was there, whatever that was: only what comes later is looked at.
+    await ledger(store).first_sight([KEY], found(99))
+    assert (await budget_of(store)).estimated == 5
+    assert (await budget_of(store)).used == budget.used
 
 
 async def test_a_second_sight_of_nothing_new_writes_nothing() -> None:
     store = await begun()
     before = await store.revision()
-    await ledger(store).first_sight([KEY], {})
+    await ledger(store).first_sight([KEY])
     assert await store.revision() == before
 
 
 async def test_two_processes_may_begin_the_same_budget() -> None:
     store = MemoryStore()
-    await asyncio.gather(*(ledger(store).first_sight([KEY], {"fp-1": 3}) for _ in range(5)))
+    await asyncio.gather(*(ledger(store).first_sight([KEY], found(3)) for _ in range(5)))
     assert (await budget_of(store)).estimated == 3
 
 
@@ -182,7 +248,7 @@ async def test_a_key_without_a_budget_on_record_does_not_encrypt() -> None:
 async def test_secretbox_reserves_too_and_has_no_limit() -> None:
     store, box = MemoryStore(), KeyRef("secretbox", "box", "fp-2")
     one = ledger(store, block=50, limit=100)
-    await one.first_sight([box], {})
+    await one.first_sight([box])
     for _ in range(150):
         await one.spend(box, 1, 1_000)
     assert (await budget_of(store, box)).reserved == 150
@@ -192,12 +258,12 @@ async def test_what_landed_is_recorded_when_it_is_settled() -> None:
     store = await begun()
     one = ledger(store)
     await spend(one, 4)
-    for _ in range(3):
-        one.landed(KEY)
+    for revision in (11, 12, 20):
+        one.landed(KEY, "secrets", revision)
     await one.settle()
     await one.settle()
     budget = await budget_of(store)
-    assert (budget.reserved, budget.committed) == (10, 3)
+    assert (budget.reserved, budget.own) == (10, {"secrets": Own(landed=(Landed(3, 11, 20),))})
 
 
 # ------------------------------------------------------------------------------------------------------ lost answers
@@ -271,11 +337,11 @@ async def test_a_key_without_a_record_in_a_restored_etcd_may_be_younger_than_the
     younger, made_now, made_later = (KeyRef("aesgcm", name, name) for name in ("k2", "k3", "k4"))
     store = await begun()
     restore(store)
-    foreseen = await ledger(store).foreseen([KEY, younger], {})
+    foreseen = await ledger(store).foreseen([KEY, younger], None)
     assert {name: budget.restored for name, budget in foreseen.items()} == {"fp-1": True, "k2": True}
     await ledger(store).begin_new(made_now)
-    await ledger(store).first_sight([KEY, younger, made_now], {})
-    await ledger(store).first_sight([KEY, younger, made_now, made_later], {})
+    await ledger(store).first_sight([KEY, younger, made_now])
+    await ledger(store).first_sight([KEY, younger, made_now, made_later])
     restored = {name: budget.restored for name, budget in (await ledger(store).all()).items()}
     assert restored == {"fp-1": True, "k2": True, "k3": False, "k4": False}
 
@@ -294,7 +360,7 @@ async def test_what_was_accepted_stays_so_when_somebody_else_notes_the_restore_l
     store = await begun(fault)
     restore(store)
     refuse_next.set()
-    late = asyncio.create_task(ledger(store).first_sight([KEY], {}))
+    late = asyncio.create_task(ledger(store).first_sight([KEY]))
     await was_refused.wait()
     await ledger(store).accept("fp-1")
     await late
@@ -312,14 +378,14 @@ async def test_a_process_that_works_on_spends_no_token_from_before_a_restore() -
     store = await begun()
     one = ledger(store, block=10)
     await spend(one, 4)
-    one.landed(KEY)
+    one.landed(KEY, "secrets", 11)
     cut(store)
     with pytest.raises(BudgetExhaustedError, match="is not known"):
         await one.spend(KEY, 1, 1)
     await ledger(store).accept("fp-1")
     await one.settle()
     budget = await budget_of(store)
-    assert (budget.reserved, budget.committed, budget.restored) == (10, 0, False)
+    assert (budget.reserved, budget.own, budget.restored) == (10, {}, False)
     await spend(one, 1)
     assert (await budget_of(store)).reserved == 20
 
@@ -345,7 +411,7 @@ async def test_a_log_that_grows_while_it_is_looked_at_raises_no_alarm() -> None:
             return await super().revision()
 
     store = Busy()
-    await ledger(store).first_sight([KEY], {})
+    await ledger(store).first_sight([KEY])
     for _ in range(5):
         one = ledger(store)
         await spend(one, 1)

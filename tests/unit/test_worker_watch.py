@@ -8,7 +8,7 @@ import pytest
 
 from worker.etcd import compat
 from worker.etcd.store import Item, Watched
-from worker.etcd.watch import Reader, _EndedError
+from worker.etcd.watch import Reader, _EndedError, _is_sound
 
 _rpc: Any = compat.load()[0]
 
@@ -73,6 +73,59 @@ def test_progress_moves_its_range_behind_the_header() -> None:
 
 def test_a_member_that_lags_behind_takes_nothing_back() -> None:
     assert reader(40).take(answer(10, header=30)) == Watched(0, (), 40, 30)
+
+
+def test_an_answer_about_all_moves_every_range_that_is_behind() -> None:
+    one = reader(5, 40)
+    one.doubts = 0
+    assert one.progressed(30) == [Watched(0, (), 31, 30)]
+    assert one.revisions == [31, 40]
+
+
+def test_an_answer_about_all_moves_no_range_whose_watch_is_being_made() -> None:
+    one = reader(5, 5)
+    one.expect(0)
+    assert one.progressed(30) == []
+    assert one.revisions == [5, 5]
+
+
+def test_an_answer_about_all_moves_no_range_of_which_a_revision_is_not_whole() -> None:
+    one = reader(5, 5)
+    assert one.take(answer(10, 7, fragment=True)) is None
+    assert one.progressed(30) == [Watched(1, (), 31, 30)]
+
+
+def test_where_etcd_may_answer_early_an_answer_is_believed_when_others_confirm_it() -> None:
+    one = reader(5)
+    one.doubts = 2
+    assert [one.progressed(revision) for revision in (30, 31)] == [[], []]
+    assert one.progressed(40) == [Watched(0, (), 31, 40)]
+
+
+def test_an_event_that_comes_behind_its_answer_disproves_it_and_is_delivered() -> None:
+    one = reader(5)
+    one.doubts = 2
+    assert [one.progressed(revision) for revision in (30, 50)] == [[], []]
+    assert one.take(answer(10, 29)) == Watched(0, (item(29),), 30, 29)
+    assert [one.progressed(revision) for revision in (51, 52)] == [[], []]
+    assert one.progressed(53) == [Watched(0, (), 52, 53)]
+
+
+def test_an_event_that_comes_behind_an_answer_that_was_believed_is_delivered() -> None:
+    one = reader(5)
+    assert one.progressed(30) == [Watched(0, (), 31, 30)]
+    assert one.take(answer(10, 29)) == Watched(0, (item(29),), 31, 29)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_sound"),
+    [
+        *[(version, True) for version in ("3.4.25", "3.5.8", "3.5.21", "3.6.0", "3.6.0-rc.1", "4.0.0")],
+        *[(version, False) for version in ("3.3.30", "3.4.23", "3.5.1", "3.5.7", "", "not a version", "3.5")],
+    ],
+)
+def test_which_etcd_answers_in_order(version: str, is_sound: bool) -> None:
+    assert _is_sound(version) is is_sound
 
 
 def test_an_answer_to_nobody_says_nothing() -> None:

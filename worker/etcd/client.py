@@ -174,6 +174,11 @@ class EtcdStore:
             if not token_expired(failure.code(), failure.details() or ""):
                 raise
 
+    async def version(self, endpoint: Endpoint) -> str:
+        """See `worker.etcd.watch.Lines`."""
+        status = await self._status(endpoint)
+        return status.version if status else ""
+
     # Leases.
 
     async def grant_lease(self, seconds: int) -> int:

@@ -46,6 +46,9 @@ _NEWER_FIELDS: dict[str, tuple[tuple[str, int, _Field.Type.ValueType, bool], ...
     "WatchResponse": (("fragment", 7, _BOOL, False),),
 }
 
+# The same for messages without a field, and for the one that each of them is added to, under its first oneof.
+_NEWER_MESSAGES = {"WatchRequest": ("progress_request", 3, "WatchProgressRequest")}
+
 
 class IncompatibleClientError(PermanentError):
     """The installed aioetcd3 is not the one that this module knows how to run."""
@@ -98,6 +101,19 @@ def _add_newer_fields(file: descriptor_pb2.FileDescriptorProto) -> None:
         for name, number, kind, repeated in _NEWER_FIELDS.get(message.name, ()):
             label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
             message.field.add(name=name, number=number, type=kind, label=label)
+    for message in list(file.message_type):
+        if message.name in _NEWER_MESSAGES:
+            field, number, added = _NEWER_MESSAGES[message.name]
+            file.message_type.add(name=added)
+            type_name = f".{file.package}.{added}"
+            message.field.add(
+                name=field,
+                number=number,
+                type=_Field.TYPE_MESSAGE,
+                type_name=type_name,
+                oneof_index=0,
+                label=_Field.LABEL_OPTIONAL,
+            )
 
 
 def _module(name: str, file: FileDescriptor) -> ModuleType:

@@ -211,9 +211,13 @@ class MemoryStore:
                         places[index] = self._compacted
                         yield Watched(index, (), self._compacted, self._revision, compacted=self._compacted)
                     # A watcher that is up to date stays so through a compaction.
-                    first, places[index] = places[index], max(places[index], self._revision + 1)
+                    now = self._revision
+                    first, places[index] = places[index], max(places[index], now + 1)
                     for revision, puts in self._events(one.range, first):
-                        yield Watched(index, puts, revision + 1, self._revision)
+                        first = revision + 1
+                        yield Watched(index, puts, first, now)
+                    if first <= now:
+                        yield Watched(index, (), now + 1, now)
                 await stirred.wait()
         finally:
             self._watchers.discard(stirred)

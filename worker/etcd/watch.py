@@ -4,9 +4,10 @@
 - With fragments a revision is whole at the answer that has none to follow; until then it is held back.
 - An answer without events (a progress notification) proves that nothing happened up to its revision.
 - A stalled server never errors: while a stream is silent, its endpoint has to answer a read now and then.
-
-Progress is never asked for by hand: etcd before 3.4.25 and 3.5.8 may answer before it has sent the
-events that the answer covers (etcd-io/etcd#15220).
+- Progress is asked for every few seconds, so that a quiet range keeps up with the store. One answer is for all
+  ranges. etcd before 3.4.25 and 3.5.8 may give it before it has sent the events that it covers
+  (etcd-io/etcd#15220): there an answer is believed only when ten seconds have passed, in which other ones and no
+  event that it covers have come. What comes later all the same is delivered, unless the stream breaks before.
 
 Not handled: a member that answers reads and has forgotten a watch.
 """
@@ -34,6 +35,12 @@ _rpc: Any = compat.load()[0]
 
 _PUT = 0  # mvccpb.Event.EventType
 _SILENT_SECONDS = 5.0
+_PROGRESS_SECONDS = 2.0
+_DOUBTED = 5
+"""Answers about progress that have to come after one until it is believed, where etcd may be early: ten seconds."""
+_ALL = -1  # the watch_id of an answer that is for every watch on its stream
+_SOUND = {3: {4: 25, 5: 8}}
+"""From which patch of a minor version on an answer about progress comes behind the events that it covers."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 
@@ -54,6 +61,9 @@ class Lines(Protocol):
 
     async def probe(self, endpoint: Endpoint) -> None:
         """Read something small from this endpoint. Raises AioRpcError when it does not answer in time."""
+
+    async def version(self, endpoint: Endpoint) -> str:
+        """Return the etcd version of this endpoint, "" when it does not say."""
 
 
 class _EndedError(Exception):
@@ -77,6 +87,9 @@ class Reader:
         """Whether etcd has taken every watch: whatever it refused before, it refuses no more."""
         self._expected: deque[int] = deque()
         self._indices: dict[int, int] = {}
+        self._progress: deque[int] = deque()
+        self.doubts: int | None = None
+        """How many answers about progress have to confirm one; None = it is not known yet."""
 
     @property
     def revisions(self) -> list[int]:
@@ -109,6 +122,21 @@ class Reader:
             return self._cancelled(index, place, response)
         return self._grown(index, place, response)
 
+    def progressed(self, revision: int) -> list[Watched]:
+        """Return what an answer about all ranges completes, if it is believed, or one before it."""
+        self._progress.append(revision)
+        if len(self._progress) <= (self.doubts or 0):
+            return []
+        believed = self._progress.popleft()
+        if self._expected or len(self._indices) < len(self._places):
+            return []  # some watch does not exist yet, or any more
+        moved = []
+        for index, place in enumerate(self._places):
+            if place.next_revision <= believed and not place.held:
+                place.next_revision = believed + 1
+                moved.append(Watched(index, (), place.next_revision, revision))
+        return moved
+
     def _cancelled(self, index: int, place: _Place, response: Any) -> Watched:
         if not response.compact_revision:
             raise _EndedError(response.cancel_reason or "no reason given")
@@ -121,6 +149,9 @@ class Reader:
         place.held += [messages.item_of(event.kv) for event in response.events if event.type == _PUT]
         # With events the header may be ahead of them: etcd sends a backlog in several answers.
         last = response.events[-1].kv.mod_revision if response.events else response.header.revision
+        if response.events:
+            # What comes behind an answer that covers it disproves that answer.
+            self._progress = deque(revision for revision in self._progress if revision < last)
         if response.fragment:
             return None
         puts, place.held = tuple(place.held), []
@@ -192,6 +223,7 @@ async def _stream(
         ask(index)
     call = endpoint.watch.Watch(_each(requests), metadata=token)
     reading: asyncio.Future[Any] = asyncio.ensure_future(call.read())
+    asking = asyncio.create_task(_ask_for_progress(requests), name="progress")
     try:
         while True:
             await asyncio.wait({reading}, timeout=_SILENT_SECONDS)
@@ -201,25 +233,51 @@ async def _stream(
             response = reading.result()
             if response is grpc.aio.EOF:
                 return
-            watched = reader.take(response)
-            if watched is not None:
+            for watched in await _completed(lines, endpoint, reader, response):
                 if watched.compacted:
                     ask(watched.index)
                 yield watched
             reading = asyncio.ensure_future(call.read())
     finally:
+        asking.cancel()
         # The call first: cancelling only the read would leave the stream to the garbage collector.
         call.cancel()
         # A call that has failed by itself leaves its reader of requests waiting for ever, one more with each cut.
         requests.put_nowait(None)
         reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        await asyncio.gather(reading, asking, return_exceptions=True)
+
+
+async def _completed(lines: Lines, endpoint: Endpoint, reader: Reader, response: Any) -> list[Watched]:
+    """Return what an answer completes. Raises _EndedError when it ends a watch."""
+    if response.watch_id == _ALL and not response.created and not response.canceled:
+        if reader.doubts is None:
+            reader.doubts = 0 if _is_sound(await lines.version(endpoint)) else _DOUBTED
+        return reader.progressed(response.header.revision)
+    watched = reader.take(response)
+    return [] if watched is None else [watched]
+
+
+async def _ask_for_progress(requests: asyncio.Queue[Any]) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_SECONDS)
+        if requests.empty():
+            requests.put_nowait(_rpc.WatchRequest(progress_request=_rpc.WatchProgressRequest()))
 
 
 async def _each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
     """Yield requests until None comes."""
     while (request := await requests.get()) is not None:
         yield request
+
+
+def _is_sound(version: str) -> bool:
+    """Tell whether an answer about progress covers only events that were sent before it."""
+    try:
+        major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))
+    except ValueError:
+        return False
+    return (major, minor) > (3, 5) or patch >= _SOUND.get(major, {}).get(minor, patch + 1)
 
 
 def _create(wanted: WatchFrom, revision: int) -> Any:

@@ -5,23 +5,44 @@ result is kept (NIST SP 800-38D 8.3). A budget belongs to key material, named by
 
     used = reserved + estimated + max(0, observed - committed)
 
-Lag, crashes, lost swaps and foreign writers all make `used` too large, never too small.
+`observed` is what a watch saw before the revision that it has reached, whoever wrote; `committed` is
+what of it was ours, and counts in `reserved` already. A swap of ours that the watch has yet to see must
+not be in `committed`: it would hide a write of somebody else. So swaps are recorded with the revisions
+among which they lie. What is recorded late, or never, makes `used` too large, never too small.
+
+`estimated` is what a key encrypted before it was first seen in a resource: once for each resource.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
-from worker.model.fields import MOST, Fields, matching
+from worker.model.fields import MOST, Fields, count_of, list_of, mapping_of, matching, members_of, text_of
+from worker.model.inventory import Look
+from worker.model.observed import Observations
 from worker.model.verdict import KeyRef
 
+T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,20}")  # of a number of 64 bits
 
 LIMITED_PROVIDER = "aesgcm"
 """Only aesgcm has a limit: secretbox' nonces are long enough, aescbc's weakness is another one."""
+
+_KEPT = 16
+"""Intervals of our swaps that are kept apart for each resource."""
+_NONE: Mapping[str, int] = {}
+
+
+_UNCOUNTED = ("identity", "kms")
+
+
+def has_budget(key: KeyRef) -> bool:
+    """Tell whether a key has a write budget: all but identity, which has none, and KMS, whose are elsewhere."""
+    return key.provider not in _UNCOUNTED
 
 
 def restored_text(key: KeyRef) -> str:
@@ -54,15 +75,88 @@ class BudgetState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Landed:
+    """How many swaps of ours were applied, each at a revision of its own, and the first and the last of those."""
+
+    count: int
+    first: int
+    last: int
+
+    def before(self, revision: int) -> int:
+        """Return how many were applied before a revision, at the least."""
+        return max(0, min(self.count, self.count - (self.last - revision + 1)))
+
+    def since(self, revision: int) -> Landed | None:
+        """Return those that were applied at a revision or later, at the least."""
+        count = max(0, min(self.count, self.count - (revision - self.first)))
+        return Landed(count, max(self.first, revision), self.last) if count else None
+
+    def __add__(self, other: Landed) -> Landed:
+        """Put two into one, which says less of where they are."""
+        return Landed(self.count + other.count, min(self.first, other.first), max(self.last, other.last))
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Our swaps in one resource: how many the watch has passed for sure, the last of those, and the others."""
+
+    seen: int = 0
+    last_seen: int = 0
+    landed: tuple[Landed, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.seen + sum(one.count for one in self.landed)
+
+    def before(self, revision: int) -> int:
+        """Return how many the watch has passed when it has reached a revision, at the least."""
+        return self.seen + sum(one.before(revision) for one in self.landed)
+
+    def may_hold(self, landed: Landed) -> bool:
+        """Tell whether these swaps may have been added already."""
+        return landed.last <= self.last_seen or any(
+            one.first <= landed.first and landed.last <= one.last for one in self.landed
+        )
+
+    def adding(self, landed: Landed, position: int) -> Own:
+        """Return these and more; `position` is where the watch is. Its size is bounded."""
+        found = sorted((*self.landed, landed), key=lambda one: one.last)
+        passed = [one for one in found if one.last < position] if len(found) > _KEPT else []
+        found = found[len(passed) :]
+        if len(found) > _KEPT:
+            found = [sum(found[1:-_KEPT], found[0]), *found[-_KEPT:]]
+        seen, last = sum(one.count for one in passed), max((one.last for one in passed), default=0)
+        return Own(self.seen + seen, max(self.last_seen, last), tuple(found))
+
+    def since(self, revision: int) -> Own:
+        """Return what the watch can see that begins at a revision."""
+        return replace(self, landed=tuple(late for one in self.landed if (late := one.since(revision))))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """When the objects of a resource were looked at for a key, and the sum of their versions under whatever key."""
+
+    revision: int
+    versions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Counts of encryptions under one key.
 
-    `reserved`: tokens handed out to our processes. `committed`: what our swaps landed. `observed`:
-    what a watch saw anyone write. `estimated`: writes from before the first sight of the key, taken
+    `reserved`: tokens handed out to our processes. `observed`: what a watch saw anyone write. `committed`:
+    what of that was ours, at the least. `estimated`: writes from before the first sight of the key, taken
     from the versions of the objects found under it. `restored`: etcd was restored from a backup, what the
     key encrypted after that was made is on no record, and an operator has not accepted it yet.
     `made_in` is the store in which the record was last known to be complete, `accepted` how often an
     operator took it as it was.
+
+    `sights` has the resources in which the key was looked for; None in a record that does not tell.
+    `born` is the revision at which we made the key, which had encrypted nothing anywhere; 0 = not we did.
+    `own` are our swaps by resource. `observed` and `committed` are as of the revision `until`, before which
+    every write is counted (0 = nobody ever watched). These three are no part of the record: see `seen_by`.
     """
 
     fingerprint: str
@@ -75,6 +169,64 @@ class Budget:
     restored: bool = False
     made_in: Mark = Mark()
     accepted: int = 0
+    sights: Mapping[str, Sight] | None = field(default_factory=dict)
+    born: int = 0
+    own: Mapping[str, Own] = field(default_factory=dict)
+    until: int = 0
+
+    # What the watch makes of it.
+
+    def seen_by(self, seen: Observations) -> Budget:
+        """Return the budget as of the revision that the watch has reached."""
+        committed = sum(own.before(seen.position(resource, self.fingerprint)) for resource, own in self.own.items())
+        observed = seen.counts.get(self.fingerprint, 0)
+        return replace(self, observed=observed, committed=committed, until=seen.until)
+
+    def begins(self, resource: str) -> int | None:
+        """Return from which revision on writes in a resource are to be counted; None = it was never looked at."""
+        sight = (self.sights or {}).get(resource)
+        if sight is not None:
+            return sight.revision + 1
+        return self.born + 1 if self.born else None
+
+    def is_to_see(self, resource: str, seen: Observations) -> bool:
+        """Tell whether the key's use in a resource is neither counted nor estimated yet."""
+        return self.begins(resource) is None and not seen.position(resource, self.fingerprint)
+
+    def sighted(self, look: Look, seen: Observations, again: Mapping[str, int] = _NONE) -> Budget:
+        """Return the budget with an estimate for each resource that was looked at for the first time.
+
+        `again` names those whose first sight is so old that nobody can count what was written since, with
+        how many of our swaps there have been in them.
+        """
+        sights, own, estimated = dict(self.sights or {}), dict(self.own), self.estimated
+        for resource, versions in look.under(self.fingerprint).items():
+            if resource not in again and not self.is_to_see(resource, seen):
+                continue
+            every = sum(look.versions[resource].values())
+            if self.sights is None:
+                pass  # an older record: what it estimated is for all that was there
+            elif resource not in again:
+                estimated += versions
+            elif (before := sights.get(resource)) is not None and before.versions is not None:
+                estimated += max(0, every - before.versions - again[resource])
+            else:
+                estimated += max(0, versions - own.get(resource, Own()).count)
+            sights[resource] = Sight(look.revision, every)
+            if resource in own:
+                own[resource] = own[resource].since(look.revision + 1)
+        return replace(self, sights=sights, own=own, estimated=estimated)
+
+    def landing(self, resource: str, landed: Landed, seen: Observations) -> Budget:
+        """Return the budget with swaps of ours that were applied."""
+        late = landed.since(self.begins(resource) or 0)
+        if self.restored or late is None:
+            # What landed before a restore is not among what is observed after it, and would hide as much of that.
+            return self
+        own = self.own.get(resource, Own()).adding(late, seen.position(resource, self.fingerprint))
+        return replace(self, own={**self.own, resource: own})
+
+    # What it allows.
 
     @property
     def used(self) -> int:
@@ -116,37 +268,73 @@ class Budget:
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""
+        sights = None
+        if self.sights is not None:
+            sights = {name: [sight.revision, sight.versions] for name, sight in self.sights.items()}
         return {
             "fingerprint": self.fingerprint,
             "provider": self.provider,
             "names": list(self.names),
             "reserved": self.reserved,
-            "committed": self.committed,
-            "observed": self.observed,
+            "committed": sum(own.count for own in self.own.values()),
             "estimated": self.estimated,
             "restored": self.restored,
             "cluster_id": str(self.made_in.cluster_id),  # 64 bits do not survive every JSON reader
             "log_lead": self.made_in.lead,
             "accepted": self.accepted,
+            "born": self.born,
+            "sights": sights,
+            "own": {
+                resource: [own.seen, own.last_seen, *([one.count, one.first, one.last] for one in own.landed)]
+                for resource, own in self.own.items()
+            },
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Budget:
         """Read the JSON form. Raises ValueError where a count is missing: a budget is never guessed."""
         fields = Fields.of(value)
-        return cls(
+        budget = cls(
             fields.text("fingerprint"),
             fields.text("provider"),
             fields.texts("names"),
             fields.count("reserved"),
-            fields.count("committed"),
-            fields.count("observed"),
-            fields.count("estimated"),
-            fields.flag("restored"),
-            Mark(fields.one("cluster_id", _cluster_id), fields.count("log_lead", -MOST)),
-            fields.count("accepted"),
+            estimated=fields.count("estimated"),
+            restored=fields.flag("restored"),
+            made_in=Mark(fields.one("cluster_id", _cluster_id), fields.count("log_lead", -MOST)),
+            accepted=fields.count("accepted"),
+        )
+        if fields.has("observed") and not {"born", "sights", "own"} & set(value):
+            # A record from before resources were told apart subtracts what it always did.
+            return replace(budget, sights=None, own={"": Own(fields.count("committed"))})
+        if "sights" not in value:
+            raise ValueError("sights is missing")
+        return replace(
+            budget,
+            sights=_by_resource(value["sights"], _sight) if fields.has("sights") else None,
+            born=fields.count("born"),
+            own=_by_resource(value.get("own"), _own),
         )
 
 
 def _cluster_id(value: object) -> int:
     return int(matching(value, "cluster_id", _DIGITS))
+
+
+def _by_resource(value: object, read: Callable[[object], T]) -> dict[str, T]:
+    return {text_of(name, "a resource"): read(one) for name, one in mapping_of(value, "it by resource").items()}
+
+
+def _sight(value: object) -> Sight:
+    revision, versions = members_of(value, "a first sight", 2)
+    return Sight(count_of(revision, "a first sight"), None if versions is None else count_of(versions, "a first sight"))
+
+
+def _own(value: object) -> Own:
+    seen, last, *landed = list_of(value, "our swaps", 100)
+    return Own(count_of(seen, "our swaps"), count_of(last, "our swaps"), tuple(map(_landed, landed)))
+
+
+def _landed(value: object) -> Landed:
+    count, first, last = (count_of(one, "our swaps") for one in members_of(value, "our swaps", 3))
+    return Landed(count, first, last)

@@ -161,13 +161,31 @@ class Inventory:
         """Whether every object is readable and under its primary key, and nothing was left out."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
-    def versions_by_fingerprint(self) -> dict[str, int]:
-        """Estimate how often each key has encrypted: the sum of the versions of what lies under it."""
-        found: dict[str, int] = {}
-        for tally in self.resources:
-            for key, under in tally.keys.items():
-                found[key.fingerprint] = found.get(key.fingerprint, 0) + under.versions
-        return found
+    def look(self) -> Look:
+        """Return the sums of versions that this scan, of whole resources, found."""
+        return Look(
+            self.revision,
+            {
+                tally.resource: {key.fingerprint: 0 for key in tally.configured}
+                | {key.fingerprint: under.versions for key, under in tally.keys.items()}
+                for tally in self.resources
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How often keys may have encrypted by a revision: sums of the versions of what lies under each.
+
+    By resource and fingerprint; a key that governs a resource, and has nothing in it, is there with 0.
+    """
+
+    revision: int
+    versions: Mapping[str, Mapping[str, int]]
+
+    def under(self, fingerprint: str) -> dict[str, int]:
+        """Return the sums of one key, by the resources in whose chain it is."""
+        return {name: sums[fingerprint] for name, sums in self.versions.items() if fingerprint in sums}
 
 
 def counts_json(counts: Mapping[tuple[str, Reason], int]) -> list[dict[str, object]]:

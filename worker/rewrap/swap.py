@@ -46,7 +46,7 @@ class _Stale:
 
 
 class Swapper:
-    """Brings objects under the primary key of one resource.
+    """Brings objects of one `resource` under its primary key.
 
     `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. What is put in
     quarantine and was written after the revision `since` is counted as fresh.
@@ -60,11 +60,13 @@ class Swapper:
         pace: Pace,
         window: Window,
         *,
+        resource: str,
         guard: Expect | None = None,
         allow_plaintext: bool = False,
         since: int = 0,
     ) -> None:
         self._store = store
+        self._resource = resource
         self._chain = chain
         self._guard = guard
         self._since = since
@@ -143,7 +145,7 @@ class Swapper:
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
-                self._ledger.landed(self._chain.primary)
+                self._ledger.landed(self._chain.primary, self._resource, end.revision)
                 tally.rewritten += 1
                 tally.bytes += len(value)
             else:
@@ -189,7 +191,7 @@ class Swapper:
         """
         found = await self._store.get(item.key)
         applied = found is not None and found.value == sealed
-        return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, current=found)
+        return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, found.mod_revision if found else 0, found)
 
     def _left_alone(self, tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
         is_stuck = reason in {Reason.TOO_LARGE, Reason.CONTENDED}

@@ -42,6 +42,11 @@ class Keyspace:
         return "/".join((self.state_prefix, VERSION, *parts)).encode()
 
     @property
+    def everything(self) -> KeyRange:
+        """All records."""
+        return KeyRange.of_prefix(self._path(""))
+
+    @property
     def owner(self) -> bytes:
         """The lock of whoever works on campaigns."""
         return self._path("owner")

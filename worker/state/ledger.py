@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -19,8 +20,10 @@ import structlog
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import LIMITED_PROVIDER, Budget, BudgetState, Mark, restored_text
+from worker.model.budget import LIMITED_PROVIDER, Budget, BudgetState, Landed, Mark, restored_text
+from worker.model.inventory import Look
 from worker.model.keys import key_text
+from worker.model.observed import Observations
 from worker.model.verdict import KeyRef
 from worker.state import observations, record
 from worker.state.codec import damaged, decode
@@ -31,19 +34,20 @@ _ATTEMPTS = 50  # many workers may reserve at the same moment
 _LOOK_SECONDS = 5.0  # a process that works on learns that soon that its etcd was restored
 _log = structlog.get_logger()
 
-Change = Callable[[Budget], Budget]
+Change = Callable[[Budget, Observations], Budget]
+"""What becomes of a budget, with what was observed no earlier than the budget's record."""
 
 
 @dataclass(slots=True)
 class _Purse:
     """What this process holds of one key.
 
-    Tokens left, swaps landed but not recorded, the record as last seen, and whether it was told that
-    the key is due for rotation.
+    Tokens left, swaps landed but not recorded by resource, the record as last seen, and whether it was told
+    that the key is due for rotation.
     """
 
     left: int = 0
-    landed: int = 0
+    landed: dict[str, Landed] = field(default_factory=dict)
     known: Budget | None = None
     told_due: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -64,23 +68,33 @@ class Ledger:
         known, _ = await self._read()
         return known
 
-    async def foreseen(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> dict[str, Budget]:
-        """Return every recorded budget, and those that `first_sight` would begin. Writes nothing."""
+    async def foreseen(self, keys: Iterable[KeyRef], look: Look | None) -> dict[str, Budget]:
+        """Return every recorded budget as `first_sight` would leave it. Writes nothing."""
         known, from_backup = await self._read()
-        return {**self._begun(keys, written, restored=bool(from_backup)), **known}
+        seen = await self._seen()
+        found = {**self._begun(keys, restored=bool(from_backup)), **known}
+        return {name: budget.sighted(look, seen) if look else budget for name, budget in found.items()}
 
-    async def first_sight(self, keys: Iterable[KeyRef], written: Mapping[str, int]) -> None:
-        """Begin a budget for each key that has none; add a new name to one that has.
+    async def first_sight(
+        self, keys: Iterable[KeyRef], look: Look | None = None, again: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """Begin a budget for each key that has none, and add what a look at its objects tells of earlier use.
 
-        `keys` are all that are configured. `written` estimates by fingerprint how often a key has encrypted already.
+        `keys` are all that are configured. That is done once for each key and resource; for those `again`, by
+        resource and fingerprint, also a second time.
         """
         known, from_backup = await self._read()
-        for fingerprint, fresh in self._begun(keys, written, restored=bool(from_backup)).items():
-            budget = known.get(fingerprint)
-            if budget is None:
-                await self._create(fresh)
-            elif budget.names and not set(fresh.names) <= set(budget.names):
-                await self._change_surely(fingerprint, _renamed(fresh.names))
+        swaps = Counter[str]()
+        for budget in known.values():
+            swaps.update({resource: own.count for resource, own in budget.own.items()})
+        seen = await self._seen()
+        for fingerprint, fresh in self._begun(keys, restored=bool(from_backup)).items():
+            if fingerprint not in known and await self._create(fresh.sighted(look, seen) if look else fresh):
+                continue
+            if fingerprint in known and not known[fingerprint].names:
+                continue  # its record can't be read
+            anew = {resource: swaps[resource] for resource, name in again if name == fingerprint}
+            await self._see(known.get(fingerprint, fresh), fresh.names, look, anew)
         # Last: a crash before this marks what is without a record all the same, next time.
         if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
@@ -96,7 +110,8 @@ class Ledger:
     async def begin_new(self, key: KeyRef) -> None:
         """Begin the budget of a key that was made a moment ago, and has never encrypted."""
         await self._lineage.look()
-        await self._create(Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark))
+        born = await self._store.revision()
+        await self._create(Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark, born=born))
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
         """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
@@ -108,7 +123,8 @@ class Ledger:
         await self._lineage.look(_LOOK_SECONDS)
         if purse.known is not None and not self._lineage.fits(purse.known.made_in):
             # These tokens are on no record any more.
-            purse.left = purse.landed = 0
+            purse.left = 0
+            purse.landed.clear()
         while purse.left == 0:
             async with purse.lock:
                 if purse.left == 0:
@@ -117,27 +133,53 @@ class Ledger:
         purse.left -= taken
         return taken
 
-    def landed(self, key: KeyRef) -> None:
-        """Note that a swap with this key's ciphertext was applied."""
-        self._purse(key).landed += 1
+    def landed(self, key: KeyRef, resource: str, revision: int) -> None:
+        """Note that a swap with this key's ciphertext was applied, and at which revision."""
+        landed, one = self._purse(key).landed, Landed(1, revision, revision)
+        landed[resource] = landed[resource] + one if resource in landed else one
 
     async def settle(self) -> None:
         """Record what landed. What a crash keeps from being recorded errs upwards."""
         for fingerprint, purse in list(self._purses.items()):  # others may begin a purse while we wait
-            landed, purse.landed = purse.landed, 0
-            if not landed:
-                continue
+            await self._settle(fingerprint, purse)
+
+    async def _settle(self, fingerprint: str, purse: _Purse) -> None:
+        landed, purse.landed = purse.landed, {}
+        if not landed:
+            return
+        if purse.known is not None and not await self._lineage.includes(purse.known.made_in):
+            return  # these revisions are another store's
+        try:
+            await self._land(fingerprint, landed)
+        except TemporaryError:
+            for resource, one in landed.items():
+                purse.landed[resource] = purse.landed[resource] + one if resource in purse.landed else one
+            raise
+
+    async def _land(self, fingerprint: str, landed: dict[str, Landed]) -> None:
+        def landing(budget: Budget, seen: Observations) -> Budget:
+            for resource, one in landed.items():
+                budget = budget.landing(resource, one, seen)
+            return budget
+
+        for _ in range(_ATTEMPTS):
             try:
-                await self._change(fingerprint, _committing(landed))
+                await self._change(fingerprint, landing)
             except RecordUnclearError as error:
-                # Counted twice, `committed` would hide as many writes of others: rather not at all.
-                _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
+                found = await record.read(self._store, self._keyspace.ledger(fingerprint))
+                own = _budget(self._keyspace.ledger(fingerprint), found[0]).own if found else {}
+                if any(resource in own and own[resource].may_hold(one) for resource, one in landed.items()):
+                    # Counted twice, they would hide as many writes of others: rather not at all.
+                    _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
+                    return
+            else:
+                return
 
     async def accept(self, fingerprint: str) -> Budget | None:
         """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
         await self._lineage.look()
 
-        def accepted(budget: Budget) -> Budget:
+        def accepted(budget: Budget, _: Observations) -> Budget:
             return replace(budget, restored=False, made_in=self._lineage.mark, accepted=budget.accepted + 1)
 
         return await self._change_surely(fingerprint, accepted)
@@ -150,7 +192,6 @@ class Ledger:
 
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
-        observed = (await observations.load(self._store, self._keyspace)).counts
         unreadable: list[str] = []
         stored = []
         async for item in record.read_items(self._store, self._keyspace.ledgers):
@@ -159,38 +200,49 @@ class Ledger:
             except RecordError as error:
                 record.note_unreadable(item, error)
                 unreadable.append(key_text(item.key[len(self._keyspace.ledgers.start) :]))
+        seen = await self._seen()  # not before: what a budget takes for seen must be
         await self._lineage.look()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
-            one.fingerprint: replace(
-                one,
-                observed=observed.get(one.fingerprint, 0),
-                restored=one.restored or one.fingerprint in from_backup,
-            )
+            one.fingerprint: replace(one.seen_by(seen), restored=one.restored or one.fingerprint in from_backup)
             for one in stored
         }
         # How often such a key has encrypted is not known: it is refused, and not begun at nothing.
         lost = {name: Budget(name, LIMITED_PROVIDER, restored=True, made_in=self._lineage.mark) for name in unreadable}
         return found | lost, from_backup
 
-    def _begun(self, keys: Iterable[KeyRef], written: Mapping[str, int], *, restored: bool) -> dict[str, Budget]:
+    def _begun(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
         """Return the budgets of these keys as they would begin."""
         return {
             fingerprint: Budget(
                 fingerprint,
                 named[0].provider,
                 tuple(sorted({key.name for key in named})),
-                estimated=written.get(fingerprint, 0),
                 restored=restored,
                 made_in=self._lineage.mark,
             )
             for fingerprint, named in _by_fingerprint(keys).items()
         }
 
+    async def _see(self, budget: Budget, names: Iterable[str], look: Look | None, again: Mapping[str, int]) -> None:
+        """Add names and estimates to a budget, where there is something to add."""
+
+        def sighted(budget: Budget, seen: Observations) -> Budget:
+            # What another process looked at again meanwhile is not looked at twice.
+            stale = {name: own for name, own in again.items() if look and (budget.begins(name) or 0) <= look.revision}
+            budget = replace(budget, names=tuple(sorted({*budget.names, *names})))
+            return budget.sighted(look, seen, stale) if look else budget
+
+        if sighted(budget, await self._seen()) != budget:
+            await self._change_surely(budget.fingerprint, sighted)
+
+    async def _seen(self) -> Observations:
+        return await observations.load(self._store, self._keyspace)
+
     def _noted(self, made_in: Mark) -> Change:
         """Return the change that marks a budget for good, unless somebody else did, and it was accepted since."""
 
-        def noted(budget: Budget) -> Budget:
+        def noted(budget: Budget, _: Observations) -> Budget:
             if budget.made_in != made_in:
                 return budget
             return replace(budget, restored=True, made_in=self._lineage.mark)
@@ -199,12 +251,12 @@ class Ledger:
 
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
-        # Read before the record is: what is seen later errs upwards all the same, for `committed` lags behind.
-        observed = (await observations.load(self._store, self._keyspace)).counts.get(key.fingerprint, 0)
+        # First what is known of the last block: not taken for ours, what the watch saw of it would count twice.
+        await self._settle(key.fingerprint, purse)
 
-        def reserving(budget: Budget) -> Budget:
+        def reserving(budget: Budget, seen: Observations) -> Budget:
             nonlocal granted
-            budget = replace(budget, observed=max(budget.observed, observed))
+            budget = budget.seen_by(seen)
             if _went_backwards(budget, purse.known):
                 budget = replace(budget, restored=True)
             budget, granted = budget.reserving(want, self._settings.gcm_limit)
@@ -232,11 +284,14 @@ class Ledger:
                 "key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit, because=because
             )
 
-    async def _create(self, budget: Budget) -> None:
+    async def _create(self, budget: Budget) -> bool:
+        """Put a new budget on record; False when somebody else did."""
         try:
             await record.write(self._store, self._keyspace.ledger(budget.fingerprint), budget.to_json(), 0)
         except RecordChangedError:
             _log.debug("ledger.begun_elsewhere", fingerprint=budget.fingerprint)
+            return False
+        return True
 
     async def _change_surely(self, fingerprint: str, change: Change) -> Budget | None:
         """As `_change`, for what may be applied twice: a reservation made twice wastes tokens and hides none."""
@@ -259,8 +314,8 @@ class Ledger:
                 return None
             fields, revision = found
             before = _budget(key, fields)
-            budget = change(await self._judged(before))
-            if budget == before:
+            budget = change(await self._judged(before), await self._seen())
+            if budget.to_json() == before.to_json():
                 return budget
             try:
                 await record.write(self._store, key, budget.to_json(), revision)
@@ -287,9 +342,14 @@ def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedErr
     if budget.restored:
         return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
-        f"{key} may encrypt {gcm_limit} times and has used {budget.used}. Rotate to a new key, change to secretbox, "
+        f"{key} may encrypt {gcm_limit} times and has used {budget.used}{_as_of(budget)}. "
+        "Rotate to a new key, change to secretbox, "
         "or raise --gcm-limit (at most 4294967296)"
     )
+
+
+def _as_of(budget: Budget) -> str:
+    return f", with what others wrote before revision {budget.until}" if budget.until else ""
 
 
 def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:
@@ -297,15 +357,6 @@ def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:
     for key in keys:
         found.setdefault(key.fingerprint, []).append(key)
     return found
-
-
-def _renamed(names: Iterable[str]) -> Change:
-    return lambda budget: replace(budget, names=tuple(sorted({*budget.names, *names})))
-
-
-def _committing(landed: int) -> Change:
-    # What landed before a restore is not among what is observed after it, and would hide as much of that.
-    return lambda budget: budget if budget.restored else replace(budget, committed=budget.committed + landed)
 
 
 def _budget(key: bytes, fields: dict[str, object]) -> Budget:

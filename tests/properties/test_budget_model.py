@@ -1,0 +1,432 @@
+"""The arithmetic of write budgets against a model that counts ciphertexts. No input or output.
+
+Processes of ours seal, swap, settle early, late or never; others write and delete; observers come, go, lag and are
+replaced, under other configurations; keys and resources come to each other; etcd is compacted, and restored. Then:
+
+1. as of where the watch is, no key has made more ciphertexts than are used;
+2. what is used is at most 1.05 times that, and what is open: tokens that are left, swaps that are not settled, or
+   not seen, and what crashes and gaps cost, which errs upwards and is counted here one by one.
+
+What a key made before its first sight is nobody's knowledge: the estimate stands for it, on both sides.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from scheduler.counting import Counting, Pair
+from worker.model.budget import Budget, Landed, Own
+from worker.model.inventory import Look
+from worker.model.observed import Observations
+
+RESOURCES = ("configmaps", "secrets")
+KEYS = ("one", "two", "made")
+CONFIGURATIONS: tuple[dict[str, tuple[str, ...]], ...] = (
+    {"secrets": ("one",)},
+    {"secrets": ("two", "one")},
+    {"secrets": ("one",), "configmaps": ("one",)},
+    {"secrets": ("two", "one"), "configmaps": ("one",)},
+    {"*.*": ("one", "two")},
+    {"secrets": ("two",), "*.*": ("one",)},
+    {"secrets": ("made", "two", "one"), "configmaps": ("one",)},
+    {"*.*": ("made", "one", "two")},
+)
+NAMES = st.integers(0, 3)
+BLOCK = 4
+LIMIT = 2**32
+
+
+def chain_of(chains: dict[str, tuple[str, ...]], resource: str) -> tuple[str, ...]:
+    return chains.get(resource, chains.get("*.*", ()))
+
+
+@dataclass
+class Event:
+    revision: int
+    resource: str
+    key: str
+    ours: bool
+
+
+@dataclass
+class World:
+    """etcd: what was written, and our records."""
+
+    revision: int = 1
+    compacted: int = 0
+    log: list[Event] = field(default_factory=list)
+    objects: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+    seen: Observations = field(default_factory=Observations)
+
+    def put(self, resource: str, name: int, key: str, *, ours: bool) -> int:
+        self.revision += 1
+        self.log.append(Event(self.revision, resource, key, ours))
+        _, version = self.objects.get((resource, name), ("", 0))
+        self.objects[resource, name] = key, version + 1
+        return self.revision
+
+    def budget(self, key: str) -> Budget:
+        return self.budgets[key].seen_by(self.seen)
+
+
+@dataclass
+class Process:
+    """One of ours: its configuration, its tokens, and what landed and is on no record, or on its way there."""
+
+    chains: dict[str, tuple[str, ...]]
+    left: Counter[str] = field(default_factory=Counter)
+    landed: dict[Pair, Landed] = field(default_factory=dict)
+    late: list[tuple[Pair, Landed]] = field(default_factory=list)
+
+    def open(self, key: str) -> int:
+        held = [*self.landed.items(), *self.late]
+        return self.left[key] + sum(one.count for (_, name), one in held if name == key)
+
+
+@dataclass
+class Watching:
+    """An observer: what it counts, which spans it has, and what it has to look at first."""
+
+    counting: Counting
+    spans: list[tuple[str, ...]]
+    unseen: list[Pair]
+    again: list[Pair]
+    begin: int
+
+
+class Budgets(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.chains = CONFIGURATIONS[0]
+        self.processes: list[Process] = []
+        self.watching: Watching | None = None
+        self.sealed: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+        """What is in the truth and nobody can know, less what stands for it: from before first sights, and restores."""
+        self.wasted: Counter[str] = Counter()
+        """What crashes and gaps cost."""
+        self.saved: World | None = None
+        self.look()
+
+    # What others do.
+
+    @rule(resource=st.sampled_from(RESOURCES), name=NAMES, key=st.sampled_from(KEYS), times=st.integers(1, 5))
+    def others_write(self, resource: str, name: int, key: str, times: int) -> None:
+        if key != "made" or key in self.world.budgets:
+            for _ in range(times):
+                self.world.put(resource, name, key, ours=False)
+
+    @rule(resource=st.sampled_from(RESOURCES), name=NAMES)
+    def others_delete(self, resource: str, name: int) -> None:
+        if self.world.objects.pop((resource, name), None):
+            self.world.revision += 1
+
+    @rule(times=st.integers(1, 9))
+    def others_write_elsewhere(self, times: int) -> None:
+        self.world.revision += times
+
+    @rule()
+    def compact(self) -> None:
+        self.world.compacted = self.world.revision
+
+    # What we do.
+
+    @rule(chains=st.sampled_from(CONFIGURATIONS))
+    def configure(self, chains: dict[str, tuple[str, ...]]) -> None:
+        if "made" in str(chains) and "made" not in self.world.budgets:
+            self.world.budgets["made"] = Budget("made", "aesgcm", born=self.world.revision)
+            self.world.revision += 1
+        self.chains = chains
+
+    @rule()
+    def look(self) -> None:
+        """A scan, and what it tells of keys, under the present configuration."""
+        self.look_at((), ())
+
+    def look_at(self, again: Iterable[Pair], named: Iterable[str]) -> None:
+        """Look at what is there, and at what is named: an observer saw objects in it a moment ago."""
+        world = self.world
+        there = {resource for resource, _ in world.objects} | {name for name in self.chains if "*" not in name}
+        there |= set(named)
+        versions: dict[str, dict[str, int]] = {}
+        for resource in there:
+            sums = versions[resource] = dict.fromkeys(chain_of(self.chains, resource), 0)
+            for (where, _), (key, version) in world.objects.items():
+                if where == resource and key in sums:
+                    sums[key] += version
+        look = Look(world.revision, {name: sums for name, sums in versions.items() if sums})
+        swaps = Counter[str]()
+        for budget in world.budgets.values():
+            swaps.update({resource: own.count for resource, own in budget.own.items()})
+        for key in sorted({key for keys in self.chains.values() for key in keys}):
+            before = world.budgets.get(key, Budget(key, "aesgcm"))
+            anew = {resource: swaps[resource] for resource, name in again if name == key}
+            after = before.sighted(look, world.seen, anew)
+            for resource, sight in (after.sights or {}).items():
+                if (before.sights or {}).get(resource) != sight:
+                    first = before.begins(resource) or 0
+                    others = sum(first <= one.revision for one in self.of(key, resource) if not one.ours)
+                    self.unknown[key] += others
+                    # Swaps of ours that lie before it are not subtracted any more from what is seen.
+                    self.wasted[key] += before.own.get(resource, Own()).count
+            self.unknown[key] -= after.estimated - before.estimated
+            world.budgets[key] = after
+
+    @rule()
+    def start_a_process(self) -> None:
+        self.look()
+        if len(self.processes) < 3:
+            self.processes.append(Process(self.chains))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), resource=st.sampled_from(RESOURCES), times=st.integers(1, 6))
+    def rewrap(self, data: st.DataObject, resource: str, times: int) -> None:
+        """Seal and swap; a swap may be lost."""
+        process = data.draw(st.sampled_from(self.processes))
+        chain = chain_of(process.chains, resource)
+        if not chain or self.world.budgets[chain[0]].is_to_see(resource, self.world.seen):
+            return
+        key = chain[0]
+        for _ in range(times):
+            if not process.left[key]:
+                self.settle_process(process)
+                budget, granted = self.world.budget(key).reserving(BLOCK, LIMIT)
+                self.world.budgets[key] = budget
+                self.world.revision += 1
+                process.left[key] += granted
+                if not granted:
+                    return
+            process.left[key] -= 1
+            self.sealed[key] += 1
+            if data.draw(st.booleans()):
+                at = self.world.put(resource, data.draw(st.integers(0, 3)), key, ours=True)
+                before = process.landed.get((resource, key))
+                process.landed[resource, key] = before + Landed(1, at, at) if before else Landed(1, at, at)
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        self.settle_process(data.draw(st.sampled_from(self.processes)))
+
+    def settle_process(self, process: Process) -> None:
+        for pair, landed in process.landed.items():
+            self.land(pair, landed)
+        process.landed = {}
+
+    def land(self, pair: Pair, landed: Landed) -> None:
+        resource, key = pair
+        before = self.world.budgets[key]
+        after = before.landing(resource, landed, self.world.seen)
+        recorded = sum(own.count for own in after.own.values()) - sum(own.count for own in before.own.values())
+        self.wasted[key] += landed.count - recorded
+        self.world.budgets[key] = after
+        self.world.revision += 1
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def send_what_landed_the_long_way(self, data: st.DataObject) -> None:
+        process = data.draw(st.sampled_from(self.processes))
+        process.late += process.landed.items()
+        process.landed = {}
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def arrive_late(self, data: st.DataObject) -> None:
+        process = data.draw(st.sampled_from(self.processes))
+        if process.late:
+            self.land(*process.late.pop(data.draw(st.integers(0, len(process.late) - 1))))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        process = data.draw(st.sampled_from(self.processes))
+        self.processes.remove(process)
+        for key in KEYS:
+            self.wasted[key] += process.open(key)
+
+    # Observers.
+
+    @rule()
+    def start_an_observer(self) -> None:
+        world = self.world
+        names = tuple(self.chains)
+        spans = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
+        counting = Counting(world.seen, self.chains, spans, world.revision + 1)
+        there = {resource for resource, _ in world.objects} | {name for name in self.chains if "*" not in name}
+        pairs = [(one, key) for one in sorted(there) for key in chain_of(self.chains, one)]
+        unseen = counting.place(pairs, world.budgets)
+        again = [
+            pair
+            for pair, start in counting.starts().items()
+            if counting.is_first(pair) and start <= world.revision and start < world.compacted
+        ]
+        counting.forget(again)
+        begins = counting.watch()
+        resources: list[tuple[str, ...]] = [RESOURCES] if "*.*" in self.chains else list(spans)
+        self.watching = Watching(counting, resources, [*unseen, *again], again, min(begins))
+        # Under which it counts: the present one may be another when it looks.
+        self.counted = self.chains
+
+    @precondition(lambda self: self.watching)
+    @rule()
+    def the_observer_dies(self) -> None:
+        self.watching = None
+
+    @precondition(lambda self: self.watching and self.watching.unseen)
+    @rule()
+    def the_observer_looks(self) -> None:
+        assert self.watching
+        now, self.chains = self.chains, self.counted
+        self.look_at(self.watching.again, {resource for resource, _ in self.watching.unseen})
+        self.chains = now
+        assert not self.watching.counting.place(self.watching.unseen, self.world.budgets)
+        self.watching.unseen = []
+
+    @precondition(lambda self: self.watching)
+    @rule(data=st.data(), revisions=st.integers(1, 30))
+    def etcd_delivers(self, data: st.DataObject, revisions: int) -> None:
+        assert self.watching
+        self.deliver(self.watching, data.draw(st.integers(0, len(self.watching.spans) - 1)), revisions, data)
+
+    @precondition(lambda self: self.watching)
+    @rule(data=st.data())
+    def etcd_delivers_everything(self, data: st.DataObject) -> None:
+        assert self.watching
+        for span in range(len(self.watching.spans)):
+            self.deliver(self.watching, span, 10**6, data)
+            self.deliver(self.watching, span, 10**6, data)
+
+    def deliver(self, watching: Watching, span: int, revisions: int, data: st.DataObject) -> None:
+        counting, world = watching.counting, self.world
+        first = counting.is_at(span)
+        if first < world.compacted:
+            self.tear(watching, span, first, data)
+            return
+        end = min(first + revisions, world.revision + 1)
+        for one in world.log:
+            is_here = first <= one.revision < end and one.resource in watching.spans[span]
+            if is_here and one.key in chain_of(self.counted, one.resource):
+                counting.wrote(one.resource, one.key, one.revision)
+        counting.moved(span, end)
+
+    def tear(self, watching: Watching, span: int, first: int, data: st.DataObject) -> None:
+        """A gap. Of some of its revisions something is known."""
+        counting, world = watching.counting, self.world
+        made = {one.revision: one.key for one in world.log}
+        gap = range(first, world.compacted)
+        known = {at for at in gap if made.get(at) is None or data.draw(st.booleans())}
+        others = {key: [at for at in known if made.get(at) != key] for key in KEYS}
+        before = Counter(counting.counts)
+        counting.bridge(span, world.compacted, others)
+        for key, count in (Counter(counting.counts) - before).items():
+            self.wasted[key] += count
+
+    @precondition(lambda self: self.watching)
+    @rule()
+    def the_observer_records(self) -> None:
+        assert self.watching
+        counting = self.watching.counting
+        if counting.unplaced:
+            counting.appeared(self.world.budgets)
+        seen = counting.fold(0)
+        if seen is not None:
+            self.world.revision += 1
+            before, self.world.seen = self.world.seen, replace(seen, revision=self.world.revision)
+            counting.saved(self.world.seen)
+            self.note_what_came_before(before, self.watching.begin)
+
+    def note_what_came_before(self, before: Observations, begin: int) -> None:
+        """What had no object when a watch on it began for the first time may have had some, once."""
+        for key, budget in self.world.budgets.items():
+            for resource in RESOURCES:
+                is_new = not before.position(resource, key) and self.world.seen.position(resource, key)
+                if is_new and budget.begins(resource) is None:
+                    self.unknown[key] += sum(one.revision < begin for one in self.of(key, resource) if not one.ours)
+
+    # Backups.
+
+    @rule()
+    def save(self) -> None:
+        self.saved = copy.deepcopy(self.world)
+
+    @precondition(lambda self: self.saved)
+    @rule()
+    def restore_and_accept(self) -> None:
+        """What a restore costs is not known; from then on all is as before."""
+        assert self.saved
+        self.world, self.watching, self.processes = copy.deepcopy(self.saved), None, []
+        self.unknown = Counter(self.sealed)
+        for key, budget in self.world.budgets.items():
+            self.unknown[key] += self.truth(key) - self.world.budget(key).used
+            self.wasted[key] += sum(one.ours for one in self.world.log if one.key == key)
+            assert replace(budget, restored=True).reserving(1, LIMIT)[1] == 0
+
+    # What must hold.
+
+    def of(self, key: str, resource: str) -> Iterator[Event]:
+        return (one for one in self.world.log if (one.key, one.resource) == (key, resource))
+
+    def truth(self, key: str) -> int:
+        """Ciphertexts under a key: all of ours, and others' as far as the watch has come."""
+        seen, budget = self.world.seen, self.world.budgets[key]
+        written = sum(
+            1
+            for resource in RESOURCES
+            for one in self.of(key, resource)
+            if not one.ours
+            and (
+                one.revision < seen.position(resource, key)
+                or one.revision < (((budget.sights or {}).get(resource)) or _NOTHING).revision + 1
+            )
+        )
+        return self.sealed[key] + written - self.unknown[key]
+
+    @invariant()
+    def nothing_is_used_that_is_not_counted_and_little_more(self) -> None:
+        for key in self.world.budgets:
+            budget, truth = self.world.budget(key), self.truth(key)
+            assert truth <= budget.used, f"{key}: {truth} ciphertexts, {budget.used} used"
+            unsettled = sum(process.open(key) for process in self.processes)
+            ours = [(own, self.world.seen.position(name, key)) for name, own in budget.own.items()]
+            unseen = sum(own.count - own.before(position) for own, position in ours)
+            most = 1.05 * truth + unsettled + unseen + self.wasted[key]
+            assert budget.used <= most, f"{key}: {truth} ciphertexts, {budget.used} used"
+
+
+@dataclass
+class _Nothing:
+    revision: int = -1
+
+
+_NOTHING = _Nothing()
+
+
+def run(examples: int, steps: int) -> None:
+    checked = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Budgets, settings=checked)
+
+
+@pytest.mark.timeout(100)
+def test_used_is_never_below_the_truth_and_little_above_it() -> None:
+    run(200, 80)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3_600)
+def test_used_is_never_below_the_truth_and_little_above_it_for_long() -> None:
+    run(1_500, 100)
