@@ -28,6 +28,7 @@ from config.source import read
 from scheduler.rotation import Campaigned, Edit, Look, Move, Next, Scanned, Seen, Wait, advance, prepared
 from worker.errors import RecordChangedError, RefusedError
 from worker.model.budget import Budget
+from worker.model.campaign import new_id
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 from worker.state.audit import AuditLog
@@ -124,7 +125,7 @@ def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: dateti
     retired = dict.fromkeys(_primary(provider) for provider in primaries)
     resources = dict.fromkeys(name for index in entries for name in configuration.entries[index].resources)
     return Rotation(
-        f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}",
+        new_id(now, os.urandom(2)),
         RotationStep.ADD,
         order.because,
         entries,

@@ -40,7 +40,7 @@ from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, S
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget, has_budget
-from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish, new_id
 from worker.model.inventory import Inventory, Look, ResourceRange
 from worker.model.keys import KeyRange, key_text
 from worker.model.outcome import BatchReport
@@ -374,7 +374,7 @@ class Service:
 
     async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
         now = datetime.now(UTC)
-        name = f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+        name = new_id(now, os.urandom(2))
         census = []
         if not plan.found.is_clean:
             covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]

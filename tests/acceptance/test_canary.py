@@ -123,7 +123,7 @@ def test_no_command_and_no_record_shows_a_mark(rewrap: Command, gateway: Gateway
 
 def test_a_traceback_that_was_asked_for_shows_no_mark(rewrap: Command, etcd: EtcdCluster, gateway: Gateway) -> None:
     asked = rewrap.with_environment(REWRAP_TRACEBACK="1")
-    gateway.put("/kube-rewrap/v1/ledger/0000000000000000", b'{"v": 1, "fingerprint": 3}')
+    gateway.put("/kube-rewrap/v1/observer", b'{"v": 1, "counts": 3}')
     for words in (["run"], ["keys"], ["run", "--resource", "pods"], ["inspect", "/nowhere"]):
         ended = asked.run(*words)
         assert "Traceback" in ended.stderr

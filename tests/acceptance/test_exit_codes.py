@@ -214,8 +214,17 @@ def test_a_missing_permission_is_told(etcd_auth: EtcdCluster, tmp_path: Path) ->
 def test_a_record_of_a_newer_version_is_named(rewrap: Command, gateway: Gateway) -> None:
     gateway.put("/kube-rewrap/v1/campaigns/20990101-000000-abcdef", b'{"v": 2}')
     ended = rewrap.run("run", "-o", "json")
+    assert (ended.code, ended.document["state"]) == (0, "complete")
+    named = [line["because"] for line in ended.events if line["event"] == "record.unreadable"]
+    assert len(named) == 1
+    assert "/kube-rewrap/v1/campaigns/20990101-000000-abcdef is of a version" in named[0]
+
+
+def test_a_record_that_nothing_can_be_told_without_is_named(rewrap: Command, gateway: Gateway) -> None:
+    gateway.put("/kube-rewrap/v1/observer", b'{"v": 2}')
+    ended = rewrap.run("run", "-o", "json")
     assert (ended.code, ended.error["type"]) == (1, "RecordError")
-    assert "/kube-rewrap/v1/campaigns/20990101-000000-abcdef" in ended.error["message"]
+    assert "/kube-rewrap/v1/observer" in ended.error["message"]
 
 
 def test_every_flag_has_a_variable(etcd: EtcdCluster, gateway: Gateway, tmp_path: Path) -> None:

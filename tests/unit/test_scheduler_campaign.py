@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from scheduler.campaign import MAX_SWEEPS, Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from scheduler.removal import NEVER_PROVEN, PARTIAL, UNFINISHED, Surroundings, judge_keys
 from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope
+from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope, new_id
 from worker.model.inventory import Inventory, ResourceTally
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
@@ -327,3 +328,10 @@ def test_keys_come_in_configured_order_each_once() -> None:
     scan = proof(tally({}), tally({}, resource="events", configured=(OLD, RENAMED)))
     keys = [one.key for one in judge_keys(scan, FREE)]
     assert keys == [NEW, OLD, PLAIN, RENAMED]
+
+
+def test_names_of_campaigns_sort_by_time_within_a_second() -> None:
+    moments = [datetime(2026, 1, 1, 0, 0, 0, micros, UTC) for micros in (0, 300, 5_000, 999_000)]
+    names = [new_id(now, chance) for now, chance in zip(moments, (b"\xff\xff", b"\x00\x00") * 2, strict=True)]
+    assert names == sorted(set(names))
+    assert {len(name) for name in names} == {len("20260101-000000-abcdef")}
