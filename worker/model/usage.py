@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from worker.model.fields import Fields, count_of, mapping_of, members_of, text_of
+
 HOUR = 3_600
 LEAST_WATCHED = 600
 """Seconds by which the writes seen are divided at the least."""
@@ -97,15 +99,11 @@ class Usage:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Usage:
         """Read the JSON form. Raises ValueError for what is not one: type, value and size."""
-        match value:
-            case {"intervals": list(intervals), "hasty": dict(hasty)} if (
-                len(intervals) <= _INTERVALS and len(hasty) <= _KEYS
-            ):
-                return cls(
-                    tuple(_interval(one) for one in intervals),
-                    {_name(name): _haste(one) for name, one in hasty.items()},
-                )
-        raise ValueError("not a record of usage")
+        fields = Fields.of(value)
+        return cls(
+            fields.each("intervals", _interval, _INTERVALS),
+            {name: _haste(one) for name, one in _by_key(fields.mapping("hasty")).items()},
+        )
 
 
 NOTHING = Usage()
@@ -113,30 +111,24 @@ NOTHING = Usage()
 
 
 def _interval(value: object) -> Interval:
-    match value:
-        case [ended, seconds, dict(writes)] if len(writes) <= _KEYS:
-            counts = {_name(name): _count(count) for name, count in writes.items()}
-            return Interval(_count(ended), _count(seconds), counts)
-    raise ValueError("an interval is an end, a length and writes")
+    ended, seconds, writes = members_of(value, "an interval", 3)
+    counts = {name: _count(count) for name, count in _by_key(writes).items()}
+    return Interval(_count(ended), _count(seconds), counts)
 
 
 def _haste(value: object) -> Haste:
-    match value:
-        case [limit, rest, took]:
-            return Haste(_count(limit), _count(rest), _count(took))
-    raise ValueError("a key that is due by its rate has a limit and two times")
+    return Haste(*map(_count, members_of(value, "a key that is due by its rate", 3)))
+
+
+def _by_key(value: object) -> dict[str, object]:
+    found = mapping_of(value, "it by key")
+    if len(found) > _KEYS:
+        raise ValueError(f"it names more than {_KEYS} keys")
+    return {text_of(name, "a fingerprint", _NAME): one for name, one in found.items()}
 
 
 def _count(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
-        return value
-    raise ValueError("a count is a whole number, and not below 0")
-
-
-def _name(value: object) -> str:
-    if isinstance(value, str) and len(value) <= _NAME:
-        return value
-    raise ValueError("a fingerprint is a short text")
+    return count_of(value, "a count", most=_MOST)
 
 
 @dataclass(frozen=True, slots=True)
