@@ -11,7 +11,18 @@ from copy import deepcopy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.properties.test_records import BUDGETS, CAMPAIGNS, CHECKPOINTS, KEYS, REQUESTS, TEXTS, TIMES, proof_parts
+from tests.properties.test_records import (
+    BUDGETS,
+    CAMPAIGNS,
+    CHECKPOINTS,
+    KEYS,
+    REQUESTS,
+    SCANS,
+    TEXTS,
+    TIMES,
+    USAGES,
+    proof_parts,
+)
 from worker.errors import RecordError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Item
@@ -24,6 +35,8 @@ from worker.model.keys import KeyRange
 from worker.model.proof import ProofPart
 from worker.model.request import Request
 from worker.model.rotation import Passed, Rotation, RotationStep
+from worker.model.scan import Scan
+from worker.model.usage import Usage
 from worker.state import assumptions, claims, observations, quarantine
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
@@ -35,6 +48,10 @@ COUNTS = st.integers(1, 1_000)
 
 def read_quarantined(fields: Mapping[str, object]) -> object:
     return quarantine._quarantined(Item(b"/k", b"", 1, 1, 0), dict(fields))
+
+
+def read_observer(fields: Mapping[str, object]) -> object:
+    return observations._observations(fields, 1)
 
 
 def read_handback(fields: Mapping[str, object]) -> object:
@@ -78,6 +95,12 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "quarantine": (
         read_quarantined,
         st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
+    ),
+    "scan": (Scan.from_json, SCANS.map(Scan.to_json)),
+    "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
+    "observer": (
+        read_observer,
+        st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
     "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
