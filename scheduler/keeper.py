@@ -96,6 +96,9 @@ class Keeper:
         worn = judge_wear(budgets.values(), self._generation, limit, due_at, usage)
         hasty = [one.budget.fingerprint for one in worn if one.haste is not None]
         self._metrics.budgets(budgets, limit, due_at, hasty)
+        until = max((budget.until for budget in budgets.values()), default=0)
+        if until:
+            self._metrics.observed(until, max(0, await self._service.engine.store.revision() + 1 - until))
         for one in to_say(worn, self._said, now):
             self._said[one.budget.fingerprint] = Said(one.state, now)
             level, event = (_log.error, "key.exhausted") if one.is_exhausted else (_log.warning, "key.rotation_due")
@@ -104,6 +107,7 @@ class Keeper:
                 fingerprint=one.budget.fingerprint,
                 used=one.budget.used,
                 limit=limit,
+                observed_until=one.budget.until or None,
                 because=one.because(limit),
             )
         if settings.rotation.auto:

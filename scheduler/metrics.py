@@ -55,6 +55,8 @@ class _Known:
     scan: Scan | None = None
     proven_at: float = 0.0
     lag: int | None = None
+    observed_until: int | None = None
+    revisions_since: int | None = None
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
     due_at: float = 1.0
@@ -130,6 +132,10 @@ class SchedulerMetrics(Collector):
         """Count drift."""
         self._drift += 1
 
+    def observed(self, until: int, since: int) -> None:
+        """Set before which revision the counts of writes are complete, and how many the store has had since."""
+        self._known = replace(self._known, observed_until=until, revisions_since=since)
+
     def lags(self, revisions: int) -> None:
         """Set how far the watch is behind."""
         self._known = replace(self._known, lag=revisions)
@@ -169,6 +175,16 @@ class SchedulerMetrics(Collector):
         )
         yield CounterMetricFamily("kube_rewrap_drift_found", "Times that drift was found.", self._drift)
         yield GaugeMetricFamily("kube_rewrap_watch_lag_revisions", "Revisions not yet observed.", known.lag)
+        yield GaugeMetricFamily(
+            "kube_rewrap_observed_until_revision",
+            "The revision before which each write of others is in its key's budget.",
+            known.observed_until,
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_revisions_since_observed",
+            "Revisions since then: so many writes at most are in no budget.",
+            known.revisions_since,
+        )
         yield from _of_scan(known.scan)
         yield GaugeMetricFamily(
             "kube_rewrap_last_scan_age_seconds",

@@ -79,6 +79,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
     scheduler.scanned(scan(0))
     scheduler.lags(4)
+    scheduler.observed(7, 2)
     scheduler.budgets(KEYS, 100, 0.8)
     WorkerMetrics(registry, 500.0).count({"outcome": "worked", "report": REPORT.to_json(), "window": 32})
 
@@ -107,6 +108,7 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
     metrics.drifted()
     metrics.drifted()
     metrics.lags(4)
+    metrics.observed(7, 2)
     wall.now += 30
     metrics.scanned(scan(8, at=1_020.0, proven_at=1_000.0))
     metrics.ticked()
@@ -117,6 +119,8 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
         "kube_rewrap_last_tick_timestamp_seconds": 1_030.0,
         "kube_rewrap_drift_found_total": 2.0,
         "kube_rewrap_watch_lag_revisions": 4.0,
+        "kube_rewrap_observed_until_revision": 7.0,
+        "kube_rewrap_revisions_since_observed": 2.0,
         "kube_rewrap_stale_objects": 8.0,
         "kube_rewrap_unreadable_objects reason=no_key_of_that_name resource=secrets": 2.0,
         "kube_rewrap_last_scan_age_seconds": 10.0,
@@ -230,6 +234,7 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
     metrics.scanned(scan(0))
     metrics.lags(4)
+    metrics.observed(7, 2)
     metrics.budgets(KEYS, 100, 0.8)
     metrics.leads(leads=False)
     assert shown(registry) == {
