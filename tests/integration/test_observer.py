@@ -7,28 +7,31 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from config.generation import Generation, load_generation
 from config.resources import Layout
-from config.settings import EtcdSettings, Settings
+from config.settings import BudgetSettings, EtcdSettings, Settings
 from scheduler.dispatch.local import Engine, open_engine
 from scheduler.observer import Listeners, Observer
+from scheduler.run import EVERYTHING
 from scheduler.service import Service
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.proxy import Proxy
 from worker.etcd.store import Expect, Put
+from worker.pace.brake import Brake
 from worker.state.observations import load
 
 pytestmark = pytest.mark.timeout(90)
 
 NEW, OLD, BOX = Key.new("aesgcm", "new"), Key.new("aesgcm", "old"), Key.new("secretbox", "box")
 KEYS = (NEW, OLD, BOX, IDENTITY)
+DEFAULTS = Settings()
 
 
 @dataclass
@@ -86,8 +89,8 @@ def generation() -> Generation:
 
 
 @asynccontextmanager
-async def office(endpoint: str) -> AsyncIterator[Office]:
-    settings = Settings(etcd=EtcdSettings(endpoints=(endpoint,), call_timeout=5.0, give_up_after=20.0))
+async def office(endpoint: str, base: Settings = DEFAULTS) -> AsyncIterator[Office]:
+    settings = replace(base, etcd=EtcdSettings(endpoints=(endpoint,), call_timeout=5.0, give_up_after=20.0))
     async with open_engine(settings, generation()) as engine:
         leader = engine.keyspace.leader
         elected = await engine.store.commit([], [Put(leader, b"test")])
@@ -229,3 +232,60 @@ async def test_the_record_holds_no_key_and_no_plaintext(etcd: EtcdCluster, write
     assert stored is not None
     for secret in (NEW.material.hex(), OLD.material.hex(), "payload"):
         assert secret.encode() not in stored.value
+
+
+BLOCK = 20
+
+
+async def lived(cluster: EtcdCluster, seed: int, steps: int) -> tuple[int, int]:
+    """A life of the key NEW by the dice: others write, observers come and go, we rewrap, etcd compacts.
+
+    Returns how often it encrypted, by the writer's and the swaps' own books, and what its budget says of that.
+    """
+    dice = random.Random(seed)
+    writer = Writer(cluster.admin(), dice)
+    sealed = 0
+    async with office(cluster.endpoints[0], replace(DEFAULTS, budget=BudgetSettings(block=BLOCK))) as there:
+        await begun(there, writer)
+        _, task = there.start()
+        for _ in range(steps):
+            match dice.choice(["write", "write", "rewrap", "rewrap", "observer", "compact"]):
+                case "write":
+                    await asyncio.to_thread(writer.script, dice.randrange(20, 60))
+                case "rewrap":
+                    sealed += await rewrapped(there)
+                case "compact":
+                    # One observer ends and the next begins: of longer gaps only the bound from below holds.
+                    await ended(task)
+                    await settled(there, writer)
+                    writer.gateway.compact(writer.gateway.revision())
+                    _, task = there.start()
+                case _ if task.done():
+                    _, task = there.start()
+                case _:
+                    await ended(task)
+        await ended(task)
+        await settled(there, writer)
+        budget = (await there.engine.ledger.all())[NEW.fingerprint]
+    return writer.written[NEW.fingerprint] + sealed, budget.used
+
+
+async def rewrapped(there: Office) -> int:
+    """One campaign of our own; returns how often it sealed."""
+    brake = Brake()
+    async with there.service.owned(EVERYTHING, brake) as lock:
+        plan = await there.service.plan(EVERYTHING)
+        result = await there.service.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
+    return result.report.encryptions
+
+
+async def test_used_is_the_truth_and_little_more_whoever_observes_when(etcd_any: EtcdCluster) -> None:
+    truth, used = await lived(etcd_any, seed=3, steps=16)
+    assert truth <= used <= 1.05 * truth + BLOCK
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(20))
+async def test_used_is_the_truth_and_little_more_through_many_lives(etcd_any: EtcdCluster, seed: int) -> None:
+    truth, used = await lived(etcd_any, seed, steps=40)
+    assert truth <= used <= 1.05 * truth + BLOCK
