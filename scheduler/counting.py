@@ -66,7 +66,25 @@ class Counting:
         self._budgets = budgets
         for pair in pairs:
             self._starts[pair] = self._start(*pair, existed=True)
+        for pair in self._former():
+            self._starts.setdefault(pair, self._start(*pair, existed=True))
         return [pair for pair, start in self._starts.items() if start is None]
+
+    def _former(self) -> list[Pair]:
+        """Return what was looked at, or followed by its name, and may have no object now."""
+        named = {name for one in self.recorded.followed for name in one.chains if not name.startswith("*")}
+        found = [(name, key) for name in named for key in self._chain(name) if self.recorded.position(name, key)]
+        for key, budget in self._budgets.items():
+            found += [(resource, key) for resource in budget.sights or () if key in self._chain(resource)]
+        return found
+
+    def _chain(self, resource: str) -> tuple[str, ...]:
+        return self.chains.get(governing(resource, self.chains) or "", ())
+
+    def vanished(self, pairs: Iterable[Pair]) -> None:
+        """Note that these had no object any more when they were looked at: what the watch sees of them counts."""
+        for resource, fingerprint in pairs:
+            self._starts[resource, fingerprint] = self._start(resource, fingerprint, existed=False)
 
     def starts(self) -> dict[Pair, int]:
         """Return from where on each key is counted in each resource, where that is known."""
@@ -190,8 +208,9 @@ class Counting:
     def fold(self, now: int) -> Observations | None:
         """Return what can go on record at this time (seconds since 1970); None while there is nothing."""
         places = {name: self._places[span] for name, span in self._span_of.items()}
+        reached = [(name, key) for name in self.chains for key in self.chains[name]]
         is_behind = any(
-            self.recorded.position(name, key) > places[name] for name in self.chains for key in self.chains[name]
+            self.recorded.position(*pair) > self._places[self._span(pair[0])] for pair in (*reached, *self._starts)
         )
         if is_behind or self.unplaced or None in self._starts.values():
             return None

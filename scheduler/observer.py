@@ -27,7 +27,7 @@ from scheduler.counting import Counting, Pair
 from scheduler.dispatch.local import Engine, describe
 from scheduler.pausing import MOST_FRESH, Allowance
 from scheduler.spans import Spans
-from worker.errors import CompactedError, TemporaryError, WorkerError
+from worker.errors import CompactedError, WorkerError
 from worker.etcd.store import Expect, Item, Watched, WatchFrom
 from worker.model.budget import LIMITED_PROVIDER, has_budget
 from worker.model.keys import key_text
@@ -142,13 +142,15 @@ class Observer:
         if recorded.until > now:
             # Nothing would be seen until the store came that far again. What the budgets make of it is the ledger's.
             _log.error("observer.rewound", because="etcd's revision is below one that was seen: it was restored")
-        self._counting = counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
+        counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
         unseen = counting.place(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
         gone = {start for start in set(first.values()) if await self._is_gone(start)}
         self._again = [pair for pair, start in first.items() if start in gone]
         counting.forget(self._again)
-        return counting.watch(), [*unseen, *self._again]
+        begins = counting.watch()
+        self._counting = counting  # only now does it say where the watch is
+        return begins, [*unseen, *self._again]
 
     async def _pairs(self) -> list[Pair]:
         """Return which keys that have a write budget may have been used in which resources already."""
@@ -167,9 +169,7 @@ class Observer:
     async def _look(self, unseen: Sequence[Pair]) -> None:
         """Estimate what was written before, and let it be known."""
         await self._ground.look_at_keys(sorted({resource for resource, _ in unseen}), self._again)
-        left = self._counting.place(unseen, await self._engine.ledger.all())
-        if left:
-            raise TemporaryError(f"the use of {len(left)} keys is still not known", delay=1.0)
+        self._counting.vanished(self._counting.place(unseen, await self._engine.ledger.all()))
 
     async def _close(self) -> None:
         """Record what was counted, as a courtesy to the next one, who would see it again."""

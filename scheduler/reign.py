@@ -411,7 +411,7 @@ class Reign:
             self._retry_incomplete *= 2
         elif campaign.state is CampaignState.COMPLETE:
             self._retry_incomplete = _RETRY_INCOMPLETE
-            if self._full_check_at == 0.0:
+            if self._full_check_at == 0.0 and prover.is_whole:
                 self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
         await self._service.engine.learn_what_is_complete()

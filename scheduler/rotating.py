@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -121,6 +122,7 @@ def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: dateti
     entries = _entries(configuration, order.resources)
     primaries = [configuration.entries[index].providers[0] for index in entries]
     kind = order.provider or _common_type(primaries)
+    _require_no_weaker(kind, primaries)
     names = [key.name for entry in configuration.entries for provider in entry.providers for key in _keys(provider)]
     retired = dict.fromkeys(_primary(provider) for provider in primaries)
     resources = dict.fromkeys(name for index in entries for name in configuration.entries[index].resources)
@@ -161,6 +163,7 @@ def _common_type(primaries: Sequence[Provider]) -> ProviderType:
     )
 
 
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _KEYED = (ProviderType.SECRETBOX, ProviderType.AESGCM, ProviderType.AESCBC)
 
 
@@ -192,8 +195,15 @@ def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
     Raises EditError when the text can't be edited without a guess.
     """
     kind = ProviderType(rotation.provider)
+    configuration = load(raw, file)
+    if not all(0 <= index < len(configuration.entries) for index in rotation.entries):
+        raise ValueError("the record names an entry that the file does not have")
     match rotation.step:
         case RotationStep.ADD:
+            # A record may be forged: neither a name that is none of ours, nor a weaker cipher than there is.
+            if not _KEY_NAME.fullmatch(rotation.key_name):
+                raise ValueError("the record names a key as no rotation does")
+            _require_no_weaker(kind, (configuration.entries[index].providers[0] for index in rotation.entries))
             key = generate_key(rotation.key_name)
             return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
         case RotationStep.PROMOTE:
@@ -201,6 +211,17 @@ def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
         case RotationStep.WITHDRAW:
             return drop_key(raw, file, rotation.entries, kind, rotation.key_name), ""
     return _pruned(rotation, raw, file), ""
+
+
+def _require_no_weaker(kind: ProviderType, primaries: Iterable[Provider]) -> None:
+    """Refuse aescbc, which has no integrity, in the place of a cipher that authenticates. Raises SettingsError."""
+    stronger = {one.type.value for one in primaries} & {ProviderType.AESGCM, ProviderType.SECRETBOX, ProviderType.KMS}
+    if kind is ProviderType.AESCBC and stronger:
+        raise _refused(
+            "--provider",
+            f"aescbc has no integrity and would take the place of {', '.join(sorted(stronger))}",
+            "choose secretbox or aesgcm",
+        )
 
 
 def _pruned(rotation: Rotation, raw: bytes, file: str) -> bytes:

@@ -155,6 +155,8 @@ _NUMBERS = "revision|mod_revision|proof_revision|tried_at|seconds|log_lead|proje
 _NEW_EACH_TIME = (
     (r"\d{8}-\d{6}-[0-9a-f]{6}", "ID"),
     (r"\d{4}-\d{2}-\d{2}T[0-9:.]+(\+00:00|Z)?", "TIME"),
+    (r'"sights":\{"secrets":\[\d+', r'"sights":{"secrets":[N'),
+    (r'"own":\{"secrets":\[\d+,\d+(,\[\d+,\d+,\d+\])*\]\}', '"own":N'),
     (rf'("?({_NUMBERS})"?:?\s*)"?-?[0-9.]+', r"\1N"),
     (r"(at|past) revision \d+", r"\1 revision N"),
     (r"[0-9a-f]{32}([0-9a-f]{32})?", "HASH"),

@@ -125,16 +125,18 @@ async def begun(there: Office, writer: Writer) -> None:
 
 async def settled(there: Office, writer: Writer) -> dict[str, int]:
     """What is counted when an observer has seen one more write in each range: what lies before was seen then, too."""
-    observer, task = there.start()
     names = [f"/registry/{resource}/default/last" for resource in ("secrets", "configmaps")]
     last = {name: await asyncio.to_thread(writer.write, NEW, name) for name in names}
     spans = there.service.spans.all
     goals = [next(at for name, at in last.items() if name.encode() in span.range) for span in spans]
-    await until(lambda: task.done() or bool(observer.places))
-    await until(lambda: task.done() or all(at > goal for at, goal in zip(observer.places, goals, strict=True)))
-    counts = observer.counts
-    await ended(task)
-    return counts
+    while True:
+        observer, task = there.start()
+        await until(lambda: task.done() or bool(observer.places))  # noqa: B023 - awaited before the next turn
+        await until(lambda: task.done() or all(at > goal for at, goal in zip(observer.places, goals, strict=True)))  # noqa: B023
+        counts, is_fenced = observer.counts, task.done()
+        await ended(task)
+        if not is_fenced:  # by the last write of one that died, which came late
+            return counts
 
 
 async def test_observed_is_what_was_written_across_restarts(etcd_any: EtcdCluster) -> None:
@@ -165,7 +167,8 @@ async def test_observed_is_what_was_written_when_observers_die_without_a_last_wo
                 observer, task = there.start()
                 goal = writer.written.total()
                 await asyncio.to_thread(writer.script, writer.dice.randrange(5, 30))
-                await until(lambda observer=observer, goal=goal: sum(observer.counts.values()) >= goal)  # type: ignore[misc]
+                # It may be fenced by the last write of the one before, which came late: the next one goes on.
+                await until(lambda: task.done() or sum(observer.counts.values()) >= goal)  # noqa: B023
                 await ended(task)
         assert await settled(there, writer) == dict(writer.written)
 
@@ -235,11 +238,12 @@ async def test_the_record_holds_no_key_and_no_plaintext(etcd: EtcdCluster, write
 
 
 BLOCK = 20
+# When etcd compacts to its last revision, an observer's own last record is one of those that the next one did not see.
+TORN = 30
 
 
 async def recorded(there: Office, writer: Writer) -> None:
     """An observer sees one more write in each range, and puts that on record."""
-    observer, task = there.start()
     last = {
         resource: await asyncio.to_thread(writer.write, NEW, f"/registry/{resource}/default/last")
         for resource in ("secrets", "configmaps")
@@ -248,8 +252,12 @@ async def recorded(there: Office, writer: Writer) -> None:
     def is_on_record() -> bool:
         return all(observer.recorded.position(name, NEW.fingerprint) > at for name, at in last.items())
 
-    await until(lambda: task.done() or is_on_record())
-    await ended(task)
+    is_fenced = True
+    while is_fenced:
+        observer, task = there.start()
+        await until(lambda: task.done() or is_on_record())  # noqa: B023 - awaited before the next turn
+        is_fenced = not is_on_record()
+        await ended(task)
 
 
 async def lived(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, seed: int, steps: int) -> tuple[int, int]:
@@ -299,7 +307,7 @@ async def test_used_is_the_truth_and_little_more_whoever_observes_when(
     etcd_any: EtcdCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth, used = await lived(etcd_any, monkeypatch, seed=3, steps=16)
-    assert truth <= used <= 1.05 * truth + BLOCK
+    assert truth <= used <= 1.05 * truth + BLOCK + TORN
 
 
 @pytest.mark.chaos
@@ -308,4 +316,4 @@ async def test_used_is_the_truth_and_little_more_through_many_lives(
     etcd_any: EtcdCluster, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     truth, used = await lived(etcd_any, monkeypatch, seed, steps=40)
-    assert truth <= used <= 1.05 * truth + BLOCK
+    assert truth <= used <= 1.05 * truth + BLOCK + TORN

@@ -170,8 +170,8 @@ class Budgets(RuleBasedStateMachine):
             swaps.update({resource: own.count for resource, own in budget.own.items()})
         for key in sorted({key for keys in self.chains.values() for key in keys}):
             before = world.budgets.get(key, Budget(key, "aesgcm"))
-            anew = {resource: swaps[resource] for resource, name in again if name == key}
-            after = before.sighted(look, world.seen, anew)
+            anew = [resource for resource, name in again if name == key]
+            after = before.sighted(look, world.seen, swaps, anew)
             for resource, sight in (after.sights or {}).items():
                 if (before.sights or {}).get(resource) != sight:
                     first = before.begins(resource) or 0
@@ -260,7 +260,7 @@ class Budgets(RuleBasedStateMachine):
     def start_an_observer(self) -> None:
         world = self.world
         names = tuple(self.chains)
-        spans = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
+        spans: list[tuple[str, ...]] = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
         counting = Counting(world.seen, self.chains, spans, world.revision + 1)
         there = {resource for resource, _ in world.objects} | {name for name in self.chains if "*" not in name}
         pairs = [(one, key) for one in sorted(there) for key in chain_of(self.chains, one)]
@@ -289,7 +289,7 @@ class Budgets(RuleBasedStateMachine):
         now, self.chains = self.chains, self.counted
         self.look_at(self.watching.again, {resource for resource, _ in self.watching.unseen})
         self.chains = now
-        assert not self.watching.counting.place(self.watching.unseen, self.world.budgets)
+        self.watching.counting.vanished(self.watching.counting.place(self.watching.unseen, self.world.budgets))
         self.watching.unseen = []
 
     @precondition(lambda self: self.watching)
@@ -353,6 +353,25 @@ class Budgets(RuleBasedStateMachine):
                 if is_new and budget.begins(resource) is None:
                     self.unknown[key] += sum(one.revision < begin for one in self.of(key, resource) if not one.ours)
 
+    # What is common, in one step: else a random walk seldom comes there.
+
+    @rule(data=st.data())
+    def an_observer_works(self, data: st.DataObject) -> None:
+        if not self.watching:
+            self.start_an_observer()
+        assert self.watching
+        if self.watching.unseen:
+            self.the_observer_looks()
+        self.etcd_delivers_everything(data)
+        self.the_observer_records()
+
+    @rule(data=st.data(), resource=st.sampled_from(RESOURCES), times=st.integers(1, 12), settled=st.booleans())
+    def a_run_of_ours(self, data: st.DataObject, resource: str, times: int, settled: bool) -> None:
+        self.start_a_process()
+        self.rewrap(data, resource, times)
+        if settled:
+            self.settle_process(self.processes[-1])
+
     # Backups.
 
     @rule()
@@ -395,7 +414,8 @@ class Budgets(RuleBasedStateMachine):
     def nothing_is_used_that_is_not_counted_and_little_more(self) -> None:
         for key in self.world.budgets:
             budget, truth = self.world.budget(key), self.truth(key)
-            assert truth <= budget.used, f"{key}: {truth} ciphertexts, {budget.used} used"
+            left = sum(process.left[key] for process in self.processes)
+            assert truth + left <= budget.used, f"{key}: {truth} ciphertexts, {left} tokens, {budget.used} used"
             unsettled = sum(process.open(key) for process in self.processes)
             ours = [(own, self.world.seen.position(name, key)) for name, own in budget.own.items()]
             unseen = sum(own.count - own.before(position) for own, position in ours)

@@ -16,7 +16,7 @@ among which they lie. What is recorded late, or never, makes `used` too large, n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -130,16 +130,20 @@ class Own:
         return Own(self.seen + seen, max(self.last_seen, last), tuple(found))
 
     def since(self, revision: int) -> Own:
-        """Return what the watch can see that begins at a revision."""
-        return replace(self, landed=tuple(late for one in self.landed if (late := one.since(revision))))
+        """Return what a watch can see that begins at a revision: nothing that an earlier one has passed."""
+        return replace(self, seen=0, landed=tuple(late for one in self.landed if (late := one.since(revision))))
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """When the objects of a resource were looked at for a key, and the sum of their versions under whatever key."""
+    """When the objects of a resource were looked at for a key, and the sum of their versions under whatever key.
+
+    `swaps` is how many of ours, under whatever key, were on record in the resource then.
+    """
 
     revision: int
     versions: int | None = None
+    swaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +197,14 @@ class Budget:
         """Tell whether the key's use in a resource is neither counted nor estimated yet."""
         return self.begins(resource) is None and not seen.position(resource, self.fingerprint)
 
-    def sighted(self, look: Look, seen: Observations, again: Mapping[str, int] = _NONE) -> Budget:
+    def sighted(
+        self, look: Look, seen: Observations, swaps: Mapping[str, int] = _NONE, again: Collection[str] = ()
+    ) -> Budget:
         """Return the budget with an estimate for each resource that was looked at for the first time.
 
-        `again` names those whose first sight is so old that nobody can count what was written since, with
-        how many of our swaps there have been in them.
+        `swaps` is how many of ours are on record by resource. `again` names resources whose first sight is so
+        old that nobody can count what was written since: the versions that came are an estimate of it, but for
+        those that are our own swaps since that sight.
         """
         sights, own, estimated = dict(self.sights or {}), dict(self.own), self.estimated
         for resource, versions in look.under(self.fingerprint).items():
@@ -209,10 +216,10 @@ class Budget:
             elif resource not in again:
                 estimated += versions
             elif (before := sights.get(resource)) is not None and before.versions is not None:
-                estimated += max(0, every - before.versions - again[resource])
+                estimated += max(0, every - before.versions - max(0, swaps.get(resource, 0) - before.swaps))
             else:
                 estimated += max(0, versions - own.get(resource, Own()).count)
-            sights[resource] = Sight(look.revision, every)
+            sights[resource] = Sight(look.revision, every, swaps.get(resource, 0))
             if resource in own:
                 own[resource] = own[resource].since(look.revision + 1)
         return replace(self, sights=sights, own=own, estimated=estimated)
@@ -270,7 +277,7 @@ class Budget:
         """Return the JSON form of the record."""
         sights = None
         if self.sights is not None:
-            sights = {name: [sight.revision, sight.versions] for name, sight in self.sights.items()}
+            sights = {name: [sight.revision, sight.versions, sight.swaps] for name, sight in self.sights.items()}
         return {
             "fingerprint": self.fingerprint,
             "provider": self.provider,
@@ -326,8 +333,11 @@ def _by_resource(value: object, read: Callable[[object], T]) -> dict[str, T]:
 
 
 def _sight(value: object) -> Sight:
-    revision, versions = members_of(value, "a first sight", 2)
-    return Sight(count_of(revision, "a first sight"), None if versions is None else count_of(versions, "a first sight"))
+    what = "a first sight"
+    revision, versions, swaps = members_of(value, what, 3)
+    return Sight(
+        count_of(revision, what), None if versions is None else count_of(versions, what), count_of(swaps, what)
+    )
 
 
 def _own(value: object) -> Own:

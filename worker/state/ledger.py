@@ -89,12 +89,12 @@ class Ledger:
             swaps.update({resource: own.count for resource, own in budget.own.items()})
         seen = await self._seen()
         for fingerprint, fresh in self._begun(keys, restored=bool(from_backup)).items():
-            if fingerprint not in known and await self._create(fresh.sighted(look, seen) if look else fresh):
+            if fingerprint not in known and await self._create(fresh.sighted(look, seen, swaps) if look else fresh):
                 continue
             if fingerprint in known and not known[fingerprint].names:
                 continue  # its record can't be read
-            anew = {resource: swaps[resource] for resource, name in again if name == fingerprint}
-            await self._see(known.get(fingerprint, fresh), fresh.names, look, anew)
+            anew = [resource for resource, name in again if name == fingerprint]
+            await self._see(known.get(fingerprint, fresh), fresh.names, look, swaps, anew)
         # Last: a crash before this marks what is without a record all the same, next time.
         if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
@@ -151,9 +151,9 @@ class Ledger:
             return  # these revisions are another store's
         try:
             await self._land(fingerprint, landed)
-        except TemporaryError:
-            for resource, one in landed.items():
-                purse.landed[resource] = purse.landed[resource] + one if resource in purse.landed else one
+        except TemporaryError as error:
+            # Perhaps it is on record. Counted twice, it would hide as many writes of others: rather not at all.
+            _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
             raise
 
     async def _land(self, fingerprint: str, landed: dict[str, Landed]) -> None:
@@ -224,14 +224,21 @@ class Ledger:
             for fingerprint, named in _by_fingerprint(keys).items()
         }
 
-    async def _see(self, budget: Budget, names: Iterable[str], look: Look | None, again: Mapping[str, int]) -> None:
+    async def _see(
+        self,
+        budget: Budget,
+        names: Iterable[str],
+        look: Look | None,
+        swaps: Mapping[str, int],
+        again: Collection[str],
+    ) -> None:
         """Add names and estimates to a budget, where there is something to add."""
 
         def sighted(budget: Budget, seen: Observations) -> Budget:
             # What another process looked at again meanwhile is not looked at twice.
-            stale = {name: own for name, own in again.items() if look and (budget.begins(name) or 0) <= look.revision}
+            stale = [name for name in again if look and (budget.begins(name) or 0) <= look.revision]
             budget = replace(budget, names=tuple(sorted({*budget.names, *names})))
-            return budget.sighted(look, seen, stale) if look else budget
+            return budget.sighted(look, seen, swaps, stale) if look else budget
 
         if sighted(budget, await self._seen()) != budget:
             await self._change_surely(budget.fingerprint, sighted)
