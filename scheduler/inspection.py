@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -98,13 +99,16 @@ async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple
     store, keyspace = service.engine.store, service.engine.keyspace
     mine = [one for one in campaigns if one.generation == service.generation.hash]
     found: dict[str, None] = {}
-    stuck = 0
+    stuck: Counter[str] = Counter()
     for campaign in _since_everything(mine, await service.territory()):
         left = Quarantine(store, keyspace, campaign.id)
         lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
         found |= dict.fromkeys(lines)
-        stuck += sum([one.checkpoint.report.stuck async for one in Checkpoints(store, keyspace).all(campaign.id)])
-    return tuple(found), stuck
+        here: Counter[str] = Counter()
+        async for one in Checkpoints(store, keyspace).all(campaign.id):
+            here[one.checkpoint.spec.resource] += one.checkpoint.report.stuck
+        stuck |= here  # the same objects, most likely: not added up over campaigns
+    return tuple(found), stuck.total()
 
 
 def _since_everything(campaigns: Sequence[Campaign], territory: Territory) -> Sequence[Campaign]:

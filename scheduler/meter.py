@@ -15,7 +15,7 @@ from scheduler.wear import find_hasty, rotation_seconds, writing
 from worker.model.budget import LIMITED_PROVIDER, Budget
 from worker.model.generation import GenerationRecord
 from worker.model.rotation import Rotation
-from worker.model.usage import SAMPLE_SECONDS, Look, Usage, between
+from worker.model.usage import HOUR, SAMPLE_SECONDS, Look, Usage, between
 from worker.state.campaigns import Campaigns
 from worker.state.usages import StoredUsage, Usages
 
@@ -88,7 +88,9 @@ class Meter:
             return usage
         interval = between(self._before, look, int(known.wall))
         if interval is None:
-            return usage  # it grows on
+            # Nothing was written: it grows on, but not so far that quiet hours thin out what comes after them.
+            self._before = look if look.at - self._before.at > HOUR else self._before
+            return usage
         self._before = look
         return usage.followed_by(interval)
 

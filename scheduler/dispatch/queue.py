@@ -22,6 +22,8 @@ from worker.errors import UnavailableError
 from worker.model.batch import BatchSpec
 from worker.queues import BATCHES, PROVE, REWRITE
 
+_PROBE = "rewrap.probe"
+_PROBE_SECONDS = 10
 _FIRST_RESEND = 4.0
 _LONGEST_RESEND = 30.0
 _LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
@@ -64,7 +66,7 @@ class Sender:
     async def probe(self) -> None:
         """Look whether Redis takes messages; `is_available`, and the log, say what came of it."""
         with suppress(UnavailableError):
-            await self._do(self._declare)
+            await self._do(self._write)
 
     async def _do(self, work: Callable[[], Any]) -> Any:
         try:
@@ -80,11 +82,10 @@ class Sender:
         self.is_available = True
         return result
 
-    def _declare(self) -> None:
-        """Declare the queues, as every send does: a write that changes nothing, refused where a message would be."""
+    def _write(self) -> None:
+        """Write a key that expires: a Redis that is full, or takes no writes, refuses it as it would a message."""
         with self._celery().connection_for_write() as connection:
-            for queue in self._celery().amqp.queues.values():
-                queue.bind(connection.default_channel).declare()
+            connection.default_channel.client.set(_PROBE, 1, ex=_PROBE_SECONDS)
 
     def _length(self, queue: str) -> Any:
         with self._celery().connection_for_write() as connection:

@@ -154,6 +154,15 @@ async def test_a_look_at_redis_sends_nothing_and_tells_one_that_would_take_no_me
         await sender.probe()
         seen.append(sender.is_available)
     assert seen == [None, True, False, True]
+    # What a failover may leave behind: a replica that answers and takes no writes.
+    messages.slaveof("127.0.0.1", 1)
+    try:
+        await sender.probe()
+        seen.append(sender.is_available)
+    finally:
+        messages.slaveof()
+    await sender.probe()
+    assert [*seen[4:], sender.is_available] == [False, True]
     assert (messages.llen(BATCHES), messages.llen(CONTROL)) == (0, 0)
 
 

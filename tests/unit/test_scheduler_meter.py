@@ -82,6 +82,15 @@ async def test_the_first_minute_says_nothing_and_then_each_one_is_on_record(lead
     assert await leaders.lengths() == [(61, 40), (305, 3)]
 
 
+async def test_quiet_hours_do_not_thin_out_what_comes_after_them(leaders: Leaders) -> None:
+    await leaders.lead()
+    await leaders.after(60)
+    for _ in range(10):
+        await leaders.after(3_601)
+    usage = await leaders.after(600, others=60_000)
+    assert usage.rate(KEY.fingerprint, 10**9 + leaders.now) == 100
+
+
 async def test_another_leader_goes_on_and_what_nobody_watched_is_left_out(leaders: Leaders) -> None:
     await leaders.lead()
     await leaders.after(60)

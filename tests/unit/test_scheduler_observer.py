@@ -321,13 +321,13 @@ async def test_what_others_wrote_is_used_and_our_own_swaps_are_not_used_twice() 
     assert budget.used == 10 + 5 + 7
 
 
-async def swap(there: Scene, count: int, name: str = "/registry/secrets/default/ours") -> None:
+async def swap(there: Scene, count: int, by: Provider = NEW, name: str = "/registry/secrets/default/ours") -> None:
     """As a run of ours: tokens, writes, and what landed."""
     ledger, done = there.engine.ledger, 0
     while done < count:
-        for _ in range(await ledger.spend(ref(NEW), 1, count - done)):
-            there.write(f"{name}{done}", NEW)
-            ledger.landed(ref(NEW), "secrets", await there.store.revision())
+        for _ in range(await ledger.spend(ref(by), 1, count - done)):
+            there.write(f"{name}{done}", by)
+            ledger.landed(ref(by), "secrets", await there.store.revision())
             done += 1
     await ledger.settle()
 
@@ -506,3 +506,34 @@ async def test_after_a_restore_the_watch_begins_at_what_is_there() -> None:
             there.write("/registry/secrets/default/a", NEW)
             await until(lambda: observer.counts == {FP_NEW: 8})
     assert [log["event"] for log in logs] == ["observer.rewound"]
+
+
+async def test_swaps_from_before_a_first_sight_hide_nothing_when_it_is_looked_at_again() -> None:
+    plain = Chain([IdentityProvider()])
+    there = await scene(OLD, IdentityProvider(), resources=("secrets",))
+    for number in range(300):
+        there.store.put(f"/registry/secrets/default/o{number}".encode(), plain.seal(OBJECT, b"x"))
+    await there.service.look_at_keys()
+    await swap(there, 300, OLD, "/registry/secrets/default/o")
+    there = await scene(NEW, OLD, IdentityProvider(), resources=("secrets",), store=there.store)
+    await there.service.look_at_keys()
+    await swap(there, 300, NEW, "/registry/secrets/default/o")
+    for _ in range(250):
+        there.write("/registry/secrets/default/o7", NEW)
+    # Nobody observed, and what could have been watched is gone: the versions tell.
+    there.store.compact()
+    async with there.observed():
+        pass
+    assert (await there.engine.ledger.all())[FP_NEW].used == 300 + 250
+
+
+async def test_a_budget_that_cannot_be_read_costs_its_key_and_no_other() -> None:
+    there = await scene(NEW, OLD, resources=("secrets",))
+    await there.service.look_at_keys()
+    there.store.put(there.engine.keyspace.ledger(FP_OLD), b"{garbage")
+    async with there.observed() as observer:
+        for _ in range(50):
+            there.write("/registry/secrets/default/a", NEW)
+        await until(lambda: observer.recorded.counts.get(FP_NEW) == 50)
+    budgets = await there.engine.ledger.all()
+    assert (budgets[FP_NEW].used, budgets[FP_OLD].left(200_000)) == (50, 0)

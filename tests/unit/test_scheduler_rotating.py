@@ -6,6 +6,7 @@ import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,31 @@ def test_plaintext_is_retired_like_a_key() -> None:
 def test_what_is_refused(raw: bytes, order: Order, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         begun(raw, order)
+
+
+def test_aescbc_takes_no_place_of_a_cipher_that_authenticates() -> None:
+    with pytest.raises(SettingsError, match="aescbc has no integrity and would take the place of aesgcm"):
+        begun(text(SECRETS), Order(provider=ProviderType.AESCBC))
+    assert begun(text(EVENTS), Order()).provider == "aescbc"
+
+
+@pytest.mark.parametrize(
+    ("forged", "fault"),
+    [
+        pytest.param({"provider": "aescbc"}, "would take the place of aesgcm", id="a weaker cipher"),
+        pytest.param({"key_name": "a:b"}, "names a key as no rotation does", id="a name that others begin with"),
+        pytest.param({"key_name": "x" * 5_000}, "names a key as no rotation does", id="a long name"),
+        pytest.param({"key_name": "a\nidentity: {}"}, "names a key as no rotation does", id="a name of two lines"),
+        pytest.param({"entries": (7,)}, "names an entry that the file does not have", id="an entry that is none"),
+        pytest.param(
+            {"entries": (7,), "step": RotationStep.PRUNE}, "names an entry that the file does not have", id="pruning it"
+        ),
+    ],
+)
+def test_a_forged_record_edits_nothing(forged: dict[str, Any], fault: str) -> None:
+    rotation = replace(begun(text(SECRETS), Order()), **forged)
+    with pytest.raises((SettingsError, ValueError), match=fault):
+        edit(rotation, text(SECRETS), "enc.json")
 
 
 def test_the_three_edits_of_a_rotation_in_two_entries() -> None:

@@ -241,6 +241,19 @@ async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() 
     assert kept == ["00", "01", *[f"1{number:02d}" for number in range(3, KEPT + 3)]]
 
 
+async def test_however_many_narrow_campaigns_there_are_the_last_over_the_most_stays() -> None:
+    campaigns = Campaigns(MemoryStore(), SPACE)
+    for name, resources in (("00", ("a", "b")), ("01", ("a", "b")), ("02", ("a",))):
+        whole = replace(campaign(name, CampaignState.COMPLETE), scope=Scope(resources))
+        await campaigns.create(whole, [])
+    for number in range(KEPT):
+        narrow = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), scope=Scope(("a",), ("default",)))
+        await campaigns.create(narrow, [])
+    await campaigns.forget_old()
+    kept = [stored.campaign.id for stored in await campaigns.all()]
+    assert kept == ["01", *[f"1{number:02d}" for number in range(KEPT)]]
+
+
 async def test_a_damaged_record_of_a_scan_is_none_and_is_written_over() -> None:
     store = MemoryStore()
     scans = Scans(store, SPACE)
