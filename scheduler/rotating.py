@@ -374,7 +374,7 @@ class Rotator:
 
     async def _hold(self, stored: StoredRotation, because: str) -> Next:
         """Put on record that an operator has to act: trying again would only fail again."""
-        held = replace(stored.rotation, held=because, edited="")
+        held = replace(stored.rotation, held=because, edited="", waits="")
         await self._rotations.save(replace(stored, rotation=held))
         await self._tell("rotation.held", held, because)
         return Next(Move(held), because)

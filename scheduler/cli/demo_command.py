@@ -112,7 +112,8 @@ def _tour(url: str, configuration: Path, rate: str) -> int:
     common = ["--endpoints", url, "--encryption-config", str(configuration)]
     code: int = Exit.DONE
     for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):
-        _tell(f"\n$ rewrap {' '.join(words)}")
+        _tell("")
+        _tell(f"$ rewrap {' '.join(words)}")
         code = main([*words, *common])
         if code != Exit.DONE:
             break

@@ -70,7 +70,9 @@ def play(stage: Stage) -> int:
             stack.enter_context(_daemon(name, stage))
         _tell(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
         first = _follow(stage, known=set(), total=0)
-        _tell("\nThe key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.\n")
+        _tell("")
+        _tell("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
+        _tell("")
         _write(stage.configuration, configuration_of([new, old], RESOURCES))
         _follow(stage, known={first}, total=stage.objects)
         return _tour(stage)
@@ -155,7 +157,8 @@ def _tour(stage: Stage) -> int:
         (["keys"], configured),
         (["audit-log", "verify"], place),
     ):
-        _tell(f"\n$ rewrap {' '.join(words)}")
+        _tell("")
+        _tell(f"$ rewrap {' '.join(words)}")
         code = main([*words, *flags])
         if code != Exit.DONE:
             break

@@ -185,11 +185,21 @@ async def _drive(args: argparse.Namespace, planned: Rotation | None) -> int:
     from scheduler.rotate_alone import AloneRotation
 
     settings, file = read_settings(args, os.environ), _file(args)
+    if planned is None:
+        await _require_by_hand(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     if args.verb == "resume":
         await _unhold(settings, file)
     rotation = await AloneRotation(settings, file, brake, _teller(args)).run(planned, _handing(args))
     return _show(rotation, args)
+
+
+async def _require_by_hand(args: argparse.Namespace) -> None:
+    """Refuse to edit the file for who says --manual. Raises SettingsError."""
+    found = await _newest(args)
+    if args.manual and found is not None and not found.step.is_end and not found.by_hand:
+        message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
+        raise _wrong("--manual", message, "leave it out, or abort that rotation and begin one with --manual")
 
 
 def _order(args: argparse.Namespace) -> Order:

@@ -262,3 +262,17 @@ def test_garbage_without_a_prefix_is_never_taken_for_plaintext(rewrap: Command, 
         f"{POISON}-{number}": "unknown_bytes" for number in range(4)
     }
     assert {one.version for one in gateway.read(POISON)} == {1}
+
+
+def test_no_proxy_stands_between_us_and_etcd(rewrap: Command, gateway: Gateway) -> None:
+    nothing_there = "http://127.0.0.1:9"
+    proxied = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), nothing_there)
+    ended = rewrap.with_environment(**proxied, no_proxy="", NO_PROXY="", no_grpc_proxy="").run("status", "-o", "json")
+    assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "http://[31m", "http://host:port", "ftp://host"])
+def test_an_endpoint_that_is_none_ends_with_2(rewrap: Command, endpoint: str) -> None:
+    ended = rewrap.run("status", "--endpoints", endpoint, "-o", "json")
+    assert ended.code == 2
+    assert "is not an endpoint" in ended.error["message"]

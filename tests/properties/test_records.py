@@ -94,6 +94,7 @@ BUDGETS = st.builds(
     sights=st.dictionaries(TEXTS, st.builds(Sight, COUNTS, st.none() | COUNTS), max_size=3),
     born=COUNTS,
     own=st.dictionaries(TEXTS, st.builds(Own, COUNTS, COUNTS, SWAPS), max_size=3),
+    watched=st.booleans(),
 )
 
 

@@ -537,3 +537,23 @@ async def test_a_budget_that_cannot_be_read_costs_its_key_and_no_other() -> None
         await until(lambda: observer.recorded.counts.get(FP_NEW) == 50)
     budgets = await there.engine.ledger.all()
     assert (budgets[FP_NEW].used, budgets[FP_OLD].left(200_000)) == (50, 0)
+
+
+async def test_a_budget_whose_count_of_others_was_deleted_is_refused_until_it_is_accepted() -> None:
+    there = await scene(NEW, resources=("secrets",))
+    await there.service.look_at_keys()
+    await swap(there, 30)
+    async with there.observed() as observer:
+        for _ in range(40):
+            there.write("/registry/secrets/default/a", NEW)
+        await until(lambda: observer.recorded.counts.get(FP_NEW) == 70)
+        await swap(there, 10)
+    there.store.delete(there.engine.keyspace.observer)
+    assert (await there.engine.ledger.all())[FP_NEW].left(200_000) == 0
+    await there.service.note_restore()
+    async with there.observed():
+        pass
+    assert (await there.engine.ledger.all())[FP_NEW].restored
+    accepted = await there.service.accept_budget(FP_NEW)
+    assert accepted is not None
+    assert not accepted.restored

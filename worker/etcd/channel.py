@@ -27,6 +27,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's default of two minutes outlasts our own retries
+    ("grpc.enable_http_proxy", 0),  # what a proxy hears of etcd is passwords and objects
     ("grpc.enable_retries", 0),  # a retry below us could send a write twice
 )
 
@@ -71,14 +72,22 @@ def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint
 
 def _target(url: str, settings: EtcdSettings) -> tuple[str, bool]:
     """Return gRPC's name of the endpoint and whether it speaks TLS."""
-    parts = urlsplit(url if "://" in url else f"{scheme_of(url, settings)}://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"{scheme_of(url, settings)}://{url}")
+    except ValueError:  # of brackets that are not an IPv6 address's
+        raise _no_endpoint(url) from None
     if parts.scheme in {"unix", "unixs"}:
         return f"unix:{parts.netloc}{parts.path}", parts.scheme == "unixs"
     if parts.scheme not in {"http", "https"} or not parts.hostname or _port(parts) is None:
-        fault = Fault("etcd.endpoints", f"{url!r} is not an endpoint", "write https://HOST:2379")
-        raise SettingsError("settings", (fault,))
+        raise _no_endpoint(url)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{_port(parts)}", parts.scheme == "https"
+
+
+def _no_endpoint(url: str) -> SettingsError:
+    return SettingsError(
+        "settings", (Fault("etcd.endpoints", f"{url!r} is not an endpoint", "write https://HOST:2379"),)
+    )
 
 
 def _port(parts: SplitResult) -> int | None:

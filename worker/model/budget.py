@@ -159,8 +159,9 @@ class Budget:
 
     `sights` has the resources in which the key was looked for; None in a record that does not tell.
     `born` is the revision at which we made the key, which had encrypted nothing anywhere; 0 = not we did.
-    `own` are our swaps by resource. `observed` and `committed` are as of the revision `until`, before which
-    every write is counted (0 = nobody ever watched). These three are no part of the record: see `seen_by`.
+    `own` are our swaps by resource. `watched`: the observer had a record when this one was last written.
+    `observed` and `committed` are as of the revision `until`, before which every write is counted (0 = nobody
+    ever watched). These three are no part of the record: see `seen_by`.
     """
 
     fingerprint: str
@@ -176,9 +177,18 @@ class Budget:
     sights: Mapping[str, Sight] | None = field(default_factory=dict)
     born: int = 0
     own: Mapping[str, Own] = field(default_factory=dict)
+    watched: bool = False
     until: int = 0
 
     # What the watch makes of it.
+
+    def lost_its_watch(self, seen: Observations) -> bool:
+        """Tell whether what others wrote was counted once, and is on no record any more."""
+        return self.watched and not seen.revision
+
+    def without_its_watch(self) -> Budget:
+        """Return the budget after that loss: nobody knows its use until an operator accepts it."""
+        return replace(self, restored=True, watched=False, own={})
 
     def seen_by(self, seen: Observations) -> Budget:
         """Return the budget as of the revision that the watch has reached."""
@@ -290,6 +300,7 @@ class Budget:
             "log_lead": self.made_in.lead,
             "accepted": self.accepted,
             "born": self.born,
+            "watched": self.watched,
             "sights": sights,
             "own": {
                 resource: [own.seen, own.last_seen, *([one.count, one.first, one.last] for one in own.landed)]
@@ -321,6 +332,7 @@ class Budget:
             sights=_by_resource(value["sights"], _sight) if fields.has("sights") else None,
             born=fields.count("born"),
             own=_by_resource(value.get("own"), _own),
+            watched=fields.flag("watched"),
         )
 
 

@@ -95,6 +95,14 @@ class Ledger:
                 continue  # its record can't be read
             anew = [resource for resource, name in again if name == fingerprint]
             await self._see(known.get(fingerprint, fresh), fresh.names, look, swaps, anew)
+        lost = [name for name, budget in known.items() if budget.lost_its_watch(seen)]
+        if lost:
+            because = (
+                "the observer's record is gone: how often others have encrypted with the keys on record is not known"
+            )
+            _log.error("observer.lost", budgets=len(lost), because=because)
+        for fingerprint in lost:
+            await self._change_surely(fingerprint, _unwatched)
         # Last: a crash before this marks what is without a record all the same, next time.
         if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
@@ -104,8 +112,9 @@ class Ledger:
 
     async def was_restored(self) -> bool:
         """Tell whether budgets came back with a backup that `first_sight` has not marked yet. Writes nothing."""
-        _, from_backup = await self._read()
-        return bool(from_backup)
+        known, from_backup = await self._read()
+        seen = await self._seen()
+        return bool(from_backup) or any(budget.lost_its_watch(seen) for budget in known.values())
 
     async def begin_new(self, key: KeyRef) -> None:
         """Begin the budget of a key that was made a moment ago, and has never encrypted."""
@@ -204,7 +213,10 @@ class Ledger:
         await self._lineage.look()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
-            one.fingerprint: replace(one.seen_by(seen), restored=one.restored or one.fingerprint in from_backup)
+            one.fingerprint: replace(
+                one.seen_by(seen),
+                restored=one.restored or one.fingerprint in from_backup or one.lost_its_watch(seen),
+            )
             for one in stored
         }
         # How often such a key has encrypted is not known: it is refused, and not begun at nothing.
@@ -321,7 +333,9 @@ class Ledger:
                 return None
             fields, revision = found
             before = _budget(key, fields)
-            budget = change(await self._judged(before), await self._seen())
+            seen = await self._seen()
+            budget = change(await self._judged(before), seen)
+            budget = replace(budget, watched=budget.watched or bool(seen.revision))
             if budget.to_json() == before.to_json():
                 return budget
             try:
@@ -337,6 +351,10 @@ class Ledger:
     async def _judged(self, budget: Budget) -> Budget:
         """Return the budget, marked as restored where its record is not from this store's past."""
         return budget if await self._lineage.includes(budget.made_in) else replace(budget, restored=True)
+
+
+def _unwatched(budget: Budget, seen: Observations) -> Budget:
+    return budget.without_its_watch() if budget.lost_its_watch(seen) else budget
 
 
 def _went_backwards(budget: Budget, known: Budget | None) -> bool:
