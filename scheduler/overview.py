@@ -224,10 +224,12 @@ async def look_at_all(settings: Settings) -> list[dict[str, object]]:
         requests = [stored.request for stored in await Requests(store, keyspace).all()]
         damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
         damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
-    rows = [_campaign_row(campaign) for campaign in campaigns]
-    rows += [_request_row(one) for one in requests if one.kind is RequestKind.START and not one.campaign]
-    rows += [_unreadable_row(*one) for one in damaged]
-    return sorted(rows, key=lambda row: str(row["at"]), reverse=True)
+    # By the whole time: what is shown of it is cut off at the second.
+    rows = [(campaign.planned_at, _campaign_row(campaign)) for campaign in campaigns]
+    started = (one for one in requests if one.kind is RequestKind.START and not one.campaign)
+    rows += [(one.asked_at, _request_row(one)) for one in started]
+    newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
+    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in damaged]
 
 
 def _campaign_row(campaign: Campaign) -> dict[str, object]:
