@@ -31,11 +31,12 @@ def cluster(etcd: EtcdCluster, redis: RedisServer, tmp_path: Path) -> Iterator[S
 
 def fill_up(gateway: Gateway, until: Callable[[], bool]) -> None:
     """Writes what is not Kubernetes' until etcd is as full as is wanted, or takes no more."""
-    for number in range(200):
+    for number in range(800):
         if until():
             return
         try:
-            gateway.put(f"/ballast/{number}", os.urandom(256 * 1024))
+            # Small: etcd says its size as of its last commit, up to 100 ms ago, and must not be full by then.
+            gateway.put(f"/ballast/{number}", os.urandom(64 * 1024))
         except GatewayError:
             return
     raise AssertionError("etcd was never full")
