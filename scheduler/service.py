@@ -85,14 +85,22 @@ class Service:
         return Spans(self.generation.configuration, self._layout)
 
     async def territory(self) -> Territory:
-        """Return what the configuration governs in this registry. Raises RefusedError when there is none."""
+        """Return what the configuration governs in this registry.
+
+        Raises RefusedError when there is no registry, or no name that governs anything: that is no success.
+        """
         root = KeyRange.of_prefix(self._layout.root)
         if not (await self.engine.store.keys(root, 1))[0]:
             raise RefusedError(
                 f"nothing lies under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
                 "--etcd-prefix?"
             )
-        return await survey(self.engine.store, self.generation.configuration, self._layout)
+        territory = await survey(self.engine.store, self.generation.configuration, self._layout)
+        names = set(map(GroupResource.parse, self.generation.configuration.resource_names()))
+        if len(territory.idle) == len(names):
+            reasons = "; ".join(f"{name} {because}: {remedy}" for name, because, remedy in territory.idle)
+            raise RefusedError(f"no name in the configuration governs anything: {reasons}")
+        return territory
 
     async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.

@@ -112,11 +112,18 @@ def _print_text(path: str, content_hash: str, resources: list[_Resource], warnin
     say(f"{path}: kube-apiserver accepts it")
     say(content_hash)
     say()
+    idle = {warning["resource"] for warning in warnings}
     rows = [
-        (resource["resource"], key["provider"], key["key"], key["fingerprint"], "writes" if key["primary"] else "reads")
+        (resource["resource"], key["provider"], key["key"], key["fingerprint"], _use(key, resource["resource"] in idle))
         for resource in resources
         for key in resource["providers"]
     ]
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", ""), rows)
     for warning in warnings:
         say(f"Warning: {warning['resource']} {warning['message']}; {warning['remedy']}")
+
+
+def _use(key: _ReadKey, is_idle: bool) -> str:
+    if is_idle:
+        return "governs nothing"
+    return "writes" if key["primary"] else "reads"

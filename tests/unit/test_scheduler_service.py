@@ -250,3 +250,13 @@ async def test_keys_are_seen_in_a_resource_of_which_the_last_object_went_a_momen
         ("new",): True,
         ("old",): True,
     }
+
+
+async def test_a_configuration_of_which_no_name_governs_anything_is_no_success() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    with pytest.raises(
+        RefusedError, match=r"no name in the configuration governs anything: deployments .*deployments\.apps"
+    ):
+        await run(service(store, NEW, OLD, resources=("deployments", "leases")))
+    assert (await run(service(store, NEW, OLD, resources=("deployments", "secrets")))).report.rewritten == 12
