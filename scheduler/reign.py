@@ -225,7 +225,8 @@ class Reign:
     async def _show_records(self) -> None:
         """Show what is on record of this generation, from whoever led before or ran: scan, proof, campaigns."""
         scan = await self._scans.load()
-        if scan is not None and scan.generation == self._service.generation.hash:
+        in_force = scan is not None and scan.generation == self._service.generation.hash
+        if scan is not None and in_force and scan.revision > await self._service.accepted_at():
             self._metrics.scanned(scan)
             _tell_unreadable(scan)
         proof = await self._service.last_proof()

@@ -51,6 +51,7 @@ from worker.state.audit import AuditLog
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
+from worker.state.generations import Generations
 from worker.state.ledger import exhausted
 from worker.state.observations import load
 from worker.state.ownership import own, who
@@ -125,17 +126,29 @@ class Service:
         )
 
     async def last_proof(self) -> Campaign | None:
-        """Return the newest campaign that proved everything under this generation, None where there is none."""
-        territory = await self.territory()
+        """Return the newest campaign that proved everything under this generation, None where there is none.
+
+        A proof from before this generation came into force is none: it may have been in force once, and others since.
+        """
+        territory, accepted = await self.territory(), await self.accepted_at()
         proofs = [
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
             if stored.campaign.state is CampaignState.COMPLETE
             and stored.campaign.ended_at
             and stored.campaign.generation == self.generation.hash
+            and stored.campaign.proof_revision > accepted
             and is_whole(stored.campaign.scope, territory)
         ]
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
+
+    async def accepted_at(self) -> int:
+        """Return the revision at which a scheduler put this generation in force, 0 where none did.
+
+        Raises RecordError where the record of it is damaged.
+        """
+        known = await Generations(self.engine.store, self.engine.keyspace).load()
+        return known.revision if known is not None and known.generation.hash == self.generation.hash else 0
 
     async def unfinished(self) -> list[StoredCampaign]:
         """Return the campaigns that have not ended."""

@@ -21,7 +21,7 @@ from config.generation import Generation
 from config.resources import Layout
 from config.secret import SecretBytes
 from config.settings import PageSettings, Settings
-from scheduler.dispatch.local import Engine
+from scheduler.dispatch.local import Engine, describe
 from scheduler.run import Order, RunResult
 from scheduler.service import Service
 from worker.errors import CompactedError, FencedError, RecordError, RefusedError
@@ -34,6 +34,7 @@ from worker.model.outcome import BatchReport
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace
 from worker.providers.chain import Chain
+from worker.state.generations import Generations, StoredGeneration
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -260,3 +261,19 @@ async def test_a_configuration_of_which_no_name_governs_anything_is_no_success()
     ):
         await run(service(store, NEW, OLD, resources=("deployments", "leases")))
     assert (await run(service(store, NEW, OLD, resources=("deployments", "secrets")))).report.rewritten == 12
+
+
+async def test_a_proof_from_an_earlier_term_of_the_same_file_is_none() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one = service(store, NEW, OLD)
+    generations = Generations(store, one.engine.keyspace)
+    in_force = await generations.save(StoredGeneration(describe(one.generation), 0))
+    await run(one)
+    assert await one.last_proof() is not None
+    other = replace(in_force.generation, hash="sha256:1")
+    back = (await generations.save(in_force.followed_by(other))).followed_by(in_force.generation)
+    await generations.save(back)
+    assert await one.last_proof() is None
+    await run(one)
+    assert await one.last_proof() is not None
