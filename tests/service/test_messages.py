@@ -45,8 +45,8 @@ class BadQueue:
     def _meddle(self) -> None:
         with redis_client.Redis.from_url(self._url) as client:
             while not self._stop.is_set():
-                # It waits in line with the workers, and gets its share.
-                taken: Any = client.brpop([BATCHES], timeout=0.2)
+                # Redis serves who has waited longest: longer than workers wait at a time, so that it gets its share.
+                taken: Any = client.brpop([BATCHES], timeout=2)
                 if taken is not None:
                     self._meddle_with(client, taken[1])
                 if self._held and self._dice.random() < 0.2:
