@@ -113,9 +113,9 @@ def test_a_frozen_member_answers_nothing_until_it_thaws(etcd: EtcdCluster) -> No
 
 
 def fill(gateway: Gateway) -> None:
-    """etcd counts what it wrote with a delay, so the quota is met a little late."""
-    for number in range(10):
-        gateway.put(f"/{number}", b"x" * 300_000)
+    """etcd counts what it wrote as of its last commit, up to 100 ms ago, so the quota is met a little late."""
+    for number in range(500):
+        gateway.put(f"/{number}", b"x" * 100_000)
 
 
 def test_a_full_cluster_refuses_writes_and_still_starts(new_etcd: NewEtcd) -> None:
