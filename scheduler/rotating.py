@@ -350,7 +350,7 @@ class Rotator:
     async def _edit(self, stored: StoredRotation, raw: bytes, decided: Next) -> Next:
         """Prepare an edit, put on record where it leads, and only then make it."""
         if stored.rotation.by_hand and self._by_hand is None:
-            return Next(Wait(), "`rewrap rotate --manual` has to be run: it writes the file that is to be put in place")
+            return Next(Wait(), "`rewrap rotate resume` has to be run: it writes the file that is to be put in place")
         try:
             edited, fingerprint = edit(stored.rotation, raw, self._file.path)
         except ConfigError as error:
