@@ -83,11 +83,16 @@ def _path(args: argparse.Namespace) -> str:
 
 def _reason(text: str) -> str:
     from config.errors import Fault, SettingsError
+    from worker.model.request import HostileArgumentError, reason_of
 
-    if not text.strip():
-        fault = Fault("--assume-converged", "gives no reason", "say how you know: it is kept in the audit log")
-        raise SettingsError("command line", (fault,))
-    return text.strip()
+    try:
+        if text.strip():
+            return reason_of(text.strip(), "the reason")
+        message = "gives no reason"
+    except HostileArgumentError as error:
+        message = str(error)
+    fault = Fault("--assume-converged", message, "say how you know: it is kept in the audit log")
+    raise SettingsError("command line", (fault,))
 
 
 def _json(verdict: Verdict) -> dict[str, object]:
@@ -95,17 +100,7 @@ def _json(verdict: Verdict) -> dict[str, object]:
         "converged": verdict.converged,
         "generation": verdict.generation,
         "because": verdict.because,
-        "replicas": [
-            {
-                "address": one.address,
-                "id": one.id,
-                "name": one.name,
-                "state": one.state.value,
-                "hash": one.hash or None,
-                "because": one.because,
-            }
-            for one in verdict.replicas
-        ],
+        "replicas": [one.to_json() for one in verdict.replicas],
         "warnings": list(verdict.warnings),
         "assumed": verdict.assumed,
     }

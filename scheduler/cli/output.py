@@ -58,9 +58,14 @@ def hand_out(content: bytes, name: str, stdout: TextIO) -> None:
     complain(f"----- END {name} -----")
 
 
-def complain(text: str) -> None:
-    """Write what went wrong to stderr; the text may have lines."""
-    sys.stderr.write("\n".join(_printable(line, sys.stderr) for line in text.split("\n")) + "\n")
+def complain(*lines: str) -> None:
+    """Write what went wrong to stderr. A line break inside a line is spelled out: a log may be read there."""
+    sys.stderr.write("".join(_printable(line, sys.stderr) + "\n" for line in lines))
+
+
+def ask(question: str) -> str:
+    """Return what an operator answers. Raises EOFError where nobody does."""
+    return input(_printable(question))
 
 
 def _cell(value: object) -> str:

@@ -134,10 +134,10 @@ def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
 
 
 def _consents(question: str) -> bool:
-    from scheduler.cli.output import say
+    from scheduler.cli.output import ask, say
 
     try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         say()
         return False

@@ -126,7 +126,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         wish=Wish(
-            _reason(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
+            reason_of(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
         ),
     )
 
@@ -141,6 +141,13 @@ def name_of(value: object, what: str) -> str:
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise HostileArgumentError(f"{what} must be 1 to 64 of a-z, 0-9 and -, and begin with no -")
+
+
+def reason_of(value: object, what: str = "reason") -> str:
+    """Return why something is asked for, in somebody's own words. Raises HostileArgumentError."""
+    if not isinstance(value, str) or len(value) > _LONGEST_REASON or not value.isprintable():
+        raise HostileArgumentError(f"{what} must be a printable text of at most {_LONGEST_REASON} characters")
+    return value
 
 
 def number_of(value: object, what: str, most: int = 99_999_999) -> int:
@@ -164,9 +171,3 @@ def _names(value: object, what: str, form: re.Pattern[str]) -> tuple[str, ...]:
     if len(names) != len(value):
         raise HostileArgumentError(f"{what} holds something that is no name of one")
     return names
-
-
-def _reason(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST_REASON or not value.isprintable():
-        raise HostileArgumentError(f"reason must be a printable text of at most {_LONGEST_REASON} characters")
-    return value
