@@ -132,13 +132,13 @@ def begin(
     _require_no_weaker(kind, primaries)
     names = [key.name for entry in configuration.entries for provider in entry.providers for key in _keys(provider)]
     retired = dict.fromkeys(_primary(provider) for provider in primaries)
-    names = dict.fromkeys(name for index in entries for name in configuration.entries[index].resources)
+    resources = dict.fromkeys(name for index in entries for name in configuration.entries[index].resources)
     return Rotation(
         new_id(now, os.urandom(2)),
         RotationStep.ADD,
         order.because,
         entries,
-        tuple(name for name in names if not is_idle(name)),
+        tuple(name for name in resources if not is_idle(name)),
         kind.value,
         new_key_name([*names, *taken], now.date()),
         tuple(retired),
