@@ -208,11 +208,16 @@ async def _show(args: argparse.Namespace) -> int:
 
 async def _wait(args: argparse.Namespace) -> int:
     import asyncio
+    import math
 
+    from config.errors import Fault, SettingsError
     from scheduler.cli.output import print_json, say
     from worker.errors import UnavailableError
 
     settings = read_settings(args, os.environ)
+    if not 0 <= args.timeout < math.inf:
+        fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
+        raise SettingsError("command line", (fault,))
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:

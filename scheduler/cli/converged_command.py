@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from config.flags import APISERVERS, ETCD, variable
+from config.flags import APISERVERS, ETCD
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import (
     add_configuration,
@@ -14,6 +14,7 @@ from scheduler.cli.options import (
     add_settings,
     add_switch,
     generation_of,
+    read_file_argument,
     read_settings,
 )
 
@@ -49,7 +50,7 @@ async def _converged(args: argparse.Namespace) -> int:
     from worker.state.audit import AuditLog
     from worker.state.keyspace import Keyspace
 
-    settings, path = read_settings(args, os.environ), _path(args)
+    settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
     generation = generation_of(path, allow_readable=args.allow_readable_config).hash
     brake = brake_on_signals()
     prefix = settings.keyspace.state_prefix
@@ -70,15 +71,6 @@ async def _converged(args: argparse.Namespace) -> int:
     if verdict.converged:
         return Exit.DONE
     return Exit.INCOMPLETE if verdict.reached or not settings.apiservers.addresses else Exit.UNREACHABLE
-
-
-def _path(args: argparse.Namespace) -> str:
-    from config.errors import Fault, SettingsError
-
-    path: str | None = args.file or args.encryption_config or os.environ.get(variable("--encryption-config"))
-    if path is None:
-        raise SettingsError("command line", (Fault("FILE", "is missing", "name the file that kube-apiserver runs"),))
-    return path
 
 
 def _reason(text: str) -> str:

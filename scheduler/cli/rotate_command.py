@@ -80,6 +80,11 @@ def _require_fitting(args: argparse.Namespace) -> None:
         raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
     if args.remove_unused and args.verb != "abort":
         raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+    for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
+        if given and args.verb != "start":
+            raise _wrong(flag, f"is said when a rotation begins, and {args.verb} begins none", "leave it out")
+    if args.write_to and args.verb == "start" and not args.manual:
+        raise _wrong("--write-to", "goes with --manual, without which the file itself is edited", "say both, or none")
     drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
     if drives and args.manual:
         _require_place(args)
@@ -237,9 +242,10 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
         return False
     if found.by_hand:
         _require_place(args)
-    elif args.manual:
+    elif args.manual or args.write_to:
         message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
-        raise _wrong("--manual", message, "leave it out, or abort that rotation and begin one with --manual")
+        flag = "--manual" if args.manual else "--write-to"
+        raise _wrong(flag, message, "leave it out, or abort that rotation and begin one with --manual")
     return found.by_hand
 
 

@@ -59,6 +59,33 @@ def test_an_argument_is_spelled_out(
     assert not [line for line in (said.out + said.err).split("\n") if line.startswith("{}")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "--write-to", "next.yaml"], "--write-to: goes with --manual"),
+        (["rotate", "resume", "--prune"], "--prune: is said when a rotation begins"),
+        (["rotate", "status", "--provider", "aesgcm"], "--provider: is said when a rotation begins"),
+        (["rotate", "abort", "--resource", "secrets"], "--resource: is said when a rotation begins"),
+        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is no number of seconds from 0 on"),
+        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is no number of seconds from 0 on"),
+        (["campaign", "start", "--direct", "--namespace", "A"], "namespaces must be names such as kube-system"),
+        (["check", ""], "rewrap: : it can't be read"),
+        (["converged", ""], "rewrap: : it can't be read"),
+        (["status", "--state-prefix", "/a\tb", "--encryption-config", "x"], "keyspace: a prefix must be printable"),
+        (["rotate", "nosuch"], "rewrap: argument verb: invalid choice: 'nosuch'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_would_be_taken_for_something_else_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWRAP_ENCRYPTION_CONFIG", "/dev/null")
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+
+
 def test_every_door_spells_out_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a{CLEAR}")
     complain("b", CLEAR)

@@ -15,6 +15,7 @@ from worker.model.campaign import FASTEST, HIGHEST_PRIORITY, NO_WISH, Wish
 from worker.model.fields import NAME, NAMESPACE, Fields
 
 _RESOURCE = re.compile(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?)?")
+_EXAMPLES = {"resources": "secrets or deployments.apps", "namespaces": "kube-system"}
 _MOST_NAMES = 200
 _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
@@ -169,5 +170,5 @@ def _names(value: object, what: str, form: re.Pattern[str]) -> tuple[str, ...]:
         raise HostileArgumentError(f"{what} must be a list of at most {_MOST_NAMES} names")
     names = tuple(name for name in value if isinstance(name, str) and form.fullmatch(name))
     if len(names) != len(value):
-        raise HostileArgumentError(f"{what} holds something that is no name of one")
+        raise HostileArgumentError(f"{what} must be names such as {_EXAMPLES[what]}")
     return names
