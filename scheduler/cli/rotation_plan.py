@@ -98,7 +98,8 @@ def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:
 
 def _end_of_old(plan: RotationPlan) -> str:
     if plan.rotation.prune:
-        return "removed at the end, and kept in the archive"
+        kept = "keep a copy of the file" if plan.rotation.by_hand else "and kept in the archive"
+        return f"removed at the end, {kept}"
     return "stays to read with; --prune would remove it at the end"
 
 
