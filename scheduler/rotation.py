@@ -322,7 +322,9 @@ def resumed(rotation: Rotation, file: str) -> Rotation:
     What an operator was to put in place, and is not there, is handed out anew: it may have been lost.
     """
     is_missing = rotation.by_hand and file == rotation.file
-    return replace(rotation, held="", edited="" if is_missing else rotation.edited)
+    if is_missing:
+        return replace(rotation, held="", edited="", waits="")
+    return replace(rotation, held="")
 
 
 def paused(rotation: Rotation) -> Rotation:

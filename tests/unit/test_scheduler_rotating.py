@@ -223,7 +223,8 @@ def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
 def test_a_content_that_was_put_in_place_meanwhile_is_not_handed_out_again() -> None:
     by_hand = paused(prepared(replace(ROTATION, by_hand=True), "sha256:1", "f" * 16))
     assert resumed(by_hand, "sha256:1").edited == "sha256:1"
-    assert resumed(by_hand, ROTATION.file).edited == ""
+    again = resumed(replace(by_hand, waits="sha256:1 has to be put in its place"), ROTATION.file)
+    assert (again.edited, again.waits) == ("", "")
     assert resumed(replace(by_hand, by_hand=False), ROTATION.file).edited == "sha256:1"
 
 
