@@ -57,10 +57,15 @@ class ConfigError(Exception):
         # The arguments again, so that pickle (a task queue, a pool) can rebuild the error.
         super().__init__(self.file, self.faults)
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message in lines; what is quoted in one may hold a line break of its own."""
         if len(self.faults) == 1:
-            return f"{self.file}: {self.faults[0]}"
-        return "\n".join([f"{self.file}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults)])
+            return (f"{self.file}: {self.faults[0]}",)
+        return (f"{self.file}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class SourceError(ConfigError):

@@ -60,6 +60,12 @@ def check_settings(settings: Settings) -> None:
             "keep the default /kube-rewrap",
         ),
         (
+            f"{settings.keyspace.etcd_prefix}{settings.keyspace.state_prefix}".isprintable(),
+            "keyspace",
+            "a prefix must be printable",
+            "leave out what can't be seen",
+        ),
+        (
             settings.space.quota_bytes is None or settings.space.quota_bytes > 0,
             "space.quota_bytes",
             "must be above 0",

@@ -92,6 +92,7 @@ def steps_of(rotation: Rotation) -> tuple[tuple[str, str], ...]:
     new = f"{rotation.provider}:{rotation.key_name}"
     old = ", ".join(map(str, rotation.retired))
     hand = "you add" if rotation.by_hand else "the file gets"
+    kept = "keep a copy of it" if rotation.by_hand else "the archive keeps it"
     steps = [
         ("add", f"{hand} {new}, to read with"),
         ("spread", "every kube-apiserver has to load that"),
@@ -103,7 +104,7 @@ def steps_of(rotation: Rotation) -> tuple[tuple[str, str], ...]:
     ]
     if rotation.prune:
         steps += [
-            ("prune", f"{old} is removed from the file, right after another scan; the archive keeps it"),
+            ("prune", f"{old} is removed from the file, right after another scan; {kept}"),
             ("settle", "every kube-apiserver has to load that"),
         ]
     return tuple(steps)

@@ -75,6 +75,17 @@ class Replica:
     hash: str
     because: str
 
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "address": self.address,
+            "id": self.id,
+            "name": self.name,
+            "state": self.state.value,
+            "hash": self.hash or None,
+            "because": self.because,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -124,7 +124,7 @@ class Keeper:
         if due is None or now < self._begin_at:
             return
         order = Order(due.resources, prune=self._settings.rotation.prune, because=due.because(self._limit))
-        rotation = await self._hands.rotator.plan(order, budgets)
+        rotation = await self._hands.rotator.plan(order, budgets, self._service.is_idle)
         self._begin_at, self._pause = now + self._pause, min(_LONGEST_PAUSE, 2 * self._pause)
         reasons = await self._reasons_against(rotation, is_exhausted=due.is_exhausted)
         if reasons:

@@ -95,10 +95,10 @@ class Overview:
         return sum(batch.spec.objects for batch in self.batches)
 
     @property
-    def rate(self) -> float:
-        """Objects dealt with a second since it was planned."""
+    def rate(self) -> float | None:
+        """Objects dealt with a second since it was planned; None where it has ended, or not begun."""
         if self.campaign is None or self.campaign.state.is_end:
-            return 0.0
+            return None
         seconds = (datetime.now(UTC) - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
         return self.report.objects / max(1.0, seconds)
 
@@ -119,7 +119,6 @@ class Overview:
     def lines(self) -> list[tuple[str, object]]:
         """Return what a person wants to read."""
         done = sum(batch.state is BatchState.DONE for batch in self.batches)
-        left = self.seconds_left
         return [
             ("campaign", self.name),
             ("state", self.state),
@@ -128,7 +127,7 @@ class Overview:
             ("configuration", self.configuration),
             ("batches", f"{done} of {len(self.batches)} done"),
             ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
-            ("rate", f"{self.rate:,.0f} objects/s" + (f", about {left:,.0f} s left" if left is not None else "")),
+            *self._pace(),
             ("quarantined", self._quarantined()),
             *(
                 ("left alone", f"{count:,} of {resource}: {reason.value}")
@@ -137,6 +136,12 @@ class Overview:
             ("workers", ", ".join(self.workers) or "none at work"),
             *(("outdated", sentence) for sentence in self.outdated),
         ]
+
+    def _pace(self) -> list[tuple[str, object]]:
+        if self.rate is None:
+            return []
+        left = f", about {self.seconds_left:,.0f} s left" if self.seconds_left is not None else ""
+        return [("rate", f"{self.rate:,.0f} objects/s{left}")]
 
     @property
     def quarantined_total(self) -> int:
@@ -149,7 +154,7 @@ class Overview:
             return f"{total:,}"
         if not named:
             return f"{total:,}; names are kept of the newest campaign only (`rewrap verify` names what can't be read)"
-        return f"{total:,}, of which {named:,} are named (-o json), and {total - named:,} more"
+        return f"{total:,}, of which {named:,} are named"
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -163,7 +168,7 @@ class Overview:
             "in_force": self.in_force or None,
             "report": self.report.to_json(),
             "live": self.live,
-            "rate": round(self.rate, 1),
+            "rate": None if self.rate is None else round(self.rate, 1),
             "seconds_left": None if left is None else round(left, 1),
             "workers": list(self.workers),
             "outdated": list(self.outdated),

@@ -39,7 +39,7 @@ from scheduler.reconcile import Reconciler, Round
 from scheduler.repairs import Drift
 from scheduler.rotating import Books, ConfigurationFile, Rotator
 from scheduler.rotation import is_way_back
-from scheduler.run import EVERYTHING, Lock, Order, is_whole
+from scheduler.run import EVERYTHING, Lock, Order, is_whole, told_in_fields
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
 from scheduler.service import Service, total
@@ -192,8 +192,12 @@ class Reign:
         )
 
     async def _compare(self, stored: StoredGeneration | None, now: GenerationRecord) -> None:
-        """Compare the generation with the one on record, and ask for a campaign if it takes one."""
-        changes = detect(stored.generation if stored else None, now)
+        """Compare the generation with the one on record, and ask for a campaign if it takes one.
+
+        What becomes of a name that governs nothing is no change: nothing is stored by it.
+        """
+        found = detect(stored.generation if stored else None, now)
+        changes = [change for change in found if not self._service.is_idle(change.resource)]
         for change in changes:
             level = _log.warning if change.danger else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
@@ -318,7 +322,7 @@ class Reign:
             return None
         except ConfigError as fault:
             # It will never be met, and must not hold up others for ever.
-            await self._inbox.decide(stored, RequestState.REFUSED, str(fault))
+            await self._inbox.decide(stored, RequestState.REFUSED, told_in_fields(fault))
             return None
         except RefusedError as refusal:
             await self._inbox.put_off(stored, str(refusal))

@@ -3,7 +3,7 @@
 A key is removable only when every blocker was checked and is absent. What is not known is a blocker of
 its own, never a silent yes:
 
-1. Objects under it; unreadable ones that may be; an entry that still writes with it.
+1. Objects under it; unreadable ones that may be; an entry that still writes with it, be it for what is not there yet.
 2. The scan covered a part only, or a campaign is unfinished.
 3. A kube-apiserver runs, or may run, another configuration.
 4. No campaign under this configuration was proven complete, or somebody wrote with the key after it.
@@ -33,7 +33,8 @@ class Surroundings:
     `unconverged` says why the kube-apiservers are not known to run this configuration, "" = they do.
     `proof_revision` is that of the newest complete campaign over everything, 0 = there is none, and
     `compacted` whether etcd refuses to answer before it. `last_written` holds, by fingerprint, the last
-    revision at which a watch saw the key used.
+    revision at which a watch saw the key used. `chains` are the keys that the file has for each name, in its order:
+    those for which nothing was there to be scanned, too.
     """
 
     unconverged: str
@@ -42,6 +43,7 @@ class Surroundings:
     proof_revision: int = 0
     compacted: bool = False
     last_written: Mapping[str, int] = field(default_factory=dict)
+    chains: tuple[tuple[str, tuple[KeyRef, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,13 @@ def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
         *(() if around.whole and not proof.unknown else (PARTIAL,)),
         *((around.unconverged,) if around.unconverged else ()),
     )
-    return [_judge(proof, key, common, around) for key in configured_keys(proof)]
+    return [_judge(proof, key, common, around) for key in _configured_keys(proof, around)]
 
 
-def configured_keys(proof: Inventory) -> list[KeyRef]:
-    """Return the configured keys of all scanned resources, without repeats, in configured order."""
-    return list(dict.fromkeys(key for tally in proof.resources for key in tally.configured))
+def _configured_keys(proof: Inventory, around: Surroundings) -> list[KeyRef]:
+    """Return the keys of all scanned resources, then what else is in the file; without repeats, in configured order."""
+    chains = [*(tally.configured for tally in proof.resources), *(chain for _, chain in around.chains)]
+    return list(dict.fromkeys(key for chain in chains for key in chain))
 
 
 def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroundings) -> KeyVerdict:
@@ -89,6 +92,7 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
     objects = _sum(proof, key)
     blockers = []
     primary_of = [tally.resource for tally in proof.resources if _same(tally.primary, key)]
+    primary_of = primary_of or [name for name, chain in around.chains if _same(chain[0], key)]
     if primary_of:
         blockers.append(f"it is the primary of {', '.join(primary_of)}")
     if objects:

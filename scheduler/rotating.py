@@ -113,13 +113,20 @@ def archive_of(path: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(path)), "kube-rewrap-archive")  # noqa: PTH100, PTH118, PTH120
 
 
-def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: datetime) -> Rotation:
+def begin(
+    raw: bytes, file: str, order: Order, taken: Iterable[str], now: datetime, *, is_idle: Callable[[str], bool]
+) -> Rotation:
     """Return a rotation before its first step. Raises SettingsError for what can't be rotated, ConfigError.
 
-    `taken` are names that keys had before: a backup, or an archived file, still knows them.
+    `taken` are names that keys had before: a backup, or an archived file, still knows them. Names that are idle
+    govern nothing, and an entry that has no others gets no key.
     """
     configuration = load(raw, file)
-    entries = _entries(configuration, order.resources)
+    named = _entries(configuration, order.resources)
+    entries = tuple(one for one in named if not all(map(is_idle, configuration.entries[one].resources)))
+    if not entries:
+        idle = ", ".join(dict.fromkeys(name for one in named for name in configuration.entries[one].resources))
+        raise _refused("--resource", f"{idle}: governs nothing, so a key would write nothing", "see `rewrap check`")
     primaries = [configuration.entries[index].providers[0] for index in entries]
     kind = order.provider or _common_type(primaries)
     _require_no_weaker(kind, primaries)
@@ -131,7 +138,7 @@ def begin(raw: bytes, file: str, order: Order, taken: Iterable[str], now: dateti
         RotationStep.ADD,
         order.because,
         entries,
-        tuple(resources),
+        tuple(name for name in resources if not is_idle(name)),
         kind.value,
         new_key_name([*names, *taken], now.date()),
         tuple(retired),
@@ -269,15 +276,15 @@ class Rotator:
         self._books = books
         self._by_hand = by_hand
 
-    async def plan(self, order: Order, budgets: Iterable[Budget]) -> Rotation:
+    async def plan(self, order: Order, budgets: Iterable[Budget], is_idle: Callable[[str], bool]) -> Rotation:
         """Return a rotation that is on no record yet. Raises SettingsError, and ConfigError for an unusable file.
 
-        The budgets on record know the names of all keys that there ever were.
+        The budgets on record know the names of all keys that there ever were. `is_idle` as in `begin`.
         """
         raw = await asyncio.to_thread(self._file.read)
         taken = {stored.rotation.key_name for stored in await self._rotations.all()}
         taken.update(name for budget in budgets for name in budget.names)
-        return begin(raw, self._file.path, order, taken, datetime.now(UTC))
+        return begin(raw, self._file.path, order, taken, datetime.now(UTC), is_idle=is_idle)
 
     async def begin(self, rotation: Rotation) -> Rotation:
         """Put a planned rotation on record. Raises RefusedError when the file is another one by now."""
@@ -350,7 +357,7 @@ class Rotator:
     async def _edit(self, stored: StoredRotation, raw: bytes, decided: Next) -> Next:
         """Prepare an edit, put on record where it leads, and only then make it."""
         if stored.rotation.by_hand and self._by_hand is None:
-            return Next(Wait(), "`rewrap rotate --manual` has to be run: it writes the file that is to be put in place")
+            return Next(Wait(), "`rewrap rotate resume` has to be run: it writes the file that is to be put in place")
         try:
             edited, fingerprint = edit(stored.rotation, raw, self._file.path)
         except ConfigError as error:

@@ -160,14 +160,15 @@ def _against_withdrawal(rotation: Rotation, seen: Seen, now: str) -> Next | None
 def _edit(rotation: Rotation) -> Next:
     if rotation.by_hand and rotation.edited:
         return Next(Wait(), f"the file with the hash {rotation.edited} has to be put in its place by hand")
-    return Next(Edit(), _EDITS[rotation.step].format(key=rotation.key_name, provider=rotation.provider))
+    because = _EDITS[rotation.step].format(key=rotation.key_name, provider=rotation.provider)
+    return Next(Edit(), f"handed to an operator: {because}" if rotation.by_hand else because)
 
 
 _EDITS = {
     RotationStep.ADD: "{provider}:{key} is added to the file, to read with",
     RotationStep.PROMOTE: "all kube-apiservers can read with {provider}:{key}; it becomes the key that writes",
     RotationStep.WITHDRAW: "nothing is under {provider}:{key}, and it never encrypted; it is removed from the file",
-    RotationStep.PRUNE: "nothing holds the old keys any more; they are removed from the file, which is archived",
+    RotationStep.PRUNE: "nothing holds the old keys any more; they are removed from the file",
 }
 
 
@@ -321,7 +322,9 @@ def resumed(rotation: Rotation, file: str) -> Rotation:
     What an operator was to put in place, and is not there, is handed out anew: it may have been lost.
     """
     is_missing = rotation.by_hand and file == rotation.file
-    return replace(rotation, held="", edited="" if is_missing else rotation.edited)
+    if is_missing:
+        return replace(rotation, held="", edited="", waits="")
+    return replace(rotation, held="")
 
 
 def paused(rotation: Rotation) -> Rotation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from config.errors import Fault, SettingsError
+from config.errors import ConfigError, Fault, SettingsError
 from scheduler.census import Territory
 from worker.errors import RefusedError
 from worker.etcd.store import Expect
@@ -142,7 +142,16 @@ def require_objects(names: Iterable[str], option: str) -> None:
     empty = ", ".join(names)
     if empty:
         message = f"{empty}: no object is there, so nothing would be proven about it"
-        raise SettingsError("command line", (Fault(option, message, "if that is meant, say --allow-empty"),))
+        remedy = "if that is meant, say --allow-empty (allow_empty in a message)"
+        raise SettingsError("command line", (Fault(option, message, remedy),))
+
+
+_FIELDS = {"--resource": "resources", "--namespace": "namespaces"}
+
+
+def told_in_fields(error: ConfigError) -> str:
+    """Return what is wrong with an order to whoever gave it as a request: that has fields where a command has flags."""
+    return "; ".join(str(replace(fault, path=_FIELDS.get(fault.path, fault.path))) for fault in error.faults)
 
 
 def _names(governed: Mapping[str, ResourceRange]) -> str:

@@ -95,6 +95,7 @@ async def look_around(service: Service, unconverged: str, *, whole: bool) -> Sur
         proof_revision=revision,
         compacted=bool(revision) and await is_compacted(store, keyspace, revision),
         last_written=(await load(store, keyspace)).last,
+        chains=service.chains if whole else (),
     )
 
 

@@ -85,6 +85,17 @@ class Service:
         """What a watch over all that the configuration governs has to cover."""
         return Spans(self.generation.configuration, self._layout)
 
+    @property
+    def chains(self) -> tuple[tuple[str, tuple[KeyRef, ...]], ...]:
+        """The keys that the file has for each name, in its order; a name that governs nothing says so."""
+        names = self.generation.configuration.resource_names()
+        told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
+        return tuple((told[name], self.engine.chains[name].keys) for name in names)
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a name governs nothing, whatever a configuration says."""
+        return self._layout.why_idle(GroupResource.parse(name)) is not None
+
     async def territory(self) -> Territory:
         """Return what the configuration governs in this registry.
 

@@ -187,13 +187,17 @@ async def _list(args: argparse.Namespace) -> int:
 
 async def _show(args: argparse.Namespace) -> int:
     from scheduler.cli.output import print_json, print_table, say
+    from scheduler.cli.reports import print_left_alone
 
     found = await _overview(args, read_settings(args, os.environ))
     if args.output == "json":
         print_json(found.to_json())
         return Exit.DONE
     for name, value in found.lines():
-        say(f"{name + ':':<14}{value}")
+        say(f"{name + ':':<15}{value}")
+    if found.quarantined_total:
+        say()
+        print_left_alone(found.quarantined, found.quarantined_total, f"-o json names {len(found.quarantined):,}")
     say()
     print_table(
         ("RESOURCE", "NAMESPACE", "OBJECTS", "STATE"),
@@ -204,11 +208,16 @@ async def _show(args: argparse.Namespace) -> int:
 
 async def _wait(args: argparse.Namespace) -> int:
     import asyncio
+    import math
 
+    from config.errors import Fault, SettingsError
     from scheduler.cli.output import print_json, say
     from worker.errors import UnavailableError
 
     settings = read_settings(args, os.environ)
+    if not 0 <= args.timeout < math.inf:
+        fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
+        raise SettingsError("command line", (fault,))
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:

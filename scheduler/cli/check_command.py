@@ -7,13 +7,20 @@ import os
 from typing import TypedDict
 
 from config.encryption import EncryptionConfiguration
-from config.errors import ConfigError, Fault, SettingsError
-from config.flags import PATHS, variable
+from config.errors import ConfigError
+from config.flags import PATHS
 from config.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
 from config.resources import GroupResource, Layout
 from scheduler.cli.exits import Exit
 from scheduler.cli.installation import require_own_packages
-from scheduler.cli.options import add_configuration, add_output, add_settings, generation_of, read_settings
+from scheduler.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    generation_of,
+    read_file_argument,
+    read_settings,
+)
 from scheduler.cli.output import print_json, print_table, say
 
 
@@ -53,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """
     require_own_packages()
     keyspace = read_settings(args, os.environ).keyspace
-    path = args.file or args.encryption_config or os.environ.get(variable("--encryption-config"))
-    if path is None:
-        raise SettingsError("command line", (Fault("FILE", "is missing", "name the file to check"),))
+    path = read_file_argument(args, os.environ)
     try:
         generation = generation_of(path, allow_readable=args.allow_readable_config)
     except ConfigError as error:

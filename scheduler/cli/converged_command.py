@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from config.flags import APISERVERS, ETCD, variable
+from config.flags import APISERVERS, ETCD
 from scheduler.cli.exits import Exit
 from scheduler.cli.options import (
     add_configuration,
@@ -14,6 +14,7 @@ from scheduler.cli.options import (
     add_settings,
     add_switch,
     generation_of,
+    read_file_argument,
     read_settings,
 )
 
@@ -49,7 +50,7 @@ async def _converged(args: argparse.Namespace) -> int:
     from worker.state.audit import AuditLog
     from worker.state.keyspace import Keyspace
 
-    settings, path = read_settings(args, os.environ), _path(args)
+    settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
     generation = generation_of(path, allow_readable=args.allow_readable_config).hash
     brake = brake_on_signals()
     prefix = settings.keyspace.state_prefix
@@ -72,22 +73,18 @@ async def _converged(args: argparse.Namespace) -> int:
     return Exit.INCOMPLETE if verdict.reached or not settings.apiservers.addresses else Exit.UNREACHABLE
 
 
-def _path(args: argparse.Namespace) -> str:
-    from config.errors import Fault, SettingsError
-
-    path: str | None = args.file or args.encryption_config or os.environ.get(variable("--encryption-config"))
-    if path is None:
-        raise SettingsError("command line", (Fault("FILE", "is missing", "name the file that kube-apiserver runs"),))
-    return path
-
-
 def _reason(text: str) -> str:
     from config.errors import Fault, SettingsError
+    from worker.model.request import HostileArgumentError, reason_of
 
-    if not text.strip():
-        fault = Fault("--assume-converged", "gives no reason", "say how you know: it is kept in the audit log")
-        raise SettingsError("command line", (fault,))
-    return text.strip()
+    try:
+        if text.strip():
+            return reason_of(text.strip(), "the reason")
+        message = "gives no reason"
+    except HostileArgumentError as error:
+        message = str(error)
+    fault = Fault("--assume-converged", message, "say how you know: it is kept in the audit log")
+    raise SettingsError("command line", (fault,))
 
 
 def _json(verdict: Verdict) -> dict[str, object]:
@@ -95,17 +92,7 @@ def _json(verdict: Verdict) -> dict[str, object]:
         "converged": verdict.converged,
         "generation": verdict.generation,
         "because": verdict.because,
-        "replicas": [
-            {
-                "address": one.address,
-                "id": one.id,
-                "name": one.name,
-                "state": one.state.value,
-                "hash": one.hash or None,
-                "because": one.because,
-            }
-            for one in verdict.replicas
-        ],
+        "replicas": [one.to_json() for one in verdict.replicas],
         "warnings": list(verdict.warnings),
         "assumed": verdict.assumed,
     }

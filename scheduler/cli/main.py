@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
 from scheduler.cli.exits import Exit, exit_of
@@ -56,7 +56,7 @@ class UsageError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def run() -> None:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         return Exit.UNEXPECTED
     except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
         if os.environ.get("REWRAP_TRACEBACK"):
-            complain(traceback.format_exc())  # Python's own form shows no local variables, which could be keys
+            complain(*_traceback(error))
         return _fail(exit_of(error), error, as_json=as_json)
 
 
@@ -125,20 +125,35 @@ def _wants_json(argv: Sequence[str]) -> bool:
 
 def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
     """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
-    message = _message(code, error)
+    first, *more = _message(code, error)
     if as_json:
+        message = "\n".join((first, *more))
         print_json({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, indent=None)
     else:
-        complain(f"rewrap: {message}")
+        complain(f"rewrap: {first}", *more)
     return code
 
 
-def _message(code: int, error: BaseException) -> str:
+def _message(code: int, error: BaseException) -> tuple[str, ...]:
+    """Return the lines of the message: one, but for the faults of a file."""
+    from config.errors import ConfigError
     from worker.errors import WorkerError
 
     if code == _INTERRUPTED:
-        return "interrupted"
+        return ("interrupted",)
+    if isinstance(error, ConfigError):
+        return error.lines
     if code != Exit.UNEXPECTED or isinstance(error, WorkerError):
-        return str(error)
+        return (str(error),)
     # What is not ours may quote what it was given: name its kind and place, not its words.
-    return f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it"
+    return (f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it",)
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """Yield the lines of Python's own traceback, which shows no local variables: they could be keys.
+
+    Each message in it is one line, whatever it quotes.
+    """
+    for part in traceback.format_exception(error):
+        is_frame = part.lstrip(" |").startswith("File ")
+        yield from part.rstrip("\n").split("\n") if is_frame else [part.strip("\n")]

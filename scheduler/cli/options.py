@@ -75,15 +75,23 @@ def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
     return settings_from(args.flags, {**given, "--settings": args.settings}, environment)
 
 
-def read_configuration_path(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+def read_configuration_path(
+    args: argparse.Namespace, environment: Mapping[str, str], missing: str = "--encryption-config"
+) -> str:
     """Return the path of the EncryptionConfiguration that the command names. Raises SettingsError without one."""
     from config.errors import Fault, SettingsError
 
-    path: str | None = args.encryption_config or environment.get(variable("--encryption-config"))
+    path: str | None = args.encryption_config
+    path = path if path is not None else environment.get(variable("--encryption-config"))
     if path is None:
-        fault = Fault("--encryption-config", "is missing", "name the file that kube-apiserver runs")
+        fault = Fault(missing, "is missing", "name the file that kube-apiserver runs")
         raise SettingsError("command line", (fault,))
     return path
+
+
+def read_file_argument(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Return the path that FILE gives, be it empty, else that of the EncryptionConfiguration. Raises SettingsError."""
+    return str(args.file) if args.file is not None else read_configuration_path(args, environment, "FILE")
 
 
 def read_generation(args: argparse.Namespace, environment: Mapping[str, str]) -> Generation:

@@ -1,7 +1,7 @@
 """How text reaches the operator: one JSON document, or lines of plain text on stdout; what went wrong on stderr.
 
 The one door: names in etcd, in a configuration and in arguments may hold what a terminal would obey. Nothing else in
-the command line writes to either stream, but for the bytes of a file that `rotate --manual` hands out.
+the command line writes to either stream. The bytes of a file that `rotate --manual` hands out stay as they are.
 
 What goes to stdout is flushed at once: a command may go on to wait for hours, and stdout may be a pipe.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 
@@ -37,9 +38,34 @@ def say(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def complain(text: str) -> None:
-    """Write what went wrong to stderr; the text may have lines."""
-    sys.stderr.write("\n".join(_printable(line, sys.stderr) for line in text.split("\n")) + "\n")
+@contextmanager
+def stdout_for_files() -> Iterator[TextIO]:
+    """Say everything on stderr meanwhile; yields stdout, where only `hand_out` writes then."""
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield stdout
+
+
+def hand_out(content: bytes, name: str, stdout: TextIO) -> None:
+    """Write a file to stdout, byte for byte, and to stderr a mark before and behind it: each a line of its own."""
+    ending = "" if content.endswith(b"\n") else ", no newline at its end"
+    complain(f"----- BEGIN {name}: {len(content)} bytes on stdout{ending} -----")
+    # A configuration that is accepted holds no control character.
+    stdout.write(content.decode())
+    stdout.flush()
+    if ending and stdout.isatty():
+        complain("")
+    complain(f"----- END {name} -----")
+
+
+def complain(*lines: str) -> None:
+    """Write what went wrong to stderr. A line break inside a line is spelled out: a log may be read there."""
+    sys.stderr.write("".join(_printable(line, sys.stderr) + "\n" for line in lines))
+
+
+def ask(question: str) -> str:
+    """Return what an operator answers. Raises EOFError where nobody does."""
+    return input(_printable(question))
 
 
 def _cell(value: object) -> str:

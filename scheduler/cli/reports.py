@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from scheduler.cli.output import print_table, say
 from scheduler.removal import BACKUPS, KeyVerdict
-from worker.model.inventory import Inventory, ResourceTally, counts_json
+from worker.model.inventory import Inventory, ResourceTally, Unreadable, counts_json
 from worker.model.verdict import Reason
+from worker.state.quarantine import Quarantined
 
-_SHOWN = 20
+SHOWN = 20
+"""Objects that the text names; `-o json` names more."""
 
 
 def status_json(found: Inventory) -> dict[str, object]:
@@ -119,12 +121,19 @@ def _print_unreadable(found: Inventory) -> None:
     if not listed:
         return
     say()
-    for one in listed[:_SHOWN]:
+    print_left_alone(listed, found.unreadable, "`verify -o json` names up to 1,000 a resource")
+    if found.unreadable > SHOWN:
+        print_counts(found.unreadable_by)
+
+
+def print_left_alone(listed: Sequence[Unreadable | Quarantined], total: int, remedy: str) -> None:
+    """Print some of the objects that were left alone, each with its reason, and how many more there are."""
+    for one in listed[:SHOWN]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    if found.unreadable > len(listed[:_SHOWN]):
-        say(f"  and {found.unreadable - len(listed[:_SHOWN]):,} more (`verify -o json` names up to 1,000 a resource):")
-        print_counts(found.unreadable_by)
+    left = total - len(listed[:SHOWN])
+    if left > 0:
+        say(f"  and {left:,} more ({remedy})")
 
 
 def print_counts(counts: Mapping[tuple[str, Reason], int]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 from config.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
 from scheduler.cli.exits import Exit
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         case "abort":
             is_wanted = args.remove_unused or _wants_removal(args)
             return run_async(lambda: _withdraw(args) if is_wanted else _steer(args))
-    return run_async(lambda: _drive(args, None))
+    return run_async(lambda: _resume(args))
 
 
 def _require_fitting(args: argparse.Namespace) -> None:
@@ -79,9 +80,22 @@ def _require_fitting(args: argparse.Namespace) -> None:
         raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
     if args.remove_unused and args.verb != "abort":
         raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+    for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
+        if given and args.verb != "start":
+            raise _wrong(flag, f"is said when a rotation begins, and {args.verb} begins none", "leave it out")
+    if args.write_to and args.verb == "start" and not args.manual:
+        raise _wrong("--write-to", "goes with --manual, without which the file itself is edited", "say both, or none")
     drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
-    if drives and args.manual and args.output == "json" and not args.write_to:
+    if drives and args.manual:
+        _require_place(args)
+
+
+def _require_place(args: argparse.Namespace) -> None:
+    """Raise SettingsError where the content of the file has no place of its own to go to."""
+    if args.output == "json" and not args.write_to:
         raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+    if args.write_to and os.path.realpath(args.write_to) == os.path.realpath(_file(args).path):
+        raise _wrong("--write-to", "is the configuration itself, which --manual leaves alone", "name another file")
 
 
 def _wrong(place: str, message: str, remedy: str) -> SettingsError:
@@ -96,24 +110,39 @@ def _start(args: argparse.Namespace) -> int:
     from scheduler.cli.running import run_async
     from worker.errors import RefusedError
 
-    _require_consent(args)
-    plan = run_async(lambda: _plan(args))
-    if args.dry_run or args.output == "text":
-        print_plan(plan, as_json=args.output == "json", is_dry=args.dry_run)
-    if args.dry_run:
-        return Exit.REFUSED if plan.reasons else Exit.DONE
-    if plan.reasons:
-        raise RefusedError("; ".join(plan.reasons))
-    if not args.yes and not _consents("Begin?"):
-        raise RefusedError("not begun; nothing was written")
-    return run_async(lambda: _drive(args, plan.rotation))
+    with _out(args, by_hand=args.manual and not args.dry_run) as out:
+        _require_consent(args)
+        plan = run_async(lambda: _plan(args))
+        if args.dry_run or args.output == "text":
+            print_plan(plan, as_json=args.output == "json", is_dry=args.dry_run)
+        if args.dry_run:
+            return Exit.REFUSED if plan.reasons else Exit.DONE
+        if plan.reasons:
+            raise RefusedError("; ".join(plan.reasons))
+        if not args.yes and not _consents("Begin?"):
+            raise RefusedError("not begun; nothing was written")
+        return run_async(lambda: _drive(args, plan.rotation, out))
+
+
+@contextmanager
+def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
+    """Yield where a file for the operator goes; where that is stdout, it goes there alone, and words to stderr."""
+    import sys
+
+    from scheduler.cli.output import stdout_for_files
+
+    if by_hand and args.output == "text" and not args.write_to:
+        with stdout_for_files() as stdout:
+            yield stdout
+    else:
+        yield sys.stdout
 
 
 def _consents(question: str) -> bool:
-    from scheduler.cli.output import say
+    from scheduler.cli.output import ask, say
 
     try:
-        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         say()
         return False
@@ -158,11 +187,23 @@ async def _withdraw(args: argparse.Namespace) -> int:
 
     file, now = content_hash(_file(args).read()), datetime.now(UTC).isoformat(timespec="seconds")
     settings = read_settings(args, os.environ)
+    by_hand = await _is_by_hand(args)
     changed = await _change(settings, lambda rotation: withdrawing(rotation, file, now), "rotation.aborted")
     if changed.step.is_end:
         _print(changed, args)
         return Exit.DONE
-    return await _drive(args, None)
+    with _out(args, by_hand=by_hand) as out:
+        return await _drive(args, None, out)
+
+
+async def _resume(args: argparse.Namespace) -> int:
+    from scheduler.cli.output import say
+
+    settings, file, by_hand = read_settings(args, os.environ), _file(args), await _is_by_hand(args)
+    with _out(args, by_hand=by_hand) as out:
+        if await _unhold(settings, file) and args.output == "text":
+            say("What was handed out before is void: it is not in place, and the next one has another key.")
+        return await _drive(args, None, out)
 
 
 async def _plan(args: argparse.Namespace) -> RotationPlan:
@@ -179,27 +220,33 @@ def _file(args: argparse.Namespace) -> ConfigurationFile:
     return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
 
 
-async def _drive(args: argparse.Namespace, planned: Rotation | None) -> int:
-    """Begin a planned rotation, or go on with the one that is under way (None)."""
+async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
+    """Begin a planned rotation, or go on with the one that is under way (None). `out` as in `_out`."""
     from scheduler.cli.running import brake_on_signals
     from scheduler.rotate_alone import AloneRotation
 
     settings, file = read_settings(args, os.environ), _file(args)
-    if planned is None:
-        await _require_by_hand(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
-    if args.verb == "resume":
-        await _unhold(settings, file)
-    rotation = await AloneRotation(settings, file, brake, _teller(args)).run(planned, _handing(args))
+    tell = _teller(args)
+    rotation = await AloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
     return _show(rotation, args)
 
 
-async def _require_by_hand(args: argparse.Namespace) -> None:
-    """Refuse to edit the file for who says --manual. Raises SettingsError."""
+async def _is_by_hand(args: argparse.Namespace) -> bool:
+    """Whether an operator edits the file for the rotation that is under way.
+
+    Raises SettingsError where --manual says so and the record does not, or where there is no place for the content.
+    """
     found = await _newest(args)
-    if args.manual and found is not None and not found.step.is_end and not found.by_hand:
+    if found is None or found.step.is_end:
+        return False
+    if found.by_hand:
+        _require_place(args)
+    elif args.manual or args.write_to:
         message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
-        raise _wrong("--manual", message, "leave it out, or abort that rotation and begin one with --manual")
+        flag = "--manual" if args.manual else "--write-to"
+        raise _wrong(flag, message, "leave it out, or abort that rotation and begin one with --manual")
+    return found.by_hand
 
 
 def _order(args: argparse.Namespace) -> Order:
@@ -216,13 +263,25 @@ def _order(args: argparse.Namespace) -> Order:
     return Order(tuple(args.resource), provider, args.prune, args.manual)
 
 
-async def _unhold(settings: Settings, file: ConfigurationFile) -> None:
-    """Take a pause off the record, or what held the rotation, now that an operator put the file right."""
+async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
+    """Take a pause off the record, or what held the rotation, now that an operator put the file right.
+
+    Returns whether a content with a new key, handed to an operator before, is void by that.
+    """
     from config.generation import content_hash
     from scheduler.rotation import resumed
+    from worker.model.rotation import RotationStep
 
-    now = content_hash(file.read())
-    await _change(settings, lambda rotation: resumed(rotation, now), "rotation.resumed")
+    now, handed = content_hash(file.read()), False
+
+    def resume(rotation: Rotation) -> Rotation:
+        nonlocal handed
+        changed = resumed(rotation, now)
+        handed = rotation.step is RotationStep.ADD and changed.edited != rotation.edited
+        return changed
+
+    await _change(settings, resume, "rotation.resumed")
+    return handed
 
 
 async def _change(settings: Settings, change: Callable[[Rotation], Rotation], event: str) -> Rotation:
@@ -280,40 +339,45 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
 
 
 def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
-    from scheduler.cli.output import say
+    """Return what says how far it is; beside a JSON document that goes to stderr."""
+    from scheduler.cli.output import complain, say
 
-    def tell(rotation: Rotation, because: str) -> None:
-        if args.output == "text":
-            say(f"{rotation.step.value:<8} {because}")
-
-    return tell
+    tell = say if args.output == "text" else complain
+    return lambda rotation, because: tell(f"{rotation.step.value:<8} {because}")
 
 
-def _handing(args: argparse.Namespace) -> Callable[[Rotation, bytes], None]:
-    """Return what gives an operator the content that is to be put in place."""
-    import sys
-
-    from scheduler.cli.output import say
+def _handing(
+    args: argparse.Namespace, file: str, tell: Callable[[Rotation, str], None], out: TextIO
+) -> Callable[[Rotation, bytes], None]:
+    """Return what gives an operator the content that is to be put in place, and says what is waited for."""
+    from scheduler.cli.output import hand_out
     from worker.errors import RefusedError
 
     def hand(rotation: Rotation, content: bytes) -> None:
-        where = args.write_to or "this"
         if args.write_to:
-            descriptor = os.open(args.write_to, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                # A file that was there may have let others in.
-                os.fchmod(stream.fileno(), 0o600)
-                stream.truncate()
-                stream.write(content)
+            _write(args.write_to, content)
         elif args.output == "json":
             raise RefusedError("--write-to is missing: JSON output is one document; `rewrap rotate resume` goes on")
-        if args.output == "text":
-            say(f"{rotation.step.value:<8} put {where} in the place of the file, on every control-plane node")
-        if not args.write_to:
-            sys.stdout.write(content.decode())
-            sys.stdout.flush()
+        else:
+            hand_out(content, f"{rotation.edited} for the step {rotation.step.value}", out)
+        what = f"what {args.write_to} holds" if args.write_to else "what was written to stdout"
+        tell(rotation, f"waits for you: put {what} in the place of {file}, on every control-plane node")
 
     return hand
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write what an operator is to put in place. Raises SettingsError where that is not possible."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        message = f"{path} can't be written: {error.strerror}"
+        raise _wrong("--write-to", message, "name another file, and `rewrap rotate resume`") from None
+    with os.fdopen(descriptor, "wb") as stream:
+        # A file that was there may have let others in.
+        os.fchmod(stream.fileno(), 0o600)
+        stream.truncate()
+        stream.write(content)
 
 
 def _show(rotation: Rotation, args: argparse.Namespace) -> int:

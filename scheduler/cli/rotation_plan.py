@@ -49,7 +49,7 @@ async def plan_rotation(settings: Settings, file: ConfigurationFile, order: Orde
         leader = await _leader(service)
         rotations = Rotations(store, keyspace)
         rotator = Rotator(rotations, file, Blind(), Books(service.audit, service.engine.ledger))
-        rotation = await rotator.plan(order, (await service.engine.ledger.all()).values())
+        rotation = await rotator.plan(order, (await service.engine.ledger.all()).values(), service.is_idle)
         preparation = Preparation(settings, service, rotations, converged, None if leader else file)
         ground = await _scanned(await preparation.look(rotation), preparation, rotation)
     reasons = reasons_against(rotation, ground, settings.budget.gcm_limit)
@@ -98,7 +98,8 @@ def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:
 
 def _end_of_old(plan: RotationPlan) -> str:
     if plan.rotation.prune:
-        return "removed at the end, and kept in the archive"
+        kept = "keep a copy of the file" if plan.rotation.by_hand else "and kept in the archive"
+        return f"removed at the end, {kept}"
     return "stays to read with; --prune would remove it at the end"
 
 
@@ -119,10 +120,7 @@ def _json(plan: RotationPlan) -> dict[str, object]:
         "leader": plan.leader or None,
         "objects": plan.scale.objects,
         "unreadable": plan.scale.unreadable,
-        "apiservers": [
-            {"address": one.address, "id": one.id, "name": one.name, "state": one.state.value, "because": one.because}
-            for one in plan.verdict.replicas
-        ],
+        "apiservers": [one.to_json() for one in plan.verdict.replicas],
         "converged": plan.verdict.converged,
         "steps": [{"step": step, "what": what} for step, what in steps_of(plan.rotation)],
         "prunes": [str(key) for key in plan.rotation.retired] if plan.rotation.prune else [],

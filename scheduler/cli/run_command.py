@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from scheduler.removal import KeyVerdict
     from scheduler.run import Order, RunPlan, RunResult
 
-_SHOWN = 20
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -178,7 +176,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
 
 def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> None:
     from scheduler.cli.output import say
-    from scheduler.cli.reports import print_counts, print_proof
+    from scheduler.cli.reports import SHOWN, print_counts, print_left_alone, print_proof
 
     report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
@@ -187,12 +185,8 @@ def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> No
         f"{report.conflicts:,} conflicts, {report.gone:,} gone, {quarantined:,} in quarantine; "
         f"{result.seconds:.1f} s, {speed:,.0f} a second"
     )
-    for one in result.quarantined[:_SHOWN]:
-        row = one.to_json()
-        say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    if quarantined > _SHOWN:
-        named = len(result.quarantined)
-        say(f"  and {quarantined - _SHOWN:,} more (-o json names {named:,}):")
+    print_left_alone(result.quarantined, quarantined, f"-o json names {len(result.quarantined):,}")
+    if quarantined > SHOWN:
         print_counts(result.quarantined_by)
     say()
     if not order.covers_everything:

@@ -122,6 +122,9 @@ def nobody_s_log(command: Command) -> list[dict[str, object]]:
     ("words", "said"),
     [
         (["--assume-converged", " "], "--assume-converged: gives no reason"),
+        (["--assume-converged", "sure\x1b[2J"], "the reason must be a printable text of at most 500"),
+        (["--assume-converged", "a\nb"], "the reason must be a printable text of at most 500"),
+        (["--assume-converged", "x" * 501], "the reason must be a printable text of at most 500"),
         (["--apiserver", "10.0.0.1:6443"], "apiservers.addresses: must be URLs"),
         (["--apiserver", "https://root:secret@10.0.0.1"], "apiservers.addresses: must be URLs"),
         (["--apiserver", "http://a", "--apiserver-token-file", "f"], "a token is sent over https only"),
@@ -130,12 +133,13 @@ def nobody_s_log(command: Command) -> list[dict[str, object]]:
         (["--converge-timeout", "0"], "converge_timeout at most 86400"),
         (["/nonexistent.yaml"], "it can't be read"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: ascii(" ".join(value))[1:60] if isinstance(value, list) else None,
 )
 def test_wrong_usage_ends_with_2(nobody: Command, words: list[str], said: str) -> None:
     ended = nobody.run("converged", *words, "-o", "json")
     assert ended.code == 2
     assert said in ended.error["message"]
+    assert nobody_s_log(nobody) == []
     assert "secret" not in ended.error["message"]
 
 

@@ -144,6 +144,24 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
     }
 
 
+def test_a_campaign_that_ended_names_what_it_left_alone_and_has_no_rate(
+    rewrap: Command, etcd: EtcdCluster, gateway: Gateway
+) -> None:
+    store(gateway, {f"{UNREADABLE}-{number:02}": b"{}" for number in range(1, 25)}, LOST)
+    done = rewrap.json("run", code=3)
+    campaigns = Command(rewrap.directory, tuple(etcd.client_flags()))
+    shown = campaigns.json("campaign", "show", done["campaign"])
+    assert (shown["state"], shown["rate"], shown["seconds_left"]) == ("incomplete", None, None)
+    assert (len(shown["quarantined"]), shown["quarantined_total"]) == (25, 25)
+    text = campaigns.run("campaign", "show", done["campaign"]).stdout
+    assert "rate" not in text
+    assert f"\nconfiguration: {shown['campaign']['generation']}\n" in text
+    rows = [line for line in text.splitlines() if line.startswith(f"  {UNREADABLE}")]
+    assert len(rows) == 20
+    assert all(": no_key_of_that_name: " in row for row in rows)
+    assert "\n  and 5 more (-o json names 25)\n" in text
+
+
 def reason_detail() -> str:
     return "no key of the name in k8s:enc:aesgcm:v1:lost: is configured for this provider"
 

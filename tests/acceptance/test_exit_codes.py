@@ -11,6 +11,7 @@ from tests.acceptance.command import Command, command_for
 from tests.integration.apiserver import (
     IDENTITY,
     Key,
+    configuration,
     configure,
     manifest,
     opened,
@@ -22,7 +23,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.ports import free_ports
 
-OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
+OLD, NEW, BOX = Key.new("aescbc", "old"), Key.new("aesgcm", "new"), Key.new("secretbox", "box")
 POISON = "/registry/secrets/default/poison"
 
 
@@ -245,6 +246,18 @@ def test_a_registry_without_governed_objects_is_complete(etcd: EtcdCluster, tmp_
     etcd.admin().put("/registry/namespaces/default", manifest("Namespace", "", "default", "x"))
     document = command_for(tmp_path, etcd, configure(tmp_path, NEW)).json("run")
     assert (document["state"], document["proof"]["objects"], document["rewritten"]) == ("complete", 0, 0)
+
+
+def test_the_keys_of_a_file_are_judged_where_there_was_nothing_to_scan(etcd: EtcdCluster, tmp_path: Path) -> None:
+    etcd.admin().put("/registry/namespaces/default", manifest("Namespace", "", "default", "x"))
+    entries = (["*.apps"], [NEW, OLD]), (["deployments"], [BOX])
+    document = command_for(tmp_path, etcd, write_private(tmp_path / "enc.json", configuration(*entries))).json("verify")
+    keys = {one["key"]: (one["objects"], one["removable"], one["blockers"]) for one in document["keys"]}
+    assert list(keys) == [NEW.name, OLD.name, BOX.name]
+    assert all((objects, removable) == (0, False) for objects, removable, _ in keys.values())
+    assert keys[NEW.name][2][0] == "it is the primary of *.apps"
+    assert keys[BOX.name][2][0] == "it is the primary of deployments, which governs nothing"
+    assert not [blocker for blocker in keys[OLD.name][2] if "primary" in blocker]
 
 
 @pytest.mark.parametrize("command", ["status", "run", "verify"])

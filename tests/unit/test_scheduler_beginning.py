@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.beginning import Ground, Scale, reasons_against, steps_of
+from scheduler.rotation import Seen, advance
 from worker.model.campaign import Campaign, CampaignState, Pause, Scope
 from worker.model.rotation import Rotation, RotationStep
 from worker.model.verdict import KeyRef
@@ -75,3 +76,12 @@ def test_the_steps_are_those_of_the_rotation() -> None:
     names = [step for step, _ in steps_of(replace(ROTATION, prune=True))]
     assert names == ["add", "spread", "promote", "switch", "rewrap", "prove", "compact", "prune", "settle"]
     assert [step for step, _ in steps_of(ROTATION)] == names[:-2]
+
+
+def test_by_hand_nothing_is_archived_and_nothing_is_said_to_be() -> None:
+    by_hand = replace(ROTATION, prune=True, by_hand=True)
+    assert [what for _, what in steps_of(by_hand) if "archive" in what] == []
+    assert "keep a copy of it" in dict(steps_of(by_hand))["prune"]
+    for step in (RotationStep.ADD, RotationStep.PROMOTE):
+        decided = advance(replace(by_hand, step=step), Seen(by_hand.file), "2026-01-01T00:00:00+00:00")
+        assert decided.because.startswith("handed to an operator: ")

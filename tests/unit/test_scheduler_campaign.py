@@ -330,6 +330,28 @@ def test_keys_come_in_configured_order_each_once() -> None:
     assert keys == [NEW, OLD, PLAIN, RENAMED]
 
 
+IDLE = KeyRef("secretbox", "idle", "4" * 16)
+
+
+@pytest.mark.parametrize(
+    ("scan", "key", "said"),
+    [
+        pytest.param(proof(), NEW, ("it is the primary of *.apps",), id="a wildcard, and nothing is there yet"),
+        pytest.param(proof(), OLD, (), id="a key that only reads, and nothing is there"),
+        pytest.param(
+            CLEAN, NEW, ("it is the primary of secrets", "5 objects are under it"), id="what was scanned is named"
+        ),
+        pytest.param(CLEAN, IDLE, ("it is the primary of deploy, which governs nothing",), id="an idle name"),
+    ],
+)
+def test_a_key_of_the_file_is_judged_whatever_was_there_to_be_scanned(
+    scan: Inventory, key: KeyRef, said: tuple[str, ...]
+) -> None:
+    around = replace(FREE, chains=(("*.apps", (NEW, OLD)), ("deploy, which governs nothing", (IDLE,))))
+    assert {one.key for one in judge_keys(scan, around)} >= {NEW, OLD, IDLE}
+    assert blockers(scan, key, around) == said
+
+
 def test_names_of_campaigns_sort_by_time_within_a_second() -> None:
     moments = [datetime(2026, 1, 1, 0, 0, 0, micros, UTC) for micros in (0, 300, 5_000, 999_000)]
     names = [new_id(now, chance) for now, chance in zip(moments, (b"\xff\xff", b"\x00\x00") * 2, strict=True)]

@@ -11,14 +11,12 @@ import pytest
 import structlog
 
 from scheduler.cli.main import main
-from scheduler.cli.output import complain, print_json, print_table, say
+from scheduler.cli.output import complain, hand_out, print_json, print_table, say, stdout_for_files
 
+DOORS = {"print", "sys.stdout.write", "sys.stderr.write", "stdout.write", "out.write", "traceback.print_exc"}
 COMMANDS = Path(__file__).parents[2] / "scheduler" / "cli"
-CLEAR = "\x1b[2J\x9b2J\x07\u202e"
-SPELLED = r"\x1b[2J\x9b2J\x07\u202e"
-
-# The content of a file, for the operator to put elsewhere. A configuration that is accepted holds no control character.
-BYTE_TRUE = {"rotate_command.py": 1}
+CLEAR = "\x1b[2J\x9b2J\x07\u202e\r\n{}"
+SPELLED = r"\x1b[2J\x9b2J\x07\u202e\r\n{}"
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +54,41 @@ def test_an_argument_is_spelled_out(
     monkeypatch.setenv("REWRAP_TRACEBACK", traceback)
     assert main(arguments) == 2
     said = capsys.readouterr()
-    assert not set(said.out + said.err) & set(CLEAR.replace("[2J", "").replace("2J", ""))
+    assert not set(said.out + said.err) & set("\x1b\x9b\x07\u202e\r")
+    # Nor does it begin a line, which whoever reads the log would take for one of ours.
+    assert not [line for line in (said.out + said.err).split("\n") if line.startswith("{}")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rotate", "--write-to", "next.yaml"], "--write-to: goes with --manual"),
+        (["rotate", "resume", "--prune"], "--prune: is said when a rotation begins"),
+        (["rotate", "status", "--provider", "aesgcm"], "--provider: is said when a rotation begins"),
+        (["rotate", "abort", "--resource", "secrets"], "--resource: is said when a rotation begins"),
+        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is no number of seconds from 0 on"),
+        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is no number of seconds from 0 on"),
+        (["campaign", "start", "--direct", "--namespace", "A"], "namespaces must be names such as kube-system"),
+        (["check", ""], "rewrap: : it can't be read"),
+        (["converged", ""], "rewrap: : it can't be read"),
+        (["status", "--state-prefix", "/a\tb", "--encryption-config", "x"], "keyspace: a prefix must be printable"),
+        (["rotate", "nosuch"], "rewrap: argument verb: invalid choice: 'nosuch'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_would_be_taken_for_something_else_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWRAP_ENCRYPTION_CONFIG", "/dev/null")
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
 
 
 def test_every_door_spells_out_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a{CLEAR}")
-    complain(f"b\n{CLEAR}")
+    complain("b", CLEAR)
     print_table(["NAME"], [[f"c{CLEAR}"]])
     assert capsys.readouterr() == (f"a{SPELLED}\nNAME\nc{SPELLED}\n", f"b\n{SPELLED}\n")
     print_json({"name": CLEAR})
@@ -69,14 +96,29 @@ def test_every_door_spells_out_what_a_terminal_would_obey(capsys: pytest.Capture
 
 
 def test_no_command_goes_by_another_door() -> None:
-    found: dict[str, int] = {}
+    found: list[str] = []
     for file in sorted(COMMANDS.glob("*.py")):
         if file.name == "output.py":
             continue
-        writes = sum(
-            ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write", "traceback.print_exc"}
-            for node in ast.walk(ast.parse(file.read_text("utf-8")))
-            if isinstance(node, ast.Call)
-        )
-        found |= {file.name: writes} if writes else {}
-    assert found == BYTE_TRUE
+        calls = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        found += [f"{file.name}: {ast.unparse(call)}" for call in calls if ast.unparse(call.func) in DOORS]
+    assert found == []
+
+
+def test_what_is_handed_out_is_alone_on_stdout_and_marked_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with stdout_for_files() as stdout:
+        say("plan")
+        hand_out(b"a: 1\n", "one", stdout)
+        hand_out(b"{}", "two", stdout)
+        print_table(["STEP"], [["add"]])
+    said = capsys.readouterr()
+    assert said.out == "a: 1\n{}"
+    assert said.err.splitlines() == [
+        "plan",
+        "----- BEGIN one: 5 bytes on stdout -----",
+        "----- END one -----",
+        "----- BEGIN two: 2 bytes on stdout, no newline at its end -----",
+        "----- END two -----",
+        "STEP",
+        "add",
+    ]

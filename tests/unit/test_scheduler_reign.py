@@ -64,6 +64,7 @@ class Cluster:
         return Requests(self.store, KEYSPACE)
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    names: tuple[str, ...] = ("secrets",)
 
     def shown(self) -> dict[str, float]:
         """What was shown of scans and campaigns by the leader, when it is asked."""
@@ -75,7 +76,7 @@ class Cluster:
         }
 
     def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Reign:
-        configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
+        configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
         one = Service(Settings(), generation, Layout(), engine)
@@ -199,6 +200,21 @@ async def test_a_file_of_the_same_meaning_goes_on_with_the_campaign(cluster: Clu
             assert stored is not None
             assert (stored.campaign.state, stored.campaign.generation) == (CampaignState.RUNNING, "sha256:2")
     assert len(await cluster.campaigns.all()) == 1
+
+
+async def test_a_name_that_governs_nothing_comes_and_goes_without_a_change(cluster: Cluster) -> None:
+    with capture_logs() as logs:
+        async with cluster.under("sha256:1", NEW, OLD):
+            first = await cluster.campaign(CampaignState.RUNNING)
+        for generation, names in (("sha256:2", ("secrets", "deployments")), ("sha256:3", ("secrets",))):
+            cluster.names = names
+            async with cluster.under(generation, NEW, OLD):
+                stored = await cluster.campaigns.get(first.id)
+                assert stored is not None
+                assert (stored.campaign.state, stored.campaign.generation) == (CampaignState.RUNNING, generation)
+    assert len(await cluster.campaigns.all()) == 1
+    changes = [(one["resource"], one["change"]) for one in logs if one["event"] == "configuration.changed"]
+    assert changes == [("secrets", "first_sight")]
 
 
 async def test_an_operators_pause_outlives_a_change_of_the_key(cluster: Cluster) -> None:
@@ -343,7 +359,8 @@ async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluste
         await cluster.campaign(CampaignState.RUNNING)
     refused = await cluster.requests.get("drift-1")
     assert refused is not None
-    assert (refused.request.state, "is not governed" in refused.request.because) == (RequestState.REFUSED, True)
+    told = "resources: widgets.example.com is not governed by the configuration; it governs secrets"
+    assert (refused.request.state, refused.request.because) == (RequestState.REFUSED, told)
 
 
 async def test_an_operators_request_about_nothing_is_refused_with_its_reason(cluster: Cluster) -> None:
@@ -352,7 +369,9 @@ async def test_an_operators_request_about_nothing_is_refused_with_its_reason(clu
         await cluster.campaign(CampaignState.RUNNING)
     refused = await cluster.requests.get("mine")
     assert refused is not None
-    assert (refused.request.state, "no object is there" in refused.request.because) == (RequestState.REFUSED, True)
+    told = "namespaces: nosuch: no object is there, so nothing would be proven about it; "
+    assert refused.request.state is RequestState.REFUSED
+    assert refused.request.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
 
 
 async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:

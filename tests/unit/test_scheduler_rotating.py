@@ -13,6 +13,7 @@ import pytest
 from config.encryption import load
 from config.errors import ConfigError, SettingsError
 from config.provider import KeyedProvider, ProviderType
+from config.resources import GroupResource, Layout
 from scheduler.rotating import Order, begin, edit
 from scheduler.rotation import (
     Edit,
@@ -62,11 +63,17 @@ def text(*entries: tuple[list[str], list[tuple[str, str]]]) -> bytes:
 SECRETS = (["secrets"], [("aesgcm", "a"), ("identity", "")])
 EVENTS = (["events", "pods"], [("aescbc", "b"), ("secretbox", "c")])
 PLAIN = (["configmaps"], [("identity", "")])
+IDLE = (["deployments", "secrets.apps"], [("secretbox", "d")])
+HALF = (["deployments.apps", "deployments"], [("aesgcm", "e")])
 OUTSIDE = (["widgets.example.com"], [("kms", "k")])
 
 
 def begun(raw: bytes, order: Order, taken: tuple[str, ...] = ()) -> Rotation:
-    return begin(raw, "enc.json", order, taken, NOW)
+    return begin(raw, "enc.json", order, taken, NOW, is_idle=is_idle)
+
+
+def is_idle(name: str) -> bool:
+    return Layout().why_idle(GroupResource.parse(name)) is not None
 
 
 def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
@@ -80,6 +87,12 @@ def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
 def test_a_resource_chooses_the_entries_that_name_it() -> None:
     rotation = begun(text(SECRETS, EVENTS), Order(resources=("pods",)))
     assert (rotation.entries, rotation.resources, rotation.provider) == ((1,), ("events", "pods"), "aescbc")
+
+
+def test_an_entry_whose_names_govern_nothing_gets_no_key() -> None:
+    rotation = begun(text(IDLE, SECRETS, HALF), Order())
+    assert (rotation.entries, rotation.resources) == ((1, 2), ("secrets", "deployments.apps"))
+    assert (rotation.provider, [key.name for key in rotation.retired]) == ("aesgcm", ["a", "e"])
 
 
 def test_a_name_that_a_key_once_had_is_not_given_again() -> None:
@@ -100,6 +113,12 @@ def test_plaintext_is_retired_like_a_key() -> None:
         pytest.param(text(PLAIN), Order(), "written with identity: what shall the new key be for", id="plaintext"),
         pytest.param(
             text(SECRETS), Order(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
+        ),
+        pytest.param(
+            text(SECRETS, IDLE),
+            Order(resources=("deployments",)),
+            "deployments, secrets.apps: governs nothing",
+            id="idle",
         ),
         pytest.param(text(OUTSIDE), Order(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
     ],
@@ -204,7 +223,8 @@ def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
 def test_a_content_that_was_put_in_place_meanwhile_is_not_handed_out_again() -> None:
     by_hand = paused(prepared(replace(ROTATION, by_hand=True), "sha256:1", "f" * 16))
     assert resumed(by_hand, "sha256:1").edited == "sha256:1"
-    assert resumed(by_hand, ROTATION.file).edited == ""
+    again = resumed(replace(by_hand, waits="sha256:1 has to be put in its place"), ROTATION.file)
+    assert (again.edited, again.waits) == ("", "")
     assert resumed(replace(by_hand, by_hand=False), ROTATION.file).edited == "sha256:1"
 
 

@@ -15,6 +15,7 @@ from worker.model.campaign import FASTEST, HIGHEST_PRIORITY, NO_WISH, Wish
 from worker.model.fields import NAME, NAMESPACE, Fields
 
 _RESOURCE = re.compile(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?)?")
+_EXAMPLES = {"resources": "secrets or deployments.apps", "namespaces": "kube-system"}
 _MOST_NAMES = 200
 _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
@@ -126,7 +127,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         wish=Wish(
-            _reason(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
+            reason_of(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
         ),
     )
 
@@ -141,6 +142,13 @@ def name_of(value: object, what: str) -> str:
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise HostileArgumentError(f"{what} must be 1 to 64 of a-z, 0-9 and -, and begin with no -")
+
+
+def reason_of(value: object, what: str = "reason") -> str:
+    """Return why something is asked for, in somebody's own words. Raises HostileArgumentError."""
+    if not isinstance(value, str) or len(value) > _LONGEST_REASON or not value.isprintable():
+        raise HostileArgumentError(f"{what} must be a printable text of at most {_LONGEST_REASON} characters")
+    return value
 
 
 def number_of(value: object, what: str, most: int = 99_999_999) -> int:
@@ -162,11 +170,5 @@ def _names(value: object, what: str, form: re.Pattern[str]) -> tuple[str, ...]:
         raise HostileArgumentError(f"{what} must be a list of at most {_MOST_NAMES} names")
     names = tuple(name for name in value if isinstance(name, str) and form.fullmatch(name))
     if len(names) != len(value):
-        raise HostileArgumentError(f"{what} holds something that is no name of one")
+        raise HostileArgumentError(f"{what} must be names such as {_EXAMPLES[what]}")
     return names
-
-
-def _reason(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST_REASON or not value.isprintable():
-        raise HostileArgumentError(f"reason must be a printable text of at most {_LONGEST_REASON} characters")
-    return value
