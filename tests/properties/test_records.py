@@ -54,6 +54,7 @@ CAMPAIGNS = st.builds(
         st.none() | st.sampled_from(Pause),
         st.just("") | TIMES,
         st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+        st.booleans(),
     ),
 )
 REQUESTS = st.builds(
