@@ -382,14 +382,8 @@ class Service:
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
     async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
-        # Names sort by the second only.
-        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
-        fresh = 0
-        if known:
-            batches = Checkpoints(self.engine.store, self.engine.keyspace).all(known[-1].id)
-            fresh = sum([one.checkpoint.report.fresh async for one in batches])
-        now = datetime.now(UTC)
-        return plan_growth(known, fresh, plan.scope, plan.found.revision, now, attended=attended)
+        known = [stored.campaign for stored in await campaigns.all()]
+        return plan_growth(known, plan.scope, plan.found.revision, attended=attended)
 
     async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
         now = datetime.now(UTC)

@@ -38,6 +38,7 @@ from worker.state.checkpoints import Checkpoints
 from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
 from worker.state.quarantine import Quarantine
+from worker.state.tries import TryCounter
 
 
 class Chains(Mapping[str, Chain]):
@@ -141,6 +142,7 @@ class Engine:
                 guard=guard,
                 allow_plaintext=allow_plaintext,
                 since=growth.since,
+                tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -148,7 +150,6 @@ class Engine:
             window=self._window,
             brake=brake,
             sizer=self._sizer,
-            growth=growth,
         )
         return await run_batch(spec, tools)
 
