@@ -52,7 +52,7 @@ from worker.model.request import Origin, RequestState
 from worker.model.scan import Scan
 from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns, StoredCampaign
-from worker.state.generations import Generations, StoredGeneration
+from worker.state.generations import Generations, StoredGeneration, settled
 from worker.state.requests import Requests, StoredRequest
 from worker.state.rotations import Rotations
 from worker.state.scans import Scans
@@ -206,7 +206,8 @@ class Reign:
         if stored is not None and not changes:
             await self._adopt(stored.generation.hash, now.hash)
         # Recorded last: a crash before this compares again, and asks by the same name.
-        fresh = stored.followed_by(now) if stored else StoredGeneration(now, 0)
+        late = settled(stored, [one.campaign for one in await self._campaigns.all()], now)
+        fresh = stored.followed_by(now, late) if stored else StoredGeneration(now, 0, settled=late)
         await self._generations().save(fresh)
         await self._service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 

@@ -16,6 +16,7 @@ from tests.properties.test_records import (
     CAMPAIGNS,
     CHECKPOINTS,
     KEYS,
+    MOMENTS,
     REQUESTS,
     SCANS,
     TEXTS,
@@ -36,6 +37,7 @@ from worker.model.proof import ProofPart
 from worker.model.request import Request
 from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.scan import Scan
+from worker.model.tries import Tries
 from worker.model.usage import Usage
 from worker.state import assumptions, claims, observations, quarantine
 from worker.state.codec import decode, encode
@@ -43,6 +45,7 @@ from worker.state.keyspace import Keyspace
 
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
+DIGESTS = st.text("0123456789abcdef", min_size=32, max_size=32)
 COUNTS = st.integers(1, 1_000)
 
 
@@ -97,6 +100,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
         st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
     ),
     "scan": (Scan.from_json, SCANS.map(Scan.to_json)),
+    "tries": (Tries.from_json, st.dictionaries(DIGESTS, MOMENTS, max_size=3).map(Tries).map(Tries.to_json)),
     "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
     "observer": (
         read_observer,

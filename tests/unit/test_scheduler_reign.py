@@ -226,6 +226,18 @@ async def test_a_campaign_that_an_operator_asks_for_is_not_held_by_an_earlier_pa
         await cluster.campaign({CampaignState.RUNNING, CampaignState.PROVING}, first.id)
 
 
+async def test_a_leader_records_where_plaintext_is_late_under_the_next_file(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, PLAIN):
+        pass
+    proven = replace(CAMPAIGN, state=CampaignState.COMPLETE, generation="sha256:1", proof_revision=10**6)
+    await cluster.campaigns.create(proven, [])
+    async with cluster.under("sha256:2", NEW, OLD, PLAIN):
+        pass
+    stored = await Generations(cluster.store, KEYSPACE).load()
+    assert stored is not None
+    assert (stored.generation.hash, stored.settled) == ("sha256:2", frozenset({"secrets"}))
+
+
 # ---------------------------------------------------------------------------------------- words that come early or late
 
 

@@ -233,13 +233,17 @@ class Campaign:
         )
 
 
-def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
-    """Return the resources of which all was proven complete, in every namespace, under one configuration."""
+def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) -> frozenset[str]:
+    """Return the resources of which all was proven complete, in every namespace, under one configuration.
+
+    Proofs up to the revision `after` are left out: they may be of an earlier term of the same configuration.
+    """
     whole = (
         campaign.scope.resources
         for campaign in campaigns
         if campaign.state is CampaignState.COMPLETE
         and campaign.generation == generation
+        and (not after or campaign.proof_revision > after)
         and not campaign.scope.namespaces
     )
     return frozenset(resource for resources in whole for resource in resources)
