@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from config.settings import Settings
 from scheduler.pausing import MOST_FRESH
 from scheduler.preflight import space_of_records
+from scheduler.run import Order
 from scheduler.service import Service
 from tests.unit.test_scheduler_service import EVERYTHING, NEW, OLD, fill, run, seal, service
 from worker.errors import QuarantineGrewError
@@ -76,6 +77,17 @@ async def test_of_older_campaigns_there_are_counts_and_no_names() -> None:
     assert await store.count(SPACE.quarantines) == await store.count(SPACE.quarantine(later[-1].campaign.id)) == 20
     batches = [one.checkpoint async for one in Checkpoints(store, SPACE).all(first.campaign.id)]
     assert quarantined_by(batches) == {("secrets", Reason.UNKNOWN_BYTES): 20}
+
+
+async def test_a_campaign_over_a_part_leaves_the_names_of_the_last_one_over_everything() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    spoil(store, 20)
+    older, whole = [await run(service(store, NEW, OLD)) for _ in range(2)]
+    part = await run(service(store, NEW, OLD), Order(namespaces=("spoilt",)))
+    assert part.campaign.state is CampaignState.INCOMPLETE
+    named = [await store.count(SPACE.quarantine(one.campaign.id)) for one in (older, whole, part)]
+    assert named == [0, 20, 20]
 
 
 async def test_the_bound_holds_over_batches_side_by_side_and_pages_that_are_redone() -> None:
