@@ -386,7 +386,7 @@ async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster
 # ------------------------------------------------------------------------------------------- beside, and in between
 
 
-async def test_while_a_campaign_is_at_work_drift_is_asked_for_and_what_another_ended_is_shown(
+async def test_while_a_campaign_is_at_work_drift_is_asked_for(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler.reign._PRESSURE_SECONDS", 0.01)

@@ -6,7 +6,7 @@ file would else take it for a change, and bring every object back under the old 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from worker.etcd.store import Expect, Store
@@ -71,11 +71,8 @@ class Generations:
         found = await record.read(self._store, self._key)
         if found is None:
             return None
-        fields, revision = found
         try:
-            former = Fields.of(fields).texts("former", _FORMER) if "former" in fields else ()
-            known = Fields.of(fields).texts("settled") if "settled" in fields else ()
-            return StoredGeneration(GenerationRecord.from_json(fields), revision, former, frozenset(known))
+            return _stored(*found)
         except ValueError as error:
             raise damaged(self._key, error) from None
 
@@ -89,3 +86,11 @@ class Generations:
         return replace(
             stored, revision=await record.write(self._store, self._key, fields, stored.revision, guards=self._guards)
         )
+
+
+def _stored(given: Mapping[str, object], revision: int) -> StoredGeneration:
+    fields = Fields.of(given)
+    # What a record of an earlier version does not have.
+    former = fields.texts("former", _FORMER) if "former" in given else ()
+    known = fields.texts("settled") if "settled" in given else ()
+    return StoredGeneration(GenerationRecord.from_json(given), revision, former, frozenset(known))
