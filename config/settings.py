@@ -188,9 +188,10 @@ class PlaintextSettings:
     """What is believed without a key."""
 
     quarantine_late: bool = False
-    """Whether plaintext is left alone, and not sealed, where a campaign over all of a resource was proven complete
-    under the present configuration: nobody should write any more there. Off: a kube-apiserver that lags behind may
-    have written it, and while `identity` is configured it is read all the same."""
+    """Whether plaintext is left alone, and not sealed, where a campaign over all of a resource was proven complete,
+    under this configuration or one before it, and `identity` was listed behind a key ever since: nobody should write
+    any more there. Off: a kube-apiserver that lags behind may have written it, and while `identity` is configured it is
+    read all the same."""
 
 
 @dataclass(frozen=True, slots=True)

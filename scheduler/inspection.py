@@ -12,12 +12,10 @@ from pathlib import Path
 
 from config.errors import Fault, SourceError
 from config.settings import Settings
-from scheduler.census import Territory
 from scheduler.checks.facts import Ages, Facts, FileFacts
 from scheduler.converge import Convergence
 from scheduler.dispatch.local import describe
 from scheduler.removal import judge_keys
-from scheduler.run import is_whole
 from scheduler.senses import look_around, not_converged
 from scheduler.service import Service
 from worker.etcd.exposure import probe
@@ -100,7 +98,7 @@ async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple
     mine = [one for one in campaigns if one.generation == service.generation.hash]
     found: dict[str, None] = {}
     stuck: Counter[str] = Counter()
-    for campaign in _since_everything(mine, await service.territory()):
+    for campaign in _since_everything(mine):
         left = Quarantine(store, keyspace, campaign.id)
         lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
         found |= dict.fromkeys(lines)
@@ -111,12 +109,12 @@ async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple
     return tuple(found), stuck.total()
 
 
-def _since_everything(campaigns: Sequence[Campaign], territory: Territory) -> Sequence[Campaign]:
+def _since_everything(campaigns: Sequence[Campaign]) -> Sequence[Campaign]:
     """Return the campaigns, oldest first, from the last one over everything on that did not end complete.
 
     Those after it that went over a part say nothing about what else it left.
     """
-    whole = [number for number, one in enumerate(campaigns) if is_whole(one.scope, territory)]
+    whole = [number for number, one in enumerate(campaigns) if one.whole]
     since = campaigns[whole[-1] if whole else 0 :]
     return [one for one in since if one.state is not CampaignState.COMPLETE]
 

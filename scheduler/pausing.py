@@ -4,17 +4,16 @@
 2. No room in etcd, no write left for a key, or outside the hours: rest, in this order of gravity.
 3. None of these any more: go on. After a lack of room only once there is some distance to the limit,
    so that it does not go on and off with every compaction.
-4. A quarantine that grew too much (`campaign.advance`): rest until an operator's word. An etcd writer who
-   tries out values under aescbc learns by each whether it opens; some hundreds a day is what they get.
+4. A quarantine that grew too much (`worker.state.tries`, `campaign.advance`): rest until an operator's word. An etcd
+   writer who tries out values under aescbc learns by each whether it opens; `MOST_FRESH` a day is what they get.
 
 Not handled: what a campaign does that is only proving; it writes nothing, and goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from config.settings import SpaceSettings
 from worker.model.campaign import Campaign, CampaignState, Growth, Pause, Scope
@@ -79,32 +78,16 @@ class Allowance:
         return self.left < 0
 
 
-def plan_growth(
-    known: Sequence[Campaign], fresh: int, scope: Scope, planned: int, now: datetime, *, attended: bool
-) -> Growth:
+def plan_growth(known: Iterable[Campaign], scope: Scope, planned: int, *, attended: bool) -> Growth:
     """Return how far the quarantine of a new campaign may grow.
 
-    `known` are the campaigns on record, oldest first, `fresh` is how many such objects the newest of them met,
-    `planned` the revision of the plan. What the day allows is shared by all campaigns that no operator asked for.
+    `known` are the campaigns on record, `planned` is the revision of the plan. That all campaigns which no operator
+    asked for share what a day allows is what their workers see to (`worker.state.tries`).
     """
     covering = [one for one in known if one.proof_revision and _covers(one.scope, scope)]
     # What was written while a campaign was at work may have been left to the next one.
     since = max((one.growth.planned or one.proof_revision for one in covering), default=0)
-    if attended:
-        return Growth(since, planned)
-    last = known[-1] if known else None
-    if last is None or last.growth.most is None:
-        return Growth(since, planned, MOST_FRESH)
-    left = Allowance(float(last.growth.most - fresh)).spent(_age(last, now)).left
-    return Growth(since, planned, max(0, int(left)))
-
-
-def _age(campaign: Campaign, now: datetime) -> float:
-    """Return the seconds since a campaign was planned; 0 where its record does not tell."""
-    try:
-        return max(0.0, (now - datetime.fromisoformat(campaign.planned_at)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
+    return Growth(since, planned, None if attended else MOST_FRESH)
 
 
 def _covers(wide: Scope, narrow: Scope) -> bool:

@@ -54,11 +54,6 @@ class QueueProver:
         self._restarts = 0
         self._has_begun = False
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing that is governed is left out."""
-        return self._order.covers_everything
-
     async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when etcd compacts faster than the scan is."""
         name = stored.campaign.id

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,7 +24,6 @@ import structlog
 from config.errors import ConfigError
 from config.settings import Settings
 from scheduler.campaign import Halt
-from scheduler.census import Territory
 from scheduler.detect import detect
 from scheduler.dispatch.local import describe
 from scheduler.dispatch.queue import QueueDispatcher, Sender
@@ -39,7 +38,7 @@ from scheduler.reconcile import Reconciler, Round
 from scheduler.repairs import Drift
 from scheduler.rotating import Books, ConfigurationFile, Rotator
 from scheduler.rotation import is_way_back
-from scheduler.run import EVERYTHING, Lock, Order, is_whole, told_in_fields
+from scheduler.run import EVERYTHING, Lock, Order, order_of, told_in_fields
 from scheduler.safety import Safety
 from scheduler.senses import ClusterSenses, Converged, leaders_campaigner, not_converged
 from scheduler.service import Service, total
@@ -53,7 +52,7 @@ from worker.model.request import Origin, RequestState
 from worker.model.scan import Scan
 from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns, StoredCampaign
-from worker.state.generations import Generations, StoredGeneration
+from worker.state.generations import Generations, StoredGeneration, settled
 from worker.state.requests import Requests, StoredRequest
 from worker.state.rotations import Rotations
 from worker.state.scans import Scans
@@ -211,7 +210,8 @@ class Reign:
         if stored is not None and not changes:
             await self._adopt(stored.generation.hash, now.hash)
         # Recorded last: a crash before this compares again, and asks by the same name.
-        fresh = stored.followed_by(now) if stored else StoredGeneration(now, 0)
+        late = settled(stored, [one.campaign for one in await self._campaigns.all()], now)
+        fresh = stored.followed_by(now, late) if stored else StoredGeneration(now, 0, settled=late)
         await self._generations().save(fresh)
         await self._service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 
@@ -240,20 +240,19 @@ class Reign:
 
     async def _show_campaigns(self) -> None:
         """Show the newest campaign of everything, and the newest of a part, where they are not shown as they are."""
-        territory = await self._service.territory()
         campaigns = [stored.campaign for stored in await self._campaigns.all()]
         mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
-        for campaign in {is_whole(one.scope, territory): one for one in mine}.values():
-            await self._show(campaign, whole=is_whole(campaign.scope, territory))
+        for campaign in {one.whole: one for one in mine}.values():
+            await self._show(campaign)
 
-    async def _show(self, campaign: Campaign, *, whole: bool) -> None:
-        if self._shown.get(whole) == (campaign.id, campaign.state):
+    async def _show(self, campaign: Campaign) -> None:
+        if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
             return
         records = self._service.records(campaign.id, self._guard)
         batches = [one.checkpoint async for one in records.checkpoints.all(campaign.id)]
         report = sum((batch.report for batch in batches), BatchReport())
-        self._metrics.campaign(campaign, report, batches, 0.0, whole=whole)
-        self._shown[whole] = campaign.id, campaign.state
+        self._metrics.campaign(campaign, report, batches, 0.0, whole=campaign.whole)
+        self._shown[campaign.whole] = campaign.id, campaign.state
 
     async def _scanned(self, found: Inventory) -> None:
         """Record and show what a scan of everything found, and say what can't be read."""
@@ -367,9 +366,8 @@ class Reign:
     async def _drive(self, stored: StoredCampaign, lock: Lock, lock_brake: Brake) -> None:
         """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
         name = stored.campaign.id
-        order = Order(stored.campaign.scope.resources, stored.campaign.scope.namespaces)
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
-        prover = QueueProver(self._service, dispatcher, lock.guard, _whole(order, await self._service.territory()))
+        prover = QueueProver(self._service, dispatcher, lock.guard, order_of(stored.campaign))
         progress = Progress(self._settings.service.progress, self._outdated)
         records = self._service.records(name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
@@ -393,8 +391,8 @@ class Reign:
                 return
             progress.tell(done.stored.campaign)
             campaign, batches = done.stored.campaign, reconciler.checkpoints
-            self._metrics.campaign(campaign, progress.report, batches, progress.rate, whole=prover.is_whole)
-            self._shown[prover.is_whole] = campaign.id, campaign.state
+            self._metrics.campaign(campaign, progress.report, batches, progress.rate, whole=campaign.whole)
+            self._shown[campaign.whole] = campaign.id, campaign.state
             if isinstance(done.step.action, Halt):
                 await self._service.alarm(campaign, done.step.because)
             if done.is_end:
@@ -408,7 +406,7 @@ class Reign:
         campaign = done.stored.campaign
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
-        if done.proof is not None and prover.is_whole:
+        if done.proof is not None and campaign.whole:
             await self._scanned(done.proof)
         if campaign.state is CampaignState.INCOMPLETE and done.proof is not None and done.proof.stale:
             # Parked batches, or a late resource, get another chance, later and later.
@@ -416,7 +414,7 @@ class Reign:
             self._retry_incomplete *= 2
         elif campaign.state is CampaignState.COMPLETE:
             self._retry_incomplete = _RETRY_INCOMPLETE
-            if self._full_check_at == 0.0 and prover.is_whole:
+            if self._full_check_at == 0.0 and campaign.whole:
                 self._put_off_full_check()
         await self._service.tell_finished(campaign, report)
         await self._service.engine.learn_what_is_complete()
@@ -460,12 +458,6 @@ class Reign:
         if found.stale:
             await self._inbox.ask_for_resync(f"a full check found that {because}")
         return True
-
-
-def _whole(order: Order, territory: Territory) -> Order:
-    """Return the order without its resources when they are all that is governed: then the unknown is told, too."""
-    governed: Iterable[str] = (one.resource for one in territory.governed)
-    return replace(order, resources=()) if set(order.resources) >= set(governed) else order
 
 
 def _tell_unreadable(scan: Scan) -> None:

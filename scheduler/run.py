@@ -67,6 +67,12 @@ class RunPlan:
     refusals: tuple[RefusedError, ...]
     resumes: StoredCampaign | None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it leaves nothing out that is governed now."""
+        governed = {one.resource for one in self.territory.governed}
+        return not self.scope.namespaces and governed <= set(self.scope.resources)
+
     def require_safe(self) -> None:
         """Raise what speaks against starting: the one refusal, or all of them in one."""
         if len(self.refusals) == 1:
@@ -132,9 +138,9 @@ def scope_of(territory: Territory, order: Order) -> Scope:
     return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
 
 
-def is_whole(scope: Scope, territory: Territory) -> bool:
-    """Whether a scope leaves nothing out that is governed now."""
-    return not scope.namespaces and {one.resource for one in territory.governed} <= set(scope.resources)
+def order_of(campaign: Campaign) -> Order:
+    """Return what a campaign has to prove: one of everything, also what nobody knows and what came after its plan."""
+    return EVERYTHING if campaign.whole else Order(campaign.scope.resources, campaign.scope.namespaces)
 
 
 def require_objects(names: Iterable[str], option: str) -> None:

@@ -29,7 +29,7 @@ from scheduler.run import (
     RunPlan,
     RunResult,
     choose,
-    is_whole,
+    order_of,
     require_objects,
     resumable,
     scope_of,
@@ -141,7 +141,7 @@ class Service:
 
         A proof from before this generation came into force is none: it may have been in force once, and others since.
         """
-        territory, accepted = await self.territory(), await self.accepted_at()
+        accepted = await self.accepted_at()
         proofs = [
             stored.campaign
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
@@ -149,7 +149,7 @@ class Service:
             and stored.campaign.ended_at
             and stored.campaign.generation == self.generation.hash
             and stored.campaign.proof_revision > accepted
-            and is_whole(stored.campaign.scope, territory)
+            and stored.campaign.whole
         ]
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
@@ -247,7 +247,7 @@ class Service:
         try:
             await self.begin_budgets(plan.look)
             stored = await self.take_up(plan, order.wish, lock.guard)
-            result = await self._finish(order, stored, lock, brake, watcher)
+            result = await self._finish(stored, lock, brake, watcher)
         finally:
             guarding.cancel()
             await asyncio.gather(guarding, return_exceptions=True)
@@ -301,14 +301,12 @@ class Service:
             Quarantine(store, keyspace, campaign, [guard]),
         )
 
-    async def _finish(
-        self, order: Order, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher
-    ) -> RunResult:
+    async def _finish(self, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
         records = self.records(stored.campaign.id, lock.guard)
         room = self._settings.pace.batches
         dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.campaign)
         before = await total(records, stored.campaign.id)
-        reconciler = Reconciler(records, dispatcher, _Scan(self, order, brake), watcher)
+        reconciler = Reconciler(records, dispatcher, _Scan(self, order_of(stored.campaign), brake), watcher)
         try:
             done = await reconciler.finish(stored.campaign.id)
         except WorkerError as error:
@@ -374,7 +372,7 @@ class Service:
         if same is not None:
             _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
             growth = replace(same.campaign.growth, most=None) if attended else same.campaign.growth
-            resumed = replace(same.campaign, growth=growth)
+            resumed = replace(same.campaign, growth=growth, whole=plan.is_whole)
             by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
             if resumed.paused_for not in by_word:
                 # What made it rest was looked at when this plan was made.
@@ -395,14 +393,8 @@ class Service:
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
     async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
-        # Names sort by the second only.
-        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
-        fresh = 0
-        if known:
-            batches = Checkpoints(self.engine.store, self.engine.keyspace).all(known[-1].id)
-            fresh = sum([one.checkpoint.report.fresh async for one in batches])
-        now = datetime.now(UTC)
-        return plan_growth(known, fresh, plan.scope, plan.found.revision, now, attended=attended)
+        known = [stored.campaign for stored in await campaigns.all()]
+        return plan_growth(known, plan.scope, plan.found.revision, attended=attended)
 
     async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
         now = datetime.now(UTC)
@@ -424,21 +416,22 @@ class Service:
             f"{wish.reason}: {because}" if wish.reason else because,
             wish=wish,
             growth=await self._growth(plan, campaigns, attended=attended),
+            whole=plan.is_whole,
         )
         if wish.paused:
             campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
-        await campaigns.forget_quarantines_but(await self._named(campaign, plan.territory, campaigns))
+        await campaigns.forget_quarantines_but(await self._named(campaign, campaigns))
         if not wish.repair:
             await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 
-    async def _named(self, campaign: Campaign, territory: Territory, campaigns: Campaigns) -> set[str]:
+    async def _named(self, campaign: Campaign, campaigns: Campaigns) -> set[str]:
         """Return the campaigns whose objects in quarantine stay named: this one, and the last over everything."""
         known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
-        whole = [one.id for one in known if is_whole(one.scope, territory)]
+        whole = [one.id for one in known if one.whole]
         return {campaign.id, *whole[-1:]}
 
     def _keys(self) -> list[KeyRef]:

@@ -19,7 +19,7 @@ from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
 from worker.inventory import last_writes, take_inventory, take_slice
 from worker.model.batch import BatchSpec
-from worker.model.campaign import ANY_GROWTH, Growth, completed
+from worker.model.campaign import ANY_GROWTH, Growth
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
 from worker.model.outcome import BatchReport
@@ -35,9 +35,11 @@ from worker.rewrap.decide import decide
 from worker.rewrap.swap import Swapper
 from worker.state.campaigns import Campaigns
 from worker.state.checkpoints import Checkpoints
+from worker.state.generations import Generations, settled
 from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
 from worker.state.quarantine import Quarantine
+from worker.state.tries import TryCounter
 
 
 class Chains(Mapping[str, Chain]):
@@ -141,6 +143,7 @@ class Engine:
                 guard=guard,
                 allow_plaintext=allow_plaintext,
                 since=growth.since,
+                tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -148,7 +151,6 @@ class Engine:
             window=self._window,
             brake=brake,
             sizer=self._sizer,
-            growth=growth,
         )
         return await run_batch(spec, tools)
 
@@ -175,7 +177,8 @@ class Engine:
         """Look for the campaigns after which plaintext is late, if it is not to be believed then."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.campaign for stored in await Campaigns(self.store, self.keyspace).all()]
-            self.chains.settle(completed(known, self.generation.hash))
+            in_force = await Generations(self.store, self.keyspace).load()
+            self.chains.settle(settled(in_force, known, describe(self.generation)))
 
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
         """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""

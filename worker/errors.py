@@ -14,6 +14,7 @@
     │   └── RefusedError          refused for safety (exit 4)
     │       ├── BudgetExhaustedError   the key's write budget does not cover the work
     │       ├── SpaceError             etcd's database is, or would be, too full
+    │       ├── QuarantineGrewError    more that nothing opens was written than is answered unasked
     │       ├── BusyError              another process holds the campaign
     │       ├── UnsupportedPrimaryError  this tool can't write with the configured primary
     │       └── OutdatedError          the configuration is one that another has taken the place of
@@ -76,6 +77,10 @@ class BudgetExhaustedError(RefusedError):
 
 class SpaceError(RefusedError):
     """etcd's database is, or would become, too full."""
+
+
+class QuarantineGrewError(RefusedError):
+    """More values that nothing opens were written than a day's campaigns may answer that no operator asked for."""
 
 
 class BusyError(RefusedError):

@@ -22,6 +22,7 @@ from worker.errors import (
     BusyError,
     CompactedError,
     FencedError,
+    QuarantineGrewError,
     SpaceError,
     StoppedError,
     TemporaryError,
@@ -35,6 +36,7 @@ from worker.model.outcome import NOTHING, BatchReport
 from worker.model.proof import ProofPart
 from worker.pace.brake import Brake
 from worker.pace.shared import SharedPace
+from worker.state.audit import AuditLog
 from worker.state.campaigns import Campaigns, StoredCampaign
 from worker.state.checkpoints import Checkpoints
 from worker.state.codec import encode
@@ -142,14 +144,14 @@ async def _settled(
     if isinstance(failure, StoppedError):
         return Done("worked", because, report, engine.window)
     _log.warning("batch.failed", **spec.log_context(), because=because, fruitless=failed.fruitless)
-    if isinstance(failure, BudgetExhaustedError | SpaceError):
+    if isinstance(failure, BudgetExhaustedError | SpaceError | QuarantineGrewError):
         await _pause(engine, spec.campaign, failure)
     return Done("failed", because, report, engine.window)
 
 
 def _judged(failure: Exception) -> tuple[str, bool]:
     """Return what to say of a failure, and whether it speaks against the batch rather than against the world."""
-    if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError):
+    if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError | QuarantineGrewError):
         return str(failure), False
     if isinstance(failure, WorkerError):
         return str(failure), True
@@ -158,14 +160,28 @@ def _judged(failure: Exception) -> tuple[str, bool]:
 
 
 async def _pause(engine: Engine, name: str, failure: WorkerError) -> None:
-    """Let the whole campaign rest for what would stop every batch."""
-    cause = Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
+    """Let the whole campaign rest for what would stop every batch. The alarm is raised by the one who pauses it."""
+    cause = _cause(failure)
+    was_running = False
 
     def paused(campaign: Campaign) -> Campaign:
-        return campaign.paused(cause, str(failure)) if campaign.state is CampaignState.RUNNING else campaign
+        nonlocal was_running
+        was_running = campaign.state is CampaignState.RUNNING
+        return campaign.paused(cause, str(failure)) if was_running else campaign
 
-    if await Campaigns(engine.store, engine.keyspace).change(name, paused) is not None:
-        _log.warning("campaign.paused", campaign=name, cause=cause.value, because=str(failure))
+    if await Campaigns(engine.store, engine.keyspace).change(name, paused) is None:
+        return
+    _log.warning("campaign.paused", campaign=name, cause=cause.value, because=str(failure))
+    if cause is Pause.QUARANTINE and was_running:
+        _log.error("quarantine.grew", campaign=name, state=CampaignState.PAUSED.value, because=str(failure))
+        audit = AuditLog(engine.store, engine.keyspace, "rewrap worker")
+        await audit.append("quarantine.grew", name, state=CampaignState.PAUSED.value, because=str(failure))
+
+
+def _cause(failure: WorkerError) -> Pause:
+    if isinstance(failure, QuarantineGrewError):
+        return Pause.QUARANTINE
+    return Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
 
 
 async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None:

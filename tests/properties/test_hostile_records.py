@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
@@ -20,6 +21,7 @@ from tests.properties.test_records import (
     SCANS,
     TEXTS,
     TIMES,
+    TRIES,
     USAGES,
     proof_parts,
 )
@@ -36,8 +38,9 @@ from worker.model.proof import ProofPart
 from worker.model.request import Request
 from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.scan import Scan
+from worker.model.tries import Tries
 from worker.model.usage import Usage
-from worker.state import assumptions, claims, observations, quarantine
+from worker.state import assumptions, claims, generations, keyspace, observations, quarantine
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
 
@@ -69,12 +72,12 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "request": (Request.from_json, REQUESTS.map(Request.to_json)),
     "budget": (Budget.from_json, BUDGETS.map(Budget.to_json)),
     "generation": (
-        GenerationRecord.from_json,
+        lambda fields: generations._stored(fields, 1),
         st.builds(
             GenerationRecord,
             TEXTS,
             st.lists(st.tuples(TEXTS, st.lists(KEYS, min_size=1, max_size=2).map(tuple)), max_size=3).map(tuple),
-        ).map(GenerationRecord.to_json),
+        ).map(lambda one: {**one.to_json(), "former": ["f"], "settled": ["secrets", "pods"]}),
     ),
     "rotation": (
         Rotation.from_json,
@@ -97,6 +100,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
         st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
     ),
     "scan": (Scan.from_json, SCANS.map(Scan.to_json)),
+    "tries": (Tries.from_json, TRIES.map(Tries.to_json)),
     "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
     "observer": (
         read_observer,
@@ -105,6 +109,18 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
     "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
 }
+
+PLACES = {"campaigns": "campaign", "batches": "batch", "proofs": "proof", "requests": "request", "ledger": "budget"}
+PLACES |= {"rotations": "rotation", "handbacks": "handback"}
+LOCKS = {"owner", "leader", "claims"}
+"""What they hold is only shown; that there is one is what counts."""
+
+
+def test_no_kind_of_record_is_left_out() -> None:
+    kinds = set(re.findall(r"<state-prefix>/v1/([a-z-]+)", keyspace.__doc__ or ""))
+    assert len(kinds) > 15
+    assert {PLACES.get(kind, kind) for kind in kinds - LOCKS} == set(RECORDS)
+
 
 HOSTILE: st.SearchStrategy[object] = st.sampled_from(
     [
@@ -151,7 +167,7 @@ def leaves(value: object) -> list[object]:
         return [leaf for field in dataclasses.fields(value) for leaf in leaves(getattr(value, field.name))]
     if isinstance(value, Mapping):
         return leaves([*value.keys(), *value.values()])
-    return [leaf for one in value for leaf in leaves(one)] if isinstance(value, tuple | list) else [value]
+    return [leaf for one in value for leaf in leaves(one)] if isinstance(value, tuple | list | frozenset) else [value]
 
 
 def is_bounded(leaf: object) -> bool:

@@ -23,6 +23,7 @@ from worker.model.outcome import BatchReport
 from worker.model.proof import ProofPart
 from worker.model.request import Origin, Request, RequestKind, RequestState
 from worker.model.scan import Scan, UnreadableCount
+from worker.model.tries import Tries
 from worker.model.usage import Haste, Interval, Usage
 from worker.model.verdict import KeyRef, Reason
 from worker.state.codec import decode, encode
@@ -54,6 +55,7 @@ CAMPAIGNS = st.builds(
         st.none() | st.sampled_from(Pause),
         st.just("") | TIMES,
         st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+        st.booleans(),
     ),
 )
 REQUESTS = st.builds(
@@ -78,7 +80,9 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
     revision = draw(COUNTS)
     found = draw(st.none() | st.lists(TALLIES, max_size=2).map(lambda tallies: Inventory(revision, tuple(tallies))))
     ranges = draw(st.lists(st.builds(ResourceRange, TEXTS, RANGES), max_size=2).map(tuple))
-    return ProofPart(draw(IDS), draw(NUMBERS), revision, draw(TEXTS), ranges, found, draw(st.booleans()))
+    partial = found if draw(st.booleans()) else None
+    rest = draw(NUMBERS), draw(ETCD_KEYS), partial
+    return ProofPart(draw(IDS), draw(NUMBERS), revision, draw(TEXTS), ranges, found, draw(st.booleans()), *rest)
 
 
 SWAPS = st.lists(st.builds(Landed, *[COUNTS] * 3), max_size=3).map(tuple)
@@ -105,6 +109,8 @@ SCANS = st.builds(
     st.lists(st.builds(UnreadableCount, PRINTABLE, st.sampled_from(Reason), COUNTS), max_size=3).map(tuple),
 )
 
+TRIES = st.builds(Tries, st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), MOMENTS, max_size=3))
+
 SMALL = st.integers(0, 2**53)
 USAGES = st.builds(
     Usage,
@@ -121,7 +127,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, USAGES, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, TRIES, USAGES, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

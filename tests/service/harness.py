@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from config.encryption import ProviderType
-from config.provider import KeyedProvider
+from config.provider import KeyedProvider, Provider
 from config.settings import EtcdSettings
 from tests.acceptance.command import REWRAP, Command, Ended, log_events
 from tests.servers.etcd import EtcdCluster
@@ -97,6 +97,7 @@ class Service:
     stack: ExitStack
     variables: dict[str, str] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
+    more_settings: str = ""
 
     @property
     def file(self) -> Path:
@@ -115,10 +116,11 @@ class Service:
 
     def _settings(self) -> Path:
         path = self.directory / "settings.toml"
-        path.write_text("[service]\npoll = 1.0\ndebounce = 0.1\nslice = 1.0\nprogress = 1.0\n[broker]\ntimeout = 2.0\n")
+        given = "[service]\npoll = 1.0\ndebounce = 0.1\nslice = 1.0\nprogress = 1.0\n[broker]\ntimeout = 2.0\n"
+        path.write_text(given + self.more_settings)
         return path
 
-    def configure(self, *providers: KeyedProvider, file: Path | None = None) -> None:
+    def configure(self, *providers: Provider, file: Path | None = None) -> None:
         """Renames a configuration into place; the first provider writes."""
         path = file or self.file
         fresh = path.with_suffix(".new")

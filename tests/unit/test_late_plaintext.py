@@ -7,20 +7,24 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from config.encryption import EncryptionConfiguration, Provider, ResourceEntry
+from config.encryption import EncryptionConfiguration, Key, KeyedProvider, Provider, ProviderType, ResourceEntry
 from config.generation import Generation
 from config.resources import Layout
+from config.secret import SecretBytes
 from config.settings import PlaintextSettings, Settings
-from scheduler.dispatch.local import Engine
+from scheduler.dispatch.local import Engine, describe
 from scheduler.run import Order
 from scheduler.service import Service
-from tests.unit.test_scheduler_service import EVERYTHING, NEW, OBJECT, OLD, PLAIN, fill, run
+from tests.unit.test_scheduler_service import EVERYTHING, NEW, NOW, OBJECT, OLD, PLAIN, fill, run
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Item
-from worker.model.campaign import CampaignState
-from worker.model.verdict import Quarantine, Reason
+from worker.model.campaign import Campaign, CampaignState, Scope
+from worker.model.generation import GenerationRecord
+from worker.model.verdict import KeyRef, Quarantine, Reason
 from worker.pace.local import LocalPace
 from worker.providers.chain import Chain, Opened
+from worker.state.campaigns import Campaigns
+from worker.state.generations import Generations, StoredGeneration, settled
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -77,6 +81,80 @@ async def test_else_plaintext_is_sealed_as_before(late: bool, name: str, order: 
     store = await completed(order)
     ended = await run(service(store, NEW, PLAIN, late=late, name=name))
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 1)
+
+
+BOX = KeyedProvider(ProviderType.SECRETBOX, (Key("box", SecretBytes(b"b" * 32)),))
+
+
+async def in_force(store: MemoryStore, one: Service) -> None:
+    """A scheduler takes the file for the one in force, as a reign does."""
+    generations = Generations(store, one.engine.keyspace)
+    stored, now = await generations.load(), describe(one.generation)
+    known = [each.campaign for each in await Campaigns(store, one.engine.keyspace).all()]
+    late = settled(stored, known, now)
+    await generations.save(stored.followed_by(now, late) if stored else StoredGeneration(now, 0, settled=late))
+
+
+@pytest.mark.parametrize(
+    ("files", "is_late"),
+    [
+        pytest.param([(BOX, NEW, PLAIN)], True, id="another key writes => late"),
+        pytest.param([(NEW, BOX, PLAIN), (BOX, NEW, PLAIN)], True, id="the steps of a rotation => late"),
+        pytest.param([(NEW,), (NEW, PLAIN)], False, id="identity was taken out and is listed anew => taken in"),
+        pytest.param([(PLAIN, NEW), (NEW, PLAIN)], False, id="identity wrote for a while => taken in"),
+        pytest.param([(PLAIN, NEW), (BOX, NEW, PLAIN)], False, id="also under a third file"),
+    ],
+)
+@pytest.mark.parametrize("is_seen", [True, False], ids=["the last file in force", "the last file not seen yet"])
+async def test_after_a_change_of_the_file_plaintext_is_as_late_as_before_unless_it_was_made_good_by_the_file(
+    files: list[tuple[Provider, ...]], is_late: bool, is_seen: bool
+) -> None:
+    store = MemoryStore()
+    fill(store, PLAIN)
+    one = service(store, NEW, PLAIN)
+    await in_force(store, one)
+    assert (await run(one)).campaign.state is CampaignState.COMPLETE
+    for number, providers in enumerate(files):
+        # A file that comes back to the content of the first has its hash.
+        one = service(store, *providers, name="sha256:0" if providers == (NEW, PLAIN) else f"sha256:{number + 1}")
+        if is_seen or number < len(files) - 1:
+            await in_force(store, one)
+    store.put(PUT, OBJECT)
+    ended = await run(one)
+    assert ended.proof.unreadable_by == ({("secrets", Reason.LATE_PLAINTEXT): 1} if is_late else {})
+    found = await store.get(PUT)
+    assert found is not None
+    assert (found.value == OBJECT) is is_late
+
+
+AES, MORE, IDENTITY = KeyRef("aesgcm", "a", "1"), KeyRef("aescbc", "b", "2"), KeyRef("identity", "", "-")
+
+
+@pytest.mark.parametrize(
+    ("resources", "resource", "expected"),
+    [
+        pytest.param((("secrets", (AES, IDENTITY)),), "secrets", True, id="behind a key"),
+        pytest.param((("secrets", (IDENTITY, AES)),), "secrets", False, id="it writes"),
+        pytest.param((("secrets", (IDENTITY, IDENTITY)),), "secrets", False, id="it writes, twice"),
+        pytest.param((("secrets", (AES, MORE)),), "secrets", False, id="not listed"),
+        pytest.param((("*.*", (AES, IDENTITY)),), "secrets", True, id="by a wildcard"),
+        pytest.param((("*.*", (AES, IDENTITY)), ("*.", (AES,))), "secrets", False, id="by the nearest wildcard"),
+        pytest.param((("*.*", (AES, IDENTITY)), ("secrets", (AES,))), "secrets", False, id="by its name first"),
+        pytest.param((("*.apps", (AES, IDENTITY)),), "secrets", False, id="governed by nobody"),
+    ],
+)
+def test_a_configuration_reads_plaintext(
+    resources: tuple[tuple[str, tuple[KeyRef, ...]], ...], resource: str, expected: bool
+) -> None:
+    assert GenerationRecord("g", resources).reads_plaintext(resource) is expected
+
+
+def test_a_proof_from_an_earlier_term_of_the_same_file_makes_no_plaintext_late() -> None:
+    now = GenerationRecord("g", (("secrets", (AES, IDENTITY)),))
+    proven = Campaign("c", CampaignState.COMPLETE, "g", Scope(("secrets",)), 0, NOW, "why", proof_revision=7)
+    assert settled(StoredGeneration(now, 6), [proven], now) == {"secrets"}
+    assert settled(StoredGeneration(now, 8), [proven], now) == frozenset()
+    assert settled(None, [proven], now) == {"secrets"}
 
 
 @pytest.mark.parametrize(

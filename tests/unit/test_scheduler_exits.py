@@ -21,6 +21,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.RefusedError: Exit.REFUSED,
     worker_errors.BudgetExhaustedError: Exit.REFUSED,
     worker_errors.SpaceError: Exit.REFUSED,
+    worker_errors.QuarantineGrewError: Exit.REFUSED,
     worker_errors.BusyError: Exit.REFUSED,
     worker_errors.OutdatedError: Exit.REFUSED,
     worker_errors.UnsupportedPrimaryError: Exit.REFUSED,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.census import Territory
 from scheduler.inspection import _made, _proven_at, _since_everything
 from worker.model.campaign import Campaign, CampaignState, Scope
-from worker.model.inventory import ResourceRange
-from worker.model.keys import KeyRange
 from worker.model.rotation import Passed, Rotation, RotationStep
 
 MADE = "2026-01-02T00:00:00+00:00"
@@ -43,16 +40,14 @@ def test_the_proof_is_that_of_the_complete_campaign_at_its_revision() -> None:
 
 
 def test_a_later_campaign_over_a_part_does_not_hide_what_one_over_everything_left() -> None:
-    governed = tuple(ResourceRange(name, KeyRange.of_prefix(name.encode())) for name in ("configmaps", "secrets"))
-    territory = Territory(governed, ())
     incomplete = replace(CAMPAIGN, state=CampaignState.INCOMPLETE)
-    everything = replace(incomplete, id="everything", scope=Scope(("configmaps", "secrets")))
-    part = replace(CAMPAIGN, id="part", scope=Scope(("configmaps", "secrets"), ("team-a",)))
+    everything = replace(incomplete, id="everything", whole=True)
+    part = replace(CAMPAIGN, id="part", scope=Scope(("secrets",), ("team-a",)))
     before = replace(incomplete, id="before")
-    assert _since_everything([before, everything, part], territory) == [everything]
-    assert _since_everything([before, everything, replace(part, state=CampaignState.INCOMPLETE)], territory) == [
+    assert _since_everything([before, everything, part]) == [everything]
+    assert _since_everything([before, everything, replace(part, state=CampaignState.INCOMPLETE)]) == [
         everything,
         replace(part, state=CampaignState.INCOMPLETE),
     ]
-    assert _since_everything([everything, replace(everything, state=CampaignState.COMPLETE)], territory) == []
-    assert _since_everything([before, part], territory) == [before]
+    assert _since_everything([everything, replace(everything, state=CampaignState.COMPLETE)]) == []
+    assert _since_everything([before, part]) == [before]

@@ -11,16 +11,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from config.encryption import EncryptionConfiguration, Provider, ResourceEntry
+from config.encryption import EncryptionConfiguration, KeyedProvider, Provider, ResourceEntry
+from config.errors import ConfigError
 from config.generation import Generation
 from config.resources import Layout
 from config.settings import Settings
 from scheduler.dispatch.local import Engine
 from scheduler.keeper import Outlets
 from scheduler.metrics import SchedulerMetrics
+from scheduler.observer import Listeners, Observer
 from scheduler.pausing import Pressure, judge_rest
 from scheduler.reign import Reign, Term
 from scheduler.rotating import ConfigurationFile
+from scheduler.senses import Converged
 from scheduler.service import Service
 from tests.unit.test_scheduler_reign_observer import LEADER, Away, nobody_knows
 from tests.unit.test_scheduler_service import NEW, OLD, PLAIN, seal
@@ -31,6 +34,7 @@ from worker.model.campaign import Campaign, CampaignState, Pause, Scope, Wish
 from worker.model.outcome import BatchReport
 from worker.model.request import Origin, Request, RequestKind, RequestState, start_request
 from worker.model.rotation import Rotation, RotationStep
+from worker.model.usage import Haste, Usage
 from worker.pace.brake import Brake
 from worker.pace.local import LocalPace
 from worker.state.audit import AuditLog
@@ -41,6 +45,7 @@ from worker.state.keyspace import Keyspace
 from worker.state.requests import Requests
 from worker.state.rotations import Rotations, StoredRotation
 from worker.state.scans import Scans
+from worker.state.usages import StoredUsage, Usages
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -72,10 +77,12 @@ class Cluster:
             sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value
             for family in self.registry.collect()
             for sample in family.samples
-            if "scan" in sample.name or "objects" in sample.name or "campaign" in sample.name or "proof" in sample.name
+            if any(word in sample.name for word in ("scan", "objects", "campaign", "proof", "rotation_due"))
         }
 
-    def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Reign:
+    def reign(
+        self, name: str, *providers: Provider, brake: Brake, before: str = "", converged: Converged = nobody_knows
+    ) -> Reign:
         configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
@@ -84,17 +91,18 @@ class Cluster:
         self.registry = CollectorRegistry()
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
-        term = Term(self.guard, brake, Outlets(metrics), file, nobody_knows, before)
+        term = Term(self.guard, brake, Outlets(metrics), file, converged, before)
         return Reign(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager
-    async def under(self, name: str, *providers: Provider, before: str = "") -> AsyncIterator[None]:
+    async def under(self, name: str, *providers: Provider, before: str = "") -> AsyncIterator[Reign]:
         """While a leader reigns under this file, from its having taken it for the one in force."""
         brake = Brake()
-        task = asyncio.create_task(self.reign(name, *providers, brake=brake, before=before).run())
+        reign = self.reign(name, *providers, brake=brake, before=before)
+        task = asyncio.create_task(reign.run())
         await until(self.in_force(name), task)
         try:
-            yield
+            yield reign
         finally:
             brake.pull(StoppedError("enough"))
             with pytest.raises(StoppedError):
@@ -242,6 +250,18 @@ async def test_a_campaign_that_an_operator_asks_for_is_not_held_by_an_earlier_pa
         await cluster.campaign({CampaignState.RUNNING, CampaignState.PROVING}, first.id)
 
 
+async def test_a_leader_records_where_plaintext_is_late_under_the_next_file(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, PLAIN):
+        pass
+    proven = replace(CAMPAIGN, state=CampaignState.COMPLETE, generation="sha256:1", proof_revision=10**6)
+    await cluster.campaigns.create(proven, [])
+    async with cluster.under("sha256:2", NEW, OLD, PLAIN):
+        pass
+    stored = await Generations(cluster.store, KEYSPACE).load()
+    assert stored is not None
+    assert (stored.generation.hash, stored.settled) == ("sha256:2", frozenset({"secrets"}))
+
+
 # ---------------------------------------------------------------------------------------- words that come early or late
 
 
@@ -380,3 +400,77 @@ async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster
         await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything running", 1.0))
         await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
         await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything cancelled", 1.0))
+
+
+# ------------------------------------------------------------------------------------------- beside, and in between
+
+
+async def test_while_a_campaign_is_at_work_drift_is_asked_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.reign._PRESSURE_SECONDS", 0.01)
+    async with cluster.under("sha256:1", NEW, OLD) as reign:
+        await cluster.campaign(CampaignState.RUNNING)
+        reign.drifted("secrets", "default")
+
+        async def is_asked_for() -> bool:
+            return any(one.request.origin is Origin.DRIFT for one in await cluster.requests.all())
+
+        await until(is_asked_for)
+        assert [one.campaign.state for one in await cluster.campaigns.all()] == [CampaignState.RUNNING]
+
+
+async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cluster: Cluster) -> None:
+    whole = replace(CAMPAIGN, state=CampaignState.INCOMPLETE, whole=True)
+    part = replace(CAMPAIGN, id="d", state=CampaignState.CANCELLED)
+    for one in (whole, part):
+        await cluster.campaigns.create(one, [])
+    await cluster.reign("sha256:0", NEW, OLD, brake=Brake())._show_records()
+    shown = cluster.shown()
+    assert shown["kube_rewrap_campaign_state everything incomplete"] == 1.0
+    assert shown["kube_rewrap_campaign_state part cancelled"] == 1.0
+
+
+async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
+    async def all_do(_generation: str) -> tuple[bool, str]:
+        return True, "all run it"
+
+    reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake(), converged=all_do)
+    await reign._inbox.ask_for_resync("something is stale")
+    [stored] = await cluster.requests.all()
+    await reign._inbox.put_off_until_converged(stored, "not all do")
+    assert await reign._inbox.next() is None
+    await reign._converged("sha256:0")  # another file: says nothing about this one
+    assert await reign._inbox.next() is None
+    await reign._converged("sha256:1")
+    assert await reign._inbox.next() is not None
+
+
+def fingerprint_of(key: KeyedProvider) -> str:
+    return key.keys[0].secret.fingerprint(key.type.value)
+
+
+async def test_a_full_check_puts_a_key_on_record_that_only_reads(cluster: Cluster) -> None:
+    reign = cluster.reign("sha256:1", OLD, NEW, brake=Brake())
+    assert await reign._full_check()
+    assert set(await reign._service.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
+
+
+async def test_a_full_check_is_put_off_by_the_one_before_and_made_soon_after_a_gap(cluster: Cluster) -> None:
+    reign = cluster.reign("sha256:1", OLD, NEW, brake=Brake())
+    assert (await reign._full_check(), await reign._full_check()) == (True, False)
+    reign.check_now()
+    assert await reign._full_check()
+
+
+async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -> None:
+    reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake())
+    await reign._full_check()
+    haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
+    usages = Usages(cluster.store, KEYSPACE)
+    await usages.save(StoredUsage(Usage(hasty={fingerprint_of(NEW): haste})))
+    observer = Observer(reign._service, cluster.guard, Listeners(reign.drifted, reign.check_now))
+    with pytest.raises(ConfigError):  # a rotation would be next, and there is no file
+        await reign._keeper(observer).look()
+    due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
+    assert list(due.values()) == [1.0]

@@ -28,7 +28,7 @@ from worker.errors import CompactedError, FencedError, RecordError, RefusedError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Expect, Page
 from worker.model.batch import BatchSpec
-from worker.model.campaign import CampaignState, Wish
+from worker.model.campaign import Campaign, CampaignState, Scope, Wish
 from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.pace.brake import Brake
@@ -43,6 +43,7 @@ NEW = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"n" * 32)),))
 OLD = KeyedProvider(ProviderType.AESCBC, (Key("old", SecretBytes(b"o" * 32)),))
 PLAIN = IdentityProvider()
 EVERYTHING = Order()
+NOW = "2026-01-01T00:00:00+00:00"
 
 
 class Compacting(MemoryStore):
@@ -277,3 +278,34 @@ async def test_a_proof_from_an_earlier_term_of_the_same_file_is_none() -> None:
     assert await one.last_proof() is None
     await run(one)
     assert await one.last_proof() is not None
+
+
+async def test_what_was_proven_over_everything_stays_so_when_more_is_governed_and_a_part_never_becomes_it() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one = service(store, NEW, OLD, resources=("*.*",))
+    whole = await run(one)
+    seal(store, LATE, NEW)  # the first object of a resource that the wildcard governs
+    part = await run(one, Order(resources=("secrets",)))
+    assert (whole.campaign.whole, part.campaign.whole) == (True, False)
+    store.delete(LATE.encode())
+    assert await one.last_proof() == whole.campaign
+
+
+async def test_a_campaign_that_is_taken_up_is_as_wide_as_what_it_is_taken_up_for() -> None:
+    store = MemoryStore()
+    fill(store, OLD)
+    one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
+    async with one.owned(EVERYTHING, brake) as lock:
+        first = await one.take_up(await one.plan(EVERYTHING), Wish(), lock.guard)
+        seal(store, LATE, NEW)
+        part = Order(resources=("secrets",))
+        ended = await one.run(await one.plan(part), part, lock, brake, lambda _report, _batches: None)
+    assert (ended.campaign.id, first.campaign.whole, ended.campaign.whole) == (first.campaign.id, True, False)
+
+
+def test_a_record_that_does_not_say_so_is_not_of_everything() -> None:
+    record = Campaign("c", CampaignState.COMPLETE, "g", Scope(("secrets",)), 0, NOW, "why", whole=True).to_json()
+    assert Campaign.from_json(record).whole
+    del record["whole"]
+    assert not Campaign.from_json(record).whole

@@ -241,11 +241,12 @@ async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() 
     assert kept == ["00", "01", *[f"1{number:02d}" for number in range(3, KEPT + 3)]]
 
 
-async def test_however_many_narrow_campaigns_there_are_the_last_over_the_most_stays() -> None:
+async def test_however_many_narrow_campaigns_there_are_the_last_over_everything_stays() -> None:
     campaigns = Campaigns(MemoryStore(), SPACE)
-    for name, resources in (("00", ("a", "b")), ("01", ("a", "b")), ("02", ("a",))):
-        whole = replace(campaign(name, CampaignState.COMPLETE), scope=Scope(resources))
-        await campaigns.create(whole, [])
+    # The first was over everything of a configuration that governed more.
+    for name, resources, whole in (("00", ("a", "b"), True), ("01", ("a",), True), ("02", ("a", "b"), False)):
+        complete = replace(campaign(name, CampaignState.COMPLETE), scope=Scope(resources), whole=whole)
+        await campaigns.create(complete, [])
     for number in range(KEPT):
         narrow = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), scope=Scope(("a",), ("default",)))
         await campaigns.create(narrow, [])

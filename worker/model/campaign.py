@@ -157,7 +157,9 @@ class Campaign:
     """One campaign's record. `batches` is their number; `because` says why the state is what it is.
 
     Times are ISO 8601 in UTC. `sweeps` counts how often its batches were begun; `proof_revision` is the
-    revision of the last proof scan, 0 before. `paused_for` is set in the state `paused` only.
+    revision of the last proof scan, 0 before. `paused_for` is set in the state `paused` only. `whole`: it left
+    nothing out that the configuration governed when it was planned, or taken up; what is governed later says nothing
+    about that.
     """
 
     id: str
@@ -173,6 +175,7 @@ class Campaign:
     paused_for: Pause | None = None
     ended_at: str = ""
     growth: Growth = ANY_GROWTH
+    whole: bool = False
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
         """Return the campaign in another state, with the reason for it."""
@@ -205,6 +208,7 @@ class Campaign:
             "paused_for": self.paused_for.value if self.paused_for else None,
             "ended_at": self.ended_at,
             "growth": self.growth.to_json(),
+            "whole": self.whole,
         }
 
     @classmethod
@@ -225,16 +229,21 @@ class Campaign:
             fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
             fields.moment_or_none("ended_at"),
             fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,
+            fields.has("whole") and fields.flag("whole"),  # a record of before proves no more than its scope
         )
 
 
-def completed(campaigns: Iterable[Campaign], generation: str) -> frozenset[str]:
-    """Return the resources of which all was proven complete, in every namespace, under one configuration."""
+def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) -> frozenset[str]:
+    """Return the resources of which all was proven complete, in every namespace, under one configuration.
+
+    Proofs up to the revision `after` are left out: they may be of an earlier term of the same configuration.
+    """
     whole = (
         campaign.scope.resources
         for campaign in campaigns
         if campaign.state is CampaignState.COMPLETE
         and campaign.generation == generation
+        and (not after or campaign.proof_revision > after)
         and not campaign.scope.namespaces
     )
     return frozenset(resource for resources in whole for resource in resources)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from config.resources import ANY, GroupResource
 from worker.model.fields import Fields
-from worker.model.verdict import KeyRef
+from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,14 @@ class GenerationRecord:
 
     hash: str
     resources: tuple[tuple[str, tuple[KeyRef, ...]], ...]
+
+    def reads_plaintext(self, resource: str) -> bool:
+        """Whether what governs a resource reads plaintext and writes none."""
+        chains = {GroupResource.parse(name): keys for name, keys in self.resources}
+        name = GroupResource.parse(resource)
+        governing = (name, GroupResource("*", name.group), ANY)
+        chain = next((chains[one] for one in governing if one in chains), ())
+        return PLAINTEXT_FINGERPRINT in {key.fingerprint for key in chain[1:]} - {key.fingerprint for key in chain[:1]}
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form. It holds no secret.

@@ -8,16 +8,16 @@ current and is left alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import structlog
 
-from worker.errors import FencedError, StoppedError
+from worker.errors import FencedError, QuarantineGrewError
 from worker.etcd.pages import PageSizer, read_pages
 from worker.etcd.store import Page, Store
 from worker.model.batch import BatchSpec, BatchState
-from worker.model.campaign import ANY_GROWTH, Growth
 from worker.model.keys import after
 from worker.model.outcome import BatchReport, Tally
 from worker.pace.brake import Brake
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class BatchTools:
-    """What a batch works with. It goes no further when its quarantine grew beyond what `growth` allows."""
+    """What a batch works with."""
 
     store: Store
     swapper: Swapper
@@ -42,7 +42,6 @@ class BatchTools:
     window: Window
     brake: Brake
     sizer: PageSizer
-    growth: Growth = ANY_GROWTH
 
 
 async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
@@ -50,17 +49,15 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
 
     Returns the report of the whole batch, earlier attempts included. When the brake is pulled, what
     was begun is finished and recorded, and the brake's reason is raised. Raises FencedError when the
-    batch is somebody else's by now, StoppedError when its quarantine grew too much.
+    batch is somebody else's by now, QuarantineGrewError when there were too many tries.
     """
     stored = await _take_up(spec, tools)
     if stored.checkpoint.state is BatchState.DONE:
         return stored.checkpoint.report
-    _require_calm(stored.checkpoint.report, tools)
     with tools.window.shared():
         async with aclosing(read_pages(tools.store, stored.checkpoint.rest, tools.sizer)) as pages:
             async for page in pages:
                 stored = await _run_page(page, stored, tools)
-                _require_calm(stored.checkpoint.report, tools)
                 tools.brake.check()
     tools.brake.check()
     done = replace(stored.checkpoint, state=BatchState.DONE, cursor=spec.range.end)
@@ -68,12 +65,6 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
     await tools.checkpoints.save(done, stored.revision)
     _log.info("batch.finished", **spec.log_context(), **done.report.to_json(), attempts=done.attempts)
     return done.report
-
-
-def _require_calm(report: BatchReport, tools: BatchTools) -> None:
-    """Raise StoppedError when the quarantine grew too much. The leader, who sees all batches, pauses the campaign."""
-    if not tools.growth.allows(report.fresh):
-        raise StoppedError(f"{report.fresh} objects that nothing opens were written since the last campaign")
 
 
 async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
@@ -93,20 +84,33 @@ async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> 
     """Work through one page, group by group, and record how far it came.
 
     When a group fails, nothing of the page is recorded: it is read again, and what was rewritten is
-    found current. When the brake is pulled, the groups that are finished are recorded.
+    found current. When the brake is pulled, or a group has too many tries, the groups that are finished are recorded.
     """
-    tally, quarantined, done = Tally(), list[Quarantined](), 0
-    before = stored.checkpoint.report.fresh
-    while done < len(page.items) and not tools.brake.is_on and tools.growth.allows(before + tally.fresh):
-        group = page.items[done : done + tools.swapper.group_size]
-        quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
+    report, quarantined, done = BatchReport(), list[Quarantined](), 0
+    refused: QuarantineGrewError | None = None
+    while done < len(page.items) and not tools.brake.is_on:
+        group, tally = page.items[done : done + tools.swapper.group_size], Tally()
+        try:
+            quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
+        except QuarantineGrewError as error:
+            refused = error
+            break
+        report += tally.report()
         done += len(group)
-    if not done:
-        return stored
+    if done:
+        stored = await _record(page.items[done - 1].key, report, quarantined, stored, tools)
+    if refused is not None:
+        raise refused
+    return stored
+
+
+async def _record(
+    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], stored: StoredCheckpoint, tools: BatchTools
+) -> StoredCheckpoint:
+    """Record what became of the objects up to the etcd key `last`, those in quarantine first."""
     await tools.quarantine.add(quarantined)
-    report = tally.report()
     reasons = [one.reason for one in quarantined]
-    checkpoint = stored.checkpoint.advanced(after(page.items[done - 1].key), report, reasons)
+    checkpoint = stored.checkpoint.advanced(after(last), report, reasons)
     revision = await tools.checkpoints.save(checkpoint, stored.revision)
     _log.info(
         "batch.page",

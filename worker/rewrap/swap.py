@@ -2,7 +2,7 @@
 
 The order matters, and a crash between any two steps loses nothing:
 
-1. decide from the bytes that were read;
+1. decide from the bytes that were read; what nothing opens is counted as a try before anything else is rewritten;
 2. a write token is on record in etcd before the key encrypts;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
@@ -25,6 +25,7 @@ from worker.errors import RefusedError, TooLargeError, WorkerError
 from worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
 from worker.model.keys import key_text
 from worker.model.outcome import Tally
+from worker.model.tries import digest_of
 from worker.model.verdict import Keep, Quarantine, Reason
 from worker.pace.local import Pace
 from worker.pace.window import Window
@@ -32,9 +33,11 @@ from worker.providers.chain import Chain
 from worker.rewrap.decide import decide
 from worker.state.ledger import Ledger
 from worker.state.quarantine import Quarantined
+from worker.state.tries import TryCounter
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5
+_STUCK = {Reason.TOO_LARGE, Reason.CONTENDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Swapper:
     """Brings objects of one `resource` under its primary key.
 
     `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. What is put in
-    quarantine and was written after the revision `since` is counted as fresh.
+    quarantine and was written after the revision `since` is counted as fresh, and by `tries`, None = it need not be.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class Swapper:
         guard: Expect | None = None,
         allow_plaintext: bool = False,
         since: int = 0,
+        tries: TryCounter | None = None,
     ) -> None:
         self._store = store
         self._resource = resource
         self._chain = chain
         self._guard = guard
         self._since = since
+        self._tries = tries
         self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
         self._ledger = ledger
         self._pace = pace
@@ -86,12 +91,14 @@ class Swapper:
 
         `ahead` is how many objects are likely to follow. When the store or the ledger fails, the
         other objects are still brought as far as they get, then the error is raised: each object is
-        as it was, or rewritten.
+        as it was, or rewritten. Raises QuarantineGrewError when there were too many tries.
         """
         quarantined: list[Quarantined] = []
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
+            before = len(quarantined)
             stale = self._sorted_out(current, tally, quarantined)
+            await self._count_tries(quarantined[before:])
             if not stale:
                 return quarantined
             current = await self._rewrite(stale, ahead, tally, quarantined)
@@ -99,6 +106,19 @@ class Swapper:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
         detail = f"somebody else wrote it {_ATTEMPTS} times in a row"
         return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
+
+    async def _count_tries(self, left_alone: Sequence[Quarantined]) -> None:
+        """Put on record what was tried in vain.
+
+        Raises QuarantineGrewError. What opens must not be rewritten then: that would tell one from the other.
+        """
+        fresh = [digest_of(one.key, one.mod_revision) for one in left_alone if self._is_fresh(one)]
+        if fresh and self._tries is not None:
+            await self._tries.count(fresh)
+
+    def _is_fresh(self, one: Quarantined) -> bool:
+        """Whether a key may have been tried on it in vain since a campaign last covered it."""
+        return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS}
 
     def _sorted_out(self, items: Sequence[Item], tally: Tally, quarantined: list[Quarantined]) -> list[_Stale]:
         """Decide on each object; count those that need no write, and return the rest."""
@@ -194,9 +214,8 @@ class Swapper:
         return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, found.mod_revision if found else 0, found)
 
     def _left_alone(self, tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
-        is_stuck = reason in {Reason.TOO_LARGE, Reason.CONTENDED}
+        left_alone = Quarantined(item.key, reason, detail, item.mod_revision)
         tally.quarantined += 1
-        tally.stuck += is_stuck
-        # No key was tried on what a KMS provider sealed.
-        tally.fresh += item.mod_revision > self._since and not is_stuck and reason is not Reason.KMS
-        return Quarantined(item.key, reason, detail, item.mod_revision)
+        tally.stuck += reason in _STUCK
+        tally.fresh += self._is_fresh(left_alone)
+        return left_alone

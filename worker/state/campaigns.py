@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.errors import RecordChangedError, TemporaryError
@@ -113,8 +113,8 @@ class Campaigns:
     async def forget_old(self) -> None:
         """Delete ended campaigns but the newest `KEPT` of either end, and what no campaign on record owns.
 
-        However many fail after it, the last ones that a proof found complete stay, and the last that proved the
-        most; and however many repairs of drift there are, of which as many are kept, they push no other one out.
+        However many fail after it, the last ones that a proof found complete stay, and the last that proved
+        everything; and however many repairs of drift there are, of which as many are kept, they push no other one out.
 
         What nobody owns is left behind when a process dies between a campaign's batches and its record.
         """
@@ -123,7 +123,9 @@ class Campaigns:
         repairs = [campaign.id for campaign in ended if campaign.wish.repair]
         complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.wish.repair]
         others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.wish.repair]
-        old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - _widest(ended)
+        # What everything rests on: neither parts of it nor a configuration that governed more push it out.
+        whole = [one.id for one in ended if one.state is CampaignState.COMPLETE and one.whole]
+        old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:]}
         for name in sorted(old):
             await self._store.commit(self._guards, [Delete.of_key(self._keyspace.campaign(name))])
         # By their keys: what belongs to a campaign whose record can't be read stays, for whoever restores it.
@@ -146,9 +148,3 @@ class Campaigns:
             if key_text(name) not in kept:
                 await self._store.commit(self._guards, [Delete(mine)])
             rest = rest.since(mine.end)
-
-
-def _widest(ended: Iterable[Campaign]) -> set[str]:
-    """Return the last complete campaign of those over the most resources, whole; what everything rests on."""
-    whole = [one for one in ended if one.state is CampaignState.COMPLETE and not one.scope.namespaces]
-    return {max(whole, key=lambda one: (len(one.scope.resources), one.id)).id} if whole else set()

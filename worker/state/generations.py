@@ -6,10 +6,11 @@ file would else take it for a change, and bring every object back under the old 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from worker.etcd.store import Expect, Store
+from worker.model.campaign import Campaign, completed
 from worker.model.fields import Fields
 from worker.model.generation import GenerationRecord
 from worker.state import record
@@ -24,17 +25,37 @@ _FORMER = 200
 class StoredGeneration:
     """A generation as read, with the mod_revision that the next write must find.
 
-    `former`: the hashes of those that were in force before and are not now, the newest last.
+    `former`: the hashes of those that were in force before and are not now, the newest last. `settled`: the resources
+    whose plaintext was late already when this one came into force (see `settled`).
     """
 
     generation: GenerationRecord
     revision: int
     former: tuple[str, ...] = ()
+    settled: frozenset[str] = frozenset()
 
-    def followed_by(self, generation: GenerationRecord) -> StoredGeneration:
+    def followed_by(self, generation: GenerationRecord, settled: frozenset[str] = frozenset()) -> StoredGeneration:
         """Return the record with a newer generation in force."""
         kept = [name for name in (*self.former, self.generation.hash) if name != generation.hash]
-        return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:])
+        return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:], settled=settled)
+
+
+def settled(stored: StoredGeneration | None, campaigns: Iterable[Campaign], now: GenerationRecord) -> frozenset[str]:
+    """Return the resources whose plaintext is late under a configuration: all was proven to be encrypted before.
+
+    A change of the file is no reason to believe any: who can write to etcd, and not the file, only has to wait for the
+    next one. But an operator makes plaintext good by the file: what did not list identity and does now is to be
+    taken in, and so is what identity wrote, or what nothing governed.
+    """
+    known = tuple(campaigns)
+    if stored is None:
+        return completed(known, now.hash)
+    here = completed(known, now.hash, stored.revision)
+    if stored.generation.hash == now.hash:
+        return stored.settled | here
+    before = stored.settled | completed(known, stored.generation.hash, stored.revision)
+    both = (stored.generation, now)
+    return here | {name for name in before if all(one.reads_plaintext(name) for one in both)}
 
 
 class Generations:
@@ -50,16 +71,26 @@ class Generations:
         found = await record.read(self._store, self._key)
         if found is None:
             return None
-        fields, revision = found
         try:
-            former = Fields.of(fields).texts("former", _FORMER) if "former" in fields else ()
-            return StoredGeneration(GenerationRecord.from_json(fields), revision, former)
+            return _stored(*found)
         except ValueError as error:
             raise damaged(self._key, error) from None
 
     async def save(self, stored: StoredGeneration) -> StoredGeneration:
         """Write the record over the version that was read (revision 0 = new). Raises FencedError."""
-        fields = {**stored.generation.to_json(), "former": list(stored.former)}
+        fields = {
+            **stored.generation.to_json(),
+            "former": list(stored.former),
+            "settled": sorted(stored.settled),
+        }
         return replace(
             stored, revision=await record.write(self._store, self._key, fields, stored.revision, guards=self._guards)
         )
+
+
+def _stored(given: Mapping[str, object], revision: int) -> StoredGeneration:
+    fields = Fields.of(given)
+    # What a record of an earlier version does not have.
+    former = fields.texts("former", _FORMER) if "former" in given else ()
+    known = fields.texts("settled") if "settled" in given else ()
+    return StoredGeneration(GenerationRecord.from_json(given), revision, former, frozenset(known))

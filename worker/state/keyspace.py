@@ -15,6 +15,7 @@
     <state-prefix>/v1/scan                          the last scan of everything
     <state-prefix>/v1/observer                      how far the watch came, and what it counted
     <state-prefix>/v1/usage                         how fast keys are used
+    <state-prefix>/v1/tries                         what was tried in vain within a day
     <state-prefix>/v1/rotations/<id>                a key that takes another one's place
     <state-prefix>/v1/assumption                    an operator's word that all kube-apiservers run a configuration
     <state-prefix>/v1/handbacks/<worker>            a worker that holds another configuration (on a lease)
@@ -159,6 +160,11 @@ class Keyspace:
     def usage(self) -> bytes:
         """How fast keys are used."""
         return self._path("usage")
+
+    @property
+    def tries(self) -> bytes:
+        """What was tried in vain within a day."""
+        return self._path("tries")
 
     def handback(self, worker: str) -> bytes:
         """Return the path where a worker says that it holds another configuration."""
