@@ -97,10 +97,9 @@ class Service:
                 "--etcd-prefix?"
             )
         territory = await survey(self.engine.store, self.generation.configuration, self._layout)
-        names = set(map(GroupResource.parse, self.generation.configuration.resource_names()))
-        if len(territory.idle) == len(names):
-            reasons = "; ".join(f"{name} {because}: {remedy}" for name, because, remedy in territory.idle)
-            raise RefusedError(f"no name in the configuration governs anything: {reasons}")
+        names = map(GroupResource.parse, self.generation.configuration.resource_names())
+        if because := self._layout.why_all_idle(names):
+            raise RefusedError(because)
         return territory
 
     async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
