@@ -27,7 +27,6 @@ _PROBE_SECONDS = 10
 _FIRST_RESEND = 4.0
 _LONGEST_RESEND = 30.0
 _LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
-_EXPIRES_SECONDS = 300
 _LONGEST_QUEUE = 100  # messages; without a worker they would pile up
 _TOLD_AFTER = 5  # messages for one thing that nobody was seen to take up: about a minute
 _log = structlog.get_logger()
@@ -55,9 +54,9 @@ class Sender:
         self._thread = ThreadPoolExecutor(1, "celery")
         self.is_available: bool | None = None
 
-    async def send(self, task: str, arguments: Mapping[str, object], queue: str, expires: float | None = None) -> None:
+    async def send(self, task: str, arguments: Mapping[str, object], queue: str) -> None:
         """Send one message. Raises UnavailableError when Redis does not take it."""
-        await self._do(partial(self._send, task, dict(arguments), queue, expires))
+        await self._do(partial(self._send, task, dict(arguments), queue))
 
     async def length(self, queue: str) -> int:
         """Return how many messages wait in a queue. Raises UnavailableError."""
@@ -91,8 +90,8 @@ class Sender:
         with self._celery().connection_for_write() as connection:
             return connection.default_channel.client.llen(queue)
 
-    def _send(self, task: str, arguments: dict[str, object], queue: str, expires: float | None) -> None:
-        self._celery().send_task(task, kwargs=arguments, queue=queue, expires=expires, retry=False)
+    def _send(self, task: str, arguments: dict[str, object], queue: str) -> None:
+        self._celery().send_task(task, kwargs=arguments, queue=queue, retry=False)
 
     def _celery(self) -> Any:
         if self._app is None:
@@ -149,7 +148,7 @@ class QueueDispatcher:
             if not due or await self._sender.length(BATCHES) >= _LONGEST_QUEUE:
                 return
             for number in due:
-                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES, _EXPIRES_SECONDS)
+                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES)
                 self._note(task, wanted[number], number, now)
         except UnavailableError:
             return  # said by the sender; the next round tries again
@@ -171,11 +170,3 @@ class QueueDispatcher:
                 "configuration, and what does its log say?"
             )
             _log.warning("message.unanswered", task=task, campaign=campaign, batch=number, because=because)
-
-
-def send_control(settings: Settings, task: str, arguments: Mapping[str, object]) -> Callable[[], Any]:
-    """Return a coroutine function that sends one control message."""
-    from worker.queues import CONTROL
-
-    sender = Sender(settings)
-    return partial(sender.send, task, arguments, CONTROL)
