@@ -39,7 +39,7 @@ from kombu.entity import Exchange, Queue
 
 from config.broker import Broker, parse_broker
 from config.flags import EVERY, is_on, settings_from
-from config.foreign import LibraryLines, kind_in
+from config.foreign import LibraryLines, error_in, why_unreachable
 from config.logs import LEVELS, configure_logs
 from config.resources import Layout
 from config.settings import Settings
@@ -350,8 +350,10 @@ class _Forward(LibraryLines):
             if not self._away:
                 self._away = True
                 _broker.away = "no connection to Redis; see the log: broker.unavailable"
-                because = f"the connection was lost, or none is to be had: {kind_in(record) or 'no reason given'}"
-                _log.warning("broker.unavailable", because=because)
+                error = error_in(record)
+                because = "no reason given" if error is None else why_unreachable(error)
+                place = parse_broker(from_environment().broker).place
+                _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""

@@ -17,6 +17,9 @@ from typing import Any
 
 import structlog
 
+from config.broker import parse_broker
+from config.errors import ConfigError
+from config.foreign import why_unreachable
 from config.settings import Settings
 from worker.errors import UnavailableError
 from worker.model.batch import BatchSpec
@@ -55,7 +58,7 @@ class Sender:
         self.is_available: bool | None = None
 
     async def send(self, task: str, arguments: Mapping[str, object], queue: str) -> None:
-        """Send one message. Raises UnavailableError when Redis does not take it."""
+        """Send one message. Raises UnavailableError when Redis does not take it, SettingsError for a broker's URL."""
         await self._do(partial(self._send, task, dict(arguments), queue))
 
     async def length(self, queue: str) -> int:
@@ -71,11 +74,14 @@ class Sender:
         try:
             async with asyncio.timeout(2 * self._settings.broker.timeout + 1):
                 result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except ConfigError:
+            raise
         except Exception as error:  # noqa: BLE001 - Celery, kombu and redis raise what they like; none means more
+            place, because = parse_broker(self._settings.broker).place, why_unreachable(error)
             if self.is_available is not False:
                 self.is_available = False
-                _log.warning("queue.unavailable", because=type(error).__name__)
-            raise UnavailableError(f"Redis does not take messages ({type(error).__name__}); check --broker") from None
+                _log.warning("queue.unavailable", broker=place, because=because)
+            raise UnavailableError(f"Redis at {place} does not take messages: {because}; check --broker") from None
         if self.is_available is False:
             _log.info("queue.available", because="Redis takes messages again")
         self.is_available = True
