@@ -11,7 +11,6 @@ import logging
 import os
 import ssl
 from pathlib import Path
-from socket import gaierror
 from types import TracebackType
 
 import structlog
@@ -21,7 +20,6 @@ _REFUSES_LOGIN = "it refuses the user or the password, or wants one"
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (ssl.SSLCertVerificationError, "TLS failed: its certificate is not one that is trusted for this name"),
     (ssl.SSLError, "TLS failed; does it speak TLS, and does it want a client certificate?"),
-    (gaierror, "its name can't be resolved"),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
     (TimeoutError, "it does not answer in time"),
     (ConnectionError, "the connection broke; does it want TLS (rediss://), or none?"),
@@ -29,6 +27,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (PermissionError, "a file that is given for TLS can't be read"),
 )
 _BY_NAME = {
+    "gaierror": "its name can't be resolved",
     "TimeoutError": "it does not answer in time",
     "AuthenticationError": _REFUSES_LOGIN,
     "AuthenticationWrongNumberOfArgsError": _REFUSES_LOGIN,
@@ -40,7 +39,7 @@ _BY_NAME = {
     "InvalidResponse": "what answers is not Redis",
     "ResponseError": "it refuses a command, or does not know it",
 }
-"""redis-py's classes. What they say is not shown, so that they need not be imported either."""
+"""Mostly redis-py's classes. What they say is not shown, so that they need not be imported either."""
 _log = structlog.get_logger()
 
 

@@ -37,9 +37,10 @@ from worker.model.request import Request
 from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.scan import Scan
 from worker.model.usage import Usage
-from worker.state import assumptions, claims, observations, quarantine
+from worker.state import assumptions, claims, observations, ownership, quarantine
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
+from worker.state.ownership import Holder
 
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -102,6 +103,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
         read_observer,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
+    "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
     "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
 }
