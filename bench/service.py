@@ -28,7 +28,7 @@ from worker.etcd.store import Store
 from worker.model.campaign import CampaignState
 from worker.model.keys import KeyRange
 from worker.state.campaigns import Campaigns
-from worker.state.claims import Claims
+from worker.state.claims import Claim, Claims
 from worker.state.keyspace import Keyspace
 
 CHILDREN = 4
@@ -138,17 +138,21 @@ async def _kill(daemons: Daemons, store: Store, old: KeyedProvider) -> None:
         name, number = await _claimed(store, claims, known)
         with daemons.running("worker", "--children", "1", "--rate", _SLOW):
             await asyncio.sleep(_START_SECONDS)
-            mine = [claim for claim in await claims.all(name) if _session(claim.holder.get("pid")) == worker.pid]
-            number, dead = (mine[0].number, mine[0].holder.get("pid")) if mine else (number, None)
+            mine = [claim for claim in await claims.all(name) if _session(_pid(claim)) == worker.pid]
+            number, dead = (mine[0].number, _pid(mine[0])) if mine else (number, None)
             os.killpg(worker.pid, signal.SIGKILL)
             killed = time.perf_counter()
             while True:
-                holders = [claim.holder.get("pid") for claim in await claims.all(name) if claim.number == number]
+                holders = [_pid(claim) for claim in await claims.all(name) if claim.number == number]
                 if any(pid != dead for pid in holders) or time.perf_counter() > killed + _BOUND:
                     break
                 await asyncio.sleep(_LOOK)
             print(f"from the death of a worker to its batch going on: {time.perf_counter() - killed:.1f} s")
             await ended(store, known)
+
+
+def _pid(claim: Claim) -> int | None:
+    return claim.holder.pid if claim.holder is not None else None
 
 
 async def _claimed(store: Store, claims: Claims, known: set[str]) -> tuple[str, int]:

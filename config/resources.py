@@ -169,6 +169,14 @@ class Layout:
             f"write {' or '.join(meant)}; {newer}" if meant else f"remove it, or {newer}",
         )
 
+    def why_all_idle(self, resources: Iterable[GroupResource]) -> str:
+        """Return why none of these names governs anything, "" when one of them does, or may."""
+        reasons = [(name, self.why_idle(name)) for name in dict.fromkeys(resources)]
+        if any(why is None for _, why in reasons):
+            return ""
+        told = "; ".join(f"{name} {why[0]}: {why[1]}" for name, why in reasons if why is not None)
+        return f"no name in the configuration governs anything: {told}"
+
     def owns(self, resource: GroupResource, start: bytes, end: bytes) -> bool:
         """Whether all keys from `start` on, and before `end`, lie under the path of this one resource."""
         prefix = None if resource.is_wildcard else self.prefix_of(resource)

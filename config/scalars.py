@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MERGE = "tag:yaml.org,2002:merge"
 
-_STR = "tag:yaml.org,2002:str"
 _BOOL = "tag:yaml.org,2002:bool"
 _INT = "tag:yaml.org,2002:int"
 _FLOAT = "tag:yaml.org,2002:float"

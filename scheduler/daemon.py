@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from config.generation import Generation
+from config.resources import Layout
 from config.settings import Settings
 from scheduler.dispatch.queue import Sender
 from scheduler.keeper import Outlets
@@ -27,11 +28,13 @@ from worker.etcd.store import Expect
 from worker.exposition import serve
 from worker.pace.brake import Brake
 from worker.state.keyspace import Keyspace
+from worker.usable import Usable
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
 _TICK_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
+_FILE_SECONDS = 0.1
 # Whoever asks whether this process is ready sees these, unauthenticated; the log has the particulars.
 _OUTDATED = "the configuration in the file is not the newest; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
@@ -55,6 +58,8 @@ class Daemon:
         self._metrics = SchedulerMetrics(self._registry)
         self._not_ready = ""
         self._reach = Reach()
+        layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+        self._usable = Usable(file, layout, allow_readable=allow_readable)
 
     async def run(self) -> None:
         """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
@@ -129,24 +134,38 @@ class Daemon:
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
             reaching = asyncio.create_task(self._reach.follow(store), name="etcd-reach")
+            looking = asyncio.create_task(self._usable.follow(), name="configuration-look")
             try:
-                async with (
-                    self._stop.below() as brake,
-                    leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard,
-                ):
-                    self._metrics.leads(leads=True)
-                    self._not_ready = _NO_FILE
-                    await self._lead(guard, brake, converged_by(settings, store, self._file))
+                async with self._stop.below() as brake:
+                    await self._wait_for_file(brake)
+                    keyspace = Keyspace(settings.keyspace.state_prefix)
+                    async with leadership(store, keyspace, brake, self._asked) as guard:
+                        looking.cancel()  # a leader watches it
+                        self._metrics.leads(leads=True)
+                        self._not_ready = _NO_FILE
+                        await self._lead(guard, brake, converged_by(settings, store, self._file))
             except StoppedError:
                 return
             finally:
                 self._metrics.leads(leads=False)
-                reaching.cancel()
-                await asyncio.gather(reaching, return_exceptions=True)
+                for task in (reaching, looking):
+                    task.cancel()
+                await asyncio.gather(reaching, looking, return_exceptions=True)
+
+    async def _wait_for_file(self, brake: Brake) -> None:
+        """Ask for no leadership without a usable file: as a leader this one would keep out those that have one."""
+        while self._usable.trouble:
+            self._not_ready = self._usable.trouble
+            await brake.unless_pulled(asyncio.sleep(_FILE_SECONDS))
 
     def _asked(self, because: str) -> None:
-        """See Asked. One that waits to lead is as ready as one that leads, while etcd answers it."""
-        self._not_ready = because
+        """See Asked. One that waits to lead is as ready as one that leads, while etcd answers it and its file is good.
+
+        Raises StoppedError when the file is not: it asks again when it is.
+        """
+        self._not_ready = because or self._usable.trouble
+        if self._usable.trouble:
+            raise StoppedError(self._usable.trouble)
 
     async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
         """Reign under the newest generation; each one that follows ends the reign before."""

@@ -27,7 +27,7 @@ from scheduler.counting import Counting, Pair
 from scheduler.dispatch.local import Engine, describe
 from scheduler.pausing import MOST_FRESH, Allowance
 from scheduler.spans import Spans
-from worker.errors import CompactedError, WorkerError
+from worker.errors import WorkerError
 from worker.etcd.store import Expect, Item, Watched, WatchFrom
 from worker.model.budget import LIMITED_PROVIDER, has_budget
 from worker.model.keys import key_text
@@ -145,7 +145,7 @@ class Observer:
         counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
         unseen = counting.place(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
-        gone = {start for start in set(first.values()) if await self._is_gone(start)}
+        gone = {start for start in set(first.values()) if await self._engine.is_compacted(start)}
         self._again = [pair for pair, start in first.items() if start in gone]
         counting.forget(self._again)
         begins = counting.watch()
@@ -157,14 +157,6 @@ class Observer:
         found = (await self._ground.territory()).governed
         chains = ((one.resource, self._engine.chains[one.resource].keys) for one in found)
         return [(resource, key.fingerprint) for resource, keys in chains for key in keys if has_budget(key)]
-
-    async def _is_gone(self, revision: int) -> bool:
-        """Tell whether etcd has compacted away what was written at a revision. Our own records may always be read."""
-        try:
-            await self._engine.store.page(self._engine.keyspace.ledgers, 1, revision=revision)
-        except CompactedError:
-            return True
-        return False
 
     async def _look(self, unseen: Sequence[Pair]) -> None:
         """Estimate what was written before, and let it be known."""

@@ -22,6 +22,7 @@ from worker.state.checkpoints import Checkpoints
 from worker.state.claims import Claims
 from worker.state.generations import Generations
 from worker.state.keyspace import Keyspace
+from worker.state.ownership import UNNAMED
 from worker.state.quarantine import Quarantine, Quarantined
 from worker.state.requests import Requests
 
@@ -215,7 +216,8 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
     listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
     counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
     report = sum((batch.report for batch in batches), BatchReport())
-    workers = dict.fromkeys(f"{claim.holder.get('host')}:{claim.holder.get('pid')}" for claim in claims)
+    holders = (claim.holder for claim in claims)
+    workers = dict.fromkeys(f"{one.host}:{one.pid}" if one is not None else UNNAMED for one in holders)
     return Overview(
         campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
     )

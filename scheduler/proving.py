@@ -65,7 +65,7 @@ class QueueProver:
         if left:
             await self._dispatcher.offer_proof(name, left, owned)
             return None
-        if not self._has_begun and await self._is_forgotten(parts[0].revision):
+        if not self._has_begun and await self._service.engine.is_compacted(parts[0].revision):
             await self._begin(stored, again=True)  # nobody led for long: it is of another time
             return None
         territory = await self._service.territory()
@@ -79,15 +79,6 @@ class QueueProver:
     async def forget(self, campaign: str) -> None:
         """Forget the parts: what they say is out of date, or said."""
         await self._proofs.replace_all(campaign, [])
-
-    async def _is_forgotten(self, revision: int) -> bool:
-        """Tell whether etcd has compacted a revision away: older than that a proof found on record may not be."""
-        engine = self._service.engine
-        try:
-            await engine.store.page(engine.keyspace.campaigns, 1, revision=revision)
-        except CompactedError:
-            return True
-        return False
 
     async def _begin(self, stored: StoredCampaign, *, again: bool) -> None:
         self._restarts += again

@@ -12,14 +12,12 @@ from scheduler.inbox import Inbox
 from scheduler.removal import Surroundings
 from scheduler.rotation import Campaigned, Scanned
 from scheduler.service import Service
-from worker.errors import CompactedError
 from worker.etcd.store import Store
 from worker.model.campaign import CampaignState
 from worker.model.inventory import Inventory
 from worker.model.rotation import Rotation, RotationStep
 from worker.pace.brake import Brake
 from worker.state.campaigns import Campaigns
-from worker.state.keyspace import Keyspace
 from worker.state.observations import load
 
 _SCAN_SECONDS = 5.0
@@ -67,20 +65,7 @@ class ClusterSenses:
 
     async def compacted(self, revision: int) -> bool:
         """See Senses."""
-        engine = self._service.engine
-        return await is_compacted(engine.store, engine.keyspace, revision)
-
-
-async def is_compacted(store: Store, keyspace: Keyspace, revision: int) -> bool:
-    """Return whether etcd answers at no revision before this one. The sure sign: it refuses to.
-
-    Our own records are asked for: they may always be read.
-    """
-    try:
-        await store.page(keyspace.campaigns, 1, revision=max(1, revision - 1))
-    except CompactedError:
-        return True
-    return False
+        return await self._service.engine.is_compacted(revision - 1)
 
 
 async def look_around(service: Service, unconverged: str, *, whole: bool) -> Surroundings:
@@ -93,7 +78,7 @@ async def look_around(service: Service, unconverged: str, *, whole: bool) -> Sur
         campaign_unfinished=bool(await service.unfinished()),
         whole=whole,
         proof_revision=revision,
-        compacted=bool(revision) and await is_compacted(store, keyspace, revision),
+        compacted=bool(revision) and await service.engine.is_compacted(revision - 1),
         last_written=(await load(store, keyspace)).last,
         chains=service.chains if whole else (),
     )

@@ -36,7 +36,7 @@ from scheduler.run import (
     still_there,
 )
 from scheduler.spans import Spans
-from worker.errors import BusyError, CompactedError, RefusedError, SpaceError, StoppedError, WorkerError
+from worker.errors import BusyError, CompactedError, FencedError, RefusedError, SpaceError, StoppedError, WorkerError
 from worker.etcd.store import Expect
 from worker.model.batch import Checkpoint, quarantined_by
 from worker.model.budget import Budget, has_budget
@@ -108,10 +108,9 @@ class Service:
                 "--etcd-prefix?"
             )
         territory = await survey(self.engine.store, self.generation.configuration, self._layout)
-        names = set(map(GroupResource.parse, self.generation.configuration.resource_names()))
-        if len(territory.idle) == len(names):
-            reasons = "; ".join(f"{name} {because}: {remedy}" for name, because, remedy in territory.idle)
-            raise RefusedError(f"no name in the configuration governs anything: {reasons}")
+        names = map(GroupResource.parse, self.generation.configuration.resource_names())
+        if because := self._layout.why_all_idle(names):
+            raise RefusedError(because)
         return territory
 
     async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
@@ -511,8 +510,14 @@ class _Scan:
         self._order = order
         self._brake = brake
 
-    async def look(self, _stored: StoredCampaign, _owned: frozenset[int]) -> Inventory:
-        """See Prover."""
+    async def look(self, stored: StoredCampaign, _owned: frozenset[int]) -> Inventory:
+        """See Prover. Raises FencedError when a scheduler has adopted the campaign: the proof is then its own."""
+        campaign, mine = stored.campaign, self._service.generation.hash
+        if campaign.generation != mine:
+            raise FencedError(
+                f"a scheduler took the campaign {campaign.id} over for the configuration {campaign.generation}, and "
+                f"will prove it; this process holds {mine}"
+            )
         return (await self._brake.unless_pulled(self._service.inventory(self._order, still_there)))[1]
 
     async def forget(self, _campaign: str) -> None:

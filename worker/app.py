@@ -32,27 +32,23 @@ from celery.signals import (
     worker_ready,
     worker_shutdown,
 )
-from celery.worker.consumer.consumer import (
-    CONNECTION_ERROR,
-    CONNECTION_RETRY,
-    INVALID_TASK_ERROR,
-    MESSAGE_DECODE_ERROR,
-    UNKNOWN_FORMAT,
-    UNKNOWN_TASK_ERROR,
-)
+from celery.worker.consumer.consumer import CONNECTION_ERROR, CONNECTION_RETRY
 from celery.worker.request import Request
 from celery.worker.state import active_requests, reserved_requests, scheduled_requests
 from kombu.entity import Exchange, Queue
 
 from config.broker import Broker, parse_broker
 from config.flags import EVERY, is_on, settings_from
-from config.foreign import LibraryLines, kind_in
+from config.foreign import LibraryLines, error_in, why_unreachable
 from config.logs import LEVELS, configure_logs
+from config.resources import Layout
 from config.settings import Settings
 from worker.child import Child
 from worker.coredump import forbid_core_dumps
 from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from worker.transport import accounts, counters, pulse, register
+from worker.usable import Usable
+from worker.usable import followed as followed_file
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
@@ -65,14 +61,6 @@ _VARIABLES = {"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", 
 """What Celery's command line reads besides `CELERY_…` (celery/bin/celery.py)."""
 
 _CONSUMER = "celery.worker.consumer.consumer"
-_STRANGE = {
-    UNKNOWN_FORMAT: "it is no task's message",
-    UNKNOWN_TASK_ERROR: "there is no task of the name that it gives",
-    INVALID_TASK_ERROR: "its form or its content type is none that a task takes",
-    MESSAGE_DECODE_ERROR: "its body can't be decoded",
-}
-"""What Celery's consumer says when it drops a message. The rest of its line is somebody else's text."""
-
 _REQUESTS = (active_requests, reserved_requests, scheduled_requests)
 _log = structlog.get_logger()
 
@@ -231,9 +219,13 @@ def from_environment() -> Settings:
 @cache
 def child() -> Child:
     """Return this child process' own loop and engine, made when the first message comes."""
-    file = os.environ.get("REWRAP_ENCRYPTION_CONFIG", "")
-    allowed = is_on(os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", ""))
+    file, allowed = _configuration_file()
     return Child(from_environment(), file, allow_readable=allowed)
+
+
+def _configuration_file() -> tuple[str, bool]:
+    """Return its path, and whether others may be able to read it."""
+    return os.environ.get("REWRAP_ENCRYPTION_CONFIG", ""), is_on(os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", ""))
 
 
 @setup_logging.connect
@@ -269,8 +261,12 @@ def _tags() -> list[str]:
 
 @celeryd_after_setup.connect
 def _begin_parent(**_: object) -> None:
-    """Serve what the children return as metrics; runs in the parent only, when its logs are set up."""
+    """Look at the file, and serve what children return as metrics; runs in the parent only, with logs set up."""
     settings = from_environment()
+    forbid_core_dumps()
+    layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+    file, allowed = _configuration_file()
+    usable = _parent.enter_context(followed_file(Usable(file, layout, allow_readable=allowed)))
     address = settings.service.metrics_addr
     if address is None:
         return
@@ -284,7 +280,11 @@ def _begin_parent(**_: object) -> None:
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     reach = _parent.enter_context(followed(settings.etcd, settings.keyspace.state_prefix))
-    _parent.enter_context(serve(address, registry, lambda: "", lambda: _broker.away or reach.away or pulse.trouble()))
+
+    def trouble() -> str:
+        return _broker.away or reach.away or usable.trouble or pulse.trouble()
+
+    _parent.enter_context(serve(address, registry, lambda: "", trouble))
 
 
 @celeryd_after_setup.connect
@@ -350,10 +350,10 @@ class _Forward(LibraryLines):
             if not self._away:
                 self._away = True
                 _broker.away = "no connection to Redis; see the log: broker.unavailable"
-                because = f"the connection was lost, or none is to be had: {kind_in(record) or 'no reason given'}"
-                _log.warning("broker.unavailable", because=because)
-        elif record.name == _CONSUMER and record.msg in _STRANGE:
-            _log.warning("message.malformed", because=_STRANGE[record.msg])
+                error = error_in(record)
+                because = "no reason given" if error is None else why_unreachable(error)
+                place = parse_broker(from_environment().broker).place
+                _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""

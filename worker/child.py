@@ -46,7 +46,6 @@ class Child:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
         self._bench: Bench | None = None
-        self._said = ""
 
     def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
         """Do a job at the bench. Raises ConfigError without a usable configuration, TimeoutError at the bound."""
@@ -102,12 +101,10 @@ class Child:
                 return self._bench
             # In a thread: a large one takes seconds, and the lease of a batch at work is renewed on this loop.
             generation = await asyncio.to_thread(load_generation, raw, self._file)
-        except ConfigError as error:
+        except ConfigError:
+            # The worker's parent looks at the file, too, and says what is wrong with it.
             if self._bench is None:
                 raise
-            if str(error) != self._said:
-                self._said = str(error)
-                _log.warning("configuration.rejected", file=self._file, because=self._said)
             return self._bench
         because = "a message about a batch came" if self._bench is None else "the file holds another configuration"
         await self._leave()

@@ -13,7 +13,7 @@ from config.generation import Generation
 from config.resources import GroupResource, Layout
 from config.settings import Settings
 from worker.coredump import forbid_core_dumps
-from worker.errors import FencedError, RecordError
+from worker.errors import CompactedError, FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
@@ -203,6 +203,17 @@ class Engine:
                 makers = opened.claimed if isinstance(opened, Quarantined) else (opened,)
                 found[item.mod_revision] = frozenset(key.fingerprint for key in makers)
         return found
+
+    async def is_compacted(self, revision: int) -> bool:
+        """Tell whether etcd has compacted a revision away: it then refuses to answer at it.
+
+        Our own records are asked for: they may always be read.
+        """
+        try:
+            await self.store.page(self.keyspace.campaigns, 1, revision=max(1, revision))
+        except CompactedError:
+            return True
+        return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

@@ -10,7 +10,7 @@ sees them. What passes is made anew from fields that were checked here, and from
 4. arguments by name: texts, numbers, or lists of them, so that no decoder has an object to revive. What they
    mean is checked by the task (`worker/model/request.py`). Positional arguments are left out.
 
-An expiry is heeded here, and never shown to Celery: that would take a message's id for revoked.
+An expiry of a control message is heeded here, and never shown to Celery: that would take a message's id for revoked.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _message(value: object, queue: str) -> Message:
         identity,
         _arguments(envelope.get("body")),
         retries if isinstance(retries, int) else 0,
-        expires if isinstance(expires, str) else "",
+        # A batch is done, or not, by its records: a clock that is ahead must not drop what the scheduler sends.
+        expires if isinstance(expires, str) and queue == CONTROL else "",
     )
 
 

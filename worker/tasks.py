@@ -76,10 +76,15 @@ def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], argumen
     try:
         campaign = name_of(arguments.get("campaign"), "campaign")
         number = number_of(arguments.get("number"), "number")
-        done = child().work(lambda bench: job(bench, campaign, number))
     except HostileArgumentError as error:
         return _refused(task, str(error))
-    except (ConfigError, WorkerError, TimeoutError) as error:
+    try:
+        done = child().work(lambda bench: job(bench, campaign, number))
+    except ConfigError as error:
+        # As where another configuration is held: others may be able to, and it waits for them, or for a better file.
+        _log.warning("batch.handed_back", campaign=campaign, batch=number, because=str(error))
+        done = Done("handed_back", str(error))
+    except (WorkerError, TimeoutError) as error:
         # What is not done is sent again by the scheduler, later and later.
         _log.warning("message.failed", task=task, because=_why(error))
         done = Done("failed", str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -70,12 +70,25 @@ class Done:
     window: int = 0
 
 
+_Job = Callable[[Bench, StoredCampaign, int, Expect, Brake], Awaitable[Done]]
+
+
 async def rewrite(bench: Bench, name: str, number: int) -> Done:
     """Work on one batch for a slice of time."""
+    return await _under_claim(bench, name, number, CampaignState.RUNNING, _rewrite)
+
+
+async def prove(bench: Bench, name: str, number: int) -> Done:
+    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    return await _under_claim(bench, name, number, CampaignState.PROVING, _prove)
+
+
+async def _under_claim(bench: Bench, name: str, number: int, state: CampaignState, job: _Job) -> Done:
+    """Do what a message asks for under a claim, if the campaign is in this state and of this configuration."""
     engine = bench.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
-    if stored is None or stored.campaign.state is not CampaignState.RUNNING:
-        return _dropped(name, number, "no campaign of that name is running")
+    if stored is None or stored.campaign.state is not state:
+        return _dropped(name, number, f"no campaign of that name is {state.value}")
     if stored.campaign.generation != engine.generation.hash:
         return await _hand_back(engine, stored.campaign, number)
     brake = Brake()
@@ -83,10 +96,10 @@ async def rewrite(bench: Bench, name: str, number: int) -> Done:
         async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
             unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
             claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
-            done = await _rewrite(bench, stored, number, claim, brake)
+            done = await job(bench, stored, number, claim, brake)
             await session.release(claim)
             return done
-    except (BusyError, TemporaryError) as error:
+    except (BusyError, FencedError, TemporaryError) as error:
         return _dropped(name, number, str(error))
 
 
@@ -207,32 +220,12 @@ async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None
     brake.pull(StoppedError("the slice of time is over"))
 
 
-async def prove(bench: Bench, name: str, number: int) -> Done:
-    """Take one part of a campaign's proof scan, at the revision that it is pinned to, under a claim as a batch is."""
-    engine = bench.engine
-    stored = await Campaigns(engine.store, engine.keyspace).get(name)
-    if stored is None or stored.campaign.state is not CampaignState.PROVING:
-        return _dropped(name, number, "no campaign of that name is being proven")
-    if stored.campaign.generation != engine.generation.hash:
-        return await _hand_back(engine, stored.campaign, number)
-    brake = Brake()
-    try:
-        async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
-            unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
-            claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
-            done = await _prove(bench, name, number, claim, brake)
-            await session.release(claim)
-            return done
-    except (BusyError, FencedError, TemporaryError) as error:
-        return _dropped(name, number, str(error))
-
-
-async def _prove(bench: Bench, name: str, number: int, claim: Expect, brake: Brake) -> Done:
+async def _prove(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
     """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
 
     Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
     """
-    engine = bench.engine
+    engine, name = bench.engine, stored.campaign.id
     proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(name, number)
     if part is None or part.part.is_done:

@@ -15,7 +15,7 @@ from scheduler.rotating import Blind, Books, ConfigurationFile, Order, Rotator
 from scheduler.service import Service, open_service
 from worker.errors import RefusedError
 from worker.model.rotation import Rotation
-from worker.state import record
+from worker.state.ownership import UNNAMED, holder_in
 from worker.state.rotations import Rotations
 
 
@@ -65,8 +65,11 @@ async def _scanned(ground: Ground, preparation: Preparation, rotation: Rotation)
 
 async def _leader(service: Service) -> str:
     """Return who holds the leader's lock, "" when nobody does."""
-    found = await record.read(service.engine.store, service.engine.keyspace.leader)
-    return f"{found[0].get('command')} on {found[0].get('host')}" if found is not None else ""
+    found = await service.engine.store.get(service.engine.keyspace.leader)
+    if found is None:
+        return ""
+    holder = holder_in(found)
+    return UNNAMED if holder is None else f"{holder.command} on {holder.host}"
 
 
 def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:

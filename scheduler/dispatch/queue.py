@@ -17,6 +17,9 @@ from typing import Any
 
 import structlog
 
+from config.broker import parse_broker
+from config.errors import ConfigError
+from config.foreign import why_unreachable
 from config.settings import Settings
 from worker.errors import UnavailableError
 from worker.model.batch import BatchSpec
@@ -27,7 +30,6 @@ _PROBE_SECONDS = 10
 _FIRST_RESEND = 4.0
 _LONGEST_RESEND = 30.0
 _LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
-_EXPIRES_SECONDS = 300
 _LONGEST_QUEUE = 100  # messages; without a worker they would pile up
 _TOLD_AFTER = 5  # messages for one thing that nobody was seen to take up: about a minute
 _log = structlog.get_logger()
@@ -55,9 +57,9 @@ class Sender:
         self._thread = ThreadPoolExecutor(1, "celery")
         self.is_available: bool | None = None
 
-    async def send(self, task: str, arguments: Mapping[str, object], queue: str, expires: float | None = None) -> None:
-        """Send one message. Raises UnavailableError when Redis does not take it."""
-        await self._do(partial(self._send, task, dict(arguments), queue, expires))
+    async def send(self, task: str, arguments: Mapping[str, object], queue: str) -> None:
+        """Send one message. Raises UnavailableError when Redis does not take it, SettingsError for a broker's URL."""
+        await self._do(partial(self._send, task, dict(arguments), queue))
 
     async def length(self, queue: str) -> int:
         """Return how many messages wait in a queue. Raises UnavailableError."""
@@ -72,11 +74,14 @@ class Sender:
         try:
             async with asyncio.timeout(2 * self._settings.broker.timeout + 1):
                 result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except ConfigError:
+            raise
         except Exception as error:  # noqa: BLE001 - Celery, kombu and redis raise what they like; none means more
+            place, because = parse_broker(self._settings.broker).place, why_unreachable(error)
             if self.is_available is not False:
                 self.is_available = False
-                _log.warning("queue.unavailable", because=type(error).__name__)
-            raise UnavailableError(f"Redis does not take messages ({type(error).__name__}); check --broker") from None
+                _log.warning("queue.unavailable", broker=place, because=because)
+            raise UnavailableError(f"Redis at {place} does not take messages: {because}; check --broker") from None
         if self.is_available is False:
             _log.info("queue.available", because="Redis takes messages again")
         self.is_available = True
@@ -91,8 +96,8 @@ class Sender:
         with self._celery().connection_for_write() as connection:
             return connection.default_channel.client.llen(queue)
 
-    def _send(self, task: str, arguments: dict[str, object], queue: str, expires: float | None) -> None:
-        self._celery().send_task(task, kwargs=arguments, queue=queue, expires=expires, retry=False)
+    def _send(self, task: str, arguments: dict[str, object], queue: str) -> None:
+        self._celery().send_task(task, kwargs=arguments, queue=queue, retry=False)
 
     def _celery(self) -> Any:
         if self._app is None:
@@ -149,7 +154,7 @@ class QueueDispatcher:
             if not due or await self._sender.length(BATCHES) >= _LONGEST_QUEUE:
                 return
             for number in due:
-                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES, _EXPIRES_SECONDS)
+                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES)
                 self._note(task, wanted[number], number, now)
         except UnavailableError:
             return  # said by the sender; the next round tries again
@@ -171,11 +176,3 @@ class QueueDispatcher:
                 "configuration, and what does its log say?"
             )
             _log.warning("message.unanswered", task=task, campaign=campaign, batch=number, because=because)
-
-
-def send_control(settings: Settings, task: str, arguments: Mapping[str, object]) -> Callable[[], Any]:
-    """Return a coroutine function that sends one control message."""
-    from worker.queues import CONTROL
-
-    sender = Sender(settings)
-    return partial(sender.send, task, arguments, CONTROL)

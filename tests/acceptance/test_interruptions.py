@@ -140,6 +140,20 @@ def test_a_run_that_loses_its_lock_stops_and_writes_no_record(rewrap: Command, g
     assert opened(gateway.read("/registry/"), NEW) == secrets(OBJECTS)
 
 
+def test_a_run_whose_campaign_a_scheduler_adopts_ends_as_refused(rewrap: Command, gateway: Gateway) -> None:
+    """In the middle of its last batch, too: the proof is the scheduler's."""
+    with rewrap.start(*SLOW) as running:
+        running.wait_for_event("batch.page")
+        [found] = gateway.read(CAMPAIGNS)
+        adopted = {**json.loads(found.value), "generation": "sha256:" + "2" * 64}
+        gateway.put(found.key, json.dumps(adopted).encode())
+        ended = running.end()
+    assert (ended.code, ended.error["code"], ended.error["type"]) == (4, 4, "FencedError")
+    assert list(campaigns(gateway).values()) == ["proving"]
+    assert gateway.get(OWNER) is None
+    assert rewrap.json(*FAST)["state"] == "complete"
+
+
 def test_another_configuration_supersedes_the_unfinished_campaign(
     rewrap: Command, etcd: EtcdCluster, gateway: Gateway, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import redis as redis_client
 from structlog.testing import capture_logs
 
+from config.errors import SettingsError
 from config.secret import SecretBytes
 from config.settings import BrokerSettings, Settings
 from scheduler.dispatch.queue import QueueDispatcher, Sender
@@ -55,6 +56,7 @@ def numbers(client: redis_client.Redis) -> list[int]:
         assert isinstance(raw, bytes)
         message = json.loads(raw)
         assert message["headers"]["task"] == REWRITE
+        assert message["headers"]["expires"] is None  # a worker's clock may be ahead
         _, arguments, _ = json.loads(base64.b64decode(message["body"]))
         assert arguments == {"campaign": "c", "number": arguments["number"]}
         found.append(arguments["number"])
@@ -135,7 +137,7 @@ async def test_a_redis_that_is_away_is_said_once_and_its_return_too(
         for _ in range(3):
             await dispatcher.offer([batch(0)], NOBODY)
         assert not sender.is_available
-        with pytest.raises(UnavailableError, match="Redis does not take messages"):
+        with pytest.raises(UnavailableError, match=r"Redis at 127\.0\.0\.1:\d+ does not take messages"):
             await sender.length(BATCHES)
     finally:
         redis.start()
@@ -176,3 +178,36 @@ async def test_a_look_at_redis_takes_no_right_beyond_those_of_the_user_in_deploy
     await one.probe()
     one.close()
     assert one.is_available is True
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://:{wrong}@127.0.0.1:{port}/0", "it refuses the user or the password, or wants one"),
+        ("redis://127.0.0.1:{port}/0", "it refuses the user or the password, or wants one"),
+        ("redis://:{wrong}@127.0.0.1:1/0", "it refuses connections; does it run?"),
+        ("redis://:{wrong}@no-such-host.invalid:{port}/0", "its name can't be resolved"),
+    ],
+    ids=["a wrong password", "no password", "nothing listens", "no such name"],
+)
+async def test_what_is_wrong_with_redis_is_said_by_its_place_in_a_sentence_of_ours(
+    new_redis: Callable[[RedisOptions], RedisServer], url: str, sentence: str
+) -> None:
+    text = url.format(wrong="CanaryPassword", port=new_redis(RedisOptions(password=True)).port)
+    place = text.removeprefix("redis://").rpartition("@")[2].removesuffix("/0")
+    one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(text.encode()), timeout=2.0)))
+    with capture_logs() as logs, pytest.raises(UnavailableError) as caught:
+        await one.send("rewrap.campaign.start", {}, CONTROL)
+    one.close()
+    assert str(caught.value) == f"Redis at {place} does not take messages: {sentence}; check --broker"
+    [line] = [line for line in logs if line["event"] == "queue.unavailable"]
+    assert (line["broker"], line["because"]) == (place, sentence)
+    assert "CanaryPassword" not in repr(logs)
+
+
+async def test_a_url_that_cannot_be_used_is_no_outage() -> None:
+    one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(b"redis://user@127.0.0.1:1/0"))))
+    with pytest.raises(SettingsError, match="has a user but no password"):
+        await one.send("rewrap.campaign.start", {}, CONTROL)
+    one.close()
+    assert one.is_available is None

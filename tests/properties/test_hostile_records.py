@@ -40,9 +40,10 @@ from worker.model.rotation import Passed, Rotation, RotationStep
 from worker.model.scan import Scan
 from worker.model.tries import Tries
 from worker.model.usage import Usage
-from worker.state import assumptions, claims, generations, keyspace, observations, quarantine
+from worker.state import assumptions, claims, generations, keyspace, observations, ownership, quarantine
 from worker.state.codec import decode, encode
 from worker.state.keyspace import Keyspace
+from worker.state.ownership import Holder
 
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -106,20 +107,19 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
         read_observer,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
+    "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
     "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
 }
 
 PLACES = {"campaigns": "campaign", "batches": "batch", "proofs": "proof", "requests": "request", "ledger": "budget"}
-PLACES |= {"rotations": "rotation", "handbacks": "handback"}
-LOCKS = {"owner", "leader", "claims"}
-"""What they hold is only shown; that there is one is what counts."""
+PLACES |= {"rotations": "rotation", "handbacks": "handback"} | dict.fromkeys(("owner", "leader", "claims"), "holder")
 
 
 def test_no_kind_of_record_is_left_out() -> None:
     kinds = set(re.findall(r"<state-prefix>/v1/([a-z-]+)", keyspace.__doc__ or ""))
     assert len(kinds) > 15
-    assert {PLACES.get(kind, kind) for kind in kinds - LOCKS} == set(RECORDS)
+    assert {PLACES.get(kind, kind) for kind in kinds} == set(RECORDS)
 
 
 HOSTILE: st.SearchStrategy[object] = st.sampled_from(

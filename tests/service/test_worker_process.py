@@ -13,7 +13,7 @@ import pytest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
-from tests.service.harness import celery_message, service
+from tests.service.harness import NEW, OLD, celery_message, service
 from worker.queues import CONTROL
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,6 +36,13 @@ def shown(place: str, path: str) -> str:
     except HTTPError as error:
         with error:
             return str(error.read())
+
+
+def shown_when_up(place: str) -> str:
+    try:
+        return shown(place, "/readyz")
+    except OSError:
+        return ""
 
 
 def readiness(place: str) -> int:
@@ -106,4 +113,33 @@ def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
         assert worker.running
         assert "no connection to Redis; see the log: broker.unavailable" in shown(places[0], "/readyz")
     assert [text for text in out if DEFAULT.password in text] == []
-    assert "ResponseError" in worker.text
+    assert "it refuses a command, or does not know it" in worker.text
+
+
+def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    """A worker and a scheduler alike; both come back by themselves."""
+    sentence = "the configuration file can't be used; the log says configuration.rejected"
+    places = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
+        bad = tmp_path / "bad.json"
+        one.configure(NEW, OLD, file=bad)
+        one.configure(NEW, OLD)
+        bad.chmod(0o644)
+        one.fill(20, namespaces=1)
+        idle = one.start("scheduler", REWRAP_METRICS_ADDR=places[0], REWRAP_ENCRYPTION_CONFIG=str(bad))
+        worker = one.start("worker", REWRAP_METRICS_ADDR=places[1], REWRAP_ENCRYPTION_CONFIG=str(bad))
+        one.wait(lambda: all(sentence in shown_when_up(place) for place in places[:2]), "neither is ready")
+        leader = one.start("scheduler", REWRAP_METRICS_ADDR=places[2])
+        one.wait(lambda: len(worker.said("batch.handed_back")) >= 3, "a batch is handed back again and again")
+        assert leader.said("leader.elected")
+        assert not idle.said("leader.elected")
+        [rejected] = worker.said("configuration.rejected")
+        assert "its mode 0644 lets group or others at it" in rejected["because"]
+        assert len(idle.said("configuration.rejected")) == 1
+        bad.chmod(0o600)
+        assert one.wait_finished(1)["state"] == "complete"
+        assert leader.said("batch.parked") == []
+        one.wait(lambda: [readiness(place) for place in places] == [200] * 3, "all are ready")
+        assert len(worker.said("configuration.accepted")) == 1

@@ -9,7 +9,7 @@ import ssl
 import pytest
 from structlog.testing import capture_logs
 
-from config.foreign import LibraryLines, forward_libraries, kind_in, kind_of
+from config.foreign import LibraryLines, forward_libraries, kind_in, kind_of, why_unreachable
 
 MARK = "CanaryPassword"
 
@@ -86,3 +86,35 @@ def test_libraries_are_forwarded_once_and_print_nothing_themselves(capfd: pytest
         root.handlers = before
     assert [(line["event"], line["logger"]) for line in logs] == [("library.message", "a.library")]
     assert capfd.readouterr() == ("", "")
+
+
+def named(name: str) -> Exception:
+    """An error of a library's class, known by its name."""
+    error: Exception = type(name, (Exception,), {})(MARK)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ConnectionRefusedError(111, MARK), "it refuses connections; does it run?"),
+        (socket.gaierror(-2, MARK), "its name can't be resolved"),
+        (TimeoutError(MARK), "it does not answer in time"),
+        (named("AuthenticationError"), "it refuses the user or the password, or wants one"),
+        (
+            ssl.SSLCertVerificationError(1, MARK),
+            "TLS failed: its certificate is not one that is trusted for this name",
+        ),
+        (ssl.SSLError(1, MARK), "TLS failed; does it speak TLS, and does it want a client certificate?"),
+        (ConnectionResetError(104, MARK), "the connection broke; does it want TLS (rediss://), or none?"),
+        (FileNotFoundError(2, MARK), "a file that is given for TLS can't be read"),
+        (named("ReadOnlyError"), "it is a replica, which takes no writes"),
+        (RuntimeError(MARK), "it can't be used: RuntimeError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_why_redis_cannot_be_used_is_said_in_words_of_ours(error: Exception, sentence: str) -> None:
+    assert why_unreachable(error) == sentence
+    if "RuntimeError" not in sentence:
+        # As kombu and redis-py hand it on: their own say less than what led to them.
+        assert why_unreachable(chained(named("OperationalError"), chained(named("Other"), error))) == sentence

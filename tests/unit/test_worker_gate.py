@@ -210,6 +210,15 @@ def test_an_expiry_is_heeded() -> None:
     assert with_header("expires", early) == gate.Expired()
 
 
+def test_a_batch_is_judged_by_its_records_and_by_no_clock() -> None:
+    """A worker's own may be days ahead of the scheduler's."""
+    batch = json.loads(celery_message(REWRITE, {"campaign": "c", "number": 1}, "m", BATCHES))
+    batch["headers"]["expires"] = (NOW - timedelta(days=1)).isoformat()
+    passed = gate.delivered(json.dumps(batch).encode(), BATCHES, NOW)
+    assert isinstance(passed, gate.Message)
+    assert passed.expires == ""
+
+
 def test_what_redis_kept_is_judged_as_what_the_queue_brings() -> None:
     passed = judged(changed(("headers", "retries"), 7))
     assert isinstance(passed, gate.Message)

@@ -10,6 +10,7 @@ from worker.errors import BusyError, FencedError, TemporaryError
 from worker.etcd.memory import MemoryStore
 from worker.etcd.store import Outcome, Put
 from worker.state import ownership
+from worker.state.codec import encode
 from worker.state.keyspace import Keyspace
 from worker.state.ownership import own
 
@@ -51,6 +52,24 @@ async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
                 pass
         # The refused one took nothing away from the first.
         assert (await store.commit([guard], [])).outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param({**ME, "host": "\x1b[2J"}, id="what a terminal would obey"),
+        pytest.param({**ME, "command": "x" * 1_000_000}, id="a megabyte"),
+        pytest.param({**ME, "pid": [10**400]}, id="a list"),
+        pytest.param({}, id="nothing"),
+    ],
+)
+async def test_a_lock_whose_record_can_not_be_read_is_held_all_the_same(hostile: dict[str, object]) -> None:
+    store = MemoryStore()
+    store.put(SPACE.owner, encode(hostile))
+    with pytest.raises(BusyError) as caught:
+        async with own(store, SPACE, OTHER, ignore):
+            pass
+    assert str(caught.value).startswith("another process works on it: a process whose record can't be read; wait")
 
 
 async def test_an_owner_that_comes_after_another_fences_it() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.errors import RecordError
 from worker.etcd.store import Item, Store
 from worker.model.fields import Fields
 from worker.state import record
-from worker.state.codec import damaged, decode
+from worker.state.codec import damaged
 from worker.state.keyspace import Keyspace
+from worker.state.ownership import Holder, holder_in
 
 _DIGITS = 8  # of a batch's number
 _LONGEST = 300
@@ -18,10 +17,10 @@ _LONGEST = 300
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One batch at work, and whose it is."""
+    """One batch at work, and whose it is; None where that can't be read."""
 
     number: int
-    holder: Mapping[str, object]
+    holder: Holder | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +53,12 @@ class Claims:
         async for item in record.read_items(self._store, keys):
             number = item.key[len(keys.start) :]
             if len(number) == _DIGITS and number.isdigit():
-                found.append(Claim(int(number), _holder(item)))
+                found.append(Claim(int(number), holder_in(item)))
         return found
 
     async def handbacks(self) -> list[Handback]:
         """Return the workers that gave work back a moment ago."""
         return [one async for one in record.read_each(self._store, self._keyspace.handbacks, _handback)]
-
-
-def _holder(item: Item) -> Mapping[str, object]:
-    """Return what a claim says of its holder. What can't be read is a claim all the same: its key is there."""
-    try:
-        return decode(item.key, item.value)
-    except RecordError as error:
-        record.note_unreadable(item, error)
-        return {}
 
 
 def _handback(item: Item, given: dict[str, object]) -> Handback:

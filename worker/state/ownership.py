@@ -13,20 +13,25 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
-from worker.etcd.store import Delete, Expect, Outcome, Put, Store
+from worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
+from worker.model.fields import Fields
 from worker.model.keys import key_text
-from worker.state.codec import decode, encode
+from worker.state import record
+from worker.state.codec import damaged, decode, encode
 from worker.state.keyspace import Keyspace
 
 LEASE_SECONDS = 15
 CLAIM_SECONDS = 10
 """Shorter: when a worker dies, its batch waits so long."""
 
+UNNAMED = "a process whose record can't be read"
+_LONGEST = 300
 _log = structlog.get_logger()
 
 Lost = Callable[[FencedError], None]
@@ -40,6 +45,39 @@ def who(command: str) -> dict[str, object]:
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, as its record says: what `who` returns, within bounds."""
+
+    command: str
+    host: str
+    pid: int
+    since: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Holder:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        texts = [fields.text(name, _LONGEST) for name in ("command", "host", "since")]
+        if not all(map(str.isprintable, texts)):
+            raise ValueError("a text of it holds what a terminal would obey")
+        command, host, since = texts
+        return cls(command, host, fields.count("pid"), since)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.command} on {self.host}, pid {self.pid}, since {self.since}"
+
+
+def holder_in(item: Item) -> Holder | None:
+    """Return who holds a lock; None where its record does not say. It is held all the same: its key is there."""
+    try:
+        return Holder.from_json(decode(item.key, item.value))
+    except (RecordError, ValueError) as error:
+        record.note_unreadable(item, error if isinstance(error, RecordError) else damaged(item.key, error))
+        return None
 
 
 class Session:
@@ -64,13 +102,8 @@ class Session:
             return Expect(key, found.mod_revision, created=True)
         if found is None:
             raise TemporaryError(f"the lock {key_text(key)} was neither taken nor free; try again", delay=1.0)
-        try:
-            other = decode(found.key, found.value)
-        except RecordError:
-            other = {}
         raise BusyError(
-            f"another process works on it: {other.get('command')} on {other.get('host')}, pid "
-            f"{other.get('pid')}, since {other.get('since')}; wait for it (--wait), or stop it: "
+            f"another process works on it: {holder_in(found) or UNNAMED}; wait for it (--wait), or stop it: "
             f"its lock ends {LEASE_SECONDS} s after it does at the latest"
         )
 

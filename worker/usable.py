@@ -1,0 +1,92 @@
+"""Whether this process can use its configuration file, looked at again and again.
+
+A worker reads the file for a message, in a child, and a scheduler when it leads; whoever waits would not notice
+that it could not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from config.errors import ConfigError
+from config.generation import content_hash, load_generation
+from config.resources import GroupResource, Layout
+from config.source import read
+
+_LOOK_SECONDS = 5.0
+_UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"
+_log = structlog.get_logger()
+
+
+class Usable:
+    """`trouble` is a sentence while the file can't be used, "" while it can. Other threads may look at it."""
+
+    def __init__(self, file: str, layout: Layout, *, allow_readable: bool) -> None:
+        self.trouble = "the configuration file was not looked at yet"
+        self._file = file
+        self._layout = layout
+        self._allow_readable = allow_readable
+        self._good = ""
+        self._said = ""
+
+    def look(self) -> None:
+        """Read the file and judge it; a change for the worse is logged once, and so is the end of it."""
+        because = self._why_not()
+        if because and because != self._said:
+            _log.warning("configuration.rejected", file=self._file, because=because)
+        elif self._said and not because:
+            _log.info("configuration.accepted", file=self._file, generation=self._good, because="it can be used again")
+        self._said = because
+        self.trouble = _UNUSABLE if because else ""
+
+    def _why_not(self) -> str:
+        try:
+            raw = read(self._file, allow_readable=self._allow_readable)
+            generation = content_hash(raw)
+            if generation != self._good:
+                self._good = ""
+                configuration = load_generation(raw, self._file).configuration
+                idle = self._layout.why_all_idle(map(GroupResource.parse, configuration.resource_names()))
+                if idle:
+                    return f"{self._file}: {idle}"
+                self._good = generation
+        except ConfigError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - a look that ends for good would leave the last answer in force
+            return f"unexpected {type(error).__name__}"
+        return ""
+
+    async def follow(self) -> None:
+        """Look again and again until cancelled, in a thread: a large file takes seconds."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(_pause())
+
+
+@contextmanager
+def followed(usable: Usable) -> Iterator[Usable]:
+    """Look now, and again and again in a thread of its own, for a process whose main thread has no event loop."""
+    usable.look()
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(_pause()):
+            usable.look()
+
+    thread = threading.Thread(target=follow, name="configuration", daemon=True)
+    thread.start()
+    try:
+        yield usable
+    finally:
+        stop.set()
+        thread.join(_LOOK_SECONDS)
+
+
+def _pause() -> float:
+    return _LOOK_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
