@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from worker.model.budget import Budget
+from worker.model.gap import Gap
 from worker.model.observed import Observations, governing
 
 Pair = tuple[str, str]
@@ -155,25 +156,20 @@ class Counting:
         """Return the next revision of a range."""
         return self._places[span]
 
-    def bridge(self, span: int, end: int, others: Mapping[str, Collection[int]]) -> int:
-        """Count what may have been written in a span until a revision, and was never delivered.
+    def bridge(self, span: int, gap: Gap, fingerprints: Iterable[str]) -> int:
+        """Count what may have been written in a span before the end of a gap, and was never delivered.
 
-        `others` has the keys that it matters for, with revisions that were no writes of theirs. Returns the most that
-        was added for any key.
+        `fingerprints` are the keys that it matters for. Returns the most that was added for any of them.
         """
         names = [name for name, index in self._span_of.items() if index == span]
         delivered = {revision for held in self._pending.values() for revision in held}
-        most = 0
-        for fingerprint, known in others.items():
+        end, most = gap.end, 0
+        for fingerprint in fingerprints:
             if not any(fingerprint in self.chains[name] for name in names):
                 continue
-            first, elsewhere, added = (
-                max(self._places[span], self._floor(fingerprint, names)),
-                delivered.union(known),
-                0,
-            )
-            for low, high in _without(first, end, self._bridged.get(fingerprint, [])):
-                added += high - low - sum(low <= revision < high for revision in elsewhere)
+            first = max(self._places[span], self._floor(fingerprint, names))
+            left = _without(first, end, self._bridged.get(fingerprint, []))
+            added = sum(gap.most(fingerprint, low, high, delivered) for low, high in left)
             if first < end:
                 self._bridged.setdefault(fingerprint, []).append((first, end))
                 self._note_last(fingerprint, end - 1)
@@ -222,7 +218,8 @@ class Counting:
         since = {fingerprint: self.recorded.since.get(fingerprint, now) for fingerprint in counts}
         followed = self.recorded.following(places, self.chains)
         self._folded = Counter(self._grown)
-        return Observations(counts, followed, dict(self._last), since, self.recorded.revision)
+        replaced = self.recorded.replacing(places)
+        return Observations(counts, followed, dict(self._last), since, self.recorded.revision, replaced)
 
     def saved(self, seen: Observations) -> None:
         """Note that what was folded last is on record by now. What was delivered meanwhile is held."""

@@ -35,6 +35,7 @@ async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Seq
         "followed": [{name: [one.places[name], *keys] for name, keys in one.chains.items()} for one in seen.followed],
         "last": dict(seen.last),
         "since": dict(seen.since),
+        "replaced": list(seen.replaced),
     }
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
 
@@ -50,7 +51,12 @@ def _observations(given: Mapping[str, object], revision: int) -> Observations:
         places = [*fields.counts("following").values(), surveyed + 1]
         tables = (Followed({str(ANY): min(places)}, {str(ANY): (ANY_KEY,)}),)
     last, since = (fields.counts(name) if fields.has(name) else {} for name in ("last", "since"))
-    return Observations(fields.counts("counts"), tables, last, since, revision)
+    replaced = fields.each("replaced", _revision) if fields.has("replaced") else ()
+    return Observations(fields.counts("counts"), tables, last, since, revision, replaced)
+
+
+def _revision(value: object) -> int:
+    return count_of(value, "a revision")
 
 
 def _followed(value: object) -> Followed:
