@@ -162,14 +162,15 @@ class Counting:
         `fingerprints` are the keys that it matters for. Returns the most that was added for any of them.
         """
         names = [name for name, index in self._span_of.items() if index == span]
-        delivered = {revision for held in self._pending.values() for revision in held}
+        counted = {revision for held in self._pending.values() for revision in held}
+        counted |= {at for at, resource in gap.wheres.items() if at < self._places[self._span(resource)]}
         end, most = gap.end, 0
         for fingerprint in fingerprints:
             if not any(fingerprint in self.chains[name] for name in names):
                 continue
             first = max(self._places[span], self._floor(fingerprint, names))
             left = _without(first, end, self._bridged.get(fingerprint, []))
-            added = sum(gap.most(fingerprint, low, high, delivered) for low, high in left)
+            added = sum(gap.most(fingerprint, low, high, counted) for low, high in left)
             if first < end:
                 self._bridged.setdefault(fingerprint, []).append((first, end))
                 self._note_last(fingerprint, end - 1)

@@ -251,7 +251,7 @@ class Observer:
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
         counted = self._counting.bridge(index, gap, limited)
-        is_touched = any(governing(name, self._chains) in span.names for name in gap.touched)
+        is_touched = any(governing(name, self._chains) in span.names for name in gap.wheres.values())
         if not counted and not is_touched:
             return False
         _log.warning(

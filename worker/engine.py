@@ -206,7 +206,8 @@ class Engine:
 
     async def _gap(self, locate: Locate, first: int, end: int, revision: int) -> Gap:
         makers: dict[int, frozenset[str]] = {}
-        elsewhere, touched = list[Landed](), set[str]()
+        wheres: dict[int, str] = {}
+        elsewhere: list[Landed] = []
         async for stamps in last_stamps(self.store, self.keyspace.everything, first, end, revision=revision):
             made = (at for one in stamps for at in (one.created, one.modified))
             makers.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
@@ -220,13 +221,13 @@ class Engine:
                     if one.version > 1 and one.created >= first:
                         elsewhere.append(Landed(one.version - 1, one.created, one.modified - 1))
             encrypted = [one for one in stamps if one.key in governed]
-            touched.update(governed.values())
+            wheres.update({one.modified: governed[one.key] for one in encrypted})
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
                     claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
                     makers[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
-        return Gap(first, end, makers, tuple(elsewhere), frozenset(touched))
+        return Gap(first, end, makers, wheres, tuple(elsewhere))
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
         """Look at one object; None where there is none."""

@@ -22,11 +22,11 @@ def test_what_is_known_is_not_subtracted_twice_and_nothing_beyond_the_interval_i
 
 
 def test_an_object_of_another_resource_that_was_created_in_the_gap_explains_all_its_writes() -> None:
-    assert Gap(10, 30, {25: NOBODY}, (Landed(6, 12, 24),)).most("k", 10, 30) == 20 - 1 - 6
+    assert Gap(10, 30, {25: NOBODY}, {}, (Landed(6, 12, 24),)).most("k", 10, 30) == 20 - 1 - 6
 
 
 def test_of_an_interval_that_begins_or_ends_among_an_objects_writes_it_explains_what_can_not_lie_outside() -> None:
-    gap = Gap(10, 30, {}, (Landed(6, 12, 24),))
+    gap = Gap(10, 30, {}, {}, (Landed(6, 12, 24),))
     assert gap.most("k", 14, 30) == 16 - 4
     assert gap.most("k", 10, 22) == 12 - 3
 
@@ -44,7 +44,7 @@ def test_no_write_of_the_key_is_ever_explained_away(data: st.DataObject) -> None
     makers |= {at[-1]: frozenset({name}) for name, at in written.items() if name in {"k", "secret"}}
     low, high = sorted(data.draw(st.tuples(st.integers(first, end), st.integers(first, end))))
     seen = data.draw(st.lists(st.sampled_from(written["secret"]))) if "secret" in written else []
-    most = Gap(first, end, makers, elsewhere).most("k", low, high, seen)
+    most = Gap(first, end, makers, {}, elsewhere).most("k", low, high, seen)
     assert most >= sum(low <= at < high for at in written.get("k", []))
     if set(log) <= {"k", "pod-a", "pod-b"} and (low, high) == (first, end):
         assert most == len(written.get("k", []))

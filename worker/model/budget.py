@@ -53,6 +53,14 @@ def restored_text(key: KeyRef) -> str:
     )
 
 
+def as_of_text(budget: Budget, revision: int) -> str:
+    """Say what others wrote that is in `used`, and in no count, at a revision of the store; "" = nobody observes."""
+    if not budget.until:
+        return ""
+    since = max(0, revision + 1 - budget.until)
+    return f", with what others wrote before revision {budget.until} (at most {since} writes since are in no count)"
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """In which store a record was made: etcd's cluster id, and the lead of its raft log over its revision.

@@ -9,7 +9,7 @@ Each of them counts as a write of a key, unless something that is left proves th
   lie in the gap and none was of any key; if it is older, only its last one is known to lie there.
 - A record of our own was created and last written at revisions that it tells. Several may have been written in one
   transaction, so their versions don't add up. The observer's record names the revisions of its own former versions.
-- What the watch delivered in another range was seen, and is counted already.
+- What lies before the place of the watch in another range is counted already.
 
 What proves nothing: the versions of encrypted objects, and that none of them was written since. An object that was
 created, or rewritten, and deleted within the gap leaves revisions only, so what is not explained by the above may
@@ -28,16 +28,16 @@ from worker.model.budget import Landed
 class Gap:
     """What is left of the revisions from `first` on and before `end`.
 
-    `makers`: by revision, the keys that may have made that write, by fingerprint; none where no key did. `elsewhere`:
-    further writes of objects that nothing encrypts. `touched`: the governed resources of whose objects some were last
-    written then.
+    `makers`: by revision, the keys that may have made that write, by fingerprint; none where no key did. `wheres`: by
+    revision, the governed resource of the object that was written. `elsewhere`: further writes of objects that nothing
+    encrypts.
     """
 
     first: int
     end: int
     makers: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    wheres: Mapping[int, str] = field(default_factory=dict)
     elsewhere: tuple[Landed, ...] = ()
-    touched: frozenset[str] = frozenset()
 
     def most(self, fingerprint: str, low: int, high: int, seen: Collection[int] = ()) -> int:
         """Return how often a key may have written from `low` to before `high`; `seen` are revisions that don't count.
