@@ -37,8 +37,11 @@ from worker.model.verdict import KeyRef, Quarantine, Reason
 from worker.state.observations import load, save
 
 _FLUSH_SECONDS = 1.0
-_POSITION_SECONDS = 30.0
-"""How old a record may get in which only the revision would change: each write of it is a revision, too."""
+_POSITION_SECONDS = 5.0
+"""How old a record may get in which only the places would change: each write of it is a revision, too.
+
+Where counts change, the places that belong to them are written with them.
+"""
 _CLOSE_SECONDS = 5.0
 _SLICE = 32
 _SILENT_SECONDS = 60.0

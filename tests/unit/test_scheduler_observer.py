@@ -507,6 +507,21 @@ async def test_what_was_written_before_anybody_ever_observed_is_estimated_when_e
     assert (await there.engine.ledger.all())[FP_NEW].used == 40 + 25 + 6
 
 
+async def test_writes_to_objects_that_were_deleted_before_anybody_looked_are_said_to_be_possible() -> None:
+    there = await scene(NEW)
+    for _ in range(4_000):
+        there.write("/registry/secrets/default/brief", NEW)
+    there.store.delete(b"/registry/secrets/default/brief")
+    await there.engine.ledger.begin_new(ref(OLD))
+    there = await scene(NEW, OLD, store=there.store)
+    async with there.observed():
+        pass
+    budgets = await there.engine.ledger.all()
+    assert (budgets[FP_NEW].used, budgets[FP_OLD].used) == (0, 0)
+    assert (budgets[FP_NEW].estimated_at_most or 0) >= 4_000
+    assert budgets[FP_OLD].estimated_at_most == 0
+
+
 async def test_no_token_is_given_for_a_key_that_others_have_used_up() -> None:
     there = await scene(limit=20)
     ledger = there.engine.ledger
