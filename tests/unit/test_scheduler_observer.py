@@ -387,6 +387,24 @@ async def test_what_we_write_while_nobody_observes_hides_no_writes_of_others() -
     assert (await there.engine.ledger.all())[FP_NEW].used == 2_800
 
 
+@pytest.mark.parametrize("is_compacted", [False, True])
+async def test_a_key_that_was_made_while_nobody_observes_is_followed_from_then_on_in_all_that_a_wildcard_names(
+    is_compacted: bool,
+) -> None:
+    there = await scene(NEW, resources=("*.*",))
+    await there.engine.ledger.begin_new(ref(NEW))
+    for _ in range(50):
+        there.write("/registry/secrets/default/brief", NEW)
+    there.store.delete(b"/registry/secrets/default/brief")
+    if is_compacted:
+        there.store.compact()
+    async with there.observed():
+        pass
+    budget = (await there.engine.ledger.all())[FP_NEW]
+    assert budget.used == (0 if is_compacted else 50)
+    assert (budget.estimated_at_most or 0) >= 50 if is_compacted else budget.estimated_at_most == 0
+
+
 async def test_a_resource_that_comes_to_a_known_key_brings_its_use_along() -> None:
     there = await scene(NEW, resources=("secrets",))
     for number in range(100):
