@@ -74,14 +74,19 @@ class Counting:
     def _former(self) -> list[Pair]:
         """Return what was looked at, or followed by its name, and may have no object now.
 
-        For a key that we made, that is all that a wildcard names.
+        For a key that we made, that is all that a wildcard names, and what earlier configurations named apart from it.
         """
+        born = {key for key, budget in self._budgets.items() if budget.born}
         named = {name for one in self.recorded.followed for name in one.chains if not name.startswith("*")}
-        found = [(name, key) for name in named for key in self._chain(name) if self.recorded.position(name, key)]
+        found = [
+            (name, key)
+            for name in named
+            for key in self._chain(name)
+            if key in born or self.recorded.position(name, key)
+        ]
+        found += [(name, key) for name in self.chains if name.startswith("*") for key in born & {*self.chains[name]}]
         for key, budget in self._budgets.items():
             found += [(resource, key) for resource in budget.sights or () if key in self._chain(resource)]
-            if budget.born:
-                found += [(name, key) for name, chain in self.chains.items() if name.startswith("*") and key in chain]
         return found
 
     def _chain(self, resource: str) -> tuple[str, ...]:
