@@ -217,12 +217,14 @@ class Budgets(RuleBasedStateMachine):
                     self.unknown[key] += others
                     # Swaps of ours that lie before it are not subtracted any more from what is seen.
                     self.wasted[key] += before.own.get(resource, Own()).count
-            first = [
+            at_first = [
                 under
                 for resource, under in look.under(key).items()
                 if resource not in (before.sights or {}) and not before.born and not world.seen.position(resource, key)
             ]
-            assert after.estimated - before.estimated >= sum(first), f"{key}: a first sight is no part of its estimate"
+            assert after.estimated - before.estimated >= sum(at_first), (
+                f"{key}: a first sight is no part of its estimate"
+            )
             self.unknown[key] -= after.estimated - before.estimated
             world.budgets[key] = after
 
