@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from worker.model.budget import Budget
+from worker.model.gap import Gap
 from worker.model.observed import Observations, governing
 
 Pair = tuple[str, str]
@@ -71,9 +72,19 @@ class Counting:
         return [pair for pair, start in self._starts.items() if start is None]
 
     def _former(self) -> list[Pair]:
-        """Return what was looked at, or followed by its name, and may have no object now."""
+        """Return what was looked at, or followed by its name, and may have no object now.
+
+        For a key that we made, that is all that a wildcard names, and what earlier configurations named apart from it.
+        """
+        born = {key for key, budget in self._budgets.items() if budget.born}
         named = {name for one in self.recorded.followed for name in one.chains if not name.startswith("*")}
-        found = [(name, key) for name in named for key in self._chain(name) if self.recorded.position(name, key)]
+        found = [
+            (name, key)
+            for name in named
+            for key in self._chain(name)
+            if key in born or self.recorded.position(name, key)
+        ]
+        found += [(name, key) for name in self.chains if name.startswith("*") for key in born & {*self.chains[name]}]
         for key, budget in self._budgets.items():
             found += [(resource, key) for resource in budget.sights or () if key in self._chain(resource)]
         return found
@@ -155,25 +166,21 @@ class Counting:
         """Return the next revision of a range."""
         return self._places[span]
 
-    def bridge(self, span: int, end: int, others: Mapping[str, Collection[int]]) -> int:
-        """Count what may have been written in a span until a revision, and was never delivered.
+    def bridge(self, span: int, gap: Gap, fingerprints: Iterable[str]) -> int:
+        """Count what may have been written in a span before the end of a gap, and was never delivered.
 
-        `others` has the keys that it matters for, with revisions that were no writes of theirs. Returns the most that
-        was added for any key.
+        `fingerprints` are the keys that it matters for. Returns the most that was added for any of them.
         """
         names = [name for name, index in self._span_of.items() if index == span]
-        delivered = {revision for held in self._pending.values() for revision in held}
-        most = 0
-        for fingerprint, known in others.items():
+        counted = {revision for held in self._pending.values() for revision in held}
+        counted |= {at for at, resource in gap.wheres.items() if at < self._places[self._span(resource)]}
+        end, most = gap.end, 0
+        for fingerprint in fingerprints:
             if not any(fingerprint in self.chains[name] for name in names):
                 continue
-            first, elsewhere, added = (
-                max(self._places[span], self._floor(fingerprint, names)),
-                delivered.union(known),
-                0,
-            )
-            for low, high in _without(first, end, self._bridged.get(fingerprint, [])):
-                added += high - low - sum(low <= revision < high for revision in elsewhere)
+            first = max(self._places[span], self._floor(fingerprint, names))
+            left = _without(first, end, self._bridged.get(fingerprint, []))
+            added = sum(gap.most(fingerprint, low, high, counted) for low, high in left)
             if first < end:
                 self._bridged.setdefault(fingerprint, []).append((first, end))
                 self._note_last(fingerprint, end - 1)
@@ -222,7 +229,8 @@ class Counting:
         since = {fingerprint: self.recorded.since.get(fingerprint, now) for fingerprint in counts}
         followed = self.recorded.following(places, self.chains)
         self._folded = Counter(self._grown)
-        return Observations(counts, followed, dict(self._last), since, self.recorded.revision)
+        replaced = self.recorded.replacing(places)
+        return Observations(counts, followed, dict(self._last), since, self.recorded.revision, replaced)
 
     def saved(self, seen: Observations) -> None:
         """Note that what was folded last is on record by now. What was delivered meanwhile is held."""

@@ -30,14 +30,18 @@ from scheduler.spans import Spans
 from worker.errors import WorkerError
 from worker.etcd.store import Expect, Item, Watched, WatchFrom
 from worker.model.budget import LIMITED_PROVIDER, has_budget
+from worker.model.gap import Gap
 from worker.model.keys import key_text
-from worker.model.observed import Observations
+from worker.model.observed import Observations, governing
 from worker.model.verdict import KeyRef, Quarantine, Reason
 from worker.state.observations import load, save
 
 _FLUSH_SECONDS = 1.0
-_POSITION_SECONDS = 30.0
-"""How old a record may get in which only the revision would change: each write of it is a revision, too."""
+_POSITION_SECONDS = 5.0
+"""How old a record may get in which only the places would change: each write of it is a revision, too.
+
+Where counts change, the places that belong to them are written with them.
+"""
 _CLOSE_SECONDS = 5.0
 _SLICE = 32
 _SILENT_SECONDS = 60.0
@@ -80,6 +84,7 @@ class Observer:
         self._counting = Counting(Observations(), {}, (), 0)
         self._opened: Counter[str] = Counter()
         self._again: list[Pair] = []
+        self._gap = Gap(0, 0)
         self._chains = {
             str(GroupResource.parse(name)): tuple(key.fingerprint for key in keys)
             for name, keys in describe(self._engine.generation).resources
@@ -203,13 +208,13 @@ class Observer:
             located = self._spans.locate(item.key)
             if located is not None:
                 opened[self._count(item, *located, drifted)] += 1
-        if watched.compacted > self._counting.is_at(watched.index):
-            await self._bridge(watched.index, watched.compacted)
+        is_torn = watched.compacted > self._counting.is_at(watched.index)
+        may_hold_writes = is_torn and await self._bridge(watched.index, watched.compacted)
         self._opened.update(opened)
         self._counting.moved(watched.index, watched.next_revision)
         for (resource, namespace), (key, found) in drifted.items():
             self._tell(resource, namespace, key, found)
-        if watched.compacted:
+        if may_hold_writes:
             self._listeners.gap()
 
     def _count(
@@ -232,14 +237,18 @@ class Observer:
             drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
         return found.fingerprint
 
-    async def _bridge(self, index: int, end: int) -> None:
-        """Count what a gap may have held, after a look at what is known of it."""
+    async def _bridge(self, index: int, end: int) -> bool:
+        """Count what a gap may have held; False when it is proven to have held nothing of this range."""
         first, span = self._counting.is_at(index), self._spans.all[index]
-        made = await self._engine.written((await self._ground.territory()).governed, first, end)
+        if self._gap.end != end:  # the other ranges are torn by the same compaction
+            self._gap = await self._engine.gap(self._spans.locate, min(self._counting.places), end)
+        gap = replace(self._gap, makers={**dict.fromkeys(self.recorded.replaced, frozenset()), **self._gap.makers})
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
-        others = {one: [at for at, makers in made.items() if one not in makers] for one in limited}
-        counted = self._counting.bridge(index, end, others)
+        counted = self._counting.bridge(index, gap, limited)
+        is_touched = any(governing(name, self._chains) in span.names for name in gap.wheres.values())
+        if not counted and not is_touched:
+            return False
         _log.warning(
             "observer.gap",
             resource=", ".join(span.names),
@@ -247,6 +256,7 @@ class Observer:
             counted=counted,
             because="etcd compacted revisions away before they were seen; each that may have been a write counts",
         )
+        return True
 
     def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
         """Name one object of each namespace, once a minute; the repair looks at all of them.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from config.settings import BudgetSettings
 from scheduler.plan import BATCH_OBJECTS
 from worker.errors import BudgetExhaustedError, RefusedError, SpaceError
-from worker.model.budget import Budget, restored_text
+from worker.model.budget import Budget, as_of_text, restored_text
 from worker.model.inventory import Inventory
 from worker.model.verdict import KeyRef
 from worker.pace.pressure import Room
@@ -23,10 +23,11 @@ def preflight(
     budgets: Mapping[str, Budget],
     room: Room,
     settings: BudgetSettings,
+    revision: int,
     *,
     allow_plaintext: bool,
 ) -> list[RefusedError]:
-    """Return every reason not to start; none = go."""
+    """Return every reason not to start; none = go. `revision` is the store's, read after the budgets."""
     refusals: list[RefusedError] = []
     decrypting = [tally.resource for tally in found.resources if tally.primary.provider == "identity" and tally.stale]
     if decrypting and not allow_plaintext:
@@ -40,7 +41,7 @@ def preflight(
         budget = budgets.get(key.fingerprint, Budget(key.fingerprint, key.provider))
         left = budget.left(settings.gcm_limit)
         if left is not None and wanted > left:
-            refusals.append(_too_few(key, wanted, left, budget, settings))
+            refusals.append(_too_few(key, wanted, left, budget, settings, revision=revision))
     if room.refusal is not None and (found.stale or found.unreadable):
         refusals.append(SpaceError(room.refusal))
     return refusals
@@ -68,10 +69,13 @@ def _wanted(found: Inventory) -> dict[KeyRef, int]:
     return dict(wanted.values())
 
 
-def _too_few(key: KeyRef, wanted: int, left: int, budget: Budget, settings: BudgetSettings) -> BudgetExhaustedError:
+def _too_few(
+    key: KeyRef, wanted: int, left: int, budget: Budget, settings: BudgetSettings, *, revision: int
+) -> BudgetExhaustedError:
     if budget.restored:
         return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
-        f"{wanted} objects are to be encrypted with {key}, which has {left} of {settings.gcm_limit} writes left. "
+        f"{wanted} objects are to be encrypted with {key}, which has {left} of {settings.gcm_limit} writes left"
+        f"{as_of_text(budget, revision)}. "
         "Rotate to a new key, change to secretbox, or raise --gcm-limit (at most 4294967296, NIST SP 800-38D)"
     )

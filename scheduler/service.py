@@ -209,7 +209,14 @@ class Service:
         members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
         room = judge_space(members, alarms, to_write, self._settings.space)
         known = await self.engine.ledger.foreseen(self._keys(), look)
-        refusals = preflight(found, known, room, self._settings.budget, allow_plaintext=order.wish.allow_plaintext)
+        refusals = preflight(
+            found,
+            known,
+            room,
+            self._settings.budget,
+            await self.engine.store.revision(),
+            allow_plaintext=order.wish.allow_plaintext,
+        )
         scope = scope_of(territory, order)
         return RunPlan(
             scope=scope,
@@ -287,7 +294,7 @@ class Service:
         for key in dict.fromkeys(self.engine.chains[resource].primary for resource in scope.resources):
             budget = budgets.get(key.fingerprint)
             if budget is not None and budget.left(limit) == 0:
-                return str(exhausted(key, budget, limit))
+                return str(exhausted(key, budget, limit, await self.engine.store.revision()))
         return None
 
     def records(self, campaign: str, guard: Expect) -> Records:

@@ -17,11 +17,14 @@ from worker.errors import CompactedError, FencedError, RecordError
 from worker.etcd.client import open_store
 from worker.etcd.pages import PageSizer
 from worker.etcd.store import Expect, Item, Store
-from worker.inventory import last_writes, take_inventory, take_slice
+from worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from worker.model.batch import BatchSpec
+from worker.model.budget import Landed
 from worker.model.campaign import ANY_GROWTH, Growth
+from worker.model.gap import Gap
 from worker.model.generation import GenerationRecord
 from worker.model.inventory import Inventory, ResourceRange
+from worker.model.keys import KeyRange
 from worker.model.outcome import BatchReport
 from worker.model.verdict import KeyRef, Verdict
 from worker.model.verdict import Quarantine as Quarantined
@@ -40,6 +43,9 @@ from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
 from worker.state.quarantine import Quarantine
 from worker.state.tries import TryCounter
+
+Locate = Callable[[bytes], tuple[str, bytes] | None]
+"""Tells which governed resource a key belongs to, and its path; None where there is none."""
 
 
 class Chains(Mapping[str, Chain]):
@@ -190,19 +196,41 @@ class Engine:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
         return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
 
-    async def written(self, ranges: Iterable[ResourceRange], first: int, end: int) -> dict[int, frozenset[str]]:
-        """Return what is still known of the revisions from `first` to before `end`: which keys may have made each.
+    async def gap(self, locate: Locate, first: int, end: int) -> Gap:
+        """Return what is left of the revisions from `first` to before `end`, which etcd has compacted away.
 
-        By fingerprint; none for a record of our own.
+        Best as of the compaction itself, where everything that it left is there; as of now where etcd has compacted
+        once more.
         """
-        ours = last_writes(self.store, self.keyspace.everything, self._sizer, first, end)
-        found = {item.mod_revision: frozenset[str]() async for item in ours}
-        for one in ranges:
-            async for item in last_writes(self.store, one.range, self._sizer, first, end):
-                opened = self.recognise(item, one.resource)
-                makers = opened.claimed if isinstance(opened, Quarantined) else (opened,)
-                found[item.mod_revision] = frozenset(key.fingerprint for key in makers)
-        return found
+        try:
+            return await self._gap(locate, first, end, end)
+        except CompactedError:
+            return await self._gap(locate, first, end, 0)
+
+    async def _gap(self, locate: Locate, first: int, end: int, revision: int) -> Gap:
+        makers: dict[int, frozenset[str]] = {}
+        wheres: dict[int, str] = {}
+        elsewhere: list[Landed] = []
+        async for stamps in last_stamps(self.store, self.keyspace.everything, first, end, revision=revision):
+            made = (at for one in stamps for at in (one.created, one.modified))
+            makers.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
+        async for stamps in last_stamps(
+            self.store, KeyRange.of_prefix(self._layout.root), first, end, revision=revision
+        ):
+            governed = {one.key: found[0] for one in stamps if (found := locate(one.key)) is not None}
+            for one in stamps:
+                if one.key not in governed:
+                    makers[one.modified] = frozenset()
+                    if one.version > 1 and one.created >= first:
+                        elsewhere.append(Landed(one.version - 1, one.created, one.modified - 1))
+            encrypted = [one for one in stamps if one.key in governed]
+            wheres.update({one.modified: governed[one.key] for one in encrypted})
+            if encrypted:
+                async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
+                    opened = self.recognise(item, governed[item.key])
+                    claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
+                    makers[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
+        return Gap(first, end, makers, wheres, tuple(elsewhere))
 
     async def is_compacted(self, revision: int) -> bool:
         """Tell whether etcd has compacted a revision away: it then refuses to answer at it.

@@ -7,17 +7,19 @@ its memory does not grow with the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 from worker.etcd.pages import PageSizer, read_pages
-from worker.etcd.store import Item, Page, Store
+from worker.etcd.store import Item, Page, Stamp, Store
 from worker.model.inventory import Inventory, ResourceRange, ResourceTally, merged
 from worker.model.keys import KeyRange, after
 from worker.model.verdict import Quarantine
 from worker.providers.chain import Chain
 
 _SLICE = 32
+_PIECE = 500
+"""Keys that are looked at in one answer when only their revisions matter; etcd loads the values of so many."""
 
 
 async def take_inventory(
@@ -75,10 +77,31 @@ def _count(tally: ResourceTally, item: Item, chain: Chain) -> None:
         tally.add_readable(opened.ref, len(item.value), item.version)
 
 
-async def last_writes(store: Store, keys: KeyRange, sizer: PageSizer, first: int, end: int) -> AsyncGenerator[Item]:
-    """Yield what was last written from one revision to before another one, as of now."""
-    async with aclosing(read_pages(store, keys, sizer)) as pages:
+async def last_stamps(
+    store: Store, keys: KeyRange, first: int, end: int, *, revision: int
+) -> AsyncGenerator[list[Stamp]]:
+    """Yield what was last written from revision `first` to before `end`, in short pieces of the range, in key order.
+
+    `revision` as in `Store.page`.
+    """
+    more = True
+    while more:
+        stamps, more = await store.stamps(keys, _PIECE, revision=revision)
+        if found := [one for one in stamps if first <= one.modified < end]:
+            yield found
+        if more:
+            keys = keys.since(after(stamps[-1].key))
+
+
+async def last_writes(
+    store: Store, stamps: Sequence[Stamp], sizer: PageSizer, *, revision: int
+) -> AsyncGenerator[Item]:
+    """Yield the objects of one such piece with their values."""
+    keys = KeyRange(stamps[0].key, after(stamps[-1].key))
+    wanted = {one.key: one.modified for one in stamps}
+    pages = read_pages(store, keys, sizer, revision=revision, since=min(wanted.values()))
+    async with aclosing(pages):
         async for page in pages:
             for item in page.items:
-                if first <= item.mod_revision < end:
+                if wanted.get(item.key) == item.mod_revision:
                     yield item

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
-    "first seen is estimated. Without a scheduler that observes, later writes of kube-apiserver are not counted."
+    "first seen is estimated from the objects that were there then: deleted objects are not in it. Without a scheduler "
+    "that observes, later writes of kube-apiserver are not counted."
 )
 
 _FAR = 253_402_300_799.0  # the end of the year 9999
@@ -72,9 +73,10 @@ async def _keys(args: argparse.Namespace) -> int:
         if args.accept is not None and await service.accept_budget(args.accept) is None:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
-        budgets = await service.budgets()
         seen = await load(service.engine.store, service.engine.keyspace)
-        since, beyond = seen.since, max(0, await service.engine.store.revision() + 1 - seen.until)
+        budgets = await service.budgets()
+        until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have come on meanwhile
+        beyond = max(0, await service.engine.store.revision() + 1 - until)
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
         verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
     described = describe(generation)
@@ -83,9 +85,9 @@ async def _keys(args: argparse.Namespace) -> int:
         budget.fingerprint: judge_state(budget, described, settings.budget.gcm_limit, settings.budget.due_at, usage)
         for budget in budgets
     }
-    rows = [_row(budget, settings.budget, states[budget.fingerprint], since, verdicts) for budget in budgets]
+    rows = [_row(budget, settings.budget, states[budget.fingerprint], seen.since, verdicts) for budget in budgets]
     if args.output == "json":
-        reached = {"observed_until": seen.until or None, "revisions_since": beyond if seen.until else None}
+        reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
         print_json({"keys": rows, **reached, "note": NOTE})
         return Exit.DONE
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
@@ -95,11 +97,13 @@ async def _keys(args: argparse.Namespace) -> int:
         state, haste = states[budget.fingerprint]
         if state is BudgetState.DUE and budget.fingerprint in configured:
             say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
+        if _is_uncertain(budget) and budget.fingerprint in configured:
+            say(f"{', '.join(budget.names)}: {_uncertainty(budget)}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
-    if seen.until:
-        say(f"Observed until revision {seen.until}; at most {beyond} writes since are in no count.")
+    if until:
+        say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
     else:
         say("No scheduler ever observed what others write.")
     say(NOTE)
@@ -120,6 +124,19 @@ async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
 
 def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
     return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit are used"
+
+
+def _is_uncertain(budget: Budget) -> bool:
+    """Tell whether a key that wears may have written more than what is estimated."""
+    from worker.model.budget import LIMITED_PROVIDER
+
+    return budget.provider == LIMITED_PROVIDER and budget.estimated_at_most != budget.estimated
+
+
+def _uncertainty(budget: Budget) -> str:
+    most = budget.estimated_at_most
+    bound = "nobody knows how many those were" if most is None else f"with them, at most {most}"
+    return f"{budget.estimated} of its writes are an estimate; deleted objects are not in it ({bound})"
 
 
 def _row(
@@ -145,6 +162,7 @@ def _row(
         "committed": sum(own.count for own in budget.own.values()),
         "observed": budget.observed,
         "estimated": budget.estimated,
+        "estimated_at_most": budget.estimated_at_most,
         "used": budget.used,
         "limit": budget.limit(settings.gcm_limit),
         "state": state.value,

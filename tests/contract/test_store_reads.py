@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.conftest import Place, stored
 from worker.errors import CompactedError
-from worker.etcd.store import Store
+from worker.etcd.store import Stamp, Store
 from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(30)
@@ -119,6 +119,23 @@ async def test_since_and_a_limit_count_only_what_is_left(place: Place) -> None:
 async def test_keys_come_in_order_up_to_a_limit(place: Place, limit: int, more: bool) -> None:
     fill(place)
     assert await place.store.keys(SECRETS, limit) == (NAMES[:limit], more)
+
+
+async def test_stamps_tell_when_and_how_often_keys_were_written(place: Place) -> None:
+    created = (await stored(place, NAMES[1], b"x")).mod_revision
+    fill(place)
+    changed = await stored(place, NAMES[1], b"changed")
+    place.compact()
+    pinned = await place.store.revision()
+    again = await stored(place, NAMES[1], b"changed again")
+    stamps, more = await place.store.stamps(SECRETS, 2)
+    assert ([one.key for one in stamps], more) == (NAMES[:2], True)
+    assert stamps[1] == Stamp(NAMES[1], created, again.mod_revision, 4)
+    stamps, more = await place.store.stamps(SECRETS, 9, revision=pinned)
+    assert (stamps[1], more) == (Stamp(NAMES[1], created, changed.mod_revision, 3), False)
+    place.compact()
+    with pytest.raises(CompactedError):
+        await place.store.stamps(SECRETS, 9, revision=pinned)
 
 
 async def test_keys_of_an_empty_range_are_none(store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from config.settings import BudgetSettings
@@ -80,17 +82,23 @@ def test_preflight(
     allow_plaintext: bool,
     refusals: list[type[RefusedError]],
 ) -> None:
-    found_refusals = preflight(inventory, budgets, room, SETTINGS, allow_plaintext=allow_plaintext)
+    found_refusals = preflight(inventory, budgets, room, SETTINGS, 1, allow_plaintext=allow_plaintext)
     assert [type(refusal) for refusal in found_refusals] == refusals
 
 
 def test_a_refusal_names_the_key_what_is_wanted_and_what_is_left() -> None:
-    (refusal,) = preflight(found((GCM, 51)), budget(60), ROOMY, SETTINGS, allow_plaintext=False)
+    (refusal,) = preflight(found((GCM, 51)), budget(60), ROOMY, SETTINGS, 1, allow_plaintext=False)
     assert str(refusal).startswith(
         "51 objects are to be encrypted with aesgcm:new (1111111111111111), which has 40 of 100 writes left. "
     )
 
 
+def test_a_refusal_says_until_when_the_writes_of_others_were_counted() -> None:
+    watched = {name: replace(one, until=70) for name, one in budget(60).items()}
+    (refusal,) = preflight(found((GCM, 51)), watched, ROOMY, SETTINGS, 99, allow_plaintext=False)
+    assert "left, with what others wrote before revision 70 (at most 30 writes since are in no count). " in str(refusal)
+
+
 def test_a_restored_budget_is_refused_with_the_way_out() -> None:
-    (refusal,) = preflight(found((GCM, 1)), budget(0, restored=True), ROOMY, SETTINGS, allow_plaintext=False)
+    (refusal,) = preflight(found((GCM, 1)), budget(0, restored=True), ROOMY, SETTINGS, 1, allow_plaintext=False)
     assert "rewrap keys --accept 1111111111111111" in str(refusal)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.model.budget import Budget, BudgetState, Mark, restored_text
+from worker.model.budget import Budget, BudgetState, Mark, Sight, restored_text
 from worker.model.verdict import KeyRef
 
 KEY = KeyRef("aesgcm", "k1", "00112233aabbccdd")
@@ -38,6 +38,28 @@ def gcm(
 )
 def test_used(budget: Budget, used: int) -> None:
     assert budget.used == used
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"),
+    [
+        pytest.param(Budget("f", "aesgcm", sights={"secrets": Sight(900)}), 900, id="every revision may have been one"),
+        pytest.param(
+            Budget("f", "aesgcm", sights={"secrets": Sight(900), "nodes": Sight(950)}), 950, id="of the last look"
+        ),
+        pytest.param(
+            Budget("f", "aesgcm", born=700, sights={"secrets": Sight(900)}), 200, id="none from before it was made"
+        ),
+        pytest.param(Budget("f", "aesgcm", born=700), 0, id="made by us and never estimated => nothing is missing"),
+        pytest.param(Budget("f", "aesgcm"), None, id="nobody looked => nobody can tell"),
+        pytest.param(Budget("f", "aesgcm", estimated=5, sights=None), None, id="an older record => nobody can tell"),
+        pytest.param(
+            Budget("f", "aesgcm", estimated=70, sights={"secrets": Sight(9)}), 70, id="never less than the estimate"
+        ),
+    ],
+)
+def test_deleted_objects_are_missing_in_an_estimate_and_bounded_by_revisions(budget: Budget, most: int | None) -> None:
+    assert budget.estimated_at_most == most
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS)

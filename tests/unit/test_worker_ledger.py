@@ -15,7 +15,7 @@ from worker.etcd.store import Outcome
 from worker.model.budget import Budget, Landed, Mark, Own, Sight
 from worker.model.inventory import Look
 from worker.model.verdict import KeyRef
-from worker.state import record
+from worker.state import observations, record
 from worker.state.codec import encode
 from worker.state.keyspace import Keyspace
 from worker.state.ledger import Ledger
@@ -140,12 +140,29 @@ async def test_a_record_of_an_earlier_version_counts_what_it_counted() -> None:
     store.put(SPACE.ledger("fp-1"), encode(earlier))
     store.put(SPACE.observer, encode({"counts": {"fp-1": 100}, "following": {"/registry/secrets/": 20}, "surveyed": 9}))
     budget = await budget_of(store)
-    assert (budget.observed, budget.committed, budget.until) == (100, 60, 10)
+    assert (budget.observed, budget.committed, budget.until) == (100, 60, 20)
     assert budget.used == 70 + 5 + 40
-    # What it estimated was for all that was there, whatever that was: only what comes later is looked at.
-    await ledger(store).first_sight([KEY], found(99))
+    # What was followed is counted; of what was not, nobody can tell what is in its estimate.
+    look = Look(30, {"secrets": {"fp-1": 99}, "configmaps": {"fp-1": 7}})
+    await ledger(store).first_sight([KEY], look)
+    assert (await budget_of(store)).estimated == 5 + 7
+    assert (await budget_of(store)).begins("configmaps") == 31
+
+
+async def test_what_an_earlier_version_estimated_where_nobody_observed_was_for_all_that_was_there() -> None:
+    store = await begun()
+    await overwrite(store, replace(await budget_of(store), estimated=5, sights=None))
+    await ledger(store).first_sight([KEY], found(99, revision=30))
     assert (await budget_of(store)).estimated == 5
-    assert (await budget_of(store)).used == budget.used
+
+
+async def test_the_place_of_an_earlier_versions_observer_is_that_of_the_ranges_it_names() -> None:
+    store = MemoryStore()
+    following = {"/registry/secrets/": 20, "/registry/minions/": 30, "/elsewhere/configmaps/": 40}
+    store.put(SPACE.observer, encode({"counts": {}, "following": following, "surveyed": 50}))
+    seen = await observations.load(store, SPACE)
+    places = {name: seen.position(name, "fp-1") for name in ("secrets", "nodes", "configmaps", "widgets.example.com")}
+    assert places == {"secrets": 20, "nodes": 30, "configmaps": 0, "widgets.example.com": 0}
 
 
 async def test_a_second_sight_of_nothing_new_writes_nothing() -> None:

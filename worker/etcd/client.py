@@ -36,6 +36,7 @@ from worker.etcd.store import (
     Outcome,
     Page,
     Put,
+    Stamp,
     SwapResult,
     Watched,
     WatchFrom,
@@ -95,6 +96,12 @@ class EtcdStore:
         request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, keys_only=True)
         response = await self._range(request)
         return [kv.key for kv in response.kvs], response.more
+
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
+        """See Store."""
+        request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, revision=revision, keys_only=True)
+        response = await self._range(request)
+        return [Stamp(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in response.kvs], response.more
 
     async def count(self, keys: KeyRange) -> int:
         """See Store."""

@@ -22,6 +22,7 @@ from worker.etcd.store import (
     Outcome,
     Page,
     Put,
+    Stamp,
     SwapResult,
     Watched,
     WatchFrom,
@@ -104,6 +105,16 @@ class MemoryStore:
         """See Store."""
         found = [item.key for item in self._items(keys, self._revision)]
         return found[:limit], len(found) > limit
+
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
+        """See Store."""
+        page = await self.page(keys, limit, revision=revision)
+        return [self._stamp(item) for item in page.items], page.more
+
+    def _stamp(self, item: Item) -> Stamp:
+        history = self._histories[item.key]
+        created = history.created[history.revisions.index(item.mod_revision)]
+        return Stamp(item.key, created, item.mod_revision, item.version)
 
     async def count(self, keys: KeyRange) -> int:
         """See Store."""

@@ -36,18 +36,21 @@ class PageSizer:
         self.limit = max(1, self.limit // _SHRINK)
 
 
-async def read_pages(store: Store, keys: KeyRange, sizer: PageSizer, *, revision: int = 0) -> AsyncGenerator[Page]:
+async def read_pages(
+    store: Store, keys: KeyRange, sizer: PageSizer, *, revision: int = 0, since: int = 0
+) -> AsyncGenerator[Page]:
     """Yield the pages of a range in key order; the next one is fetched while a page is worked on.
 
-    `revision` pins all of them to one revision. Close the iterator (`aclosing`) when leaving early.
+    `revision` pins all of them to one revision; `since` as in `Store.page`: for short ranges only. Close the iterator
+    (`aclosing`) when leaving early.
     """
-    fetching = asyncio.create_task(_fetch(store, keys, sizer, revision))
+    fetching = asyncio.create_task(_fetch(store, keys, sizer, revision, since))
     try:
         while True:
             page = await fetching
             if page.more:
                 keys = keys.since(after(page.items[-1].key))
-                fetching = asyncio.create_task(_fetch(store, keys, sizer, revision))
+                fetching = asyncio.create_task(_fetch(store, keys, sizer, revision, since))
             if page.items:
                 yield page
             if not page.more:
@@ -57,11 +60,11 @@ async def read_pages(store: Store, keys: KeyRange, sizer: PageSizer, *, revision
         await asyncio.gather(fetching, return_exceptions=True)
 
 
-async def _fetch(store: Store, keys: KeyRange, sizer: PageSizer, revision: int) -> Page:
+async def _fetch(store: Store, keys: KeyRange, sizer: PageSizer, revision: int, since: int) -> Page:
     while True:
         limit = sizer.limit
         try:
-            page = await store.page(keys, limit, revision=revision)
+            page = await store.page(keys, limit, revision=revision, since=since)
         except TooLargeError:
             if limit == 1:
                 raise

@@ -39,6 +39,16 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """The revisions at which a key was created and last written, and how often since it was created; not its value."""
+
+    key: bytes
+    created: int
+    modified: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Some items of a range in key order; `revision` is the store's when it was read."""
 
@@ -181,11 +191,18 @@ class Store(Protocol):
         """Return up to `limit` items of the range in key order.
 
         `revision` pins the read (CompactedError when it is gone); `since` leaves out items that
-        were last modified before that revision. Raises TooLargeError when the answer does not fit.
+        were last modified before that revision: etcd loads the whole range for that, whatever the limit.
+        Raises TooLargeError when the answer does not fit.
         """
 
     async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
         """Return up to `limit` keys of the range in order, without values, and whether there are more."""
+
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
+        """Return when up to `limit` keys of the range were written, in order, and whether there are more.
+
+        `revision` as in `page`.
+        """
 
     async def count(self, keys: KeyRange) -> int:
         """Return how many keys the range holds."""

@@ -53,6 +53,14 @@ def restored_text(key: KeyRef) -> str:
     )
 
 
+def as_of_text(budget: Budget, revision: int) -> str:
+    """Say what others wrote that is in `used`, and in no count, at a revision of the store; "" = nobody observes."""
+    if not budget.until:
+        return ""
+    since = max(0, revision + 1 - budget.until)
+    return f", with what others wrote before revision {budget.until} (at most {since} writes since are in no count)"
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """In which store a record was made: etcd's cluster id, and the lead of its raft log over its revision.
@@ -221,7 +229,7 @@ class Budget:
             if resource not in again and not self.is_to_see(resource, seen):
                 continue
             every = sum(look.versions[resource].values())
-            if self.sights is None:
+            if self.sights is None and not seen.revision:
                 pass  # an older record: what it estimated is for all that was there
             elif resource not in again:
                 estimated += versions
@@ -249,6 +257,16 @@ class Budget:
     def used(self) -> int:
         """Encryptions under the key so far, at the least."""
         return self.reserved + self.estimated + max(0, self.observed - self.committed)
+
+    @property
+    def estimated_at_most(self) -> int | None:
+        """The most that `estimated` stands for; None where nobody looked, or the record does not tell.
+
+        What was deleted before a look is not among the versions that it finds, but each write took a revision.
+        """
+        if not self.sights and not self.born:
+            return None
+        return max([self.estimated, *(sight.revision - self.born for sight in (self.sights or {}).values())])
 
     @property
     def collision_probability(self) -> float | None:

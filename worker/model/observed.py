@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from config.resources import ANY, GroupResource
 
 _KEPT = 20
+_REPLACED = 100
 ANY_KEY = "*"
 """Stands for every key, in what was recorded before the keys were."""
 
@@ -53,6 +54,8 @@ class Observations:
     since: Mapping[str, int] = field(default_factory=dict)
     revision: int = 0
     """The record's own mod_revision, 0 before it was written."""
+    replaced: tuple[int, ...] = ()
+    """The mod_revisions of the versions of this record that it replaced, and that the watch has not passed."""
 
     @property
     def until(self) -> int:
@@ -67,6 +70,11 @@ class Observations:
     def position(self, resource: str, fingerprint: str) -> int:
         """Return the revision before which every write under a key in a resource is counted; 0 = none is."""
         return next((place for one in self.followed if (place := one.place(resource, fingerprint))), 0)
+
+    def replacing(self, places: Mapping[str, int]) -> tuple[int, ...]:
+        """Return `replaced` of the version that replaces this one, when the watch has come to these places."""
+        passed = min(places.values(), default=self.revision + 1)
+        return tuple(at for at in (*self.replaced, self.revision) if at >= passed)[-_REPLACED:]
 
     def following(self, places: Mapping[str, int], chains: Mapping[str, tuple[str, ...]]) -> tuple[Followed, ...]:
         """Return `followed` when these keys are followed up to these places."""

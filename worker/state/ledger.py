@@ -20,7 +20,7 @@ import structlog
 from config.settings import BudgetSettings
 from worker.errors import BudgetExhaustedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from worker.etcd.store import Store
-from worker.model.budget import LIMITED_PROVIDER, Budget, BudgetState, Landed, Mark, restored_text
+from worker.model.budget import LIMITED_PROVIDER, Budget, BudgetState, Landed, Mark, as_of_text, restored_text
 from worker.model.inventory import Look
 from worker.model.keys import key_text
 from worker.model.observed import Observations
@@ -288,7 +288,7 @@ class Ledger:
             raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
         purse.known = budget
         if granted == 0:
-            raise exhausted(key, budget, self._settings.gcm_limit)
+            raise exhausted(key, budget, self._settings.gcm_limit, await self._store.revision())
         self._tell_due(key, budget, purse)
         return granted
 
@@ -362,19 +362,15 @@ def _went_backwards(budget: Budget, known: Budget | None) -> bool:
     return known is not None and budget.accepted <= known.accepted and budget.reserved < known.reserved
 
 
-def exhausted(key: KeyRef, budget: Budget, gcm_limit: int) -> BudgetExhaustedError:
-    """Return the refusal for a key whose budget is used up, with the ways out."""
+def exhausted(key: KeyRef, budget: Budget, gcm_limit: int, revision: int) -> BudgetExhaustedError:
+    """Return the refusal for a key whose budget is used up, with the ways out; `revision` is the store's."""
     if budget.restored:
         return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(
-        f"{key} may encrypt {gcm_limit} times and has used {budget.used}{_as_of(budget)}. "
+        f"{key} may encrypt {gcm_limit} times and has used {budget.used}{as_of_text(budget, revision)}. "
         "Rotate to a new key, change to secretbox, "
         "or raise --gcm-limit (at most 4294967296)"
     )
-
-
-def _as_of(budget: Budget) -> str:
-    return f", with what others wrote before revision {budget.until}" if budget.until else ""
 
 
 def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from config.resources import ANY
+from config.resources import Layout, Located
 from worker.etcd.store import Expect, Store
 from worker.model.fields import Fields, count_of, list_of, mapping_of, text_of
+from worker.model.keys import key_bytes
 from worker.model.observed import ANY_KEY, Followed, Observations
 from worker.state import record
 from worker.state.codec import damaged
@@ -35,6 +36,7 @@ async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Seq
         "followed": [{name: [one.places[name], *keys] for name, keys in one.chains.items()} for one in seen.followed],
         "last": dict(seen.last),
         "since": dict(seen.since),
+        "replaced": list(seen.replaced),
     }
     return await record.write(store, keyspace.observer, fields, seen.revision, guards=guards)
 
@@ -44,13 +46,26 @@ def _observations(given: Mapping[str, object], revision: int) -> Observations:
     if fields.has("followed"):
         tables = fields.each("followed", _followed)
     else:
-        # Each range had a place of its own, for every key that its chain held. What lies before the last of
-        # them is seen again: that counts some writes twice, and none never.
-        surveyed = fields.count("surveyed") if fields.has("surveyed") else 0
-        places = [*fields.counts("following").values(), surveyed + 1]
-        tables = (Followed({str(ANY): min(places)}, {str(ANY): (ANY_KEY,)}),)
+        tables = (_followed_by_path(fields.counts("following")),)
     last, since = (fields.counts(name) if fields.has(name) else {} for name in ("last", "since"))
-    return Observations(fields.counts("counts"), tables, last, since, revision)
+    replaced = fields.each("replaced", _revision) if fields.has("replaced") else ()
+    return Observations(fields.counts("counts"), tables, last, since, revision, replaced)
+
+
+def _followed_by_path(following: Mapping[str, int]) -> Followed:
+    """Read what an earlier version put on record: by the path of each range, a place for every key in its chain.
+
+    What no range is named for was followed by nobody, and what lies at no path of its own in a usual registry can't be
+    told: both are looked at anew.
+    """
+    layout = Layout()
+    found = {path: layout.resource_at(key_bytes(path) + b"name") for path in following}
+    places = {str(one.resource): following[path] for path, one in found.items() if isinstance(one, Located)}
+    return Followed(places, dict.fromkeys(places, (ANY_KEY,)))
+
+
+def _revision(value: object) -> int:
+    return count_of(value, "a revision")
 
 
 def _followed(value: object) -> Followed:
