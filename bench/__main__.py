@@ -9,7 +9,7 @@ import uvloop
 
 from bench import memory, rewriting, scanning, service
 from bench.ground import ground
-from config.logs import configure_logs
+from kube_rewrap.config.settings.logs import configure_logs
 
 
 def main(names: list[str]) -> None:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from config.generation import Generation, load_generation
-from config.provider import KeyedProvider
-from config.settings import BudgetSettings, EtcdSettings, PaceSettings, Settings
-from scheduler.cli.throwaway import find_etcd, throwaway_etcd
-from worker.demo_keyspace import configuration_of
+from kube_rewrap.cli.demo.registry import configuration_of
+from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
+from kube_rewrap.config.encryption.generation import Generation, load_generation
+from kube_rewrap.config.encryption.provider import KeyedProvider
+from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, PaceSettings, Settings
 
 RESOURCES = ("secrets", "configmaps")
 

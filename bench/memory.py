@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 from bench.ground import RESOURCES, ground
-from config.encryption import ProviderType
-from worker.demo_keyspace import Era, Shape, make_key, seed
+from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
+from kube_rewrap.config.encryption.configuration import ProviderType
 
 SIZES = (10_000, 200_000)
 _MEASURE = """
 import resource, sys
-from scheduler.cli.main import main
+from cli.main import main
 code = main(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 sys.exit(code)

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bench.ground import RESOURCES, Ground
-from config.encryption import ProviderType
-from config.provider import KeyedProvider
-from scheduler.run import Order
-from scheduler.service import open_service
-from worker.demo_keyspace import REGISTRY, Era, Shape, make_key, seed
-from worker.errors import WorkerError
-from worker.etcd.client import open_store
-from worker.etcd.store import Item, Outcome, Store
-from worker.model.keys import KeyRange, after
-from worker.pace.brake import Brake
+from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.provider import KeyedProvider
+from kube_rewrap.scheduler.campaigns.run import Order
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange, after
+from kube_rewrap.worker.etcd.store import Item, Outcome, Store
+from kube_rewrap.worker.rate.brake import Brake
 
 OBJECTS = 20_000
 WINDOWS = (64, 128, 256)

@@ -6,10 +6,10 @@ import time
 
 from bench.ground import RESOURCES, Ground
 from bench.rewriting import read_everything
-from config.encryption import ProviderType
-from scheduler.service import open_service
-from worker.demo_keyspace import Era, Shape, make_key, seed
-from worker.etcd.client import open_store
+from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.worker.etcd.client import open_store
 
 OBJECTS = 20_000
 TURNS = 5

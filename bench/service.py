@@ -19,17 +19,17 @@ from statistics import median
 
 from bench.ground import RESOURCES, Ground
 from bench.rewriting import OBJECTS, Speed, rewrap
-from config.encryption import ProviderType
-from config.provider import KeyedProvider
-from scheduler.cli.throwaway import find_redis, throwaway_redis
-from worker.demo_keyspace import REGISTRY, Era, Shape, configuration_of, make_key, seed
-from worker.etcd.client import open_store
-from worker.etcd.store import Store
-from worker.model.campaign import CampaignState
-from worker.model.keys import KeyRange
-from worker.state.campaigns import Campaigns
-from worker.state.claims import Claim, Claims
-from worker.state.keyspace import Keyspace
+from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, configuration_of, make_key, seed
+from kube_rewrap.cli.demo.throwaway import find_redis, throwaway_redis
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.provider import KeyedProvider
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.records.campaign import CampaignState
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.claims import Claim, Claims
+from kube_rewrap.worker.records.keyspace import Keyspace
 
 CHILDREN = 4
 TURNS = 3
@@ -37,7 +37,7 @@ _BOUND = 180.0
 _LOOK = 0.02
 _SLOW = "500"  # so that there is something left to go on with
 _START_SECONDS = 4.0  # until the second worker is up
-_ENTRY = "from scheduler.cli.main import run; run()"
+_ENTRY = "from kube_rewrap.cli.main import run; run()"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

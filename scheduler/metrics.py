@@ -19,11 +19,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from worker.model.batch import BatchState, Checkpoint
-from worker.model.budget import Budget, BudgetState
-from worker.model.campaign import Campaign, CampaignState, Pause
-from worker.model.outcome import BatchReport
-from worker.model.scan import Scan
+from kube_rewrap.worker.records.batch import BatchState, Checkpoint
+from kube_rewrap.worker.records.budget import Budget, BudgetState
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.scan import Scan
 
 _STALE_TICK = 60.0
 _ENDS = ("rewritten", "current", "gone", "quarantined")

@@ -9,40 +9,40 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from config.generation import Generation
-from config.resources import GroupResource, Layout
-from config.settings import Settings
-from worker.coredump import forbid_core_dumps
-from worker.errors import CompactedError, FencedError, RecordError
-from worker.etcd.client import open_store
-from worker.etcd.pages import PageSizer
-from worker.etcd.store import Expect, Item, Store
-from worker.inventory import last_stamps, last_writes, take_inventory, take_slice
-from worker.model.batch import BatchSpec
-from worker.model.budget import Landed
-from worker.model.campaign import ANY_GROWTH, Growth
-from worker.model.gap import Gap
-from worker.model.generation import GenerationRecord
-from worker.model.inventory import Inventory, ResourceRange
-from worker.model.keys import KeyRange
-from worker.model.outcome import BatchReport
-from worker.model.verdict import KeyRef, Verdict
-from worker.model.verdict import Quarantine as Quarantined
-from worker.pace.brake import Brake
-from worker.pace.local import LocalPace, Pace
-from worker.pace.pressure import WindowSize
-from worker.pace.window import Window
-from worker.providers.chain import Chain
-from worker.rewrap.batch import BatchTools, run_batch
-from worker.rewrap.decide import decide
-from worker.rewrap.swap import Swapper
-from worker.state.campaigns import Campaigns
-from worker.state.checkpoints import Checkpoints
-from worker.state.generations import Generations, settled
-from worker.state.keyspace import Keyspace
-from worker.state.ledger import Ledger
-from worker.state.quarantine import Quarantine
-from worker.state.tries import TryCounter
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.coredump import forbid_core_dumps
+from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.pages import PageSizer
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Expect, Item, Store
+from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.local import LocalPace, Pace
+from kube_rewrap.worker.rate.pressure import WindowSize
+from kube_rewrap.worker.rate.window import Window
+from kube_rewrap.worker.records.batch import BatchSpec
+from kube_rewrap.worker.records.budget import Landed
+from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.gap import Gap
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.try_counter import TryCounter
+from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
+from kube_rewrap.worker.rewrap.decide import decide
+from kube_rewrap.worker.rewrap.swap import Swapper
+from kube_rewrap.worker.verdict import KeyRef, Verdict
+from kube_rewrap.worker.verdict import Quarantine as Quarantined
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Tells which governed resource a key belongs to, and its path; None where there is none."""

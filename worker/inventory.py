@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
-from worker.etcd.pages import PageSizer, read_pages
-from worker.etcd.store import Item, Page, Stamp, Store
-from worker.model.inventory import Inventory, ResourceRange, ResourceTally, merged
-from worker.model.keys import KeyRange, after
-from worker.model.verdict import Quarantine
-from worker.providers.chain import Chain
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
+from kube_rewrap.worker.etcd.ranges import KeyRange, after
+from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
+from kube_rewrap.worker.verdict import Quarantine
 
 _SLICE = 32
 _PIECE = 500

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 import structlog
 
-from config.errors import ConfigError
-from config.generation import content_hash, load_generation
-from config.resources import GroupResource, Layout
-from config.source import read
+from kube_rewrap.config.encryption.generation import content_hash, load_generation
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.source import read
+from kube_rewrap.config.errors import ConfigError
 
 _LOOK_SECONDS = 5.0
 _UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"

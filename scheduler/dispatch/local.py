@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.engine import Engine, Examined, describe, open_engine
-from worker.errors import BusyError, WorkerError
-from worker.model.batch import BatchSpec
-from worker.model.campaign import Campaign
-from worker.pace.brake import Brake
-from worker.state.ownership import Session, who
+from kube_rewrap.worker.engine import Engine, Examined, describe, open_engine
+from kube_rewrap.worker.errors import BusyError, WorkerError
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.batch import BatchSpec
+from kube_rewrap.worker.records.campaign import Campaign
+from kube_rewrap.worker.records.ownership import Session, who
 
 _log = structlog.get_logger()
 

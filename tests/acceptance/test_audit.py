@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from config.generation import content_hash
+from kube_rewrap.config.encryption.generation import content_hash
 from tests.acceptance.command import Command, Ended, command_for
 from tests.acceptance.test_canary import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
 from tests.integration.apiserver import IDENTITY, configuration, configure, manifest, secrets, store, write_private

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import EtcdSettings
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.acceptance.command import ROOT, Command, command_for
 from tests.integration.apiserver import Key, configure, secrets, store
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.ports import free_ports
-from worker.etcd.client import open_store
-from worker.state.audit import AuditLog
-from worker.state.keyspace import Keyspace
 
 OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
 HEAD = "/kube-rewrap/v1/audit-head"

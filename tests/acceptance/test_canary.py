@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from config.errors import ConfigError
-from config.generation import Generation, load_generation
-from config.resources import GroupResource
-from config.settings import EtcdSettings, KeyspaceSettings, Settings
+from kube_rewrap.config.encryption.generation import Generation, load_generation
+from kube_rewrap.config.encryption.resources import GroupResource
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.schema import EtcdSettings, KeyspaceSettings, Settings
+from kube_rewrap.worker.engine import open_engine
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.records.inventory import ResourceRange
+from kube_rewrap.worker.rewrap.decide import decide
 from tests.acceptance.command import Command, Ended, command_for
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest, store, write_private
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
-from worker.engine import open_engine
-from worker.model.inventory import ResourceRange
-from worker.model.keys import KeyRange
-from worker.providers.chain import Chain
-from worker.rewrap.decide import decide
 
 CBC = Key("aescbc", "cbc", b"CanaryKey-CBC-0123456789-abcdef!")
 GCM = Key("aesgcm", "gcm", b"CanaryKey-GCM-0123456789-abcdef!")

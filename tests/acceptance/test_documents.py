@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.generation import content_hash
+from kube_rewrap.config.encryption.generation import content_hash
 from tests.acceptance.command import Command, command_for
 from tests.integration.apiserver import IDENTITY, Key, configuration, configure, secrets, store, write_private
 from tests.servers.etcd import EtcdCluster, EtcdVersion

@@ -13,7 +13,7 @@ HEAVY = ["grpc", "google.protobuf", "rich", "redis", "celery", "kombu", "cryptog
 
 CHILD = """
 import os, sys
-from scheduler.cli.main import main
+from cli.main import main
 try:
     code = main(sys.argv[2:])
 except SystemExit as end:

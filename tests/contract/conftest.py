@@ -7,12 +7,12 @@ from typing import Protocol
 
 import pytest
 
-from config.settings import EtcdSettings
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Item, Store
 from tests.conftest import SharedClusters
+from tests.fakes.store import MemoryStore
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
-from worker.etcd.client import open_store
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import Item, Store
 
 STATE_PREFIX = "/kube-rewrap"
 

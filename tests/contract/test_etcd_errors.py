@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from worker.errors import (
+from kube_rewrap.worker.errors import (
     CompactedError,
     RefusedError,
     RequestRefusedError,
@@ -15,7 +15,7 @@ from worker.errors import (
     UnavailableError,
     WorkerError,
 )
-from worker.etcd.errors import rejected, token_expired, translate
+from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
 
 Code = grpc.StatusCode
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from kube_rewrap.worker.errors import SpaceError, TooLargeError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Put, Store
 from tests.contract.conftest import STATE_PREFIX, settings_of
 from tests.servers.etcd import EtcdCluster, EtcdOptions
-from worker.errors import SpaceError, TooLargeError
-from worker.etcd.client import open_store
-from worker.etcd.store import Put, Store
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(90)
 

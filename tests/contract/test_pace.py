@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import pytest
 import redis.asyncio
 
-from config.secret import SecretBytes
-from config.settings import BrokerSettings
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.worker.rate.local import LocalPace, Pace
+from kube_rewrap.worker.rate.shared import open_pace
 from tests.contract.grants import BURST_SECONDS, Grant, excess
 from tests.servers.redis import RedisServer
-from worker.pace.local import LocalPace, Pace
-from worker.pace.shared import open_pace
 
 pytestmark = pytest.mark.timeout(60)
 

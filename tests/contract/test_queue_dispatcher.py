@@ -11,15 +11,15 @@ import pytest
 import redis as redis_client
 from structlog.testing import capture_logs
 
-from config.errors import SettingsError
-from config.secret import SecretBytes
-from config.settings import BrokerSettings, Settings
-from scheduler.dispatch.queue import QueueDispatcher, Sender
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.errors import SettingsError
+from kube_rewrap.config.settings.schema import BrokerSettings, Settings
+from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
+from kube_rewrap.worker.errors import UnavailableError
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.queue.names import BATCHES, CONTROL, REWRITE
+from kube_rewrap.worker.records.batch import BatchSpec
 from tests.servers.redis import RedisOptions, RedisServer
-from worker.errors import UnavailableError
-from worker.model.batch import BatchSpec
-from worker.model.keys import KeyRange
-from worker.queues import BATCHES, CONTROL, REWRITE
 
 NOBODY: frozenset[int] = frozenset()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kube_rewrap.worker.etcd.store import Put
 from tests.contract.conftest import Place
-from worker.etcd.store import Put
 
 ONE = b"/kube-rewrap/v1/one"
 
@@ -19,7 +19,7 @@ async def test_a_record_written_again_without_its_lease_outlives_it(place: Place
 
 
 async def test_a_commit_that_changes_nothing_leaves_the_revision(place: Place) -> None:
-    from worker.etcd.store import Delete
+    from kube_rewrap.worker.etcd.store import Delete
 
     before = await place.store.revision()
     await place.store.commit([], [Delete.of_key(ONE)])

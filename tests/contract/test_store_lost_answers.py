@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from kube_rewrap.worker.errors import UnavailableError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Outcome, Put, Store
 from tests.contract.conftest import STATE_PREFIX, settings_of
+from tests.fakes.store import MemoryStore
 from tests.servers.etcd import EtcdCluster
 from tests.servers.proxy import Proxy
-from worker.errors import UnavailableError
-from worker.etcd.client import open_store
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import Outcome, Put, Store
 
 pytestmark = pytest.mark.timeout(60)
 

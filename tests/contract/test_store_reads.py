@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kube_rewrap.worker.errors import CompactedError
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Stamp, Store
 from tests.contract.conftest import Place, stored
-from worker.errors import CompactedError
-from worker.etcd.store import Stamp, Store
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Delete, Put
 from tests.contract.conftest import Place
-from worker.etcd.store import Delete, Put
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from config.secret import SecretBytes
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import RequestRefusedError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Outcome, Put, Store, Watched, WatchFrom
 from tests.contract.conftest import STATE_PREFIX, Place, settings_of
 from tests.servers.etcd import REWRAP, EtcdCluster, EtcdOptions
 from tests.servers.proxy import Proxy
-from worker.errors import RequestRefusedError
-from worker.etcd.client import open_store
-from worker.etcd.store import Outcome, Put, Store, Watched, WatchFrom
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -77,7 +77,7 @@ async def test_what_is_written_while_watching_comes_by_range_and_nothing_beside_
 
 
 async def test_a_quiet_range_keeps_up_with_the_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.etcd.watch._PROGRESS_SECONDS", 0.1)
+    monkeypatch.setattr("kube_rewrap.worker.etcd.watch._PROGRESS_SECONDS", 0.1)
     async with aclosing(place.store.watch(await from_now(place.store, SECRETS, WIDGETS))) as stream:
         place.put(b"/registry/pods/default/p", b"noise")
         goal = await place.store.revision() + 1

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, Store, SwapResult
 from tests.contract.conftest import Place, stored
-from worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, Store, SwapResult
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(30)
 

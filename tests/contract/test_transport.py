@@ -15,11 +15,11 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from structlog.testing import capture_logs
 
+from kube_rewrap.worker.queue import transport
+from kube_rewrap.worker.queue.names import BATCHES, CONTROL, EXCHANGE
 from tests.servers.redis import RedisServer
 from tests.service.harness import celery_message
 from tests.service.hostile import ARGUMENTS, PAUSE, changed, good, wrapped
-from worker import transport
-from worker.queues import BATCHES, CONTROL, EXCHANGE
 
 QUEUES = [Queue(name, Exchange(EXCHANGE, type="direct"), routing_key=name) for name in (CONTROL, BATCHES)]
 

@@ -15,14 +15,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from config.secret import SecretBytes
-from scheduler.cli.main import main
-from worker.errors import WorkerError
-from worker.etcd.client import EtcdStore
-from worker.etcd.store import CommitResult, Delete, Expect, Item, Put, SwapResult
-from worker.providers.aescbc import AesCbc
-from worker.providers.aesgcm import AesGcm
-from worker.providers.secretbox import Secretbox
+from kube_rewrap.cli.main import main
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd.client import EtcdStore
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Put, SwapResult
+from kube_rewrap.worker.providers.aescbc import AesCbc
+from kube_rewrap.worker.providers.aesgcm import AesGcm
+from kube_rewrap.worker.providers.secretbox import Secretbox
 
 EFFECTS = (
     *("group", "swap", "grant", "revoke"),
@@ -125,9 +125,9 @@ def run(words: Sequence[str]) -> int:
     for cipher, provider in ((AesCbc, "aescbc"), (AesGcm, "aesgcm"), (Secretbox, "secretbox")):
         count_encryptions(cipher, provider, log)
     DeadlyStore.killer = Killer(os.environ.get("KILL_AT", ""))
-    import worker.etcd.client
+    from kube_rewrap.worker.etcd import client
 
-    setattr(worker.etcd.client, "EtcdStore", DeadlyStore)  # noqa: B010
+    setattr(client, "EtcdStore", DeadlyStore)  # noqa: B010
     return main(words)
 
 

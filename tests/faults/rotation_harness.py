@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from config import archive
+from kube_rewrap.scheduler.rotation import archive
 from tests.faults import harness
 
 FILE_EFFECTS = {"replace": "_replace", "archive": "_archive", "write": "_write"}

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config.encryption import KeyedProvider, KmsProvider, Provider, load
+from kube_rewrap.config.encryption.configuration import KeyedProvider, KmsProvider, Provider, load
 
 FOLDER = Path(__file__).parent / "kube-apiserver-1.36"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config.encryption import EncryptionConfiguration, load
-from config.errors import ConfigError
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, load
+from kube_rewrap.config.errors import ConfigError
 
 FILE = Path(__file__).parent / "encryption-config-verdicts.jsonl"
 FIELD_PATH = re.compile(r"(?:^|[\s\"])((?:resources\[\d+\]|resources|extra|Resources)(?:\.\w+(?:\[\d+\])?)*)(?=[\":])")

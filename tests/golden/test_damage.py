@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from config.encryption import Key, KeyedProvider, Provider
-from config.secret import SecretBytes
+from kube_rewrap.config.encryption.configuration import Key, KeyedProvider, Provider
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.providers.plaintext import is_kubernetes_object
+from kube_rewrap.worker.verdict import Quarantine, Reason
 from tests.golden.recording import LOCAL, Recorded, name_of, under
-from worker.model.verdict import Quarantine, Reason
-from worker.providers.chain import Chain, Opened
-from worker.providers.plaintext import is_kubernetes_object
 
 KEYED = [provider for provider in LOCAL if isinstance(provider, KeyedProvider)]
 AUTHENTICATED = [provider for provider in KEYED if provider.type.value != "aescbc"]

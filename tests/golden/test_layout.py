@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.resources import Layout, Located
+from kube_rewrap.config.encryption.resources import Layout, Located
 from tests.golden.recording import ALL, CONFIGURATION, Recorded
 
 LAYOUT = Layout()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from config.encryption import KmsProvider, Provider
+from kube_rewrap.config.encryption.configuration import KmsProvider, Provider
+from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.verdict import Quarantine, Reason
 from tests.golden.recording import GOVERNED, KMS, LOCAL, PROVIDERS, READABLE, UNGOVERNED, Recorded, name_of, under
 from tests.golden.upstream import open_stored
-from worker.model.verdict import Quarantine, Reason
-from worker.providers.chain import Chain, Opened
 
 RECORDED_CHAIN = Chain(PROVIDERS)
 

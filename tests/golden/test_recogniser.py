@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kube_rewrap.worker.providers.plaintext import is_kubernetes_object
 from tests.golden.recording import GOVERNED, UNGOVERNED, Recorded
-from worker.providers.plaintext import is_kubernetes_object
 
 # One of each form: protobuf, and JSON for custom resources.
 SAMPLE = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from config.builtin import RESOURCES_BY_GROUP
-from config.resources import GroupResource, Layout, Located, UnknownResource
+from kube_rewrap.config.encryption.builtin import RESOURCES_BY_GROUP
+from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located, UnknownResource
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "served-resources-1.36.jsonl").read_text().splitlines()]
 SERVED = {GroupResource(row["resource"], row["group"]): row["stored"] for row in ROWS}

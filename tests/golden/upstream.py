@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from nacl.bindings import crypto_secretbox_open
 
-from config.encryption import KeyedProvider, Provider
+from kube_rewrap.config.encryption.configuration import KeyedProvider, Provider
 
 
 def open_stored(provider: Provider, value: bytes, etcd_key: bytes) -> bytes:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
-from config.secret import SecretBytes
+from kube_rewrap.config.encryption.secret import SecretBytes
 from tests.servers.gateway import Gateway, KeyValue
 
 _BLOCK = 16

@@ -11,9 +11,9 @@ import sys
 
 import redis.asyncio
 
-from config.secret import SecretBytes
-from config.settings import BrokerSettings
-from worker.pace.shared import open_pace
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.worker.rate.shared import open_pace
 
 
 async def go(url: str, rate: float, share: int, objects: int, calls: int) -> list[tuple[float, float, int]]:

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from config.settings import EtcdSettings
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Outcome
+from kube_rewrap.worker.records import audit
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.audit_chain import BEGINNING, Entry, Head, find_faults
+from kube_rewrap.worker.records.keyspace import Keyspace
+from tests.fakes.store import MemoryStore
 from tests.servers.etcd import EtcdCluster
-from worker.etcd.client import open_store
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import Outcome
-from worker.model.audit import BEGINNING, Entry, Head, find_faults
-from worker.state import audit
-from worker.state.audit import AuditLog
-from worker.state.keyspace import Keyspace
 
 SPACE = Keyspace()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from config.settings import EtcdSettings
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.audit_chain import Entry, find_faults
+from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.servers.etcd import EtcdCluster
-from worker.etcd.client import open_store
-from worker.model.audit import Entry, find_faults
-from worker.state.audit import AuditLog
-from worker.state.keyspace import Keyspace
 
 WRITERS, EACH = 6, 10
 

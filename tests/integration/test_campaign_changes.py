@@ -14,33 +14,33 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
-from config.encryption import EncryptionConfiguration, ResourceEntry
-from config.generation import Generation
-from config.resources import Layout
-from config.secret import SecretBytes
-from config.settings import BrokerSettings, PageSettings, Settings
-from scheduler.dispatch.local import Engine
-from scheduler.pausing import Pressure, judge_rest
-from scheduler.proving import QueueProver
-from scheduler.reconcile import Reconciler, Round
-from scheduler.run import EVERYTHING, Lock, Order
-from scheduler.service import Service
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, ResourceEntry
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import BrokerSettings, PageSettings, Settings
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Round
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
+from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.run import EVERYTHING, Lock, Order
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.worker.errors import StoppedError
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.queue.execution import Bench, Done, prove, rewrite
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.rate.shared import SharedPace, open_pace
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.proofs import Proofs
+from kube_rewrap.worker.records.request import RequestKind
+from kube_rewrap.worker.records.requests import Requests
+from tests.fakes.store import MemoryStore
 from tests.servers.redis import RedisServer
-from tests.unit.test_scheduler_service import NEW, OLD, fill, seal
-from worker.errors import StoppedError
-from worker.etcd.memory import MemoryStore
-from worker.model.batch import BatchSpec, BatchState
-from worker.model.campaign import Campaign, CampaignState, Pause
-from worker.model.keys import KeyRange
-from worker.model.request import RequestKind
-from worker.pace.brake import Brake
-from worker.pace.local import LocalPace
-from worker.pace.shared import SharedPace, open_pace
-from worker.state.campaigns import Campaigns
-from worker.state.checkpoints import Checkpoints
-from worker.state.proofs import Proofs
-from worker.state.requests import Requests
-from worker.work import Bench, Done, prove, rewrite
+from tests.unit.scheduler.campaigns.test_service import NEW, OLD, fill, seal
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -17,11 +17,11 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from config.generation import content_hash
-from config.settings import ServiceSettings
-from config.source import read
-from scheduler import watch
-from scheduler.watch import ConfigurationWatch
+from kube_rewrap.config.encryption.generation import content_hash
+from kube_rewrap.config.encryption.source import read
+from kube_rewrap.config.settings.schema import ServiceSettings
+from kube_rewrap.scheduler.configuration import watcher as watch
+from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 
 pytestmark = pytest.mark.timeout(60)
 

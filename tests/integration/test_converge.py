@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from config.errors import SettingsError
-from config.settings import ApiserverSettings, EtcdSettings, KeyspaceSettings
-from scheduler.converge import Convergence, wait_converged
-from scheduler.convergence import ReplicaState, Verdict
-from scheduler.scrape import ask_all
+from kube_rewrap.config.errors import SettingsError
+from kube_rewrap.config.settings.schema import ApiserverSettings, EtcdSettings, KeyspaceSettings
+from kube_rewrap.scheduler.apiservers.convergence import ReplicaState, Verdict
+from kube_rewrap.scheduler.apiservers.metrics_client import ask_all
+from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
+from kube_rewrap.worker.errors import StoppedError, TemporaryError
+from kube_rewrap.worker.etcd.client import EtcdStore, open_store
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.golden.convergence_recording import LEASE, LEASE_KEY, LEASE_NAME
 from tests.integration.apiserver import write_private
 from tests.servers.apiserver_metrics import Access, MetricsServer, Shown, metrics_servers, respond, sha256
 from tests.servers.certificates import Certificates
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
-from worker.errors import StoppedError, TemporaryError
-from worker.etcd.client import EtcdStore, open_store
-from worker.pace.brake import Brake
-from worker.state.audit import AuditLog
-from worker.state.keyspace import Keyspace
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
-from config.errors import SettingsError
-from worker import exposition
-from worker.exposition import Question, serve
+from kube_rewrap.config.errors import SettingsError
+from kube_rewrap.worker import monitoring as exposition
+from kube_rewrap.worker.monitoring import Question, serve
 
 LOOPBACK = "127.0.0.1:0"
 PATHS = ["/metrics", "/healthz", "/readyz"]

@@ -8,13 +8,13 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from config.errors import SettingsError
-from config.secret import SecretBytes
-from config.settings import EtcdSettings
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.errors import SettingsError
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.anonymous import judge_answers, probe
+from kube_rewrap.worker.etcd.grants import Access, Exposure
 from tests.servers.etcd import REWRAP, EtcdCluster, EtcdOptions
 from tests.servers.ports import free_ports
-from worker.etcd.exposure import judge_answers, probe
-from worker.model.exposure import Access, Exposure
 
 Code = grpc.StatusCode
 ANYBODY = ("--client-cert-auth=false", "--trusted-ca-file=")

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 from structlog.testing import capture_logs
 
-from config.generation import Generation, load_generation
-from config.resources import Layout
-from config.settings import BudgetSettings, EtcdSettings, Settings
-from scheduler.dispatch.local import Engine, open_engine
-from scheduler.observer import Listeners, Observer
-from scheduler.run import EVERYTHING
-from scheduler.service import Service
+from kube_rewrap.config.encryption.generation import Generation, load_generation
+from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, Settings
+from kube_rewrap.scheduler.campaigns.run import EVERYTHING
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
+from kube_rewrap.scheduler.keys.observer import Listeners, Observer
+from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.observations import load
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.proxy import Proxy
-from worker.etcd.store import Expect, Put
-from worker.pace.brake import Brake
-from worker.state.observations import load
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -162,7 +162,9 @@ async def test_observed_is_what_was_written_when_observers_die_without_a_last_wo
         await begun(there, writer)
         with monkeypatch.context() as patch:
             patch.setattr(Observer, "_close", no_last_word)
-            patch.setattr("scheduler.observer._FLUSH_SECONDS", 0.02)  # so that deaths fall before, in and after flushes
+            patch.setattr(
+                "kube_rewrap.scheduler.keys.observer._FLUSH_SECONDS", 0.02
+            )  # so that deaths fall before, in and after flushes
             for _ in range(12):
                 observer, task = there.start()
                 goal = writer.written.total()
@@ -263,7 +265,7 @@ async def lived(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, seed: int
 
     Returns how often it encrypted, by the writer's and the swaps' own books, and what its budget says of that.
     """
-    monkeypatch.setattr("scheduler.observer._FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr("kube_rewrap.scheduler.keys.observer._FLUSH_SECONDS", 0.05)
     dice = random.Random(seed)
     writer = Writer(cluster.admin(), dice)
     sealed = 0

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from config.settings import EtcdSettings
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.reach import Reach, followed
 from tests.servers.etcd import EtcdCluster, EtcdOptions
-from worker.etcd.reach import Reach, followed
 
 pytestmark = pytest.mark.timeout(60)
 

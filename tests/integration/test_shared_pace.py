@@ -20,18 +20,18 @@ from redis.exceptions import RedisError, ResponseError
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from config.broker import parse_broker
-from config.secret import SecretBytes
-from config.settings import BrokerSettings
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.broker import parse_broker
+from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.worker.queue.names import CONTROL, EXCHANGE
+from kube_rewrap.worker.queue.transport import register
+from kube_rewrap.worker.rate import shared
+from kube_rewrap.worker.rate.gcra import Bucket
+from kube_rewrap.worker.rate.shared import SharedPace, open_pace, read_live
 from tests.contract.grants import Grant, excess
 from tests.servers.ports import free_ports
 from tests.servers.redis import MASTER, REWRAP, Daemon, RedisOptions, RedisServer
 from tests.service.hostile import good
-from worker.pace import shared
-from worker.pace.bucket import Bucket
-from worker.pace.shared import SharedPace, open_pace, read_live
-from worker.queues import CONTROL, EXCHANGE
-from worker.transport import register
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import pytest
 
-from config.secret import SecretBytes
-from config.settings import EtcdSettings
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Store, WatchFrom
 from tests.servers.etcd import REWRAP, EtcdCluster, EtcdOptions, EtcdVersion
 from tests.servers.gateway import Gateway
 from tests.servers.proxy import Proxy
-from worker.etcd.client import open_store
-from worker.etcd.store import Store, WatchFrom
-from worker.model.keys import KeyRange
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from worker.model.audit import BEGINNING, Entry, Head, Scalar, find_faults
-from worker.state.codec import decode, encode
+from kube_rewrap.worker.records.audit_chain import BEGINNING, Entry, Head, Scalar, find_faults
+from kube_rewrap.worker.records.codec import decode, encode
 
 # With the surrogates that bytes that are not UTF-8 become in etcd keys.
 TEXTS = st.text(max_size=10) | st.text("a\udc80\udcff", max_size=5)

@@ -29,11 +29,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from scheduler.counting import Counting, Pair
-from worker.model.budget import Budget, Landed, Own
-from worker.model.gap import Gap
-from worker.model.inventory import Look
-from worker.model.observed import Observations
+from kube_rewrap.scheduler.keys.counting import Counting, Pair
+from kube_rewrap.worker.records.budget import Budget, Landed, Own
+from kube_rewrap.worker.records.gap import Gap
+from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.observed import Observations
 
 RESOURCES = ("configmaps", "secrets")
 KEYS = ("one", "two", "three", "four", "made")

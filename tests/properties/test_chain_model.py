@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.exceptions import CryptoError
 
-from config.encryption import IdentityProvider, Key, KeyedProvider, ProviderType
-from config.secret import SecretBytes
+from kube_rewrap.config.encryption.configuration import IdentityProvider, Key, KeyedProvider, ProviderType
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.rewrap.decide import decide
+from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
 from tests.golden.upstream import open_stored
-from worker.model.verdict import Keep, Quarantine, Rewrap
-from worker.providers.chain import Chain, Opened
-from worker.rewrap.decide import decide
 
 Provider = KeyedProvider | IdentityProvider
 

@@ -15,10 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config.edit import EditError, add_read_key, drop_identity, drop_key, promote
-from config.encryption import EncryptionConfiguration, load
-from config.provider import IdentityProvider, Key, KeyedProvider, KmsProvider, Provider, ProviderType
-from config.secret import SecretBytes
+from kube_rewrap.config.editing.edit import EditError, add_read_key, drop_identity, drop_key, promote
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, load
+from kube_rewrap.config.encryption.provider import (
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+)
+from kube_rewrap.config.encryption.secret import SecretBytes
 
 Model = list[tuple[ProviderType, list[Key]]]
 """The providers of one entry; KMS and identity without keys."""

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from config.builtin import RESOURCES_BY_GROUP
-from config.encryption import load
-from config.errors import ConfigError, DocumentError, SettingsError
-from config.golang import decode_base64, parse_duration, url_scheme
-from config.resources import GroupResource, Layout, Located
+from kube_rewrap.config.encryption.builtin import RESOURCES_BY_GROUP
+from kube_rewrap.config.encryption.configuration import load
+from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located
+from kube_rewrap.config.errors import ConfigError, DocumentError, SettingsError
+from kube_rewrap.config.parsing.golang import decode_base64, parse_duration, url_scheme
 
 HEAD = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"
 

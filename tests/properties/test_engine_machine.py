@@ -18,7 +18,7 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from config.encryption import (
+from kube_rewrap.config.encryption.configuration import (
     EncryptionConfiguration,
     IdentityProvider,
     Key,
@@ -27,22 +27,22 @@ from config.encryption import (
     ProviderType,
     ResourceEntry,
 )
-from config.generation import Generation
-from config.secret import SecretBytes
-from config.settings import BudgetSettings, PageSettings, Settings
-from worker.engine import Engine
-from worker.errors import WorkerError
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, SwapResult
-from worker.model.batch import BatchSpec, Checkpoint
-from worker.model.keys import KeyRange
-from worker.model.outcome import BatchReport
-from worker.pace.brake import Brake
-from worker.pace.local import LocalPace
-from worker.providers.chain import Chain, Opened
-from worker.providers.cipher import Cipher
-from worker.state.checkpoints import Checkpoints
-from worker.state.quarantine import Quarantine
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import BudgetSettings, PageSettings, Settings
+from kube_rewrap.worker.engine import Engine
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, SwapResult
+from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.providers.cipher import Cipher
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.report import BatchReport
+from tests.fakes.store import MemoryStore
 
 T = TypeVar("T")
 

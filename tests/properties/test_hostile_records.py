@@ -12,6 +12,25 @@ from copy import deepcopy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kube_rewrap.worker.errors import RecordError
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Item
+from kube_rewrap.worker.records import assumptions, claims, generations, keyspace, observations, ownership, quarantine
+from kube_rewrap.worker.records.audit_chain import Entry, Head
+from kube_rewrap.worker.records.batch import Checkpoint
+from kube_rewrap.worker.records.budget import Budget
+from kube_rewrap.worker.records.campaign import FASTEST, NO_WISH, Campaign
+from kube_rewrap.worker.records.codec import decode, encode
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.ownership import Holder
+from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.request import Request
+from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
+from kube_rewrap.worker.records.scan import Scan
+from kube_rewrap.worker.records.tries import Tries
+from kube_rewrap.worker.records.usage import Usage
+from tests.fakes.store import MemoryStore
 from tests.properties.test_records import (
     BUDGETS,
     CAMPAIGNS,
@@ -25,25 +44,6 @@ from tests.properties.test_records import (
     USAGES,
     proof_parts,
 )
-from worker.errors import RecordError
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import Item
-from worker.model.audit import Entry, Head
-from worker.model.batch import Checkpoint
-from worker.model.budget import Budget
-from worker.model.campaign import FASTEST, NO_WISH, Campaign
-from worker.model.generation import GenerationRecord
-from worker.model.keys import KeyRange
-from worker.model.proof import ProofPart
-from worker.model.request import Request
-from worker.model.rotation import Passed, Rotation, RotationStep
-from worker.model.scan import Scan
-from worker.model.tries import Tries
-from worker.model.usage import Usage
-from worker.state import assumptions, claims, generations, keyspace, observations, ownership, quarantine
-from worker.state.codec import decode, encode
-from worker.state.keyspace import Keyspace
-from worker.state.ownership import Holder
 
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)

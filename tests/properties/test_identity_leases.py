@@ -7,9 +7,9 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.identity import decode_lease
-from scheduler.protobuf import fields
-from scheduler.reported import PREFIX, parse_reports
+from kube_rewrap.scheduler.apiservers.leases import decode_lease
+from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, parse_reports
+from kube_rewrap.scheduler.apiservers.protobuf import fields
 from tests.golden.convergence_recording import LEASE, LEASE_KEY
 
 

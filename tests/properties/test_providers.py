@@ -8,16 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from config.encryption import IdentityProvider, Key, KeyedProvider, ProviderType
-from config.secret import SecretBytes
+from kube_rewrap.config.encryption.configuration import IdentityProvider, Key, KeyedProvider, ProviderType
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.aescbc import AesCbc
+from kube_rewrap.worker.providers.aesgcm import AesGcm
+from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.providers.cipher import Cipher, OpenError
+from kube_rewrap.worker.providers.identity import Identity
+from kube_rewrap.worker.providers.secretbox import Secretbox
+from kube_rewrap.worker.verdict import Quarantine, Reason
 from tests.golden.upstream import open_stored
-from worker.model.verdict import Quarantine, Reason
-from worker.providers.aescbc import AesCbc
-from worker.providers.aesgcm import AesGcm
-from worker.providers.chain import Chain, Opened
-from worker.providers.cipher import Cipher, OpenError
-from worker.providers.identity import Identity
-from worker.providers.secretbox import Secretbox
 
 PLAINTEXTS = st.binary(max_size=300)
 ETCD_KEYS = st.binary(max_size=80)

@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import RecordError
-from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.budget import Budget, Landed, Mark, Own, Sight
-from worker.model.campaign import FASTEST, Campaign, CampaignState, Growth, Pause, Scope, Wish
-from worker.model.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
-from worker.model.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
-from worker.model.keys import KeyRange, key_bytes, key_text, prefix_end
-from worker.model.outcome import BatchReport
-from worker.model.proof import ProofPart
-from worker.model.request import Origin, Request, RequestKind, RequestState
-from worker.model.scan import Scan, UnreadableCount
-from worker.model.tries import Tries
-from worker.model.usage import Haste, Interval, Usage
-from worker.model.verdict import KeyRef, Reason
-from worker.state.codec import decode, encode
+from kube_rewrap.worker.errors import RecordError
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text, prefix_end
+from kube_rewrap.worker.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
+from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
+from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignState, Growth, Pause, Scope, Wish
+from kube_rewrap.worker.records.codec import decode, encode
+from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
+from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
+from kube_rewrap.worker.records.scan import Scan, UnreadableCount
+from kube_rewrap.worker.records.tries import Tries
+from kube_rewrap.worker.records.usage import Haste, Interval, Usage
+from kube_rewrap.worker.verdict import KeyRef, Reason
 
 COUNTS = st.integers(0, MOST)
 NUMBERS = st.integers(0, MOST_BATCHES)

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.rotation import (
+from kube_rewrap.scheduler.rotation.transition import (
     Campaigned,
     Edit,
     Look,
@@ -27,9 +27,9 @@ from scheduler.rotation import (
     prepared,
     withdrawing,
 )
-from worker.errors import RefusedError
-from worker.model.rotation import Rotation, RotationStep
-from worker.model.verdict import KeyRef
+from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.verdict import KeyRef
 
 NOW = "2026-01-01T00:00:00+00:00"
 SERVERS = 3

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from config.encryption import ProviderType
-from config.provider import KeyedProvider, Provider
-from config.settings import EtcdSettings
+from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.provider import KeyedProvider, Provider
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.queue.names import CONTROL
 from tests.acceptance.command import REWRAP, Command, Ended, log_events
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
-from worker.demo_keyspace import RESOURCES, Era, Shape, configuration_of, make_key, seed
-from worker.providers.chain import Chain
-from worker.queues import CONTROL
 
 SECONDS = 60.0
 _POLL = 0.2

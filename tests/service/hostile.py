@@ -18,8 +18,8 @@ from typing import Any
 
 import redis
 
+from kube_rewrap.worker.queue.names import BATCHES, CONTROL, PROVE, REWRITE
 from tests.service.harness import Service, celery_message
-from worker.queues import BATCHES, CONTROL, PROVE, REWRITE
 
 PAUSE = "rewrap.campaign.pause"
 ARGUMENTS: dict[str, object] = {"campaign": "never-was", "id": "hostile"}
@@ -59,7 +59,8 @@ _TEXTS = (
 )  # fmt: skip
 _STRANGE_TASKS = (
     "celery.accumulate", "celery.backend_cleanup", "celery.chain", "celery.chord", "celery.chord_unlock",
-    "celery.chunks", "celery.group", "celery.map", "celery.starmap", "os.system", "worker.tasks.start_campaign",
+    "celery.chunks", "celery.group", "celery.map", "celery.starmap", "os.system",
+    "kube_rewrap.worker.queue.tasks.start_campaign",
     "rewrap.campaign.START", REWRITE, PROVE,
 )  # fmt: skip
 _TIMES = (

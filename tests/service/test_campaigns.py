@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
+from kube_rewrap.cli.demo.registry import Shape, _builtin
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.queue import gate
+from kube_rewrap.worker.queue.names import BATCHES, CONTROL
 from tests.acceptance.command import Command
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
@@ -18,10 +22,6 @@ from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, send_by_stock_client, service
 from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
 from tests.service.test_worker_process import readiness
-from worker import gate
-from worker.demo_keyspace import Shape, _builtin
-from worker.providers.chain import Chain
-from worker.queues import BATCHES, CONTROL
 
 pytestmark = pytest.mark.timeout(180)
 

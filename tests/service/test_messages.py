@@ -12,11 +12,11 @@ from typing import Any, Self
 import pytest
 import redis as redis_client
 
+from kube_rewrap.worker.queue.names import BATCHES
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, OLD, Service, service
 from tests.service.test_failures import OBJECTS, assert_ended_well
-from worker.queues import BATCHES
 
 pytestmark = pytest.mark.timeout(180)
 

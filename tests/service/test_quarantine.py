@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.provider import IdentityProvider
+from kube_rewrap.config.encryption.provider import IdentityProvider
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, NEWEST, OLD, Service, service

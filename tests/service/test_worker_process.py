@@ -10,11 +10,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from kube_rewrap.worker.queue.names import CONTROL
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
 from tests.service.harness import NEW, OLD, celery_message, service
-from worker.queues import CONTROL
 
 pytestmark = pytest.mark.timeout(120)
 

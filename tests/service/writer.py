@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from kube_rewrap.cli.demo.registry import RESOURCES
 from tests.integration.apiserver import Key, configuration, manifest, write_private
 from tests.servers.gateway import Gateway, GatewayError, KeyValue
-from worker.demo_keyspace import RESOURCES
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from config.broker import parse_broker
-from config.flags import EVERY, settings_from, variable
-from config.settings import Settings
-from scheduler.cli import main as cli
+from kube_rewrap.cli import main as cli
+from kube_rewrap.config.settings.broker import parse_broker
+from kube_rewrap.config.settings.flags import EVERY, settings_from, variable
+from kube_rewrap.config.settings.schema import Settings
 
 TOP = Path(__file__).parents[2]
 DEPLOY = TOP / "deploy"
@@ -114,7 +114,7 @@ def test_both_daemons_are_deployed_in_all_three_ways() -> None:
 def test_the_commands_that_deploy_needs_exist() -> None:
     wanted = {words[0] for _, words in command_lines()} | {"campaign", "audit-log"}
     missing = sorted(wanted - set(cli.COMMANDS))
-    assert missing == [], f"scheduler/cli/main.py has no {', '.join(missing)} in COMMANDS"
+    assert missing == [], f"cli/main.py has no {', '.join(missing)} in COMMANDS"
 
 
 @pytest.mark.parametrize("words", LINES)

@@ -63,7 +63,7 @@ def test_what_is_copied_is_let_through_and_the_rest_is_not() -> None:
 
 
 def test_everything_that_is_installed_is_copied() -> None:
-    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     needed = {*packages, "pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
     assert needed <= set(sources())
 

@@ -219,7 +219,7 @@ def test_metrics_and_health_are_asked_where_they_are_served(name: str) -> None:
     host, _, port = settings_table("service")["metrics_addr"].rpartition(":")
     assert host == "0.0.0.0"  # noqa: S104 - kubelet asks at the pod's address
     assert found["ports"] == [{"name": "metrics", "containerPort": int(port)}]
-    served = (TOP / "worker" / "exposition.py").read_text(encoding="utf-8")
+    served = (TOP / "worker" / "monitoring.py").read_text(encoding="utf-8")
     for probe in ("livenessProbe", "readinessProbe"):
         assert f'"{found[probe]["httpGet"]["path"]}"' in served
     [deployment] = [one for one in of_kind("Deployment") if one["metadata"]["name"] == f"kube-rewrap-{name}"]

@@ -11,11 +11,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from scheduler.cli.main import COMMANDS
-from scheduler.metrics import SchedulerMetrics
+from kube_rewrap.cli.main import COMMANDS
+from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.worker.queue.metrics import WorkerMetrics
+from kube_rewrap.worker.records.campaign import CampaignState
 from tests.unit.test_deploy import DEPLOY, TOP
-from worker.metrics import WorkerMetrics
-from worker.model.campaign import CampaignState
 
 RULES: list[dict[str, Any]] = [
     rule

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from worker.gate import Message, delivered
-from worker.model.request import ARGUMENTS, start_request
-from worker.queues import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
+from kube_rewrap.worker.queue.gate import Message, delivered
+from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
+from kube_rewrap.worker.records.request import ARGUMENTS, start_request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "queue.md").read_text(encoding="utf-8")
 EXAMPLES: list[str] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

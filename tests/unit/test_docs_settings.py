@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from config.flags import EVERY
-from config.secret import SecretBytes
-from config.settings import Settings
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.flags import EVERY
+from kube_rewrap.config.settings.schema import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 SECTIONS: dict[str, str] = dict(re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL))

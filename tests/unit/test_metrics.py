@@ -10,15 +10,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from scheduler.metrics import SchedulerMetrics
-from worker.metrics import WorkerMetrics
-from worker.model.batch import BatchSpec, BatchState, Checkpoint
-from worker.model.budget import Budget
-from worker.model.campaign import Campaign, CampaignState, Pause, Scope
-from worker.model.keys import KeyRange
-from worker.model.outcome import BatchReport
-from worker.model.scan import Scan, UnreadableCount
-from worker.model.verdict import Reason
+from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.queue.metrics import WorkerMetrics
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
+from kube_rewrap.worker.records.budget import Budget
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.scan import Scan, UnreadableCount
+from kube_rewrap.worker.verdict import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 REPORT = BatchReport(10, 4, 3, 2, 1, 1, 5, 6, 7, 800)

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from config.encryption import EncryptionConfiguration, IdentityProvider, ResourceEntry
-from config.errors import SettingsError
-from config.logs import redact
-from config.resources import Layout
-from config.rules import check_settings
-from config.settings import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings
-from scheduler.census import survey
-from worker.errors import RecordError
-from worker.etcd.memory import MemoryStore
-from worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
-from worker.model.verdict import KeyRef
-from worker.pace.pressure import WindowSize
-from worker.pace.window import Window
-from worker.state.codec import decode, encode
-from worker.state.keyspace import Keyspace
-from worker.state.ledger import Ledger
-from worker.state.quarantine import Quarantine
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, IdentityProvider, ResourceEntry
+from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.errors import SettingsError
+from kube_rewrap.config.settings.logs import redact
+from kube_rewrap.config.settings.rules import check_settings
+from kube_rewrap.config.settings.schema import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings
+from kube_rewrap.scheduler.campaigns.discovery import survey
+from kube_rewrap.worker.errors import RecordError
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
+from kube_rewrap.worker.rate.pressure import WindowSize
+from kube_rewrap.worker.rate.window import Window
+from kube_rewrap.worker.records.codec import decode, encode
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.verdict import KeyRef
+from tests.fakes.store import MemoryStore
 
 SPACE = Keyspace()
 

@@ -10,10 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 import grpc
 import grpc.aio
 
-from config.errors import Fault, SettingsError
-from config.settings import EtcdSettings
-from config.transport import scheme_of
-from worker.etcd import compat
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.endpoints import scheme_of
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd import compat
 
 _stubs: Any = compat.load()[1]
 

@@ -20,13 +20,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from config.settings import EtcdSettings
-from worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
-from worker.etcd import compat
-from worker.etcd.channel import Endpoint, open_endpoint
-from worker.etcd.errors import rejected, token_expired, translate
-from worker.etcd.messages import compare, item_of, swap_request, swapped
-from worker.etcd.store import (
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
+from kube_rewrap.worker.etcd import compat
+from kube_rewrap.worker.etcd.channel import Endpoint, open_endpoint
+from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
+from kube_rewrap.worker.etcd.messages import compare, item_of, swap_request, swapped
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import (
     CommitResult,
     Delete,
     Expect,
@@ -42,8 +43,7 @@ from worker.etcd.store import (
     WatchFrom,
     require_ours,
 )
-from worker.etcd.watch import Token, follow
-from worker.model.keys import KeyRange
+from kube_rewrap.worker.etcd.watch import Token, follow
 
 _rpc: Any = compat.load()[0]
 

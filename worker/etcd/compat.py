@@ -25,7 +25,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from worker.errors import PermanentError
+from kube_rewrap.worker.errors import PermanentError
 
 _PACKAGE = "aioetcd3._etcdv3"
 _GENERATED = ("kv_pb2", "auth_pb2", "rpc_pb2")  # in the order of their imports

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import grpc
 
-from worker.errors import (
+from kube_rewrap.worker.errors import (
     CompactedError,
     RefusedError,
     RequestRefusedError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker.errors import FencedError
-from worker.etcd import compat
-from worker.etcd.store import Expect, Item, Outcome, SwapResult
+from kube_rewrap.worker.errors import FencedError
+from kube_rewrap.worker.etcd import compat
+from kube_rewrap.worker.etcd.store import Expect, Item, Outcome, SwapResult
 
 _rpc: Any = compat.load()[0]
 

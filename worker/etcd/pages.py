@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from config.settings import PageSettings
-from worker.errors import TooLargeError
-from worker.etcd.store import Page, Store
-from worker.model.keys import KeyRange, after
+from kube_rewrap.config.settings.schema import PageSettings
+from kube_rewrap.worker.errors import TooLargeError
+from kube_rewrap.worker.etcd.ranges import KeyRange, after
+from kube_rewrap.worker.etcd.store import Page, Store
 
 _FIRST_LIMIT = 8
 _GROWTH = 4

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 
 import structlog
 
-from config.errors import ConfigError
-from config.settings import EtcdSettings
-from worker.errors import WorkerError
-from worker.etcd.client import open_store
-from worker.etcd.store import Store
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Store
 
 _LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 4.0

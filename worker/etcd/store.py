@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from worker.errors import WorkerError
-from worker.model.keys import KeyRange
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd.ranges import KeyRange
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from worker.errors import PermanentError, RequestRefusedError, TemporaryError, WorkerError
-from worker.etcd import compat, messages
-from worker.etcd.channel import Endpoint
-from worker.etcd.errors import token_expired, translate
-from worker.etcd.store import Item, Watched, WatchFrom
+from kube_rewrap.worker.errors import PermanentError, RequestRefusedError, TemporaryError, WorkerError
+from kube_rewrap.worker.etcd import compat, messages
+from kube_rewrap.worker.etcd.channel import Endpoint
+from kube_rewrap.worker.etcd.errors import token_expired, translate
+from kube_rewrap.worker.etcd.store import Item, Watched, WatchFrom
 
 _rpc: Any = compat.load()[0]
 

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from config.secret import SecretBytes
-from worker.model.verdict import NOT_RECOGNISED_DETAIL
-from worker.providers.cipher import OpenError
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.cipher import OpenError
+from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL
 
 _BLOCK = 16
 _WIDEST = 255

@@ -9,8 +9,8 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from config.secret import SecretBytes
-from worker.providers.cipher import OpenError
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.cipher import OpenError
 
 _NONCE = 12
 _TAG = 16

@@ -19,18 +19,24 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from config.encryption import IdentityProvider, KeyedProvider, KmsProvider, Provider, ProviderType
-from config.secret import SecretBytes
-from worker.errors import SealError, UnsupportedPrimaryError
-from worker.model.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
-from worker.providers import envelope
-from worker.providers.aescbc import AesCbc
-from worker.providers.aesgcm import AesGcm
-from worker.providers.cipher import Cipher, OpenError
-from worker.providers.identity import Identity
-from worker.providers.kms import Kms, KmsUnsupportedError
-from worker.providers.plaintext import is_kubernetes_object
-from worker.providers.secretbox import Secretbox
+from kube_rewrap.config.encryption.configuration import (
+    IdentityProvider,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+)
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import SealError, UnsupportedPrimaryError
+from kube_rewrap.worker.providers import envelope
+from kube_rewrap.worker.providers.aescbc import AesCbc
+from kube_rewrap.worker.providers.aesgcm import AesGcm
+from kube_rewrap.worker.providers.cipher import Cipher, OpenError
+from kube_rewrap.worker.providers.identity import Identity
+from kube_rewrap.worker.providers.kms import Kms, KmsUnsupportedError
+from kube_rewrap.worker.providers.plaintext import is_kubernetes_object
+from kube_rewrap.worker.providers.secretbox import Secretbox
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
 
 _LATE = (
     "plaintext, though a campaign had left none of this resource: not written by a kube-apiserver that is up to date"

@@ -6,7 +6,7 @@ Key names may hold colons (k3s names keys by RFC 3339 time), so stored bytes are
 
 from __future__ import annotations
 
-from config.encryption import ProviderType
+from kube_rewrap.config.encryption.configuration import ProviderType
 
 ENCRYPTED = b"k8s:enc:"
 """What every encrypted value starts with."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.providers.cipher import OpenError
-from worker.providers.envelope import ENCRYPTED
+from kube_rewrap.worker.providers.cipher import OpenError
+from kube_rewrap.worker.providers.envelope import ENCRYPTED
 
 
 class Identity:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.providers.cipher import OpenError
+from kube_rewrap.worker.providers.cipher import OpenError
 
 
 class KmsUnsupportedError(OpenError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
-from config.secret import SecretBytes
-from worker.providers.cipher import OpenError
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.providers.cipher import OpenError
 
 
 class Secretbox:

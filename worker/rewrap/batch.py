@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from worker.errors import FencedError, QuarantineGrewError
-from worker.etcd.pages import PageSizer, read_pages
-from worker.etcd.store import Page, Store
-from worker.model.batch import BatchSpec, BatchState
-from worker.model.keys import after
-from worker.model.outcome import BatchReport, Tally
-from worker.pace.brake import Brake
-from worker.pace.window import Window
-from worker.rewrap.swap import Swapper
-from worker.state.checkpoints import Checkpoints, StoredCheckpoint
-from worker.state.ledger import Ledger
-from worker.state.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.errors import FencedError, QuarantineGrewError
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
+from kube_rewrap.worker.etcd.ranges import after
+from kube_rewrap.worker.etcd.store import Page, Store
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.window import Window
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState
+from kube_rewrap.worker.records.checkpoints import Checkpoints, StoredCheckpoint
+from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.records.report import BatchReport, Tally
+from kube_rewrap.worker.rewrap.swap import Swapper
 
 _log = structlog.get_logger()
 

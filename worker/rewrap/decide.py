@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from worker.model.verdict import Keep, Quarantine, Rewrap, Verdict
-from worker.providers.chain import Chain
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap, Verdict
 
 
 def decide(stored: bytes, key: bytes, chain: Chain) -> Verdict:

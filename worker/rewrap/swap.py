@@ -20,20 +20,20 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from config.encryption import ProviderType
-from worker.errors import RefusedError, TooLargeError, WorkerError
-from worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
-from worker.model.keys import key_text
-from worker.model.outcome import Tally
-from worker.model.tries import digest_of
-from worker.model.verdict import Keep, Quarantine, Reason
-from worker.pace.local import Pace
-from worker.pace.window import Window
-from worker.providers.chain import Chain
-from worker.rewrap.decide import decide
-from worker.state.ledger import Ledger
-from worker.state.quarantine import Quarantined
-from worker.state.tries import TryCounter
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.worker.errors import RefusedError, TooLargeError, WorkerError
+from kube_rewrap.worker.etcd.ranges import key_text
+from kube_rewrap.worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.rate.local import Pace
+from kube_rewrap.worker.rate.window import Window
+from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.report import Tally
+from kube_rewrap.worker.records.tries import digest_of
+from kube_rewrap.worker.records.try_counter import TryCounter
+from kube_rewrap.worker.rewrap.decide import decide
+from kube_rewrap.worker.verdict import Keep, Quarantine, Reason
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5

@@ -1,0 +1,132 @@
+"""`rewrap check [FILE]`: whether kube-apiserver would run this configuration, and what it says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TypedDict
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    generation_of,
+    read_file_argument,
+    read_settings,
+)
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
+from kube_rewrap.config.encryption.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.flags import PATHS
+
+
+class _Key(TypedDict):
+    provider: str
+    key: str
+    fingerprint: str
+
+
+class _ReadKey(_Key):
+    primary: bool
+
+
+class _Resource(TypedDict):
+    resource: str
+    providers: list[_ReadKey]
+
+
+class _Warning(TypedDict):
+    resource: str
+    message: str
+    remedy: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
+    add_configuration(parser)
+    add_settings(parser, PATHS)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file.
+
+    A name that governs nothing is a warning, for kube-apiserver accepts it: what it was meant for stays plaintext.
+    """
+    keyspace = read_settings(args, os.environ).keyspace
+    path = read_file_argument(args, os.environ)
+    try:
+        generation = generation_of(path, allow_readable=args.allow_readable_config)
+    except ConfigError as error:
+        if args.output != "json":
+            raise
+        errors = [{"path": fault.path, "message": fault.message, "remedy": fault.remedy} for fault in error.faults]
+        print_json({"ok": False, "file": path, "errors": errors, "warnings": [], "resources": []})
+        return Exit.USAGE
+    resources = _resources(generation.configuration)
+    warnings = _warnings(generation.configuration, Layout.from_texts(keyspace.etcd_prefix, keyspace.paths))
+    if args.output == "json":
+        found = {"errors": [], "warnings": warnings, "resources": resources}
+        print_json({"ok": True, "file": path, "hash": generation.hash, **found})
+    else:
+        _print_text(path, generation.hash, resources, warnings)
+    return Exit.DONE
+
+
+def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
+    """Return each resource with the keys that read it, in the order in which they are tried."""
+    found: list[_Resource] = []
+    for name in configuration.resource_names():
+        providers = configuration.providers_for(GroupResource.parse(name)) or ()
+        keys = [key for provider in providers for key in _keys(provider)]
+        found.append(
+            {"resource": name, "providers": [{**key, "primary": place == 0} for place, key in enumerate(keys)]}
+        )
+    return found
+
+
+def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
+    """Return the names that govern nothing, each with the reason."""
+    return [
+        {"resource": name, "message": f"governs nothing: {why[0]}", "remedy": why[1]}
+        for name in configuration.resource_names()
+        if (why := layout.why_idle(GroupResource.parse(name))) is not None
+    ]
+
+
+def _keys(provider: Provider) -> list[_Key]:
+    match provider:
+        case KeyedProvider(type=kind, keys=keys):
+            return [
+                {"provider": kind.value, "key": key.name, "fingerprint": key.secret.fingerprint(kind.value)}
+                for key in keys
+            ]
+        case KmsProvider(name=name):
+            return [{"provider": "kms", "key": name, "fingerprint": "kms"}]
+        case IdentityProvider():
+            return [{"provider": "identity", "key": "", "fingerprint": "-"}]
+
+
+def _print_text(path: str, content_hash: str, resources: list[_Resource], warnings: list[_Warning]) -> None:
+    say(f"{path}: kube-apiserver accepts it")
+    say(content_hash)
+    say()
+    idle = {warning["resource"] for warning in warnings}
+    rows = [
+        (resource["resource"], key["provider"], key["key"], key["fingerprint"], _use(key, resource["resource"] in idle))
+        for resource in resources
+        for key in resource["providers"]
+    ]
+    print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", ""), rows)
+    for warning in warnings:
+        say(f"Warning: {warning['resource']} {warning['message']}; {warning['remedy']}")
+
+
+def _use(key: _ReadKey, is_idle: bool) -> str:
+    if is_idle:
+        return "governs nothing"
+    return "writes" if key["primary"] else "reads"

@@ -1,0 +1,112 @@
+"""`rewrap converged [FILE]`: whether all kube-apiservers run this EncryptionConfiguration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    generation_of,
+    read_file_argument,
+    read_settings,
+)
+from kube_rewrap.config.settings.flags import APISERVERS, ETCD
+
+if TYPE_CHECKING:
+    from kube_rewrap.scheduler.apiservers.convergence import Verdict
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
+    add_switch(parser, "--wait", "look again until all run it, at most --converge-timeout")
+    # A word is given once, for one file: it has no variable that would give it again and again.
+    parser.add_argument(
+        "--assume-converged", metavar="REASON", help="put on record that you know that all run it, and why"
+    )
+    add_configuration(parser)
+    add_settings(parser, ETCD, APISERVERS)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the verdict. Exit 3 when not all run it, or nobody knows; 5 when no kube-apiserver could be reached."""
+    from kube_rewrap.cli.running import run_async
+
+    return run_async(lambda: _converged(args))
+
+
+async def _converged(args: argparse.Namespace) -> int:
+    from kube_rewrap.cli.output import print_json
+    from kube_rewrap.cli.running import brake_on_signals
+    from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
+    from kube_rewrap.worker.etcd.client import open_store
+    from kube_rewrap.worker.records.audit import AuditLog
+    from kube_rewrap.worker.records.keyspace import Keyspace
+
+    settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
+    generation = generation_of(path, allow_readable=args.allow_readable_config).hash
+    brake = brake_on_signals()
+    prefix = settings.keyspace.state_prefix
+    async with open_store(settings.etcd, prefix) as store:
+        convergence = Convergence(settings.apiservers, settings.keyspace, store, path)
+        if args.assume_converged is not None:
+            audit = AuditLog(store, Keyspace(prefix), "rewrap converged")
+            verdict = await convergence.assume(generation, _reason(args.assume_converged), audit)
+        elif args.wait and settings.apiservers.addresses:
+            seconds = settings.apiservers.converge_timeout
+            verdict = await wait_converged(lambda: convergence.look(generation), brake, seconds)
+        else:
+            verdict = await brake.unless_pulled(convergence.look(generation))
+    if args.output == "json":
+        print_json(_json(verdict))
+    else:
+        _print_text(verdict)
+    if verdict.converged:
+        return Exit.DONE
+    return Exit.INCOMPLETE if verdict.reached or not settings.apiservers.addresses else Exit.UNREACHABLE
+
+
+def _reason(text: str) -> str:
+    from kube_rewrap.config.errors import Fault, SettingsError
+    from kube_rewrap.worker.records.request import HostileArgumentError, reason_of
+
+    try:
+        if text.strip():
+            return reason_of(text.strip(), "the reason")
+        message = "gives no reason"
+    except HostileArgumentError as error:
+        message = str(error)
+    fault = Fault("--assume-converged", message, "say how you know: it is kept in the audit log")
+    raise SettingsError("command line", (fault,))
+
+
+def _json(verdict: Verdict) -> dict[str, object]:
+    return {
+        "converged": verdict.converged,
+        "generation": verdict.generation,
+        "because": verdict.because,
+        "replicas": [one.to_json() for one in verdict.replicas],
+        "warnings": list(verdict.warnings),
+        "assumed": verdict.assumed,
+    }
+
+
+def _print_text(verdict: Verdict) -> None:
+    from kube_rewrap.cli.output import print_table, say
+
+    if verdict.replicas:
+        rows = [
+            (one.address or "-", one.name or one.id or "-", one.state.value, one.because) for one in verdict.replicas
+        ]
+        print_table(("ADDRESS", "REPLICA", "STATE", "BECAUSE"), rows)
+        say()
+    for warning in verdict.warnings:
+        say(f"Careful: {warning}")
+    say(f"{'CONVERGED' if verdict.converged else 'NOT CONVERGED'}: {verdict.because}")

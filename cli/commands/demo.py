@@ -1,0 +1,117 @@
+"""`rewrap demo`: the main job on a throw-away etcd, with the same commands that an operator would use."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.output import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OBJECTS = 6_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--objects", type=int, default=_OBJECTS, metavar="N", help=f"objects to make ({_OBJECTS})")
+    parser.add_argument("--rate", default="0", metavar="N", help="most objects rewritten a second (0 = no ceiling)")
+    parser.add_argument("--etcd", metavar="PATH", help="the etcd binary")
+    parser.add_argument("--service", action="store_true", help="show the service: scheduler, workers and Redis")
+    parser.add_argument("--redis", metavar="PATH", help="the redis-server binary, for --service")
+    parser.add_argument("--seed-only", metavar="URL", help="only fill the empty etcd at URL, and write --file")
+    parser.add_argument("--file", metavar="FILE", help="the EncryptionConfiguration that --seed-only writes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start etcd, fill it, show its state, rewrap, verify, and clean up. Returns the run's exit code."""
+    import tempfile
+    from pathlib import Path
+
+    from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
+    from kube_rewrap.config.settings.flags import EVERY, variable
+
+    for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
+        os.environ.pop(name, None)  # what the shell says of another etcd, and another Redis, is not for these
+    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
+    if args.seed_only is not None:
+        return _seed_only(args)
+    binary = find_etcd(args.etcd)
+    with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
+        folder = Path(directory)
+        _tell("Starting a throw-away etcd ...")
+        with throwaway_etcd(binary, folder) as url:
+            code = _service(args, folder, url) if args.service else _embedded(args, folder, url)
+        _tell("The throw-away etcd is gone.")
+    return code
+
+
+def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
+    configuration = folder / "encryption-configuration.yaml"
+    _seed(url, configuration, args.objects)
+    return _tour(url, configuration, args.rate)
+
+
+def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
+    from kube_rewrap.cli.demo.service import Stage, play
+    from kube_rewrap.cli.demo.throwaway import find_redis, throwaway_redis
+
+    with throwaway_redis(find_redis(args.redis), folder) as redis:
+        return play(Stage(folder, url, redis, args.rate, args.objects))
+
+
+def _seed_only(args: argparse.Namespace) -> int:
+    """Fill somebody else's empty etcd; the configuration's first key is not yet under any object."""
+    from pathlib import Path
+
+    from kube_rewrap.config.errors import Fault, SettingsError
+
+    if args.file is None:
+        fault = Fault("--file", "is missing", "name the EncryptionConfiguration that --seed-only shall write")
+        raise SettingsError("command line", (fault,))
+    _seed(args.seed_only, Path(args.file), args.objects)
+    return Exit.DONE
+
+
+def _seed(url: str, file: Path, objects: int) -> None:
+    """Write what five years of changing providers would leave behind, and today's configuration into a file."""
+    from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
+    from kube_rewrap.cli.running import run_async
+    from kube_rewrap.config.encryption.configuration import ProviderType
+    from kube_rewrap.config.settings.schema import EtcdSettings
+
+    old = make_key(ProviderType.AESCBC, "key1")
+    older = make_key(ProviderType.AESGCM, "2024-01-31T00:00:00Z", 16)
+    oldest = make_key(ProviderType.SECRETBOX, "box")
+    plaintext = plaintext_era(1)
+    eras = [Era(old, 6), Era(older, 1), Era(oldest, 1), plaintext]
+    _tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
+    run_async(lambda: seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
+    new = make_key(ProviderType.AESGCM, "key2")
+    providers = [new, old, older, oldest, plaintext.provider]
+    file.touch(mode=0o600)
+    file.write_text(configuration_of(providers, RESOURCES))
+
+
+def _tour(url: str, configuration: Path, rate: str) -> int:
+    """Run the commands one after another, as an operator would type them."""
+    from kube_rewrap.cli.main import main
+
+    common = ["--endpoints", url, "--encryption-config", str(configuration)]
+    code: int = Exit.DONE
+    for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):
+        _tell("")
+        _tell(f"$ rewrap {' '.join(words)}")
+        code = main([*words, *common])
+        if code != Exit.DONE:
+            break
+    return code
+
+
+def _tell(line: str) -> None:
+    say(line)
+    sys.stdout.flush()

@@ -1,0 +1,196 @@
+"""`rewrap keys`: the write budgets, which keys may go, and the acceptance of a budget that was restored."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    add_text,
+    read_generation,
+    read_settings,
+)
+from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD
+
+if TYPE_CHECKING:
+    from kube_rewrap.config.settings.schema import BudgetSettings, Settings
+    from kube_rewrap.scheduler.campaigns.service import Service
+    from kube_rewrap.scheduler.keys.removal import KeyVerdict
+    from kube_rewrap.worker.records.budget import Budget, BudgetState
+    from kube_rewrap.worker.records.usage import Haste
+
+NOTE = (
+    "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
+    "first seen is estimated from the objects that were there then: deleted objects are not in it. Without a scheduler "
+    "that observes, later writes of kube-apiserver are not counted."
+)
+
+_FAR = 253_402_300_799.0  # the end of the year 9999
+
+_COLUMNS = (
+    *("fingerprint", "provider", "names", "reserved", "observed", "estimated", "used"),
+    *("limit", "state", "collision_probability", "limit_reached_at", "removable"),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_text(parser, "--accept", "accept the budget of a restored key as it is", "FINGERPRINT")
+    add_switch(parser, "--no-scan", "leave out which keys may go: that takes a scan of everything, as verify does")
+    add_configuration(parser)
+    add_settings(parser, ETCD, BUDGET, APISERVERS)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
+    from kube_rewrap.cli.running import run_async
+
+    return run_async(lambda: _keys(args))
+
+
+async def _keys(args: argparse.Namespace) -> int:
+    from kube_rewrap.cli.output import print_json, print_table, say
+    from kube_rewrap.cli.reports import print_blockers
+    from kube_rewrap.cli.running import brake_on_signals
+    from kube_rewrap.config.errors import Fault, SettingsError
+    from kube_rewrap.scheduler.campaigns.service import open_service
+    from kube_rewrap.scheduler.dispatch.local import describe
+    from kube_rewrap.scheduler.keys.alerts import judge_state
+    from kube_rewrap.worker.records.budget import BudgetState
+    from kube_rewrap.worker.records.observations import load
+    from kube_rewrap.worker.records.usages import Usages
+
+    settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    async with open_service(settings, generation) as service:
+        if args.accept is not None and await service.accept_budget(args.accept) is None:
+            fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
+            raise SettingsError("command line", (fault,))
+        seen = await load(service.engine.store, service.engine.keyspace)
+        budgets = await service.budgets()
+        until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have come on meanwhile
+        beyond = max(0, await service.engine.store.revision() + 1 - until)
+        usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
+        verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
+    described = describe(generation)
+    configured = {key.fingerprint for _, chain in described.resources for key in chain}
+    states = {
+        budget.fingerprint: judge_state(budget, described, settings.budget.gcm_limit, settings.budget.due_at, usage)
+        for budget in budgets
+    }
+    rows = [_row(budget, settings.budget, states[budget.fingerprint], seen.since, verdicts) for budget in budgets]
+    if args.output == "json":
+        reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
+        print_json({"keys": rows, **reached, "note": NOTE})
+        return Exit.DONE
+    heads = [column.upper().replace("_", " ") for column in _COLUMNS]
+    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
+    say()
+    for budget in budgets:
+        state, haste = states[budget.fingerprint]
+        if state is BudgetState.DUE and budget.fingerprint in configured:
+            say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
+        if _is_uncertain(budget) and budget.fingerprint in configured:
+            say(f"{', '.join(budget.names)}: {_uncertainty(budget)}")
+    if not args.no_scan:
+        print_blockers(verdicts)
+        say()
+    if until:
+        say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
+    else:
+        say("No scheduler ever observed what others write.")
+    say(NOTE)
+    return Exit.DONE
+
+
+async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
+    """Return which keys may go. The kube-apiservers are asked first: the scan sees what they write until then."""
+    from kube_rewrap.scheduler.keys.removal import judge_keys
+    from kube_rewrap.scheduler.rotation.probes import converged_by, look_around, not_converged
+
+    generation = service.generation
+    converged = converged_by(settings, service.engine.store, generation.file)
+    unconverged = await not_converged(converged, generation.hash)
+    _, proof = await service.inventory()
+    return judge_keys(proof, await look_around(service, unconverged, whole=True))
+
+
+def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
+    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit are used"
+
+
+def _is_uncertain(budget: Budget) -> bool:
+    """Tell whether a key that wears may have written more than what is estimated."""
+    from kube_rewrap.worker.records.budget import LIMITED_PROVIDER
+
+    return budget.provider == LIMITED_PROVIDER and budget.estimated_at_most != budget.estimated
+
+
+def _uncertainty(budget: Budget) -> str:
+    most = budget.estimated_at_most
+    bound = "nobody knows how many those were" if most is None else f"with them, at most {most}"
+    return f"{budget.estimated} of its writes are an estimate; deleted objects are not in it ({bound})"
+
+
+def _row(
+    budget: Budget,
+    settings: BudgetSettings,
+    judged: tuple[BudgetState, Haste | None],
+    since: Mapping[str, int],
+    verdicts: Sequence[KeyVerdict],
+) -> dict[str, object]:
+    import time
+
+    from kube_rewrap.scheduler.keys.alerts import reached_at
+    from kube_rewrap.worker.records.budget import BudgetState
+
+    state, haste = judged
+    reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
+    verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
+    return {
+        "fingerprint": budget.fingerprint,
+        "provider": budget.provider,
+        "names": list(budget.names),
+        "reserved": budget.reserved,
+        "committed": sum(own.count for own in budget.own.values()),
+        "observed": budget.observed,
+        "estimated": budget.estimated,
+        "estimated_at_most": budget.estimated_at_most,
+        "used": budget.used,
+        "limit": budget.limit(settings.gcm_limit),
+        "state": state.value,
+        "due_because": _due_because(haste, settings) if state is BudgetState.DUE else None,
+        "collision_probability": budget.collision_probability,
+        "limit_reached_at": _date(reached),
+        "removable": verdict.removable if verdict else None,
+        "blockers": list(verdict.blockers) if verdict else [],
+    }
+
+
+def _date(reached: float | None) -> str | None:
+    """Return a day, which is all that an estimate tells; far ones are none."""
+    from datetime import UTC, datetime
+
+    if reached is None or reached > _FAR:
+        return None
+    return datetime.fromtimestamp(reached, UTC).date().isoformat()
+
+
+def _cell(value: object) -> object:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(str, value))
+        case float():
+            return f"{value:.1e}"
+    return value

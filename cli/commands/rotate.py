@@ -1,0 +1,409 @@
+"""`rewrap rotate`: a new key takes the place of an old one, step by step, and survives every interruption."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.options import (
+    add_configuration,
+    add_output,
+    add_settings,
+    add_switch,
+    read_configuration_path,
+    read_settings,
+)
+from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
+
+if TYPE_CHECKING:
+    from kube_rewrap.cli.rotation_plan import RotationPlan
+    from kube_rewrap.config.errors import SettingsError
+    from kube_rewrap.config.settings.schema import Settings
+    from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, Order
+    from kube_rewrap.worker.records.rotation import Rotation
+
+_VERBS = ("start", "resume", "status", "pause", "abort")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "verb",
+        nargs="?",
+        choices=_VERBS,
+        default="start",
+        help="start (if nothing is said), resume one that is under way or was paused, show its status, pause it, or "
+        "abort it, which leaves the file as it is (but see --remove-unused)",
+    )
+    parser.add_argument("--resource", action="append", default=[], metavar="R", help="only entries that name it")
+    parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
+    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
+    parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
+    add_switch(parser, "--yes", "begin without a question")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
+    parser.add_argument(
+        "--remove-unused",
+        action="store_true",
+        help="with abort, before the new key writes: take it out of the file again",
+    )
+    parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
+    from kube_rewrap.cli.running import run_async
+
+    _require_fitting(args)
+    match args.verb:
+        case "start":
+            return _start(args)
+        case "status":
+            return run_async(lambda: _status(args))
+        case "pause":
+            return run_async(lambda: _steer(args))
+        case "abort":
+            is_wanted = args.remove_unused or _wants_removal(args)
+            return run_async(lambda: _withdraw(args) if is_wanted else _steer(args))
+    return run_async(lambda: _resume(args))
+
+
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Raise SettingsError for arguments that don't go together."""
+    if args.dry_run and args.verb != "start":
+        raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
+    if args.remove_unused and args.verb != "abort":
+        raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+    for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
+        if given and args.verb != "start":
+            raise _wrong(flag, f"is said when a rotation begins, and {args.verb} begins none", "leave it out")
+    if args.write_to and args.verb == "start" and not args.manual:
+        raise _wrong("--write-to", "goes with --manual, without which the file itself is edited", "say both, or none")
+    drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
+    if drives and args.manual:
+        _require_place(args)
+
+
+def _require_place(args: argparse.Namespace) -> None:
+    """Raise SettingsError where the content of the file has no place of its own to go to."""
+    if args.output == "json" and not args.write_to:
+        raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+    if args.write_to and os.path.realpath(args.write_to) == os.path.realpath(_file(args).path):
+        raise _wrong("--write-to", "is the configuration itself, which --manual leaves alone", "name another file")
+
+
+def _wrong(place: str, message: str, remedy: str) -> SettingsError:
+    from kube_rewrap.config.errors import Fault, SettingsError
+
+    return SettingsError("command line", (Fault(place, message, remedy),))
+
+
+def _start(args: argparse.Namespace) -> int:
+    """Show the plan, ask, begin. Nothing is written before the answer, and nothing connects while it is waited for."""
+    from kube_rewrap.cli.rotation_plan import print_plan
+    from kube_rewrap.cli.running import run_async
+    from kube_rewrap.worker.errors import RefusedError
+
+    with _out(args, by_hand=args.manual and not args.dry_run) as out:
+        _require_consent(args)
+        plan = run_async(lambda: _plan(args))
+        if args.dry_run or args.output == "text":
+            print_plan(plan, as_json=args.output == "json", is_dry=args.dry_run)
+        if args.dry_run:
+            return Exit.REFUSED if plan.reasons else Exit.DONE
+        if plan.reasons:
+            raise RefusedError("; ".join(plan.reasons))
+        if not args.yes and not _consents("Begin?"):
+            raise RefusedError("not begun; nothing was written")
+        return run_async(lambda: _drive(args, plan.rotation, out))
+
+
+@contextmanager
+def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
+    """Yield where a file for the operator goes; where that is stdout, it goes there alone, and words to stderr."""
+    import sys
+
+    from kube_rewrap.cli.output import stdout_for_files
+
+    if by_hand and args.output == "text" and not args.write_to:
+        with stdout_for_files() as stdout:
+            yield stdout
+    else:
+        yield sys.stdout
+
+
+def _consents(question: str) -> bool:
+    from kube_rewrap.cli.output import ask, say
+
+    try:
+        return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        say()
+        return False
+
+
+def _require_consent(args: argparse.Namespace) -> None:
+    """Raise SettingsError where --yes is missing and nobody can be asked."""
+    if args.yes or args.dry_run:
+        return
+    remedy = "say --yes to begin without a question, or --dry-run to see the plan"
+    if args.output == "json":
+        raise _wrong("--yes", "is missing: JSON output is one document, so nobody is asked", remedy)
+    if not _is_terminal():
+        raise _wrong("--yes", "is missing, and nobody can be asked: this is no terminal", remedy)
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _wants_removal(args: argparse.Namespace) -> bool:
+    """Offer, on a terminal, to take the new key out again, as long as that is possible."""
+    from kube_rewrap.cli.running import run_async
+    from kube_rewrap.scheduler.rotation.transition import may_be_withdrawn
+
+    if args.yes or args.output == "json" or not _is_terminal():
+        return False
+    found = run_async(lambda: _newest(args))
+    if found is None or not may_be_withdrawn(found):
+        return False
+    return _consents(f"Take the unused key {found.provider}:{found.key_name} out of the file again?")
+
+
+async def _withdraw(args: argparse.Namespace) -> int:
+    """Abort, and take the new key out again. Exit 4 when it stays, since something may be under it."""
+    from datetime import UTC, datetime
+
+    from kube_rewrap.config.encryption.generation import content_hash
+    from kube_rewrap.scheduler.rotation.transition import withdrawing
+
+    file, now = content_hash(_file(args).read()), datetime.now(UTC).isoformat(timespec="seconds")
+    settings = read_settings(args, os.environ)
+    by_hand = await _is_by_hand(args)
+    changed = await _change(settings, lambda rotation: withdrawing(rotation, file, now), "rotation.aborted")
+    if changed.step.is_end:
+        _print(changed, args)
+        return Exit.DONE
+    with _out(args, by_hand=by_hand) as out:
+        return await _drive(args, None, out)
+
+
+async def _resume(args: argparse.Namespace) -> int:
+    from kube_rewrap.cli.output import say
+
+    settings, file, by_hand = read_settings(args, os.environ), _file(args), await _is_by_hand(args)
+    with _out(args, by_hand=by_hand) as out:
+        if await _unhold(settings, file) and args.output == "text":
+            say("What was handed out before is void: it is not in place, and the next one has another key.")
+        return await _drive(args, None, out)
+
+
+async def _plan(args: argparse.Namespace) -> RotationPlan:
+    from kube_rewrap.cli.rotation_plan import plan_rotation
+
+    return await plan_rotation(read_settings(args, os.environ), _file(args), _order(args))
+
+
+def _file(args: argparse.Namespace) -> ConfigurationFile:
+    from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, archive_of
+
+    path = read_configuration_path(args, os.environ)
+    archive = read_settings(args, os.environ).rotation.archive or archive_of(path)
+    return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+
+
+async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
+    """Begin a planned rotation, or go on with the one that is under way (None). `out` as in `_out`."""
+    from kube_rewrap.cli.running import brake_on_signals
+    from kube_rewrap.scheduler.rotation.standalone import AloneRotation
+
+    settings, file = read_settings(args, os.environ), _file(args)
+    brake = brake_on_signals("; `rewrap rotate resume` goes on")
+    tell = _teller(args)
+    rotation = await AloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
+    return _show(rotation, args)
+
+
+async def _is_by_hand(args: argparse.Namespace) -> bool:
+    """Whether an operator edits the file for the rotation that is under way.
+
+    Raises SettingsError where --manual says so and the record does not, or where there is no place for the content.
+    """
+    found = await _newest(args)
+    if found is None or found.step.is_end:
+        return False
+    if found.by_hand:
+        _require_place(args)
+    elif args.manual or args.write_to:
+        message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
+        flag = "--manual" if args.manual else "--write-to"
+        raise _wrong(flag, message, "leave it out, or abort that rotation and begin one with --manual")
+    return found.by_hand
+
+
+def _order(args: argparse.Namespace) -> Order:
+    """Return what is asked for. Raises SettingsError."""
+    from kube_rewrap.config.encryption.provider import ProviderType
+    from kube_rewrap.scheduler.rotation.driver import Order
+
+    try:
+        provider = ProviderType(args.provider) if args.provider else None
+    except ValueError:
+        provider = ProviderType.KMS
+    if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
+        raise _wrong("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
+    return Order(tuple(args.resource), provider, args.prune, args.manual)
+
+
+async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
+    """Take a pause off the record, or what held the rotation, now that an operator put the file right.
+
+    Returns whether a content with a new key, handed to an operator before, is void by that.
+    """
+    from kube_rewrap.config.encryption.generation import content_hash
+    from kube_rewrap.scheduler.rotation.transition import resumed
+    from kube_rewrap.worker.records.rotation import RotationStep
+
+    now, handed = content_hash(file.read()), False
+
+    def resume(rotation: Rotation) -> Rotation:
+        nonlocal handed
+        changed = resumed(rotation, now)
+        handed = rotation.step is RotationStep.ADD and changed.edited != rotation.edited
+        return changed
+
+    await _change(settings, resume, "rotation.resumed")
+    return handed
+
+
+async def _change(settings: Settings, change: Callable[[Rotation], Rotation], event: str) -> Rotation:
+    from kube_rewrap.worker.errors import RefusedError
+    from kube_rewrap.worker.etcd.client import open_store
+    from kube_rewrap.worker.records.audit import AuditLog
+    from kube_rewrap.worker.records.keyspace import Keyspace
+    from kube_rewrap.worker.records.rotations import Rotations
+
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        changed = await Rotations(store, keyspace).change(change)
+        if changed is None:
+            raise RefusedError("no rotation is under way; `rewrap rotate start` begins one")
+        log = AuditLog(store, keyspace, "rewrap rotate")
+        await log.append(
+            event, "", rotation=changed.id, step=changed.step.value, because=changed.held or changed.because
+        )
+    return changed
+
+
+async def _steer(args: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from kube_rewrap.scheduler.rotation.transition import aborted, paused
+
+    settings = read_settings(args, os.environ)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if args.verb == "pause":
+        _print(await _change(settings, paused, "rotation.paused"), args)
+    else:
+        _print(await _change(settings, lambda rotation: aborted(rotation, now), "rotation.aborted"), args)
+    return Exit.DONE
+
+
+async def _status(args: argparse.Namespace) -> int:
+    from kube_rewrap.worker.errors import RefusedError
+
+    found = await _newest(args)
+    if found is None:
+        raise RefusedError("no rotation is on record; `rewrap rotate start` begins one")
+    _print(found, args)
+    return Exit.DONE
+
+
+async def _newest(args: argparse.Namespace) -> Rotation | None:
+    from kube_rewrap.worker.etcd.client import open_store
+    from kube_rewrap.worker.records.keyspace import Keyspace
+    from kube_rewrap.worker.records.rotations import Rotations
+
+    settings = read_settings(args, os.environ)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        found = await Rotations(store, Keyspace(settings.keyspace.state_prefix)).all()
+    return found[-1].rotation if found else None
+
+
+def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
+    """Return what says how far it is; beside a JSON document that goes to stderr."""
+    from kube_rewrap.cli.output import complain, say
+
+    tell = say if args.output == "text" else complain
+    return lambda rotation, because: tell(f"{rotation.step.value:<8} {because}")
+
+
+def _handing(
+    args: argparse.Namespace, file: str, tell: Callable[[Rotation, str], None], out: TextIO
+) -> Callable[[Rotation, bytes], None]:
+    """Return what gives an operator the content that is to be put in place, and says what is waited for."""
+    from kube_rewrap.cli.output import hand_out
+    from kube_rewrap.worker.errors import RefusedError
+
+    def hand(rotation: Rotation, content: bytes) -> None:
+        if args.write_to:
+            _write(args.write_to, content)
+        elif args.output == "json":
+            raise RefusedError("--write-to is missing: JSON output is one document; `rewrap rotate resume` goes on")
+        else:
+            hand_out(content, f"{rotation.edited} for the step {rotation.step.value}", out)
+        what = f"what {args.write_to} holds" if args.write_to else "what was written to stdout"
+        tell(rotation, f"waits for you: put {what} in the place of {file}, on every control-plane node")
+
+    return hand
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write what an operator is to put in place. Raises SettingsError where that is not possible."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        message = f"{path} can't be written: {error.strerror}"
+        raise _wrong("--write-to", message, "name another file, and `rewrap rotate resume`") from None
+    with os.fdopen(descriptor, "wb") as stream:
+        # A file that was there may have let others in.
+        os.fchmod(stream.fileno(), 0o600)
+        stream.truncate()
+        stream.write(content)
+
+
+def _show(rotation: Rotation, args: argparse.Namespace) -> int:
+    from kube_rewrap.worker.records.rotation import RotationStep
+
+    _print(rotation, args)
+    if rotation.step is RotationStep.DONE or rotation.is_withdrawn:
+        return Exit.DONE
+    return Exit.REFUSED
+
+
+def _print(rotation: Rotation, args: argparse.Namespace) -> None:
+    from kube_rewrap.cli.output import print_json, print_table, say
+
+    if args.output == "json":
+        print_json({"rotation": rotation.to_json(), "step": rotation.step.value, "held": rotation.held})
+        return
+    say()
+    say(f"rotation {rotation.id}: {rotation.provider}:{rotation.key_name} for {', '.join(rotation.resources)}")
+    say(f"step:    {rotation.step.value}{' (held)' if rotation.held else ''}")
+    say(f"because: {rotation.held or rotation.because}")
+    if rotation.waits and not rotation.step.is_end:
+        say(f"waits:   {rotation.waits}")
+    if rotation.passed:
+        say()
+        print_table(
+            ("PASSED", "AT", "BECAUSE"),
+            [(passed.step.value, passed.at[:19], passed.because) for passed in rotation.passed],
+        )

@@ -1,0 +1,37 @@
+"""`rewrap worker`: the daemon that rewrites batches.
+
+The same as `celery -A kube_rewrap.worker.queue.app worker`, with our flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from kube_rewrap.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
+from kube_rewrap.config.settings.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SPACE, WORKER, variable
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_configuration(parser)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, WORKER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM; what is at work then is brought to the end of its slice. Returns 1 after a fault."""
+    read_settings(args, os.environ)  # refused here, with a message, rather than in every child
+    # A child reads its settings from the environment, so the flags go there.
+    os.environ[variable("--encryption-config")] = read_configuration_path(args, os.environ)
+    if args.allow_readable_config:
+        os.environ[variable("--allow-readable-config")] = "1"
+    if args.settings:
+        os.environ[variable("--settings")] = args.settings
+    for flag in args.flags:
+        given = getattr(args, flag.name.removeprefix("--").replace("-", "_"))
+        if given is not None:
+            os.environ[flag.variable] = given
+
+    from kube_rewrap.worker.queue.app import build_app, from_environment, run_worker
+
+    return run_worker(build_app(from_environment()))

@@ -1,0 +1,1 @@
+"""The demonstration: a throw-away registry and throw-away servers."""

@@ -1,0 +1,140 @@
+"""A demonstration registry: made-up objects, stored as a cluster's history would have left them.
+
+Serves `rewrap demo`, the benchmarks and tests, and only a throw-away etcd: it refuses a registry that
+holds anything, and its keys are made on the spot.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, Provider
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Put
+from kube_rewrap.worker.providers.chain import Chain
+
+REGISTRY = "/registry"
+RESOURCES = ("secrets", "configmaps", "events", "widgets.example.com")
+_PER_COMMIT = 100
+_EVENT_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """A time in a cluster's life: what its apiservers wrote with, and what share of the objects is left of it."""
+
+    provider: Provider
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much is to be made: objects in all, payload bytes of each, namespaces to spread them over."""
+
+    objects: int = 5_000
+    payload: int = 1_000
+    namespaces: int = 40
+    resources: tuple[str, ...] = RESOURCES
+
+
+def make_key(kind: ProviderType, name: str, size: int = 32) -> KeyedProvider:
+    """Return a provider with one fresh key of `size` bytes."""
+    return KeyedProvider(kind, (Key(name, SecretBytes(os.urandom(size))),))
+
+
+def configuration_of(providers: Sequence[Provider], resources: Sequence[str]) -> str:
+    """Return an EncryptionConfiguration file (JSON, which is YAML) with these providers, the first one writing."""
+    return json.dumps(
+        {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "EncryptionConfiguration",
+            "resources": [{"resources": list(resources), "providers": [_block(one) for one in providers]}],
+        },
+        indent=2,
+    )
+
+
+def _block(provider: Provider) -> dict[str, object]:
+    if not isinstance(provider, KeyedProvider):
+        return {"identity": {}}
+    keys = [
+        {"name": key.name, "secret": base64.b64encode(key.secret.reveal()).decode("ascii")} for key in provider.keys
+    ]
+    return {provider.type.value: {"keys": keys}}
+
+
+async def seed(settings: EtcdSettings, eras: Sequence[Era], shape: Shape) -> int:
+    """Fill an empty registry; returns the number of objects. Raises RefusedError when it is not empty."""
+    # The one place where several registry keys share a transaction: no kube-apiserver watches this etcd.
+    async with open_store(settings, REGISTRY) as store:
+        if await store.count(KeyRange.of_prefix(f"{REGISTRY}/".encode())):
+            raise RefusedError("this etcd holds a registry already; the demonstration wants an empty one")
+        lease = await store.grant_lease(_EVENT_SECONDS)
+        objects = _objects(eras, shape, lease)
+        while puts := list(islice(objects, _PER_COMMIT)):
+            await store.commit([], puts)
+    return shape.objects
+
+
+def _objects(eras: Sequence[Era], shape: Shape, lease: int) -> Iterator[Put]:
+    """Make the objects; eras take turns by their share, resources and namespaces evenly."""
+    chains = [chain for era in eras for chain in [Chain([era.provider])] * era.share]
+    for number in range(shape.objects):
+        resource = shape.resources[number % len(shape.resources)]
+        namespace = f"team-{number // len(shape.resources) % shape.namespaces:03d}"
+        name = f"object-{number:06d}"
+        plural, _, group = resource.partition(".")
+        path = f"{group}/{plural}" if group else plural
+        key = f"{REGISTRY}/{path}/{namespace}/{name}".encode()
+        plaintext = _custom(namespace, name, shape) if group else _builtin(plural, namespace, name, shape)
+        chain = chains[(number // len(shape.resources)) % len(chains)]
+        yield Put(key, chain.seal(plaintext, key), lease if resource == "events" else 0)
+
+
+def _builtin(plural: str, namespace: str, name: str, shape: Shape) -> bytes:
+    """Encode an object as kube-apiserver does: a magic number and a protobuf envelope around the object."""
+    kind = {"secrets": "Secret", "configmaps": "ConfigMap", "events": "Event"}[plural]
+    metadata = _field(1, name.encode()) + _field(3, namespace.encode()) + _field(5, os.urandom(16).hex().encode())
+    entry = _field(1, b"payload") + _field(2, os.urandom(shape.payload // 2).hex().encode())
+    body = _field(1, metadata) + _field(2, entry)
+    type_meta = _field(1, b"v1") + _field(2, kind.encode())
+    return b"k8s\x00" + _field(1, type_meta) + _field(2, body) + _field(3, b"") + _field(4, b"")
+
+
+def _custom(namespace: str, name: str, shape: Shape) -> bytes:
+    document = {
+        "apiVersion": "example.com/v1",
+        "kind": "Widget",
+        "metadata": {"name": name, "namespace": namespace, "uid": os.urandom(16).hex()},
+        "spec": {"payload": os.urandom(shape.payload // 2).hex()},
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """Encode one length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def plaintext_era(share: int) -> Era:
+    """Return the era before encryption was turned on."""
+    return Era(IdentityProvider(), share)

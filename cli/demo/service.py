@@ -1,0 +1,170 @@
+"""`rewrap demo --service`: etcd, Redis, a scheduler and two workers; the key changes, and they follow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.output import say
+from kube_rewrap.worker.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from kube_rewrap.config.settings.schema import Settings
+
+_WORKERS = 2
+_PATIENCE = 300.0
+_LOOK_SECONDS = 0.2
+_STOP_SECONDS = 20.0
+_ENTRY = "from kube_rewrap.cli.main import run; run()"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the demonstration plays."""
+
+    folder: Path
+    etcd: str
+    redis: str
+    rate: str
+    objects: int
+
+    @property
+    def configuration(self) -> Path:
+        """The EncryptionConfiguration that all processes follow."""
+        return self.folder / "encryption-configuration.yaml"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables of the daemons."""
+        return {
+            **os.environ,
+            "REWRAP_ENDPOINTS": self.etcd,
+            "REWRAP_BROKER": self.redis,
+            "REWRAP_ENCRYPTION_CONFIG": str(self.configuration),
+            "REWRAP_RATE": self.rate,
+            "REWRAP_LOG_LEVEL": "info",
+        }
+
+
+def play(stage: Stage) -> int:
+    """Show the service at work; returns the exit code of the last command."""
+    from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
+    from kube_rewrap.cli.running import run_async
+    from kube_rewrap.config.encryption.configuration import ProviderType
+    from kube_rewrap.config.settings.schema import EtcdSettings
+
+    old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
+    _tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
+    run_async(lambda: seed(EtcdSettings(endpoints=(stage.etcd,)), [Era(old, 1)], Shape(objects=stage.objects)))
+    _write(stage.configuration, configuration_of([old], RESOURCES))
+    with ExitStack() as stack:
+        for name in ("scheduler", *(f"worker-{number + 1}" for number in range(_WORKERS))):
+            stack.enter_context(_daemon(name, stage))
+        _tell(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
+        first = _follow(stage, known=set(), total=0)
+        _tell("")
+        _tell("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
+        _tell("")
+        _write(stage.configuration, configuration_of([new, old], RESOURCES))
+        _follow(stage, known={first}, total=stage.objects)
+        return _tour(stage)
+
+
+@contextmanager
+def _daemon(name: str, stage: Stage) -> Iterator[None]:
+    """Run a daemon while the block runs; its log is a file."""
+    with (stage.folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - this very program
+            [sys.executable, "-c", _ENTRY, name.partition("-")[0]],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=stage.environment(),
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as an operator should: another one, renamed into place."""
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.rename(path)
+
+
+def _follow(stage: Stage, known: set[str], total: int) -> str:
+    """Wait for the next campaign and show how far it is; returns its name. Raises UnavailableError."""
+    from kube_rewrap.cli.running import run_async
+
+    return run_async(lambda: _followed(stage, known, total))
+
+
+async def _followed(stage: Stage, known: set[str], total: int) -> str:
+    import asyncio
+
+    from kube_rewrap.cli.progress import open_progress
+    from kube_rewrap.scheduler.campaigns.status import look, look_at_all
+
+    settings = _settings(stage.environment())
+    until = time.monotonic() + _PATIENCE
+    with open_progress(total, sys.stderr) as watcher:
+        while time.monotonic() < until:
+            rows = await look_at_all(settings)
+            name = next((str(row["id"]) for row in rows if row["kind"] == "campaign" and row["id"] not in known), None)
+            found = await look(settings, name) if name else None
+            if found is not None:
+                watcher(found.report, 0)
+                if found.is_end:
+                    _tell(f"Campaign {found.name} is {found.state}: {found.because}")
+                    return found.name
+            await asyncio.sleep(_LOOK_SECONDS)
+    raise UnavailableError(f"no campaign ended within {_PATIENCE:.0f} s; see the logs in {stage.folder}")
+
+
+def _settings(environment: Mapping[str, str]) -> Settings:
+    from kube_rewrap.config.settings.flags import EVERY, settings_from
+
+    return settings_from(EVERY, {}, environment)
+
+
+def _tour(stage: Stage) -> int:
+    """Ask as an operator would."""
+    from kube_rewrap.cli.main import main
+
+    place = ["--endpoints", stage.etcd]
+    configured = [*place, "--encryption-config", str(stage.configuration)]
+    code: int = Exit.DONE
+    for words, flags in (
+        (["campaign", "list"], [*place, "--broker", stage.redis]),
+        (["verify"], configured),
+        (["keys"], configured),
+        (["audit-log", "verify"], place),
+    ):
+        _tell("")
+        _tell(f"$ rewrap {' '.join(words)}")
+        code = main([*words, *flags])
+        if code != Exit.DONE:
+            break
+    return code
+
+
+def _tell(line: str) -> None:
+    say(line)
+    sys.stdout.flush()

@@ -1,0 +1,40 @@
+"""Exit codes, and which error ends with which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the shell is told (docs/exit-codes.md)."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+
+
+def exit_of(error: BaseException) -> Exit:
+    """Return the exit code for an error that ended a command."""
+    from kube_rewrap.config.errors import ConfigError
+    from kube_rewrap.worker.errors import (
+        CompactedError,
+        FencedError,
+        RefusedError,
+        RequestRefusedError,
+        StoppedError,
+        TemporaryError,
+    )
+
+    table: tuple[tuple[type[BaseException], Exit], ...] = (
+        (ConfigError, Exit.USAGE),
+        (RequestRefusedError, Exit.USAGE),  # wrong credentials, or too few permissions
+        (StoppedError, Exit.INCOMPLETE),
+        (CompactedError, Exit.INCOMPLETE),
+        (RefusedError, Exit.REFUSED),
+        (FencedError, Exit.REFUSED),
+        (TemporaryError, Exit.UNREACHABLE),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), Exit.UNEXPECTED)

@@ -1,0 +1,159 @@
+"""`rewrap`: finds the command, runs it, and turns its end into an exit code and one message.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Protocol, cast
+
+from kube_rewrap.cli.exit_codes import Exit, exit_of
+from kube_rewrap.cli.output import complain, print_json
+from kube_rewrap.worker.coredump import forbid_core_dumps
+
+COMMANDS = {
+    "check": "validate an EncryptionConfiguration file",
+    "status": "show which key encrypts what",
+    "inspect": "show how one object is stored, never its plaintext",
+    "run": "rewrap everything under the primary keys, and prove it",
+    "verify": "prove by a scan that everything is under its primary key",
+    "converged": "say whether all kube-apiservers run this EncryptionConfiguration",
+    "keys": "show the write budgets of the keys",
+    "rotate": "put a new key in the place of an old one, step by step",
+    "audit": "go through the hardening checklist for encryption at rest",
+    "campaign": "start, follow and steer the campaigns of the service",
+    "audit-log": "check and show the audit log",
+    "scheduler": "run the daemon that notices changes and plans campaigns",
+    "worker": "run the daemon that rewrites batches",
+    "keygen": "make a key, or a ready provider block",
+    "demo": "do the main job on a throw-away etcd",
+}
+
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Command(Protocol):
+    """What every command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code."""
+
+
+class UsageError(Exception):
+    """argparse's complaint, kept for the JSON error."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def run() -> None:
+    """Console script: never returns."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns its exit code. Errors become one message, never a traceback unless asked for."""
+    as_json = _wants_json(argv)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes lines of its own between ours
+    try:
+        args = _parse(argv)
+        forbid_core_dumps()
+        command = _module(args.command)
+        return command.run(args)
+    except UsageError as error:
+        return _fail(Exit.USAGE, error, as_json=as_json)
+    except KeyboardInterrupt as error:
+        return _fail(_INTERRUPTED, error, as_json=as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.UNEXPECTED
+    except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
+        if os.environ.get("REWRAP_TRACEBACK"):
+            complain(*_traceback(error))
+        return _fail(exit_of(error), error, as_json=as_json)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse in two steps, so that only the chosen command's module is imported."""
+    parser = _Parser(
+        prog="rewrap",
+        allow_abbrev=False,
+        description="Re-encrypts Kubernetes objects in etcd after the EncryptionConfiguration changed, and proves it.",
+        epilog="exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 not complete, 4 refused, 5 unreachable",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        added = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        if name == chosen:
+            _module(name).configure(added)
+    args = parser.parse_args(argv)
+    if getattr(args, "output", "text") not in {"text", "json"}:
+        parser.error("REWRAP_OUTPUT must be text or json")
+    return args
+
+
+def _module(command: str) -> Command:
+    """Import the module of a command, and only that."""
+    return cast("Command", importlib.import_module(f"kube_rewrap.cli.commands.{command.replace('-', '_')}"))
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Whether the output shall be JSON, known even when the arguments can't be parsed."""
+    pairs = itertools.pairwise([*argv, ""])
+    flag = any(
+        (name in {"-o", "--output"} and value == "json") or name in {"-ojson", "-o=json", "--output=json"}
+        for name, value in pairs
+    )
+    return flag or os.environ.get("REWRAP_OUTPUT") == "json"
+
+
+def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
+    """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
+    first, *more = _message(code, error)
+    if as_json:
+        message = "\n".join((first, *more))
+        print_json({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, indent=None)
+    else:
+        complain(f"rewrap: {first}", *more)
+    return code
+
+
+def _message(code: int, error: BaseException) -> tuple[str, ...]:
+    """Return the lines of the message: one, but for the faults of a file."""
+    from kube_rewrap.config.errors import ConfigError
+    from kube_rewrap.worker.errors import WorkerError
+
+    if code == _INTERRUPTED:
+        return ("interrupted",)
+    if isinstance(error, ConfigError):
+        return error.lines
+    if code != Exit.UNEXPECTED or isinstance(error, WorkerError):
+        return (str(error),)
+    # What is not ours may quote what it was given: name its kind and place, not its words.
+    return (f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it",)
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """Yield the lines of Python's own traceback, which shows no local variables: they could be keys.
+
+    Each message in it is one line, whatever it quotes.
+    """
+    for part in traceback.format_exception(error):
+        is_frame = part.lstrip(" |").startswith("File ")
+        yield from part.rstrip("\n").split("\n") if is_frame else [part.strip("\n")]

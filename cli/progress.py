@@ -1,0 +1,47 @@
+"""The progress bar of `run`: on a terminal only; elsewhere the log lines of each page tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from kube_rewrap.worker.records.report import BatchReport
+
+
+@contextmanager
+def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport, int], None]]:
+    """Yield what is to be called with the campaign's report and the number of open batches."""
+    if not stream.isatty():
+        yield lambda _report, _batches: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("rewrapping"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}/s"),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[conflicts]} conflicts, {task.fields[quarantined]} in quarantine"),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=False) as progress:
+        task = progress.add_task("rewrap", total=total, rate=0, conflicts=0, quarantined=0)
+        start: list[int] = []  # what an earlier run had done already is not this run's progress
+
+        def show(report: BatchReport, _batches: int) -> None:
+            if not start:
+                start.append(report.rewritten)
+            done = min(total, report.rewritten - start[0])
+            elapsed = progress.tasks[0].elapsed or 0.0
+            progress.update(
+                task,
+                completed=done,
+                rate=f"{done / elapsed:,.0f}" if elapsed else "0",
+                conflicts=report.conflicts,
+                quarantined=report.quarantined,
+            )
+
+        yield show

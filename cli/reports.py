@@ -1,0 +1,149 @@
+"""What scans found, as JSON documents and as text. No decisions: those are in `scheduler.keys.removal`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kube_rewrap.cli.output import print_table, say
+from kube_rewrap.scheduler.keys.removal import BACKUPS, KeyVerdict
+from kube_rewrap.worker.records.inventory import Inventory, ResourceTally, Unreadable, counts_json
+from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.verdict import Reason
+
+SHOWN = 20
+"""Objects that the text names; `-o json` names more."""
+
+
+def status_json(found: Inventory) -> dict[str, object]:
+    """Return the document of `status`."""
+    return {
+        "revision": found.revision,
+        "objects": found.objects,
+        "stale": found.stale,
+        "unreadable": found.unreadable,
+        "unreadable_by": counts_json(found.unreadable_by),
+        "resources": [_resource_json(tally) for tally in found.resources],
+        "unknown_paths": list(found.unknown),
+    }
+
+
+def _resource_json(tally: ResourceTally) -> dict[str, object]:
+    return {
+        "resource": tally.resource,
+        "objects": tally.objects,
+        "stale": tally.stale,
+        "unreadable": tally.unreadable,
+        "keys": [
+            {
+                "provider": key.provider,
+                "key": key.name,
+                "fingerprint": key.fingerprint,
+                "objects": under.objects,
+                "primary": key == tally.primary,
+            }
+            for key, under in sorted(tally.keys.items())
+        ],
+    }
+
+
+def proof_json(proof: Inventory, keys: Sequence[KeyVerdict]) -> dict[str, object]:
+    """Return the document of `verify`, which `run` holds as its `proof`."""
+    return {
+        "revision": proof.revision,
+        "complete": proof.is_clean,
+        "objects": proof.objects,
+        "stale": proof.stale,
+        "unreadable": [one.to_json() for tally in proof.resources for one in tally.listed],
+        "unreadable_total": proof.unreadable,
+        "unreadable_by": counts_json(proof.unreadable_by),
+        "unknown_paths": list(proof.unknown),
+        "keys": [key.to_json() for key in keys],
+    }
+
+
+def print_inventory(found: Inventory) -> None:
+    """Print which key encrypts what."""
+    rows: list[Sequence[object]] = []
+    for tally in found.resources:
+        for key, under in sorted(tally.keys.items()):
+            state = "current" if key == tally.primary else "stale"
+            rows.append((tally.resource, key.provider, key.name, key.fingerprint, under.objects, state))
+        if tally.unreadable:
+            rows.append((tally.resource, "?", "", "", tally.unreadable, "unreadable"))
+        if not tally.objects:
+            rows.append((tally.resource, tally.primary.provider, tally.primary.name, tally.primary.fingerprint, 0, ""))
+    print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "STATE"), rows)
+    say()
+    say(
+        f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, "
+        f"{found.unreadable:,} unreadable"
+    )
+    _print_unreadable(found)
+    _print_unknown(found.unknown)
+
+
+def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
+    """Print the proof's verdict and what speaks against the removal of each key."""
+    verdict = "COMPLETE" if proof.is_clean else "NOT COMPLETE"
+    say(
+        f"{verdict}: {proof.objects:,} objects read at revision {proof.revision}, {proof.stale:,} stale, "
+        f"{proof.unreadable:,} unreadable"
+    )
+    _print_unreadable(proof)
+    _print_unknown(proof.unknown)
+    say()
+    print_table(
+        ("PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "REMOVABLE"),
+        [(one.key.provider, one.key.name, one.key.fingerprint, one.objects, _yes(one)) for one in keys],
+    )
+    say()
+    print_blockers(keys)
+
+
+def print_blockers(keys: Sequence[KeyVerdict]) -> None:
+    """Print what speaks against the removal of each key, or what to mind when one may go."""
+    blockers = list(dict.fromkeys(blocker for one in keys for blocker in one.blockers))
+    if blockers:
+        say("Not removable because:")
+        for blocker in blockers:
+            names = ", ".join(one.key.name or one.key.provider for one in keys if blocker in one.blockers)
+            say(f"  {names}: {blocker}")
+    if any(one.removable for one in keys):
+        say(BACKUPS)
+
+
+def _yes(verdict: KeyVerdict) -> str:
+    return "yes" if verdict.removable else "no"
+
+
+def _print_unreadable(found: Inventory) -> None:
+    listed = [one for tally in found.resources for one in tally.listed]
+    if not listed:
+        return
+    say()
+    print_left_alone(listed, found.unreadable, "`verify -o json` names up to 1,000 a resource")
+    if found.unreadable > SHOWN:
+        print_counts(found.unreadable_by)
+
+
+def print_left_alone(listed: Sequence[Unreadable | Quarantined], total: int, remedy: str) -> None:
+    """Print some of the objects that were left alone, each with its reason, and how many more there are."""
+    for one in listed[:SHOWN]:
+        row = one.to_json()
+        say(f"  {row['key']}: {row['reason']}: {row['detail']}")
+    left = total - len(listed[:SHOWN])
+    if left > 0:
+        say(f"  and {left:,} more ({remedy})")
+
+
+def print_counts(counts: Mapping[tuple[str, Reason], int]) -> None:
+    """Print how many objects of a resource were left alone for a reason: all of them, those named above too."""
+    for (resource, reason), count in counts.items():
+        say(f"  {count:,} of {resource} in all: {reason.value}")
+
+
+def _print_unknown(unknown: Sequence[str]) -> None:
+    if unknown:
+        say()
+        say(f"Not looked at, because no table knows whose they are: {', '.join(unknown)}")
+        say("Name them with --path RESOURCE=PATH.")

@@ -1,0 +1,1 @@
+"""Byte-true edits of an EncryptionConfiguration, each proven by reading the result again."""

@@ -1,0 +1,135 @@
+"""The EncryptionConfiguration that kube-apiserver would run, as frozen values, and how a file becomes one.
+
+bytes → `document` (text to tree) → `decode` (strict names and types) → `validate` (upstream's rules) → here.
+Accepts and refuses what kube-apiserver's own loader does (apiserver: pkg/server/options/encryptionconfig/config.go).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kube_rewrap.config.encryption.decode import decode
+from kube_rewrap.config.encryption.provider import (
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+)
+from kube_rewrap.config.encryption.resources import ANY, GroupResource
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.encryption.validate import is_encryption_kind, validate
+from kube_rewrap.config.errors import EncryptionConfigError
+from kube_rewrap.config.parsing.document import parse
+from kube_rewrap.config.parsing.golang import decode_base64
+
+if TYPE_CHECKING:
+    from kube_rewrap.config.encryption.decode import Decoded
+    from kube_rewrap.config.encryption.draft import Draft, DraftKey, DraftKms, DraftProvider
+    from kube_rewrap.config.errors import Fault
+
+__all__ = [
+    "EncryptionConfiguration",
+    "IdentityProvider",
+    "Key",
+    "KeyedProvider",
+    "KmsProvider",
+    "Provider",
+    "ProviderType",
+    "ResourceEntry",
+    "load",
+]
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceEntry:
+    """One element of the top-level `resources` list."""
+
+    resources: tuple[str, ...]
+    """Names as written: `secrets`, `widgets.example.com`, `*.apps`, `*.`, `*.*`."""
+    providers: tuple[Provider, ...]
+    """In file order; the first one writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionConfiguration:
+    """A checked configuration. Its repr holds no key."""
+
+    entries: tuple[ResourceEntry, ...]
+
+    def providers_for(self, resource: GroupResource) -> tuple[Provider, ...] | None:
+        """Return the providers that govern a resource, the writing one first; None when no entry does.
+
+        Exact name, then `*.<group>`, then `*.*`. Entries that name the same resource are not first-match: their
+        providers are concatenated in file order. A wildcard can't stand in two entries (it would be masked).
+        Under None kube-apiserver reads and writes plaintext, and can't read what is still encrypted.
+        """
+        for name in (resource, GroupResource("*", resource.group), ANY):
+            governing = [entry for entry in self.entries if name in map(GroupResource.parse, entry.resources)]
+            if governing:
+                return tuple(provider for entry in governing for provider in entry.providers)
+        return None
+
+    def resource_names(self) -> tuple[str, ...]:
+        """Return the names as written, in file order, each once."""
+        return tuple(dict.fromkeys(name for entry in self.entries for name in entry.resources))
+
+
+def load(raw: bytes, file: str) -> EncryptionConfiguration:
+    """Return the configuration in `raw`; `file` is its name for messages.
+
+    Raises DocumentError when the text can't be read, EncryptionConfigError with every fault of it when
+    kube-apiserver would refuse it. Neither holds key material, nor is anything that does chained to them.
+    """
+    decoded = decode(parse(raw, file))
+    faults = _faults(decoded)
+    if faults:
+        raise EncryptionConfigError(file, faults)
+    return _build(decoded.draft)
+
+
+def _faults(decoded: Decoded) -> list[Fault]:
+    found = [fault for fault in validate(decoded.draft) if fault.path not in decoded.broken]
+    if not is_encryption_kind(decoded.draft):
+        # Another kind of object altogether: a list of its unknown fields would help nobody.
+        about_kind = [fault for fault in decoded.faults + found if fault.path in {"", "kind", "apiVersion"}]
+        return about_kind or found
+    # Sorting is stable, and JSON has no lines: what has none keeps its order.
+    return sorted(decoded.faults + found, key=lambda fault: fault.line or 0)
+
+
+def _build(draft: Draft) -> EncryptionConfiguration:
+    entries = tuple(
+        ResourceEntry(
+            resources=tuple(text.value for text in entry.resources),
+            providers=tuple(_provider(provider) for provider in entry.providers),
+        )
+        for entry in draft.entries
+    )
+    return EncryptionConfiguration(entries)
+
+
+def _provider(draft: DraftProvider) -> Provider:
+    if draft.kms is not None:
+        return _kms(draft.kms)
+    for keyed in draft.keyed:
+        return KeyedProvider(keyed.type, tuple(_key(key) for key in keyed.keys))
+    return IdentityProvider()
+
+
+def _key(draft: DraftKey) -> Key:
+    return Key(draft.name.value, SecretBytes(decode_base64(draft.secret.value) or b""))
+
+
+def _kms(draft: DraftKms) -> KmsProvider:
+    return KmsProvider(
+        api_version="v1" if draft.api_version.value == "v1" else "v2",
+        name=draft.name.value,
+        endpoint=draft.endpoint.value,
+        timeout_seconds=draft.timeout_nanoseconds / _NANOSECONDS,
+        cache_size=draft.cache_size,
+    )

@@ -1,0 +1,320 @@
+"""Which resource an etcd key belongs to, and under which path a resource is stored.
+
+Follows apiserver: pkg/server/storage/storage_factory.go (ResourcePrefix) for built-in resources and
+apiextensions-apiserver: pkg/apiserver/apiserver.go for custom ones. Not handled here: which providers govern
+a resource (`encryption`).
+
+A path belongs to one resource or to none, and a resource has one path or none:
+
+1. what `Layout.extra` names lies where it says; it can't take a path that is another's, or a part of one;
+2. a resource of a built-in group lies where the table says, and one that the table does not know lies nowhere;
+3. any other group is that of custom resources, under `<group>/<plural>`, if CustomResourceDefinitions allow the names.
+
+**Keys for which `Layout.never_encrypted` is true must not be rewritten.** kube-apiserver reads them without
+any provider; encrypting them breaks the cluster.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from kube_rewrap.config.encryption.builtin import (
+    GROUPED_RESOURCES,
+    NEVER_ENCRYPTED,
+    RESOURCES_BY_GROUP,
+    SPECIAL_PATHS,
+)
+from kube_rewrap.config.errors import Fault, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_PLURAL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+_LONGEST_GROUP = 253
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupResource:
+    """A resource by plural and API group; `*` in either is a wildcard of the configuration file."""
+
+    resource: str
+    group: str = ""
+    """Empty for the core group."""
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read `plural` or `plural.group`, split at the first dot (apimachinery: schema.ParseGroupResource).
+
+        `*.` is every resource of the core group. Takes any string; whether it names anything is not judged.
+        """
+        resource, _, group = name.partition(".")
+        return cls(resource, group)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it names more than one resource."""
+        return self.resource == "*"
+
+    def __str__(self) -> str:
+        if self.group:
+            return f"{self.resource}.{self.group}"
+        return "*." if self.resource == "*" else self.resource
+
+
+ANY = GroupResource("*", "*")
+"""`*.*`: every resource of every group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What an etcd key holds."""
+
+    resource: GroupResource
+    namespace: str | None
+    """None for an object without a namespace segment."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownResource:
+    """A key under the prefix whose path is in no table: nothing may claim it.
+
+    Name its resource to `Layout.extra` to have it handled.
+    """
+
+    path: str
+    """The path between prefix and object, undecodable bytes as backslash escapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where one kube-apiserver keeps its resources."""
+
+    etcd_prefix: str = "/registry"
+    """As in kube-apiserver's --etcd-prefix; a missing first slash and a trailing one do not matter."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """(resource name, path under the prefix) for what the built-in table does not know, such as
+    `("routes.route.openshift.io", "routes")`. Where it names a resource of the table, it wins."""
+
+    _root: bytes = field(init=False, repr=False, compare=False)
+    _deepest: int = field(init=False, repr=False, compare=False)
+    _paths: Mapping[GroupResource, str] = field(init=False, repr=False, compare=False)
+    _resources: Mapping[str, GroupResource] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for an extra path that can't be its resource's own."""
+        # etcd3.newStore: path.Join("/", prefix), then a slash.
+        root = posixpath.normpath("/" + self.etcd_prefix.strip("/")).rstrip("/") + "/"
+        extra = {GroupResource.parse(name): path.strip("/") for name, path in self.extra}
+        if faults := list(_extra_faults((GroupResource.parse(name), path.strip("/")) for name, path in self.extra)):
+            raise SettingsError("settings", faults)
+        paths = _builtin_paths() | extra
+        object.__setattr__(self, "_root", root.encode())
+        object.__setattr__(self, "_paths", paths)
+        object.__setattr__(self, "_deepest", max(path.count("/") for path in paths.values()) + 1)
+        object.__setattr__(self, "_resources", {path: resource for resource, path in paths.items()})
+
+    @classmethod
+    def from_texts(cls, etcd_prefix: str, paths: Iterable[str]) -> Self:
+        """Read `RESOURCE=PATH` texts, as settings have them. Raises SettingsError for one that can't be used."""
+        split = [text.partition("=") for text in paths]
+        faults = [
+            Fault(
+                "keyspace.paths", f"{''.join(parts)!r} is not RESOURCE=PATH", "write routes.route.openshift.io=routes"
+            )
+            for parts in split
+            if not all(parts)
+        ]
+        if faults:
+            raise SettingsError("settings", faults)
+        return cls(etcd_prefix, tuple((name, path) for name, _, path in split))
+
+    @property
+    def root(self) -> bytes:
+        """The prefix with its trailing slash, such as `b"/registry/"`."""
+        return self._root
+
+    def prefix_of(self, resource: GroupResource) -> bytes | None:
+        """Return the path of one resource, with a trailing slash: `b"/registry/secrets/"`; None if it has none.
+
+        Raises ValueError for a wildcard, which has no single path.
+        """
+        if resource.is_wildcard:
+            raise ValueError(f"{resource} is a wildcard and has no path of its own")
+        path = self._path(resource)
+        return None if path is None else self._root + path.encode() + b"/"
+
+    def why_idle(self, resource: GroupResource) -> tuple[str, str] | None:
+        """Return why a name or wildcard governs nothing, and what to do about it. None: it governs, or may."""
+        if resource.is_wildcard:
+            return None if self._spans(resource.group) else (_no_group(resource.group), "remove it")
+        if self._path(resource) is not None:
+            return None
+        plural, slash, _ = resource.resource.partition("/")
+        if slash:
+            return (
+                "it is a subresource, which is stored with its resource",
+                f"write {GroupResource(plural, resource.group)}",
+            )
+        if resource.group not in RESOURCES_BY_GROUP:
+            return _no_group(resource.group) if _PLURAL.fullmatch(
+                plural
+            ) else "no resource has such a name", "remove it"
+        where = f"the group {resource.group}" if resource.group else "the core group"
+        meant = [str(one) for one in self._paths if plural in {one.resource, self._paths[one]}]
+        newer = f"if this Kubernetes is newer and stores it, say where: --path {resource}=PATH"
+        return (
+            f"kube-apiserver stores no {plural or 'resource without a name'} in {where}",
+            f"write {' or '.join(meant)}; {newer}" if meant else f"remove it, or {newer}",
+        )
+
+    def why_all_idle(self, resources: Iterable[GroupResource]) -> str:
+        """Return why none of these names governs anything, "" when one of them does, or may."""
+        reasons = [(name, self.why_idle(name)) for name in dict.fromkeys(resources)]
+        if any(why is None for _, why in reasons):
+            return ""
+        told = "; ".join(f"{name} {why[0]}: {why[1]}" for name, why in reasons if why is not None)
+        return f"no name in the configuration governs anything: {told}"
+
+    def owns(self, resource: GroupResource, start: bytes, end: bytes) -> bool:
+        """Whether all keys from `start` on, and before `end`, lie under the path of this one resource."""
+        prefix = None if resource.is_wildcard else self.prefix_of(resource)
+        # A path ends with a slash, and the byte behind a slash is 0.
+        return prefix is not None and prefix <= start <= end <= prefix[:-1] + b"0"
+
+    def resource_at(self, key: bytes) -> Located | UnknownResource | None:
+        """Return what a key holds; UnknownResource when its path is in no table.
+
+        None for what is no object of a resource: keys outside the prefix, keys that are never encrypted, and
+        keys that end at a resource's path or before.
+        """
+        unit = self.top_level_unit(key)
+        if unit is None or self.never_encrypted(key):
+            return None
+        try:
+            path = unit[len(self._root) : -1].decode()
+            segments = key[len(unit) :].decode().split("/", 1)
+        except UnicodeDecodeError:
+            # Kubernetes names are ASCII: whatever this is, it is not one of its objects.
+            return UnknownResource(unit[len(self._root) : -1].decode(errors="backslashreplace"))
+        resource = self._resource(path)
+        if resource is None:
+            return UnknownResource(path)
+        if not all(segments):
+            return None
+        return Located(resource, segments[0] if len(segments) > 1 else None, segments[-1])
+
+    def never_encrypted(self, key: bytes) -> bool:
+        """Whether a key must be left alone whatever the configuration says: outside the prefix, or read raw."""
+        if not key.startswith(self._root):
+            return True
+        first = key[len(self._root) :].partition(b"/")[0]
+        return first in NEVER_ENCRYPTED
+
+    def top_level_unit(self, key: bytes) -> bytes | None:
+        """Return the storage path, with its slash, that a key lies under: a scan may jump behind it as a whole.
+
+        `/registry/secrets/`, `/registry/services/specs/`, `/registry/example.com/widgets/`, also
+        `/registry/ranges/`. None outside the prefix and for a key that is not below such a path.
+        """
+        if not key.startswith(self._root):
+            return None
+        segments = key[len(self._root) :].split(b"/")
+        length = self._unit_length(segments)
+        if len(segments) <= length:
+            return None
+        return self._root + b"/".join(segments[:length]) + b"/"
+
+    def _unit_length(self, segments: list[bytes]) -> int:
+        """Count the segments of the storage path: the longest known one, else two for a group, else one."""
+        for length in range(min(self._deepest, len(segments)), 0, -1):
+            if b"/".join(segments[:length]).decode(errors="replace") in self._resources:
+                return length
+        return 2 if b"." in segments[0] or segments[0] == b"services" else 1
+
+    def _spans(self, group: str) -> bool:
+        """Whether a wildcard of this group can mean a resource."""
+        known = group == "*" or any(one.group == group for one in self._paths)
+        return known or (group not in RESOURCES_BY_GROUP and _is_custom_group(group))
+
+    def _path(self, resource: GroupResource) -> str | None:
+        return self._paths.get(resource) or _custom_path(resource)
+
+    def _resource(self, path: str) -> GroupResource | None:
+        known = self._resources.get(path)
+        if known is not None:
+            return known
+        group, _, plural = path.partition("/")
+        custom = GroupResource(plural, group)
+        # Not if it was moved by `extra`: then it has another path.
+        return custom if _custom_path(custom) == path == self._path(custom) else None
+
+
+def _is_custom_group(group: str) -> bool:
+    """Whether a CustomResourceDefinition may have this group: a domain with a dot, and not kube-apiserver's own."""
+    named = "." in group and len(group) <= _LONGEST_GROUP and _LABELS.fullmatch(group) is not None
+    return named and group not in RESOURCES_BY_GROUP
+
+
+def _custom_path(resource: GroupResource) -> str | None:
+    is_custom = _PLURAL.fullmatch(resource.resource) is not None and _is_custom_group(resource.group)
+    return f"{resource.group}/{resource.resource}" if is_custom else None
+
+
+def _no_group(group: str) -> str:
+    if group in RESOURCES_BY_GROUP:
+        return "kube-apiserver stores nothing under this group"
+    return "no group of stored resources has such a name"
+
+
+def _extra_faults(extra: Iterable[tuple[GroupResource, str]]) -> Iterator[Fault]:
+    taken = list(_builtin_paths().items())
+    told: dict[GroupResource, str] = {}
+    for resource, path in extra:
+        twice = "the resource has two paths" if told.setdefault(resource, path) != path else None
+        message = twice or _malformed(resource, path) or _collision(resource, path, taken)
+        if message is not None:
+            yield Fault(
+                "keyspace.paths", f"{resource}={path}: {message}", "give the path where kube-apiserver stores it"
+            )
+        taken.append((resource, path))
+
+
+def _malformed(resource: GroupResource, path: str) -> str | None:
+    if not _PLURAL.fullmatch(resource.resource) or not _LABELS.fullmatch(resource.group or "core"):
+        return "this is not the name of one resource"
+    if not all(map(_SEGMENT.fullmatch, path.split("/"))):
+        return "a path is made of names between single slashes"
+    return None
+
+
+def _collision(resource: GroupResource, path: str, taken: Iterable[tuple[GroupResource, str]]) -> str | None:
+    first, *rest = path.split("/")
+    if first.encode() in NEVER_ENCRYPTED:
+        return "kube-apiserver never encrypts what lies there"
+    for other, its_path in taken:
+        if resource != other and _overlap(path, its_path):
+            return f"the path {its_path} belongs to {other}"
+    custom = GroupResource(rest[0] if rest else "any", first)
+    if _custom_path(custom) is not None and custom != resource:
+        return f"custom resources of the group {first} lie there"
+    return None
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _builtin_paths() -> dict[GroupResource, str]:
+    paths: dict[GroupResource, str] = {}
+    for group, plurals in RESOURCES_BY_GROUP.items():
+        for plural in plurals:
+            grouped = f"{group}/{plural}" if (plural, group) in GROUPED_RESOURCES else plural
+            paths[GroupResource(plural, group)] = SPECIAL_PATHS.get((plural, group), grouped)
+    return paths

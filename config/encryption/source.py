@@ -1,0 +1,118 @@
+"""One stable read of a configuration file, refused when others than its owner may read it, or decide what is read.
+
+Does file I/O and nothing else; it neither watches nor decodes. The rules, in their order:
+
+1. Symbolic links are followed: kubelet mounts files as links into a directory that it swaps.
+2. It must be a regular file of at most `MAX_BYTES`.
+3. Neither group nor others may have any permission on it, unless the caller allows them to read it.
+4. No other user but root may be able to put something else in its place (`trust.py`). No flag allows that: who may
+   read the file knows the keys, who may write it chooses them.
+5. The bytes count only if the file was the same before and after the read; otherwise it is read again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from kube_rewrap.config.encryption.trust import distrust
+from kube_rewrap.config.errors import Fault, SourceError
+
+MAX_BYTES = 1024 * 1024
+"""What a Secret or ConfigMap holds. Far above any real configuration (a thousand keys are 100 kB); at its worst it is
+read in some seconds."""
+
+_ATTEMPTS = 5
+_FOREIGN_BITS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def read(path: str | os.PathLike[str], *, allow_readable: bool = False, allow_foreign: bool = False) -> bytes:
+    """Return the bytes of the file, all from one moment.
+
+    `allow_readable` accepts a file that group or others can read or execute. `allow_foreign` accepts one that another
+    user could have put there, for a reader that writes nothing and reports it. Raises SourceError.
+    """
+    file = os.fspath(path)
+    for _ in range(_ATTEMPTS):
+        raw = _read_once(file, allow_readable=allow_readable, allow_foreign=allow_foreign)
+        if raw is not None:
+            return raw
+    raise _refused(file, f"it changed during each of {_ATTEMPTS} reads", "write it elsewhere and rename it into place")
+
+
+def _read_once(file: str, *, allow_readable: bool, allow_foreign: bool) -> bytes | None:
+    """Read the file; None when it changed meanwhile."""
+    try:
+        # Not blocking: opening a named pipe must end in the refusal below, not in waiting for a writer.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    try:
+        before = os.fstat(descriptor)
+        _check(file, before, allow_readable=allow_readable)
+        if not allow_foreign:
+            _require_trusted(file)
+        raw = _drain(descriptor)
+        after = os.fstat(descriptor)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    finally:
+        os.close(descriptor)
+    _check_size(file, len(raw))
+    unchanged = _identity(before) == _identity(after) and len(raw) == after.st_size
+    return raw if unchanged and _still_there(file, after) else None
+
+
+def _drain(descriptor: int) -> bytes:
+    """Read to the end, or to one byte past the limit."""
+    chunks: list[bytes] = []
+    left = MAX_BYTES + 1
+    while left and (chunk := os.read(descriptor, left)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def _still_there(file: str, state: os.stat_result) -> bool:
+    """Whether the name still leads to the file that was read: a swapped link makes the bytes old."""
+    try:
+        now = Path(file).stat()
+    except OSError:
+        return False
+    return (now.st_dev, now.st_ino) == (state.st_dev, state.st_ino)
+
+
+def _identity(state: os.stat_result) -> tuple[int, int, int, int, int]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _check(file: str, state: os.stat_result, *, allow_readable: bool) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise _refused(file, "it is not a regular file", "give the path of the file itself")
+    mode = stat.S_IMODE(state.st_mode)
+    if mode & _FOREIGN_BITS and not allow_readable:
+        remedy = f"run: chmod 600 {shlex.quote(file)}"
+        raise _refused(file, f"it holds keys and its mode {mode:04o} lets group or others at it", remedy)
+    _check_size(file, state.st_size)
+
+
+def _require_trusted(file: str) -> None:
+    doubt = distrust(file)
+    if doubt is not None:
+        raise _refused(file, *doubt)
+
+
+def _check_size(file: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise _refused(file, f"it is larger than {MAX_BYTES} bytes", "check that it is the configuration file")
+
+
+def _unreadable(file: str, error: OSError | ValueError) -> SourceError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else "the path is not valid"
+    return _refused(file, f"it can't be read: {reason}", "check the path and the permissions of its directories")
+
+
+def _refused(file: str, message: str, remedy: str) -> SourceError:
+    return SourceError(file, (Fault("", message, remedy),))

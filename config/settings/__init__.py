@@ -1,0 +1,1 @@
+"""What the operator may set: groups, flags, variables, rules, logs."""

@@ -1,0 +1,205 @@
+"""How to reach Redis, from one URL, for both of its clients: ours (worker/rate/shared.py) and Celery's.
+
+Accepted are `redis://`, `rediss://` (TLS) and, in kombu's syntax, `sentinel://H1:26379;sentinel://H2:26379/0`. User
+and password in a sentinel URL are those of Redis itself; sentinels with a password of their own are not handled, nor
+are Unix sockets, clusters, and options behind a question mark: a URL must not switch off what a setting asks for.
+
+The password stays inside SecretBytes. No error repeats any part of the URL: a misplaced password is part of it too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.endpoints import is_loopback
+from kube_rewrap.config.settings.schema import BrokerSettings
+
+T = TypeVar("T")
+
+_PORTS = {"redis": 6379, "rediss": 6379, "sentinel": 26379}
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_DB = re.compile(r"[0-9]{1,6}")
+
+_HEALTH_SECONDS = 10
+"""How often kombu checks a connection that it waits on. Its own 25 leave a worker deaf for most of a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files; None: the system's roots, or no client certificate."""
+
+    cacert: str | None
+    cert: str | None
+    key: str | None
+
+    def options(self) -> dict[str, str | bool]:
+        """Return redis-py's own names, which are also those of Celery's `broker_use_ssl`. The server is verified."""
+        files = {"ssl_ca_certs": self.cacert, "ssl_certfile": self.cert, "ssl_keyfile": self.key}
+        given = {name: path for name, path in files.items() if path is not None}
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **given}
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where Redis is. What is printed of it shows no password."""
+
+    nodes: tuple[tuple[str, int], ...]
+    """Hosts and ports: Redis itself, or the sentinels that know where it is."""
+    master: str | None
+    """Name of the master to ask the sentinels for. None: `nodes` holds one place, Redis itself."""
+    db: int
+    user: str | None
+    password: SecretBytes | None
+    tls: Tls | None
+    """With sentinels it holds for them and for Redis alike. None: clear text."""
+    timeout: float
+    """Seconds to connect or for one answer."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for logs: hosts and ports, no user and no password."""
+        nodes = ", ".join(_address(*node) for node in self.nodes)
+        return nodes if self.master is None else f"{self.master} of {nodes}"
+
+    @property
+    def is_in_clear(self) -> bool:
+        """Whether the password goes to another machine in clear text."""
+        return self.password is not None and self.tls is None and not all(is_loopback(host) for host, _ in self.nodes)
+
+    @property
+    def url(self) -> SecretBytes:
+        """Celery's `broker_url`; it holds the password. Written anew, so that kombu reads what was checked here.
+
+        kombu forgets user and database when it turns to the next sentinel, so each part names them.
+        """
+        scheme = "sentinel" if self.master is not None else "rediss" if self.tls else "redis"
+        login = ""
+        if self.password is not None:
+            login = f"{quote(self.user or '', safe='')}:{quote(self.password.reveal(), safe='')}@"
+        parts = (f"{scheme}://{login}{_address(*node)}/{self.db}" for node in self.nodes)
+        return SecretBytes(";".join(parts).encode())
+
+    def use_ssl(self) -> dict[str, str | bool] | None:
+        """Return Celery's `broker_use_ssl`; None: clear text."""
+        return self.tls.options() if self.tls else None
+
+    def transport_options(self) -> dict[str, object]:
+        """Return what Celery's `broker_transport_options` need to reach Redis. Nothing in it is secret."""
+        timeouts = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
+        options: dict[str, object] = {**timeouts, "health_check_interval": _HEALTH_SECONDS}
+        if self.master is not None:
+            options["master_name"] = self.master
+            # Without these kombu would speak clear text to sentinels that want TLS; and redis-py would try a dead one
+            # again for some ten seconds before it turned to the next.
+            tls = {"ssl": True, **self.tls.options()} if self.tls else {}
+            options["sentinel_kwargs"] = {**timeouts, "retry": None, **tls}
+        return options
+
+
+def parse_broker(settings: BrokerSettings) -> Broker:
+    """Return where Redis is. Raises SettingsError that names the setting at fault and repeats nothing of the URL."""
+    text = settings.url.reveal().decode(errors="replace")
+    if re.search(r"[\s\x00-\x1f\x7f\ufffd]", text):
+        raise _refused("holds white space or control characters", "look for a line break at its end")
+    sentinels = text.startswith("sentinel://")
+    parts = tuple(_split(part) for part in (text.split(";") if sentinels else [text]))
+    if sentinels and any(part.scheme != "sentinel" for part in parts):
+        raise _refused("names a sentinel in another form", _SHAPE)
+    login = _the_one((_login(part) for part in parts), "user or password")
+    if not settings.sentinel_master and sentinels:
+        fault = Fault("broker.sentinel_master", "is empty", "name the master that the sentinels watch")
+        raise SettingsError("settings", (fault,))
+    return Broker(
+        nodes=tuple(_node(part) for part in parts),
+        master=settings.sentinel_master if sentinels else None,
+        db=_the_one((_db(part) for part in parts), "database") or 0,
+        user=login[0] if login else None,
+        password=login[1] if login else None,
+        tls=_tls(parts[0].scheme, settings),
+        timeout=settings.timeout,
+    )
+
+
+def _split(text: str) -> SplitResult:
+    if "?" in text or "#" in text:
+        raise _refused("holds ? or #", "options have settings of their own; in a password they are written %3F and %23")
+    parts = _parts(text)
+    if parts is None or parts.scheme not in _PORTS:
+        raise _refused("can't be read", f"{_SHAPE}; in a password / @ ; and the like are written %2F %40 %3B")
+    return parts
+
+
+def _parts(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        # They are parsed when they are read, and raise the ValueError, with parts of the URL in it, only then.
+        _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _node(parts: SplitResult) -> tuple[str, int]:
+    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
+        raise _refused("names no host", _SHAPE)
+    if parts.port == 0:
+        raise _refused("names port 0", _SHAPE)
+    return parts.hostname, parts.port or _PORTS[parts.scheme]
+
+
+def _login(parts: SplitResult) -> tuple[str | None, SecretBytes] | None:
+    if "@" not in parts.netloc:
+        return None
+    if not parts.password:
+        raise _refused("has a user but no password", "write USER:PASSWORD@, or :PASSWORD@ where there are no users")
+    user, password = _decoded(parts.username or ""), _decoded(parts.password)
+    if user is None or password is None:
+        raise _refused("has a user or password that is not UTF-8", "write each byte of its UTF-8 form as %XX")
+    return user or None, SecretBytes(password.encode())
+
+
+def _decoded(text: str) -> str | None:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _db(parts: SplitResult) -> int | None:
+    path = parts.path.removeprefix("/")
+    if path and not _DB.fullmatch(path):
+        raise _refused("names no database: what follows the slash must be a number", _SHAPE)
+    return int(path) if path else None
+
+
+def _tls(scheme: str, settings: BrokerSettings) -> Tls | None:
+    files = Tls(settings.cacert, settings.cert, settings.key)
+    given = any((files.cacert, files.cert, files.key))
+    if given and scheme == "redis":
+        # Whoever gives certificates believes that the connection is encrypted.
+        raise _refused("has no TLS, but certificates are given for it", "write rediss:// or leave the files out")
+    return files if given or scheme == "rediss" else None
+
+
+def _the_one(found: Iterable[T | None], what: str) -> T | None:
+    given = {one for one in found if one is not None}
+    if len(given) > 1:
+        raise _refused(f"names more than one {what}", f"give every sentinel the same {what}, or only one of them")
+    return next(iter(given), None)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_SHAPE = "write redis://USER:PASSWORD@HOST:6379/0, rediss://… for TLS, or sentinel://HOST:26379;sentinel://…/0"
+
+
+def _refused(message: str, remedy: str) -> SettingsError:
+    return SettingsError("settings", (Fault("broker.url", message, remedy),))

@@ -1,0 +1,147 @@
+"""Identity leases: which kube-apiservers there are, by what each of them keeps in etcd. Pure.
+
+Every kube-apiserver (v1.26 and later) renews a Lease `apiserver-<hash of its host name>` in kube-system
+every ten seconds; it is valid for an hour. kubernetes/apiserver pkg/server/options/encryptionconfig/metrics
+calls the replica by the SHA-256 of that name. Field numbers: k8s.io/api/coordination/v1/generated.proto,
+k8s.io/apimachinery pkg/runtime and pkg/apis/meta/v1 generated.proto.
+
+Not handled: leases that are stored encrypted, as `*.*` in the configuration has them. Who reads nothing of
+them does not know how many kube-apiservers there are, and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from kube_rewrap.scheduler.apiservers.protobuf import all_at, bytes_at, int_at
+from kube_rewrap.worker.etcd.ranges import key_text
+
+_PROTOBUF = b"k8s\x00"
+_ENCRYPTED = b"k8s:enc:"
+_LARGEST = 2**20
+_KIND = ("coordination.k8s.io/v1", "Lease")
+_IDENTITY = "apiserver.kubernetes.io/identity"
+_HOSTNAME = "kubernetes.io/hostname"
+_OURS = "kube-apiserver"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityLease:
+    """One kube-apiserver's lease. `renewed` in seconds since 1970 by its clock; `seconds` is how long it is valid."""
+
+    name: str
+    hostname: str
+    renewed: float
+    seconds: int
+
+    @property
+    def id_hash(self) -> str:
+        """The label `apiserver_id_hash` of its metrics."""
+        return f"sha256:{hashlib.sha256(self.name.encode()).hexdigest()}"
+
+    def is_live(self, now: float) -> bool:
+        """Whether it has not expired."""
+        return self.renewed + self.seconds >= now
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The identity leases in etcd: those that were understood, and a sentence for each that was not."""
+
+    found: tuple[IdentityLease, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What is needed of a Lease, whichever form it is stored in."""
+
+    kind: tuple[str, str]
+    name: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    renewed: float
+    seconds: int
+
+
+def decode_lease(key: bytes, value: bytes) -> IdentityLease | None:
+    """Return a stored lease, None when it is not a kube-apiserver's. Raises ValueError for what can't be understood."""
+    try:
+        stored = _decode(value)
+    except ValueError as error:
+        raise ValueError(f"{key_text(key)}: {error}") from None
+    if stored.kind != _KIND or stored.name != key_text(key).rpartition("/")[2]:
+        raise ValueError(f"{key_text(key)}: it is not the lease that its key names")
+    # Without the label (nobody writes such a one today) it is taken for one of ours: that asks for more, not for less.
+    if stored.labels.get(_IDENTITY, _OURS) != _OURS:
+        return None
+    if stored.renewed <= 0 or stored.seconds <= 0:
+        raise ValueError(f"{key_text(key)}: it does not say until when it is valid")
+    hostname = stored.labels.get(_HOSTNAME) or stored.annotations.get(_HOSTNAME, "")
+    return IdentityLease(stored.name, hostname, stored.renewed, stored.seconds)
+
+
+def _decode(value: bytes) -> _Stored:
+    if value.startswith(_ENCRYPTED):
+        raise ValueError("it is stored encrypted, so it can't be read here")
+    if len(value) > _LARGEST:
+        raise ValueError("it is too large for a lease")
+    if value.startswith(_PROTOBUF):
+        return _from_protobuf(value[len(_PROTOBUF) :])
+    if value.startswith(b"{"):
+        return _from_json(value)
+    raise ValueError("it is neither protobuf nor JSON")
+
+
+def _from_protobuf(unknown: bytes) -> _Stored:
+    kind, lease = bytes_at(unknown, 1), bytes_at(unknown, 2)
+    metadata, spec = bytes_at(lease, 1), bytes_at(lease, 2)
+    time = bytes_at(spec, 4)
+    return _Stored(
+        (_text(kind, 1), _text(kind, 2)),
+        _text(metadata, 1),
+        _map(metadata, 11),
+        _map(metadata, 12),
+        int_at(time, 1) + int_at(time, 2) / 1e9,
+        int_at(spec, 2),
+    )
+
+
+def _map(message: bytes, number: int) -> dict[str, str]:
+    return {_text(entry, 1): _text(entry, 2) for entry in all_at(message, number)}
+
+
+def _text(message: bytes, number: int) -> str:
+    return bytes_at(message, number).decode()
+
+
+def _from_json(value: bytes) -> _Stored:
+    try:
+        document = json.loads(value)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    match document:
+        case {
+            "apiVersion": str(version),
+            "kind": str(kind),
+            "metadata": {"name": str(name), **metadata},
+            "spec": {"renewTime": str(renewed), "leaseDurationSeconds": int(seconds)},
+        }:
+            labels, annotations = _texts(metadata.get("labels")), _texts(metadata.get("annotations"))
+            return _Stored((version, kind), name, labels, annotations, _seconds(renewed), seconds)
+    raise ValueError("it is not a Lease that says who renewed it when")
+
+
+def _texts(value: object) -> dict[str, str]:
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {key: text for key, text in pairs if isinstance(key, str) and isinstance(text, str)}
+
+
+def _seconds(time: str) -> float:
+    parsed = datetime.fromisoformat(time)
+    if parsed.tzinfo is None:
+        raise ValueError("its renewTime has no time zone")
+    return parsed.timestamp()

@@ -1,0 +1,156 @@
+"""Asks kube-apiservers for their /metrics: the one door to HTTP.
+
+Each address is asked over a connection of its own, with time-outs, without redirects, and past any
+proxy of the environment: an answer must be that replica's. An answer is read as a stream, of which only
+the few lines that matter are kept. Whatever goes wrong with one address is that address' fault, in its
+answer. The token is sent and never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.library_errors import kind_of
+from kube_rewrap.config.settings.schema import ApiserverSettings
+from kube_rewrap.scheduler.apiservers.convergence import Answer
+from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, ReportError, parse_reports
+
+_MAX_BYTES = 32 * 2**20
+"""Of one answer; a large cluster's are some five megabytes."""
+
+_MAX_LINE = 64 * 2**10
+_MAX_LINES = 1_000
+_MAX_TOKEN = 64 * 2**10
+_AT_ONCE = 16
+_REFUSED = {401: "who we are", 403: "what we may read: grant `get` on the non-resource URL /metrics"}
+
+
+class _UnusableError(Exception):
+    """An answer came, and it is not one that can be used; says why."""
+
+
+async def ask_all(settings: ApiserverSettings) -> tuple[Answer, ...]:
+    """Ask every address, some side by side; returns their answers in the order of the addresses.
+
+    Raises SettingsError for a token, CA or client certificate that can't be read.
+    """
+    if not settings.addresses:
+        return ()
+    context, headers = await asyncio.to_thread(_credentials, settings)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(address: str) -> Answer:
+        async with gate:
+            return await _ask(address, settings.timeout, context, headers)
+
+    return tuple(await asyncio.gather(*map(ask, settings.addresses)))
+
+
+async def _ask(address: str, seconds: float, context: ssl.SSLContext, headers: dict[str, str]) -> Answer:
+    try:
+        # httpx bounds each step; the sum of them, for a server that trickles, is bounded here.
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=seconds) as client,
+            client.stream("GET", _url(address), headers=headers) as response,
+        ):
+            _require_usable(response)
+            return Answer(address, parse_reports([line async for line in _lines(response)]))
+    except (_UnusableError, ReportError) as error:
+        return Answer(address, fault=str(error))
+    except TimeoutError:
+        return Answer(address, fault=f"no whole answer within {seconds:g} s", reached=False)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return Answer(address, fault=f"can't be reached: {kind_of(error)}", reached=False)
+
+
+def _url(address: str) -> str:
+    return address if urlsplit(address).path.strip("/") else f"{address.rstrip('/')}/metrics"
+
+
+def _require_usable(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in _REFUSED:
+        raise _UnusableError(f"it answered {status}: it does not accept {_REFUSED[status]}")
+    if status != httpx.codes.OK:
+        raise _UnusableError(f"it answered {status}, and no metrics")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        # A small compressed answer may be a huge one; it was not asked for.
+        raise _UnusableError("it answered with compressed metrics that were not asked for")
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the lines that matter. Raises _UnusableError for an answer that is too large to be one."""
+    rest, size, count = b"", 0, 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > _MAX_BYTES:
+            raise _UnusableError(f"its metrics are larger than {_MAX_BYTES // 2**20} MiB")
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(_matters, lines):
+            count += 1
+            yield line
+        if len(rest) > _MAX_LINE or count > _MAX_LINES:
+            raise _UnusableError("its answer is not metrics in Prometheus' text format")
+    if _matters(rest):
+        yield rest
+
+
+def _matters(line: bytes) -> bool:
+    return line.startswith(PREFIX)
+
+
+def _credentials(settings: ApiserverSettings) -> tuple[ssl.SSLContext, dict[str, str]]:
+    """Read what the files hold now: all of them may be replaced while the service runs."""
+    headers = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
+    if settings.token_file is not None:
+        headers["Authorization"] = f"Bearer {_token(settings.token_file)}"
+    return _context(settings), headers
+
+
+def _context(settings: ApiserverSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.cacert)
+    except OSError as error:  # ssl.SSLError is one
+        raise _refused("cacert", settings.cacert, error) from None
+    try:
+        if settings.cert is not None:
+            # Never asks on the terminal for the password of an encrypted key.
+            context.load_cert_chain(settings.cert, settings.key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise _refused("cert", settings.cert, error) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
+
+
+def _token(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_MAX_TOKEN + 1).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused("token_file", path, error) from None
+    if not text or len(text) > _MAX_TOKEN or not text.isprintable() or " " in text:
+        raise _refused("token_file", path, ValueError("it holds no token"))
+    return text
+
+
+def _refused(name: str, path: str | None, error: Exception) -> SettingsError:
+    """Name the file; of what is in it, nothing is repeated."""
+    if isinstance(error, ssl.SSLError):
+        reason = "it does not hold what it should"
+    elif isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+    else:
+        reason = str(error) if not isinstance(error, UnicodeDecodeError) else "it holds no token"
+    fault = Fault(f"apiservers.{name}", f"{path} can't be used: {reason}", "give a readable PEM file, or token")
+    return SettingsError("settings", (fault,))

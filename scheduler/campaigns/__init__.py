@@ -1,0 +1,1 @@
+"""Campaigns: discovery, batches, the loop and its transitions, requests, pauses, the proof."""

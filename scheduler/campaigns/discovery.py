@@ -1,0 +1,164 @@
+"""What lies where: the governed ranges of the registry, and how many objects each namespace holds.
+
+Reads keys only, by skip-scan: a look at the next few keys, then a jump behind the resource or the
+namespace that they belong to. Nothing is decrypted, and its memory does not grow with the store
+beyond one entry a namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
+from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located, UnknownResource
+from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS, NamespaceCount, ResourceCensus
+from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text, prefix_end
+from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.records.inventory import ResourceRange
+
+_LOOK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """The registry as the configuration divides it.
+
+    `governed`: what is to be encrypted, sorted by resource. `unknown`: paths with objects in no table,
+    which a name of the configuration may or may not mean: named, never touched. `idle`: names that govern
+    nothing, why, and what to do about it.
+    """
+
+    governed: tuple[ResourceRange, ...]
+    unknown: tuple[str, ...]
+    idle: tuple[tuple[str, str, str], ...] = ()
+
+
+async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
+    """Find every governed range that exists, and those that are named exactly even if they are empty."""
+    found: dict[str, ResourceRange] = {}
+    unknown: list[str] = []
+    names = [GroupResource.parse(name) for name in configuration.resource_names()]
+    for name in names:
+        prefix = None if name.is_wildcard else layout.prefix_of(name)
+        if prefix is not None:
+            found[str(name)] = ResourceRange(str(name), KeyRange.of_prefix(prefix))
+    if any(name.is_wildcard for name in names):
+        async for unit in _units(store, layout):
+            located = layout.resource_at(unit + b"name")
+            if isinstance(located, Located):
+                if configuration.providers_for(located.resource) is not None:
+                    found.setdefault(
+                        str(located.resource), ResourceRange(str(located.resource), KeyRange.of_prefix(unit))
+                    )
+            elif located is not None:
+                unknown.append(key_text(unit))
+    else:
+        unknown = [
+            key_text(unit)
+            for unit in _where_newer_ones_lie(names, layout)
+            if (await store.keys(KeyRange.of_prefix(unit), 1))[0]
+        ]
+    idle = [(str(name), *why) for name in dict.fromkeys(names) if (why := layout.why_idle(name)) is not None]
+    return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown), tuple(idle))
+
+
+def _where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:
+    """Yield the paths that the names which no table knows would have in a newer Kubernetes, if they are nobody's."""
+    idle = (name for name in names if not name.is_wildcard and layout.prefix_of(name) is None)
+    for unit in dict.fromkeys(layout.root + name.resource.encode() + b"/" for name in idle):
+        if layout.top_level_unit(unit) == unit and isinstance(layout.resource_at(unit + b"name"), UnknownResource):
+            yield unit
+
+
+async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:
+    """Yield every storage path that holds a key."""
+    rest = KeyRange.of_prefix(layout.root)
+    while not rest.is_empty:
+        keys, _ = await store.keys(rest, 1)
+        if not keys:
+            return
+        unit = layout.top_level_unit(keys[0])
+        if unit is not None:
+            yield unit
+        rest = rest.since(prefix_end(unit) if unit is not None else after(keys[0]))
+
+
+async def take_census(store: Store, wanted: ResourceRange, namespace: str | None = None) -> ResourceCensus:
+    """Count the objects of one resource by namespace; with `namespace`, only that one is covered."""
+    root = wanted.range.start
+    covered = wanted
+    if namespace is not None:
+        covered = ResourceRange(wanted.resource, KeyRange.of_prefix(root + namespace.encode() + b"/"))
+    counts = [count async for count in _namespaces(store, root, covered.range)]
+    return ResourceCensus(covered, tuple(counts))
+
+
+async def _namespaces(store: Store, root: bytes, keys: KeyRange) -> AsyncIterator[NamespaceCount]:
+    """Count namespaces that fit into one look from that look; ask etcd to count larger ones."""
+    rest = keys
+    while not rest.is_empty:
+        look, more = await store.keys(rest, _LOOK)
+        groups = _grouped(root, look)
+        for start, end, count in groups[:-1] if more else groups:
+            yield NamespaceCount(_namespace(root, start), start, count)
+            rest = rest.since(end)
+        if not more:
+            return
+        start, end, _ = groups[-1]
+        whole = KeyRange(start, min(end, keys.end))
+        objects = await store.count(whole)
+        yield NamespaceCount(_namespace(root, start), start, objects, await _cuts(store, whole, objects))
+        rest = rest.since(end)
+
+
+def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
+    """Group consecutive keys by namespace: where each begins, the end behind it, and how many were seen."""
+    groups: list[tuple[bytes, bytes, int]] = []
+    for key in keys:
+        start, end = _span(root, key)
+        if groups and _belong_together(root, groups[-1][0], start):
+            first, _, count = groups[-1]
+            groups[-1] = first, end, count + 1
+        else:
+            groups.append((start, end, 1))
+    return groups
+
+
+def _span(root: bytes, key: bytes) -> tuple[bytes, bytes]:
+    """Return where the namespace of a key begins and ends; an object without one stands for itself."""
+    name, slash, _ = key[len(root) :].partition(b"/")
+    if not slash:
+        return key, after(key)
+    prefix = root + name + b"/"
+    return prefix, prefix_end(prefix)
+
+
+def _belong_together(root: bytes, first: bytes, second: bytes) -> bool:
+    """Whether two spans are of one namespace, or both of cluster scope."""
+    return first == second or not any(b"/" in start[len(root) :] for start in (first, second))
+
+
+def _namespace(root: bytes, start: bytes) -> str:
+    name, slash, _ = start[len(root) :].partition(b"/")
+    return key_text(name) if slash else ""
+
+
+async def cut(store: Store, one: ResourceRange, every: int) -> list[ResourceRange]:
+    """Return a range in pieces of so many objects each, as they are counted now; together they are all of it."""
+    inner = await _cuts(store, one.range, await store.count(one.range), every)
+    starts, ends = [one.range.start, *inner], [*inner, one.range.end]
+    return [ResourceRange(one.resource, KeyRange(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
+async def _cuts(store: Store, keys: KeyRange, objects: int, every: int = BATCH_OBJECTS) -> tuple[bytes, ...]:
+    """Find where batches may begin inside a big namespace: every so many objects."""
+    cuts: list[bytes] = []
+    rest = keys
+    while objects > every * (len(cuts) + 1):
+        page, more = await store.keys(rest, every)
+        if not more or not page:
+            break
+        cuts.append(after(page[-1]))
+        rest = rest.since(cuts[-1])
+    return tuple(cuts)

@@ -1,0 +1,221 @@
+"""The loop: observe the records, decide the next step, act on it.
+
+Level-triggered: each round looks at what is on record, not at what it did before, so that it goes on
+from wherever a crash left things, and an operator's word in a record is heeded in the next round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
+from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
+from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
+from kube_rewrap.worker.records.batch import BatchState, Checkpoint
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
+from kube_rewrap.worker.records.checkpoints import Checkpoints, StoredCheckpoint
+from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.report import BatchReport
+
+_LOOK_SECONDS = 0.5
+_RENEW_SECONDS = 60.0
+"""So often all batches are read again: a record that was deleted, or damaged since, is not among those that changed."""
+
+_CONFLICTS = 20
+_log = structlog.get_logger()
+
+Watcher = Callable[[BatchReport, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one campaign, as its owner writes them."""
+
+    campaigns: Campaigns
+    checkpoints: Checkpoints
+    claims: Claims
+    quarantine: Quarantine
+
+
+class Prover(Protocol):
+    """Takes the inventory that proves the end of a campaign."""
+
+    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
+        """Return the inventory of the campaign's scope, None while it is being taken.
+
+        `owned` are the numbers under which somebody works.
+        """
+
+    async def forget(self, campaign: str) -> None:
+        """Forget what was scanned so far: it is of the time before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one look at the records led to. `proof` is that of a campaign that ended by it."""
+
+    stored: StoredCampaign
+    step: Step
+    proof: Inventory | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the campaign has ended by this round."""
+        return isinstance(self.step.action, Finish)
+
+
+class Reconciler:
+    """Brings one campaign to its end. `watcher` is shown progress."""
+
+    def __init__(self, records: Records, dispatcher: Dispatcher, prover: Prover, watcher: Watcher) -> None:
+        self._records = records
+        self._dispatcher = dispatcher
+        self._prover = prover
+        self._watcher = watcher
+        self._seen: dict[int, StoredCheckpoint] = {}
+        self._seen_revision = 0
+        self._renew_at = 0.0
+        self._proof: Inventory | None = None
+        self._said = ""
+        self._conflicts = 0
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The campaign's batches as they were last seen, in order."""
+        return [self._seen[number].checkpoint for number in sorted(self._seen)]
+
+    async def finish(self, name: str) -> Round:
+        """Work until the campaign ends; returns its record and the inventory that proves the end.
+
+        Raises what stops the work; the records then say how far it is, and another call resumes.
+        """
+        while True:
+            done = await self.round(name)
+            if done.is_end:
+                return done
+            if isinstance(done.step.action, Rest):
+                raise StoppedError(f"the campaign {name} is {done.stored.campaign.state.value}: {done.step.because}")
+
+    async def round(self, name: str) -> Round:
+        """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
+        try:
+            stored = await self._records.campaigns.get(name)
+        except RecordError as error:
+            raise StoppedError(f"the campaign {name} can't go on: {error}") from None
+        if stored is None:
+            raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
+        campaign = stored.campaign
+        if campaign.state.is_end:
+            raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
+        if campaign.state is not CampaignState.PROVING:
+            self._proof = None  # of the time before a pause, or of another sweep
+        await self._observe(name)
+        owned = await self._records.claims.held(name)
+        step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
+        self._tell(stored, step)
+        try:
+            return await self._act(stored, step, owned)
+        except RecordChangedError:
+            # Most likely an operator's word came between; the next look sees it.
+            self._conflicts += 1
+            if self._conflicts > _CONFLICTS:
+                raise
+            return Round(stored, step=replace(step, action=Work(())))
+
+    async def _act(self, stored: StoredCampaign, step: Step, owned: frozenset[int]) -> Round:
+        match step.action:
+            case Work(batches):
+                await self._dispatcher.offer(batches, owned)
+                await self._dispatcher.wait(_LOOK_SECONDS)
+            case Park(checkpoint):
+                await self._park(checkpoint, step.because)
+            case Rest():
+                pass
+            case Halt(campaign):
+                stored = await self._records.campaigns.save(replace(stored, campaign=campaign))
+            case Prove():
+                await self._prove(stored, step.because, owned)
+            case Sweep():
+                await self._sweep(stored, step.because)
+            case Finish(campaign):
+                stored = await self._end(replace(stored, campaign=campaign))
+        self._conflicts = 0
+        return Round(stored, step, self._proof)
+
+    async def _prove(self, stored: StoredCampaign, because: str, owned: frozenset[int]) -> None:
+        if stored.campaign.state is not CampaignState.PROVING:
+            # What a scan found before a pause, or in an earlier sweep, is no proof of what lies there now.
+            await self._prover.forget(stored.campaign.id)
+            stored = await self._records.campaigns.save(
+                replace(stored, campaign=stored.campaign.moved(CampaignState.PROVING, because))
+            )
+        self._proof = await self._prover.look(stored, owned)
+        if self._proof is None:
+            await self._dispatcher.wait(_LOOK_SECONDS)
+
+    async def _park(self, checkpoint: Checkpoint, because: str) -> None:
+        stored = self._seen[checkpoint.spec.number]
+        await self._records.checkpoints.save(checkpoint, stored.revision)
+        _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
+
+    async def _end(self, stored: StoredCampaign) -> StoredCampaign:
+        """Record an end. What was in quarantine and is gone or readable by a complete proof is no longer there."""
+        ended = replace(stored.campaign, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        stored = replace(stored, campaign=ended)
+        if ended.state is CampaignState.COMPLETE:
+            return await self._records.campaigns.save_without_quarantine(stored)
+        return await self._records.campaigns.save(stored)
+
+    async def _observe(self, campaign: str) -> None:
+        """Read the batches that changed since the last look, and show what they add up to."""
+        is_whole = time.monotonic() >= self._renew_at
+        since = 0 if is_whole else self._seen_revision
+        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
+        now = time.time()
+        seen = {
+            stored.checkpoint.spec.number: _by_our_clock(stored, self._seen.get(stored.checkpoint.spec.number), now)
+            for stored in changed
+        }
+        self._seen = seen if is_whole else self._seen | seen
+        if is_whole:
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
+        known = self.checkpoints
+        self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
+
+    async def _sweep(self, stored: StoredCampaign, because: str) -> StoredCampaign:
+        """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
+        swept: Campaign = replace(
+            stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1
+        )
+        return await self._records.campaigns.save_without_quarantine(replace(stored, campaign=swept))
+
+    def _tell(self, stored: StoredCampaign, step: Step) -> None:
+        """Log a decision when it is another one than before."""
+        said = type(step.action).__name__
+        if said != self._said:
+            self._said = said
+            _log.info("campaign.step", **stored.campaign.log_context(), step=said.lower(), because=step.because)
+
+
+def _by_our_clock(stored: StoredCheckpoint, known: StoredCheckpoint | None, now: float) -> StoredCheckpoint:
+    """Return a batch as it was just seen, tried when we saw that: a worker's clock may be days ahead, or behind.
+
+    Of one that is seen for the first time its stamp says more, unless it lies in our future.
+    """
+    if known is not None and known.revision == stored.revision:
+        return known
+    tried_at = min(stored.checkpoint.tried_at, now) if known is None else now
+    return replace(stored, checkpoint=replace(stored.checkpoint, tried_at=tried_at))
+
+
+def _is_done(checkpoint: Checkpoint) -> bool:
+    return checkpoint.state is BatchState.DONE

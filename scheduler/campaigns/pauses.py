@@ -1,0 +1,65 @@
+"""Lets a campaign rest, or go on, as etcd's room, the keys' budgets and the hours have it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from kube_rewrap.config.settings.hours import is_open, next_opening, parse_hours
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.worker.errors import RecordError, WorkerError
+from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.campaigns import Campaigns
+
+_log = structlog.get_logger()
+
+
+class Safety:
+    """See the module's docstring. `campaigns` are fenced by the leader's token."""
+
+    def __init__(self, settings: Settings, service: Service, campaigns: Campaigns) -> None:
+        self._settings = settings
+        self._service = service
+        self._campaigns = campaigns
+        self._hours = parse_hours(settings.pace.windows, settings.pace.time_zone)
+
+    async def keep(self, name: str) -> None:
+        """Look at what speaks for a rest, and record what follows from it for this campaign."""
+        try:
+            stored = await self._campaigns.get(name)
+        except RecordError:
+            return  # the round says so, and leaves the campaign
+        if stored is None:
+            return
+        try:
+            pressure = await self._pressure(stored.campaign)
+        except WorkerError as error:
+            _log.warning("space.unknown", because=str(error))
+            return
+        judged = judge_rest(stored.campaign, pressure)
+        if judged == stored.campaign:
+            return
+        changed = await self._campaigns.change(name, lambda campaign: judge_rest(campaign, pressure))
+        if changed is not None:
+            event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
+            _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
+            await self._service.audit.append(event, name, because=changed.because)
+
+    async def _pressure(self, campaign: Campaign) -> Pressure:
+        store, settings = self._service.engine.store, self._settings
+        room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
+        return Pressure(
+            judge_room(room, settings.space, campaign.paused_for),
+            await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
+            self._closed(datetime.now(UTC)),
+        )
+
+    def _closed(self, now: datetime) -> str | None:
+        if is_open(self._hours, now):
+            return None
+        opening = next_opening(self._hours, now) or now + timedelta(days=1)
+        return f"outside the hours of --window; the next begin at {opening.isoformat(timespec='minutes')}"

@@ -1,0 +1,81 @@
+"""May a campaign start? Pure: what a scan counted, against budgets, space and the operator's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kube_rewrap.config.settings.schema import BudgetSettings
+from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS
+from kube_rewrap.worker.errors import BudgetExhaustedError, RefusedError, SpaceError
+from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.budget import Budget, as_of_text, restored_text
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.quarantine import KEPT
+from kube_rewrap.worker.verdict import KeyRef
+
+_WRITES_OF_BATCH = 8  # planned, taken up, the small pages at its beginning, done
+_BYTES_OF_CHECKPOINT = 2_048
+_BYTES_OF_QUARANTINED = 1_024  # etcd key, reason and sentence, and the path of the record
+
+
+def preflight(
+    found: Inventory,
+    budgets: Mapping[str, Budget],
+    room: Room,
+    settings: BudgetSettings,
+    revision: int,
+    *,
+    allow_plaintext: bool,
+) -> list[RefusedError]:
+    """Return every reason not to start; none = go. `revision` is the store's, read after the budgets."""
+    refusals: list[RefusedError] = []
+    decrypting = [tally.resource for tally in found.resources if tally.primary.provider == "identity" and tally.stale]
+    if decrypting and not allow_plaintext:
+        refusals.append(
+            RefusedError(
+                f"identity is the primary of {', '.join(decrypting)}: this would decrypt stored objects to plaintext. "
+                "If that is meant, say --allow-plaintext"
+            )
+        )
+    for key, wanted in _wanted(found).items():
+        budget = budgets.get(key.fingerprint, Budget(key.fingerprint, key.provider))
+        left = budget.left(settings.gcm_limit)
+        if left is not None and wanted > left:
+            refusals.append(_too_few(key, wanted, left, budget, settings, revision=revision))
+    if room.refusal is not None and (found.stale or found.unreadable):
+        refusals.append(SpaceError(room.refusal))
+    return refusals
+
+
+def space_of_records(found: Inventory, page: int) -> int:
+    """Return about how many bytes the records of a campaign take in etcd; `page` is the most objects read at once.
+
+    A batch's record is written after every page, and all its versions stay until etcd compacts them away. One
+    more is written for each object that is named in quarantine.
+    """
+    if found.is_clean:
+        return 0
+    batches = len(found.resources) + found.objects // BATCH_OBJECTS
+    checkpoints = batches * _WRITES_OF_BATCH + found.objects // page
+    return checkpoints * _BYTES_OF_CHECKPOINT + min(found.unreadable, KEPT) * _BYTES_OF_QUARANTINED
+
+
+def _wanted(found: Inventory) -> dict[KeyRef, int]:
+    """Return how many objects each key would have to encrypt, the same material counted once."""
+    wanted: dict[str, tuple[KeyRef, int]] = {}
+    for tally in found.resources:
+        key, count = wanted.get(tally.primary.fingerprint, (tally.primary, 0))
+        wanted[tally.primary.fingerprint] = key, count + tally.stale
+    return dict(wanted.values())
+
+
+def _too_few(
+    key: KeyRef, wanted: int, left: int, budget: Budget, settings: BudgetSettings, *, revision: int
+) -> BudgetExhaustedError:
+    if budget.restored:
+        return BudgetExhaustedError(restored_text(key))
+    return BudgetExhaustedError(
+        f"{wanted} objects are to be encrypted with {key}, which has {left} of {settings.gcm_limit} writes left"
+        f"{as_of_text(budget, revision)}. "
+        "Rotate to a new key, change to secretbox, or raise --gcm-limit (at most 4294967296, NIST SP 800-38D)"
+    )

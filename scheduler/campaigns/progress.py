@@ -1,0 +1,63 @@
+"""How far a campaign is, said now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.claims import Handback
+from kube_rewrap.worker.records.report import BatchReport
+
+_log = structlog.get_logger()
+
+
+class Progress:
+    """Shown every report; logs `campaign.progress` every `seconds`."""
+
+    def __init__(self, seconds: float, outdated: set[str]) -> None:
+        """`outdated` are the workers that were named before; it outlives a campaign."""
+        self._seconds = seconds
+        self._outdated = outdated
+        self._began = self._told = time.monotonic()
+        self._first: BatchReport | None = None
+        self.report = BatchReport()
+        self.batches_left = 0
+
+    def handed_back(self, handbacks: Iterable[Handback]) -> None:
+        """Say once of each worker that it holds another configuration, and does not help."""
+        for other in sorted({str(one) for one in handbacks} - self._outdated):
+            _log.warning("worker.outdated", because=other)
+            self._outdated.add(other)
+
+    def watch(self, report: BatchReport, batches_left: int) -> None:
+        """See Watcher."""
+        self._first = self._first or report
+        self.report = report
+        self.batches_left = batches_left
+
+    @property
+    def rate(self) -> float:
+        """Objects rewritten a second since this process began to look."""
+        rewritten = self.report.since(self._first or BatchReport()).rewritten
+        return rewritten / max(0.001, time.monotonic() - self._began)
+
+    def tell(self, campaign: Campaign) -> None:
+        """Log, if it is time to."""
+        now = time.monotonic()
+        if campaign.state is CampaignState.PAUSED:
+            self._told = now  # it was said when it was paused
+        if now - self._told < self._seconds:
+            return
+        self._told = now
+        _log.info(
+            "campaign.progress",
+            **campaign.log_context(),
+            **self.report.to_json(),
+            batches_left=self.batches_left,
+            batches=campaign.batches,
+            rate=round(self.rate, 1),
+            because=campaign.because,
+        )

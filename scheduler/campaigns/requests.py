@@ -1,0 +1,198 @@
+"""The requests that the leader deals with: what it asks for itself, which one is next, and what became of each.
+
+Requests are records: whoever leads next finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from kube_rewrap.scheduler.campaigns.repairs import MOST_PLACES, Drift, Repair
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.campaign import Wish
+from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
+from kube_rewrap.worker.records.requests import Requests, StoredRequest
+
+_RETRY_SECONDS = 5.0
+_LONGEST_RETRY = 600.0
+_LONGEST_REASON = 500
+_DRIFT_PRIORITY = 50
+_DAY = 86_400.0
+_CHANGE_PRIORITY = 60  # above a repair: what changes everything mends what drifted, too
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """When a request that could not be met is tried again (loop time), and the pause after that.
+
+    `unconverged`: all that it waits for is that the kube-apiservers are known to run the configuration.
+    """
+
+    at: float
+    pause: float
+    unconverged: bool = False
+
+
+class Inbox:
+    """See the module's docstring. `requests` are fenced by the leader's token."""
+
+    def __init__(self, requests: Requests, audit: AuditLog) -> None:
+        self._requests = requests
+        self._audit = audit
+        self._later: dict[str, _Later] = {}
+        self._repairs: list[Repair] | None = None
+
+    async def next(self) -> StoredRequest | None:
+        """Return the request that is next: of the highest priority, the oldest first."""
+        now = asyncio.get_running_loop().time()
+        waiting = [
+            one
+            for one in await self._waiting()
+            if (later := self._later.get(one.request.id)) is None or later.at <= now
+        ]
+        return max(waiting, key=lambda one: one.request.wish.priority, default=None)
+
+    async def waiting_for_us(self) -> Request | None:
+        """Return a request that waits and that no operator made; not a repair that can't be met now.
+
+        Others must not wait for that: whatever drifted, their own scans find. A reason that may be over is left out.
+        """
+        waiting = (one.request for one in await self._waiting())
+        ours = (one for one in waiting if one.origin is not Origin.OPERATOR)
+        first = next((one for one in ours if not (one.origin is Origin.DRIFT and one.because)), None)
+        return first if first is None or first.id in self._later else replace(first, because="")
+
+    async def ask_for_change(self, revision: int, reason: str) -> None:
+        """Ask for what a new configuration takes; what the service asked for before it and still waits is given up.
+
+        `revision` is that of the record that it replaces: asked again after a crash, it is one request.
+        """
+        for stored in await self._waiting():
+            if stored.request.origin is not Origin.OPERATOR:
+                because = "the configuration changed before it could be met, which looks at everything"
+                await self._requests.decide(stored, stored.request.decided(RequestState.CANCELLED, because))
+        await self._ask(Origin.CHANGE, f"change-{revision}", Wish(reason, priority=_CHANGE_PRIORITY))
+
+    async def ask_for_resync(self, reason: str) -> None:
+        """Ask for what a full check found."""
+        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", Wish(reason))
+
+    async def ask_for_rotation(self, name: str) -> None:
+        """Ask, once for each name, for what a rotation's scan found under other keys."""
+        await self._ask(Origin.RESYNC, name, Wish("a rotation's scan found objects under another key"))
+
+    async def ask_for_repairs(self, drift: Drift) -> None:
+        """Ask for the repairs that are due, but for what a request that waits looks at anyway."""
+        now = time.time()
+        if self._repairs is None:
+            self._repairs = [_repair(one.request) for one in await self._requests.all() if _is_repair(one.request)]
+        self._repairs = [one for one in self._repairs if now - one.at < _DAY]
+        due = drift.due(self._repairs, now)
+        if not due:
+            return
+        waiting = [one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR]
+        if any(one.origin is not Origin.DRIFT for one in waiting):
+            return  # what looks at everything finds it
+        for repair in due:
+            alike = [one.namespaces for one in waiting if one.resources == (repair.resource,)]
+            left = tuple(sorted(set(repair.namespaces).difference(*alike)))
+            if () in alike or (repair.namespaces and not left):
+                continue
+            await self._ask_for_repair(replace(repair, namespaces=left if len(alike) < MOST_PLACES else ()))
+
+    async def _ask_for_repair(self, repair: Repair) -> None:
+        where = f"{repair.resource} in {', '.join(repair.namespaces)}" if repair.namespaces else repair.resource
+        reason = f"drift: {where} was written under another key"
+        # What drifted may be deleted by then.
+        wish = Wish(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
+        await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (repair.resource,), repair.namespaces)
+        self._repairs = [*(self._repairs or ()), repair]
+
+    async def _ask(
+        self,
+        origin: Origin,
+        name: str,
+        wish: Wish,
+        resources: tuple[str, ...] = (),
+        namespaces: tuple[str, ...] = (),
+    ) -> None:
+        wish = replace(wish, reason=wish.reason[:_LONGEST_REASON])
+        now = datetime.now(UTC).isoformat()
+        if await self._requests.submit(Request(name, RequestKind.START, now, origin, resources, namespaces, wish)):
+            _log.info("request.made", request=name, origin=origin.value, because=wish.reason)
+
+    async def put_off(self, stored: StoredRequest, because: str) -> None:
+        """Refuse an operator's request; let one of our own wait, longer and longer."""
+        request = stored.request
+        if request.origin is Origin.OPERATOR:
+            await self.decide(stored, RequestState.REFUSED, because)
+            return
+        before = self._later.get(request.id)
+        pause = min(_LONGEST_RETRY, 2 * before.pause) if before else _RETRY_SECONDS
+        self._later[request.id] = _Later(asyncio.get_running_loop().time() + pause, pause)
+        await self._note(stored, because)
+
+    async def put_off_until_converged(self, stored: StoredRequest, because: str) -> None:
+        """As `put_off`, but one of our own is tried again soon, and at once when `converged` is told."""
+        request = stored.request
+        if request.origin is Origin.OPERATOR:
+            await self.decide(stored, RequestState.REFUSED, because)
+            return
+        at = asyncio.get_running_loop().time() + _RETRY_SECONDS
+        self._later[request.id] = _Later(at, _RETRY_SECONDS, unconverged=True)
+        await self._note(stored, because)
+
+    def converged(self) -> None:
+        """Let what waits only for convergence be next: somebody saw that all kube-apiservers run the configuration."""
+        self._later = {name: later for name, later in self._later.items() if not later.unconverged}
+
+    async def _note(self, stored: StoredRequest, because: str) -> None:
+        """Say once for each reason why a request waits, and put it on record."""
+        request = stored.request
+        if request.because != because:
+            _log.error("request.put_off", request=request.id, because=because)
+            await self._requests.decide(stored, request.decided(RequestState.WAITING, because))
+            await self._enter("request.put_off", request, because)
+
+    async def decide(self, stored: StoredRequest, state: RequestState, because: str, campaign: str = "") -> None:
+        """Record what became of a request."""
+        decided = stored.request.decided(state, because, campaign)
+        await self._requests.decide(stored, decided)
+        self._later.pop(decided.id, None)
+        _log.info(f"request.{state.value}", request=decided.id, campaign=decided.campaign, because=because)
+        await self._enter(f"request.{state.value}", decided, because)
+
+    async def _enter(self, event: str, request: Request, because: str) -> None:
+        """Add to the audit log, but for repairs: of these it has a sum."""
+        if request.origin is not Origin.DRIFT:
+            await self._audit.append(event, request.campaign, request=request.id, because=because)
+
+    async def forget_old(self) -> None:
+        """Forget requests that were decided on long ago."""
+        await self._requests.forget_old()
+
+    async def _waiting(self) -> list[StoredRequest]:
+        return [one for one in await self._requests.all() if one.request.state is RequestState.WAITING]
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
+def _is_repair(request: Request) -> bool:
+    return request.origin is Origin.DRIFT and len(request.resources) == 1
+
+
+def _repair(request: Request) -> Repair:
+    """Return a repair that is on record; a time that is none lies far back."""
+    try:
+        at = datetime.fromisoformat(request.asked_at).timestamp()
+    except ValueError:
+        at = 0.0
+    return Repair(at, request.resources[0], request.namespaces)

@@ -1,0 +1,568 @@
+"""Composition: settings and a generation become an engine, a plan, a lock, a loop, and a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.batches import plan_batches
+from kube_rewrap.scheduler.campaigns.discovery import Territory, survey, take_census
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
+from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, plan_growth
+from kube_rewrap.scheduler.campaigns.preflight import preflight, space_of_records
+from kube_rewrap.scheduler.campaigns.run import (
+    EVERYTHING,
+    Lock,
+    Order,
+    RunPlan,
+    RunResult,
+    choose,
+    order_of,
+    require_objects,
+    resumable,
+    scope_of,
+    still_there,
+)
+from kube_rewrap.scheduler.campaigns.spans import Spans
+from kube_rewrap.scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
+from kube_rewrap.worker.errors import (
+    BusyError,
+    CompactedError,
+    FencedError,
+    RefusedError,
+    SpaceError,
+    StoppedError,
+    WorkerError,
+)
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
+from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.batch import Checkpoint, quarantined_by
+from kube_rewrap.worker.records.budget import Budget, has_budget
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish, new_id
+from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.generations import Generations
+from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
+from kube_rewrap.worker.records.ledger import exhausted
+from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.ownership import own, who
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.verdict import KeyRef
+
+_SPACE_SECONDS = 2.0
+_SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
+_RESTARTS = 5
+_BUSY_SECONDS = 2.0
+_NAMED = 100
+"""Objects that the log names at the end of a campaign: enough to see a pattern, and no flood."""
+_log = structlog.get_logger()
+
+Chosen = Callable[[Territory, Order], tuple[ResourceRange, ...]]
+
+
+class Service:
+    """One process' work on one cluster under one generation. Made by `open_service`."""
+
+    def __init__(
+        self, settings: Settings, generation: Generation, layout: Layout, engine: Engine, actor: str = "rewrap run"
+    ) -> None:
+        self.engine = engine
+        self.audit = AuditLog(engine.store, engine.keyspace, actor)
+        self._settings = settings
+        self.generation = generation
+        self._layout = layout
+
+    @property
+    def spans(self) -> Spans:
+        """What a watch over all that the configuration governs has to cover."""
+        return Spans(self.generation.configuration, self._layout)
+
+    @property
+    def chains(self) -> tuple[tuple[str, tuple[KeyRef, ...]], ...]:
+        """The keys that the file has for each name, in its order; a name that governs nothing says so."""
+        names = self.generation.configuration.resource_names()
+        told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
+        return tuple((told[name], self.engine.chains[name].keys) for name in names)
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a name governs nothing, whatever a configuration says."""
+        return self._layout.why_idle(GroupResource.parse(name)) is not None
+
+    async def territory(self) -> Territory:
+        """Return what the configuration governs in this registry.
+
+        Raises RefusedError when there is no registry, or no name that governs anything: that is no success.
+        """
+        root = KeyRange.of_prefix(self._layout.root)
+        if not (await self.engine.store.keys(root, 1))[0]:
+            raise RefusedError(
+                f"nothing lies under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
+                "--etcd-prefix?"
+            )
+        territory = await survey(self.engine.store, self.generation.configuration, self._layout)
+        names = map(GroupResource.parse, self.generation.configuration.resource_names())
+        if because := self._layout.why_all_idle(names):
+            raise RefusedError(because)
+        return territory
+
+    async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
+        """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.
+
+        The registry is divided anew after the revision is pinned: a resource that got its first object
+        a moment ago is not left out. When etcd compacts the revision away, all starts again. Raises
+        CompactedError when that happens too often, RefusedError when there is no registry.
+        """
+        await self.engine.learn_what_is_complete()
+        for _ in range(_RESTARTS):
+            revision = await self.engine.store.revision()
+            territory = await self.territory()
+            try:
+                found = await self.engine.inventory(chosen(territory, order), revision)
+            except CompactedError:
+                _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
+                continue
+            return territory, replace(found, unknown=territory.unknown) if order.covers_everything else found
+        raise CompactedError(
+            f"etcd compacted every revision away within one scan, {_RESTARTS} times; compact less often, or scan less "
+            "at a time with --resource"
+        )
+
+    async def last_proof(self) -> Campaign | None:
+        """Return the newest campaign that proved everything under this generation, None where there is none.
+
+        A proof from before this generation came into force is none: it may have been in force once, and others since.
+        """
+        accepted = await self.accepted_at()
+        proofs = [
+            stored.campaign
+            for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
+            if stored.campaign.state is CampaignState.COMPLETE
+            and stored.campaign.ended_at
+            and stored.campaign.generation == self.generation.hash
+            and stored.campaign.proof_revision > accepted
+            and stored.campaign.whole
+        ]
+        return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
+
+    async def accepted_at(self) -> int:
+        """Return the revision at which a scheduler put this generation in force, 0 where none did.
+
+        Raises RecordError where the record of it is damaged.
+        """
+        known = await Generations(self.engine.store, self.engine.keyspace).load()
+        return known.revision if known is not None and known.generation.hash == self.generation.hash else 0
+
+    async def unfinished(self) -> list[StoredCampaign]:
+        """Return the campaigns that have not ended."""
+        return await Campaigns(self.engine.store, self.engine.keyspace).unfinished()
+
+    async def examine(self, key: bytes) -> tuple[str, Examined]:
+        """Look at one object; returns its resource's name and what was found.
+
+        Raises SettingsError for a key that nothing governs, or under which there is nothing.
+        """
+        territory = await self.territory()
+        resource = next((one.resource for one in territory.governed if key in one.range), None)
+        if resource is None:
+            raise _no_object(key, self._why_nobody_governs(key, territory))
+        await self.engine.learn_what_is_complete()
+        examined = await self.engine.examine(key, resource)
+        if examined is None:
+            raise _no_object(key, "does not exist")
+        return resource, examined
+
+    def _why_nobody_governs(self, key: bytes, territory: Territory) -> str:
+        located = self._layout.resource_at(key)
+        why = "lies under no resource that the configuration governs"
+        if isinstance(located, Located):
+            why = f"belongs to {located.resource}, no resource that the configuration governs"
+            slips = [name for name, _, remedy in territory.idle if str(located.resource) in remedy.split("; ")[0]]
+            if slips:
+                why += f"; {', '.join(slips)} is another name, and governs nothing"
+        return why
+
+    async def budgets(self) -> list[Budget]:
+        """Return the budgets on record, and those of configured keys that are not on record yet. Writes nothing."""
+        return list((await self.engine.ledger.foreseen(self._keys(), None)).values())
+
+    async def plan(self, order: Order) -> RunPlan:
+        """Look at everything, write nothing.
+
+        Raises SettingsError for a resource that nothing governs, and for what holds no object unless the order
+        allows it.
+        """
+        for one in choose(await self.territory(), order):
+            self.engine.chains[one.resource].require_writable()
+        territory, found = await self.inventory(order)
+        if not order.wish.allow_empty:
+            await self._require_objects(territory, found, order)
+        look = await self._look(found, order)
+        to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
+        members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
+        room = judge_space(members, alarms, to_write, self._settings.space)
+        known = await self.engine.ledger.foreseen(self._keys(), look)
+        refusals = preflight(
+            found,
+            known,
+            room,
+            self._settings.budget,
+            await self.engine.store.revision(),
+            allow_plaintext=order.wish.allow_plaintext,
+        )
+        scope = scope_of(territory, order)
+        return RunPlan(
+            scope=scope,
+            territory=territory,
+            found=found,
+            room=room,
+            look=look,
+            refusals=tuple(refusals),
+            resumes=resumable(await self.unfinished(), self.generation.hash, scope),
+        )
+
+    async def _require_objects(self, territory: Territory, found: Inventory, order: Order) -> None:
+        """Raise SettingsError when a namespace, or a resource, that the order names holds none of its objects."""
+        held = {tally.resource for tally in found.resources if tally.objects}
+        require_objects([name for name in order.resources if name not in held], "--resource")
+        empty = [name for name in order.namespaces if not await self._holds(territory, order, name)]
+        require_objects(empty, "--namespace")
+
+    async def _holds(self, territory: Territory, order: Order, namespace: str) -> bool:
+        for one in choose(territory, replace(order, namespaces=(namespace,))):
+            if (await self.engine.store.keys(one.range, 1))[0]:
+                return True
+        return False
+
+    async def run(self, plan: RunPlan, order: Order, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+        """Carry out a plan to its proof, or until the brake is pulled. `lock` is held (`owned`).
+
+        Raises RefusedError with the plan's refusals. Whatever it raises, what is on record lets a
+        later run go on.
+        """
+        plan.require_safe()
+        started = asyncio.get_running_loop().time()
+        guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
+        try:
+            await self.begin_budgets(plan.look)
+            stored = await self.take_up(plan, order.wish, lock.guard)
+            result = await self._finish(stored, lock, brake, watcher)
+        finally:
+            guarding.cancel()
+            await asyncio.gather(guarding, return_exceptions=True)
+        return replace(result, seconds=asyncio.get_running_loop().time() - started)
+
+    async def begin_budgets(self, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:
+        """Record a budget for each configured key that has none yet, and what a look tells of its earlier use."""
+        await self.engine.ledger.first_sight(self._keys(), look, again)
+
+    async def look_at_keys(self, resources: Collection[str] = (), again: Collection[tuple[str, str]] = ()) -> None:
+        """Estimate what keys encrypted in these resources (none = all), where nobody counted.
+
+        `again` too, by resource and fingerprint.
+        """
+        _, found = await self.inventory(Order(tuple(resources)), still_there)
+        look = found.look()
+        # The last object of a resource may be gone since the caller saw it.
+        gone = {name: {key.fingerprint: 0 for key in self.engine.chains[name].keys} for name in resources}
+        await self.begin_budgets(replace(look, versions={**gone, **look.versions}), again)
+
+    async def accept_budget(self, fingerprint: str) -> Budget | None:
+        """Take a restored budget as it is, at an operator's word; None where there is no such key.
+
+        All others that the restore concerns are marked first: this word is not about them.
+        """
+        await self.note_restore()
+        return await self.engine.ledger.accept(fingerprint)
+
+    async def note_restore(self) -> None:
+        """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
+        if await self.engine.ledger.was_restored():
+            await self.look_at_keys()
+
+    async def exhausted(self, scope: Scope) -> str | None:
+        """Say which primary key of a scope has no write left, None if all have."""
+        budgets = await self.engine.ledger.all()
+        limit = self._settings.budget.gcm_limit
+        for key in dict.fromkeys(self.engine.chains[resource].primary for resource in scope.resources):
+            budget = budgets.get(key.fingerprint)
+            if budget is not None and budget.left(limit) == 0:
+                return str(exhausted(key, budget, limit, await self.engine.store.revision()))
+        return None
+
+    def records(self, campaign: str, guard: Expect) -> Records:
+        """Return the records of a campaign, as the holder of the lock writes them."""
+        store, keyspace = self.engine.store, self.engine.keyspace
+        return Records(
+            Campaigns(store, keyspace, [guard]),
+            Checkpoints(store, keyspace, [guard]),
+            Claims(store, keyspace),
+            Quarantine(store, keyspace, campaign, [guard]),
+        )
+
+    async def _finish(self, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+        records = self.records(stored.campaign.id, lock.guard)
+        room = self._settings.pace.batches
+        dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.campaign)
+        before = await total(records, stored.campaign.id)
+        reconciler = Reconciler(records, dispatcher, _Scan(self, order_of(stored.campaign), brake), watcher)
+        try:
+            done = await reconciler.finish(stored.campaign.id)
+        except WorkerError as error:
+            _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
+            raise
+        finally:
+            brake.pull(StoppedError("the run ended"))
+            await dispatcher.close()
+        assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
+        ended = done.stored.campaign
+        report = await total(records, ended.id)
+        await self.tell_finished(ended, report)
+        quarantined = tuple([one async for one in records.quarantine.all()])
+        counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
+        rewritten = report.rewritten - before.rewritten
+        return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
+
+    async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
+        """Say how a campaign ended, and what it left alone: in the log, and unless it was a repair in the audit log."""
+        is_complete = ended.state is CampaignState.COMPLETE
+        if report.quarantined and not is_complete:
+            await self._tell_quarantined(ended)
+        if report.fresh > MOST_FRESH:
+            await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
+        level = _log.info if is_complete else _log.warning
+        level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+        if not ended.wish.repair:
+            await self.audit.append(
+                "campaign.finished",
+                ended.id,
+                state=ended.state.value,
+                rewritten=report.rewritten,
+                proof_revision=ended.proof_revision,
+                because=ended.because,
+            )
+
+    async def _tell_quarantined(self, ended: Campaign) -> None:
+        """Name each object that a campaign left alone, up to `_NAMED`, and count them by resource and reason."""
+        store, keyspace = self.engine.store, self.engine.keyspace
+        for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
+            fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
+            _log.info("object.quarantined", campaign=ended.id, **fields)
+        batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(ended.id)]
+        for (resource, reason), count in quarantined_by(batches).items():
+            fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
+            _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
+
+    async def alarm(self, campaign: Campaign, because: str) -> None:
+        """Raise the alarm: somebody wrote many objects that nothing opens."""
+        _log.error("quarantine.grew", **campaign.log_context(), because=because)
+        await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
+
+    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> StoredCampaign:
+        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
+
+        `attended`: an operator asked for it, so its quarantine may grow as it does.
+        """
+        campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
+        unfinished = await campaigns.unfinished()
+        same = resumable(unfinished, self.generation.hash, plan.scope)
+        because = "another configuration or another scope is to be worked on; what was rewritten stays"
+        await self.supersede([other for other in unfinished if other is not same], because, guard)
+        if same is not None:
+            _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
+            growth = replace(same.campaign.growth, most=None) if attended else same.campaign.growth
+            resumed = replace(same.campaign, growth=growth, whole=plan.is_whole)
+            by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
+            if resumed.paused_for not in by_word:
+                # What made it rest was looked at when this plan was made.
+                resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
+            return same if resumed == same.campaign else await campaigns.save(replace(same, campaign=resumed))
+        await campaigns.forget_old()
+        return await self._plan_anew(plan, wish, campaigns, attended=attended)
+
+    async def supersede(self, others: Iterable[StoredCampaign], because: str, guard: Expect) -> None:
+        """End campaigns that something newer takes the place of; whoever works on them is fenced."""
+        campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
+        for other in others:
+            moved = other.campaign.moved(CampaignState.SUPERSEDED, because)
+            # What it was paused for stays on record: an operator's pause outlives a change of the file.
+            moved = replace(moved, ended_at=_now(), paused_for=other.campaign.paused_for)
+            await campaigns.save(replace(other, campaign=moved))
+            _log.info("campaign.superseded", **moved.log_context(), because=because)
+            await self.audit.append("campaign.superseded", moved.id, because=because)
+
+    async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
+        known = [stored.campaign for stored in await campaigns.all()]
+        return plan_growth(known, plan.scope, plan.found.revision, attended=attended)
+
+    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
+        now = datetime.now(UTC)
+        name = new_id(now, os.urandom(2))
+        census = []
+        if not plan.found.is_clean:
+            covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
+            places = plan.scope.namespaces or (None,)
+            census = [await take_census(self.engine.store, one, place) for one in covered for place in places]
+        batches = plan_batches(name, self.generation.hash, census)
+        because = f"{plan.found.stale} of {plan.found.objects} objects are not under their primary key"
+        campaign = Campaign(
+            name,
+            CampaignState.RUNNING,
+            self.generation.hash,
+            plan.scope,
+            len(batches),
+            now.isoformat(),
+            f"{wish.reason}: {because}" if wish.reason else because,
+            wish=wish,
+            growth=await self._growth(plan, campaigns, attended=attended),
+            whole=plan.is_whole,
+        )
+        if wish.paused:
+            campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
+        context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
+        _log.info("campaign.planned", **context)
+        created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
+        await campaigns.forget_quarantines_but(await self._named(campaign, campaigns))
+        if not wish.repair:
+            await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
+        return created
+
+    async def _named(self, campaign: Campaign, campaigns: Campaigns) -> set[str]:
+        """Return the campaigns whose objects in quarantine stay named: this one, and the last over everything."""
+        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
+        whole = [one.id for one in known if one.whole]
+        return {campaign.id, *whole[-1:]}
+
+    def _keys(self) -> list[KeyRef]:
+        """Return the keys that have a write budget.
+
+        Also those of entries that govern nothing yet: after a restore, they may have written what is gone.
+        """
+        names = self.generation.configuration.resource_names()
+        keys = (key for name in names for key in self.engine.chains[name].keys)
+        return [key for key in keys if has_budget(key)]
+
+    async def _look(self, found: Inventory, order: Order) -> Look | None:
+        """Return how often keys may have encrypted, by all objects and not just by the chosen ones."""
+        if order.covers_everything:
+            return found.look()
+        known, keys = await self.engine.ledger.all(), {key.fingerprint for key in self._keys()}
+        seen = await load(self.engine.store, self.engine.keyspace)
+        if keys <= set(known) and not any(
+            known[key.fingerprint].is_to_see(one.resource, seen)
+            for one in (await self.territory()).governed
+            for key in self.engine.chains[one.resource].keys
+            if key.fingerprint in keys
+        ):
+            return None
+        _, whole = await self.inventory()
+        return whole.look()
+
+    @asynccontextmanager
+    async def owned(self, order: Order, brake: Brake, command: str = "rewrap run") -> AsyncIterator[Lock]:
+        """Hold the lock on campaigns, and pull the brake when it is lost.
+
+        With `order.wait`, keeps asking for it until the brake is pulled; else raises BusyError when it
+        is taken.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._lock(stack, who(command), order, brake)
+
+    async def _lock(self, stack: AsyncExitStack, holder: Mapping[str, object], order: Order, brake: Brake) -> Lock:
+        waited = False
+        while True:
+            brake.check()
+            try:
+                holding = own(self.engine.store, self.engine.keyspace, holder, brake.pull)
+                session, guard = await stack.enter_async_context(holding)
+                return Lock(session, guard, waited)
+            except BusyError as busy:
+                if not order.wait:
+                    raise
+                waited = True
+                _log.info("lock.waiting", because=str(busy))
+            await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+    async def _guard_space(self, brake: Brake) -> None:
+        """Pull the brake before etcd is full, or when its size is not known for long. Ends with the run."""
+        unknown = 0
+        while True:
+            await asyncio.sleep(_SPACE_SECONDS)
+            try:
+                members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
+            except WorkerError as error:
+                unknown += 1
+                _log.warning("space.unknown", because=str(error))
+                if unknown >= _SPACE_UNKNOWN:
+                    brake.pull(error)
+                continue
+            unknown = 0
+            room = judge_space(members, alarms, 0, self._settings.space)
+            if room.refusal is not None:
+                brake.pull(SpaceError(room.refusal))
+
+
+class _Scan:
+    """The proof by this process alone."""
+
+    def __init__(self, service: Service, order: Order, brake: Brake) -> None:
+        self._service = service
+        self._order = order
+        self._brake = brake
+
+    async def look(self, stored: StoredCampaign, _owned: frozenset[int]) -> Inventory:
+        """See Prover. Raises FencedError when a scheduler has adopted the campaign: the proof is then its own."""
+        campaign, mine = stored.campaign, self._service.generation.hash
+        if campaign.generation != mine:
+            raise FencedError(
+                f"a scheduler took the campaign {campaign.id} over for the configuration {campaign.generation}, and "
+                f"will prove it; this process holds {mine}"
+            )
+        return (await self._brake.unless_pulled(self._service.inventory(self._order, still_there)))[1]
+
+    async def forget(self, _campaign: str) -> None:
+        """See Prover. Nothing is kept."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+async def total(records: Records, campaign: str) -> BatchReport:
+    """Add up what the batches of a campaign have on record."""
+    reports = [one.checkpoint.report async for one in records.checkpoints.all(campaign)]
+    return sum(reports, BatchReport())
+
+
+def _no_object(key: bytes, message: str) -> SettingsError:
+    return SettingsError("command line", (Fault(key_text(key), message, "see `etcdctl get --prefix --keys-only`"),))
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, generation: Generation, actor: str = "rewrap run") -> AsyncIterator[Service]:
+    """Connect to etcd and yield the service; `actor` is its name in the audit log.
+
+    Raises UnavailableError, ConfigError.
+    """
+    layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+    for name in generation.configuration.resource_names():
+        idle = layout.why_idle(GroupResource.parse(name))
+        if idle is not None:
+            _log.warning("configuration.idle_name", resource=name, because=idle[0])
+    async with open_engine(settings, generation) as engine:
+        yield Service(settings, generation, layout, engine, actor)

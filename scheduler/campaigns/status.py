@@ -1,0 +1,265 @@
+"""What the records say of a campaign, for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.errors import RecordError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.rate.shared import read_live
+from kube_rewrap.worker.records.batch import BatchState, Checkpoint, quarantined_by
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.generations import Generations
+from kube_rewrap.worker.records.inventory import counts_json
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.ownership import UNNAMED
+from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.records.report import NOTHING, BatchReport
+from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
+from kube_rewrap.worker.records.requests import Requests
+from kube_rewrap.worker.verdict import Reason
+
+_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A campaign, or a request that has not led to one."""
+
+    name: str
+    campaign: Campaign | None
+    request: Request | None
+    report: BatchReport = NOTHING
+    batches: tuple[Checkpoint, ...] = ()
+    workers: tuple[str, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
+    live: dict[str, int] | None = None
+    outdated: tuple[str, ...] = ()
+    in_force: str = ""
+
+    @property
+    def scope(self) -> str:
+        """What the campaign is about, in words."""
+        if self.campaign is None:
+            return "not planned yet"
+        scope = self.campaign.scope
+        where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
+        return f"{', '.join(scope.resources) or 'nothing'}{where}"
+
+    @property
+    def configuration(self) -> str:
+        """The configuration that the campaign is about, and that it is not the one in force, where that is known."""
+        if self.campaign is None:
+            return "not planned yet"
+        name = self.campaign.generation
+        return name if self.in_force in {"", name} else f"{name}, not the one in force, {self.in_force}"
+
+    @property
+    def state(self) -> str:
+        """The campaign's state, or that of the request."""
+        if self.campaign is not None:
+            return self.campaign.state.value
+        return self.request.state.value if self.request else ""
+
+    @property
+    def because(self) -> str:
+        """Why it is in that state."""
+        if self.campaign is not None:
+            return self.campaign.because
+        return (self.request.because if self.request else "") or "waiting for the scheduler"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more will happen."""
+        if self.campaign is not None:
+            return self.campaign.state.is_end
+        return self.request is not None and self.request.state is not RequestState.WAITING
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a proof says that it is done, or there was nothing to do."""
+        if self.campaign is not None:
+            return self.campaign.state is CampaignState.COMPLETE
+        return self.request is not None and self.request.state is RequestState.ACCEPTED
+
+    @property
+    def planned(self) -> int:
+        """Objects in the batches when they were planned."""
+        return sum(batch.spec.objects for batch in self.batches)
+
+    @property
+    def rate(self) -> float | None:
+        """Objects dealt with a second since it was planned; None where it has ended, or not begun."""
+        if self.campaign is None or self.campaign.state.is_end:
+            return None
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
+        return self.report.objects / max(1.0, seconds)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long it will take; None when nobody can tell."""
+        return max(0.0, self.planned - self.report.objects) / self.rate if self.rate else None
+
+    @property
+    def namespaces(self) -> list[dict[str, object]]:
+        """What was counted in each namespace when it was planned, and the state of its batch."""
+        return [
+            {"resource": batch.spec.resource, "namespace": name, "objects": count, "state": batch.state.value}
+            for batch in self.batches
+            for name, count in batch.spec.namespaces
+        ]
+
+    def lines(self) -> list[tuple[str, object]]:
+        """Return what a person wants to read."""
+        done = sum(batch.state is BatchState.DONE for batch in self.batches)
+        return [
+            ("campaign", self.name),
+            ("state", self.state),
+            ("because", self.because),
+            ("scope", self.scope),
+            ("configuration", self.configuration),
+            ("batches", f"{done} of {len(self.batches)} done"),
+            ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
+            *self._pace(),
+            ("quarantined", self._quarantined()),
+            *(
+                ("left alone", f"{count:,} of {resource}: {reason.value}")
+                for (resource, reason), count in self.quarantined_by.items()
+            ),
+            ("workers", ", ".join(self.workers) or "none at work"),
+            *(("outdated", sentence) for sentence in self.outdated),
+        ]
+
+    def _pace(self) -> list[tuple[str, object]]:
+        if self.rate is None:
+            return []
+        left = f", about {self.seconds_left:,.0f} s left" if self.seconds_left is not None else ""
+        return [("rate", f"{self.rate:,.0f} objects/s{left}")]
+
+    @property
+    def quarantined_total(self) -> int:
+        """Objects in quarantine, whether or not they are named. A complete campaign has none by its proof."""
+        return 0 if self.campaign is not None and self.is_complete else self.report.quarantined
+
+    def _quarantined(self) -> str:
+        total, named = self.quarantined_total, len(self.quarantined)
+        if named >= total:
+            return f"{total:,}"
+        if not named:
+            return f"{total:,}; names are kept of the newest campaign only (`rewrap verify` names what can't be read)"
+        return f"{total:,}, of which {named:,} are named"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        left = self.seconds_left
+        return {
+            "id": self.name,
+            "state": self.state,
+            "because": self.because,
+            "campaign": self.campaign.to_json() if self.campaign else None,
+            "request": self.request.to_json() if self.request else None,
+            "in_force": self.in_force or None,
+            "report": self.report.to_json(),
+            "live": self.live,
+            "rate": None if self.rate is None else round(self.rate, 1),
+            "seconds_left": None if left is None else round(left, 1),
+            "workers": list(self.workers),
+            "outdated": list(self.outdated),
+            "quarantined": [one.to_json() for one in self.quarantined],
+            "quarantined_total": self.quarantined_total,
+            "quarantined_by": counts_json(self.quarantined_by),
+            "parked": [
+                {"batch": batch.spec.number, "because": batch.because}
+                for batch in self.batches
+                if batch.state is BatchState.PARKED
+            ],
+            "namespaces": self.namespaces,
+        }
+
+
+async def look(settings: Settings, name: str) -> Overview | None:
+    """Return what is on record of a campaign or request; None where there is none of that name."""
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        request = await Requests(store, keyspace).get(name)
+        campaign = request.request.campaign if request else name
+        stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
+        if stored is None:
+            return Overview(name, None, request.request) if request else None
+        overview = await _whole(store, keyspace, stored.campaign)
+        in_force = await _in_force(store, keyspace)
+    live = await read_live(settings.broker, stored.campaign.id)
+    return replace(overview, request=request.request if request else None, live=live, in_force=in_force)
+
+
+async def _in_force(store: Store, keyspace: Keyspace) -> str:
+    """Return the hash of the configuration that the service follows, "" where that is not known."""
+    try:
+        known = await Generations(store, keyspace).load()
+    except RecordError:
+        return ""  # it costs the service more than this line
+    return known.generation.hash if known is not None else ""
+
+
+async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
+    batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(campaign.id)]
+    claims = await Claims(store, keyspace).all(campaign.id)
+    outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
+    listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
+    counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
+    report = sum((batch.report for batch in batches), BatchReport())
+    holders = (claim.holder for claim in claims)
+    workers = dict.fromkeys(f"{one.host}:{one.pid}" if one is not None else UNNAMED for one in holders)
+    return Overview(
+        campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
+    )
+
+
+async def look_at_all(settings: Settings) -> list[dict[str, object]]:
+    """Return a row for each campaign, and for each request that led to none; the newest first, then the unreadable."""
+    keyspace = Keyspace(settings.keyspace.state_prefix)
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+        requests = [stored.request for stored in await Requests(store, keyspace).all()]
+        damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
+        damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
+    # By the whole time: what is shown of it is cut off at the second.
+    rows = [(campaign.planned_at, _campaign_row(campaign)) for campaign in campaigns]
+    started = (one for one in requests if one.kind is RequestKind.START and not one.campaign)
+    rows += [(one.asked_at, _request_row(one)) for one in started]
+    newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
+    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in damaged]
+
+
+def _campaign_row(campaign: Campaign) -> dict[str, object]:
+    return {
+        "id": campaign.id,
+        "kind": "campaign",
+        "state": campaign.state.value,
+        "batches": campaign.batches,
+        "at": campaign.planned_at[:19],
+        "because": campaign.because,
+    }
+
+
+def _unreadable_row(kind: str, name: str, because: str) -> dict[str, object]:
+    return {"id": name, "kind": kind, "state": "unreadable", "batches": 0, "at": "", "because": because}
+
+
+def _request_row(request: Request) -> dict[str, object]:
+    return {
+        "id": request.id,
+        "kind": "request",
+        "state": request.state.value,
+        "batches": 0,
+        "at": request.asked_at[:19],
+        "because": request.because or "waiting for the scheduler",
+    }

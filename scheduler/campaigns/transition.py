@@ -1,0 +1,174 @@
+"""The steps of a campaign. Pure: what is on record goes in, the next step and its reason come out.
+
+1. Paused: nothing is done. Its quarantine grew too much: pause it.
+2. Batches that are not done are to be worked on, unless they are parked or wait after a failure.
+3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
+4. The scan found every object readable and under its primary: complete.
+5. The scan found more stale objects than those that the batches could not write: somebody wrote with
+   another key behind our back. Sweep again, a bounded number of times; but not for a batch that is parked, or
+   whose record is lost.
+6. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
+
+Not handled: who does the work, and who else pauses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.inventory import Inventory
+
+_NAMED = 5
+MAX_SWEEPS = 3
+"""A control plane whose apiservers agree needs one; a late writer costs a second."""
+
+
+_PARKED_AFTER = 5
+"""Attempts in a row that brought a batch no further: it kills its workers, or fails in a way of its own."""
+
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Let these batches be worked on. Others may have to wait, or be worked on already."""
+
+    batches: tuple[BatchSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Leave this batch alone until the next sweep or campaign."""
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Do nothing: the campaign is paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Record this pause, and raise the alarm."""
+
+    campaign: Campaign
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Scan, and come back with an inventory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Go over all ranges again: objects became stale while we worked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Record this end."""
+
+    campaign: Campaign
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is next, and the sentence that says why."""
+
+    action: Work | Park | Rest | Halt | Prove | Sweep | Finish
+    because: str
+
+
+def advance(
+    campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None, owned: frozenset[int], now: float
+) -> Step:
+    """Return the next step of an unfinished campaign.
+
+    `proof` is the inventory taken after the last batch, `owned` the numbers of the batches at which
+    somebody works, `now` in seconds since 1970.
+    """
+    known = tuple(batches)
+    if campaign.state is CampaignState.PAUSED:
+        return Step(Rest(), campaign.because)
+    fresh = sum(batch.report.fresh for batch in known)
+    if not campaign.growth.allows(fresh):
+        because = _outgrown(fresh)
+        return Step(Halt(campaign.paused(Pause.QUARANTINE, because)), because)
+    left = [batch for batch in known if _is_open(batch, campaign)]
+    free = [batch for batch in left if batch.spec.number not in owned]
+    spent = next((batch for batch in free if _is_spent(batch, campaign)), None)
+    if spent is not None:
+        because = spent.because or "whoever works on it ends without a word"
+        return Step(Park(replace(spent, state=BatchState.PARKED, because=because)), f"it failed again: {because}")
+    if left:
+        due = tuple(_present(batch.spec, campaign) for batch in free if _due_at(batch, campaign) <= now)
+        return Step(Work(due), f"{len(left)} of {campaign.batches} batches are not done")
+    return _conclude(campaign, known, proof)
+
+
+def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory | None) -> Step:
+    """Return the step after the last batch."""
+    parked = [batch for batch in known if batch.state is BatchState.PARKED]
+    missing = campaign.batches - len(known)
+    if proof is None:
+        return Step(Prove(), "all batches are done, which proves nothing yet")
+    if proof.is_clean:
+        because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
+        return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
+    unexplained = proof.stale - sum(batch.report.stuck for batch in known)
+    if unexplained > 0 and known and not parked and missing <= 0 and campaign.sweeps < MAX_SWEEPS:
+        return Step(Sweep(), f"{unexplained} objects were written under another key while the batches were at work")
+    because = _what_remains(proof, parked, missing)
+    return Step(Finish(_ended(campaign, CampaignState.INCOMPLETE, because, proof)), because)
+
+
+def _outgrown(fresh: int) -> str:
+    return (
+        f"{fresh} objects that nothing opens were written since the last campaign, and no operator asked for this "
+        "one: somebody may be trying out values. See who can write to etcd, and what is in quarantine; then resume it"
+    )
+
+
+def _present(spec: BatchSpec, campaign: Campaign) -> BatchSpec:
+    """Return a batch as it is to be worked on now: a file of the same meaning may have another hash than at first."""
+    return replace(spec, sweep=campaign.sweeps, generation=campaign.generation)
+
+
+def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:
+    """Whether a batch is to be worked on in the campaign's present sweep."""
+    return batch.state not in {BatchState.DONE, BatchState.PARKED} or batch.spec.sweep < campaign.sweeps
+
+
+def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
+    return batch.spec.sweep == campaign.sweeps and batch.fruitless >= _PARKED_AFTER
+
+
+def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
+    """Return when a batch may be tried again: at once after one failure, later and later after more."""
+    if batch.fruitless <= 1 or batch.spec.sweep != campaign.sweeps:
+        return 0.0
+    return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.fruitless - 2))
+
+
+def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Inventory) -> Campaign:
+    return campaign.moved(state, because, proof_revision=proof.revision)
+
+
+def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) -> str:
+    parts = [f"the records of {missing} batches are missing or can't be read"] if missing > 0 else []
+    parts += [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
+    if proof.stale:
+        parts.append(
+            f"{proof.stale} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "
+            "with another key)"
+        )
+    if proof.unreadable:
+        parts.append(f"{proof.unreadable} objects can't be read")
+    if proof.unknown:
+        parts.append(f"nobody knows whose objects lie under {', '.join(proof.unknown)}")
+    return f"at revision {proof.revision}, " + "; ".join(parts)

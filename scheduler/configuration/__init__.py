@@ -1,0 +1,1 @@
+"""The EncryptionConfiguration's file: followed, and compared with the generation on record."""

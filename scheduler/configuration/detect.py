@@ -1,0 +1,184 @@
+"""What changed between two generations, resource by resource. Pure.
+
+1. No earlier generation: each resource is seen for the first time.
+2. A resource is compared by what governs it: its exact name, then `*.<group>`, then `*.*`. An entry that takes
+   over from a wildcard, or leaves to it, is therefore no resource that was added or removed.
+3. Added: nothing governed it. Removed: nothing governs it any more.
+4. The primary: another provider, another key of the same provider, or other material under the same name.
+5. The other keys: other material under the same name, removed, added.
+6. The primary stayed and keys that stayed are tried in another order.
+
+Two files of one meaning have no changes between them, whatever their hashes. Not seen: another key behind the name
+of a KMS provider, another endpoint of it, and KMS v1 turned into v2 under one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kube_rewrap.config.encryption.resources import ANY, GroupResource
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+
+Chain = tuple[KeyRef, ...]
+
+
+class ChangeKind(StrEnum):
+    """What happened to a resource. The values are stable: they stand in logs and records."""
+
+    FIRST_SIGHT = "first_sight"
+    RESOURCE_ADDED = "resource_added"
+    RESOURCE_REMOVED = "resource_removed"
+    PRIMARY_PROVIDER = "primary_provider_changed"
+    PRIMARY_KEY = "primary_key_changed"
+    PRIMARY_MATERIAL = "primary_material_changed"
+    MATERIAL = "read_material_changed"
+    KEY_REMOVED = "read_key_removed"
+    KEY_ADDED = "read_key_added"
+    ORDER = "order_changed"
+
+
+_CAMPAIGN = frozenset(
+    {
+        ChangeKind.FIRST_SIGHT,
+        ChangeKind.RESOURCE_ADDED,
+        ChangeKind.PRIMARY_PROVIDER,
+        ChangeKind.PRIMARY_KEY,
+        ChangeKind.PRIMARY_MATERIAL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. `danger`: objects may stand in etcd that kube-apiserver can't read under the new generation."""
+
+    resource: str
+    """As in the file; may be a wildcard, which then means what no other entry governs."""
+    kind: ChangeKind
+    because: str
+    danger: bool = False
+
+    @property
+    def needs_campaign(self) -> bool:
+        """Whether objects have to be rewritten for it."""
+        return self.kind in _CAMPAIGN
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields that a log line about this change carries."""
+        return {"resource": self.resource, "change": self.kind.value, "because": self.because}
+
+
+def detect(before: GenerationRecord | None, after: GenerationRecord) -> tuple[Change, ...]:
+    """Return what changed, in the order of the newer file; what only the older one names comes last."""
+    new = _chains(after)
+    if before is None:
+        return tuple(_first_sight(str(name), chain[0]) for name, chain in new.items())
+    old = _chains(before)
+    names = dict.fromkeys((*new, *old))
+    return tuple(change for name in names for change in _compare(name, _governing(old, name), _governing(new, name)))
+
+
+def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:
+    """Return the chains by resource; a key that stands in a chain twice means no more than once."""
+    return {GroupResource.parse(name): tuple(dict.fromkeys(keys)) for name, keys in generation.resources}
+
+
+def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Chain | None:
+    """Return the chain of a resource or wildcard, as EncryptionConfiguration.providers_for does."""
+    for candidate in (name, GroupResource("*", name.group), ANY):
+        if candidate in chains:
+            return chains[candidate]
+    return None
+
+
+def _compare(name: GroupResource, old: Chain | None, new: Chain | None) -> Iterator[Change]:
+    resource = str(name)
+    if old is not None and new is not None:
+        yield from _primary(resource, old, new)
+        yield from _others(resource, old, new)
+        yield from _order(resource, old, new)
+    elif new is not None:
+        yield _added(resource, new)
+    elif old is not None:
+        yield _removed(resource, old)
+
+
+def _first_sight(resource: str, primary: KeyRef) -> Change:
+    because = f"no earlier configuration is on record, and {resource} is written with {primary}"
+    return Change(resource, ChangeKind.FIRST_SIGHT, because)
+
+
+def _added(resource: str, new: Chain) -> Change:
+    because = f"no entry governed {resource} before, and it is now written with {new[0]}"
+    # What nothing governed was stored as plaintext.
+    blind = not any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in new)
+    if blind:
+        because += "; identity is not among its providers: objects that are stored as plaintext can't be read"
+    return Change(resource, ChangeKind.RESOURCE_ADDED, because, danger=blind)
+
+
+def _removed(resource: str, old: Chain) -> Change:
+    because = f"no entry governs {resource} any more, which was written with {old[0]}; new objects are plaintext"
+    lost = [str(key) for key in old if key.fingerprint != PLAINTEXT_FINGERPRINT]
+    if lost:
+        because += f", and kube-apiserver can't read what is still under {', '.join(lost)}"
+    return Change(resource, ChangeKind.RESOURCE_REMOVED, because, danger=bool(lost))
+
+
+def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+    was, now = old[0], new[0]
+    if was == now:
+        return
+    if was.provider != now.provider:
+        because = f"{resource} is written with another provider: {now}, before it was {was}"
+        yield Change(resource, ChangeKind.PRIMARY_PROVIDER, because)
+    elif was.name != now.name or now in old:
+        because = f"{resource} is written with another key: {now}, before it was {was}"
+        yield Change(resource, ChangeKind.PRIMARY_KEY, because)
+    else:
+        because = f"the primary key of {resource} has other material under the same name: {now}, before it was {was}"
+        lost = was not in new
+        if lost:
+            because += ", under which objects can't be read any more"
+        yield Change(resource, ChangeKind.PRIMARY_MATERIAL, because, danger=lost)
+
+
+def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+    """Compare all keys but what `_primary` has said already."""
+    successors = _successors(old, new)
+    for key in (key for key in old if key not in new):
+        after = successors.get(key)
+        if after is None:
+            because = f"{key} was removed from {resource}: objects that are still under it can't be read"
+            yield Change(resource, ChangeKind.KEY_REMOVED, because, danger=True)
+        elif (key, after) != (old[0], new[0]):
+            because = (
+                f"a key of {resource} has other material under the same name: {after}, before it was {key}, "
+                "under which objects can't be read any more"
+            )
+            yield Change(resource, ChangeKind.MATERIAL, because, danger=True)
+    known = {*old, *successors.values(), new[0]}
+    for key in (key for key in new if key not in known):
+        yield Change(resource, ChangeKind.KEY_ADDED, f"{key} was added to {resource}, to read with")
+
+
+def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
+    """Return, for keys that went, the one that came under the same provider and name."""
+    arrived = [key for key in new if key not in old]
+    found: dict[KeyRef, KeyRef] = {}
+    for key in old:
+        after = next((one for one in arrived if (one.provider, one.name) == (key.provider, key.name)), None)
+        if key not in new and after is not None:
+            arrived.remove(after)
+            found[key] = after
+    return found
+
+
+def _order(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+    stayed = [key for key in new if key in old]
+    if old[0] == new[0] and stayed != [key for key in old if key in new]:
+        because = f"{resource} is still written with {new[0]}; its keys are tried as {', '.join(map(str, stayed))}"
+        yield Change(resource, ChangeKind.ORDER, because)

@@ -1,0 +1,1 @@
+"""The hardening checklist of `rewrap audit`: facts gathered, judged point by point."""

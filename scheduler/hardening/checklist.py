@@ -1,0 +1,55 @@
+"""The hardening checklist of encryption at rest: facts in, one line for each point out. Pure.
+
+1. A line has one state: fail (data is open, lost, or about to be), warn (weak, old or superfluous), unknown
+   (nobody can tell), pass. Where a check finds more than one, the worst is told: fail, warn, unknown, pass.
+2. What is not known is never a pass.
+3. Ids, states and the order are stable; words may change.
+
+Not handled: what no fact tells of. Backups, disks, peers' certificates, endpoints that were not given,
+kube-apiserver's own flags; docs/hardening.md has these for a person to look at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from kube_rewrap.scheduler.hardening import choices, keys, objects, surroundings
+from kube_rewrap.scheduler.hardening.facts import Check, Facts, State
+
+CHECKS: tuple[Callable[[Facts], Check], ...] = (
+    choices.primary_encrypts,
+    choices.secrets_covered,
+    choices.configmaps_covered,
+    objects.plaintext,
+    objects.readable,
+    objects.current,
+    objects.proof_age,
+    choices.aescbc,
+    choices.aesgcm_rotation,
+    choices.kms_v1,
+    objects.identity_reads,
+    keys.write_budget,
+    keys.key_age,
+    choices.key_material,
+    choices.key_names,
+    keys.old_keys,
+    surroundings.file_mode,
+    surroundings.file_owner,
+    surroundings.directory_mode,
+    surroundings.etcd_tls,
+    surroundings.etcd_access,
+    surroundings.converged,
+    surroundings.space,
+)
+
+
+def judge(facts: Facts) -> tuple[Check, ...]:
+    """Judge every point, in the order of `CHECKS`."""
+    return tuple(check(facts) for check in CHECKS)
+
+
+def summarise(checks: Iterable[Check]) -> dict[str, int]:
+    """Count the checks by state; every state is there."""
+    counts = Counter(check.state for check in checks)
+    return {state.value: counts[state] for state in State}

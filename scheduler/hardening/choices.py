@@ -1,0 +1,151 @@
+"""Checks of what the configuration says: which resources it covers, and with which providers. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from kube_rewrap.config.encryption.configuration import KeyedProvider, KmsProvider, ProviderType
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, named
+
+# Never at once: a kube-apiserver that lags behind could not read what the others write.
+_IN_ORDER = (
+    "first behind identity, then before it, each step on all kube-apiservers (`rewrap converged`) before the next; "
+    "then `rewrap run`"
+)
+
+
+def primary_encrypts(facts: Facts) -> Check:
+    """Check that every configured resource is written encrypted. One that is exempted on purpose fails, too."""
+    name = "primary-encrypts"
+    plain = _written_by(facts, ProviderType.IDENTITY)
+    if plain:
+        return Check(
+            name,
+            State.FAIL,
+            f"{named(plain)}: written in plaintext, for identity is the first provider",
+            f"put a key before identity: {_IN_ORDER}",
+        )
+    keyspace = facts.settings.keyspace
+    layout = Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)
+    if idle := [one for one in _names(facts) if layout.why_idle(GroupResource.parse(one)) is not None]:
+        reason = f"{named(idle)}: governs nothing, so what was meant is written in plaintext"
+        return Check(name, State.WARN, reason, "`rewrap check` says what to write instead")
+    return Check(name, State.PASS, f"every configured resource is written encrypted: {named(_names(facts))}")
+
+
+def secrets_covered(facts: Facts) -> Check:
+    """Check that secrets are written encrypted: they are what encryption at rest is for."""
+    return _covered(facts, "secrets", State.FAIL)
+
+
+def configmaps_covered(facts: Facts) -> Check:
+    """Check that ConfigMaps are written encrypted: they often hold credentials, too."""
+    return _covered(facts, "configmaps", State.WARN)
+
+
+def _covered(facts: Facts, resource: str, otherwise: State) -> Check:
+    name = f"{resource}-covered"
+    providers = facts.configuration.providers_for(GroupResource(resource))
+    if providers is None:
+        reason = f"no entry covers {resource}: kube-apiserver writes them in plaintext"
+    elif providers[0].type is ProviderType.IDENTITY:
+        reason = f"identity is the first provider of {resource}: kube-apiserver writes them in plaintext"
+    else:
+        return Check(name, State.PASS, f"{resource} are written with {providers[0].type.value}")
+    return Check(name, otherwise, reason, f"let an entry with a key govern {resource}: {_IN_ORDER}")
+
+
+def aescbc(facts: Facts) -> Check:
+    """Check for aescbc, which has no integrity: who can write to etcd can change what decrypts."""
+    name = "aescbc"
+    weak = _written_by(facts, ProviderType.AESCBC)
+    if weak:
+        reason = f"{named(weak)}: written with aescbc, which does not notice that a value was tampered with"
+        return Check(name, State.WARN, reason, "rotate to secretbox or KMS v2: `rewrap rotate --provider secretbox`")
+    return Check(name, State.PASS, "nothing is written with aescbc")
+
+
+def aesgcm_rotation(facts: Facts) -> Check:
+    """Check that aesgcm is rotated by itself: Kubernetes' documentation allows it no other way."""
+    name = "aesgcm-rotation"
+    wearing = _written_by(facts, ProviderType.AESGCM)
+    if not wearing:
+        return Check(name, State.PASS, "nothing is written with aesgcm")
+    if facts.settings.rotation.auto:
+        return Check(name, State.PASS, f"{named(wearing)}: written with aesgcm, and a due key is rotated by itself")
+    return Check(
+        name,
+        State.WARN,
+        f"{named(wearing)}: written with aesgcm, which wears out, and these settings rotate no key by themselves",
+        "set `auto = true` in [rotation] of the scheduler's settings (give the same file here), or use secretbox",
+    )
+
+
+def kms_v1(facts: Facts) -> Check:
+    """Check for KMS v1, deprecated since Kubernetes 1.28 and off by default since 1.29."""
+    name, remedy = "kms-v1", "change the plugin and the provider to `apiVersion: v2`"
+    primaries = (facts.configuration.providers_for(GroupResource.parse(one)) for one in _names(facts))
+    if writing := _v1(providers[0] for providers in primaries if providers):
+        return Check(name, State.FAIL, f"{named(writing)}: writes by KMS v1, which is deprecated", remedy)
+    if reading := _v1(provider for entry in facts.configuration.entries for provider in entry.providers):
+        return Check(name, State.WARN, f"{named(reading)}: may read by KMS v1, which is deprecated", remedy)
+    return Check(name, State.PASS, "no provider speaks KMS v1")
+
+
+def _v1(providers: Iterable[object]) -> list[str]:
+    return [one.name for one in providers if isinstance(one, KmsProvider) and one.api_version == "v1"]
+
+
+def key_material(facts: Facts) -> Check:
+    """Check that no bytes serve under two names or providers, where they wear and leak together unseen.
+
+    One key in several entries is seen, has one budget, and is what a rotation of all of them makes.
+    """
+    name = "key-material"
+    places: dict[SecretBytes, dict[str, str]] = defaultdict(dict)
+    for place, key, secret in _keys(facts):
+        places[secret].setdefault(key, place)
+    shared = [" = ".join(found.values()) for found in places.values() if len(found) > 1]
+    if shared:
+        return Check(
+            name,
+            State.WARN,
+            f"the same key material serves as more than one key: {named(shared)}",
+            "rotate each of them to a key of its own: `rewrap rotate --resource R`",
+        )
+    return Check(name, State.PASS, "no key material serves as two keys")
+
+
+def key_names(facts: Facts) -> Check:
+    """Check that a name says which key is meant, in stored bytes and in an archive."""
+    name = "key-names"
+    materials: dict[str, set[SecretBytes]] = defaultdict(set)
+    for entry in facts.configuration.entries:
+        for provider in entry.providers:
+            for key in provider.keys if isinstance(provider, KeyedProvider) else ():
+                materials[key.name].add(key.secret)
+    ambiguous = [repr(label) for label, found in materials.items() if len(found) > 1]
+    if ambiguous:
+        reason = f"two keys have one name: {named(ambiguous)}"
+        return Check(name, State.WARN, reason, "give the next key a name that no key of the cluster ever had")
+    return Check(name, State.PASS, "every key has a name of its own")
+
+
+def _keys(facts: Facts) -> Iterable[tuple[str, str, SecretBytes]]:
+    """Yield every key with its place in the file, and its provider and name."""
+    for index, entry in enumerate(facts.configuration.entries):
+        for provider in entry.providers:
+            for key in provider.keys if isinstance(provider, KeyedProvider) else ():
+                called = f"{provider.type.value} {key.name!r}"
+                yield f"resources[{index}] {called}", called, key.secret
+
+
+def _written_by(facts: Facts, provider: ProviderType) -> list[str]:
+    return [name for key, names in facts.writers.items() if key.provider == provider for name in names]
+
+
+def _names(facts: Facts) -> tuple[str, ...]:
+    return facts.configuration.resource_names()

@@ -1,0 +1,121 @@
+"""What the hardening checklist is judged by, and what it says of each point. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.convergence import Verdict
+from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from kube_rewrap.worker.etcd.grants import Exposure
+from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.budget import Budget
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.verdict import KeyRef
+
+DAY = 86_400.0
+_NAMED = 5
+
+
+class State(StrEnum):
+    """What a check came to. The values are stable: they stand in JSON."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the checklist: a stable id, the state, the facts in one sentence, and what to do ("" on pass)."""
+
+    id: str
+    state: State
+    reason: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON form."""
+        return {"id": self.id, "state": self.state.value, "reason": self.reason, "remedy": self.remedy}
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """The configuration file, links followed: permission bits, owner's uid, time of its last change (since 1970).
+
+    `directories` are the one that it is named in and the one that it lies in, with their permission bits.
+    """
+
+    path: str
+    mode: int
+    owner: int
+    changed_at: float
+    directories: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How old things may get, in seconds: a key that writes, and the last proof."""
+
+    key: float
+    proof: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the checks look at. Times are in seconds since 1970.
+
+    `generation` names the keys of `configuration` without their material, `proof` is a scan of everything
+    that it governs, and `keys` what speaks against the removal of each. By fingerprint: `budgets` on record,
+    `watched`, the time from which on somebody counted what others write, and `made`, when a rotation put the
+    key into the file. `proof_revision` is that of the newest complete campaign over everything, 0 = none, and
+    `proven_at` its end, None = not on record. `quarantined` names readable objects that the last campaign, being
+    incomplete, left alone: etcd key and reason; `stuck` counts all of them. `silent` are endpoints that did not tell
+    their size; `quota_told`: whether etcd or an operator said how large it may grow.
+    """
+
+    settings: Settings
+    ages: Ages
+    now: float
+    configuration: EncryptionConfiguration
+    generation: GenerationRecord
+    proof: Inventory
+    keys: tuple[KeyVerdict, ...]
+    convergence: Verdict
+    budgets: Mapping[str, Budget]
+    watched: Mapping[str, float]
+    made: Mapping[str, float]
+    file: FileFacts
+    exposures: tuple[Exposure, ...]
+    proof_revision: int
+    proven_at: float | None
+    quarantined: tuple[str, ...]
+    stuck: int
+    room: Room
+    quota_told: bool
+    silent: tuple[str, ...]
+
+    @property
+    def writers(self) -> dict[KeyRef, list[str]]:
+        """The keys that write, in the file's order, with the resources as the file names them."""
+        found: dict[KeyRef, list[str]] = {}
+        for name, chain in self.generation.resources:
+            found.setdefault(chain[0], []).append(name)
+        return found
+
+
+def named(names: Iterable[str]) -> str:
+    """Return a few names, and how many more there are."""
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more
+
+
+def days(seconds: float) -> str:
+    """Return a span in days, rounded down."""
+    return f"{max(0.0, seconds) // DAY:.0f} days"

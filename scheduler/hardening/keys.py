@@ -1,0 +1,109 @@
+"""Checks of the keys: how often they encrypted, how old they are, which ones could go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
+from kube_rewrap.scheduler.keys.removal import BACKUPS
+from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, BudgetState
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+
+_OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
+
+
+def write_budget(facts: Facts) -> Check:
+    """Check that no aesgcm key that writes is due or worn out. One that only reads does not wear any more."""
+    name = "write-budget"
+    writing = {key.fingerprint: key for key in facts.writers if key.provider == LIMITED_PROVIDER}
+    states = {fingerprint: _state(facts, fingerprint) for fingerprint in _limited(facts)}
+    over = [fingerprint for fingerprint, state in states.items() if state in _OVER]
+    due = [fingerprint for fingerprint in writing if states[fingerprint] is BudgetState.DUE]
+    rotate = "rotate it: `rewrap rotate`; of a restored one see also `rewrap keys --accept`"
+    if worn := [_used(facts, one) for one in over if one in writing]:
+        return Check(name, State.FAIL, f"no write is left to {named(worn)}", rotate)
+    if due:
+        return Check(name, State.WARN, f"due for rotation: {named(_used(facts, one) for one in due)}", rotate)
+    if over:
+        reason = f"worn out, though it only reads: {named(_used(facts, one) for one in over)}"
+        return Check(name, State.WARN, reason, "`rewrap run`, then remove it when `rewrap verify` calls it removable")
+    return _uncounted(facts, writing) or _within(facts, writing)
+
+
+def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
+    """Return what is not known of the keys that write, None where their use is counted."""
+    name = "write-budget"
+    if unrecorded := [str(key) for fingerprint, key in writing.items() if _state(facts, fingerprint) is None]:
+        reason = f"no write budget is on record for {named(unrecorded)}"
+        return Check(name, State.UNKNOWN, reason, "`rewrap run` begins one, and a scheduler keeps it up to date")
+    if unwatched := [str(key) for fingerprint, key in writing.items() if fingerprint not in facts.watched]:
+        reason = f"nobody counts what kube-apiserver writes with {named(unwatched)}; within its limit as far as known"
+        return Check(name, State.UNKNOWN, reason, "run `rewrap scheduler`: it observes every writer")
+    return None
+
+
+def _within(facts: Facts, writing: Mapping[str, KeyRef]) -> Check:
+    used = named(_used(facts, one) for one in writing)
+    return Check("write-budget", State.PASS, f"within the limit: {used}" if used else "no key that writes wears out")
+
+
+def key_age(facts: Facts) -> Check:
+    """Check that no key that writes is older than it may be. First sight bounds an age from below only."""
+    name, oldest = "key-age", facts.ages.key
+    ages = {key: _age(facts, key) for key in facts.writers if key.fingerprint != PLAINTEXT_FINGERPRINT}
+    old = [f"{key} ({days(age)} or more)" for key, (age, _) in ages.items() if age > oldest]
+    if old:
+        reason = f"older than {days(oldest)}: {named(old)}"
+        return Check(name, State.WARN, reason, "rotate it: `rewrap rotate`")
+    if untold := [_untold(key, age) for key, (age, is_whole) in ages.items() if not is_whole]:
+        reason = f"no record says how old it is: {named(untold)}"
+        return Check(name, State.UNKNOWN, reason, "keys that `rewrap rotate` brings in have their time on record")
+    if ages:
+        told = (f"{key} ({days(age)})" for key, (age, _) in ages.items())
+        return Check(name, State.PASS, f"no older than {days(oldest)}: {named(told)}")
+    return Check(name, State.PASS, "nothing is written with a key")
+
+
+def old_keys(facts: Facts) -> Check:
+    """Check for keys that nothing needs; identity is judged apart (`identity-reads`)."""
+    name = "old-keys"
+    ours = [one for one in facts.keys if one.key.fingerprint != PLAINTEXT_FINGERPRINT]
+    if free := [str(one.key) for one in ours if one.removable]:
+        remedy = f"archive it, then remove it from the file on every node. {BACKUPS}"
+        return Check(name, State.WARN, f"may be removed: {named(free)}", remedy)
+    writing = {key.fingerprint for key in facts.writers}
+    idle = [one for one in ours if not one.objects and one.key.fingerprint not in writing]
+    if idle:
+        held = named(f"{one.key}: {one.blockers[0]}" for one in idle)
+        return Check(name, State.PASS, f"no readable object is under these, which can't go yet: {held}")
+    return Check(name, State.PASS, "every configured key is in use")
+
+
+def _limited(facts: Facts) -> dict[str, KeyRef]:
+    chains = (chain for _, chain in facts.generation.resources)
+    return {key.fingerprint: key for chain in chains for key in chain if key.provider == LIMITED_PROVIDER}
+
+
+def _state(facts: Facts, fingerprint: str) -> BudgetState | None:
+    budget, limits = facts.budgets.get(fingerprint), facts.settings.budget
+    return budget.state(limits.gcm_limit, limits.due_at) if budget else None
+
+
+def _used(facts: Facts, fingerprint: str) -> str:
+    budget, limit = facts.budgets[fingerprint], facts.settings.budget.gcm_limit
+    of_it = "restored" if budget.restored else f"{budget.used} of {limit} writes"
+    return f"{_limited(facts)[fingerprint]}: {of_it}"
+
+
+def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
+    """Return the least age of a key in seconds, and whether a rotation's record tells it, so that it is no more."""
+    if key.provider == "kms":
+        return 0.0, False
+    made = facts.made.get(key.fingerprint)
+    # The file has held the key at least since it was last changed.
+    seen = [facts.file.changed_at, *([facts.watched[key.fingerprint]] if key.fingerprint in facts.watched else [])]
+    return facts.now - min([*seen, *([] if made is None else [made])]), made is not None
+
+
+def _untold(key: KeyRef, age: float) -> str:
+    return f"{key} (its KMS knows)" if key.provider == "kms" else f"{key} (at least {days(age)})"

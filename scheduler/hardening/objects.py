@@ -1,0 +1,132 @@
+"""Checks of what is stored: plaintext, old keys, what can't be read, and when that was last proven. Pure.
+
+What a configured KMS provider has encrypted is not opened by this version, and nothing to find fault with: no
+check that needs it opened passes, and none fails for it.
+"""
+
+from __future__ import annotations
+
+from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
+from kube_rewrap.worker.etcd.ranges import key_text
+from kube_rewrap.worker.records.inventory import ResourceTally, Unreadable
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Reason
+
+_PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
+_REWRAP = "`rewrap run`"
+_KMS = "look at these through kube-apiserver"
+
+
+def plaintext(facts: Facts) -> Check:
+    """Check that nothing governed is stored in plaintext, whether or not identity may read it."""
+    name = "plaintext"
+    found = {tally.resource: _plain(tally) for tally in facts.proof.resources}
+    if counts := [f"{resource} {count}" for resource, count in found.items() if count]:
+        reason = f"{sum(found.values())} objects are stored in plaintext: {named(counts)}"
+        remedy = "with a key before identity in their entries: `rewrap run`; old copies stay in backups and free pages"
+        return Check(name, State.FAIL, reason, remedy)
+    return _seen(facts, Check(name, State.PASS, f"none of {facts.proof.objects} objects is in plaintext"))
+
+
+def identity_reads(facts: Facts) -> Check:
+    """Check for identity that nothing needs: while it may read, plaintext that anybody put into etcd is believed."""
+    name = "identity-reads"
+    allowed = [tally for tally in facts.proof.resources if any(map(_is_plain, tally.configured[1:]))]
+    readers = [tally for tally in allowed if not _is_plain(tally.primary)]
+    if idle := [tally.resource for tally in readers if not _plain(tally)]:
+        reason = f"{named(idle)}: nothing is in plaintext, and identity may still read"
+        remedy = "remove identity from these entries when `rewrap verify` calls it removable"
+        return Check(name, State.WARN, reason, remedy)
+    if readers:
+        return Check(name, State.PASS, f"{named(one.resource for one in readers)}: identity still has to read")
+    return Check(name, State.PASS, "identity reads nothing that it does not write")
+
+
+def current(facts: Facts) -> Check:
+    """Check that everything encrypted is under its primary key. Plaintext is a check of its own."""
+    name = "current"
+    stale = {tally.resource: _old(tally) for tally in facts.proof.resources}
+    if counts := [f"{resource} {count}" for resource, count in stale.items() if count]:
+        return Check(name, State.WARN, f"{sum(stale.values())} objects are under older keys: {named(counts)}", _REWRAP)
+    return _opened(facts, Check(name, State.PASS, "nothing is under an older key"))
+
+
+def readable(facts: Facts) -> Check:
+    """Check that nothing is unreadable, and that the last campaign left nothing alone."""
+    name = "readable"
+    lost = facts.proof.unreadable - _opaque(facts)
+    if lost or facts.stuck:
+        # A KMS value of an unconfigured provider is lost, too: it is named last, where it may be one or the other.
+        listed = sorted((one for tally in facts.proof.resources for one in tally.listed), key=_is_kms)
+        examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed[: max(0, lost)]]
+        examples += facts.quarantined
+        reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine: {named(examples)}"
+        remedy = "docs/campaign-incomplete.md has a remedy for each reason; then `rewrap run`"
+        return Check(name, State.FAIL, reason, remedy)
+    return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects - _opaque(facts)} objects can be read"))
+
+
+def proof_age(facts: Facts) -> Check:
+    """Check that a campaign over everything was proven complete under this very configuration, not long ago."""
+    name, oldest = "proof-age", facts.ages.proof
+    if not facts.proof_revision and _opaque(facts):
+        reason = f"{_opaque(facts)} objects under KMS can't be opened by this version, so nothing can be proven of them"
+        return Check(name, State.UNKNOWN, reason, _KMS)
+    if not facts.proof_revision:
+        state = State.WARN if facts.proof.is_clean else State.FAIL
+        found = "this scan found" if facts.proof.is_clean else "this scan did not find"
+        recorded = "no complete campaign over everything is on record under this configuration"
+        reason = f"{recorded}; {found} everything under its primary key"
+        return Check(name, state, reason, _REWRAP)
+    if facts.proven_at is None:
+        reason = f"the campaign proven at revision {facts.proof_revision} does not say when it ended"
+        return Check(name, State.UNKNOWN, reason, f"{_REWRAP} makes a new proof")
+    age = facts.now - facts.proven_at
+    said = f"everything was proven {days(age)} ago, at revision {facts.proof_revision}"
+    if age > oldest:
+        return Check(name, State.WARN, f"{said}, which is more than {days(oldest)}", f"{_REWRAP}, or a scheduler")
+    return Check(name, State.PASS, said)
+
+
+def _opened(facts: Facts, otherwise: Check) -> Check:
+    """Return a check that passes, unless there is something that nobody looked at, or looked into."""
+    if opaque := _opaque(facts):
+        reason = f"{otherwise.reason}, but {opaque} objects under KMS can't be opened by this version"
+        return Check(otherwise.id, State.UNKNOWN, reason, _KMS)
+    return _seen(facts, otherwise)
+
+
+def _seen(facts: Facts, otherwise: Check) -> Check:
+    """Return a check that passes, unless there are paths that nobody looked at."""
+    unknown = facts.proof.unknown
+    if not unknown:
+        return otherwise
+    reason = f"{otherwise.reason}, but paths that no table knows were not looked at: {named(unknown)}"
+    return Check(otherwise.id, State.UNKNOWN, reason, "name them with --path RESOURCE=PATH")
+
+
+def _plain(tally: ResourceTally) -> int:
+    """Count plaintext objects, whether or not identity may read them."""
+    readable_ones = sum(under.objects for key, under in tally.keys.items() if _is_plain(key))
+    return readable_ones + sum(tally.reasons.get(reason, 0) for reason in _PLAINTEXT)
+
+
+def _opaque(facts: Facts) -> int:
+    """Count objects that carry the prefix of a configured KMS provider."""
+    counts = (
+        min(tally.unreadable, sum(count for key, count in tally.claimed.items() if key.provider == ProviderType.KMS))
+        for tally in facts.proof.resources
+    )
+    return sum(counts)
+
+
+def _is_kms(one: Unreadable) -> bool:
+    return one.reason is Reason.KMS
+
+
+def _old(tally: ResourceTally) -> int:
+    return sum(under.objects for key, under in tally.keys.items() if key != tally.primary and not _is_plain(key))
+
+
+def _is_plain(key: KeyRef) -> bool:
+    return key.fingerprint == PLAINTEXT_FINGERPRINT

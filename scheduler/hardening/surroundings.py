@@ -1,0 +1,90 @@
+"""Checks of what is around: the configuration file, the way to etcd, the kube-apiservers, etcd's size. Pure."""
+
+from __future__ import annotations
+
+import stat
+
+from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, named
+from kube_rewrap.worker.etcd.grants import Access
+
+_FOREIGN = stat.S_IRWXG | stat.S_IRWXO
+_FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_FILLING = 0.6
+"""Share of etcd's quota from which a rewrite of everything may come near the stop mark."""
+
+
+def file_mode(facts: Facts) -> Check:
+    """Check that neither group nor others can do anything with the file: it holds the keys."""
+    name, file = "file-mode", facts.file
+    if file.mode & _FOREIGN:
+        reason = f"{file.path} holds keys, and its mode {file.mode:04o} lets group or others at it"
+        return Check(name, State.FAIL, reason, "`chmod 600` it; if others may have read it, rotate its keys")
+    return Check(name, State.PASS, f"{file.path} has mode {file.mode:04o}")
+
+
+def file_owner(facts: Facts) -> Check:
+    """Check that the file is root's."""
+    name, file = "file-owner", facts.file
+    if file.owner:
+        return Check(name, State.WARN, f"{file.path} belongs to uid {file.owner}, not to root", "`chown root` it")
+    return Check(name, State.PASS, f"{file.path} belongs to root")
+
+
+def directory_mode(facts: Facts) -> Check:
+    """Check that nobody else can write to its directory: who can, puts another file in its place."""
+    name, directories = "directory-mode", facts.file.directories
+    if loose := [f"{path} ({mode:04o})" for path, mode in directories if mode & _FOREIGN_WRITE]:
+        reason = f"group or others can write to the directory of the file: {named(loose)}"
+        return Check(name, State.FAIL, reason, "`chmod 700` it")
+    return Check(name, State.PASS, f"only its owner can write to {named(path for path, _ in directories)}")
+
+
+def etcd_tls(facts: Facts) -> Check:
+    """Check that everybody on the way to etcd sees ciphertext only: passwords and plaintext go there, too."""
+    name, remedy = "etcd-tls", "give etcd a certificate, and https endpoints to every client"
+    bare = [one for one in facts.exposures if not one.secure]
+    if far := [one.endpoint for one in bare if not one.local]:
+        return Check(name, State.FAIL, f"no TLS on the network: {named(far)}", remedy)
+    if near := [one.endpoint for one in bare]:
+        return Check(name, State.WARN, f"no TLS, though not beyond this machine: {named(near)}", remedy)
+    return Check(name, State.PASS, f"TLS to every given endpoint: {named(one.endpoint for one in facts.exposures)}")
+
+
+def etcd_access(facts: Facts) -> Check:
+    """Check that a client without certificate and password gets no answer."""
+    name = "etcd-access"
+    if opened := [one.endpoint for one in facts.exposures if one.access is Access.ANSWERS]:
+        reason = f"answers a client that has no certificate and no password: {named(opened)}"
+        return Check(name, State.FAIL, reason, "run etcd with --client-cert-auth and --trusted-ca-file")
+    if unclear := [f"{one.endpoint}: {one.because}" for one in facts.exposures if one.access is Access.UNCLEAR]:
+        reason = f"whether it answers a client without certificate and password can't be told: {named(unclear)}"
+        return Check(name, State.UNKNOWN, reason, "see that the endpoint is up, and audit again")
+    said = (f"{one.endpoint} {one.access.value}" for one in facts.exposures)
+    return Check(name, State.PASS, f"a client without certificate and password gets nothing: {named(said)}")
+
+
+def converged(facts: Facts) -> Check:
+    """Check that all kube-apiservers run this very file."""
+    name, verdict = "converged", facts.convergence
+    if verdict.converged:
+        return Check(name, State.PASS, verdict.because)
+    if verdict.is_contradicted:
+        remedy = "bring the same file to every control-plane node, and follow `rewrap converged --wait`"
+        return Check(name, State.FAIL, verdict.because, remedy)
+    return Check(name, State.UNKNOWN, verdict.because, "give every address with --apiserver; see `rewrap converged`")
+
+
+def space(facts: Facts) -> Check:
+    """Check that etcd has room for a rewrite, and that no alarm is raised."""
+    name, room = "space", facts.room
+    share = room.projected / room.quota if room.quota else 0.0
+    quota = "its quota" if facts.quota_told else "its quota, taken for etcd's default (--quota-bytes says better)"
+    said = f"the database is at {share:.0%} of {quota}"
+    if room.refusal is not None:
+        return Check(name, State.FAIL, room.refusal.partition(": ")[0], room.refusal.partition(": ")[2])
+    if share > _FILLING:
+        return Check(name, State.WARN, said, "compact and defragment it (docs/etcd-nearly-full.md)")
+    if facts.silent:
+        reason = f"{said}, but these did not tell theirs: {named(facts.silent)}"
+        return Check(name, State.UNKNOWN, reason, "see that every endpoint is up, and audit again")
+    return Check(name, State.PASS, f"{said}, and no alarm is raised")

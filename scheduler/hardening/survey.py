@@ -1,0 +1,140 @@
+"""Gathers what the hardening checklist is judged by: one scan, the records, the file, the endpoints. Read only."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from kube_rewrap.config.errors import Fault, SourceError
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import Convergence
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
+from kube_rewrap.scheduler.keys.removal import judge_keys
+from kube_rewrap.scheduler.rotation.probes import look_around, not_converged
+from kube_rewrap.worker.etcd.anonymous import probe
+from kube_rewrap.worker.etcd.ranges import key_text
+from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.records.rotations import Rotations
+from kube_rewrap.worker.verdict import Reason
+
+_UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
+"""What only a campaign finds. The other reasons the scan finds by itself, as they are now."""
+
+
+async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
+    """Look at everything once. Raises what a scan does, and SettingsError for credentials that can't be read."""
+    generation, store, keyspace = service.generation, service.engine.store, service.engine.keyspace
+    # Asked before the scan: what a kube-apiserver that lags behind writes until then, the scan sees.
+    convergence = await Convergence(settings.apiservers, settings.keyspace, store, generation.file).look(
+        generation.hash
+    )
+
+    async def looked(_generation: str) -> tuple[bool, str]:
+        return convergence.converged, convergence.because
+
+    unconverged = await not_converged(looked, generation.hash)
+    _, proof = await service.inventory()
+    around = await look_around(service, unconverged, whole=True)
+    campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+    quarantined, stuck = await _quarantined(service, campaigns)
+    members, alarms = await store.members(), await store.alarms()
+    told = {member.endpoint for member in members}
+    return Facts(
+        settings=settings,
+        ages=ages,
+        now=time.time(),
+        configuration=generation.configuration,
+        generation=describe(generation),
+        proof=proof,
+        keys=tuple(judge_keys(proof, around)),
+        convergence=convergence,
+        budgets=await service.engine.ledger.all(),
+        watched=(await load(store, keyspace)).since,
+        made=_made(stored.rotation for stored in await Rotations(store, keyspace).all()),
+        file=await asyncio.to_thread(_file, generation.file),
+        exposures=await probe(settings.etcd),
+        proof_revision=around.proof_revision,
+        proven_at=_proven_at(campaigns, around.proof_revision),
+        quarantined=quarantined,
+        stuck=stuck,
+        room=judge_space(members, alarms, 0, settings.space),
+        quota_told=settings.space.quota_bytes is not None or all(member.quota for member in members),
+        silent=tuple(url for url in settings.etcd.endpoints if url not in told),
+    )
+
+
+def _made(rotations: Iterable[Rotation]) -> dict[str, float]:
+    """Return when each key on record was added to the file."""
+    found: dict[str, float] = {}
+    for rotation in rotations:
+        added = next((passed.at for passed in rotation.passed if passed.step is RotationStep.ADD), "")
+        at = _seconds(added)
+        if at is not None and rotation.fingerprint:
+            found[rotation.fingerprint] = min(at, found.get(rotation.fingerprint, at))
+    return found
+
+
+def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
+    proving = (one for one in campaigns if one.state is CampaignState.COMPLETE and one.proof_revision == revision)
+    return next((_seconds(one.ended_at) for one in proving), None)
+
+
+async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
+    """Return what could be read and was left alone all the same, as campaigns of this configuration found; how many."""
+    store, keyspace = service.engine.store, service.engine.keyspace
+    mine = [one for one in campaigns if one.generation == service.generation.hash]
+    found: dict[str, None] = {}
+    stuck: Counter[str] = Counter()
+    for campaign in _since_everything(mine):
+        left = Quarantine(store, keyspace, campaign.id)
+        lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
+        found |= dict.fromkeys(lines)
+        here: Counter[str] = Counter()
+        async for one in Checkpoints(store, keyspace).all(campaign.id):
+            here[one.checkpoint.spec.resource] += one.checkpoint.report.stuck
+        stuck |= here  # the same objects, most likely: not added up over campaigns
+    return tuple(found), stuck.total()
+
+
+def _since_everything(campaigns: Sequence[Campaign]) -> Sequence[Campaign]:
+    """Return the campaigns, oldest first, from the last one over everything on that did not end complete.
+
+    Those after it that went over a part say nothing about what else it left.
+    """
+    whole = [number for number, one in enumerate(campaigns) if one.whole]
+    since = campaigns[whole[-1] if whole else 0 :]
+    return [one for one in since if one.state is not CampaignState.COMPLETE]
+
+
+def _file(path: str) -> FileFacts:
+    """Look at the file and its directories, as they are now. Raises SourceError when they are gone."""
+    file = Path(path)
+    parents = dict.fromkeys((file.absolute().parent, file.resolve().parent))
+    try:
+        found = file.stat()
+        directories = tuple((str(parent), stat.S_IMODE(parent.stat().st_mode)) for parent in parents)
+    except OSError as error:
+        message = f"it can't be looked at any more: {error.strerror}"
+        raise SourceError(path, (Fault("", message, "audit again when nobody replaces it"),)) from None
+    return FileFacts(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime, directories)
+
+
+def _seconds(text: str) -> float | None:
+    """Return a record's time (ISO 8601) in seconds since 1970, None where it has none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,99 @@
+"""Measures how fast others write under each key, and puts it on record.
+
+It compares two moments at which no campaign is unfinished and the watch has caught up, at least a minute apart; the
+first is a minute after a reign began, when the watch has seen what was written before. What counts in between is
+`worker.records.usage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kube_rewrap.scheduler.keys.alerts import find_hasty, rotation_seconds, writing
+from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.rotation import Rotation
+from kube_rewrap.worker.records.usage import HOUR, SAMPLE_SECONDS, Look, Usage, between
+from kube_rewrap.worker.records.usages import StoredUsage, Usages
+
+
+class Watching(Protocol):
+    """What the observer knows."""
+
+    @property
+    def lag(self) -> int:
+        """Revisions that are not counted yet."""
+
+    @property
+    def opened(self) -> Mapping[str, int]:
+        """Writes that this watch saw and opened, by fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a look at the keys begins with. `steady` never jumps; `wall` is in seconds since 1970."""
+
+    steady: float
+    wall: float
+
+    budgets: Mapping[str, Budget]
+    rotations: tuple[Rotation, ...]
+    generation: GenerationRecord
+    gcm_limit: int
+
+
+class Meter:
+    """See the module's docstring. `usages` is fenced by the leader's lock."""
+
+    def __init__(self, usages: Usages, campaigns: Campaigns, watching: Watching) -> None:
+        self._usages = usages
+        self._campaigns = campaigns
+        self._watching = watching
+        self._began: float | None = None
+        self._stored: StoredUsage | None = None
+        self._before: Look | None = None
+
+    async def measure(self, known: Known) -> Usage:
+        """Look once; returns what is on record then. Raises FencedError, TemporaryError."""
+        stored = self._stored or await self._usages.load()
+        self._stored = None  # after a failure it is read again
+        usage = await self._with_interval(stored.usage, known)
+        took, writes = rotation_seconds(known.rotations), writing(known.generation)
+        found = {
+            name: find_hasty(budget, known.gcm_limit, usage, took, known.wall)
+            for name, budget in known.budgets.items()
+            if name in writes
+        }
+        hasty = {name: haste for name, haste in found.items() if haste is not None}
+        if hasty:
+            usage = usage.with_hasty(hasty, writes)
+        if usage != stored.usage:
+            stored = await self._usages.save(replace(stored, usage=usage))
+        self._stored = stored
+        return usage
+
+    async def _with_interval(self, usage: Usage, known: Known) -> Usage:
+        if self._began is None:
+            self._began = known.steady
+        if known.steady < (self._before.at if self._before else self._began) + SAMPLE_SECONDS:
+            return usage
+        if self._watching.lag or await self._campaigns.unfinished():
+            return usage
+        look = Look(known.steady, self._watching.opened, _own(known.budgets.values()))
+        if self._before is None:
+            self._before = look
+            return usage
+        interval = between(self._before, look, int(known.wall))
+        if interval is None:
+            # Nothing was written: it grows on, but not so far that quiet hours thin out what comes after them.
+            self._before = look if look.at - self._before.at > HOUR else self._before
+            return usage
+        self._before = look
+        return usage.followed_by(interval)
+
+
+def _own(budgets: Iterable[Budget]) -> dict[str, int]:
+    return {one.fingerprint: one.committed for one in budgets if one.provider == LIMITED_PROVIDER}

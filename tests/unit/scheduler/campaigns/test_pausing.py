@@ -1,0 +1,98 @@
+"""When a campaign rests, and when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kube_rewrap.config.settings.schema import SpaceSettings
+from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_rest, judge_room, plan_growth
+from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope
+
+RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
+NONE = Pressure(None, None, None)
+FULL = Pressure("etcd is full", None, None)
+CLOSED = Pressure(None, None, "outside the hours")
+ALL = Pressure("etcd is full", "no write left", "outside the hours")
+
+
+@pytest.mark.parametrize(
+    ("campaign", "pressure", "state", "cause", "because"),
+    [
+        pytest.param(RUNNING, NONE, "running", None, "why", id="nothing speaks against it => as it is"),
+        pytest.param(RUNNING, FULL, "paused", Pause.SPACE, "etcd is full", id="no room => rest"),
+        pytest.param(RUNNING, CLOSED, "paused", Pause.WINDOW, "outside the hours", id="outside the hours => rest"),
+        pytest.param(RUNNING, ALL, "paused", Pause.SPACE, "etcd is full", id="several => the gravest is told"),
+        pytest.param(
+            RUNNING.paused(Pause.SPACE, "etcd is full"), NONE, "running", None,
+            "what made it rest (space) is over", id="room again => go on",
+        ),
+        pytest.param(
+            RUNNING.paused(Pause.WINDOW, "w"), FULL, "paused", Pause.SPACE, "etcd is full",
+            id="another cause meanwhile => told",
+        ),
+        pytest.param(
+            RUNNING.paused(Pause.OPERATOR, "by hand"), NONE, "paused", Pause.OPERATOR, "by hand",
+            id="an operator's pause ends by an operator's word",
+        ),
+        pytest.param(
+            RUNNING.paused(Pause.OPERATOR, "by hand"), FULL, "paused", Pause.OPERATOR, "by hand",
+            id="an operator's pause stays an operator's",
+        ),
+        pytest.param(
+            RUNNING.paused(Pause.QUARANTINE, "grew"), NONE, "paused", Pause.QUARANTINE, "grew",
+            id="a pause for the quarantine ends by an operator's word",
+        ),
+        pytest.param(
+            RUNNING.moved(CampaignState.PROVING, "why"), FULL, "proving", None, "why",
+            id="a proof writes nothing => it goes on",
+        ),
+        pytest.param(
+            RUNNING.moved(CampaignState.CANCELLED, "why"), FULL, "cancelled", None, "why", id="an end is an end",
+        ),
+    ],
+)  # fmt: skip
+def test_a_rest(campaign: Campaign, pressure: Pressure, state: str, cause: Pause | None, because: str) -> None:
+    judged = judge_rest(campaign, pressure)
+    assert (judged.state.value, judged.paused_for, judged.because) == (state, cause, because)
+    assert judge_rest(judged, pressure) == judged
+
+
+def test_after_a_lack_of_room_a_little_more_is_asked_for() -> None:
+    settings = SpaceSettings(stop_at=0.8)
+    room = Room(projected=79, quota=100, refusal=None)
+    assert judge_room(room, settings, None) is None
+    assert judge_room(room, settings, Pause.SPACE) is not None
+    assert judge_room(replace(room, projected=78), settings, Pause.SPACE) is None
+    assert judge_room(replace(room, refusal="full"), settings, None) == "full"
+
+
+# ------------------------------------------------------------------------------------------- how a quarantine may grow
+
+EVERYTHING, TEAM = Scope(("secrets", "configmaps")), Scope(("secrets",), ("team",))
+
+
+def ended(scope: Scope, proof: int, planned: int = 0) -> Campaign:
+    return replace(RUNNING, scope=scope, proof_revision=proof, growth=Growth(0, planned, MOST_FRESH))
+
+
+@pytest.mark.parametrize(
+    ("known", "since"),
+    [
+        pytest.param([], 0, id="nothing on record => all that can't be read is new"),
+        pytest.param([ended(EVERYTHING, 90, 70)], 70, id="an earlier campaign covered it, as of its plan"),
+        pytest.param([ended(EVERYTHING, 90)], 90, id="one of an older version, as of its proof"),
+        pytest.param([ended(Scope(("secrets",)), 90, 70)], 70, id="over all namespaces of the resource"),
+        pytest.param([ended(TEAM, 90, 70)], 70, id="over the same namespace"),
+        pytest.param([ended(Scope(("secrets",), ("other",)), 90, 70)], 0, id="over another namespace => not covered"),
+        pytest.param([ended(Scope(("configmaps",)), 90, 70)], 0, id="over another resource => not covered"),
+        pytest.param([ended(EVERYTHING, 0, 70)], 0, id="one that did not come to its proof => not covered"),
+        pytest.param([ended(EVERYTHING, 90, 70), ended(TEAM, 130, 110)], 110, id="the newest counts"),
+    ],
+)
+def test_what_is_new_was_written_since_a_campaign_covered_it(known: list[Campaign], since: int) -> None:
+    for attended in (True, False):
+        growth = plan_growth(known, TEAM, 200, attended=attended)
+        assert growth == Growth(since, 200, None if attended else MOST_FRESH)

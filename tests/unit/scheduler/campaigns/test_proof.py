@@ -1,0 +1,91 @@
+"""How a proof scan is cut into parts, and goes on where a slice of time ended: every range once, and none too large."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.provider import Key, KeyedProvider
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import PageSettings
+from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
+from kube_rewrap.scheduler.campaigns.run import Order, still_there
+from kube_rewrap.worker.etcd.pages import PageSizer
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.inventory import take_inventory, take_slice
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
+from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
+from tests.fakes.store import MemoryStore
+
+SECRETS = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
+CHAIN = Chain([KeyedProvider(ProviderType.AESGCM, (Key("k", SecretBytes(b"k" * 32)),))])
+NAMES = st.lists(st.text("ab/-", min_size=1, max_size=6), unique=True, max_size=30)
+
+
+def registry(names: list[str], *, sealed: bool = False) -> MemoryStore:
+    store = MemoryStore()
+    for name in names:
+        key = b"/registry/secrets/" + name.encode()
+        store.put(key, CHAIN.seal(b'{"apiVersion":"v1","kind":"Secret"}', key) if sealed else b"x")
+    return store
+
+
+@given(NAMES, st.integers(1, 5))
+async def test_the_pieces_cover_the_range_once_and_none_is_too_large(names: list[str], every: int) -> None:
+    store = registry(names)
+    pieces = await cut(store, SECRETS, every)
+    assert (pieces[0].range.start, pieces[-1].range.end) == (SECRETS.range.start, SECRETS.range.end)
+    assert all(left.range.end == right.range.start for left, right in pairwise(pieces))
+    counts = [await store.count(piece.range) for piece in pieces]
+    assert (sum(counts), max(counts) <= every) == (len(names), True)
+
+
+@given(NAMES, st.integers(1, 4), st.lists(st.integers(0, 4), max_size=10))
+async def test_a_part_that_goes_on_counts_every_object_once(names: list[str], page: int, slices: list[int]) -> None:
+    """Whatever number of pages each slice of time is long."""
+    store, sizer = registry(names, sealed=True), PageSizer(PageSettings(objects=page))
+    revision = await store.revision()
+    part = ProofPart("c", 0, revision, "g", (SECRETS,), of=1)
+    for pages in [*slices, 100]:
+        if part.is_done:
+            break
+        looks = iter([False] * pages)
+        counted, cursor = await take_slice(
+            store, part.rest[0], {"secrets": CHAIN}, sizer, revision=revision, is_over=partial(next, looks, True)
+        )
+        part = ProofPart.from_json(part.advanced(counted, cursor).to_json())
+    assert part.found == await take_inventory(store, [SECRETS], {"secrets": CHAIN}, sizer, revision)
+    assert whole([part], ()) == part.found
+
+
+@pytest.mark.parametrize(
+    ("numbers", "of", "is_all"),
+    [
+        pytest.param([0, 1, 2], 3, True, id="all parts => whole"),
+        pytest.param([0, 2], 3, False, id="one is missing => not whole"),
+        pytest.param([0, 1], 3, False, id="the last one is missing => not whole"),
+        pytest.param([1, 2], 3, False, id="the first one is missing => not whole"),
+        pytest.param([0], 0, False, id="of an earlier version => not whole"),
+        pytest.param([], 0, False, id="none => not whole"),
+    ],
+)
+def test_a_proof_with_a_part_missing_is_none(numbers: list[int], of: int, is_all: bool) -> None:
+    assert is_whole([ProofPart("c", number, 7, "g", (), Inventory(7, ()), of=of) for number in numbers]) is is_all
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        pytest.param(Order(), (SECRETS,), id="everything => what is governed"),
+        pytest.param(Order(("secrets", "gone.example.com")), (SECRETS,), id="one of two is gone => the other"),
+        pytest.param(Order(("gone.example.com",)), (), id="the only one is gone => nothing, never everything"),
+    ],
+)
+def test_what_is_gone_is_not_scanned(order: Order, expected: tuple[ResourceRange, ...]) -> None:
+    assert still_there(Territory((SECRETS,), ()), order) == expected

@@ -1,0 +1,401 @@
+"""What a rotation begins with: which entries, which type of key, which name; and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from kube_rewrap.config.encryption.configuration import load
+from kube_rewrap.config.encryption.provider import KeyedProvider, ProviderType
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.errors import ConfigError, SettingsError
+from kube_rewrap.scheduler.rotation.driver import Order, begin, edit
+from kube_rewrap.scheduler.rotation.transition import (
+    Edit,
+    Look,
+    Move,
+    Scanned,
+    Seen,
+    Wait,
+    aborted,
+    advance,
+    is_way_back,
+    paused,
+    prepared,
+    resumed,
+    withdrawing,
+)
+from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+
+NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+STAMP = NOW.isoformat()
+
+
+def provider(kind: str, name: str) -> dict[str, object]:
+    if kind == "identity":
+        return {"identity": {}}
+    if kind == "kms":
+        return {"kms": {"apiVersion": "v2", "name": name, "endpoint": "unix:///kms.sock"}}
+    return {kind: {"keys": [{"name": name, "secret": base64.b64encode(f"{kind}-{name}".ljust(32).encode()).decode()}]}}
+
+
+def text(*entries: tuple[list[str], list[tuple[str, str]]]) -> bytes:
+    return json.dumps(
+        {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "EncryptionConfiguration",
+            "resources": [
+                {"resources": resources, "providers": [provider(*one) for one in providers]}
+                for resources, providers in entries
+            ],
+        }
+    ).encode()
+
+
+SECRETS = (["secrets"], [("aesgcm", "a"), ("identity", "")])
+EVENTS = (["events", "pods"], [("aescbc", "b"), ("secretbox", "c")])
+PLAIN = (["configmaps"], [("identity", "")])
+IDLE = (["deployments", "secrets.apps"], [("secretbox", "d")])
+HALF = (["deployments.apps", "deployments"], [("aesgcm", "e")])
+OUTSIDE = (["widgets.example.com"], [("kms", "k")])
+
+
+def begun(raw: bytes, order: Order, taken: tuple[str, ...] = ()) -> Rotation:
+    return begin(raw, "enc.json", order, taken, NOW, is_idle=is_idle)
+
+
+def is_idle(name: str) -> bool:
+    return Layout().why_idle(GroupResource.parse(name)) is not None
+
+
+def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
+    rotation = begun(text(SECRETS), Order())
+    assert (rotation.entries, rotation.resources, rotation.provider) == ((0,), ("secrets",), "aesgcm")
+    assert (rotation.step, rotation.key_name) == (RotationStep.ADD, "key-20260203")
+    assert [key.name for key in rotation.retired] == ["a"]
+    assert rotation.id.startswith("20260203-040506-")
+
+
+def test_a_resource_chooses_the_entries_that_name_it() -> None:
+    rotation = begun(text(SECRETS, EVENTS), Order(resources=("pods",)))
+    assert (rotation.entries, rotation.resources, rotation.provider) == ((1,), ("events", "pods"), "aescbc")
+
+
+def test_an_entry_whose_names_govern_nothing_gets_no_key() -> None:
+    rotation = begun(text(IDLE, SECRETS, HALF), Order())
+    assert (rotation.entries, rotation.resources) == ((1, 2), ("secrets", "deployments.apps"))
+    assert (rotation.provider, [key.name for key in rotation.retired]) == ("aesgcm", ["a", "e"])
+
+
+def test_a_name_that_a_key_once_had_is_not_given_again() -> None:
+    assert begun(text(SECRETS), Order(), ("key-20260203", "key-20260203-2")).key_name == "key-20260203-3"
+
+
+def test_plaintext_is_retired_like_a_key() -> None:
+    rotation = begun(text(PLAIN), Order(provider=ProviderType.SECRETBOX))
+    assert rotation.retired == (KeyRef("identity", "", PLAINTEXT_FINGERPRINT),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "order", "words"),
+    [
+        pytest.param(
+            text(SECRETS, EVENTS), Order(), "written with aescbc, aesgcm: what shall the new key be for", id="two types"
+        ),
+        pytest.param(text(PLAIN), Order(), "written with identity: what shall the new key be for", id="plaintext"),
+        pytest.param(
+            text(SECRETS), Order(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
+        ),
+        pytest.param(
+            text(SECRETS, IDLE),
+            Order(resources=("deployments",)),
+            "deployments, secrets.apps: governs nothing",
+            id="idle",
+        ),
+        pytest.param(text(OUTSIDE), Order(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
+    ],
+)
+def test_what_is_refused(raw: bytes, order: Order, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        begun(raw, order)
+
+
+def test_aescbc_takes_no_place_of_a_cipher_that_authenticates() -> None:
+    with pytest.raises(SettingsError, match="aescbc has no integrity and would take the place of aesgcm"):
+        begun(text(SECRETS), Order(provider=ProviderType.AESCBC))
+    assert begun(text(EVENTS), Order()).provider == "aescbc"
+
+
+@pytest.mark.parametrize(
+    ("forged", "fault"),
+    [
+        pytest.param({"provider": "aescbc"}, "would take the place of aesgcm", id="a weaker cipher"),
+        pytest.param({"key_name": "a:b"}, "names a key as no rotation does", id="a name that others begin with"),
+        pytest.param({"key_name": "x" * 5_000}, "names a key as no rotation does", id="a long name"),
+        pytest.param({"key_name": "a\nidentity: {}"}, "names a key as no rotation does", id="a name of two lines"),
+        pytest.param({"entries": (7,)}, "names an entry that the file does not have", id="an entry that is none"),
+        pytest.param(
+            {"entries": (7,), "step": RotationStep.PRUNE}, "names an entry that the file does not have", id="pruning it"
+        ),
+    ],
+)
+def test_a_forged_record_edits_nothing(forged: dict[str, Any], fault: str) -> None:
+    rotation = replace(begun(text(SECRETS), Order()), **forged)
+    with pytest.raises((SettingsError, ValueError), match=fault):
+        edit(rotation, text(SECRETS), "enc.json")
+
+
+def test_the_three_edits_of_a_rotation_in_two_entries() -> None:
+    raw = text(SECRETS, PLAIN, EVENTS)
+    rotation = begun(raw, Order(resources=("secrets", "configmaps"), provider=ProviderType.AESGCM))
+    added, fingerprint = edit(rotation, raw, "enc.json")
+    assert len(fingerprint) == 16
+    assert keys_of(added) == [
+        ["aesgcm:a", "aesgcm:key-20260203", "identity"],
+        ["identity", "aesgcm:key-20260203"],
+        UNTOUCHED,
+    ]
+    promoted, none = edit(rotation.at(RotationStep.PROMOTE, "", STAMP), added, "enc.json")
+    assert none == ""
+    assert keys_of(promoted) == [
+        ["aesgcm:key-20260203", "aesgcm:a", "identity"],
+        ["aesgcm:key-20260203", "identity"],
+        UNTOUCHED,
+    ]
+    pruned, _ = edit(rotation.at(RotationStep.PRUNE, "", STAMP), promoted, "enc.json")
+    # identity was first in one of the two entries: it goes from both, for nothing is plaintext in either.
+    assert keys_of(pruned) == [["aesgcm:key-20260203"], ["aesgcm:key-20260203"], UNTOUCHED]
+
+
+UNTOUCHED = ["aescbc:b", "secretbox:c"]
+
+
+def keys_of(raw: bytes) -> list[list[str]]:
+    return [
+        [
+            f"{one.type.value}:{key.name}" if key else one.type.value
+            for one in entry.providers
+            for key in (one.keys if isinstance(one, KeyedProvider) else [None])
+        ]
+        for entry in load(raw, "enc.json").entries
+    ]
+
+
+def test_an_edit_of_another_file_is_refused_and_not_guessed() -> None:
+    rotation = begun(text(SECRETS), Order())
+    with pytest.raises(ConfigError):
+        edit(rotation.at(RotationStep.PROMOTE, "", STAMP), text(SECRETS), "enc.json")
+
+
+# --------------------------------------------------------------------------------------------------------- the record
+
+ROTATION = begun(text(SECRETS), Order(prune=True))
+
+
+@pytest.mark.parametrize("step", list(RotationStep))
+def test_a_record_is_read_as_it_was_written(step: RotationStep) -> None:
+    rotation = prepared(ROTATION.at(step, "because", STAMP), "sha256:1", "f" * 16)
+    assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation
+
+
+@pytest.mark.parametrize("field", sorted(ROTATION.to_json()))
+def test_a_record_without_a_field_is_damaged(field: str) -> None:
+    broken = ROTATION.to_json()
+    del broken[field]
+    with pytest.raises(ValueError, match=f"^{field} is "):
+        Rotation.from_json(broken)
+
+
+def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
+    seen = Seen(ROTATION.file)
+    assert isinstance(advance(paused(ROTATION), seen, STAMP).action, Wait)
+    assert isinstance(advance(resumed(paused(ROTATION), ROTATION.file), seen, STAMP).action, Edit)
+
+
+def test_a_content_that_was_put_in_place_meanwhile_is_not_handed_out_again() -> None:
+    by_hand = paused(prepared(replace(ROTATION, by_hand=True), "sha256:1", "f" * 16))
+    assert resumed(by_hand, "sha256:1").edited == "sha256:1"
+    again = resumed(replace(by_hand, waits="sha256:1 has to be put in its place"), ROTATION.file)
+    assert (again.edited, again.waits) == ("", "")
+    assert resumed(replace(by_hand, by_hand=False), ROTATION.file).edited == "sha256:1"
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (RotationStep.ADD, "not touched, or holds the new key as one that only reads"),
+        (RotationStep.SPREAD, "stays in the file as one that only reads"),
+        (RotationStep.SWITCH, "the new key stays in the file, for objects may be under it"),
+    ],
+)
+def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
+    ended = aborted(paused(ROTATION.at(step, "", STAMP)), STAMP)
+    assert (ended.step, ended.held) == (RotationStep.ABORTED, "")
+    assert words in ended.because
+    assert ended.passed[-1] == Passed(step, STAMP, ended.because)
+
+
+# ------------------------------------------------------------------------------------------- just before a key goes
+
+PRUNING = ROTATION.at(RotationStep.PRUNE, "", STAMP)
+SEEN = Seen(PRUNING.file, converged=True, converged_because="all run it", scan=Scanned(70, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("seen", "action", "words"),
+    [
+        pytest.param(
+            replace(SEEN, converged=None, scan=None), Look, "do all kube-apiservers still run", id="nobody asked"
+        ),
+        pytest.param(replace(SEEN, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
+        pytest.param(replace(SEEN, scan=None), Look, "is nothing under the old keys", id="nobody scanned"),
+        pytest.param(
+            replace(SEEN, scan=Scanned(70, 3, 3, 0)), Move, "3 objects are, or may be", id="something is there"
+        ),
+        pytest.param(
+            replace(SEEN, scan=Scanned(70, 0, 0, 1)), Wait, "1 objects can't be read", id="something unreadable"
+        ),
+        pytest.param(SEEN, Edit, "they are removed from the file", id="nothing speaks against it"),
+    ],
+)
+def test_a_key_goes_only_right_after_a_look_however_long_whoever_drives_was_away(
+    seen: Seen, action: type, words: str
+) -> None:
+    decided = advance(PRUNING, seen, STAMP)
+    assert isinstance(decided.action, action)
+    assert words in decided.because
+    if isinstance(decided.action, Move):
+        assert decided.action.rotation.step is RotationStep.REWRAP
+
+
+# ------------------------------------------------------------------------------------------- an unused key goes again
+
+ADDED = prepared(ROTATION, "sha256:added", "f" * 16)
+SPREAD = ADDED.at(RotationStep.SPREAD, "", STAMP)
+WITHDRAWING = withdrawing(SPREAD, SPREAD.file, STAMP)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "file", "step"),
+    [
+        pytest.param(ROTATION, ROTATION.file, RotationStep.ABORTED, id="nothing was added yet => aborted"),
+        pytest.param(
+            replace(ADDED, by_hand=True), ROTATION.file, RotationStep.ABORTED, id="nobody put it in place => aborted"
+        ),
+        pytest.param(ADDED, "sha256:added", RotationStep.WITHDRAW, id="just added"),
+        pytest.param(SPREAD, SPREAD.file, RotationStep.WITHDRAW, id="it spreads"),
+        pytest.param(paused(SPREAD), SPREAD.file, RotationStep.WITHDRAW, id="held"),
+        pytest.param(SPREAD.at(RotationStep.PROMOTE, "", STAMP), "", RotationStep.WITHDRAW, id="not yet first"),
+        pytest.param(WITHDRAWING, "", RotationStep.WITHDRAW, id="asked for twice"),
+    ],
+)
+def test_a_key_that_never_was_first_may_go_again(rotation: Rotation, file: str, step: RotationStep) -> None:
+    found = withdrawing(rotation, file, STAMP)
+    assert (found.step, found.held) == (step, "")
+    if step is RotationStep.WITHDRAW:
+        assert (found.file, found.edited) == ("sha256:added", "")
+
+
+@pytest.mark.parametrize(
+    ("rotation", "words"),
+    [
+        pytest.param(ADDED, "added to the file at this moment", id="it is being added"),
+        pytest.param(
+            prepared(SPREAD.at(RotationStep.PROMOTE, "", STAMP), "sha256:2", ""),
+            "may write already",
+            id="becomes first",
+        ),
+        pytest.param(SPREAD.at(RotationStep.SWITCH, "", STAMP), "may write already", id="is first"),
+        pytest.param(SPREAD.at(RotationStep.PRUNE, "", STAMP), "may write already", id="the old one goes"),
+    ],
+)
+def test_a_key_that_may_be_first_stays(rotation: Rotation, words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        withdrawing(rotation, ROTATION.file, STAMP)
+
+
+UNUSED = Seen(WITHDRAWING.file, converged=True, converged_because="all run it", scan=Scanned(70, 20, 20, 0))
+
+
+@pytest.mark.parametrize(
+    ("seen", "action", "words"),
+    [
+        pytest.param(replace(UNUSED, converged=None, scan=None), Look, "the new key only reads", id="not asked"),
+        pytest.param(replace(UNUSED, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
+        pytest.param(replace(UNUSED, scan=None), Look, "is nothing under the new key", id="not scanned"),
+        pytest.param(replace(UNUSED, scan=Scanned(70, 1, 1, 1)), Edit, "it never encrypted", id="not readable"),
+        pytest.param(replace(UNUSED, scan=Scanned(70, 0, 0, 0, 3)), Move, "3 objects are, or may be", id="objects"),
+        pytest.param(
+            replace(UNUSED, scan=Scanned(70, 0, 0, 0, 0, 1)), Move, "may have encrypted 1 times", id="its budget"
+        ),
+        pytest.param(replace(UNUSED, file="sha256:9"), Move, "somebody edited it", id="edited by hand"),
+        pytest.param(UNUSED, Edit, "it is removed from the file", id="nothing speaks against it"),
+    ],
+)
+def test_an_unused_key_goes_only_right_after_a_look(seen: Seen, action: type, words: str) -> None:
+    decided = advance(WITHDRAWING, seen, STAMP)
+    assert isinstance(decided.action, action)
+    assert words in decided.because
+    if isinstance(decided.action, Move) and not decided.action.rotation.held:
+        ended = decided.action.rotation
+        assert (ended.step, ended.is_withdrawn) == (RotationStep.ABORTED, False)
+
+
+def test_it_ends_when_all_run_the_file_without_it() -> None:
+    returning = prepared(WITHDRAWING, "sha256:back", "").at(RotationStep.RETURN, "", STAMP)
+    asked = advance(returning, Seen("sha256:back"), STAMP)
+    assert isinstance(asked.action, Look)
+    done = advance(returning, Seen("sha256:back", converged=True, converged_because="all run it"), STAMP).action
+    assert isinstance(done, Move)
+    assert done.rotation.is_withdrawn
+    assert done.rotation.because == "aborted by an operator; the unused key is gone from the file, and all run it"
+
+
+def test_the_edit_of_a_withdrawal_gives_the_bytes_from_before() -> None:
+    raw = text(SECRETS, PLAIN)
+    rotation = begun(raw, Order(provider=ProviderType.AESGCM))
+    added, _ = edit(rotation, raw, "enc.json")
+    back, fingerprint = edit(rotation.at(RotationStep.WITHDRAW, "", STAMP), added, "enc.json")
+    assert (keys_of(back), fingerprint) == (keys_of(raw), "")
+
+
+OLD_KEY, NEW_KEY = KeyRef("aesgcm", "a", "a" * 16), KeyRef("aesgcm", "new", "f" * 16)
+WITHOUT = GenerationRecord("sha256:back", (("secrets", (OLD_KEY,)),))
+WITH = GenerationRecord("sha256:added", (("secrets", (OLD_KEY, NEW_KEY)),))
+
+
+@pytest.mark.parametrize(
+    ("rotation", "before", "after", "is_so"),
+    [
+        pytest.param(WITHDRAWING, WITH, WITHOUT, True, id="the key was removed"),
+        pytest.param(WITHDRAWING, WITHOUT, WITH, False, id="it was added"),
+        pytest.param(WITHDRAWING, WITHOUT, WITHOUT, False, id="it was not there"),
+        pytest.param(SPREAD, WITH, WITHOUT, False, id="nobody asked for it"),
+        pytest.param(
+            WITHDRAWING,
+            GenerationRecord("sha256:2", (("secrets", (NEW_KEY, OLD_KEY)), ("pods", (OLD_KEY,)))),
+            WITHOUT,
+            False,
+            id="something else was changed, too",
+        ),
+    ],
+)
+def test_a_file_from_before_is_a_way_back_only_for_the_withdrawn_key(
+    rotation: Rotation, before: GenerationRecord, after: GenerationRecord, *, is_so: bool
+) -> None:
+    assert is_way_back(rotation, before, after) is is_so
+
+
+def test_a_record_that_goes_back_and_forth_does_not_grow_for_ever() -> None:
+    rotation = ROTATION
+    for _ in range(300):
+        rotation = rotation.at(RotationStep.REWRAP, "again", STAMP).at(RotationStep.PROVE, "again", STAMP)
+    assert len(rotation.passed) == 100

@@ -1,0 +1,40 @@
+"""An operator's word on record: the last one, for one configuration."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from kube_rewrap.worker.errors import TemporaryError
+from kube_rewrap.worker.etcd.store import Expect, Outcome, Put
+from kube_rewrap.worker.records.assumptions import Assumption, load, save
+from kube_rewrap.worker.records.keyspace import Keyspace
+from tests.fakes.store import MemoryStore
+
+ONE = Assumption("sha256:1", "restarted all", "2026-11-23T10:00:00+00:00")
+TWO = Assumption("sha256:2", "asked all", "2026-11-23T11:00:00+00:00")
+KEYSPACE = Keyspace()
+
+
+async def test_the_last_word_takes_the_place_of_the_one_before() -> None:
+    store = MemoryStore()
+    assert await load(store, KEYSPACE) is None
+    for word in (ONE, TWO):
+        await save(store, KEYSPACE, word)
+        assert await load(store, KEYSPACE) == word
+
+
+async def test_a_damaged_record_is_named_and_can_be_replaced() -> None:
+    store = MemoryStore()
+    await store.commit([Expect(KEYSPACE.assumption, 0)], [Put(KEYSPACE.assumption, b'{"v":1,"generation":3}')])
+    with capture_logs() as logs:
+        assert await load(store, KEYSPACE) is None
+    assert "/kube-rewrap/v1/assumption is damaged" in logs[0]["because"]
+    await save(store, KEYSPACE, ONE)
+    assert await load(store, KEYSPACE) == ONE
+
+
+async def test_it_gives_up_when_others_are_always_faster() -> None:
+    store = MemoryStore(lambda _kind, _key: Outcome.LOST)
+    with pytest.raises(TemporaryError, match="changed too often by others"):
+        await save(store, KEYSPACE, ONE)

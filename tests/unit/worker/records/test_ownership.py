@@ -1,0 +1,122 @@
+"""Who works on campaigns: one owner, fenced by its lock's creation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kube_rewrap.worker.errors import BusyError, FencedError, TemporaryError
+from kube_rewrap.worker.etcd.store import Outcome, Put
+from kube_rewrap.worker.records import ownership
+from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.ownership import own
+from tests.fakes.store import MemoryStore
+
+pytestmark = pytest.mark.timeout(20)
+
+SPACE = Keyspace()
+ME = {"command": "rewrap run", "host": "node-1", "pid": 42, "since": "2024-01-01T00:00:00+00:00"}
+OTHER = {"command": "rewrap run", "host": "node-2", "pid": 43, "since": "2024-01-01T00:00:01+00:00"}
+
+
+def ignore(_error: FencedError) -> None:
+    """Nobody looks."""
+
+
+async def test_the_owner_gets_a_guard_that_holds_while_it_owns() -> None:
+    store = MemoryStore()
+    async with own(store, SPACE, ME, ignore) as (_, guard):
+        assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
+    assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"2")])).outcome is Outcome.LOST
+
+
+async def test_the_lock_is_released_at_the_end_and_on_errors() -> None:
+    store = MemoryStore()
+    with pytest.raises(RuntimeError):
+        async with own(store, SPACE, ME, ignore):
+            raise RuntimeError
+    assert await store.get(SPACE.owner) is None
+    async with own(store, SPACE, OTHER, ignore):
+        pass
+
+
+async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
+    store = MemoryStore()
+    async with own(store, SPACE, ME, ignore) as (_, guard):
+        with pytest.raises(
+            BusyError, match=r"rewrap run on node-1, pid 42, since 2024-01-01T00:00:00\+00:00; wait for it \(--wait\)"
+        ):
+            async with own(store, SPACE, OTHER, ignore):
+                pass
+        # The refused one took nothing away from the first.
+        assert (await store.commit([guard], [])).outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param({**ME, "host": "\x1b[2J"}, id="what a terminal would obey"),
+        pytest.param({**ME, "command": "x" * 1_000_000}, id="a megabyte"),
+        pytest.param({**ME, "pid": [10**400]}, id="a list"),
+        pytest.param({}, id="nothing"),
+    ],
+)
+async def test_a_lock_whose_record_can_not_be_read_is_held_all_the_same(hostile: dict[str, object]) -> None:
+    store = MemoryStore()
+    store.put(SPACE.owner, encode(hostile))
+    with pytest.raises(BusyError) as caught:
+        async with own(store, SPACE, OTHER, ignore):
+            pass
+    assert str(caught.value).startswith("another process works on it: a process whose record can't be read; wait")
+
+
+async def test_an_owner_that_comes_after_another_fences_it() -> None:
+    store = MemoryStore()
+    async with own(store, SPACE, ME, ignore) as (_, first):
+        store.delete(SPACE.owner)
+        async with own(store, SPACE, OTHER, ignore) as (_, second):
+            assert (await store.commit([first], [])).outcome is Outcome.LOST
+            assert (await store.commit([second], [])).outcome is Outcome.APPLIED
+
+
+async def test_a_lock_whose_answer_was_lost_is_held_all_the_same() -> None:
+    faults = [Outcome.UNKNOWN]
+    store = MemoryStore(lambda _kind, _key: faults.pop() if faults else None)
+    async with own(store, SPACE, ME, ignore) as (_, guard):
+        assert (await store.commit([guard], [])).outcome is Outcome.APPLIED
+
+
+async def test_a_lock_that_nobody_has_and_we_did_not_get_is_tried_later() -> None:
+    faults = [Outcome.LOST]
+    store = MemoryStore(lambda _kind, _key: faults.pop() if faults else None)
+    with pytest.raises(TemporaryError, match="neither taken nor free"):
+        async with own(store, SPACE, ME, ignore):
+            pass
+
+
+async def test_a_lost_lease_calls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.03)
+    store, lost = MemoryStore(), asyncio.Queue[FencedError]()
+    async with asyncio.timeout(10), own(store, SPACE, ME, lost.put_nowait):
+        item = await store.get(SPACE.owner)
+        assert item is not None
+        await store.revoke_lease(item.lease)
+        assert "was not renewed in time" in str(await lost.get())
+
+
+async def test_a_lease_that_is_renewed_is_kept_past_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.9)
+    renewals = asyncio.Queue[int]()
+
+    class Counting(MemoryStore):
+        async def keep_lease(self, lease: int) -> bool:
+            renewals.put_nowait(lease)
+            return await super().keep_lease(lease)
+
+    lost: list[FencedError] = []
+    async with asyncio.timeout(10), own(Counting(), SPACE, ME, lost.append):
+        for _ in range(4):
+            await renewals.get()
+    assert not lost

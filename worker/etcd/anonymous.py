@@ -1,0 +1,90 @@
+"""Whether an etcd endpoint answers a client that has no certificate and no password: it is tried.
+
+A count of one key is asked for, from the member alone, so that nothing is read and no quorum is needed. gRPC
+tells a refused certificate and a dead server by the same code: the same call with our certificate, right
+after, tells them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import grpc
+import grpc.aio
+
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.etcd import compat
+from kube_rewrap.worker.etcd.channel import open_endpoint
+from kube_rewrap.worker.etcd.grants import Access, Exposure
+
+_rpc: Any = compat.load()[0]
+
+_SECONDS = 3.0
+_PAGE_BYTES = 2**20
+_Code = grpc.StatusCode
+
+_NAMELESS = "user name is empty"
+"""etcd's words for a read without a token where users are on (api/v3rpc/rpctypes/error.go); an INVALID_ARGUMENT."""
+
+_SILENT = {_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED, _Code.CANCELLED, _Code.UNKNOWN, _Code.INTERNAL}
+"""Codes that gRPC gives by itself, whether or not anybody is there."""
+
+
+async def probe(settings: EtcdSettings) -> tuple[Exposure, ...]:
+    """Return how each endpoint meets a stranger, in the order of the settings; a few seconds at the most.
+
+    Raises SettingsError for an endpoint or a file that can't be used.
+    """
+    return tuple(await asyncio.gather(*(_probe(url, settings) for url in settings.endpoints)))
+
+
+async def _probe(url: str, settings: EtcdSettings) -> Exposure:
+    # Without a scheme the TLS files decide (channel.py): settled here, for the stranger has none.
+    full = url if "://" in url else f"{'https' if settings.cacert or settings.cert else 'http'}://{url}"
+    parts = urlsplit(full)
+    stranger = await _ask(full, replace(settings, cert=None, key=None))
+    ours = await _ask(full, settings) if stranger[0] in _SILENT else stranger
+    access, because = judge_answers(stranger, ours)
+    if access is Access.ANSWERS and parts.scheme.startswith("unix"):
+        access, because = Access.UNCLEAR, "the permissions of the socket's file decide, and were not looked at"
+    return Exposure(url, parts.scheme in {"https", "unixs"}, _is_local(parts), access, because)
+
+
+def judge_answers(stranger: tuple[grpc.StatusCode, str], ours: tuple[grpc.StatusCode, str]) -> tuple[Access, str]:
+    """Judge the code and words that came without, and with, our certificate; returns why where it is unclear."""
+    code, words = stranger
+    if code is _Code.OK:
+        return Access.ANSWERS, ""
+    if code in {_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED} or _NAMELESS in words:
+        return Access.ASKS_PASSWORD, ""
+    if code is _Code.UNAVAILABLE and ours[0] not in _SILENT:
+        return Access.REFUSES, ""
+    if code is _Code.UNAVAILABLE:
+        return Access.UNCLEAR, "it does not answer with our certificate either"
+    return Access.UNCLEAR, f"the call ended with {code.name}"
+
+
+async def _ask(url: str, settings: EtcdSettings) -> tuple[grpc.StatusCode, str]:
+    """Send one read that names no user."""
+    endpoint = open_endpoint(url, settings, _PAGE_BYTES)
+    request = _rpc.RangeRequest(key=b"/", count_only=True, serializable=True)
+    try:
+        await endpoint.kv.Range(request, timeout=_SECONDS)
+    except grpc.aio.AioRpcError as failure:
+        return failure.code(), failure.details() or ""
+    finally:
+        await endpoint.channel.close()
+    return _Code.OK, ""
+
+
+def _is_local(parts: SplitResult) -> bool:
+    if parts.scheme.startswith("unix") or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False  # a name: who it leads to is for others to say

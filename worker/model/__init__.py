@@ -1,1 +1,0 @@
-"""Values that travel between the rooms: no I/O, no clock, no secrets."""

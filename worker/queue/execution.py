@@ -1,0 +1,290 @@
+"""What one message leads to: a slice of a batch, a part of a proof, or a word to the scheduler.
+
+A message is a hint. It names a campaign and a number, and what is to be done is read from etcd; so it
+may come late, twice, or be made up, and nothing is done that the records do not ask for. The claim on
+a batch is a lock on a lease, taken only if the campaign is still what it was when it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.engine import Engine
+from kube_rewrap.worker.errors import (
+    BudgetExhaustedError,
+    BusyError,
+    CompactedError,
+    FencedError,
+    QuarantineGrewError,
+    SpaceError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
+from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.shared import SharedPace
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, who
+from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.proofs import Proofs
+from kube_rewrap.worker.records.report import NOTHING, BatchReport
+
+_LOOK_SECONDS = 0.5
+_HANDBACK_SECONDS = 30
+_PART_SECONDS = 60.0
+"""So long a message about a part of a proof keeps a child, far less than the child lets it."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a worker process works with."""
+
+    settings: Settings
+    engine: Engine
+    pace: SharedPace
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a message: `worked`, `dropped`, `handed_back` or `failed`. The report is of this slice."""
+
+    outcome: str
+    because: str = ""
+    report: BatchReport = NOTHING
+    window: int = 0
+
+
+_Job = Callable[[Bench, StoredCampaign, int, Expect, Brake], Awaitable[Done]]
+
+
+async def rewrite(bench: Bench, name: str, number: int) -> Done:
+    """Work on one batch for a slice of time."""
+    return await _under_claim(bench, name, number, CampaignState.RUNNING, _rewrite)
+
+
+async def prove(bench: Bench, name: str, number: int) -> Done:
+    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    return await _under_claim(bench, name, number, CampaignState.PROVING, _prove)
+
+
+async def _under_claim(bench: Bench, name: str, number: int, state: CampaignState, job: _Job) -> Done:
+    """Do what a message asks for under a claim, if the campaign is in this state and of this configuration."""
+    engine = bench.engine
+    stored = await Campaigns(engine.store, engine.keyspace).get(name)
+    if stored is None or stored.campaign.state is not state:
+        return _dropped(name, number, f"no campaign of that name is {state.value}")
+    if stored.campaign.generation != engine.generation.hash:
+        return await _hand_back(engine, stored.campaign, number)
+    brake = Brake()
+    try:
+        async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
+            unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
+            claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
+            done = await job(bench, stored, number, claim, brake)
+            await session.release(claim)
+            return done
+    except (BusyError, FencedError, TemporaryError) as error:
+        return _dropped(name, number, str(error))
+
+
+async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
+    engine, campaign = bench.engine, stored.campaign
+    checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
+    before = (await checkpoints.load(campaign.id, number)).checkpoint
+    if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
+        return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
+    spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
+    supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
+    failure: Exception | None = None
+    try:
+        await engine.learn_what_is_complete()
+        bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
+        wish, growth = campaign.wish, campaign.growth
+        await engine.run(spec, claim, brake, allow_plaintext=wish.allow_plaintext, growth=growth)
+    except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
+        failure = error
+    finally:
+        supervising.cancel()
+        await asyncio.gather(supervising, return_exceptions=True)
+    try:
+        return await _settled(bench, checkpoints, (before, spec), failure)
+    except FencedError as error:
+        return _dropped(spec.campaign, spec.number, str(failure or error))
+
+
+async def _settled(
+    bench: Bench, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+) -> Done:
+    """Record what landed and what went wrong, and count this slice.
+
+    Whatever ended it counts as an attempt as long as the claim is ours: a batch whose messages end without work is
+    parked in the end, and not sent again for ever. Raises FencedError when the claim is lost.
+    """
+    engine, (before, spec) = bench.engine, slice_of
+    try:
+        await engine.ledger.settle()
+    except WorkerError as error:
+        failure = failure or error
+    stored = await checkpoints.load(spec.campaign, spec.number)
+    report = stored.checkpoint.report.since(before.report)
+    bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
+    await bench.pace.flush()
+    if failure is None:
+        return Done("worked", report=report, window=engine.window)
+    because, counts = _judged(failure)
+    begun = stored.checkpoint
+    if begun.attempts == before.attempts:  # it ended before its attempt was on record
+        begun = begun.begun(spec, time.time())
+    failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
+    if failed != stored.checkpoint:
+        await checkpoints.save(failed, stored.revision)
+    if isinstance(failure, StoppedError):
+        return Done("worked", because, report, engine.window)
+    _log.warning("batch.failed", **spec.log_context(), because=because, fruitless=failed.fruitless)
+    if isinstance(failure, BudgetExhaustedError | SpaceError | QuarantineGrewError):
+        await _pause(engine, spec.campaign, failure)
+    return Done("failed", because, report, engine.window)
+
+
+def _judged(failure: Exception) -> tuple[str, bool]:
+    """Return what to say of a failure, and whether it speaks against the batch rather than against the world."""
+    if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError | QuarantineGrewError):
+        return str(failure), False
+    if isinstance(failure, WorkerError):
+        return str(failure), True
+    # What is not ours may quote what it was given.
+    return f"unexpected {type(failure).__name__}", True
+
+
+async def _pause(engine: Engine, name: str, failure: WorkerError) -> None:
+    """Let the whole campaign rest for what would stop every batch. The alarm is raised by the one who pauses it."""
+    cause = _cause(failure)
+    was_running = False
+
+    def paused(campaign: Campaign) -> Campaign:
+        nonlocal was_running
+        was_running = campaign.state is CampaignState.RUNNING
+        return campaign.paused(cause, str(failure)) if was_running else campaign
+
+    if await Campaigns(engine.store, engine.keyspace).change(name, paused) is None:
+        return
+    _log.warning("campaign.paused", campaign=name, cause=cause.value, because=str(failure))
+    if cause is Pause.QUARANTINE and was_running:
+        _log.error("quarantine.grew", campaign=name, state=CampaignState.PAUSED.value, because=str(failure))
+        audit = AuditLog(engine.store, engine.keyspace, "rewrap worker")
+        await audit.append("quarantine.grew", name, state=CampaignState.PAUSED.value, because=str(failure))
+
+
+def _cause(failure: WorkerError) -> Pause:
+    if isinstance(failure, QuarantineGrewError):
+        return Pause.QUARANTINE
+    return Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
+
+
+async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None:
+    """Pull the brake when the slice is over, or the campaign is no longer what this worker began with."""
+    campaigns = Campaigns(bench.engine.store, bench.engine.keyspace)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + bench.settings.service.slice
+    while (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(_LOOK_SECONDS, left))
+        try:
+            now = await campaigns.get(stored.campaign.id)
+        except WorkerError as error:
+            _log.debug("campaign.unknown", campaign=stored.campaign.id, because=str(error))
+            continue
+        if (
+            now is None
+            or now.campaign.state is not CampaignState.RUNNING
+            or now.campaign.sweeps != (stored.campaign.sweeps)
+        ):
+            state = now.campaign.state.value if now else "gone"
+            brake.pull(StoppedError(f"the campaign is {state}"))
+            return
+    brake.pull(StoppedError("the slice of time is over"))
+
+
+async def _prove(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
+    """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
+
+    Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
+    """
+    engine, name = bench.engine, stored.campaign.id
+    proofs = Proofs(engine.store, engine.keyspace, [claim])
+    part = await proofs.get(name, number)
+    if part is None or part.part.is_done:
+        return _dropped(name, number, "this part of the proof is done, or not planned")
+    is_late = _timer(_PART_SECONDS)
+    while True:
+        brake.check()
+        part = await proofs.save(part, await _scanned(engine, part.part, _timer(bench.settings.service.slice)))
+        if part.part.is_done or is_late():
+            return Done("worked")
+
+
+def _timer(seconds: float) -> Callable[[], bool]:
+    """Return what tells whether so many seconds have passed from now on."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    return lambda: loop.time() > until
+
+
+async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+    """Return a part after a slice of its scan; one that can't be scanned as it stands makes all begin again."""
+    if not part.rest:
+        return part.advanced(Inventory(part.revision, ()), None)
+    wanted = part.rest[0]
+    try:
+        await engine.learn_what_is_complete()
+        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over)
+    except CompactedError:
+        return replace(part, compacted=True)
+    except KeyError:
+        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because="nothing governs its resource")
+        return replace(part, compacted=True)
+    is_last = len(part.rest) == 1
+    return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
+
+
+async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:
+    """Leave the work to others, and let the scheduler know for a while why it is not done."""
+    because = f"this worker holds the configuration {engine.generation.hash}"
+    _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
+    me = who("rewrap worker")
+    lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
+    record = encode({**me, "generation": engine.generation.hash})
+    name = f"{socket.gethostname()}-{me['pid']}"
+    await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
+    return Done("handed_back", because)
+
+
+def lower(ceiling: float, wanted: float) -> float:
+    """Return the lower of two rates, where 0 means none."""
+    return min(ceiling or wanted, wanted or ceiling)
+
+
+def _dropped(name: str, number: int, because: str) -> Done:
+    _log.info("batch.dropped", campaign=name, batch=number, because=because)
+    return Done("dropped", because)
+
+
+def described(done: Mapping[str, object]) -> BatchReport:
+    """Return the report inside the JSON form of a `Done`."""
+    report = done.get("report")
+    return BatchReport.from_json(report) if isinstance(report, Mapping) else BatchReport()

@@ -1,0 +1,129 @@
+"""One child process of a worker: its event loop, and the engine of the configuration that it holds.
+
+Everything that talks to etcd is made in here, after the process was spawned: a `grpc.aio` channel
+does not survive a fork, and belongs to one loop. The loop runs while a message is worked on, and no
+task is left on it between two messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import structlog
+import uvloop
+
+from kube_rewrap.config.encryption.generation import Generation, content_hash, load_generation
+from kube_rewrap.config.encryption.source import read
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.engine import open_engine
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.queue.execution import Bench
+from kube_rewrap.worker.rate.shared import open_pace
+from kube_rewrap.worker.records.keyspace import Keyspace
+
+T = TypeVar("T")
+
+_SHARES = 8
+"""Processes that may be at work while Redis is away: each then keeps to that part of the ceiling."""
+
+_BOUND_SECONDS = 240.0
+_CLOSE_SECONDS = 10.0
+_log = structlog.get_logger()
+
+
+class Child:
+    """See the module's docstring. `file` is the EncryptionConfiguration's path."""
+
+    def __init__(self, settings: Settings, file: str, *, allow_readable: bool) -> None:
+        self._settings = settings
+        self._file = file
+        self._allow_readable = allow_readable
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._stack = AsyncExitStack()
+        self._bench: Bench | None = None
+
+    def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
+        """Do a job at the bench. Raises ConfigError without a usable configuration, TimeoutError at the bound."""
+
+        async def at_the_bench() -> T:
+            async with asyncio.timeout(_BOUND_SECONDS):
+                return await job(await self._present())
+
+        return self._run(at_the_bench())
+
+    def control(self, job: Callable[[Store, Keyspace], Awaitable[T]]) -> T:
+        """Do a job that needs records only, no keys and no configuration."""
+
+        async def with_records() -> T:
+            settings = self._settings
+            async with (
+                asyncio.timeout(_BOUND_SECONDS),
+                open_store(settings.etcd, settings.keyspace.state_prefix) as store,
+            ):
+                return await job(store, Keyspace(settings.keyspace.state_prefix))
+
+        return self._run(with_records())
+
+    def close(self) -> None:
+        """Record what landed, and close what is open."""
+
+        async def close() -> None:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._leave()
+
+        try:
+            self._run(close())
+        finally:
+            self._runner.close()
+
+    def _run(self, job: Awaitable[T]) -> T:
+        async def alone() -> T:
+            try:
+                return await job
+            finally:
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+
+        return self._runner.run(alone())
+
+    async def _present(self) -> Bench:
+        """Return the bench for the file as it is now; a file that can't be used leaves the last one in force."""
+        try:
+            raw = read(self._file, allow_readable=self._allow_readable)
+            if self._bench is not None and self._bench.engine.generation.hash == content_hash(raw):
+                return self._bench
+            # In a thread: a large one takes seconds, and the lease of a batch at work is renewed on this loop.
+            generation = await asyncio.to_thread(load_generation, raw, self._file)
+        except ConfigError:
+            # The worker's parent looks at the file, too, and says what is wrong with it.
+            if self._bench is None:
+                raise
+            return self._bench
+        because = "a message about a batch came" if self._bench is None else "the file holds another configuration"
+        await self._leave()
+        self._bench = await self._open(generation)
+        _log.info("worker.ready", generation=generation.hash, because=because)
+        return self._bench
+
+    async def _open(self, generation: Generation) -> Bench:
+        settings = self._settings
+        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+            cluster = (await store.members())[0].cluster_id
+        pace = await self._stack.enter_async_context(
+            open_pace(settings.broker, f"{cluster:x}", settings.pace.rate, _SHARES)
+        )
+        engine = await self._stack.enter_async_context(open_engine(settings, generation, pace))
+        return Bench(settings, engine, pace)
+
+    async def _leave(self) -> None:
+        if self._bench is not None:
+            await self._bench.engine.ledger.settle()
+        self._bench = None
+        await self._stack.aclose()

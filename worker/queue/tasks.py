@@ -1,0 +1,172 @@
+"""Celery's tasks. Each is one line: what a message leads to is in `work.py`, and how it runs in `child.py`.
+
+Arguments are taken as anything at all and checked before use: anybody who reaches the queue writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from celery import shared_task
+from celery.exceptions import Reject
+
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.worker.errors import PermanentError, WorkerError
+from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.queue.app import child
+from kube_rewrap.worker.queue.execution import Bench, Done, prove, rewrite
+from kube_rewrap.worker.queue.gate import MOST_RETRIES
+from kube_rewrap.worker.queue.names import PROVE, REWRITE, control_task
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.request import (
+    HostileArgumentError,
+    RequestKind,
+    RequestState,
+    name_of,
+    number_of,
+    start_request,
+)
+from kube_rewrap.worker.records.requests import Requests
+
+_log = structlog.get_logger()
+
+Arguments = Mapping[str, object]
+Result = str
+"""The JSON text of what became of a message, for the parent to count."""
+
+
+@shared_task(name=REWRITE)
+def rewrite_batch(*_: object, **arguments: object) -> Result:
+    """Work on one batch for a while: `campaign`, `number`."""
+    return _batch(REWRITE, rewrite, arguments)
+
+
+@shared_task(name=PROVE)
+def prove_batch(*_: object, **arguments: object) -> Result:
+    """Take one part of a proof scan: `campaign`, `number`."""
+    return _batch(PROVE, prove, arguments)
+
+
+@shared_task(name=control_task(RequestKind.START), bind=True, max_retries=MOST_RETRIES)
+def start_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Ask the scheduler for a campaign; the arguments are those of `request.ARGUMENTS`, all optional."""
+    return _request(task, RequestKind.START, arguments)
+
+
+@shared_task(name=control_task(RequestKind.PAUSE), bind=True, max_retries=MOST_RETRIES)
+def pause_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Let a campaign rest: `campaign`, and `id` (optional) that makes it happen once."""
+    return _request(task, RequestKind.PAUSE, arguments)
+
+
+@shared_task(name=control_task(RequestKind.RESUME), bind=True, max_retries=MOST_RETRIES)
+def resume_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """Go on with a campaign: `campaign`, `id`."""
+    return _request(task, RequestKind.RESUME, arguments)
+
+
+@shared_task(name=control_task(RequestKind.CANCEL), bind=True, max_retries=MOST_RETRIES)
+def cancel_campaign(task: Any, *_: object, **arguments: object) -> Result:
+    """End a campaign, or a request that waits: `campaign`, `id`."""
+    return _request(task, RequestKind.CANCEL, arguments)
+
+
+def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], arguments: Arguments) -> Result:
+    try:
+        campaign = name_of(arguments.get("campaign"), "campaign")
+        number = number_of(arguments.get("number"), "number")
+    except HostileArgumentError as error:
+        return _refused(task, str(error))
+    try:
+        done = child().work(lambda bench: job(bench, campaign, number))
+    except ConfigError as error:
+        # As where another configuration is held: others may be able to, and it waits for them, or for a better file.
+        _log.warning("batch.handed_back", campaign=campaign, batch=number, because=str(error))
+        done = Done("handed_back", str(error))
+    except (WorkerError, TimeoutError) as error:
+        # What is not done is sent again by the scheduler, later and later.
+        _log.warning("message.failed", task=task, because=_why(error))
+        done = Done("failed", str(error))
+    if done.outcome == "handed_back":
+        # After a while, so that whoever holds the right configuration is likely to be the next to take it.
+        time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        raise Reject(done.because, requeue=True)
+    return _said(done)
+
+
+def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
+    fallback = sha256(str(task.request.id).encode()).hexdigest()[:32]
+    try:
+        return child().control(_control(kind, arguments, fallback))
+    except HostileArgumentError as error:
+        return _refused(task.name, str(error))
+    except (ConfigError, WorkerError, TimeoutError) as error:
+        if gives_up(error, task.request.retries):
+            return _refused(task.name, _why(error))
+        _log.warning("message.retried", task=task.name, because=_why(error))
+        # Whoever takes it next waits before it tries (worker/queue/transport.py): no message may say when.
+        raise task.retry(countdown=0) from None
+
+
+def gives_up(error: Exception, retries: int) -> bool:
+    """Whether another try of a control message can't help, or there were enough. Nobody sends such a message again.
+
+    A write that was fenced, or of which nobody knows, is worth another: a request is met once, however often it comes.
+    """
+    return isinstance(error, PermanentError) or retries >= MOST_RETRIES
+
+
+def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable[[Store, Keyspace], Awaitable[Result]]:
+    """Return the job for a request, its arguments checked. `fallback` is its name where it has none."""
+    if kind is RequestKind.START:
+        asked = start_request(arguments, fallback, datetime.now(UTC).isoformat())
+
+        async def start(store: Store, keyspace: Keyspace) -> Result:
+            requests = Requests(store, keyspace)
+            await requests.require_room()
+            new = await requests.submit(asked)
+            because = "the scheduler decides on it" if new else "a request of that name was on record already"
+            _log.info("request.received", request=asked.id, kind=kind.value, new=new, because=because)
+            return _said(Done("worked"))
+
+        return start
+    unknown = set(arguments) - {"campaign", "id"}
+    if unknown:
+        raise HostileArgumentError("the arguments are campaign and id")
+    campaign = name_of(arguments.get("campaign"), "campaign")
+    name = name_of(arguments.get("id", fallback), "id")
+
+    async def control(store: Store, keyspace: Keyspace) -> Result:
+        requests = Requests(store, keyspace)
+        known = await requests.get(name)
+        done = await requests.control(kind, campaign, name)
+        _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
+        # What changed nothing is not worth an entry: whoever may push could turn the log over.
+        if known is None and done.state is RequestState.ACCEPTED:
+            log = AuditLog(store, keyspace, "rewrap worker")
+            await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
+        return _said(Done("worked"))
+
+    return control
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a TimeoutError has no words
+
+
+def _refused(task: str, because: str) -> Result:
+    _log.warning("message.refused", task=task, because=because)
+    return _said(Done("refused"))
+
+
+def _said(done: Done) -> Result:
+    """Return the counts without words: those are in the log."""
+    return json.dumps({"outcome": done.outcome, "report": done.report.to_json(), "window": done.window})

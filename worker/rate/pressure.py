@@ -1,0 +1,94 @@
+"""How hard etcd may be pressed: latency decides the window, size and alarms decide whether at all. Pure.
+
+The window grows while swaps stay as quick as they were, or quicker than a bound under which a
+control plane does not suffer; it shrinks in proportion when they get slower. A slow disk gains much
+from a larger window (etcd commits in groups), so it grows upwards too, not just down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from kube_rewrap.config.settings.schema import SpaceSettings
+from kube_rewrap.worker.etcd.store import MemberStatus
+
+DEFAULT_QUOTA = 2 * 2**30
+"""etcd's own default of --quota-backend-bytes."""
+
+_CALM_SECONDS = 0.08
+_TOLERANCE = 3.0
+_DRIFT = 1.01
+_GROWTH = 1.25
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """How many swaps may be in flight: `limit`, at most `ceiling`.
+
+    `baseline` is the best round's mean latency in seconds, drifting up slowly so that a cluster that
+    got slower for good is not strangled for ever; 0 before the first round.
+    """
+
+    limit: float = 32.0
+    ceiling: int = 256
+    baseline: float = 0.0
+
+    def after_round(self, latency: float, *, was_full: bool) -> WindowSize:
+        """Return the window after a round of swaps with this mean latency in seconds.
+
+        A window that was not used up (the rate ceiling held it back) does not grow.
+        """
+        baseline = min(latency, self.baseline * _DRIFT) if self.baseline else latency
+        calm = max(_CALM_SECONDS, _TOLERANCE * baseline)
+        if latency > calm:
+            limit = max(1.0, self.limit * max(0.5, calm / latency))
+        elif was_full:
+            limit = min(float(self.ceiling), self.limit * _GROWTH)
+        else:
+            limit = self.limit
+        return replace(self, limit=limit, baseline=baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How full etcd is, or would be: sizes in bytes. `refusal` says why to stop, None = go on."""
+
+    projected: int
+    quota: int
+    refusal: str | None
+
+
+def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write: int, settings: SpaceSettings) -> Room:
+    """Judge whether `to_write` more bytes fit below the stop mark of the fullest member.
+
+    Every rewrite keeps the old copy until compaction. Free pages inside the file are used first, so
+    the file grows to the larger of its size and of what will be in use.
+    """
+    raised = [alarm for alarm in alarms if alarm != "NONE"]
+    worst = Room(0, 0, None)
+    for member in members:
+        quota = settings.quota_bytes or member.quota or DEFAULT_QUOTA
+        projected = max(member.db_size, member.db_size_in_use + to_write)
+        if worst.quota == 0 or projected / quota > worst.projected / worst.quota:
+            worst = Room(projected, quota, None)
+    if "CORRUPT" in raised:
+        return replace(worst, refusal=f"etcd raised the alarm CORRUPT: {_CORRUPT}")
+    if raised:
+        return replace(worst, refusal=f"etcd raised the alarm {', '.join(raised)}: {_WAY_OUT}")
+    if worst.quota and worst.projected > settings.stop_at * worst.quota:
+        return replace(
+            worst,
+            refusal=f"etcd would hold {worst.projected / _MIB:,.1f} MiB, past {settings.stop_at:.0%} of its quota of "
+            f"{worst.quota / _MIB:,.1f} MiB: {_WAY_OUT}",
+        )
+    return worst
+
+
+_CORRUPT = "its members hold different data; write nothing, and follow etcd's documentation on data corruption"
+
+_WAY_OUT = (
+    "wait for a compaction or compact it, defragment (`etcdctl defrag`), disarm the alarm if one is raised, and run "
+    "again to resume; if the quota is larger than assumed, say so with --quota-bytes; or rewrap a part with --namespace"
+)

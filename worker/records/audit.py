@@ -1,0 +1,156 @@
+"""The audit log on record: an entry and the head in one transaction, so that none is doubled or left out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, TemporaryError
+from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
+from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Put, Store
+from kube_rewrap.worker.records import record
+from kube_rewrap.worker.records.audit_chain import Entry, Head, Scalar, detail_of
+from kube_rewrap.worker.records.codec import damaged, decode, encode
+from kube_rewrap.worker.records.keyspace import Keyspace
+
+KEPT = 10_000
+"""Entries that are kept; the one that falls out is deleted with each new one."""
+
+_ATTEMPTS = 50
+_LONGEST_PAUSE = 0.5
+_PAGE = 200
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole log at one revision; `damaged` says, a sentence each, what could not be read."""
+
+    head: Head
+    entries: tuple[Entry, ...]
+    damaged: tuple[str, ...]
+
+
+class AuditLog:
+    """The log of one state prefix. `actor` is the command that writes; host and pid are added."""
+
+    def __init__(self, store: Store, keyspace: Keyspace, actor: str) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._actor = f"{actor} {socket.gethostname()}:{os.getpid()}"
+
+    async def append(self, event: str, campaign: str, **detail: Scalar) -> Entry:
+        """Add one entry, and say it in the log with its hash. Many processes may do so at once.
+
+        Raises TemporaryError when etcd does not let us, or never says whether it did; RecordError when
+        the log is damaged in a way that would make this overwrite an entry.
+        """
+        given, at = detail_of(detail), datetime.now(UTC).isoformat(timespec="milliseconds")
+        for attempt in range(_ATTEMPTS):
+            head, revision = await self._head()
+            entry = Entry(head.number + 1, at, event, campaign, self._actor, given, head.hash).sealed()
+            if await self._write(entry, head, revision):
+                break
+            await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter
+        else:
+            raise TemporaryError("the audit log is written to too often by others", delay=1.0)
+        # All of the entry, so that whoever has the log lines can compare them with etcd.
+        fields = {name: value for name, value in entry.to_json().items() if name != "event"}
+        _log.info("audit", entry_event=event, **fields)
+        return entry
+
+    async def head(self) -> Head:
+        """Return the newest entry's number and hash. Raises RecordError when the record is damaged."""
+        return (await self._head())[0]
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        """Yield the kept entries, oldest first. Raises RecordError for a damaged one."""
+        async for item, fields in record.read_all(self._store, self._keyspace.audit):
+            yield self._entry(item.key, fields)
+
+    async def snapshot(self) -> Snapshot:
+        """Return the log as it is at one moment, whatever others append meanwhile.
+
+        Raises CompactedError when etcd compacts that moment away while it is read.
+        """
+        head, entries, faults = Head(), list[Entry](), list[str]()
+        async for item in self._pinned():
+            try:
+                if item.key == self._keyspace.audit_head:
+                    head = _head_of(item)
+                elif item.key in self._keyspace.audit:
+                    entries.append(self._entry(item.key, decode(item.key, item.value)))
+            except RecordError as error:
+                faults.append(str(error))
+        return Snapshot(head, tuple(entries), tuple(faults))
+
+    async def _pinned(self) -> AsyncIterator[Item]:
+        """Yield head and entries as of one revision: they lie side by side."""
+        rest, revision = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end), 0
+        while True:
+            page = await self._store.page(rest, _PAGE, revision=revision)
+            for item in page.items:
+                yield item
+            if not page.more:
+                return
+            rest, revision = rest.since(after(page.items[-1].key)), revision or page.revision
+
+    async def _head(self) -> tuple[Head, int]:
+        item = await self._store.get(self._keyspace.audit_head)
+        return (Head(), 0) if item is None else (_head_of(item), item.mod_revision)
+
+    def _entry(self, key: bytes, fields: Mapping[str, object]) -> Entry:
+        try:
+            entry = Entry.from_json(fields)
+        except ValueError as error:
+            raise damaged(key, error) from None
+        if key != self._keyspace.audit_entry(entry.number):
+            raise damaged(key, ValueError(f"it holds entry {entry.number}"))
+        return entry
+
+    async def _write(self, entry: Entry, head: Head, revision: int) -> bool:
+        """Write an entry behind this head; False when somebody else was faster, and nothing was written."""
+        place = self._keyspace.audit_entry(entry.number)
+        # A number of its own, as in every record: two processes may want to say the same in the same moment.
+        value = encode({**entry.to_json(), "by": os.urandom(8).hex()})
+        oldest = max(head.oldest, entry.number - KEPT + 1)
+        along: list[Put | Delete] = [Put(place, value)]
+        if oldest > head.oldest:
+            fallen = KeyRange(self._keyspace.audit_entry(head.oldest), self._keyspace.audit_entry(oldest))
+            along.append(Delete(fallen))
+        moved = Head(entry.number, entry.hash, oldest).to_json()
+        guards = [Expect(place, 0)]
+        try:
+            await record.write(self._store, self._keyspace.audit_head, moved, revision, guards=guards, along=along)
+        except RecordUnclearError:
+            # The answer was lost, and the head has moved on: what stands in our place tells whether we moved it.
+            found = await self._store.get(place)
+            return found is not None and found.value == value
+        except RecordChangedError:
+            await self._require_room(place, revision)
+            return False
+        return True
+
+    async def _require_room(self, place: bytes, revision: int) -> None:
+        """Raise RecordError when an entry stands where the head says that the next one goes."""
+        found = await self._store.get(place)
+        if found is not None and (await self._head())[1] == revision:
+            raise RecordError(
+                f"the audit log's head was deleted or set back: {key_text(place)} is there already. See rewrap "
+                f"audit-log verify; keep a copy of what is under {key_text(self._keyspace.audit.start)}, then delete "
+                f"it and {key_text(self._keyspace.audit_head)} to begin a new log"
+            )
+
+
+def _head_of(item: Item) -> Head:
+    try:
+        return Head.from_json(decode(item.key, item.value))
+    except ValueError as error:
+        raise damaged(item.key, error) from None

@@ -1,0 +1,169 @@
+"""The audit log: entries that each hold the hash of the one before. Pure.
+
+Who changes, inserts or removes an entry has to make every later hash anew. Who can write to etcd can do
+that; so the hashes stand in the log lines too, and those are kept elsewhere (docs/audit-log.md).
+
+Not handled: the order of times. Several processes write, each by its own clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from kube_rewrap.worker.fields import Fields, is_scalar, mapping_of, text_of
+
+Scalar = str | int | float | bool | None
+
+BEGINNING = "0" * 64
+"""What stands for the hash before the first entry."""
+
+_LONGEST_TEXT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry. `number` counts from 1, `at` is ISO 8601 in UTC, `hash` covers everything else."""
+
+    number: int
+    at: str
+    event: str
+    campaign: str
+    actor: str
+    detail: Mapping[str, Scalar]
+    previous: str
+    hash: str = ""
+
+    def sealed(self) -> Entry:
+        """Return the entry with its hash."""
+        return replace(self, hash=self.computed())
+
+    def computed(self) -> str:
+        """Return the SHA-256 over a canonical encoding of all but the hash."""
+        fields = {name: value for name, value in self.to_json().items() if name != "hash"}
+        encoded = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(encoded.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "number": self.number,
+            "at": self.at,
+            "event": self.event,
+            "campaign": self.campaign,
+            "actor": self.actor,
+            "detail": dict(self.detail),
+            "previous": self.previous,
+            "hash": self.hash,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Entry:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        return cls(
+            fields.count("number", 1),
+            fields.text("at"),
+            fields.text("event"),
+            fields.text("campaign"),
+            fields.text("actor"),
+            fields.one("detail", _detail),
+            fields.text("previous"),
+            fields.text("hash"),
+        )
+
+
+def _detail(value: object) -> Mapping[str, Scalar]:
+    given = mapping_of(value, "detail")
+    found = {text_of(name, "detail"): one for name, one in given.items() if is_scalar(one)}
+    if len(found) < len(given):
+        raise ValueError("detail holds what is neither a text nor a finite number")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest entry, and the oldest that is kept. Number 0: the log is empty."""
+
+    number: int = 0
+    hash: str = BEGINNING
+    oldest: int = 1
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {"number": self.number, "hash": self.hash, "oldest": self.oldest}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Head:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        number = fields.count("number", 1)
+        return cls(number, fields.text("hash"), fields.count("oldest", 1, number))
+
+
+def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the details of an entry, long texts cut. Raises TypeError, naming the field, for what is no JSON scalar.
+
+    So bytes, and whatever holds a secret, can't get in by mistake.
+    """
+    for name, value in fields.items():
+        if not is_scalar(value):
+            raise TypeError(f"{name}: an audit entry takes texts and finite numbers only, not {type(value).__name__}")
+    return {name: _cut(value) for name, value in fields.items()}
+
+
+def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
+    """Return every fault of a log in a sentence, none = it is whole.
+
+    What the oldest kept entry says of the one before it can be checked only while it is the first of
+    all: later there is nothing left to compare it with. `is_anchored` tells which.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.number)
+    faults: list[str] = []
+    if ordered and not head.number:
+        faults.append(f"the head is missing, and there are entries up to {ordered[-1].number}")
+        head = Head(ordered[-1].number, ordered[-1].hash, ordered[0].number)
+    expected, previous = head.oldest, BEGINNING if head.oldest == 1 else None
+    for entry in ordered:
+        if entry.computed() != entry.hash:
+            faults.append(f"entry {entry.number} was changed: its hash does not fit")
+        if misplaced := _misplaced(entry.number, expected, head):
+            faults.append(misplaced)
+            continue
+        if entry.number != expected:
+            faults.append(f"{_span(expected, entry.number - 1)} missing: entry {entry.number} follows instead")
+            previous = None
+        if previous is not None and entry.previous != previous:
+            faults.append(f"entry {entry.number} does not follow the entry before it")
+        expected, previous = entry.number + 1, entry.hash
+    if expected == head.oldest <= head.number:
+        faults.append(f"{_span(head.oldest, head.number)} missing: the head names them, and nothing is there")
+    elif expected != head.number + 1:
+        faults.append(f"the log ends at entry {expected - 1}, and its head names {head.number}")
+    elif head.number and previous != head.hash:
+        faults.append(f"the head does not fit entry {head.number}")
+    return faults
+
+
+def is_anchored(head: Head) -> bool:
+    """Whether the first entry of all is kept, so that the chain can be checked from its beginning."""
+    return head.oldest == 1
+
+
+def _misplaced(number: int, expected: int, head: Head) -> str:
+    """Say why an entry of this number can't stand where it stands; "" = it can."""
+    if number > head.number:
+        return f"entry {number} lies behind the head, which names {head.number}"
+    if number < head.oldest:
+        return f"entry {number} lies before entry {head.oldest}, the oldest that the head names"
+    return f"entry {number} is there more than once" if number < expected else ""
+
+
+def _span(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
+
+
+def _cut(value: Scalar) -> Scalar:
+    return f"{value[: _LONGEST_TEXT - 1]}…" if isinstance(value, str) and len(value) > _LONGEST_TEXT else value

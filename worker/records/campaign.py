@@ -1,0 +1,253 @@
+"""A campaign: all the work that one generation of the EncryptionConfiguration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from kube_rewrap.worker.fields import MOST_BATCHES, NAMESPACE, Fields, matching, number_of
+
+FASTEST = 1_000_000.0
+"""Objects a second that a campaign may be given."""
+
+HIGHEST_PRIORITY = 100
+
+
+class CampaignState(StrEnum):
+    """Where a campaign stands. `complete` is said by a proof scan only."""
+
+    RUNNING = "running"
+    PROVING = "proving"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more happens to the campaign."""
+        return self in {
+            CampaignState.COMPLETE,
+            CampaignState.INCOMPLETE,
+            CampaignState.SUPERSEDED,
+            CampaignState.CANCELLED,
+        }
+
+
+class Pause(StrEnum):
+    """Who or what paused a campaign. A pause by an operator, or for the quarantine, ends by an operator's word only.
+
+    `scheduler`: resumed by an operator, and nothing is written until the scheduler saw that it may be.
+    """
+
+    OPERATOR = "operator"
+    SCHEDULER = "scheduler"
+    SPACE = "space"
+    BUDGET = "budget"
+    WINDOW = "window"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a campaign covers: resources by name, and some namespaces or (none given) all."""
+
+    resources: tuple[str, ...]
+    namespaces: tuple[str, ...] = ()
+
+
+def new_id(now: datetime, chance: bytes) -> str:
+    """Return a name for a campaign or a rotation: names sort by time, to a quarter of a millisecond."""
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 4096 // 1_000_000:03x}{chance.hex()[:3]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a campaign is to be done, as it was asked for.
+
+    `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
+    the order of `priority`, the higher first. An identity primary decrypts only with `allow_plaintext`.
+    `paused` lets the campaign begin at rest: an operator's word that came before it. Without `allow_empty` a
+    namespace or resource that is named and holds no object is refused. `repair`: the service's own answer to
+    drift, of which the audit log has a sum.
+    """
+
+    reason: str = ""
+    rate: float = 0.0
+    priority: int = 0
+    allow_plaintext: bool = False
+    paused: bool = False
+    allow_empty: bool = False
+    repair: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "reason": self.reason,
+            "rate": self.rate,
+            "priority": self.priority,
+            "allow_plaintext": self.allow_plaintext,
+            "paused": self.paused,
+            "allow_empty": self.allow_empty,
+            "repair": self.repair,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Wish:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        return cls(
+            fields.text("reason"),
+            fields.one("rate", rate_of),
+            fields.count("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
+            fields.flag("allow_plaintext"),
+            paused=fields.has("paused") and fields.flag("paused"),
+            allow_empty=fields.has("allow_empty") and fields.flag("allow_empty"),
+            repair=fields.has("repair") and fields.flag("repair"),
+        )
+
+
+def rate_of(value: object) -> float:
+    """Return a rate in objects a second, 0 = none of its own. Raises ValueError."""
+    rate = number_of(value, "rate", FASTEST)
+    if 0 < rate < 1:
+        raise ValueError("rate is below 1 and not 0")
+    return rate
+
+
+NO_WISH = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How far the quarantine of a campaign may grow: who tries out values leaves what nothing opens.
+
+    What was written after the revision `since` counts as new. `most` is how much of that may be put in
+    quarantine, None = any number: an operator asked. `planned` is the revision of the campaign's plan.
+    """
+
+    since: int = 0
+    planned: int = 0
+    most: int | None = None
+
+    def allows(self, fresh: int) -> bool:
+        """Whether so many new objects may be in quarantine."""
+        return self.most is None or fresh <= self.most
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {"since": self.since, "planned": self.planned, "most": self.most}
+
+    @classmethod
+    def from_json(cls, value: object) -> Growth:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        most = fields.count("most") if fields.has("most") else None
+        return cls(fields.count("since"), fields.count("planned"), most)
+
+
+ANY_GROWTH = Growth()
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One campaign's record. `batches` is their number; `because` says why the state is what it is.
+
+    Times are ISO 8601 in UTC. `sweeps` counts how often its batches were begun; `proof_revision` is the
+    revision of the last proof scan, 0 before. `paused_for` is set in the state `paused` only. `whole`: it left
+    nothing out that the configuration governed when it was planned, or taken up; what is governed later says nothing
+    about that.
+    """
+
+    id: str
+    state: CampaignState
+    generation: str
+    scope: Scope
+    batches: int
+    planned_at: str
+    because: str
+    sweeps: int = 1
+    proof_revision: int = 0
+    wish: Wish = NO_WISH
+    paused_for: Pause | None = None
+    ended_at: str = ""
+    growth: Growth = ANY_GROWTH
+    whole: bool = False
+
+    def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
+        """Return the campaign in another state, with the reason for it."""
+        return replace(
+            self, state=state, because=because, proof_revision=proof_revision or self.proof_revision, paused_for=None
+        )
+
+    def paused(self, cause: Pause, because: str) -> Campaign:
+        """Return the campaign at rest."""
+        return replace(self.moved(CampaignState.PAUSED, because), paused_for=cause)
+
+    def log_context(self) -> dict[str, object]:
+        """Return the fields that every log line about this campaign carries."""
+        return {"campaign": self.id, "generation": self.generation, "state": self.state.value}
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form of the record."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "generation": self.generation,
+            "resources": list(self.scope.resources),
+            "namespaces": list(self.scope.namespaces),
+            "batches": self.batches,
+            "planned_at": self.planned_at,
+            "because": self.because,
+            "sweeps": self.sweeps,
+            "proof_revision": self.proof_revision,
+            "wish": self.wish.to_json(),
+            "paused_for": self.paused_for.value if self.paused_for else None,
+            "ended_at": self.ended_at,
+            "growth": self.growth.to_json(),
+            "whole": self.whole,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Campaign:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        return cls(
+            fields.name("id"),
+            fields.choice("state", CampaignState),
+            fields.text("generation"),
+            Scope(fields.texts("resources"), fields.each("namespaces", _namespace)),
+            fields.count("batches", most=MOST_BATCHES),
+            fields.moment("planned_at"),
+            fields.text("because"),
+            fields.count("sweeps", 1),
+            fields.count("proof_revision"),
+            Wish.from_json(fields.mapping("wish")),
+            fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
+            fields.moment_or_none("ended_at"),
+            fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,
+            fields.has("whole") and fields.flag("whole"),  # a record of before proves no more than its scope
+        )
+
+
+def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) -> frozenset[str]:
+    """Return the resources of which all was proven complete, in every namespace, under one configuration.
+
+    Proofs up to the revision `after` are left out: they may be of an earlier term of the same configuration.
+    """
+    whole = (
+        campaign.scope.resources
+        for campaign in campaigns
+        if campaign.state is CampaignState.COMPLETE
+        and campaign.generation == generation
+        and (not after or campaign.proof_revision > after)
+        and not campaign.scope.namespaces
+    )
+    return frozenset(resource for resources in whole for resource in resources)
+
+
+def _namespace(value: object) -> str:
+    return matching(value, "a namespace", NAMESPACE)

@@ -1,0 +1,194 @@
+"""Which key encrypts what: counts that a scan fills. Their size depends on keys and resources, not on objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+
+LISTED = 1_000
+"""Unreadable objects that a resource's tally names; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRange:
+    """A resource (or a part of it) and the keys where it lies."""
+
+    resource: str
+    range: KeyRange
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An object that nothing configured can read, and why."""
+
+    key: bytes
+    reason: Reason
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON form."""
+        return {"key": key_text(self.key), "reason": self.reason.value, "detail": self.detail}
+
+
+@dataclass(slots=True)
+class KeyTally:
+    """What lies under one key: objects, bytes stored, and the sum of the objects' etcd versions."""
+
+    objects: int = 0
+    bytes: int = 0
+    versions: int = 0
+
+
+@dataclass(slots=True)
+class ResourceTally:
+    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry.
+
+    `listed` names some of the unreadable ones; `unreadable` and `reasons` count all.
+    """
+
+    resource: str
+    primary: KeyRef
+    configured: tuple[KeyRef, ...]
+    keys: dict[KeyRef, KeyTally] = field(default_factory=dict)
+    claimed: dict[KeyRef, int] = field(default_factory=dict)
+    unreadable: int = 0
+    listed: list[Unreadable] = field(default_factory=list)
+    reasons: dict[Reason, int] = field(default_factory=dict)
+
+    @property
+    def readable(self) -> int:
+        """Objects that some configured key opens."""
+        return sum(tally.objects for tally in self.keys.values())
+
+    @property
+    def objects(self) -> int:
+        """All objects."""
+        return self.readable + self.unreadable
+
+    @property
+    def stale(self) -> int:
+        """Objects that a key other than the primary opens."""
+        return self.readable - (self.keys[self.primary].objects if self.primary in self.keys else 0)
+
+    @property
+    def stale_bytes(self) -> int:
+        """Stored bytes of the stale objects: about what a rewrap writes."""
+        return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary)
+
+    def add_readable(self, key: KeyRef, size: int, version: int) -> None:
+        """Count one object that `key` opened."""
+        tally = self.keys.get(key)
+        if tally is None:
+            tally = self.keys[key] = KeyTally()
+        tally.objects += 1
+        tally.bytes += size
+        tally.versions += version
+
+    def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
+        """Count one object that nothing opened, and name it while there is room."""
+        self.unreadable += 1
+        self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
+        for key in verdict.claimed:
+            self.claimed[key] = self.claimed.get(key, 0) + 1
+        if len(self.listed) < LISTED:
+            self.listed.append(Unreadable(etcd_key, verdict.reason, verdict.detail))
+
+    def __add__(self, other: ResourceTally) -> ResourceTally:
+        """Add up two counts of one resource."""
+        total = ResourceTally(self.resource, self.primary, self.configured)
+        for part in (self, other):
+            for key, one in part.keys.items():
+                before = total.keys.get(key, KeyTally())
+                total.keys[key] = KeyTally(
+                    before.objects + one.objects, before.bytes + one.bytes, before.versions + one.versions
+                )
+            for key, count in part.claimed.items():
+                total.claimed[key] = total.claimed.get(key, 0) + count
+            for reason, count in part.reasons.items():
+                total.reasons[reason] = total.reasons.get(reason, 0) + count
+        total.unreadable = self.unreadable + other.unreadable
+        total.listed = [*self.listed, *other.listed][:LISTED]
+        return total
+
+
+def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
+    """Return one count for each resource, in the order in which they first appear."""
+    found: dict[str, ResourceTally] = {}
+    for tally in tallies:
+        before = found.get(tally.resource)
+        found[tally.resource] = tally if before is None else before + tally
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """A scan of resources at one revision. `unknown` names paths that nobody could assign to a resource."""
+
+    revision: int
+    resources: tuple[ResourceTally, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> int:
+        """All objects that were looked at."""
+        return sum(tally.objects for tally in self.resources)
+
+    @property
+    def stale(self) -> int:
+        """Objects under a key other than their resource's primary."""
+        return sum(tally.stale for tally in self.resources)
+
+    @property
+    def stale_bytes(self) -> int:
+        """Stored bytes of the stale objects."""
+        return sum(tally.stale_bytes for tally in self.resources)
+
+    @property
+    def unreadable(self) -> int:
+        """Objects that nothing configured opens."""
+        return sum(tally.unreadable for tally in self.resources)
+
+    @property
+    def unreadable_by(self) -> dict[tuple[str, Reason], int]:
+        """Objects that nothing configured opens, by resource and reason."""
+        return {(tally.resource, reason): count for tally in self.resources for reason, count in tally.reasons.items()}
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every object is readable and under its primary key, and nothing was left out."""
+        return self.stale == 0 and self.unreadable == 0 and not self.unknown
+
+    def look(self) -> Look:
+        """Return the sums of versions that this scan, of whole resources, found."""
+        return Look(
+            self.revision,
+            {
+                tally.resource: {key.fingerprint: 0 for key in tally.configured}
+                | {key.fingerprint: under.versions for key, under in tally.keys.items()}
+                for tally in self.resources
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How often keys may have encrypted by a revision: sums of the versions of what lies under each.
+
+    By resource and fingerprint; a key that governs a resource, and has nothing in it, is there with 0.
+    """
+
+    revision: int
+    versions: Mapping[str, Mapping[str, int]]
+
+    def under(self, fingerprint: str) -> dict[str, int]:
+        """Return the sums of one key, by the resources in whose chain it is."""
+        return {name: sums[fingerprint] for name, sums in self.versions.items() if fingerprint in sums}
+
+
+def counts_json(counts: Mapping[tuple[str, Reason], int]) -> list[dict[str, object]]:
+    """Return the JSON form of counts by resource and reason."""
+    rows = ((resource, reason.value, count) for (resource, reason), count in counts.items())
+    return [{"resource": resource, "reason": reason, "objects": count} for resource, reason, count in rows]

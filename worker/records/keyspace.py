@@ -1,0 +1,190 @@
+"""Every record path that this service owns, in one place (see docs/records.md).
+
+::
+
+    <state-prefix>/v1/owner                         who runs campaigns now (on a lease)
+    <state-prefix>/v1/leader                        the scheduler that leads (on a lease)
+    <state-prefix>/v1/campaigns/<campaign>          one campaign
+    <state-prefix>/v1/batches/<campaign>/<number>   a batch and its checkpoint
+    <state-prefix>/v1/claims/<campaign>/<number>    who works on a batch now (on a lease)
+    <state-prefix>/v1/proofs/<campaign>/<number>    a part of a campaign's proof scan
+    <state-prefix>/v1/quarantine/<campaign>/<hash>  an object that was left alone, and why
+    <state-prefix>/v1/ledger/<fingerprint>          the write budget of a key
+    <state-prefix>/v1/requests/<id>                 what somebody asked of the scheduler
+    <state-prefix>/v1/generation                    the configuration that the scheduler saw last, without keys
+    <state-prefix>/v1/scan                          the last scan of everything
+    <state-prefix>/v1/observer                      how far the watch came, and what it counted
+    <state-prefix>/v1/usage                         how fast keys are used
+    <state-prefix>/v1/tries                         what was tried in vain within a day
+    <state-prefix>/v1/rotations/<id>                a key that takes another one's place
+    <state-prefix>/v1/assumption                    an operator's word that all kube-apiservers run a configuration
+    <state-prefix>/v1/handbacks/<worker>            a worker that holds another configuration (on a lease)
+    <state-prefix>/v1/audit-head                    the newest entry of the audit log
+    <state-prefix>/v1/audit/<number>                one entry of the audit log
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from kube_rewrap.worker.etcd.ranges import KeyRange
+
+VERSION = "v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """The record paths under one state prefix such as `/kube-rewrap`."""
+
+    state_prefix: str = "/kube-rewrap"
+
+    def _path(self, *parts: str) -> bytes:
+        return "/".join((self.state_prefix, VERSION, *parts)).encode()
+
+    @property
+    def everything(self) -> KeyRange:
+        """All records."""
+        return KeyRange.of_prefix(self._path(""))
+
+    @property
+    def owner(self) -> bytes:
+        """The lock of whoever works on campaigns."""
+        return self._path("owner")
+
+    @property
+    def leader(self) -> bytes:
+        """The lock of the leading scheduler."""
+        return self._path("leader")
+
+    def campaign(self, campaign: str) -> bytes:
+        """Return the path of one campaign."""
+        return self._path("campaigns", campaign)
+
+    @property
+    def campaigns(self) -> KeyRange:
+        """All campaigns, oldest first: their names begin with the time of their planning."""
+        return KeyRange.of_prefix(self._path("campaigns", ""))
+
+    def batch(self, campaign: str, number: int) -> bytes:
+        """Return the path of one batch. The number is padded so that keys sort as numbers do."""
+        return self._path("batches", campaign, f"{number:08d}")
+
+    @property
+    def of_campaigns(self) -> tuple[KeyRange, ...]:
+        """Return where the records that belong to campaigns lie, by campaign."""
+        batches_and_proofs = (KeyRange.of_prefix(self._path(kind, "")) for kind in ("batches", "proofs"))
+        return (*batches_and_proofs, self.quarantines)
+
+    @property
+    def quarantines(self) -> KeyRange:
+        """Where the quarantined objects of all campaigns lie."""
+        return KeyRange.of_prefix(self._path("quarantine", ""))
+
+    def claim(self, campaign: str, number: int) -> bytes:
+        """Return the path of the claim on one batch."""
+        return self._path("claims", campaign, f"{number:08d}")
+
+    def claims(self, campaign: str) -> KeyRange:
+        """Return where the claims on a campaign's batches lie, in their order."""
+        return KeyRange.of_prefix(self._path("claims", campaign, ""))
+
+    def proof(self, campaign: str, number: int) -> bytes:
+        """Return the path of one part of a proof scan."""
+        return self._path("proofs", campaign, f"{number:08d}")
+
+    def proofs(self, campaign: str) -> KeyRange:
+        """Return where the parts of a campaign's proof scan lie, in their order."""
+        return KeyRange.of_prefix(self._path("proofs", campaign, ""))
+
+    def batches(self, campaign: str) -> KeyRange:
+        """Return where the batches of a campaign lie, in their order."""
+        return KeyRange.of_prefix(self._path("batches", campaign, ""))
+
+    def quarantined(self, campaign: str, etcd_key: bytes) -> bytes:
+        """Return the path of one quarantined object. Its key is hashed: etcd keys may be long and hold any bytes."""
+        return self._path("quarantine", campaign, hashlib.sha256(etcd_key).hexdigest()[:32])
+
+    def quarantine(self, campaign: str) -> KeyRange:
+        """Return where the quarantined objects of a campaign lie."""
+        return KeyRange.of_prefix(self._path("quarantine", campaign, ""))
+
+    def ledger(self, fingerprint: str) -> bytes:
+        """Return the path of one key's budget."""
+        return self._path("ledger", fingerprint)
+
+    @property
+    def ledgers(self) -> KeyRange:
+        """All budgets."""
+        return KeyRange.of_prefix(self._path("ledger", ""))
+
+    def request(self, name: str) -> bytes:
+        """Return the path of one request."""
+        return self._path("requests", name)
+
+    @property
+    def requests(self) -> KeyRange:
+        """All requests."""
+        return KeyRange.of_prefix(self._path("requests", ""))
+
+    @property
+    def generation(self) -> bytes:
+        """The configuration that the scheduler saw last."""
+        return self._path("generation")
+
+    @property
+    def scan(self) -> bytes:
+        """The last scan of everything."""
+        return self._path("scan")
+
+    def rotation(self, name: str) -> bytes:
+        """Return the path of one rotation."""
+        return self._path("rotations", name)
+
+    @property
+    def rotations(self) -> KeyRange:
+        """All rotations, oldest first: their names begin with the time of their start."""
+        return KeyRange.of_prefix(self._path("rotations", ""))
+
+    @property
+    def assumption(self) -> bytes:
+        """An operator's last word about what the kube-apiservers run."""
+        return self._path("assumption")
+
+    @property
+    def observer(self) -> bytes:
+        """How far the watch came."""
+        return self._path("observer")
+
+    @property
+    def usage(self) -> bytes:
+        """How fast keys are used."""
+        return self._path("usage")
+
+    @property
+    def tries(self) -> bytes:
+        """What was tried in vain within a day."""
+        return self._path("tries")
+
+    def handback(self, worker: str) -> bytes:
+        """Return the path where a worker says that it holds another configuration."""
+        return self._path("handbacks", worker)
+
+    @property
+    def handbacks(self) -> KeyRange:
+        """All workers that said so."""
+        return KeyRange.of_prefix(self._path("handbacks", ""))
+
+    @property
+    def audit_head(self) -> bytes:
+        """The newest entry of the audit log: its number and hash."""
+        return self._path("audit-head")
+
+    def audit_entry(self, number: int) -> bytes:
+        """Return the path of one entry of the audit log; padded so that keys sort as numbers do."""
+        return self._path("audit", f"{number:012d}")
+
+    @property
+    def audit(self) -> KeyRange:
+        """All entries of the audit log."""
+        return KeyRange.of_prefix(self._path("audit", ""))

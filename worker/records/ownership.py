@@ -1,0 +1,163 @@
+"""Who works on what: locks on an etcd lease, with their creation revision as fencing token.
+
+A session is one lease of one process; locks hang on it. A holder that stalls past its lease loses
+them all. Every record that it then writes names the token of a lock that is gone, and is refused; so
+is every object that it swaps, for a process that slept through a campaign of a newer configuration
+must not undo it. Whoever ends a campaign deletes the claims on its batches, to the same effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from kube_rewrap.worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
+from kube_rewrap.worker.etcd.ranges import key_text
+from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
+from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.records import record
+from kube_rewrap.worker.records.codec import damaged, decode, encode
+from kube_rewrap.worker.records.keyspace import Keyspace
+
+LEASE_SECONDS = 15
+CLAIM_SECONDS = 10
+"""Shorter: when a worker dies, its batch waits so long."""
+
+UNNAMED = "a process whose record can't be read"
+_LONGEST = 300
+_log = structlog.get_logger()
+
+Lost = Callable[[FencedError], None]
+
+
+def who(command: str) -> dict[str, object]:
+    """Return how this process presents itself to others."""
+    return {
+        "command": command,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, as its record says: what `who` returns, within bounds."""
+
+    command: str
+    host: str
+    pid: int
+    since: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Holder:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        fields = Fields.of(value)
+        texts = [fields.text(name, _LONGEST) for name in ("command", "host", "since")]
+        if not all(map(str.isprintable, texts)):
+            raise ValueError("a text of it holds what a terminal would obey")
+        command, host, since = texts
+        return cls(command, host, fields.count("pid"), since)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.command} on {self.host}, pid {self.pid}, since {self.since}"
+
+
+def holder_in(item: Item) -> Holder | None:
+    """Return who holds a lock; None where its record does not say. It is held all the same: its key is there."""
+    try:
+        return Holder.from_json(decode(item.key, item.value))
+    except (RecordError, ValueError) as error:
+        record.note_unreadable(item, error if isinstance(error, RecordError) else damaged(item.key, error))
+        return None
+
+
+class Session:
+    """Locks on one lease. Made by `open_session`."""
+
+    def __init__(self, store: Store, lease: int) -> None:
+        self._store = store
+        self._lease = lease
+
+    async def hold(self, key: bytes, holder: Mapping[str, object], expects: Sequence[Expect] = ()) -> Expect:
+        """Take a lock; returns the guard that belongs into every commit.
+
+        `holder` is shown to others. Raises BusyError, naming the holder, when the lock is taken, and
+        TemporaryError when one of `expects` does not hold.
+        """
+        value = encode({**holder, "by": os.urandom(8).hex()})
+        result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        if result.outcome is Outcome.APPLIED:
+            return Expect(key, result.revision, created=True)
+        found = await self._store.get(key)
+        if found is not None and found.value == value:
+            return Expect(key, found.mod_revision, created=True)
+        if found is None:
+            raise TemporaryError(f"the lock {key_text(key)} was neither taken nor free; try again", delay=1.0)
+        raise BusyError(
+            f"another process works on it: {holder_in(found) or UNNAMED}; wait for it (--wait), or stop it: "
+            f"its lock ends {LEASE_SECONDS} s after it does at the latest"
+        )
+
+    async def release(self, guard: Expect) -> None:
+        """Give a lock back before the session ends. If that fails, the end of the lease does it."""
+        await self._store.commit([guard], [Delete.of_key(guard.key)])
+
+
+@asynccontextmanager
+async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[Session]:
+    """Keep a lease while the block runs. `lost` is called when it can no longer be trusted."""
+    granted = asyncio.get_running_loop().time()
+    lease = await store.grant_lease(seconds)
+    renewal = asyncio.create_task(_renew(store, lease, seconds, granted + seconds, lost), name="lease-renewal")
+    try:
+        yield Session(store, lease)
+    finally:
+        renewal.cancel()
+        await asyncio.gather(renewal, return_exceptions=True)
+        await _release(store, lease)
+
+
+@asynccontextmanager
+async def own(
+    store: Store, keyspace: Keyspace, holder: Mapping[str, object], lost: Lost
+) -> AsyncIterator[tuple[Session, Expect]]:
+    """Hold the lock on campaigns while the block runs; yields its session and its guard. Raises BusyError."""
+    async with open_session(store, lost, LEASE_SECONDS) as session:
+        yield session, await session.hold(keyspace.owner, holder)
+
+
+async def _renew(store: Store, lease: int, seconds: int, alive_until: float, lost: Lost) -> None:
+    """Renew the lease three times per its length; give up when it is known to be gone, or may be."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < alive_until:
+        await asyncio.sleep(max(0.1, min(seconds / 3, (alive_until - loop.time()) / 2)))
+        asked = loop.time()
+        try:
+            async with asyncio.timeout(max(0.1, alive_until - asked)):
+                renewed = await store.keep_lease(lease)
+        except (WorkerError, TimeoutError) as error:
+            _log.warning("lock.not_renewed", because=str(error) or "no answer in time")
+            continue
+        if not renewed:
+            break
+        alive_until = asked + seconds
+    _log.error("lock.lost", because="the lease was not renewed in time")
+    lost(FencedError("the lease of this process' locks was not renewed in time; another process may own them now"))
+
+
+async def _release(store: Store, lease: int) -> None:
+    """End the lease, as a courtesy to the next one: it would expire by itself."""
+    try:
+        async with asyncio.timeout(5):
+            await store.revoke_lease(lease)
+    except (TemporaryError, TimeoutError) as error:
+        _log.warning("lock.release_failed", because=str(error))

@@ -1,0 +1,122 @@
+"""How one record is written so that its outcome is known, and how many are read.
+
+Every write carries a nonce of its own, so that after a lost answer equal bytes prove our write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import structlog
+
+from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, TemporaryError
+from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
+from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
+from kube_rewrap.worker.records.codec import decode, encode
+
+_ATTEMPTS = 5
+_PAGE = 200
+_MOST_NOTED = 1_000
+_noted: set[tuple[bytes, int, int]] = set()
+_log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+async def write(
+    store: Store,
+    key: bytes,
+    record: Mapping[str, object],
+    revision: int,
+    *,
+    guards: Sequence[Expect] = (),
+    along: Sequence[Put | Delete] = (),
+) -> int:
+    """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
+
+    `along` goes into the same transaction. Returns the record's new mod_revision. Raises
+    RecordChangedError when somebody else was there before, RecordUnclearError when we may have been
+    there before somebody else, TemporaryError when etcd never said.
+    """
+    value = encode({**record, "by": os.urandom(8).hex()})
+    for attempt in range(_ATTEMPTS):
+        result = await store.commit([Expect(key, revision), *guards], [Put(key, value), *along])
+        if result.outcome is Outcome.APPLIED:
+            return result.revision
+        found = await store.get(key)
+        if found is not None and found.value == value:
+            return found.mod_revision
+        if result.outcome is Outcome.LOST and attempt == 0:
+            raise RecordChangedError(f"{key_text(key)} was changed by another process, or its lock was lost")
+        if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
+            raise RecordUnclearError(f"{key_text(key)} was changed by another process, before or after this one did")
+    raise TemporaryError(f"etcd never told whether {key_text(key)} was written", delay=1.0)
+
+
+async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None:
+    """Return a record's fields and its mod_revision, None where there is none."""
+    item = await store.get(key)
+    return None if item is None else (decode(item.key, item.value), item.mod_revision)
+
+
+async def read_all(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[tuple[Item, dict[str, object]]]:
+    """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
+
+    Raises RecordError for one that is none.
+    """
+    async for item in read_items(store, keys, since=since):
+        yield item, decode(item.key, item.value)
+
+
+async def read_each(
+    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T], *, since: int = 0
+) -> AsyncIterator[T]:
+    """Yield what `read` makes of each record, as `read_all`; one that can't be understood costs itself alone.
+
+    It is left out, and said once. `read` raises RecordError.
+    """
+    async for item in read_items(store, keys, since=since):
+        try:
+            value = read(item, decode(item.key, item.value))
+        except RecordError as error:
+            note_unreadable(item, error)
+            continue
+        yield value
+
+
+async def unreadable(
+    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], object]
+) -> list[tuple[str, str]]:
+    """Return the names of the records of a range that `read_each` leaves out, and why."""
+    found = []
+    async for item in read_items(store, keys):
+        try:
+            read(item, decode(item.key, item.value))
+        except RecordError as error:
+            found.append((key_text(item.key[len(keys.start) :]), str(error)))
+    return found
+
+
+async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:
+    """Yield what is stored in a range, in key order, whatever it is."""
+    rest = keys
+    while True:
+        page = await store.page(rest, _PAGE, since=since)
+        for item in page.items:
+            yield item
+        if not page.more:
+            return
+        rest = rest.since(after(page.items[-1].key))
+
+
+def note_unreadable(item: Item, error: RecordError) -> None:
+    """Log, once for each state of it in this process, that a record can't be understood and is not believed."""
+    state = (item.key, item.mod_revision, hash(item.value))
+    if state in _noted:
+        return
+    if len(_noted) >= _MOST_NOTED:
+        _noted.clear()
+    _noted.add(state)
+    _log.error("record.unreadable", because=str(error))

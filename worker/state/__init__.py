@@ -1,1 +1,0 @@
-"""Our own records in etcd: versioned JSON under the state prefix, changed by compare-and-swap."""

@@ -1,0 +1,104 @@
+"""What is to be done with one stored value: keep, rewrap or quarantine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kube_rewrap.worker.fields import members_of, text_of
+
+PLAINTEXT_FINGERPRINT = "-"
+
+NOT_RECOGNISED_DETAIL = "what came out is no Kubernetes object: wrong key material, or damaged"
+"""All that is ever said of a value that a cipher without authentication did not open."""
+
+_UNAUTHENTICATED = re.compile(r"aescbc:.+? \([0-9a-f]{16}\)", re.DOTALL)
+
+
+class Reason(StrEnum):
+    """Why an object is left alone. The values are stable: they stand in records, logs and JSON.
+
+    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are said of ciphers that authenticate. Of one that does not,
+    whatever went wrong is `NOT_RECOGNISED`: to tell a wrong padding from wrong content gives plaintext away.
+    """
+
+    UNKNOWN_PREFIX = "unknown_prefix"
+    UNKNOWN_BYTES = "unknown_bytes"
+    IDENTITY_MISSING = "plaintext_but_no_identity_provider"
+    LATE_PLAINTEXT = "plaintext_after_completion"
+    NO_SUCH_KEY = "no_key_of_that_name"
+    AUTHENTICATION_FAILED = "authentication_failed"
+    NOT_KUBERNETES = "not_a_kubernetes_object"
+    NOT_RECOGNISED = "not_recognised"
+    TOO_LARGE = "too_large_after_encryption"
+    KMS = "kms_not_supported"
+    CONTENDED = "changed_too_often"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KeyRef:
+    """One configured key, named without its material.
+
+    `fingerprint` is 16 hexadecimal digits, or `-` for `identity`, which has no key; KMS keys live
+    elsewhere and have the fingerprint `kms`.
+    """
+
+    provider: str
+    name: str
+    fingerprint: str
+
+    def to_json(self) -> list[str]:
+        """Return the JSON form: `[provider, name, fingerprint]`."""
+        return [self.provider, self.name, self.fingerprint]
+
+    @classmethod
+    def from_json(cls, value: object) -> KeyRef:
+        """Read the JSON form. Raises ValueError where it is not one."""
+        return cls(*(text_of(one, "a key") for one in members_of(value, "a key", 3)))
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.name} ({self.fingerprint})" if self.name else self.provider
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The primary key read the value: nothing is written."""
+
+    opened_by: KeyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrap:
+    """Another key read the value: seal the plaintext under the primary and swap it in."""
+
+    opened_by: KeyRef
+    plaintext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Nobody may touch the value: it can't be read, or is not recognised.
+
+    `claimed` holds the configured keys whose prefix the value carries: it may be under any of them.
+    """
+
+    reason: Reason
+    detail: str
+    claimed: tuple[KeyRef, ...] = ()
+
+
+Verdict = Keep | Rewrap | Quarantine
+
+
+def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
+    """Return a reason and its sentence as read from a record. Raises ValueError for one that nobody knows.
+
+    Records of older versions told what was wrong with an aescbc value: that is not shown any more.
+    """
+    known = Reason(reason)
+    owner = _UNAUTHENTICATED.match(detail) if known in _TOLD_TOO_MUCH else None
+    return (Reason.NOT_RECOGNISED, f"{owner[0]}: {NOT_RECOGNISED_DETAIL}") if owner else (known, detail)
+
+
+_TOLD_TOO_MUCH = {Reason.AUTHENTICATION_FAILED, Reason.NOT_KUBERNETES}
