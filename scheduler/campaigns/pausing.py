@@ -5,7 +5,7 @@
 3. None of these any more: go on. After a lack of room only once there is some distance to the limit,
    so that it does not go on and off with every compaction.
 4. A quarantine that grew too much (`worker.records.try_counter`, `transition.advance`): rest until an operator's word.
-   An etcd writer who tries out values under aescbc learns by each whether it opens; `MOST_FRESH` a day is what they get.
+   An etcd writer who tries out values under aescbc learns by each whether it opens: `MOST_FRESH` a day at most.
 
 Not handled: what a campaign does that is only proving; it writes nothing, and goes on.
 """
