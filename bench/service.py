@@ -174,7 +174,7 @@ def _session(pid: object) -> int | None:
 
 
 async def campaigns(store: Store) -> set[str]:
-    return {stored.campaign.id for stored in await Campaigns(store, Keyspace()).all()}
+    return {stored.value.id for stored in await Campaigns(store, Keyspace()).all()}
 
 
 async def first_swap(store: Store, revision: int) -> float:
@@ -191,7 +191,7 @@ async def ended(store: Store, known: set[str], state: CampaignState | None = Non
     """Wait until a campaign that was not known is in a state, or has ended; returns when that was."""
     until = time.perf_counter() + _BOUND
     while time.perf_counter() < until:
-        found = [one.campaign for one in await Campaigns(store, Keyspace()).all() if one.campaign.id not in known]
+        found = [one.value for one in await Campaigns(store, Keyspace()).all() if one.value.id not in known]
         if any(one.state.is_end or one.state is state for one in found):
             return time.perf_counter()
         await asyncio.sleep(_LOOK)

@@ -182,7 +182,7 @@ class Engine:
     async def learn_what_is_complete(self) -> None:
         """Look for the campaigns after which plaintext is late, if it is not to be believed then."""
         if self._settings.plaintext.quarantine_late:
-            known = [stored.campaign for stored in await Campaigns(self.store, self.keyspace).all()]
+            known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.settle(settled(in_force, known, describe(self.generation)))
 

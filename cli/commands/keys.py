@@ -77,7 +77,7 @@ async def _keys(args: argparse.Namespace) -> int:
         budgets = await service.budgets()
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have come on meanwhile
         beyond = max(0, await service.engine.store.revision() + 1 - until)
-        usage = (await Usages(service.engine.store, service.engine.keyspace).load()).usage
+        usage = (await Usages(service.engine.store, service.engine.keyspace).load()).value
         verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}

@@ -335,7 +335,7 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         found = await Rotations(store, Keyspace(settings.keyspace.state_prefix)).all()
-    return found[-1].rotation if found else None
+    return found[-1].value if found else None
 
 
 def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:

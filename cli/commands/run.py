@@ -110,7 +110,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
 
     return {
         "dry_run": True,
-        "resumes": plan.resumes.campaign.id if plan.resumes else None,
+        "resumes": plan.resumes.value.id if plan.resumes else None,
         "to_rewrite": plan.found.stale,
         "bytes": plan.found.stale_bytes,
         "projected_bytes": plan.room.projected,
@@ -166,7 +166,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     if plan.room.quota:
         say(f"etcd would hold {plan.room.projected / 2**20:,.0f} MiB of {plan.room.quota / 2**20:,.0f} MiB.")
     if plan.resumes:
-        say(f"Resumes the unfinished campaign {plan.resumes.campaign.id}.")
+        say(f"Resumes the unfinished campaign {plan.resumes.value.id}.")
     for path in plan.found.unknown:
         say(f"Nobody knows whose objects lie under {path}: they are left alone, and the proof can't be complete.")
     for refusal in plan.refusals:

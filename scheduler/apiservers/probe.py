@@ -25,7 +25,8 @@ from kube_rewrap.worker.errors import TemporaryError
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.rate.brake import Brake
-from kube_rewrap.worker.records.assumptions import Assumption, load, save
+from kube_rewrap.worker.records.assumption import Assumption
+from kube_rewrap.worker.records.assumptions import Assumptions
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.keyspace import Keyspace
 
@@ -59,7 +60,7 @@ class Convergence:
         answers, leases = await asyncio.gather(ask_all(self._settings), self._read_leases())
         changed_at = await asyncio.to_thread(self._changed_at)
         verdict = judge(generation, answers, leases, time.time(), changed_at)
-        given = await load(self._store, self._keyspace)
+        given = await Assumptions(self._store, self._keyspace).load()
         if verdict.converged or verdict.is_contradicted or given is None or given.generation != generation:
             return verdict
         return assume(generation, given.reason, given.at, verdict)
@@ -68,7 +69,7 @@ class Convergence:
         """Record an operator's word, in the audit log first. Raises TemporaryError, RecordError."""
         given = Assumption(generation, reason, datetime.now(UTC).isoformat(timespec="seconds"))
         await audit.append("converged.assumed", "", generation=generation, reason=reason)
-        await save(self._store, self._keyspace, given)
+        await Assumptions(self._store, self._keyspace).replace(given)
         return assume(generation, given.reason, given.at)
 
     def _changed_at(self) -> float | None:

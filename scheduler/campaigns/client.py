@@ -58,7 +58,7 @@ async def ask_to_steer(settings: Settings, kind: RequestKind, campaign: str, *, 
         while asyncio.get_running_loop().time() < until:
             found = await requests.get(name)
             if found is not None:
-                return found.request
+                return found.value
             await asyncio.sleep(_LOOK_SECONDS)
     raise UnavailableError(
         f"no worker took up the message within {_ANSWER_SECONDS:.0f} s; it waits in the queue. --direct needs none"

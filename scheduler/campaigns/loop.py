@@ -19,12 +19,13 @@ from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
-from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
-from kube_rewrap.worker.records.checkpoints import Checkpoints, StoredCheckpoint
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 60.0
@@ -49,7 +50,7 @@ class Records:
 class Prover(Protocol):
     """Takes the inventory that proves the end of a campaign."""
 
-    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
+    async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
         """Return the inventory of the campaign's scope, None while it is being taken.
 
         `owned` are the numbers under which somebody works.
@@ -63,7 +64,7 @@ class Prover(Protocol):
 class Round:
     """What one look at the records led to. `proof` is that of a campaign that ended by it."""
 
-    stored: StoredCampaign
+    stored: Stored[Campaign]
     step: Step
     proof: Inventory | None = None
 
@@ -81,7 +82,7 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._prover = prover
         self._watcher = watcher
-        self._seen: dict[int, StoredCheckpoint] = {}
+        self._seen: dict[int, Stored[Checkpoint]] = {}
         self._seen_revision = 0
         self._renew_at = 0.0
         self._proof: Inventory | None = None
@@ -91,7 +92,7 @@ class Reconciler:
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """The campaign's batches as they were last seen, in order."""
-        return [self._seen[number].checkpoint for number in sorted(self._seen)]
+        return [self._seen[number].value for number in sorted(self._seen)]
 
     async def finish(self, name: str) -> Round:
         """Work until the campaign ends; returns its record and the inventory that proves the end.
@@ -103,7 +104,7 @@ class Reconciler:
             if done.is_end:
                 return done
             if isinstance(done.step.action, Rest):
-                raise StoppedError(f"the campaign {name} is {done.stored.campaign.state.value}: {done.step.because}")
+                raise StoppedError(f"the campaign {name} is {done.stored.value.state.value}: {done.step.because}")
 
     async def round(self, name: str) -> Round:
         """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
@@ -113,7 +114,7 @@ class Reconciler:
             raise StoppedError(f"the campaign {name} can't go on: {error}") from None
         if stored is None:
             raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
-        campaign = stored.campaign
+        campaign = stored.value
         if campaign.state.is_end:
             raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
         if campaign.state is not CampaignState.PROVING:
@@ -131,7 +132,7 @@ class Reconciler:
                 raise
             return Round(stored, step=replace(step, action=Work(())))
 
-    async def _act(self, stored: StoredCampaign, step: Step, owned: frozenset[int]) -> Round:
+    async def _act(self, stored: Stored[Campaign], step: Step, owned: frozenset[int]) -> Round:
         match step.action:
             case Work(batches):
                 await self._dispatcher.offer(batches, owned)
@@ -141,22 +142,22 @@ class Reconciler:
             case Rest():
                 pass
             case Halt(campaign):
-                stored = await self._records.campaigns.save(replace(stored, campaign=campaign))
+                stored = await self._records.campaigns.save(replace(stored, value=campaign))
             case Prove():
                 await self._prove(stored, step.because, owned)
             case Sweep():
                 await self._sweep(stored, step.because)
             case Finish(campaign):
-                stored = await self._end(replace(stored, campaign=campaign))
+                stored = await self._end(replace(stored, value=campaign))
         self._conflicts = 0
         return Round(stored, step, self._proof)
 
-    async def _prove(self, stored: StoredCampaign, because: str, owned: frozenset[int]) -> None:
-        if stored.campaign.state is not CampaignState.PROVING:
+    async def _prove(self, stored: Stored[Campaign], because: str, owned: frozenset[int]) -> None:
+        if stored.value.state is not CampaignState.PROVING:
             # What a scan found before a pause, or in an earlier sweep, is no proof of what lies there now.
-            await self._prover.forget(stored.campaign.id)
+            await self._prover.forget(stored.value.id)
             stored = await self._records.campaigns.save(
-                replace(stored, campaign=stored.campaign.moved(CampaignState.PROVING, because))
+                replace(stored, value=stored.value.moved(CampaignState.PROVING, because))
             )
         self._proof = await self._prover.look(stored, owned)
         if self._proof is None:
@@ -164,13 +165,13 @@ class Reconciler:
 
     async def _park(self, checkpoint: Checkpoint, because: str) -> None:
         stored = self._seen[checkpoint.spec.number]
-        await self._records.checkpoints.save(checkpoint, stored.revision)
+        await self._records.checkpoints.save(stored.holding(checkpoint))
         _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
 
-    async def _end(self, stored: StoredCampaign) -> StoredCampaign:
+    async def _end(self, stored: Stored[Campaign]) -> Stored[Campaign]:
         """Record an end. What was in quarantine and is gone or readable by a complete proof is no longer there."""
-        ended = replace(stored.campaign, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
-        stored = replace(stored, campaign=ended)
+        ended = replace(stored.value, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        stored = replace(stored, value=ended)
         if ended.state is CampaignState.COMPLETE:
             return await self._records.campaigns.save_without_quarantine(stored)
         return await self._records.campaigns.save(stored)
@@ -182,7 +183,7 @@ class Reconciler:
         changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
         now = time.time()
         seen = {
-            stored.checkpoint.spec.number: _by_our_clock(stored, self._seen.get(stored.checkpoint.spec.number), now)
+            stored.value.spec.number: _by_our_clock(stored, self._seen.get(stored.value.spec.number), now)
             for stored in changed
         }
         self._seen = seen if is_whole else self._seen | seen
@@ -191,30 +192,28 @@ class Reconciler:
         known = self.checkpoints
         self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
 
-    async def _sweep(self, stored: StoredCampaign, because: str) -> StoredCampaign:
+    async def _sweep(self, stored: Stored[Campaign], because: str) -> Stored[Campaign]:
         """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
-        swept: Campaign = replace(
-            stored.campaign.moved(CampaignState.RUNNING, because), sweeps=stored.campaign.sweeps + 1
-        )
-        return await self._records.campaigns.save_without_quarantine(replace(stored, campaign=swept))
+        swept: Campaign = replace(stored.value.moved(CampaignState.RUNNING, because), sweeps=stored.value.sweeps + 1)
+        return await self._records.campaigns.save_without_quarantine(replace(stored, value=swept))
 
-    def _tell(self, stored: StoredCampaign, step: Step) -> None:
+    def _tell(self, stored: Stored[Campaign], step: Step) -> None:
         """Log a decision when it is another one than before."""
         said = type(step.action).__name__
         if said != self._said:
             self._said = said
-            _log.info("campaign.step", **stored.campaign.log_context(), step=said.lower(), because=step.because)
+            _log.info("campaign.step", **stored.value.log_context(), step=said.lower(), because=step.because)
 
 
-def _by_our_clock(stored: StoredCheckpoint, known: StoredCheckpoint | None, now: float) -> StoredCheckpoint:
+def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, now: float) -> Stored[Checkpoint]:
     """Return a batch as it was just seen, tried when we saw that: a worker's clock may be days ahead, or behind.
 
     Of one that is seen for the first time its stamp says more, unless it lies in our future.
     """
     if known is not None and known.revision == stored.revision:
         return known
-    tried_at = min(stored.checkpoint.tried_at, now) if known is None else now
-    return replace(stored, checkpoint=replace(stored.checkpoint, tried_at=tried_at))
+    tried_at = min(stored.value.tried_at, now) if known is None else now
+    return replace(stored, value=replace(stored.value, tried_at=tried_at))
 
 
 def _is_done(checkpoint: Checkpoint) -> bool:

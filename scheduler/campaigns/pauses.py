@@ -36,12 +36,12 @@ class Safety:
         if stored is None:
             return
         try:
-            pressure = await self._pressure(stored.campaign)
+            pressure = await self._pressure(stored.value)
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
-        judged = judge_rest(stored.campaign, pressure)
-        if judged == stored.campaign:
+        judged = judge_rest(stored.value, pressure)
+        if judged == stored.value:
             return
         changed = await self._campaigns.change(name, lambda campaign: judge_rest(campaign, pressure))
         if changed is not None:

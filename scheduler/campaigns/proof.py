@@ -18,10 +18,11 @@ from kube_rewrap.scheduler.campaigns.run import Order, still_there
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
-from kube_rewrap.worker.records.campaigns import StoredCampaign
+from kube_rewrap.worker.records.campaign import Campaign
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
 from kube_rewrap.worker.records.proofs import Proofs
+from kube_rewrap.worker.records.table import Stored
 
 PART_OBJECTS = 10_000
 """Objects that a part aims at: a second's work or so."""
@@ -54,10 +55,10 @@ class QueueProver:
         self._restarts = 0
         self._has_begun = False
 
-    async def look(self, stored: StoredCampaign, owned: frozenset[int]) -> Inventory | None:
+    async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when etcd compacts faster than the scan is."""
-        name = stored.campaign.id
-        parts = [one.part for one in await self._proofs.all(name)]
+        name = stored.value.id
+        parts = [one.value for one in await self._proofs.all(name)]
         if not is_whole(parts) or any(part.compacted for part in parts):
             await self._begin(stored, again=bool(parts))
             return None
@@ -80,7 +81,7 @@ class QueueProver:
         """Forget the parts: what they say is out of date, or said."""
         await self._proofs.replace_all(campaign, [])
 
-    async def _begin(self, stored: StoredCampaign, *, again: bool) -> None:
+    async def _begin(self, stored: Stored[Campaign], *, again: bool) -> None:
         self._restarts += again
         self._has_begun = True
         if self._restarts > _RESTARTS:
@@ -91,7 +92,7 @@ class QueueProver:
         pieces = [piece for one in wanted for piece in await cut(store, one, self._part_objects)]
         # Nothing to scan is one empty part, so that there is an end.
         ranges: list[tuple[ResourceRange, ...]] = [(piece,) for piece in pieces] or [()]
-        campaign = stored.campaign
+        campaign = stored.value
         parts = [
             ProofPart(campaign.id, number, revision, campaign.generation, part, of=len(ranges))
             for number, part in enumerate(ranges)

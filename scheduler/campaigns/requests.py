@@ -16,7 +16,8 @@ from kube_rewrap.scheduler.campaigns.repairs import MOST_PLACES, Drift, Repair
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.campaign import Wish
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
-from kube_rewrap.worker.records.requests import Requests, StoredRequest
+from kube_rewrap.worker.records.requests import Requests
+from kube_rewrap.worker.records.table import Stored
 
 _RETRY_SECONDS = 5.0
 _LONGEST_RETRY = 600.0
@@ -48,22 +49,20 @@ class Inbox:
         self._later: dict[str, _Later] = {}
         self._repairs: list[Repair] | None = None
 
-    async def next(self) -> StoredRequest | None:
+    async def next(self) -> Stored[Request] | None:
         """Return the request that is next: of the highest priority, the oldest first."""
         now = asyncio.get_running_loop().time()
         waiting = [
-            one
-            for one in await self._waiting()
-            if (later := self._later.get(one.request.id)) is None or later.at <= now
+            one for one in await self._waiting() if (later := self._later.get(one.value.id)) is None or later.at <= now
         ]
-        return max(waiting, key=lambda one: one.request.wish.priority, default=None)
+        return max(waiting, key=lambda one: one.value.wish.priority, default=None)
 
     async def waiting_for_us(self) -> Request | None:
         """Return a request that waits and that no operator made; not a repair that can't be met now.
 
         Others must not wait for that: whatever drifted, their own scans find. A reason that may be over is left out.
         """
-        waiting = (one.request for one in await self._waiting())
+        waiting = (one.value for one in await self._waiting())
         ours = (one for one in waiting if one.origin is not Origin.OPERATOR)
         first = next((one for one in ours if not (one.origin is Origin.DRIFT and one.because)), None)
         return first if first is None or first.id in self._later else replace(first, because="")
@@ -74,9 +73,9 @@ class Inbox:
         `revision` is that of the record that it replaces: asked again after a crash, it is one request.
         """
         for stored in await self._waiting():
-            if stored.request.origin is not Origin.OPERATOR:
+            if stored.value.origin is not Origin.OPERATOR:
                 because = "the configuration changed before it could be met, which looks at everything"
-                await self._requests.decide(stored, stored.request.decided(RequestState.CANCELLED, because))
+                await self._requests.save(stored.holding(stored.value.decided(RequestState.CANCELLED, because)))
         await self._ask(Origin.CHANGE, f"change-{revision}", Wish(reason, priority=_CHANGE_PRIORITY))
 
     async def ask_for_resync(self, reason: str) -> None:
@@ -91,12 +90,12 @@ class Inbox:
         """Ask for the repairs that are due, but for what a request that waits looks at anyway."""
         now = time.time()
         if self._repairs is None:
-            self._repairs = [_repair(one.request) for one in await self._requests.all() if _is_repair(one.request)]
+            self._repairs = [_repair(one.value) for one in await self._requests.all() if _is_repair(one.value)]
         self._repairs = [one for one in self._repairs if now - one.at < _DAY]
         due = drift.due(self._repairs, now)
         if not due:
             return
-        waiting = [one.request for one in await self._waiting() if one.request.origin is not Origin.OPERATOR]
+        waiting = [one.value for one in await self._waiting() if one.value.origin is not Origin.OPERATOR]
         if any(one.origin is not Origin.DRIFT for one in waiting):
             return  # what looks at everything finds it
         for repair in due:
@@ -127,9 +126,9 @@ class Inbox:
         if await self._requests.submit(Request(name, RequestKind.START, now, origin, resources, namespaces, wish)):
             _log.info("request.made", request=name, origin=origin.value, because=wish.reason)
 
-    async def put_off(self, stored: StoredRequest, because: str) -> None:
+    async def put_off(self, stored: Stored[Request], because: str) -> None:
         """Refuse an operator's request; let one of our own wait, longer and longer."""
-        request = stored.request
+        request = stored.value
         if request.origin is Origin.OPERATOR:
             await self.decide(stored, RequestState.REFUSED, because)
             return
@@ -138,9 +137,9 @@ class Inbox:
         self._later[request.id] = _Later(asyncio.get_running_loop().time() + pause, pause)
         await self._note(stored, because)
 
-    async def put_off_until_converged(self, stored: StoredRequest, because: str) -> None:
+    async def put_off_until_converged(self, stored: Stored[Request], because: str) -> None:
         """As `put_off`, but one of our own is tried again soon, and at once when `converged` is told."""
-        request = stored.request
+        request = stored.value
         if request.origin is Origin.OPERATOR:
             await self.decide(stored, RequestState.REFUSED, because)
             return
@@ -152,18 +151,18 @@ class Inbox:
         """Let what waits only for convergence be next: somebody saw that all kube-apiservers run the configuration."""
         self._later = {name: later for name, later in self._later.items() if not later.unconverged}
 
-    async def _note(self, stored: StoredRequest, because: str) -> None:
+    async def _note(self, stored: Stored[Request], because: str) -> None:
         """Say once for each reason why a request waits, and put it on record."""
-        request = stored.request
+        request = stored.value
         if request.because != because:
             _log.error("request.put_off", request=request.id, because=because)
-            await self._requests.decide(stored, request.decided(RequestState.WAITING, because))
+            await self._requests.save(stored.holding(request.decided(RequestState.WAITING, because)))
             await self._enter("request.put_off", request, because)
 
-    async def decide(self, stored: StoredRequest, state: RequestState, because: str, campaign: str = "") -> None:
+    async def decide(self, stored: Stored[Request], state: RequestState, because: str, campaign: str = "") -> None:
         """Record what became of a request."""
-        decided = stored.request.decided(state, because, campaign)
-        await self._requests.decide(stored, decided)
+        decided = stored.value.decided(state, because, campaign)
+        await self._requests.save(stored.holding(decided))
         self._later.pop(decided.id, None)
         _log.info(f"request.{state.value}", request=decided.id, campaign=decided.campaign, because=because)
         await self._enter(f"request.{state.value}", decided, because)
@@ -177,8 +176,8 @@ class Inbox:
         """Forget requests that were decided on long ago."""
         await self._requests.forget_old()
 
-    async def _waiting(self) -> list[StoredRequest]:
-        return [one for one in await self._requests.all() if one.request.state is RequestState.WAITING]
+    async def _waiting(self) -> list[Stored[Request]]:
+        return [one for one in await self._requests.all() if one.value.state is RequestState.WAITING]
 
 
 def _stamp() -> str:

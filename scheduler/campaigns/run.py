@@ -12,12 +12,12 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
-from kube_rewrap.worker.records.campaigns import StoredCampaign
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
 from kube_rewrap.worker.records.ownership import Session
 from kube_rewrap.worker.records.quarantine import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import is_namespace
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import Reason
 
 
@@ -65,7 +65,7 @@ class RunPlan:
     room: Room
     look: Look | None
     refusals: tuple[RefusedError, ...]
-    resumes: StoredCampaign | None
+    resumes: Stored[Campaign] | None
 
     @property
     def is_whole(self) -> bool:
@@ -164,7 +164,7 @@ def _names(governed: Mapping[str, ResourceRange]) -> str:
     return f"it governs {', '.join(governed) or 'nothing'}"
 
 
-def resumable(unfinished: Iterable[StoredCampaign], generation: str, scope: Scope) -> StoredCampaign | None:
+def resumable(unfinished: Iterable[Stored[Campaign]], generation: str, scope: Scope) -> Stored[Campaign] | None:
     """Return the unfinished campaign that is about the same work."""
-    same = (one for one in unfinished if one.campaign.generation == generation and one.campaign.scope == scope)
+    same = (one for one in unfinished if one.value.generation == generation and one.value.scope == scope)
     return next(same, None)

@@ -53,7 +53,7 @@ from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import Checkpoint, quarantined_by
 from kube_rewrap.worker.records.budget import Budget, has_budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish, new_id
-from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
+from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generations import Generations
@@ -63,6 +63,7 @@ from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.ownership import own, who
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 
 _SPACE_SECONDS = 2.0
@@ -150,13 +151,13 @@ class Service:
         """
         accepted = await self.accepted_at()
         proofs = [
-            stored.campaign
+            stored.value
             for stored in await Campaigns(self.engine.store, self.engine.keyspace).all()
-            if stored.campaign.state is CampaignState.COMPLETE
-            and stored.campaign.ended_at
-            and stored.campaign.generation == self.generation.hash
-            and stored.campaign.proof_revision > accepted
-            and stored.campaign.whole
+            if stored.value.state is CampaignState.COMPLETE
+            and stored.value.ended_at
+            and stored.value.generation == self.generation.hash
+            and stored.value.proof_revision > accepted
+            and stored.value.whole
         ]
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
@@ -166,9 +167,9 @@ class Service:
         Raises RecordError where the record of it is damaged.
         """
         known = await Generations(self.engine.store, self.engine.keyspace).load()
-        return known.revision if known is not None and known.generation.hash == self.generation.hash else 0
+        return known.revision if known is not None and known.value.generation.hash == self.generation.hash else 0
 
-    async def unfinished(self) -> list[StoredCampaign]:
+    async def unfinished(self) -> list[Stored[Campaign]]:
         """Return the campaigns that have not ended."""
         return await Campaigns(self.engine.store, self.engine.keyspace).unfinished()
 
@@ -315,22 +316,22 @@ class Service:
             Quarantine(store, keyspace, campaign, [guard]),
         )
 
-    async def _finish(self, stored: StoredCampaign, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
-        records = self.records(stored.campaign.id, lock.guard)
+    async def _finish(self, stored: Stored[Campaign], lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+        records = self.records(stored.value.id, lock.guard)
         room = self._settings.pace.batches
-        dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.campaign)
-        before = await total(records, stored.campaign.id)
-        reconciler = Reconciler(records, dispatcher, _Scan(self, order_of(stored.campaign), brake), watcher)
+        dispatcher = LocalDispatcher(self.engine, lock.session, brake, room, stored.value)
+        before = await total(records, stored.value.id)
+        reconciler = Reconciler(records, dispatcher, _Scan(self, order_of(stored.value), brake), watcher)
         try:
-            done = await reconciler.finish(stored.campaign.id)
+            done = await reconciler.finish(stored.value.id)
         except WorkerError as error:
-            _log.warning("campaign.stopped", campaign=stored.campaign.id, because=str(error))
+            _log.warning("campaign.stopped", campaign=stored.value.id, because=str(error))
             raise
         finally:
             brake.pull(StoppedError("the run ended"))
             await dispatcher.close()
         assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
-        ended = done.stored.campaign
+        ended = done.stored.value
         report = await total(records, ended.id)
         await self.tell_finished(ended, report)
         quarantined = tuple([one async for one in records.quarantine.all()])
@@ -363,7 +364,7 @@ class Service:
         for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
             fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
             _log.info("object.quarantined", campaign=ended.id, **fields)
-        batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(ended.id)]
+        batches = [one.value async for one in Checkpoints(store, keyspace).all(ended.id)]
         for (resource, reason), count in quarantined_by(batches).items():
             fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
             _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
@@ -373,7 +374,7 @@ class Service:
         _log.error("quarantine.grew", **campaign.log_context(), because=because)
         await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
 
-    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> StoredCampaign:
+    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> Stored[Campaign]:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
 
         `attended`: an operator asked for it, so its quarantine may grow as it does.
@@ -384,33 +385,33 @@ class Service:
         because = "another configuration or another scope is to be worked on; what was rewritten stays"
         await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
-            _log.info("campaign.resumed", **same.campaign.log_context(), because=same.campaign.because)
-            growth = replace(same.campaign.growth, most=None) if attended else same.campaign.growth
-            resumed = replace(same.campaign, growth=growth, whole=plan.is_whole)
+            _log.info("campaign.resumed", **same.value.log_context(), because=same.value.because)
+            growth = replace(same.value.growth, most=None) if attended else same.value.growth
+            resumed = replace(same.value, growth=growth, whole=plan.is_whole)
             by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
             if resumed.paused_for not in by_word:
                 # What made it rest was looked at when this plan was made.
                 resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
-            return same if resumed == same.campaign else await campaigns.save(replace(same, campaign=resumed))
+            return same if resumed == same.value else await campaigns.save(replace(same, value=resumed))
         await campaigns.forget_old()
         return await self._plan_anew(plan, wish, campaigns, attended=attended)
 
-    async def supersede(self, others: Iterable[StoredCampaign], because: str, guard: Expect) -> None:
+    async def supersede(self, others: Iterable[Stored[Campaign]], because: str, guard: Expect) -> None:
         """End campaigns that something newer takes the place of; whoever works on them is fenced."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         for other in others:
-            moved = other.campaign.moved(CampaignState.SUPERSEDED, because)
+            moved = other.value.moved(CampaignState.SUPERSEDED, because)
             # What it was paused for stays on record: an operator's pause outlives a change of the file.
-            moved = replace(moved, ended_at=_now(), paused_for=other.campaign.paused_for)
-            await campaigns.save(replace(other, campaign=moved))
+            moved = replace(moved, ended_at=_now(), paused_for=other.value.paused_for)
+            await campaigns.save(replace(other, value=moved))
             _log.info("campaign.superseded", **moved.log_context(), because=because)
             await self.audit.append("campaign.superseded", moved.id, because=because)
 
     async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
-        known = [stored.campaign for stored in await campaigns.all()]
+        known = [stored.value for stored in await campaigns.all()]
         return plan_growth(known, plan.scope, plan.found.revision, attended=attended)
 
-    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> StoredCampaign:
+    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> Stored[Campaign]:
         now = datetime.now(UTC)
         name = new_id(now, os.urandom(2))
         census = []
@@ -444,7 +445,7 @@ class Service:
 
     async def _named(self, campaign: Campaign, campaigns: Campaigns) -> set[str]:
         """Return the campaigns whose objects in quarantine stay named: this one, and the last over everything."""
-        known = sorted((stored.campaign for stored in await campaigns.all()), key=lambda one: one.planned_at)
+        known = sorted((stored.value for stored in await campaigns.all()), key=lambda one: one.planned_at)
         whole = [one.id for one in known if one.whole]
         return {campaign.id, *whole[-1:]}
 
@@ -525,9 +526,9 @@ class _Scan:
         self._order = order
         self._brake = brake
 
-    async def look(self, stored: StoredCampaign, _owned: frozenset[int]) -> Inventory:
+    async def look(self, stored: Stored[Campaign], _owned: frozenset[int]) -> Inventory:
         """See Prover. Raises FencedError when a scheduler has adopted the campaign: the proof is then its own."""
-        campaign, mine = stored.campaign, self._service.generation.hash
+        campaign, mine = stored.value, self._service.generation.hash
         if campaign.generation != mine:
             raise FencedError(
                 f"a scheduler took the campaign {campaign.id} over for the configuration {campaign.generation}, and "
@@ -545,7 +546,7 @@ def _now() -> str:
 
 async def total(records: Records, campaign: str) -> BatchReport:
     """Add up what the batches of a campaign have on record."""
-    reports = [one.checkpoint.report async for one in records.checkpoints.all(campaign)]
+    reports = [one.value.report async for one in records.checkpoints.all(campaign)]
     return sum(reports, BatchReport())
 
 

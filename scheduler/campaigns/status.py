@@ -190,14 +190,14 @@ async def look(settings: Settings, name: str) -> Overview | None:
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         request = await Requests(store, keyspace).get(name)
-        campaign = request.request.campaign if request else name
+        campaign = request.value.campaign if request else name
         stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
         if stored is None:
-            return Overview(name, None, request.request) if request else None
-        overview = await _whole(store, keyspace, stored.campaign)
+            return Overview(name, None, request.value) if request else None
+        overview = await _whole(store, keyspace, stored.value)
         in_force = await _in_force(store, keyspace)
-    live = await read_live(settings.broker, stored.campaign.id)
-    return replace(overview, request=request.request if request else None, live=live, in_force=in_force)
+    live = await read_live(settings.broker, stored.value.id)
+    return replace(overview, request=request.value if request else None, live=live, in_force=in_force)
 
 
 async def _in_force(store: Store, keyspace: Keyspace) -> str:
@@ -206,11 +206,11 @@ async def _in_force(store: Store, keyspace: Keyspace) -> str:
         known = await Generations(store, keyspace).load()
     except RecordError:
         return ""  # it costs the service more than this line
-    return known.generation.hash if known is not None else ""
+    return known.value.generation.hash if known is not None else ""
 
 
 async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
-    batches = [one.checkpoint async for one in Checkpoints(store, keyspace).all(campaign.id)]
+    batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
     outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
     listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
@@ -227,8 +227,8 @@ async def look_at_all(settings: Settings) -> list[dict[str, object]]:
     """Return a row for each campaign, and for each request that led to none; the newest first, then the unreadable."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
-        requests = [stored.request for stored in await Requests(store, keyspace).all()]
+        campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
+        requests = [stored.value for stored in await Requests(store, keyspace).all()]
         damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
         damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
     # By the whole time: what is shown of it is cut off at the second.

@@ -46,16 +46,17 @@ from kube_rewrap.worker.errors import BusyError, OutdatedError, RefusedError, St
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Wish
-from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
-from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, StoredGeneration, settled
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.report import BatchReport
-from kube_rewrap.worker.records.request import Origin, RequestState
-from kube_rewrap.worker.records.requests import Requests, StoredRequest
+from kube_rewrap.worker.records.request import Origin, Request, RequestState
+from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.scans import Scans
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usages import Usages
 
 _IDLE_SECONDS = 0.5
@@ -171,7 +172,7 @@ class Reign:
     def _generations(self) -> Generations:
         return Generations(self._service.engine.store, self._service.engine.keyspace, [self._guard])
 
-    async def _require_current(self, now: GenerationRecord) -> StoredGeneration | None:
+    async def _require_current(self, now: GenerationRecord) -> Stored[History] | None:
         """Return the generation on record. Raises OutdatedError when this one was in force before that.
 
         A scheduler on another node that comes to lead may hold a copy of the file that nobody renewed.
@@ -179,23 +180,24 @@ class Reign:
         change as any other. So is the removal of a key that a rotation added and nobody used.
         """
         stored = await self._generations().load()
-        if stored is None or now.hash not in stored.former or self._term.before == stored.generation.hash:
+        if stored is None or now.hash not in stored.value.former or self._term.before == stored.value.generation.hash:
             return stored
         rotations = await Rotations(self._service.engine.store, self._service.engine.keyspace).all()
-        if rotations and is_way_back(rotations[-1].rotation, stored.generation, now):
+        if rotations and is_way_back(rotations[-1].value, stored.value.generation, now):
             return stored
+        newer = stored.value.generation.hash
         raise OutdatedError(
-            f"the file is {now.hash}, which was in force before {stored.generation.hash} took its place: it is taken "
+            f"the file is {now.hash}, which was in force before {newer} took its place: it is taken "
             "for an old copy, and nothing is written under it. Bring it up to date; to really go back to it, change "
             "anything in it, a comment will do"
         )
 
-    async def _compare(self, stored: StoredGeneration | None, now: GenerationRecord) -> None:
+    async def _compare(self, stored: Stored[History] | None, now: GenerationRecord) -> None:
         """Compare the generation with the one on record, and ask for a campaign if it takes one.
 
         What becomes of a name that governs nothing is no change: nothing is stored by it.
         """
-        found = detect(stored.generation if stored else None, now)
+        found = detect(stored.value.generation if stored else None, now)
         changes = [change for change in found if not self._service.is_idle(change.resource)]
         for change in changes:
             level = _log.warning if change.danger else _log.info
@@ -205,22 +207,22 @@ class Reign:
             reason = f"{len(wanted)} changes, the first: {wanted[0].because}"
             await self._inbox.ask_for_change(stored.revision if stored else 0, reason)
             self._put_off_full_check()
-        if stored is not None and stored.generation == now:
+        if stored is not None and stored.value.generation == now:
             return
         if stored is not None and not changes:
-            await self._adopt(stored.generation.hash, now.hash)
+            await self._adopt(stored.value.generation.hash, now.hash)
         # Recorded last: a crash before this compares again, and asks by the same name.
-        late = settled(stored, [one.campaign for one in await self._campaigns.all()], now)
-        fresh = stored.followed_by(now, late) if stored else StoredGeneration(now, 0, settled=late)
+        late = settled(stored, [one.value for one in await self._campaigns.all()], now)
+        fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
         await self._generations().save(fresh)
         await self._service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 
     async def _adopt(self, before: str, now: str) -> None:
         """Go on with what was begun under another file of the same meaning."""
         for stored in await self._campaigns.unfinished():
-            if stored.campaign.generation == before:
+            if stored.value.generation == before:
                 adopted = await self._campaigns.change(
-                    stored.campaign.id, lambda campaign: replace(campaign, generation=now)
+                    stored.value.id, lambda campaign: replace(campaign, generation=now)
                 )
                 if adopted is not None:
                     because = "the file changed and its meaning did not"
@@ -240,7 +242,7 @@ class Reign:
 
     async def _show_campaigns(self) -> None:
         """Show the newest campaign of everything, and the newest of a part, where they are not shown as they are."""
-        campaigns = [stored.campaign for stored in await self._campaigns.all()]
+        campaigns = [stored.value for stored in await self._campaigns.all()]
         mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
         for campaign in {one.whole: one for one in mine}.values():
             await self._show(campaign)
@@ -249,7 +251,7 @@ class Reign:
         if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
             return
         records = self._service.records(campaign.id, self._guard)
-        batches = [one.checkpoint async for one in records.checkpoints.all(campaign.id)]
+        batches = [one.value async for one in records.checkpoints.all(campaign.id)]
         report = sum((batch.report for batch in batches), BatchReport())
         self._metrics.campaign(campaign, report, batches, 0.0, whole=campaign.whole)
         self._shown[campaign.whole] = campaign.id, campaign.state
@@ -257,7 +259,7 @@ class Reign:
     async def _scanned(self, found: Inventory) -> None:
         """Record and show what a scan of everything found, and say what can't be read."""
         scan = Scan.of(found, self._service.generation.hash, time.time(), await self._scans.load())
-        await self._scans.save(scan)
+        await self._scans.replace(scan)
         self._metrics.scanned(scan)
         _tell_unreadable(scan)
 
@@ -291,21 +293,21 @@ class Reign:
         await self._show_campaigns()
         await self._tell_repaired()
 
-    async def _under_lock(self, lock: Lock, lock_brake: Brake, request: StoredRequest | None) -> None:
+    async def _under_lock(self, lock: Lock, lock_brake: Brake, request: Stored[Request] | None) -> None:
         # Looked at again: somebody else may have had the lock until now.
         unfinished = await self._campaigns.unfinished()
-        mine = [one for one in unfinished if one.campaign.generation == self._service.generation.hash]
+        mine = [one for one in unfinished if one.value.generation == self._service.generation.hash]
         others = [one for one in unfinished if one not in mine]
         await self._service.supersede(others, "the configuration changed; what was rewritten stays", lock.guard)
         if mine:
-            _log.info("campaign.resumed", **mine[0].campaign.log_context(), because=mine[0].campaign.because)
+            _log.info("campaign.resumed", **mine[0].value.log_context(), because=mine[0].value.because)
             await self._drive(mine[0], lock, lock_brake)
         elif request is not None and (stored := await self._meet(request, lock)) is not None:
             await self._drive(stored, lock, lock_brake)
 
-    async def _meet(self, stored: StoredRequest, lock: Lock) -> StoredCampaign | None:
+    async def _meet(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
         """Plan what a request asks for; None when it is refused, or nothing is to be done."""
-        request = stored.request
+        request = stored.value
         wish = await self._with_former_pause(request.wish, request.origin)
         order = Order(request.resources, request.namespaces, wish)
         try:
@@ -331,7 +333,7 @@ class Reign:
             return None
         attended = request.origin is Origin.OPERATOR
         campaign = await self._service.take_up(plan, wish, lock.guard, attended=attended)
-        await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.campaign.id)
+        await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
         return campaign
 
     async def _require_converged(self) -> None:
@@ -355,7 +357,7 @@ class Reign:
         """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
         if origin is Origin.OPERATOR:
             return wish
-        campaigns = [stored.campaign for stored in await self._campaigns.all()]
+        campaigns = [stored.value for stored in await self._campaigns.all()]
         last = campaigns[-1] if campaigns else None
         if last is None or last.state is not CampaignState.SUPERSEDED or last.paused_for is not Pause.OPERATOR:
             return wish
@@ -363,11 +365,11 @@ class Reign:
 
     # One campaign.
 
-    async def _drive(self, stored: StoredCampaign, lock: Lock, lock_brake: Brake) -> None:
+    async def _drive(self, stored: Stored[Campaign], lock: Lock, lock_brake: Brake) -> None:
         """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
-        name = stored.campaign.id
+        name = stored.value.id
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
-        prover = QueueProver(self._service, dispatcher, lock.guard, order_of(stored.campaign))
+        prover = QueueProver(self._service, dispatcher, lock.guard, order_of(stored.value))
         progress = Progress(self._settings.service.progress, self._outdated)
         records = self._service.records(name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
@@ -389,8 +391,8 @@ class Reign:
                 await self._service.audit.append("campaign.stopped", name, because=str(stopped))
                 await self._show_campaigns()
                 return
-            progress.tell(done.stored.campaign)
-            campaign, batches = done.stored.campaign, reconciler.checkpoints
+            progress.tell(done.stored.value)
+            campaign, batches = done.stored.value, reconciler.checkpoints
             self._metrics.campaign(campaign, progress.report, batches, progress.rate, whole=campaign.whole)
             self._shown[campaign.whole] = campaign.id, campaign.state
             if isinstance(done.step.action, Halt):
@@ -398,12 +400,12 @@ class Reign:
             if done.is_end:
                 await self._ended(done, prover)
                 return
-            if done.stored.campaign.state is CampaignState.PAUSED:
+            if done.stored.value.state is CampaignState.PAUSED:
                 await dispatcher.wait(_IDLE_SECONDS)
                 look_at = 0.0  # a resumed campaign waits for this look
 
     async def _ended(self, done: Round, prover: QueueProver) -> None:
-        campaign = done.stored.campaign
+        campaign = done.stored.value
         report = await total(self._service.records(campaign.id, self._guard), campaign.id)
         await prover.forget(campaign.id)
         if done.proof is not None and campaign.whole:

@@ -48,7 +48,7 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
     unconverged = await not_converged(looked, generation.hash)
     _, proof = await service.inventory()
     around = await look_around(service, unconverged, whole=True)
-    campaigns = [stored.campaign for stored in await Campaigns(store, keyspace).all()]
+    campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
     quarantined, stuck = await _quarantined(service, campaigns)
     members, alarms = await store.members(), await store.alarms()
     told = {member.endpoint for member in members}
@@ -63,7 +63,7 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
         convergence=convergence,
         budgets=await service.engine.ledger.all(),
         watched=(await load(store, keyspace)).since,
-        made=_made(stored.rotation for stored in await Rotations(store, keyspace).all()),
+        made=_made(stored.value for stored in await Rotations(store, keyspace).all()),
         file=await asyncio.to_thread(_file, generation.file),
         exposures=await probe(settings.etcd),
         proof_revision=around.proof_revision,
@@ -104,7 +104,7 @@ async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple
         found |= dict.fromkeys(lines)
         here: Counter[str] = Counter()
         async for one in Checkpoints(store, keyspace).all(campaign.id):
-            here[one.checkpoint.spec.resource] += one.checkpoint.report.stuck
+            here[one.value.spec.resource] += one.value.report.stuck
         stuck |= here  # the same objects, most likely: not added up over campaigns
     return tuple(found), stuck.total()
 

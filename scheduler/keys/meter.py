@@ -16,8 +16,9 @@ from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.rotation import Rotation
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usage import HOUR, SAMPLE_SECONDS, Look, Usage, between
-from kube_rewrap.worker.records.usages import StoredUsage, Usages
+from kube_rewrap.worker.records.usages import Usages
 
 
 class Watching(Protocol):
@@ -53,14 +54,14 @@ class Meter:
         self._campaigns = campaigns
         self._watching = watching
         self._began: float | None = None
-        self._stored: StoredUsage | None = None
+        self._stored: Stored[Usage] | None = None
         self._before: Look | None = None
 
     async def measure(self, known: Known) -> Usage:
         """Look once; returns what is on record then. Raises FencedError, TemporaryError."""
         stored = self._stored or await self._usages.load()
         self._stored = None  # after a failure it is read again
-        usage = await self._with_interval(stored.usage, known)
+        usage = await self._with_interval(stored.value, known)
         took, writes = rotation_seconds(known.rotations), writing(known.generation)
         found = {
             name: find_hasty(budget, known.gcm_limit, usage, took, known.wall)
@@ -70,8 +71,8 @@ class Meter:
         hasty = {name: haste for name, haste in found.items() if haste is not None}
         if hasty:
             usage = usage.with_hasty(hasty, writes)
-        if usage != stored.usage:
-            stored = await self._usages.save(replace(stored, usage=usage))
+        if usage != stored.value:
+            stored = await self._usages.save(replace(stored, value=usage))
         self._stored = stored
         return usage
 

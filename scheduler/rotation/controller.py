@@ -90,7 +90,7 @@ class Keeper:
         settings = self._settings
         budgets = await self._service.engine.ledger.all()
         limit, due_at = self._limit, settings.budget.due_at
-        rotations = tuple([stored.rotation for stored in await self._hands.rotator.rotations.all()])
+        rotations = tuple([stored.value for stored in await self._hands.rotator.rotations.all()])
         now = asyncio.get_running_loop().time()
         usage = await self._hands.meter.measure(Known(now, time.time(), budgets, rotations, self._generation, limit))
         worn = judge_wear(budgets.values(), self._generation, limit, due_at, usage)

@@ -52,7 +52,8 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import new_id
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
-from kube_rewrap.worker.records.rotations import Rotations, StoredRotation
+from kube_rewrap.worker.records.rotations import Rotations
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 _log = structlog.get_logger()
@@ -301,7 +302,7 @@ class Rotator:
         The budgets on record know the names of all keys that there ever were. `is_idle` as in `begin`.
         """
         raw = await asyncio.to_thread(self._file.read)
-        taken = {stored.rotation.key_name for stored in await self._rotations.all()}
+        taken = {stored.value.key_name for stored in await self._rotations.all()}
         taken.update(name for budget in budgets for name in budget.names)
         return begin(raw, self._file.path, order, taken, datetime.now(UTC), is_idle=is_idle)
 
@@ -311,7 +312,7 @@ class Rotator:
         if found != rotation.file:
             raise RefusedError(f"the file was changed since the rotation was planned: it is {found} now")
         await self._rotations.forget_old()
-        await self._rotations.save(StoredRotation(rotation, 0))
+        await self._rotations.save(Stored(rotation, 0))
         await self._tell("rotation.begun", rotation, f"{', '.join(rotation.resources)}: {rotation.because}")
         return rotation
 
@@ -335,20 +336,20 @@ class Rotator:
                 raise  # it was our lock
             return Next(Wait(), "somebody changed the rotation's record; it is looked at again")
 
-    async def _step(self, stored: StoredRotation) -> Next:
+    async def _step(self, stored: Stored[Rotation]) -> Next:
         try:
             raw = await asyncio.to_thread(self._file.read)
         except ConfigError as error:
             return Next(Wait(), f"the file can't be read: {error}")
         seen = Seen(content_hash(raw))
         while True:
-            decided = advance(stored.rotation, seen, _now())
+            decided = advance(stored.value, seen, _now())
             match decided.action:
                 case Look(what):
-                    seen = await self._look(what, stored.rotation, seen)
+                    seen = await self._look(what, stored.value, seen)
                     continue
                 case Move(rotation):
-                    await self._rotations.save(replace(stored, rotation=rotation))
+                    await self._rotations.save(replace(stored, value=rotation))
                     event = "rotation.held" if rotation.held else "rotation.moved"
                     await self._tell(event, rotation, decided.because)
                 case Edit():
@@ -357,10 +358,10 @@ class Rotator:
                     await self._note_waiting(stored, decided.because)
             return decided
 
-    async def _note_waiting(self, stored: StoredRotation, because: str) -> None:
+    async def _note_waiting(self, stored: Stored[Rotation], because: str) -> None:
         """Put on record what is missing, for whoever looks at the rotation from elsewhere."""
-        if not stored.rotation.held and stored.rotation.waits != because:
-            await self._rotations.save(replace(stored, rotation=replace(stored.rotation, waits=because)))
+        if not stored.value.held and stored.value.waits != because:
+            await self._rotations.save(replace(stored, value=replace(stored.value, waits=because)))
 
     async def _look(self, what: str, rotation: Rotation, seen: Seen) -> Seen:
         match what:
@@ -373,21 +374,21 @@ class Rotator:
                 return replace(seen, scan=await self._senses.scan(rotation))
         return replace(seen, compacted=await self._senses.compacted(rotation.proof_revision))
 
-    async def _edit(self, stored: StoredRotation, raw: bytes, decided: Next) -> Next:
+    async def _edit(self, stored: Stored[Rotation], raw: bytes, decided: Next) -> Next:
         """Prepare an edit, put on record where it leads, and only then make it."""
-        if stored.rotation.by_hand and self._by_hand is None:
+        if stored.value.by_hand and self._by_hand is None:
             return Next(Wait(), "`rewrap rotate resume` has to be run: it writes the file that is to be put in place")
         try:
-            edited, fingerprint = edit(stored.rotation, raw, self._file.path)
+            edited, fingerprint = edit(stored.value, raw, self._file.path)
         except ConfigError as error:
             return await self._hold(stored, f"the file can't be edited: {error}")
         except ValueError:
             return await self._hold(stored, "the rotation's record does not fit the file; abort it, and begin again")
-        rotation = prepared(stored.rotation, content_hash(edited), fingerprint)
+        rotation = prepared(stored.value, content_hash(edited), fingerprint)
         if fingerprint:
             # Nobody has ever encrypted with it: later, what is under it would have to be taken for its use.
             await self._books.ledger.begin_new(KeyRef(rotation.provider, rotation.key_name, fingerprint))
-        stored = await self._rotations.save(replace(stored, rotation=rotation))
+        stored = await self._rotations.save(replace(stored, value=rotation))
         if self._by_hand is not None and rotation.by_hand:
             self._by_hand(rotation, edited)
         else:
@@ -398,10 +399,10 @@ class Rotator:
         await self._tell("rotation.edited", rotation, decided.because)
         return decided
 
-    async def _hold(self, stored: StoredRotation, because: str) -> Next:
+    async def _hold(self, stored: Stored[Rotation], because: str) -> Next:
         """Put on record that an operator has to act: trying again would only fail again."""
-        held = replace(stored.rotation, held=because, edited="", waits="")
-        await self._rotations.save(replace(stored, rotation=held))
+        held = replace(stored.value, held=because, edited="", waits="")
+        await self._rotations.save(replace(stored, value=held))
         await self._tell("rotation.held", held, because)
         return Next(Move(held), because)
 

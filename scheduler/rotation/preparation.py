@@ -39,9 +39,9 @@ class Preparation:
         """Look at what is quickly seen: all but what takes a scan."""
         unconverged = await not_converged(self._converged, rotation.file)
         other = await self._rotations.unfinished()
-        campaigns = tuple([one.campaign for one in await self._service.unfinished()])
+        campaigns = tuple([one.value for one in await self._service.unfinished()])
         file = () if self._file is None or rotation.by_hand else await asyncio.to_thread(self._file.faults)
-        return Ground(other.rotation if other else None, campaigns, unconverged, file)
+        return Ground(other.value if other else None, campaigns, unconverged, file)
 
     async def scan(self, rotation: Rotation) -> Scale:
         """Count what would be rewritten. Raises RefusedError where there is no registry, CompactedError."""

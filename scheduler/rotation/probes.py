@@ -131,11 +131,11 @@ def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:
             await inbox.ask_for_rotation(f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
         unfinished = await campaigns.unfinished()
         if unfinished:
-            one = unfinished[0].campaign
+            one = unfinished[0].value
             return Campaigned(None, f"the campaign {one.id} is {one.state.value}: {one.because}")
         if (waiting := await inbox.waiting_for_us()) is not None:
             return Campaigned(None, f"the request {waiting.id} waits: {waiting.because or waiting.wish.reason}")
-        mine = [one.campaign for one in await campaigns.all() if one.campaign.generation == rotation.file]
+        mine = [one.value for one in await campaigns.all() if one.value.generation == rotation.file]
         if not mine:
             await inbox.ask_for_resync("a rotation needs everything under the new key")
             return Campaigned(None, "a campaign was asked for")

@@ -187,18 +187,18 @@ async def take_up(rotations: Rotations, rotator: Rotator, planned: Rotation | No
     stored = await rotations.unfinished()
     if planned is not None and stored is not None:
         raise RefusedError(
-            f"the rotation {stored.rotation.id} is at the step {stored.rotation.step.value}: go on with "
+            f"the rotation {stored.value.id} is at the step {stored.value.step.value}: go on with "
             "`rewrap rotate resume`, or end it with `rewrap rotate abort`"
         )
     if planned is not None:
         return (await rotator.begin(planned)).id
     if stored is None:
         raise RefusedError("no rotation is under way; `rewrap rotate` begins one")
-    return stored.rotation.id
+    return stored.value.id
 
 
 async def _named(rotations: Rotations, name: str) -> Rotation:
-    found = next((one.rotation for one in await rotations.all() if one.rotation.id == name), None)
+    found = next((one.value for one in await rotations.all() if one.value.id == name), None)
     if found is None:
         raise RecordError(f"the record of the rotation {name} is missing; see `rewrap rotate status`")
     return found

@@ -114,7 +114,7 @@ class Cluster:
         raise AssertionError([one.because for one in self.workers.done[-3:]])
 
     async def finish(self) -> Campaign:
-        return (await self.until(lambda done: done.is_end)).stored.campaign
+        return (await self.until(lambda done: done.is_end)).stored.value
 
 
 def at(store: MemoryStore, name: str) -> Service:
@@ -137,7 +137,7 @@ async def cluster(redis: RedisServer) -> AsyncIterator[Cluster]:
     async with service.owned(EVERYTHING, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await service.plan(EVERYTHING)
         await service.begin_budgets(plan.look)
-        name = (await service.take_up(plan, EVERYTHING.wish, lock.guard)).campaign.id
+        name = (await service.take_up(plan, EVERYTHING.wish, lock.guard)).value.id
         workers = Workers(Bench(SETTINGS, service.engine, pace))
         yield Cluster(store, pace, lock, service, name, workers, loop(service, name, workers, lock))
 
@@ -147,7 +147,7 @@ def one_batch_is_done(cluster: Cluster) -> Callable[[Round], bool]:
 
 
 def is_proving(done: Round) -> bool:
-    return done.stored.campaign.state is CampaignState.PROVING
+    return done.stored.value.state is CampaignState.PROVING
 
 
 async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_batches(cluster: Cluster) -> None:
@@ -173,7 +173,7 @@ async def test_every_pause_ends_and_the_campaign_comes_to_its_proof(cluster: Clu
         await cluster.loop.round(cluster.name)
         await cluster.change(partial(judge_rest, pressure=CALM))
     await cluster.said(RequestKind.PAUSE)
-    assert (await cluster.loop.round(cluster.name)).stored.campaign.paused_for is Pause.OPERATOR
+    assert (await cluster.loop.round(cluster.name)).stored.value.paused_for is Pause.OPERATOR
     await cluster.turn_to(SECOND)
     await cluster.said(RequestKind.RESUME)
     await cluster.change(partial(judge_rest, pressure=CALM))
@@ -184,7 +184,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     await cluster.finish()
     plan = await cluster.service.plan(EVERYTHING)
     stored = await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)
-    cluster.name = stored.campaign.id
+    cluster.name = stored.value.id
     hasty = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
     cluster.workers = Workers(Bench(hasty, cluster.service.engine, cluster.pace))
     prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, EVERYTHING, part_objects=10)
@@ -192,7 +192,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     cluster.loop = Reconciler(records, cluster.workers, prover, lambda _report, _left: None)
     with capture_logs() as logs:
         ended = await cluster.until(lambda done: done.is_end)
-    assert (ended.stored.campaign.batches, ended.stored.campaign.state) == (0, CampaignState.COMPLETE)
+    assert (ended.stored.value.batches, ended.stored.value.state) == (0, CampaignState.COMPLETE)
     # Of each of three resources one of ten objects, and one of two.
     assert [one["parts"] for one in logs if one["event"] == "proof.planned"] == [6]
     assert ended.proof is not None
@@ -202,9 +202,9 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
 async def test_a_proof_from_before_a_pause_is_not_used_after_it(cluster: Cluster) -> None:
     await cluster.until(is_proving)
     proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
-    while not all(one.part.is_done for one in await proofs.all(cluster.name)):
+    while not all(one.value.is_done for one in await proofs.all(cluster.name)):
         for one in await proofs.all(cluster.name):
-            await prove(cluster.workers.bench, cluster.name, one.part.number)
+            await prove(cluster.workers.bench, cluster.name, one.value.number)
     await cluster.said(RequestKind.PAUSE)
     await cluster.loop.round(cluster.name)
     fill(cluster.store, OLD, 1, RESOURCES[0])  # long after the scan
@@ -217,9 +217,9 @@ async def test_a_proof_from_before_a_pause_is_not_used_after_it(cluster: Cluster
 async def test_a_proof_that_another_leader_left_long_ago_begins_again(cluster: Cluster) -> None:
     await cluster.until(is_proving)
     proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
-    while not all(one.part.is_done for one in await proofs.all(cluster.name)):
+    while not all(one.value.is_done for one in await proofs.all(cluster.name)):
         for one in await proofs.all(cluster.name):
-            await prove(cluster.workers.bench, cluster.name, one.part.number)
+            await prove(cluster.workers.bench, cluster.name, one.value.number)
     fill(cluster.store, OLD, 1, RESOURCES[0])
     cluster.store.compact()
     await cluster.restart(FIRST)
@@ -230,8 +230,8 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
     """And a clock of a worker that is days ahead puts nothing off."""
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
-    ahead = replace(stored.checkpoint, tried_at=time.time() + 3 * 86_400, fruitless=2)
-    await checkpoints.save(ahead, stored.revision)
+    ahead = replace(stored.value, tried_at=time.time() + 3 * 86_400, fruitless=2)
+    await checkpoints.save(stored.holding(ahead))
     gone = Order(("gone.example.com",))
     prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, gone)
     records = cluster.service.records(cluster.name, cluster.lock.guard)
@@ -241,7 +241,7 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert done.proof is not None
-    assert (done.proof.objects, done.stored.campaign.state) == (0, CampaignState.COMPLETE)
+    assert (done.proof.objects, done.stored.value.state) == (0, CampaignState.COMPLETE)
 
 
 async def test_damaged_records_cost_themselves_and_the_campaign_ends(cluster: Cluster) -> None:
@@ -264,10 +264,10 @@ async def test_damaged_records_cost_themselves_and_the_campaign_ends(cluster: Cl
     ended = await cluster.finish()
     assert ended.state is CampaignState.INCOMPLETE
     assert "the records of 1 batches are missing or can't be read; 12 objects" in ended.because
-    assert [one.campaign.id for one in await cluster.campaigns.all()] == [cluster.name]
+    assert [one.value.id for one in await cluster.campaigns.all()] == [cluster.name]
     # The next one mends it. The key whose budget can't be read is refused, and not begun at nothing.
     plan = await cluster.service.plan(EVERYTHING)
-    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).campaign.id
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).value.id
     await cluster.restart(FIRST)
     assert (await cluster.finish()).state is CampaignState.COMPLETE
     assert (await cluster.service.engine.ledger.all())["0123456789abcdef"].left(200_000) == 0
@@ -278,8 +278,8 @@ async def test_a_batch_that_reaches_beyond_its_resource_is_parked_and_nothing_is
     before = await cluster.store.get(b"/registry/leases/kube-system/x")
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
-    wide = replace(stored.checkpoint.spec, range=KeyRange.of_prefix(b"/registry/"))
-    await checkpoints.save(replace(stored.checkpoint, spec=wide, fruitless=4), stored.revision)
+    wide = replace(stored.value.spec, range=KeyRange.of_prefix(b"/registry/"))
+    await checkpoints.save(stored.holding(replace(stored.value, spec=wide, fruitless=4)))
     ended = await cluster.finish()
     assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
     assert await cluster.store.get(b"/registry/leases/kube-system/x") == before
@@ -288,7 +288,7 @@ async def test_a_batch_that_reaches_beyond_its_resource_is_parked_and_nothing_is
 async def test_a_sweep_in_the_middle_comes_to_its_proof(cluster: Cluster) -> None:
     await cluster.until(one_batch_is_done(cluster))
     fill(cluster.store, OLD, 1, RESOURCES[0])
-    await cluster.until(lambda done: done.stored.campaign.sweeps == 2)
+    await cluster.until(lambda done: done.stored.value.sweeps == 2)
     await cluster.turn_to(SECOND)
     ended = await cluster.finish()
     assert (ended.state, ended.sweeps) == (CampaignState.COMPLETE, 2)
@@ -304,7 +304,7 @@ async def test_an_ended_campaign_is_left_and_the_next_one_comes_to_its_proof(clu
     with pytest.raises(StoppedError, match=how):
         await cluster.finish()
     plan = await cluster.service.plan(EVERYTHING)
-    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).campaign.id
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).value.id
     await cluster.restart(FIRST)
     assert (await cluster.finish()).state is CampaignState.COMPLETE
 
@@ -313,8 +313,8 @@ async def test_what_a_batch_raises_counts_against_it_and_the_others_go_on(cluste
     """Its record names a resource that nothing governs: no message gets to the work itself."""
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
-    strange = replace(stored.checkpoint.spec, resource="nodes")
-    await checkpoints.save(replace(stored.checkpoint, spec=strange, fruitless=4), stored.revision)
+    strange = replace(stored.value.spec, resource="nodes")
+    await checkpoints.save(stored.holding(replace(stored.value, spec=strange, fruitless=4)))
     ended = await cluster.finish()
     assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
     assert sum(one.report.rewritten for one in cluster.loop.checkpoints) == 24

@@ -42,6 +42,7 @@ from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.table import Stored
 from tests.fakes.store import MemoryStore
 
 T = TypeVar("T")
@@ -284,7 +285,7 @@ class EngineMachine(RuleBasedStateMachine):
         return BatchSpec(str(self.campaigns), 0, "secrets", KeyRange.of_prefix(SECRETS), self.generation.hash)
 
     def record_batch(self) -> None:
-        finished(Checkpoints(self.store, self.engine().keyspace).save(Checkpoint(self.batch), 0))
+        finished(Checkpoints(self.store, self.engine().keyspace).save(Stored(Checkpoint(self.batch))))
 
     def engine(self) -> Engine:
         """A process' own engine."""

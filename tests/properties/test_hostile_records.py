@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Item
-from kube_rewrap.worker.records import assumptions, claims, generations, keyspace, observations, ownership, quarantine
+from kube_rewrap.worker.records import claims, keyspace, observations, ownership
+from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import FASTEST, NO_WISH, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
-from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import Holder
 from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.quarantine import Quarantined
 from kube_rewrap.worker.records.request import Request
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan
@@ -50,20 +52,12 @@ HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 COUNTS = st.integers(1, 1_000)
 
 
-def read_quarantined(fields: Mapping[str, object]) -> object:
-    return quarantine._quarantined(Item(b"/k", b"", 1, 1, 0), dict(fields))
-
-
 def read_observer(fields: Mapping[str, object]) -> object:
     return observations._observations(fields, 1)
 
 
 def read_handback(fields: Mapping[str, object]) -> object:
     return claims._handback(Item(b"/k", b"", 1, 1, 0), dict(fields))
-
-
-def read_assumption(fields: Mapping[str, object]) -> object:
-    return assumptions._assumption(Item(b"/k", b"", 1, 1, 0), dict(fields))
 
 
 RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStrategy[Mapping[str, object]]]] = {
@@ -73,7 +67,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "request": (Request.from_json, REQUESTS.map(Request.to_json)),
     "budget": (Budget.from_json, BUDGETS.map(Budget.to_json)),
     "generation": (
-        lambda fields: generations._stored(fields, 1),
+        History.from_json,
         st.builds(
             GenerationRecord,
             TEXTS,
@@ -97,7 +91,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     ),
     "audit-head": (Head.from_json, st.builds(Head, COUNTS, HASHES).map(Head.to_json)),
     "quarantine": (
-        read_quarantined,
+        Quarantined.from_json,
         st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
     ),
     "scan": (Scan.from_json, SCANS.map(Scan.to_json)),
@@ -109,7 +103,10 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     ),
     "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
-    "assumption": (read_assumption, st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"})),
+    "assumption": (
+        Assumption.from_json,
+        st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
+    ),
 }
 
 PLACES = {"campaigns": "campaign", "batches": "batch", "proofs": "proof", "requests": "request", "ledger": "budget"}

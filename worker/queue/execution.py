@@ -34,7 +34,7 @@ from kube_rewrap.worker.rate.shared import SharedPace
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
-from kube_rewrap.worker.records.campaigns import Campaigns, StoredCampaign
+from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Inventory
@@ -42,6 +42,7 @@ from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, wh
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
+from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
@@ -70,7 +71,7 @@ class Done:
     window: int = 0
 
 
-_Job = Callable[[Bench, StoredCampaign, int, Expect, Brake], Awaitable[Done]]
+_Job = Callable[[Bench, Stored[Campaign], int, Expect, Brake], Awaitable[Done]]
 
 
 async def rewrite(bench: Bench, name: str, number: int) -> Done:
@@ -87,10 +88,10 @@ async def _under_claim(bench: Bench, name: str, number: int, state: CampaignStat
     """Do what a message asks for under a claim, if the campaign is in this state and of this configuration."""
     engine = bench.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
-    if stored is None or stored.campaign.state is not state:
+    if stored is None or stored.value.state is not state:
         return _dropped(name, number, f"no campaign of that name is {state.value}")
-    if stored.campaign.generation != engine.generation.hash:
-        return await _hand_back(engine, stored.campaign, number)
+    if stored.value.generation != engine.generation.hash:
+        return await _hand_back(engine, stored.value, number)
     brake = Brake()
     try:
         async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
@@ -103,10 +104,10 @@ async def _under_claim(bench: Bench, name: str, number: int, state: CampaignStat
         return _dropped(name, number, str(error))
 
 
-async def _rewrite(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
-    engine, campaign = bench.engine, stored.campaign
+async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake) -> Done:
+    engine, campaign = bench.engine, stored.value
     checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
-    before = (await checkpoints.load(campaign.id, number)).checkpoint
+    before = (await checkpoints.load(campaign.id, number)).value
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
@@ -142,18 +143,18 @@ async def _settled(
     except WorkerError as error:
         failure = failure or error
     stored = await checkpoints.load(spec.campaign, spec.number)
-    report = stored.checkpoint.report.since(before.report)
+    report = stored.value.report.since(before.report)
     bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
     await bench.pace.flush()
     if failure is None:
         return Done("worked", report=report, window=engine.window)
     because, counts = _judged(failure)
-    begun = stored.checkpoint
+    begun = stored.value
     if begun.attempts == before.attempts:  # it ended before its attempt was on record
         begun = begun.begun(spec, time.time())
     failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
-    if failed != stored.checkpoint:
-        await checkpoints.save(failed, stored.revision)
+    if failed != stored.value:
+        await checkpoints.save(stored.holding(failed))
     if isinstance(failure, StoppedError):
         return Done("worked", because, report, engine.window)
     _log.warning("batch.failed", **spec.log_context(), because=because, fruitless=failed.fruitless)
@@ -197,7 +198,7 @@ def _cause(failure: WorkerError) -> Pause:
     return Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
 
 
-async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None:
+async def _supervise(bench: Bench, stored: Stored[Campaign], brake: Brake) -> None:
     """Pull the brake when the slice is over, or the campaign is no longer what this worker began with."""
     campaigns = Campaigns(bench.engine.store, bench.engine.keyspace)
     loop = asyncio.get_running_loop()
@@ -205,36 +206,33 @@ async def _supervise(bench: Bench, stored: StoredCampaign, brake: Brake) -> None
     while (left := until - loop.time()) > 0:
         await asyncio.sleep(min(_LOOK_SECONDS, left))
         try:
-            now = await campaigns.get(stored.campaign.id)
+            now = await campaigns.get(stored.value.id)
         except WorkerError as error:
-            _log.debug("campaign.unknown", campaign=stored.campaign.id, because=str(error))
+            _log.debug("campaign.unknown", campaign=stored.value.id, because=str(error))
             continue
-        if (
-            now is None
-            or now.campaign.state is not CampaignState.RUNNING
-            or now.campaign.sweeps != (stored.campaign.sweeps)
-        ):
-            state = now.campaign.state.value if now else "gone"
+        if now is None or now.value.state is not CampaignState.RUNNING or now.value.sweeps != (stored.value.sweeps):
+            state = now.value.state.value if now else "gone"
             brake.pull(StoppedError(f"the campaign is {state}"))
             return
     brake.pull(StoppedError("the slice of time is over"))
 
 
-async def _prove(bench: Bench, stored: StoredCampaign, number: int, claim: Expect, brake: Brake) -> Done:
+async def _prove(bench: Bench, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake) -> Done:
     """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
 
     Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
     """
-    engine, name = bench.engine, stored.campaign.id
+    engine, name = bench.engine, stored.value.id
     proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(name, number)
-    if part is None or part.part.is_done:
+    if part is None or part.value.is_done:
         return _dropped(name, number, "this part of the proof is done, or not planned")
     is_late = _timer(_PART_SECONDS)
     while True:
         brake.check()
-        part = await proofs.save(part, await _scanned(engine, part.part, _timer(bench.settings.service.slice)))
-        if part.part.is_done or is_late():
+        scanned = await _scanned(engine, part.value, _timer(bench.settings.service.slice))
+        part = await proofs.save(part.holding(scanned))
+        if part.value.is_done or is_late():
             return Done("worked")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -72,8 +72,8 @@ class AuditLog:
 
     async def entries(self) -> AsyncIterator[Entry]:
         """Yield the kept entries, oldest first. Raises RecordError for a damaged one."""
-        async for item, fields in record.read_all(self._store, self._keyspace.audit):
-            yield self._entry(item.key, fields)
+        async for item in record.read_items(self._store, self._keyspace.audit):
+            yield self._entry(item)
 
     async def snapshot(self) -> Snapshot:
         """Return the log as it is at one moment, whatever others append meanwhile.
@@ -86,7 +86,7 @@ class AuditLog:
                 if item.key == self._keyspace.audit_head:
                     head = _head_of(item)
                 elif item.key in self._keyspace.audit:
-                    entries.append(self._entry(item.key, decode(item.key, item.value)))
+                    entries.append(self._entry(item))
             except RecordError as error:
                 faults.append(str(error))
         return Snapshot(head, tuple(entries), tuple(faults))
@@ -106,13 +106,13 @@ class AuditLog:
         item = await self._store.get(self._keyspace.audit_head)
         return (Head(), 0) if item is None else (_head_of(item), item.mod_revision)
 
-    def _entry(self, key: bytes, fields: Mapping[str, object]) -> Entry:
+    def _entry(self, item: Item) -> Entry:
         try:
-            entry = Entry.from_json(fields)
+            entry = Entry.from_json(decode(item.key, item.value))
         except ValueError as error:
-            raise damaged(key, error) from None
-        if key != self._keyspace.audit_entry(entry.number):
-            raise damaged(key, ValueError(f"it holds entry {entry.number}"))
+            raise damaged(item.key, error) from None
+        if item.key != self._keyspace.audit_entry(entry.number):
+            raise damaged(item.key, ValueError(f"it holds entry {entry.number}"))
         return entry
 
     async def _write(self, entry: Entry, head: Head, revision: int) -> bool:

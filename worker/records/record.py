@@ -37,8 +37,8 @@ async def write(
     """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
 
     `along` goes into the same transaction. Returns the record's new mod_revision. Raises
-    RecordChangedError when somebody else was there before, RecordUnclearError when we may have been
-    there before somebody else, TemporaryError when etcd never said.
+    RecordChangedError when another process wrote before or a guard is lost, RecordUnclearError when this write may
+    have come before another one, TemporaryError when etcd never answered.
     """
     value = encode({**record, "by": os.urandom(8).hex()})
     for attempt in range(_ATTEMPTS):
@@ -61,42 +61,18 @@ async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None
     return None if item is None else (decode(item.key, item.value), item.mod_revision)
 
 
-async def read_all(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[tuple[Item, dict[str, object]]]:
-    """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
+async def read_each(store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T]) -> AsyncIterator[T]:
+    """Yield what `read` makes of each record of a range, in key order. `read` raises RecordError.
 
-    Raises RecordError for one that is none.
+    A record that can't be read is left out, and logged once.
     """
-    async for item in read_items(store, keys, since=since):
-        yield item, decode(item.key, item.value)
-
-
-async def read_each(
-    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T], *, since: int = 0
-) -> AsyncIterator[T]:
-    """Yield what `read` makes of each record, as `read_all`; one that can't be understood costs itself alone.
-
-    It is left out, and said once. `read` raises RecordError.
-    """
-    async for item in read_items(store, keys, since=since):
+    async for item in read_items(store, keys):
         try:
             value = read(item, decode(item.key, item.value))
         except RecordError as error:
             note_unreadable(item, error)
             continue
         yield value
-
-
-async def unreadable(
-    store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], object]
-) -> list[tuple[str, str]]:
-    """Return the names of the records of a range that `read_each` leaves out, and why."""
-    found = []
-    async for item in read_items(store, keys):
-        try:
-            read(item, decode(item.key, item.value))
-        except RecordError as error:
-            found.append((key_text(item.key[len(keys.start) :]), str(error)))
-    return found
 
 
 async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, RefusedError
-from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Put, Store
+from kube_rewrap.worker.etcd.store import Delete, Put
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.codec import damaged, decode, encode, require_place
-from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
+from kube_rewrap.worker.records.table import Stored, Table
 
 KEPT = 200
 """Requests that were decided on and are kept: a message that comes late is known by its request."""
@@ -22,47 +22,27 @@ _MOST = 1_000
 """Requests in all, past which no operator's is taken: whoever floods the queue shall not fill etcd."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequest:
-    """A request as read, with the mod_revision that the next write must find."""
+class Requests(Table[Request]):
+    """All requests of one state prefix."""
 
-    request: Request
-    revision: int
+    def _key(self, value: Request) -> bytes:
+        return self._keyspace.request(value.id)
 
+    def _value(self, fields: Mapping[str, object]) -> Request:
+        return Request.from_json(fields)
 
-class Requests:
-    """The requests of one state prefix."""
-
-    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
-        self._store = store
-        self._keyspace = keyspace
-        self._guards = tuple(guards)
-
-    async def get(self, name: str) -> StoredRequest | None:
+    async def get(self, name: str) -> Stored[Request] | None:
         """Return one request, None where there is none."""
-        key = self._keyspace.request(name)
-        found = await record.read(self._store, key)
-        return None if found is None else StoredRequest(self._request(key, found[0]), found[1])
+        return await self._at(self._keyspace.request(name))
 
-    async def all(self) -> list[StoredRequest]:
+    async def all(self) -> list[Stored[Request]]:
         """Return all requests that can be read, the oldest first."""
-        found = [one async for one in record.read_each(self._store, self._keyspace.requests, self._stored)]
-        return sorted(found, key=lambda stored: (stored.request.asked_at, stored.request.id))
+        found = [stored async for stored in self._within(self._keyspace.requests)]
+        return sorted(found, key=lambda stored: (stored.value.asked_at, stored.value.id))
 
     async def unreadable(self) -> list[tuple[str, str]]:
         """Return the names of the requests that can't be read, and why."""
-        return await record.unreadable(self._store, self._keyspace.requests, self._stored)
-
-    def _stored(self, item: Item, fields: dict[str, object]) -> StoredRequest:
-        return StoredRequest(self._request(item.key, fields), item.mod_revision)
-
-    def _request(self, key: bytes, fields: dict[str, object]) -> Request:
-        try:
-            request = Request.from_json(fields)
-        except ValueError as error:
-            raise damaged(key, error) from None
-        require_place(key, self._keyspace.request(request.id))
-        return request
+        return await self._unreadable(self._keyspace.requests)
 
     async def require_room(self) -> None:
         """Raise RefusedError when there are so many requests that something must be wrong."""
@@ -75,40 +55,31 @@ class Requests:
 
         A record of that name that can't be read is none: it makes room.
         """
-        key = self._keyspace.request(request.id)
         try:
-            await record.write(self._store, key, request.to_json(), await self._unreadable(key), guards=self._guards)
+            await self.save(Stored(request, await self._revision_of_unreadable(self._key(request))))
         except RecordUnclearError:
             raise
         except RecordChangedError:
             return False
         return True
 
-    async def _unreadable(self, key: bytes) -> int:
+    async def _revision_of_unreadable(self, key: bytes) -> int:
         """Return the mod_revision of a record that can't be read, 0 where there is none such."""
         item = await self._store.get(key)
         if item is None:
             return 0
         try:
-            self._stored(item, decode(item.key, item.value))
+            self._read(item)
         except RecordError as error:
             record.note_unreadable(item, error)
             return item.mod_revision
         return 0
 
-    async def decide(self, stored: StoredRequest, decided: Request) -> StoredRequest:
-        """Write what became of a request. Raises FencedError."""
-        key = self._keyspace.request(decided.id)
-        return StoredRequest(
-            decided,
-            await record.write(self._store, key, decided.to_json(), stored.revision, guards=self._guards),
-        )
-
     async def forget_old(self) -> None:
         """Delete requests that were decided on but the newest `KEPT`."""
-        decided = [stored for stored in await self.all() if stored.request.state is not RequestState.WAITING]
-        for stored in decided[:-KEPT]:
-            await self._store.commit(self._guards, [Delete.of_key(self._keyspace.request(stored.request.id))])
+        decided = [one.value for one in await self.all() if one.value.state is not RequestState.WAITING]
+        for request in decided[:-KEPT]:
+            await self._commit(Delete.of_key(self._key(request)))
 
     async def control(self, kind: RequestKind, target: str, name: str) -> Request:
         """Pause, resume or cancel a campaign, or cancel a request that waits; once for each `name`.
@@ -118,19 +89,19 @@ class Requests:
         """
         known = await self.get(name)
         if known is not None:
-            return known.request
+            return known.value
         await self.require_room()
         asked = Request(name, kind, datetime.now(UTC).isoformat(), campaign=target)
         waiting = await self.get(target)
-        if waiting is not None and waiting.request.campaign:
-            asked = replace(asked, campaign=waiting.request.campaign)
-        elif waiting is not None and waiting.request.state is RequestState.WAITING:
+        if waiting is not None and waiting.value.campaign:
+            asked = replace(asked, campaign=waiting.value.campaign)
+        elif waiting is not None and waiting.value.state is RequestState.WAITING:
             return await self._change_waiting(waiting, asked)
         return await self._change(asked)
 
-    async def _change_waiting(self, waiting: StoredRequest, asked: Request) -> Request:
+    async def _change_waiting(self, waiting: Stored[Request], asked: Request) -> Request:
         """Apply an operator's word to a request that has led to no campaign yet."""
-        request, because = waiting.request, f"{asked.kind.value} by an operator, before it began"
+        request, because = waiting.value, f"{asked.kind.value} by an operator, before it began"
         match asked.kind:
             case RequestKind.CANCEL:
                 request = request.decided(RequestState.CANCELLED, because)
@@ -138,13 +109,13 @@ class Requests:
                 request = replace(request, wish=replace(request.wish, paused=asked.kind is RequestKind.PAUSE))
             case RequestKind.START:
                 return await self._noted(asked.decided(RequestState.REFUSED, "it has been asked for already"))
-        await self.decide(waiting, request)
+        await self.save(waiting.holding(request))
         return await self._noted(asked.decided(RequestState.ACCEPTED, because))
 
     async def _change(self, asked: Request) -> Request:
         done = asked.decided(RequestState.ACCEPTED, f"{asked.kind.value} by an operator")
         # Written with the campaign: a message that comes twice finds it and does nothing.
-        note = Put(self._keyspace.request(asked.id), encode(done.to_json()))
+        note = Put(self._key(asked), encode(done.to_json()))
         try:
             campaigns = Campaigns(self._store, self._keyspace)
             changed = await campaigns.change(asked.campaign, lambda campaign: controlled(campaign, asked.kind), note)

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
 import structlog
 
 from kube_rewrap.worker.errors import RecordError
-from kube_rewrap.worker.etcd.store import Expect, Store
-from kube_rewrap.worker.records import record
-from kube_rewrap.worker.records.codec import decode
-from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.table import Stored, Table
 from kube_rewrap.worker.records.usage import NOTHING, Usage
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredUsage:
-    """The record as read, with the mod_revision that the next write must find."""
+class Usages(Table[Usage]):
+    """The one record of a state prefix."""
 
-    usage: Usage = NOTHING
-    revision: int = 0
+    def _key(self, value: Usage) -> bytes:  # noqa: ARG002 - there is one place
+        return self._keyspace.usage
 
+    def _value(self, fields: Mapping[str, object]) -> Usage:
+        return Usage.from_json(fields)
 
-class Usages:
-    """The one record of one state prefix; every write is fenced by the guards of its owner."""
-
-    def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
-        self._store = store
-        self._key = keyspace.usage
-        self._guards = tuple(guards)
-
-    async def load(self) -> StoredUsage:
+    async def load(self) -> Stored[Usage]:
         """Return the record. A damaged one counts as empty, and is written over: it is only measured again."""
-        item = await self._store.get(self._key)
+        item = await self._store.get(self._keyspace.usage)
         if item is None:
-            return StoredUsage()
+            return Stored(NOTHING)
         try:
-            return StoredUsage(Usage.from_json(decode(item.key, item.value)), item.mod_revision)
-        except (ValueError, RecordError) as error:
+            return self._read(item)
+        except RecordError as error:
             _log.warning("usage.damaged", because=f"{error}; it is measured again")
-            return StoredUsage(NOTHING, item.mod_revision)
-
-    async def save(self, stored: StoredUsage) -> StoredUsage:
-        """Write over the version that was read (revision 0 = new). Raises FencedError."""
-        revision = await record.write(
-            self._store, self._key, stored.usage.to_json(), stored.revision, guards=self._guards
-        )
-        return replace(stored, revision=revision)
+            return Stored(NOTHING, item.mod_revision)

@@ -20,11 +20,12 @@ from kube_rewrap.worker.etcd.ranges import after
 from kube_rewrap.worker.etcd.store import Page, Store
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.window import Window
-from kube_rewrap.worker.records.batch import BatchSpec, BatchState
-from kube_rewrap.worker.records.checkpoints import Checkpoints, StoredCheckpoint
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
 from kube_rewrap.worker.records.report import BatchReport, Tally
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.rewrap.swap import Swapper
 
 _log = structlog.get_logger()
@@ -52,35 +53,34 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
     batch is somebody else's by now, QuarantineGrewError when there were too many tries.
     """
     stored = await _take_up(spec, tools)
-    if stored.checkpoint.state is BatchState.DONE:
-        return stored.checkpoint.report
+    if stored.value.state is BatchState.DONE:
+        return stored.value.report
     with tools.window.shared():
-        async with aclosing(read_pages(tools.store, stored.checkpoint.rest, tools.sizer)) as pages:
+        async with aclosing(read_pages(tools.store, stored.value.rest, tools.sizer)) as pages:
             async for page in pages:
                 stored = await _run_page(page, stored, tools)
                 tools.brake.check()
     tools.brake.check()
-    done = replace(stored.checkpoint, state=BatchState.DONE, cursor=spec.range.end)
+    done = stored.holding(replace(stored.value, state=BatchState.DONE, cursor=spec.range.end))
     await tools.ledger.settle()
-    await tools.checkpoints.save(done, stored.revision)
-    _log.info("batch.finished", **spec.log_context(), **done.report.to_json(), attempts=done.attempts)
-    return done.report
+    await tools.checkpoints.save(done)
+    _log.info("batch.finished", **spec.log_context(), **done.value.report.to_json(), attempts=done.value.attempts)
+    return done.value.report
 
 
-async def _take_up(spec: BatchSpec, tools: BatchTools) -> StoredCheckpoint:
+async def _take_up(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
     """Count the attempt on record. Raises FencedError when the record is about other, or later, work."""
     stored = await tools.checkpoints.load(spec.campaign, spec.number)
-    before = stored.checkpoint.spec
+    before = stored.value.spec
     # Not its generation: the campaign's record names that, and may have come to a file of the same meaning since.
     if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
         raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
-    if stored.checkpoint.state is BatchState.DONE and before.sweep == spec.sweep:
+    if stored.value.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored
-    begun = stored.checkpoint.begun(spec, time.time())
-    return StoredCheckpoint(begun, await tools.checkpoints.save(begun, stored.revision))
+    return await tools.checkpoints.save(stored.holding(stored.value.begun(spec, time.time())))
 
 
-async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> StoredCheckpoint:
+async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -> Stored[Checkpoint]:
     """Work through one page, group by group, and record how far it came.
 
     When a group fails, nothing of the page is recorded: it is read again, and what was rewritten is
@@ -105,18 +105,18 @@ async def _run_page(page: Page, stored: StoredCheckpoint, tools: BatchTools) -> 
 
 
 async def _record(
-    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], stored: StoredCheckpoint, tools: BatchTools
-) -> StoredCheckpoint:
+    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], stored: Stored[Checkpoint], tools: BatchTools
+) -> Stored[Checkpoint]:
     """Record what became of the objects up to the etcd key `last`, those in quarantine first."""
     await tools.quarantine.add(quarantined)
     reasons = [one.reason for one in quarantined]
-    checkpoint = stored.checkpoint.advanced(after(last), report, reasons)
-    revision = await tools.checkpoints.save(checkpoint, stored.revision)
+    checkpoint = stored.value.advanced(after(last), report, reasons)
+    saved = await tools.checkpoints.save(stored.holding(checkpoint))
     _log.info(
         "batch.page",
         **checkpoint.spec.log_context(),
         **report.to_json(),
         window=tools.window.limit,
-        revision=revision,
+        revision=saved.revision,
     )
-    return StoredCheckpoint(checkpoint, revision)
+    return saved

@@ -27,8 +27,9 @@ from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, StoredGeneration, settled
+from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.campaigns.test_service import EVERYTHING, NEW, NOW, OBJECT, OLD, PLAIN, fill, run
@@ -97,9 +98,10 @@ async def in_force(store: MemoryStore, one: Service) -> None:
     """A scheduler takes the file for the one in force, as a reign does."""
     generations = Generations(store, one.engine.keyspace)
     stored, now = await generations.load(), describe(one.generation)
-    known = [each.campaign for each in await Campaigns(store, one.engine.keyspace).all()]
+    known = [each.value for each in await Campaigns(store, one.engine.keyspace).all()]
     late = settled(stored, known, now)
-    await generations.save(stored.followed_by(now, late) if stored else StoredGeneration(now, 0, settled=late))
+    fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
+    await generations.save(fresh)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,8 @@ def test_a_configuration_reads_plaintext(
 def test_a_proof_from_an_earlier_term_of_the_same_file_makes_no_plaintext_late() -> None:
     now = GenerationRecord("g", (("secrets", (AES, IDENTITY)),))
     proven = Campaign("c", CampaignState.COMPLETE, "g", Scope(("secrets",)), 0, NOW, "why", proof_revision=7)
-    assert settled(StoredGeneration(now, 6), [proven], now) == {"secrets"}
-    assert settled(StoredGeneration(now, 8), [proven], now) == frozenset()
+    assert settled(Stored(History(now), 6), [proven], now) == {"secrets"}
+    assert settled(Stored(History(now), 8), [proven], now) == frozenset()
     assert settled(None, [proven], now) == {"secrets"}
 
 

@@ -75,7 +75,7 @@ async def test_of_older_campaigns_there_are_counts_and_no_names() -> None:
     first = await run(service(store, NEW, OLD))
     later = [await run(service(store, NEW, OLD)) for _ in range(3)]
     assert await store.count(SPACE.quarantines) == await store.count(SPACE.quarantine(later[-1].campaign.id)) == 20
-    batches = [one.checkpoint async for one in Checkpoints(store, SPACE).all(first.campaign.id)]
+    batches = [one.value async for one in Checkpoints(store, SPACE).all(first.campaign.id)]
     assert quarantined_by(batches) == {("secrets", Reason.UNKNOWN_BYTES): 20}
 
 
@@ -163,7 +163,7 @@ def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
 async def engine_run(one: Service, campaign: Campaign, number: int = 0) -> BatchReport:
     """Work on a batch of a campaign, as a worker does."""
     stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, number)
-    return await one.engine.run(stored.checkpoint.spec, None, Brake(), growth=campaign.growth)
+    return await one.engine.run(stored.value.spec, None, Brake(), growth=campaign.growth)
 
 
 async def planned(one: Service, *, attended: bool) -> Campaign:
@@ -171,7 +171,7 @@ async def planned(one: Service, *, attended: bool) -> Campaign:
     async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         await one.begin_budgets(plan.look)
-        return (await one.take_up(plan, Wish("drift"), lock.guard, attended=attended)).campaign
+        return (await one.take_up(plan, Wish("drift"), lock.guard, attended=attended)).value
 
 
 async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on_at_a_word() -> None:
@@ -186,7 +186,7 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
     for _ in range(2):  # whoever sends it again gets no more
         with pytest.raises(QuarantineGrewError, match="more than 200 objects that nothing opens were written within"):
             await engine_run(one, campaign)
-        report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).checkpoint.report
+        report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report
         assert MOST_FRESH - 5 < report.fresh <= MOST_FRESH
     resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
     assert (resumed.paused_for, resumed.growth) == (Pause.SCHEDULER, replace(campaign.growth, most=None))
@@ -196,7 +196,7 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
 
 async def fresh_in(store: MemoryStore, campaign: Campaign) -> int:
     """Of how many new objects the records of a campaign tell that nothing opened them."""
-    return sum([one.checkpoint.report.fresh async for one in Checkpoints(store, SPACE).all(campaign.id)])
+    return sum([one.value.report.fresh async for one in Checkpoints(store, SPACE).all(campaign.id)])
 
 
 async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_over_one(

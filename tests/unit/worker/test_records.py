@@ -14,14 +14,15 @@ from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome,
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope, Wish
-from kube_rewrap.worker.records.campaigns import KEPT, Campaigns, StoredCampaign
-from kube_rewrap.worker.records.checkpoints import Checkpoints, StoredCheckpoint
+from kube_rewrap.worker.records.campaigns import KEPT, Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.scans import Scans
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import Reason
 from tests.fakes.store import Fault, MemoryStore
 
@@ -133,8 +134,8 @@ async def test_all_records_of_a_range_are_read_page_by_page() -> None:
     store = MemoryStore()
     for number in range(450):
         await record.write(store, KEY + b"%04d" % number, {"n": number}, 0)
-    read = [fields["n"] async for _, fields in record.read_all(store, KeyRange.of_prefix(KEY))]
-    assert read == list(range(450))
+    found = record.read_items(store, KeyRange.of_prefix(KEY))
+    assert [decode(item.key, item.value)["n"] async for item in found] == list(range(450))
 
 
 # ------------------------------------------------------------------------------------------------------- checkpoints
@@ -142,12 +143,12 @@ async def test_all_records_of_a_range_are_read_page_by_page() -> None:
 
 async def test_a_batch_is_saved_over_the_version_that_was_read() -> None:
     checkpoints = Checkpoints(MemoryStore(), SPACE)
-    first = await checkpoints.save(checkpoint(), 0)
+    first = await checkpoints.save(Stored(checkpoint()))
     moved = checkpoint().advanced(b"a\0", BatchReport(objects=1, rewritten=1))
-    second = await checkpoints.save(moved, first)
-    assert await checkpoints.load("c", 0) == StoredCheckpoint(moved, second)
+    second = await checkpoints.save(first.holding(moved))
+    assert await checkpoints.load("c", 0) == second == Stored(moved, second.revision)
     with pytest.raises(RecordChangedError):
-        await checkpoints.save(checkpoint(), first)
+        await checkpoints.save(first)
 
 
 async def test_a_missing_batch_is_named() -> None:
@@ -158,12 +159,12 @@ async def test_a_missing_batch_is_named() -> None:
 async def test_batches_come_in_order_and_only_what_changed_since() -> None:
     checkpoints = Checkpoints(MemoryStore(), SPACE)
     for number in (10, 2, 1):
-        await checkpoints.save(checkpoint(number), 0)
-    await checkpoints.save(checkpoint(5, "other"), 0)
+        await checkpoints.save(Stored(checkpoint(number)))
+    await checkpoints.save(Stored(checkpoint(5, "other")))
     everything = [stored async for stored in checkpoints.all("c")]
-    assert [stored.checkpoint.spec.number for stored in everything] == [1, 2, 10]
+    assert [stored.value.spec.number for stored in everything] == [1, 2, 10]
     newest = max(stored.revision for stored in everything)
-    assert [stored.checkpoint.spec.number async for stored in checkpoints.all("c", since=newest)] == [1]
+    assert [stored.value.spec.number async for stored in checkpoints.all("c", since=newest)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ async def test_a_damaged_campaign_is_named_once_and_costs_itself_alone() -> None
         await Campaigns(store, SPACE).get("c")
     with capture_logs() as logs:
         for _ in range(3):
-            assert [stored.campaign.id for stored in await Campaigns(store, SPACE).all()] == ["d"]
+            assert [stored.value.id for stored in await Campaigns(store, SPACE).all()] == ["d"]
     assert [(one["event"], "campaigns/c is damaged" in one["because"]) for one in logs] == [("record.unreadable", True)]
 
 
@@ -223,7 +224,7 @@ async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
         await Quarantine(store, SPACE, name).add([Quarantined(b"/k", Reason.KMS, "", 1)])
     await campaigns.create(campaign("running"), [])
     await campaigns.forget_old()
-    assert [stored.campaign.id for stored in await campaigns.all()] == [*names[3:], "running"]
+    assert [stored.value.id for stored in await campaigns.all()] == [*names[3:], "running"]
     for name in names:
         left = await store.count(SPACE.batches(name)), await store.count(SPACE.quarantine(name))
         assert left == ((1, 1) if name in names[3:] else (0, 0))
@@ -237,7 +238,7 @@ async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() 
         repair = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), wish=Wish(repair=True))
         await campaigns.create(repair, [])
     await campaigns.forget_old()
-    kept = [stored.campaign.id for stored in await campaigns.all()]
+    kept = [stored.value.id for stored in await campaigns.all()]
     assert kept == ["00", "01", *[f"1{number:02d}" for number in range(3, KEPT + 3)]]
 
 
@@ -251,7 +252,7 @@ async def test_however_many_narrow_campaigns_there_are_the_last_over_everything_
         narrow = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), scope=Scope(("a",), ("default",)))
         await campaigns.create(narrow, [])
     await campaigns.forget_old()
-    kept = [stored.campaign.id for stored in await campaigns.all()]
+    kept = [stored.value.id for stored in await campaigns.all()]
     assert kept == ["01", *[f"1{number:02d}" for number in range(KEPT)]]
 
 
@@ -262,7 +263,7 @@ async def test_a_damaged_record_of_a_scan_is_none_and_is_written_over() -> None:
     for damage in (b"no JSON", encode({"stale": -1}), encode({**scan.to_json(), "at": 10**400})):
         store.put(SPACE.scan, damage)
         assert await scans.load() is None
-        await scans.save(scan)
+        await scans.replace(scan)
         assert await scans.load() == scan
 
 
@@ -271,7 +272,7 @@ async def test_a_campaign_is_saved_over_the_version_that_was_read() -> None:
     first = await campaigns.create(campaign("c"), [])
     await campaigns.save(first)
     with pytest.raises(RecordChangedError):
-        await campaigns.save(StoredCampaign(campaign("c"), first.revision))
+        await campaigns.save(Stored(campaign("c"), first.revision))
 
 
 # -------------------------------------------------------------------------------------------------------- quarantine
@@ -303,7 +304,7 @@ async def test_a_new_sweep_empties_the_quarantine_of_its_campaign_alone() -> Non
     mine, other = Quarantine(store, SPACE, "c"), Quarantine(store, SPACE, "c2")
     await mine.add(entries(3))
     await other.add(entries(2))
-    swept = await campaigns.save_without_quarantine(replace(stored, campaign=replace(stored.campaign, sweeps=2)))
+    swept = await campaigns.save_without_quarantine(replace(stored, value=replace(stored.value, sweeps=2)))
     assert [one async for one in mine.all()] == []
     assert len([one async for one in other.all()]) == 2
     assert await campaigns.all() == [swept]
@@ -318,7 +319,7 @@ async def test_a_lost_answer_is_asked_again() -> None:
 async def test_without_the_lock_nothing_is_put_into_quarantine() -> None:
     store = MemoryStore()
     quarantine = Quarantine(store, SPACE, "c", [Expect(SPACE.owner, 1, created=True)])
-    with pytest.raises(RecordChangedError, match="the lock was lost"):
+    with pytest.raises(FencedError, match="the lock was lost"):
         await quarantine.add(entries(1))
     assert await store.count(SPACE.quarantine("c")) == 0
 

@@ -31,11 +31,11 @@ class Scene:
 
     async def meet_all(self) -> None:
         for stored in await self.requests.all():
-            if stored.request.state is RequestState.WAITING:
+            if stored.value.state is RequestState.WAITING:
                 await self.inbox.decide(stored, RequestState.ACCEPTED, "done")
 
     async def waiting(self) -> list[tuple[Origin, tuple[str, ...], tuple[str, ...]]]:
-        found = [one.request for one in await self.requests.all() if one.request.state is RequestState.WAITING]
+        found = [one.value for one in await self.requests.all() if one.value.state is RequestState.WAITING]
         return sorted((one.origin, one.resources, one.namespaces) for one in found)
 
 
@@ -119,7 +119,7 @@ async def test_a_change_gives_up_what_the_service_asked_for_before_and_no_operat
     assert await scene.waiting() == [(Origin.CHANGE, (), ()), (Origin.OPERATOR, (), ())]
     following = await scene.inbox.next()
     assert following is not None
-    assert following.request.id == "change-7"
+    assert following.value.id == "change-7"
 
 
 async def test_a_rotations_word_is_taken_once(scene: Scene) -> None:
@@ -145,7 +145,7 @@ async def test_what_waits_for_convergence_is_next_as_soon_as_that_is_known(scene
     scene.inbox.converged()
     following = await scene.inbox.next()
     assert following is not None
-    assert following.request.id == "change-7"
+    assert following.value.id == "change-7"
     # What was on record is no longer true, and is not repeated.
     waiting = await scene.inbox.waiting_for_us()
     assert (waiting is not None and waiting.because) == ""

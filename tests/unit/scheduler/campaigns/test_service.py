@@ -32,8 +32,10 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope, Wish
-from kube_rewrap.worker.records.generations import Generations, StoredGeneration
+from kube_rewrap.worker.records.generation import History
+from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.table import Stored
 from tests.fakes.store import MemoryStore
 
 pytestmark = pytest.mark.timeout(30)
@@ -269,12 +271,12 @@ async def test_a_proof_from_an_earlier_term_of_the_same_file_is_none() -> None:
     fill(store, OLD)
     one = service(store, NEW, OLD)
     generations = Generations(store, one.engine.keyspace)
-    in_force = await generations.save(StoredGeneration(describe(one.generation), 0))
+    in_force = await generations.save(Stored(History(describe(one.generation))))
     await run(one)
     assert await one.last_proof() is not None
-    other = replace(in_force.generation, hash="sha256:1")
-    back = (await generations.save(in_force.followed_by(other))).followed_by(in_force.generation)
-    await generations.save(back)
+    mine = in_force.value.generation
+    away = await generations.save(in_force.holding(in_force.value.followed_by(replace(mine, hash="sha256:1"))))
+    await generations.save(away.holding(away.value.followed_by(mine)))
     assert await one.last_proof() is None
     await run(one)
     assert await one.last_proof() is not None
@@ -301,7 +303,7 @@ async def test_a_campaign_that_is_taken_up_is_as_wide_as_what_it_is_taken_up_for
         seal(store, LATE, NEW)
         part = Order(resources=("secrets",))
         ended = await one.run(await one.plan(part), part, lock, brake, lambda _report, _batches: None)
-    assert (ended.campaign.id, first.campaign.whole, ended.campaign.whole) == (first.campaign.id, True, False)
+    assert (ended.campaign.id, first.value.whole, ended.campaign.whole) == (first.value.id, True, False)
 
 
 def test_a_record_that_does_not_say_so_is_not_of_everything() -> None:

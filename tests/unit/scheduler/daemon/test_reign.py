@@ -44,10 +44,11 @@ from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState, start_request
 from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
-from kube_rewrap.worker.records.rotations import Rotations, StoredRotation
+from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.scans import Scans
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usage import Haste, Usage
-from kube_rewrap.worker.records.usages import StoredUsage, Usages
+from kube_rewrap.worker.records.usages import Usages
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.campaigns.test_service import NEW, OLD, PLAIN, seal
 from tests.unit.scheduler.test_reign_observer import LEADER, Away, nobody_knows
@@ -116,7 +117,7 @@ class Cluster:
     def in_force(self, name: str) -> Callable[[], Awaitable[bool]]:
         async def holds() -> bool:
             stored = await Generations(self.store, KEYSPACE).load()
-            return stored is not None and stored.generation.hash == name
+            return stored is not None and stored.value.generation.hash == name
 
         return holds
 
@@ -126,7 +127,7 @@ class Cluster:
         found: list[Campaign] = []
 
         async def holds() -> bool:
-            all_ = [one.campaign for one in await self.campaigns.all()]
+            all_ = [one.value for one in await self.campaigns.all()]
             found[:] = [one for one in all_ if one.state in wanted and one.id not in others]
             return bool(found)
 
@@ -158,10 +159,10 @@ async def test_an_old_copy_of_the_file_is_no_change_and_nothing_is_asked_for(clu
         pass
     async with cluster.under("sha256:2", NEW, OLD):
         pass
-    before = [one.request.id for one in await cluster.requests.all()]
+    before = [one.value.id for one in await cluster.requests.all()]
     with pytest.raises(OutdatedError, match=r"sha256:1, which was in force before sha256:2 .* a comment will do"):
         await cluster.reign("sha256:1", OLD, brake=Brake()).run()
-    assert [one.request.id for one in await cluster.requests.all()] == before
+    assert [one.value.id for one in await cluster.requests.all()] == before
     assert await cluster.in_force("sha256:2")()
 
 
@@ -189,7 +190,7 @@ async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_whoev
         *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2"),
         fingerprint=fingerprint,
     )
-    await Rotations(cluster.store, KEYSPACE).save(StoredRotation(rotation, 0))
+    await Rotations(cluster.store, KEYSPACE).save(Stored(rotation, 0))
     async with cluster.under("sha256:1", OLD):
         pass
 
@@ -211,7 +212,7 @@ async def test_a_file_of_the_same_meaning_goes_on_with_the_campaign(cluster: Clu
         async with asyncio.timeout(10):
             stored = await cluster.campaigns.get(first.id)
             assert stored is not None
-            assert (stored.campaign.state, stored.campaign.generation) == (CampaignState.RUNNING, "sha256:2")
+            assert (stored.value.state, stored.value.generation) == (CampaignState.RUNNING, "sha256:2")
     assert len(await cluster.campaigns.all()) == 1
 
 
@@ -224,7 +225,7 @@ async def test_a_name_that_governs_nothing_comes_and_goes_without_a_change(clust
             async with cluster.under(generation, NEW, OLD):
                 stored = await cluster.campaigns.get(first.id)
                 assert stored is not None
-                assert (stored.campaign.state, stored.campaign.generation) == (CampaignState.RUNNING, generation)
+                assert (stored.value.state, stored.value.generation) == (CampaignState.RUNNING, generation)
     assert len(await cluster.campaigns.all()) == 1
     changes = [(one["resource"], one["change"]) for one in logs if one["event"] == "configuration.changed"]
     assert changes == [("secrets", "first_sight")]
@@ -242,7 +243,7 @@ async def test_an_operators_pause_outlives_a_change_of_the_key(cluster: Cluster)
     assert (second.generation, second.paused_for) == ("sha256:3", Pause.OPERATOR)
     superseded = await cluster.campaigns.get(first.id)
     assert superseded is not None
-    assert superseded.campaign.state is CampaignState.SUPERSEDED
+    assert superseded.value.state is CampaignState.SUPERSEDED
 
 
 async def test_a_campaign_that_an_operator_asks_for_is_not_held_by_an_earlier_pause(cluster: Cluster) -> None:
@@ -264,7 +265,7 @@ async def test_a_leader_records_where_plaintext_is_late_under_the_next_file(clus
         pass
     stored = await Generations(cluster.store, KEYSPACE).load()
     assert stored is not None
-    assert (stored.generation.hash, stored.settled) == ("sha256:2", frozenset({"secrets"}))
+    assert (stored.value.generation.hash, stored.value.settled) == ("sha256:2", frozenset({"secrets"}))
 
 
 # ---------------------------------------------------------------------------------------- words that come early or late
@@ -279,7 +280,7 @@ async def test_a_request_that_waits_can_be_paused_and_begins_at_rest(cluster: Cl
     assert paused.paused_for is Pause.OPERATOR
     answered = await cluster.requests.get("mine")
     assert answered is not None
-    assert answered.request.campaign == paused.id
+    assert answered.value.campaign == paused.id
 
 
 async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluster) -> None:
@@ -288,11 +289,11 @@ async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluste
         await cluster.requests.control(kind, "mine", f"word-{kind}")
         stored = await cluster.requests.get("mine")
         assert stored is not None
-        assert stored.request.wish.paused is (kind is RequestKind.PAUSE)
+        assert stored.value.wish.paused is (kind is RequestKind.PAUSE)
     await cluster.requests.control(RequestKind.CANCEL, "mine", "word-cancel")
     stored = await cluster.requests.get("mine")
     assert stored is not None
-    assert stored.request.state is RequestState.CANCELLED
+    assert stored.value.state is RequestState.CANCELLED
 
 
 CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
@@ -304,7 +305,7 @@ async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster
     await cluster.requests.control(RequestKind.RESUME, "c", "r-1")
     stored = await cluster.campaigns.get("c")
     assert stored is not None
-    resumed = stored.campaign
+    resumed = stored.value
     assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
     closed = judge_rest(resumed, replace(FREE, hours="it is night"))
     assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
@@ -318,8 +319,8 @@ async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_t
             checkpoints = Checkpoints(cluster.store, KEYSPACE)
             stored = await checkpoints.load(campaign.id, 0)
             # As a worker would leave it.
-            grown = stored.checkpoint.advanced(b"", BatchReport(quarantined=201, fresh=201))
-            await checkpoints.save(grown, stored.revision)
+            grown = stored.value.advanced(b"", BatchReport(quarantined=201, fresh=201))
+            await checkpoints.save(stored.holding(grown))
             paused = await cluster.campaign(CampaignState.PAUSED)
             assert (paused.paused_for, paused.growth.most) == (Pause.QUARANTINE, 200)
             await cluster.requests.control(RequestKind.RESUME, campaign.id, "r-1")
@@ -364,7 +365,7 @@ async def test_a_leader_shows_and_says_what_the_one_before_found_and_nothing_und
     # Of a record of another generation nothing is shown: nothing was scanned under this one.
     stored = await Scans(cluster.store, KEYSPACE).load()
     assert stored is not None
-    await Scans(cluster.store, KEYSPACE).save(replace(stored, generation="sha256:0"))
+    await Scans(cluster.store, KEYSPACE).replace(replace(stored, generation="sha256:0"))
     reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake())
     await reign._show_records()
     assert [name for name in cluster.shown() if "campaign" not in name] == []
@@ -385,7 +386,7 @@ async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluste
     refused = await cluster.requests.get("drift-1")
     assert refused is not None
     told = "resources: widgets.example.com is not governed by the configuration; it governs secrets"
-    assert (refused.request.state, refused.request.because) == (RequestState.REFUSED, told)
+    assert (refused.value.state, refused.value.because) == (RequestState.REFUSED, told)
 
 
 async def test_an_operators_request_about_nothing_is_refused_with_its_reason(cluster: Cluster) -> None:
@@ -395,8 +396,8 @@ async def test_an_operators_request_about_nothing_is_refused_with_its_reason(clu
     refused = await cluster.requests.get("mine")
     assert refused is not None
     told = "namespaces: nosuch: no object is there, so nothing would be proven about it; "
-    assert refused.request.state is RequestState.REFUSED
-    assert refused.request.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
+    assert refused.value.state is RequestState.REFUSED
+    assert refused.value.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
 
 
 async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:
@@ -419,10 +420,10 @@ async def test_while_a_campaign_is_at_work_drift_is_asked_for(
         reign.drifted("secrets", "default")
 
         async def is_asked_for() -> bool:
-            return any(one.request.origin is Origin.DRIFT for one in await cluster.requests.all())
+            return any(one.value.origin is Origin.DRIFT for one in await cluster.requests.all())
 
         await until(is_asked_for)
-        assert [one.campaign.state for one in await cluster.campaigns.all()] == [CampaignState.RUNNING]
+        assert [one.value.state for one in await cluster.campaigns.all()] == [CampaignState.RUNNING]
 
 
 async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cluster: Cluster) -> None:
@@ -473,7 +474,7 @@ async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -
     await reign._full_check()
     haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
     usages = Usages(cluster.store, KEYSPACE)
-    await usages.save(StoredUsage(Usage(hasty={fingerprint_of(NEW): haste})))
+    await usages.save(Stored(Usage(hasty={fingerprint_of(NEW): haste})))
     observer = Observer(reign._service, cluster.guard, Listeners(reign.drifted, reign.check_now))
     with pytest.raises(ConfigError):  # a rotation would be next, and there is no file
         await reign._keeper(observer).look()

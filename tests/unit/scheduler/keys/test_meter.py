@@ -62,7 +62,7 @@ class Leaders:
 
     async def lengths(self) -> list[tuple[int, int]]:
         """The intervals on record: their seconds, and the writes."""
-        found = (await Usages(self.store, KEYSPACE).load()).usage
+        found = (await Usages(self.store, KEYSPACE).load()).value
         return [(one.seconds, one.writes[KEY.fingerprint]) for one in found.intervals]
 
 
@@ -112,7 +112,7 @@ async def test_rewraps_own_writes_are_no_rate_and_nothing_is_compared_in_the_mid
     stored = await campaigns.create(campaign, [])
     await leaders.after(70, others=5, ours=20_000)
     assert await leaders.lengths() == []
-    await campaigns.save(replace(stored, campaign=campaign.moved(CampaignState.COMPLETE, "")))
+    await campaigns.save(replace(stored, value=campaign.moved(CampaignState.COMPLETE, "")))
     leaders.watch.lag = 3
     await leaders.after(10)
     leaders.watch.lag = 0

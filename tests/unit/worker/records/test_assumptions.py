@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.worker.errors import TemporaryError
 from kube_rewrap.worker.etcd.store import Expect, Outcome, Put
-from kube_rewrap.worker.records.assumptions import Assumption, load, save
+from kube_rewrap.worker.records.assumption import Assumption
+from kube_rewrap.worker.records.assumptions import Assumptions
 from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.fakes.store import MemoryStore
 
@@ -18,23 +19,24 @@ KEYSPACE = Keyspace()
 
 async def test_the_last_word_takes_the_place_of_the_one_before() -> None:
     store = MemoryStore()
-    assert await load(store, KEYSPACE) is None
+    assert await Assumptions(store, KEYSPACE).load() is None
     for word in (ONE, TWO):
-        await save(store, KEYSPACE, word)
-        assert await load(store, KEYSPACE) == word
+        await Assumptions(store, KEYSPACE).replace(word)
+        assert await Assumptions(store, KEYSPACE).load() == word
 
 
 async def test_a_damaged_record_is_named_and_can_be_replaced() -> None:
     store = MemoryStore()
     await store.commit([Expect(KEYSPACE.assumption, 0)], [Put(KEYSPACE.assumption, b'{"v":1,"generation":3}')])
     with capture_logs() as logs:
-        assert await load(store, KEYSPACE) is None
+        assert await Assumptions(store, KEYSPACE).load() is None
     assert "/kube-rewrap/v1/assumption is damaged" in logs[0]["because"]
-    await save(store, KEYSPACE, ONE)
-    assert await load(store, KEYSPACE) == ONE
+    await Assumptions(store, KEYSPACE).replace(ONE)
+    assert await Assumptions(store, KEYSPACE).load() == ONE
 
 
-async def test_it_gives_up_when_others_are_always_faster() -> None:
+async def test_it_gives_up_when_others_are_always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kube_rewrap.worker.records.table._LONGEST_PAUSE", 0.0)
     store = MemoryStore(lambda _kind, _key: Outcome.LOST)
-    with pytest.raises(TemporaryError, match="changed too often by others"):
-        await save(store, KEYSPACE, ONE)
+    with pytest.raises(TemporaryError, match="in a row to others"):
+        await Assumptions(store, KEYSPACE).replace(ONE)

@@ -15,9 +15,10 @@ from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.worker.errors import RecordChangedError, RecordError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.codec import encode
-from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, StoredGeneration
+from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import MemoryStore
 
@@ -130,17 +131,17 @@ async def test_before_any_scheduler_there_is_no_record() -> None:
 
 async def test_what_was_saved_is_loaded_with_the_revision_to_write_over() -> None:
     states = Generations(MemoryStore(), SPACE)
-    first = await states.save(StoredGeneration(RECORD, 0))
-    assert await states.load() == first == StoredGeneration(RECORD, first.revision)
+    first = await states.save(Stored(History(RECORD)))
+    assert await states.load() == first == Stored(History(RECORD), first.revision)
     other = GenerationRecord("sha256:1", (("secrets", (PLAIN,)),))
-    second = await states.save(first.followed_by(other))
-    assert await states.load() == second == StoredGeneration(other, second.revision, (RECORD.hash,))
+    second = await states.save(first.holding(first.value.followed_by(other)))
+    assert await states.load() == second == Stored(History(other, (RECORD.hash,)), second.revision)
     assert second.revision > first.revision
 
 
 async def test_a_write_over_another_version_is_fenced() -> None:
     states = Generations(MemoryStore(), SPACE)
-    first = await states.save(StoredGeneration(RECORD, 0))
+    first = await states.save(Stored(History(RECORD)))
     await states.save(first)
     for stale in (0, first.revision):
         with pytest.raises(RecordChangedError):
@@ -149,7 +150,7 @@ async def test_a_write_over_another_version_is_fenced() -> None:
 
 def test_what_was_in_force_before_is_remembered_in_order_and_once() -> None:
     names = ["a", "b", "a", "c", "b"]
-    stored = StoredGeneration(replace(RECORD, hash=names[0]), 0)
+    stored = History(replace(RECORD, hash=names[0]))
     for name in names[1:]:
         stored = stored.followed_by(replace(RECORD, hash=name))
         assert name not in stored.former
@@ -162,5 +163,5 @@ def test_what_was_in_force_before_is_remembered_in_order_and_once() -> None:
 async def test_without_the_leaders_lock_nothing_is_written() -> None:
     store = MemoryStore()
     with pytest.raises(RecordChangedError):
-        await Generations(store, SPACE, [Expect(SPACE.leader, 1, created=True)]).save(StoredGeneration(RECORD, 0))
+        await Generations(store, SPACE, [Expect(SPACE.leader, 1, created=True)]).save(Stored(History(RECORD)))
     assert await store.get(SPACE.generation) is None
