@@ -112,8 +112,9 @@ async def _keys(args: argparse.Namespace) -> int:
 
 async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
     """Return which keys may go. The kube-apiservers are asked first: the scan sees what they write until then."""
+    from kube_rewrap.scheduler.apiservers.probe import converged_by, not_converged
     from kube_rewrap.scheduler.keys.removal import judge_keys
-    from kube_rewrap.scheduler.rotation.probes import converged_by, look_around, not_converged
+    from kube_rewrap.scheduler.rotation.probes import look_around
 
     generation = service.generation
     converged = converged_by(settings, service.engine.store, generation.file)

@@ -51,10 +51,11 @@ async def _run(args: argparse.Namespace) -> int:
     from kube_rewrap.cli.output import print_json
     from kube_rewrap.cli.progress import open_progress
     from kube_rewrap.cli.running import brake_on_signals
+    from kube_rewrap.scheduler.apiservers.probe import converged_by, not_converged
     from kube_rewrap.scheduler.campaigns.run import Order
     from kube_rewrap.scheduler.campaigns.service import open_service
     from kube_rewrap.scheduler.keys.removal import judge_keys
-    from kube_rewrap.scheduler.rotation.probes import converged_by, look_around, not_converged
+    from kube_rewrap.scheduler.rotation.probes import look_around
     from kube_rewrap.worker.errors import RefusedError
     from kube_rewrap.worker.records.campaign import Wish
 

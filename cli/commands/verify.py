@@ -28,9 +28,10 @@ async def _verify(args: argparse.Namespace) -> int:
     from kube_rewrap.cli.output import print_json
     from kube_rewrap.cli.reports import print_proof, proof_json
     from kube_rewrap.cli.running import brake_on_signals
+    from kube_rewrap.scheduler.apiservers.probe import converged_by, not_converged
     from kube_rewrap.scheduler.campaigns.service import open_service
     from kube_rewrap.scheduler.keys.removal import judge_keys
-    from kube_rewrap.scheduler.rotation.probes import converged_by, look_around, not_converged
+    from kube_rewrap.scheduler.rotation.probes import look_around
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.settings.schema import ApiserverSettings, KeyspaceSettings
+from kube_rewrap.config.settings.schema import ApiserverSettings, KeyspaceSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Verdict, assume, judge
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases, decode_lease
 from kube_rewrap.scheduler.apiservers.metrics_client import ask_all
@@ -35,6 +35,10 @@ _LOOK_SECONDS = 5.0
 
 _PAGE = 100
 _log = structlog.get_logger()
+
+
+Converged = Callable[[str], Awaitable[tuple[bool, str]]]
+"""Whether every kube-apiserver runs the file with this hash, and why."""
 
 
 class Convergence:
@@ -127,3 +131,20 @@ async def wait_converged(
             said = because
             _log.info("converge.waiting", because=because)
         await brake.unless_pulled(asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter
+
+
+async def not_converged(converged: Converged, generation: str) -> str:
+    """Return why the kube-apiservers are not known to run a configuration, "" when they do."""
+    is_so, because = await converged(generation)
+    return "" if is_so else f"the kube-apiservers are not known to run this configuration: {because}"
+
+
+def converged_by(settings: Settings, store: Store, file: str) -> Converged:
+    """Return how the kube-apiservers are asked. It waits for nothing: a rotation looks again."""
+    convergence = Convergence(settings.apiservers, settings.keyspace, store, file)
+
+    async def converged(generation: str) -> tuple[bool, str]:
+        verdict = await convergence.look(generation)
+        return verdict.converged, verdict.because
+
+    return converged

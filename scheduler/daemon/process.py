@@ -1,10 +1,11 @@
-"""`rewrap scheduler`: waits to lead, follows the configuration file, and reigns under each generation in turn."""
+"""`rewrap scheduler`: waits to lead, follows the configuration file, and runs the controllers under each generation."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from contextlib import ExitStack, aclosing
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -12,15 +13,16 @@ from prometheus_client import CollectorRegistry
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import Converged, converged_by
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
 from kube_rewrap.scheduler.daemon.election import leadership
-from kube_rewrap.scheduler.daemon.reign import Reign, Term
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.controller import Outlets
 from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, archive_of
-from kube_rewrap.scheduler.rotation.probes import Converged, converged_by
+from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.reach import Reach
@@ -64,19 +66,13 @@ class Daemon:
     async def run(self) -> None:
         """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
         address = self._settings.service.metrics_addr
-        beside = [
-            asyncio.create_task(self._tick(), name="tick"),
-            asyncio.create_task(self._probe(), name="queue-probe"),
-        ]
-        with ExitStack() as stack:
-            if address is not None:
-                stack.enter_context(serve(address, self._registry, self._metrics.alive, self._ready))
-            try:
+        async with background(self._stop.pull) as begin:
+            begin("the heartbeat", self._tick)
+            begin("the queue probe", self._probe)
+            with ExitStack() as stack:
+                if address is not None:
+                    stack.enter_context(serve(address, self._registry, self._metrics.alive, self._ready))
                 await self._run()
-            finally:
-                for task in beside:
-                    task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
 
     async def _tick(self) -> None:
         """Show whoever asks for our health that the loop is not stuck."""
@@ -132,25 +128,24 @@ class Daemon:
     async def _candidate(self) -> None:
         """Wait for leadership, and lead until it is lost or the process is to stop."""
         settings = self._settings
-        async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-            reaching = asyncio.create_task(self._reach.follow(store), name="etcd-reach")
-            looking = asyncio.create_task(self._usable.follow(), name="configuration-look")
-            try:
-                async with self._stop.below() as brake:
-                    await self._wait_for_file(brake)
-                    keyspace = Keyspace(settings.keyspace.state_prefix)
-                    async with leadership(store, keyspace, brake, self._asked) as guard:
-                        looking.cancel()  # a leader watches it
-                        self._metrics.leads(leads=True)
-                        self._not_ready = _NO_FILE
-                        await self._lead(guard, brake, converged_by(settings, store, self._file))
-            except StoppedError:
-                return
-            finally:
-                self._metrics.leads(leads=False)
-                for task in (reaching, looking):
-                    task.cancel()
-                await asyncio.gather(reaching, looking, return_exceptions=True)
+        try:
+            async with (
+                open_store(settings.etcd, settings.keyspace.state_prefix) as store,
+                self._stop.below() as brake,
+                background(brake.pull) as begin,
+            ):
+                begin("the etcd probe", partial(self._reach.follow, store))
+                stop_looking = begin("the configuration probe", self._usable.follow)
+                await self._wait_for_file(brake)
+                async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard:
+                    stop_looking()  # a leader watches the file
+                    self._metrics.leads(leads=True)
+                    self._not_ready = _NO_FILE
+                    await self._lead(guard, brake, converged_by(settings, store, self._file))
+        except StoppedError:
+            return
+        finally:
+            self._metrics.leads(leads=False)
 
     async def _wait_for_file(self, brake: Brake) -> None:
         """Ask for no leadership without a usable file: as a leader this one would keep out those that have one."""
@@ -168,68 +163,42 @@ class Daemon:
             raise StoppedError(self._usable.trouble)
 
     async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
-        """Reign under the newest generation; each one that follows ends the reign before."""
+        """Run the controllers under the newest generation; each new one ends those of the one before."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
+        archive = self._settings.rotation.archive or archive_of(self._file)
+        file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
+        outlets, before = Outlets(self._metrics), ""
         async with aclosing(watch.generations()) as generations:
-            following = asyncio.ensure_future(anext(generations))
-            reigning: asyncio.Task[None] | None = None
-            reign_brake = Brake()
-            before = ""
-            outlets = Outlets(self._metrics)
-            archive = self._settings.rotation.archive or archive_of(self._file)
-            file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
-            pulled = asyncio.create_task(_pulled(brake), name="leadership")
-            try:
-                while True:
-                    waiting = {following, pulled, *([reigning] if reigning else [])}
-                    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    if pulled in done:
-                        brake.check()
-                    if reigning in done and reigning is not None:
-                        reigning.result()
-                        reigning = None
-                    if following in done:
-                        await _end(reigning, reign_brake, "a newer configuration is in force")
-                        reign_brake = Brake()
-                        generation = following.result()
-                        term = Term(guard, reign_brake, outlets, file, converged, before)
-                        reigning = asyncio.create_task(self._reign(generation, term), name="reign")
-                        before = generation.hash
-                        following = asyncio.ensure_future(anext(generations))
-            finally:
-                pulled.cancel()
-                await _end(reigning, reign_brake, "this scheduler no longer leads")
-                following.cancel()
-                await asyncio.gather(pulled, following, return_exceptions=True)
+            newest = await brake.unless_pulled(anext(generations))
 
-    async def _reign(self, generation: Generation, term: Term) -> None:
-        """Reign under one generation until the brake is pulled."""
-        _log.info("reign.began", generation=generation.hash, because="it is the newest good one in the file")
+            async def follow(term: Brake) -> None:
+                nonlocal newest
+                newest = await anext(generations)
+                term.pull(StoppedError("a newer configuration is in force"))
+
+            while True:
+                generation = newest
+                async with brake.below() as term:
+                    try:
+                        async with background(term.pull) as begin:
+                            begin("the configuration watch", partial(follow, term))
+                            await self._follow(generation, Term(guard, term, outlets, file, converged, before))
+                    except WorkerError as error:
+                        brake.check()
+                        if newest is generation:
+                            raise
+                        if not isinstance(error, StoppedError):
+                            _log.warning("leader.interrupted", generation=generation.hash, because=str(error))
+                before = generation.hash
+
+    async def _follow(self, generation: Generation, term: Term) -> None:
+        """Run the controllers under one generation until the brake is pulled. Raises its reason."""
+        _log.info("leader.following", generation=generation.hash, because="it is the newest usable one in the file")
         self._not_ready = ""
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
-            await Reign(self._settings, service, self._sender, term).run()
+            await Controllers(self._settings, service, self._sender, term).run()
 
 
 def _not_ready(error: WorkerError) -> str:
     return _UNAVAILABLE if isinstance(error, TemporaryError) else _FAILED
-
-
-async def _pulled(brake: Brake) -> None:
-    try:
-        await brake.unless_pulled(asyncio.Event().wait())
-    except WorkerError:
-        return
-
-
-async def _end(reigning: asyncio.Task[None] | None, brake: Brake, because: str) -> None:
-    """End a reign by its brake; what it was at is on record."""
-    if reigning is None:
-        return
-    brake.pull(StoppedError(because))
-    try:
-        await reigning
-    except StoppedError:
-        return
-    except WorkerError as error:
-        _log.warning("reign.ended", because=str(error))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Convergence
+from kube_rewrap.scheduler.apiservers.probe import Convergence, not_converged
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
 from kube_rewrap.scheduler.keys.removal import judge_keys
-from kube_rewrap.scheduler.rotation.probes import look_around, not_converged
+from kube_rewrap.scheduler.rotation.probes import look_around
 from kube_rewrap.worker.etcd.anonymous import probe
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.rate.pressure import judge_space

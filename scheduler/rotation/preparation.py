@@ -9,10 +9,10 @@ from kube_rewrap.config.editing.edit import entries_naming
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import Converged, not_converged
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.rotation.driver import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import Ground, Scale
-from kube_rewrap.scheduler.rotation.probes import Converged, not_converged
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.rotations import Rotations

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Convergence
+from kube_rewrap.scheduler.apiservers.probe import Converged
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.keys.removal import Surroundings
 from kube_rewrap.scheduler.rotation.transition import Campaigned, Scanned
-from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
@@ -26,8 +24,6 @@ _SCAN_SECONDS = 5.0
 _LOOKED = {RotationStep.PROVE, RotationStep.COMPACT, RotationStep.PRUNE}
 """Steps whose scan may lead back to the rewrap."""
 
-Converged = Callable[[str], Awaitable[tuple[bool, str]]]
-"""Whether every kube-apiserver runs the file with this hash, and why."""
 
 Campaigner = Callable[[Rotation], Awaitable[Campaigned]]
 """Sees to it that everything is rewritten, and says how far that is."""
@@ -84,12 +80,6 @@ async def look_around(service: Service, unconverged: str, *, whole: bool) -> Sur
     )
 
 
-async def not_converged(converged: Converged, generation: str) -> str:
-    """Return why the kube-apiservers are not known to run a configuration, "" when they do."""
-    is_so, because = await converged(generation)
-    return "" if is_so else f"the kube-apiservers are not known to run this configuration: {because}"
-
-
 def _under_retired(found: Inventory, rotation: Rotation) -> int:
     """Count objects of the rotation's resources under the old keys, and unreadable ones that may be."""
     retired = {key.fingerprint for key in rotation.retired}
@@ -107,17 +97,6 @@ def _under_new(found: Inventory, rotation: Rotation) -> int:
     counts = [(key, under.objects) for tally in found.resources for key, under in tally.keys.items()]
     counts += [item for tally in found.resources for item in tally.claimed.items()]
     return sum(count for key, count in counts if key.fingerprint == rotation.fingerprint)
-
-
-def converged_by(settings: Settings, store: Store, file: str) -> Converged:
-    """Return how the kube-apiservers are asked. It waits for nothing: whoever rotates looks again."""
-    convergence = Convergence(settings.apiservers, settings.keyspace, store, file)
-
-    async def converged(generation: str) -> tuple[bool, str]:
-        verdict = await convergence.look(generation)
-        return verdict.converged, verdict.because
-
-    return converged
 
 
 def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:

@@ -15,10 +15,11 @@ import structlog
 
 from kube_rewrap.config.encryption.generation import content_hash, load_generation
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import converged_by
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
 from kube_rewrap.scheduler.campaigns.service import Service, open_service
 from kube_rewrap.scheduler.rotation.driver import Blind, Books, ConfigurationFile, Rotator
-from kube_rewrap.scheduler.rotation.probes import Campaigner, ClusterSenses, converged_by
+from kube_rewrap.scheduler.rotation.probes import Campaigner, ClusterSenses
 from kube_rewrap.scheduler.rotation.transition import Campaigned, Wait
 from kube_rewrap.worker.errors import BusyError, RecordError, RefusedError, StoppedError, TemporaryError
 from kube_rewrap.worker.etcd.client import open_store

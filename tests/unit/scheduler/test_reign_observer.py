@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.daemon.reign import Reign, Term
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.controller import Outlets
@@ -48,7 +48,7 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
     term = Term(guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows)
-    task = asyncio.create_task(Reign(Settings(), one, Away(Settings()), term).run())
+    task = asyncio.create_task(Controllers(Settings(), one, Away(Settings()), term).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event
         await asyncio.sleep(0.01)

@@ -21,15 +21,14 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import Converged
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
 from kube_rewrap.scheduler.campaigns.service import Service
-from kube_rewrap.scheduler.daemon.reign import Reign, Term
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
 from kube_rewrap.scheduler.dispatch.local import Engine
-from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.controller import Outlets
 from kube_rewrap.scheduler.rotation.driver import ConfigurationFile
-from kube_rewrap.scheduler.rotation.probes import Converged
 from kube_rewrap.worker.errors import OutdatedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
@@ -88,7 +87,7 @@ class Cluster:
 
     def reign(
         self, name: str, *providers: Provider, brake: Brake, before: str = "", converged: Converged = nobody_knows
-    ) -> Reign:
+    ) -> Controllers:
         configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
@@ -98,10 +97,10 @@ class Cluster:
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
         term = Term(self.guard, brake, Outlets(metrics), file, converged, before)
-        return Reign(Settings(), one, Away(Settings()), term)
+        return Controllers(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager
-    async def under(self, name: str, *providers: Provider, before: str = "") -> AsyncIterator[Reign]:
+    async def under(self, name: str, *providers: Provider, before: str = "") -> AsyncIterator[Controllers]:
         """While a leader reigns under this file, from its having taken it for the one in force."""
         brake = Brake()
         reign = self.reign(name, *providers, brake=brake, before=before)
@@ -367,7 +366,7 @@ async def test_a_leader_shows_and_says_what_the_one_before_found_and_nothing_und
     assert stored is not None
     await Scans(cluster.store, KEYSPACE).replace(replace(stored, generation="sha256:0"))
     reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake())
-    await reign._show_records()
+    await reign.office.figures.show_records()
     assert [name for name in cluster.shown() if "campaign" not in name] == []
 
 
@@ -414,7 +413,7 @@ async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster
 async def test_while_a_campaign_is_at_work_drift_is_asked_for(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kube_rewrap.scheduler.daemon.reign._PRESSURE_SECONDS", 0.01)
+    monkeypatch.setattr("kube_rewrap.scheduler.campaigns.housekeeping._LOOK_SECONDS", 0.01)
     async with cluster.under("sha256:1", NEW, OLD) as reign:
         await cluster.campaign(CampaignState.RUNNING)
         reign.drifted("secrets", "default")
@@ -431,7 +430,7 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
     part = replace(CAMPAIGN, id="d", state=CampaignState.CANCELLED)
     for one in (whole, part):
         await cluster.campaigns.create(one, [])
-    await cluster.reign("sha256:0", NEW, OLD, brake=Brake())._show_records()
+    await cluster.reign("sha256:0", NEW, OLD, brake=Brake()).office.figures.show_records()
     shown = cluster.shown()
     assert shown["kube_rewrap_campaign_state everything incomplete"] == 1.0
     assert shown["kube_rewrap_campaign_state part cancelled"] == 1.0
@@ -442,14 +441,14 @@ async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_
         return True, "all run it"
 
     reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake(), converged=all_do)
-    await reign._inbox.ask_for_resync("something is stale")
+    await reign.office.inbox.ask_for_resync("something is stale")
     [stored] = await cluster.requests.all()
-    await reign._inbox.put_off_until_converged(stored, "not all do")
-    assert await reign._inbox.next() is None
-    await reign._converged("sha256:0")  # another file: says nothing about this one
-    assert await reign._inbox.next() is None
-    await reign._converged("sha256:1")
-    assert await reign._inbox.next() is not None
+    await reign.office.inbox.put_off_until_converged(stored, "not all do")
+    assert await reign.office.inbox.next() is None
+    await reign.converged("sha256:0")  # another file: says nothing about this one
+    assert await reign.office.inbox.next() is None
+    await reign.converged("sha256:1")
+    assert await reign.office.inbox.next() is not None
 
 
 def fingerprint_of(key: KeyedProvider) -> str:
@@ -458,25 +457,24 @@ def fingerprint_of(key: KeyedProvider) -> str:
 
 async def test_a_full_check_puts_a_key_on_record_that_only_reads(cluster: Cluster) -> None:
     reign = cluster.reign("sha256:1", OLD, NEW, brake=Brake())
-    assert await reign._full_check()
-    assert set(await reign._service.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
+    assert await reign.resync.check_if_due()
+    assert set(await reign.office.service.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
 
 
 async def test_a_full_check_is_put_off_by_the_one_before_and_made_soon_after_a_gap(cluster: Cluster) -> None:
     reign = cluster.reign("sha256:1", OLD, NEW, brake=Brake())
-    assert (await reign._full_check(), await reign._full_check()) == (True, False)
-    reign.check_now()
-    assert await reign._full_check()
+    assert (await reign.resync.check_if_due(), await reign.resync.check_if_due()) == (True, False)
+    reign.office.schedule.soon()
+    assert await reign.resync.check_if_due()
 
 
 async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -> None:
     reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake())
-    await reign._full_check()
+    await reign.resync.check_if_due()
     haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
     usages = Usages(cluster.store, KEYSPACE)
     await usages.save(Stored(Usage(hasty={fingerprint_of(NEW): haste})))
-    observer = Observer(reign._service, cluster.guard, Listeners(reign.drifted, reign.check_now))
     with pytest.raises(ConfigError):  # a rotation would be next, and there is no file
-        await reign._keeper(observer).look()
+        await reign.rotation.look()
     due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
     assert list(due.values()) == [1.0]

@@ -1,0 +1,219 @@
+"""Works on campaigns under the leader's lease: one at a time, the unfinished one first, else the next request.
+
+It holds the lock on campaigns, as `rewrap run` does, and waits while a run has it. Campaigns of other generations
+end; one that an operator paused is followed by one that is paused, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, replace
+
+import structlog
+
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.probe import Converged, not_converged
+from kube_rewrap.scheduler.campaigns.figures import Figures
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Round
+from kube_rewrap.scheduler.campaigns.pauses import Safety
+from kube_rewrap.scheduler.campaigns.progress import Progress
+from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.repairs import Repaired
+from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.resync import Schedule
+from kube_rewrap.scheduler.campaigns.run import EVERYTHING, Lock, Order, order_of, told_in_fields
+from kube_rewrap.scheduler.campaigns.service import Service, total
+from kube_rewrap.scheduler.campaigns.transition import Halt
+from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
+from kube_rewrap.worker.errors import BusyError, RefusedError, StoppedError
+from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Wish
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.request import Origin, Request, RequestState
+from kube_rewrap.worker.records.table import Stored
+
+_IDLE_SECONDS = 0.5
+_PRESSURE_SECONDS = 2.0
+_log = structlog.get_logger()
+
+
+class _UnconvergedError(RefusedError):
+    """Not all kube-apiservers are known to run the configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Office:
+    """What the leader's controllers share under one generation. `guard` is the leader's fencing token."""
+
+    settings: Settings
+    service: Service
+    guard: Expect
+    campaigns: Campaigns
+    inbox: Inbox
+    figures: Figures
+    schedule: Schedule
+
+
+class CampaignController:
+    """See the module's docstring."""
+
+    def __init__(self, office: Office, brake: Brake, sender: Sender, converged: Converged, repaired: Repaired) -> None:
+        self._settings = office.settings
+        self._service = office.service
+        self._guard = office.guard
+        self._campaigns = office.campaigns
+        self._inbox = office.inbox
+        self._figures = office.figures
+        self._schedule = office.schedule
+        self._brake = brake
+        self._sender = sender
+        self._converged = converged
+        self._repaired = repaired
+        self._safety = Safety(office.settings, office.service, office.campaigns)
+        self._outdated: set[str] = set()
+        self._said_busy = ""
+
+    async def run(self) -> None:
+        """Work until the brake is pulled; raises its reason, or the WorkerError that ended the work."""
+        while True:
+            self._brake.check()
+            if not await self._work_once():
+                await asyncio.sleep(_IDLE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def _work_once(self) -> bool:
+        """Do the next thing there is; False when there is nothing, or another process holds the lock."""
+        unfinished = await self._campaigns.unfinished()
+        request = None if unfinished else await self._inbox.next()
+        if not unfinished and request is None:
+            return False
+        lock_brake = Brake()
+        try:
+            async with self._service.owned(EVERYTHING, lock_brake, "rewrap scheduler") as lock:
+                self._said_busy = ""
+                await self._under_lock(lock, lock_brake, request)
+        except BusyError as busy:
+            if str(busy) != self._said_busy:
+                self._said_busy = str(busy)
+                _log.info("campaign.waiting", because=str(busy))
+            return False
+        return True
+
+    async def _under_lock(self, lock: Lock, lock_brake: Brake, request: Stored[Request] | None) -> None:
+        # Looked at again: somebody else may have had the lock until now.
+        unfinished = await self._campaigns.unfinished()
+        mine = [one for one in unfinished if one.value.generation == self._service.generation.hash]
+        others = [one for one in unfinished if one not in mine]
+        await self._service.supersede(others, "the configuration changed; what was rewritten stays", lock.guard)
+        if mine:
+            _log.info("campaign.resumed", **mine[0].value.log_context(), because=mine[0].value.because)
+            await self._drive(mine[0], lock, lock_brake)
+        elif request is not None and (stored := await self._meet(request, lock)) is not None:
+            await self._drive(stored, lock, lock_brake)
+
+    async def _meet(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
+        """Plan what a request asks for; None when it is refused, or nothing is to be done."""
+        request = stored.value
+        wish = await self._with_former_pause(request.wish, request.origin)
+        order = Order(request.resources, request.namespaces, wish)
+        try:
+            await self._require_converged()
+            plan = await self._brake.unless_pulled(self._service.plan(order))
+            if order.covers_everything:
+                await self._figures.scanned(plan.found)
+            # Refused or not: a key is watched, and rotated when that is due, once it is on record.
+            await self._service.begin_budgets(plan.look)
+            plan.require_safe()
+        except _UnconvergedError as refusal:
+            await self._inbox.put_off_until_converged(stored, str(refusal))
+            return None
+        except ConfigError as fault:
+            # It will never be met, and must not hold up others for ever.
+            await self._inbox.decide(stored, RequestState.REFUSED, told_in_fields(fault))
+            return None
+        except RefusedError as refusal:
+            await self._inbox.put_off(stored, str(refusal))
+            return None
+        if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
+            await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
+            return None
+        attended = request.origin is Origin.OPERATOR
+        campaign = await self._service.take_up(plan, wish, lock.guard, attended=attended)
+        await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
+        return campaign
+
+    async def _require_converged(self) -> None:
+        """Raise _UnconvergedError while a kube-apiserver may be unable to read what would be rewritten.
+
+        Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
+        """
+        if self._settings.apiservers.addresses:
+            unconverged = await not_converged(self._converged, self._service.generation.hash)
+            if unconverged:
+                raise _UnconvergedError(unconverged)
+
+    async def _with_former_pause(self, wish: Wish, origin: Origin) -> Wish:
+        """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
+        if origin is Origin.OPERATOR:
+            return wish
+        campaigns = [stored.value for stored in await self._campaigns.all()]
+        last = campaigns[-1] if campaigns else None
+        if last is None or last.state is not CampaignState.SUPERSEDED or last.paused_for is not Pause.OPERATOR:
+            return wish
+        return replace(wish, paused=True)
+
+    async def _drive(self, stored: Stored[Campaign], lock: Lock, lock_brake: Brake) -> None:
+        """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
+        name = stored.value.id
+        dispatcher = QueueDispatcher(self._sender, time.monotonic)
+        prover = QueueProver(self._service, dispatcher, lock.guard, order_of(stored.value))
+        progress = Progress(self._settings.service.progress, self._outdated)
+        records = self._service.records(name, lock.guard)
+        reconciler = Reconciler(records, dispatcher, prover, progress.watch)
+        look_at = 0.0
+        while True:
+            self._brake.check()
+            lock_brake.check()
+            loop = asyncio.get_running_loop()
+            if loop.time() >= look_at:
+                look_at = loop.time() + _PRESSURE_SECONDS
+                await self._safety.keep(name)
+                progress.handed_back(await records.claims.handbacks())
+            try:
+                done = await reconciler.round(name)
+            except StoppedError as stopped:
+                _log.info("campaign.stopped", campaign=name, because=str(stopped))
+                await prover.forget(name)
+                await self._service.audit.append("campaign.stopped", name, because=str(stopped))
+                await self._figures.show_campaigns()
+                return
+            progress.tell(done.stored.value)
+            campaign, batches = done.stored.value, reconciler.checkpoints
+            self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
+            if isinstance(done.step.action, Halt):
+                await self._service.alarm(campaign, done.step.because)
+            if done.is_end:
+                await self._ended(done, prover)
+                return
+            if done.stored.value.state is CampaignState.PAUSED:
+                await dispatcher.wait(_IDLE_SECONDS)
+                look_at = 0.0  # a resumed campaign waits for this look
+
+    async def _ended(self, done: Round, prover: QueueProver) -> None:
+        campaign = done.stored.value
+        report = await total(self._service.records(campaign.id, self._guard), campaign.id)
+        await prover.forget(campaign.id)
+        if done.proof is not None and campaign.whole:
+            await self._figures.scanned(done.proof)
+        self._schedule.campaign_ended(
+            is_complete=campaign.state is CampaignState.COMPLETE,
+            has_stale=done.proof is not None and done.proof.stale > 0,
+            whole=campaign.whole,
+        )
+        await self._service.tell_finished(campaign, report)
+        await self._service.engine.learn_what_is_complete()
+        if campaign.wish.repair:
+            self._repaired.add(campaign, report)

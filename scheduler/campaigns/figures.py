@@ -1,0 +1,82 @@
+"""What metrics and log show of scans and campaigns, and the record of the last scan of everything."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.records.batch import Checkpoint
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.scan import Scan
+from kube_rewrap.worker.records.scans import Scans
+
+_log = structlog.get_logger()
+
+
+class Figures:
+    """See the module's docstring. A figure belongs to the present generation, or is absent."""
+
+    def __init__(self, service: Service, guard: Expect, metrics: SchedulerMetrics) -> None:
+        store, keyspace = service.engine.store, service.engine.keyspace
+        self._service = service
+        self._guard = guard
+        self._metrics = metrics
+        self._campaigns = Campaigns(store, keyspace, [guard])
+        self._scans = Scans(store, keyspace, [guard])
+        self._shown: dict[bool, tuple[str, CampaignState]] = {}
+
+    async def show_records(self) -> None:
+        """Show what is on record of this generation: the last scan, the last proof, and campaigns."""
+        scan = await self._scans.load()
+        in_force = scan is not None and scan.generation == self._service.generation.hash
+        if scan is not None and in_force and scan.revision > await self._service.accepted_at():
+            self._metrics.scanned(scan)
+            _log_unreadable(scan)
+        proof = await self._service.last_proof()
+        if proof is not None:
+            self._metrics.proven(proof)
+        await self.show_campaigns()
+
+    async def show_campaigns(self) -> None:
+        """Show the newest campaign of everything, and the newest of a part, where their state has changed."""
+        campaigns = [stored.value for stored in await self._campaigns.all()]
+        mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
+        for campaign in {one.whole: one for one in mine}.values():
+            if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
+                continue
+            records = self._service.records(campaign.id, self._guard)
+            batches = [one.value async for one in records.checkpoints.all(campaign.id)]
+            report = sum((batch.report for batch in batches), BatchReport())
+            self.show_campaign(campaign, report, batches, 0.0)
+
+    def show_campaign(self, campaign: Campaign, report: BatchReport, batches: list[Checkpoint], rate: float) -> None:
+        """Show how far a campaign is; `rate` in objects a second."""
+        self._metrics.campaign(campaign, report, batches, rate, whole=campaign.whole)
+        self._shown[campaign.whole] = campaign.id, campaign.state
+
+    async def scanned(self, found: Inventory) -> None:
+        """Record and show what a scan of everything found, and log what it could not read."""
+        scan = Scan.of(found, self._service.generation.hash, time.time(), await self._scans.load())
+        await self._scans.replace(scan)
+        self._metrics.scanned(scan)
+        _log_unreadable(scan)
+
+
+def _log_unreadable(scan: Scan) -> None:
+    """Log what a scan of everything could not read, by resource and reason."""
+    for one in scan.unreadable:
+        _log.error(
+            "scan.unreadable",
+            resource=one.resource,
+            reason=one.reason.value,
+            objects=one.objects,
+            revision=scan.revision,
+            because=f"{one.objects} objects of {one.resource} can't be read: {one.reason.value}",
+        )

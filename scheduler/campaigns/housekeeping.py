@@ -1,0 +1,47 @@
+"""What the leader does now and then beside campaigns: asks for repairs of drift, forgets old requests, sums up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from kube_rewrap.scheduler.campaigns.figures import Figures
+from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
+from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.worker.records.audit import AuditLog
+
+_LOOK_SECONDS = 1.0
+_TIDY_SECONDS = 60.0
+
+
+class Housekeeping:
+    """See the module's docstring."""
+
+    def __init__(self, inbox: Inbox, figures: Figures, drift: Drift, repaired: Repaired, audit: AuditLog) -> None:
+        self._inbox = inbox
+        self._figures = figures
+        self._drift = drift
+        self._repaired = repaired
+        self._audit = audit
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled. Raises WorkerError."""
+        tidy_at = 0.0
+        while True:
+            await self._inbox.ask_for_repairs(self._drift)
+            now = asyncio.get_running_loop().time()
+            if now >= tidy_at:
+                tidy_at = now + _TIDY_SECONDS
+                await self._inbox.forget_old()
+                await self._figures.show_campaigns()
+            await self._sum_up_repairs()
+            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def _sum_up_repairs(self) -> None:
+        """Put into the audit log what repairs of drift came to: the first at once, then a sum an hour."""
+        now = time.time()
+        detail = self._repaired.to_tell(now)
+        if detail is not None:
+            await self._audit.append("drift.repaired", "", **detail)
+            self._repaired.tell(now)

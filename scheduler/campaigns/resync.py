@@ -1,0 +1,100 @@
+"""The full check: compares the cluster with the configuration now and then, whatever the records say.
+
+It runs while no campaign is unfinished and no request waits; what it finds under another key becomes a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+
+from kube_rewrap.scheduler.campaigns.figures import Figures
+from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.worker.records.campaigns import Campaigns
+
+_LOOK_SECONDS = 0.5
+_RETRY_INCOMPLETE = 600.0
+_log = structlog.get_logger()
+
+
+class Schedule:
+    """When the next full check is due (loop time): at once at first, then every `every` seconds, None = never again."""
+
+    def __init__(self, every: float | None) -> None:
+        self._every = every or float("inf")
+        self._at = 0.0
+        self._retry = _RETRY_INCOMPLETE
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the check may be made now."""
+        return asyncio.get_running_loop().time() >= self._at
+
+    def soon(self) -> None:
+        """Let the next check be at once: a write may have been missed."""
+        self._at = 0.0
+
+    def checked(self) -> None:
+        """Put the next check off by the usual time: everything was looked at, or will be."""
+        self._at = asyncio.get_running_loop().time() + self._every
+
+    def campaign_ended(self, *, is_complete: bool, has_stale: bool, whole: bool) -> None:
+        """Note the end of a campaign.
+
+        Objects that it left stale, such as those of parked batches, get another chance, later and later. The proof of
+        a complete campaign of everything is a full check.
+        """
+        if is_complete:
+            self._retry = _RETRY_INCOMPLETE
+            if self._at == 0.0 and whole:
+                self.checked()
+        elif has_stale:
+            self._at = asyncio.get_running_loop().time() + min(self._every, self._retry)
+            self._retry *= 2
+
+
+class ResyncController:
+    """See the module's docstring."""
+
+    def __init__(
+        self, service: Service, campaigns: Campaigns, inbox: Inbox, figures: Figures, schedule: Schedule
+    ) -> None:
+        self._service = service
+        self._campaigns = campaigns
+        self._inbox = inbox
+        self._figures = figures
+        self._schedule = schedule
+
+    async def run(self) -> None:
+        """Look again and again whether a check is due, until cancelled. Raises WorkerError."""
+        while True:
+            await self.check_if_due()
+            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def check_if_due(self) -> bool:
+        """Make the check when it is due and nothing else is to be done; returns whether it was made."""
+        if not self._schedule.is_due or await self._campaigns.unfinished() or await self._inbox.next() is not None:
+            return False
+        await self._check()
+        return True
+
+    async def _check(self) -> None:
+        _, found = await self._service.inventory()
+        self._schedule.checked()
+        # A key that came to be configured gets its budget before it writes: its writes are counted, not estimated.
+        await self._service.begin_budgets(found.look())
+        because = f"{found.stale} of {found.objects} objects are not under their primary key"
+        _log.info(
+            "check.finished",
+            revision=found.revision,
+            stale=found.stale,
+            unreadable=found.unreadable,
+            objects=found.objects,
+            because=f"{because}, and {found.unreadable} can't be read",
+        )
+        await self._figures.scanned(found)
+        if found.stale:
+            await self._inbox.ask_for_resync(f"a full check found that {because}")
