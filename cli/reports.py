@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from kube_rewrap.cli.output import print_table, say
 from kube_rewrap.scheduler.keys.removal import BACKUPS, KeyVerdict
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally, Unreadable, counts_json
-from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.verdict import Reason
 
 SHOWN = 20

@@ -10,7 +10,7 @@ from kube_rewrap.worker.errors import BudgetExhaustedError, RefusedError, SpaceE
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.budget import Budget, as_of_text, restored_text
 from kube_rewrap.worker.records.inventory import Inventory
-from kube_rewrap.worker.records.quarantine import KEPT
+from kube_rewrap.worker.records.quarantined import KEPT
 from kube_rewrap.worker.verdict import KeyRef
 
 _WRITES_OF_BATCH = 8  # planned, taken up, the small pages at its beginning, done

@@ -14,7 +14,7 @@ from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
 from kube_rewrap.worker.records.ownership import Session
-from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import is_namespace
 from kube_rewrap.worker.records.table import Stored

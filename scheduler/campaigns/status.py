@@ -20,7 +20,8 @@ from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import UNNAMED
-from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
 from kube_rewrap.worker.records.requests import Requests

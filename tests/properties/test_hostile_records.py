@@ -26,7 +26,7 @@ from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import Holder
 from kube_rewrap.worker.records.proof import ProofPart
-from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.request import Request
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan

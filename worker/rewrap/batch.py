@@ -23,7 +23,8 @@ from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport, Tally
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.rewrap.swap import Swapper

@@ -28,7 +28,7 @@ from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import Pace
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import Tally
 from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter

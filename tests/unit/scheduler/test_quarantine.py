@@ -24,7 +24,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantine import Quarantined
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import RequestKind
 from kube_rewrap.worker.records.requests import controlled

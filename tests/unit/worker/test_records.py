@@ -18,7 +18,8 @@ from kube_rewrap.worker.records.campaigns import KEPT, Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantine import Quarantine, Quarantined
+from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.scans import Scans
