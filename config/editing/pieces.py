@@ -1,4 +1,4 @@
-"""Where the parts of a YAML or JSON document stand in its text, by the events of the project's own parser.
+"""Where the parts of a YAML or JSON document stand in its text, by the events of the YAML parser.
 
 Finds one list for `splice` and refuses what can't be edited without a guess: shared values (anchors, aliases, merge
 keys), several documents, unusual line breaks. Pieces hold key material as text: their reprs are masked.
@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import yaml
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, MappingStartEvent, ScalarEvent
 
 from kube_rewrap.config.errors import Fault
@@ -98,9 +97,7 @@ def _root(text: str) -> Piece:
         return _compose(next(events), events, text)
     except Unreadable as error:
         refused = error
-    except yaml.YAMLError:
-        refused = Unreadable("it is JSON that a YAML parser does not take", None)
-    # Outside the handlers: an error of the parser's holds the text.
+    # Outside the handler, so that nothing is chained.
     raise Unsafe((), f"its parts can't be found in the text: {refused}", refused.line)
 
 

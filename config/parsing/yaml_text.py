@@ -119,10 +119,7 @@ class _Composer:
 def _scalar(event: ScalarEvent, line: int) -> Node:
     # "!" is the tag that means "as if it had none and no quotes".
     tag = None if event.tag == "!" else event.tag
-    text: str = event.value
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise Unreadable("an escape names half of a surrogate pair", line)
-    node = scalars.resolve(text, tag, line, plain=bool(event.implicit[0]))
+    node = scalars.resolve(event.value, tag, line, plain=bool(event.implicit[0]))
     if node is None:
         raise Unreadable("a value does not fit its explicit tag", line)
     if node.kind is NodeKind.FLOAT and node.text in _NOT_FINITE:

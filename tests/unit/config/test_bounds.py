@@ -36,6 +36,12 @@ def test_a_plain_scalar_as_large_as_a_file_may_be_is_read() -> None:
     assert len(field.value.text) == MAX_BYTES - 1
 
 
+def test_a_file_of_tag_directives_is_refused() -> None:
+    directives = "".join(f"%TAG !{number}! b\n" for number in range(MAX_BYTES // 16))
+    with pytest.raises(DocumentError, match="more than 100 %TAG directives"):
+        parse(f"{directives}---\na: 1\n".encode(), "file")
+
+
 def test_blank_lines_from_windows_in_front_of_something_else_are_refused() -> None:
     with pytest.raises(Unsafe, match="something follows"):
         find("a: [1]\r\n" + "\r\n" * 2_000 + "--- b\r\n", ("a",))

@@ -483,11 +483,11 @@ MORE = "something follows the first document, and kube-apiserver would not look 
         ),
         (
             JSON.replace(": [", "\n: [", 1),
-            f"line 2: {LOST}: while parsing a flow mapping, expected ',' or '}}', but got ':'",
+            f"line 2: {LOST}: while parsing a flow mapping, did not find expected ',' or '}}'",
         ),
         (
             JSON.replace('"a"', '"\x7f"'),
-            f"{LOST}: it is JSON that a YAML parser does not take",
+            f"{LOST}: it holds a character that YAML does not allow",
         ),
         (
             # The second name is resolved to `keys` by YAML's rules, and is another text.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import traceback
 
 import pytest
+import yaml
 
-from kube_rewrap.config.errors import DocumentError
+from kube_rewrap.config.errors import DocumentError, SettingsError
 from kube_rewrap.config.parsing.document import parse
 from kube_rewrap.config.parsing.json_text import MAX_DEPTH as JSON_DEPTH
 from kube_rewrap.config.parsing.node import Node, NodeKind
@@ -240,9 +243,12 @@ def test_only_the_first_document_counts(text: str, value: object) -> None:
     assert read(text) == value
 
 
-@pytest.mark.parametrize("version", ["1.2", "1.0"])
-def test_another_yaml_version_is_refused(version: str) -> None:
-    assert refused(f"%YAML {version}\n---\na: 1\n") == "1: the %YAML directive names another version than 1.1"
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [("1.2", "the %YAML directive names another version than 1.1"), ("1.0", "found incompatible YAML document")],
+)
+def test_another_yaml_version_is_refused(version: str, message: str) -> None:
+    assert refused(f"%YAML {version}\n---\na: 1\n") == f"1: {message}"
 
 
 @pytest.mark.parametrize(
@@ -262,8 +268,8 @@ def test_tabs_between_tokens_are_blanks(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a:\n\t- b\n", "2: while scanning for the next token, found character '\\t' that cannot start any token"),
-        ("a: x\n\ty\n", "2: while scanning a plain scalar, found a tab that indents"),
+        ("a:\n\t- b\n", "2: while scanning for the next token, found character that cannot start any token"),
+        ("a: x\n\ty\n", "2: while scanning a plain scalar, found a tab character that violates indentation"),
     ],
 )
 def test_tabs_that_indent_are_refused(text: str, message: str) -> None:
@@ -289,6 +295,20 @@ def test_a_flow_key_needs_a_blank_behind_its_colon() -> None:
     assert refused("- {identity:{}}\n").startswith("1: ")
 
 
+@pytest.mark.parametrize("text", ["[a?b]", "{a?: 1}", "[b, a ?]", "- {a: [[], b?]}"])
+def test_a_question_mark_in_brackets_needs_quotes(text: str) -> None:
+    message = "1: a value in brackets or braces holds a question mark and no quotes"
+    assert refused(text if text[0] != "{" else f"- {text}") == message
+
+
+def test_a_question_mark_elsewhere_is_a_character() -> None:
+    assert read("- a?b\n- ['c?', [], \"?\"]\n- d?\n") == [
+        ("STRING", "a?b"),
+        [("STRING", "c?"), [], ("STRING", "?")],
+        ("STRING", "d?"),
+    ]
+
+
 @pytest.mark.parametrize(
     "mark_and_encoding",
     [("utf-8-sig", b""), ("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff")],
@@ -303,6 +323,9 @@ def test_a_brace_behind_a_byte_order_mark_is_yaml() -> None:
     assert plain(parse(b"\xef\xbb\xbf{a: 1}", "f")) == [("a", ("INT", "1"))]
 
 
+BAD_ESCAPE = "while parsing a quoted scalar, found invalid Unicode character escape code"
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -312,9 +335,12 @@ def test_a_brace_behind_a_byte_order_mark_is_yaml() -> None:
         (b"a: \x00\n", "1: it holds the character U+0000, which YAML does not allow"),
         (b"\n\na: \x07\n", "3: it holds the character U+0007, which YAML does not allow"),
         ("a: x\ufeff\n".encode(), "1: it holds the character U+FEFF, which YAML does not allow"),
-        (b'a: "\\ud800"\n', "1: an escape names half of a surrogate pair"),
-        (b'a: "\\UFFFFFFFF"\n', "1: it holds a number or an escape that no YAML parser takes"),
-        (b"%YAML " + b"1" * 5000 + b".1\n---\n", "1: it holds a number or an escape that no YAML parser takes"),
+        (b'a: "\\ud800"\n', f"1: {BAD_ESCAPE}"),
+        (b'a: "\\UFFFFFFFF"\n', f"1: {BAD_ESCAPE}"),
+        (
+            b"%YAML " + b"1" * 5000 + b".1\n---\n",
+            "1: while scanning a %YAML directive, found extremely long version number",
+        ),
     ],
 )
 def test_text_that_is_none_is_refused(raw: bytes, message: str) -> None:
@@ -404,6 +430,14 @@ def test_no_error_quotes_the_document(text: str) -> None:
             parse(raw, "f")
         assert CANARY not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
         assert caught.value.__context__ is None
+
+
+def test_a_pyyaml_without_libyaml_is_refused_at_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "kube_rewrap.config.parsing.yaml_events"
+    monkeypatch.delattr(yaml, "CBaseLoader")
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(SettingsError, match="PyYAML: was built without libyaml; install one of its wheels"):
+        importlib.import_module(module)
 
 
 def test_the_repr_of_the_tree_masks_names_and_values() -> None:
