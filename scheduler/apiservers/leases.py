@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from kube_rewrap.scheduler.apiservers.protobuf import all_at, bytes_at, int_at
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+
 from kube_rewrap.worker.etcd.ranges import key_text
 
 _PROTOBUF = b"k8s\x00"
@@ -26,6 +31,19 @@ _KIND = ("coordination.k8s.io/v1", "Lease")
 _IDENTITY = "apiserver.kubernetes.io/identity"
 _HOSTNAME = "kubernetes.io/hostname"
 _OURS = "kube-apiserver"
+
+_Field = descriptor_pb2.FieldDescriptorProto
+# The fields that are read, by number. `raw` is bytes in upstream's file, and the bytes of a Lease here; an entry is one
+# of a map. Other fields are checked for form only.
+_PROTO = {
+    "TypeMeta": {1: ("api_version", "string"), 2: ("kind", "string")},
+    "Entry": {1: ("key", "string"), 2: ("value", "string")},
+    "ObjectMeta": {1: ("name", "string"), 11: ("labels", "Entry"), 12: ("annotations", "Entry")},
+    "MicroTime": {1: ("seconds", "int64"), 2: ("nanos", "int32")},
+    "LeaseSpec": {2: ("lease_duration_seconds", "int32"), 4: ("renew_time", "MicroTime")},
+    "Lease": {1: ("metadata", "ObjectMeta"), 2: ("spec", "LeaseSpec")},
+    "Unknown": {1: ("type_meta", "TypeMeta"), 2: ("raw", "Lease")},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +115,38 @@ def _decode(value: bytes) -> _Stored:
 
 
 def _from_protobuf(unknown: bytes) -> _Stored:
-    kind, lease = bytes_at(unknown, 1), bytes_at(unknown, 2)
-    metadata, spec = bytes_at(lease, 1), bytes_at(lease, 2)
-    time = bytes_at(spec, 4)
+    stored: Any = None
+    with suppress(DecodeError):
+        stored = _envelope().FromString(unknown)
+    if stored is None:
+        raise ValueError("it is not a Lease in protobuf")
+    kind, metadata, spec = stored.type_meta, stored.raw.metadata, stored.raw.spec
     return _Stored(
-        (_text(kind, 1), _text(kind, 2)),
-        _text(metadata, 1),
-        _map(metadata, 11),
-        _map(metadata, 12),
-        int_at(time, 1) + int_at(time, 2) / 1e9,
-        int_at(spec, 2),
+        (kind.api_version, kind.kind),
+        metadata.name,
+        {entry.key: entry.value for entry in metadata.labels},
+        {entry.key: entry.value for entry in metadata.annotations},
+        spec.renew_time.seconds + spec.renew_time.nanos / 1e9,
+        spec.lease_duration_seconds,
     )
 
 
-def _map(message: bytes, number: int) -> dict[str, str]:
-    return {_text(entry, 1): _text(entry, 2) for entry in all_at(message, number)}
-
-
-def _text(message: bytes, number: int) -> str:
-    return bytes_at(message, number).decode()
+@cache
+def _envelope() -> type[Message]:
+    """Build the class of the envelope in a descriptor pool of its own."""
+    file = descriptor_pb2.FileDescriptorProto(name="kube_rewrap/lease.proto", package="lease", syntax="proto3")
+    for message, fields in _PROTO.items():
+        added = file.message_type.add(name=message)
+        for number, (name, kind) in fields.items():
+            label = _Field.LABEL_REPEATED if kind == "Entry" else _Field.LABEL_OPTIONAL
+            field = added.field.add(name=name, number=number, label=label)
+            if kind in _PROTO:
+                field.type, field.type_name = _Field.TYPE_MESSAGE, f".lease.{kind}"
+            else:
+                field.type = _Field.Type.Value(f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("lease.Unknown"))
 
 
 def _from_json(value: bytes) -> _Stored:

@@ -9,30 +9,7 @@ from hypothesis import strategies as st
 
 from kube_rewrap.scheduler.apiservers.leases import decode_lease
 from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, parse_reports
-from kube_rewrap.scheduler.apiservers.protobuf import fields
 from tests.golden.convergence_recording import LEASE, LEASE_KEY
-
-
-def varint(value: int) -> bytes:
-    head = b""
-    while value >= 0x80:
-        head += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return head + bytes([value])
-
-
-FIELDS = st.lists(st.tuples(st.integers(1, 2**29 - 1), st.integers(0, 2**64 - 1) | st.binary(max_size=300)), max_size=8)
-
-
-@given(FIELDS)
-def test_what_was_written_is_read(given_fields: list[tuple[int, int | bytes]]) -> None:
-    message = b"".join(
-        varint(number << 3) + varint(value)
-        if isinstance(value, int)
-        else varint(number << 3 | 2) + varint(len(value)) + value
-        for number, value in given_fields
-    )
-    assert list(fields(message)) == given_fields
 
 
 @given(st.binary(max_size=200).map(lambda tail: b"k8s\x00" + tail) | st.binary(max_size=50) | st.text().map(str.encode))
