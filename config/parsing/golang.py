@@ -1,7 +1,7 @@
 """Three text formats as Go's standard library reads them: base64, durations, URLs.
 
-Each function returns None, or the reason, for what Go refuses: bad text is data here, not an exception,
-so that no traceback can hold it.
+Each function returns None for what Go refuses: bad text is data here, not an exception, so that no traceback can hold
+it.
 """
 
 from __future__ import annotations

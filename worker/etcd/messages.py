@@ -39,7 +39,7 @@ def swapped(response: Any, guard: Expect | None) -> SwapResult:
     if response.succeeded:
         return SwapResult(Outcome.APPLIED, revision)
     if guard is not None and not _holds(guard, response.responses[1].response_range.kvs):
-        raise FencedError("the lock on campaigns is somebody else's by now; nothing more is written")
+        raise FencedError("this process lost its claim on the batch; nothing more is written")
     found = response.responses[0].response_range.kvs
     return SwapResult(Outcome.LOST, revision, item_of(found[0]) if found else None)
 

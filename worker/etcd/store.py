@@ -1,13 +1,12 @@
 """What the rest of the service asks of etcd, sorted by the guarantee that each method gives.
 
-Two implementations: `client.py` on a real etcd, `memory.py` for tests and models; one contract suite
-runs against both.
+`client.py` implements it on a real etcd. The tests have a second implementation in memory, and one contract
+suite runs against both.
 
 - Plain reads (`get`, `page`, `keys`, `count`) are linearizable: they see every write that had
   been acknowledged before the call.
 - Pinned reads (`page` with a revision) see the store as it was then, or raise CompactedError.
 - `swap` changes one registry key if nobody else did since it was read. It is never sent twice.
-- `watch` delivers every write from a revision on, in order and once, or says that it is compacted.
 - `commit` changes our own records, several at a time if need be, all or none.
 - `watch` delivers every write from a revision on, each once and those of a range in order, or says
   which of them etcd has forgotten.

@@ -1,8 +1,10 @@
-"""What one message leads to: a slice of a batch, a part of a proof, or a word to the scheduler.
+"""Executes a message from the queue of batches: a slice of a batch, or a part of a proof.
 
 A message is a hint. It names a campaign and a number, and what is to be done is read from etcd; so it
 may come late, twice, or be made up, and nothing is done that the records do not ask for. The claim on
 a batch is a lock on a lease, taken only if the campaign is still what it was when it was read.
+
+Not handled: control messages, which leave a request for the scheduler (`tasks.py`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Celery's tasks. Each is one line: what a message leads to is in `work.py`, and how it runs in `child.py`.
+"""Celery's tasks, one line each, and what a control message leads to: a request that the scheduler decides on.
+
+Batches and parts of proofs are executed in `execution.py`, on the loop of `process.py`.
 
 Arguments are taken as anything at all and checked before use: anybody who reaches the queue writes them.
 """
