@@ -11,8 +11,8 @@ VENV    := .venv
 PYTHON_ := $(VENV)/bin/python
 INSTALL := $(PYTHON_) -m pip install --quiet --require-hashes
 
-# Tests that run side by side: they wait for servers more than they compute.
-JOBS ?= 2
+# Tests that run side by side: most wait for servers more than they compute. Twice as many as the cores of a small machine.
+JOBS ?= 4
 
 # Stamps: each is made once, and again when what it was made from changes.
 MADE_VENV    := $(VENV)/.made
@@ -40,14 +40,16 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 
 test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
-	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS); \
+	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" --ignore tests/documents \
+	  -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
 
-check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, and the coverage of the last make test
+check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, documents, and the coverage of the last make test
 	$(PYTHON_) -m ruff check
 	$(PYTHON_) -m ruff format --check
 	$(PYTHON_) -m mypy
 	$(VENV)/bin/lint-imports --config importlinter.ini
+	$(PYTHON_) -m pytest -q tests/documents
 	$(PYTHON_) -m coverage report
 
 chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)

@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.acceptance.forked import stop_server
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
 from tests.servers.redis import REDIS_SERVER, RedisOptions, RedisServer, start_redis
 
@@ -26,6 +27,11 @@ def pytest_configure() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
+def pytest_sessionfinish() -> None:
+    """Nothing writes figures of coverage any more when they are put together."""
+    stop_server()
+
+
 def pytest_report_header() -> list[str]:
     """The servers that the tests run on."""
     programs = {**{f"etcd {one.value}": one.binary for one in EtcdVersion}, "Redis": REDIS_SERVER}
@@ -39,9 +45,28 @@ def _version_of(program: Path) -> str:
     return said.partition("\n")[0].removeprefix("etcd Version: ")
 
 
+_TESTS = Path(__file__).parent
+# What waits for servers more than it computes: the longest first, each test for itself.
+_WAITING = ("service", "acceptance", "integration", "faults", "contract")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first: two processes are then done at about the same time."""
-    items.sort(key=lambda item: "/service/" not in item.nodeid.rpartition("::")[0])
+    """Tests that compute are spread between those that wait, file by file; so neither the machine is idle, nor overrun.
+
+    What belongs together is told to xdist, which otherwise gives a test after the other to whoever is free.
+    """
+    kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        kinds[_kind_of(item) in _WAITING].append(item)
+        if _kind_of(item) not in _WAITING:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
+    kinds[True].sort(key=lambda item: _WAITING.index(_kind_of(item)))
+    places = {id(item): place / len(some) for some in kinds.values() for place, item in enumerate(some)}
+    items.sort(key=lambda item: places[id(item)])
+
+
+def _kind_of(item: pytest.Item) -> str:
+    return item.path.relative_to(_TESTS).parts[0]
 
 
 class SharedClusters:

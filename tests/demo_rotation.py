@@ -83,7 +83,7 @@ def prepare(stack: ExitStack, directory: Path) -> tuple[Service, Registry, Path]
         "REWRAP_SETTINGS": str(settings),
         "REWRAP_GCM_LIMIT": str(LIMIT),
     }
-    return Service(etcd, redis, directory, stack, variables), registry, file
+    return Service(etcd, redis, directory, stack, variables, anew=True), registry, file
 
 
 def follow(scheduler: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""The real command line as a process: what it printed, how it ended, and what to do to it while it runs."""
+"""The command line as a process: what it printed, how it ended, and what to do to it while it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.acceptance.forked import ForkedProcess, fork
 from tests.servers.etcd import EtcdCluster
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def log_events(stderr: str) -> list[dict[str, Any]]:
 class Running:
     """A command at work. Leaving the `with` block kills it if it still runs."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdout: Path, stderr: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, stdout: Path, stderr: Path) -> None:
         self._process = process
         self._stdout = stdout
         self._stderr = stderr
@@ -107,13 +108,15 @@ class Running:
 class Command:
     """A command line with what all its calls share: flags, and variables of the environment.
 
-    `directory` takes what the processes print.
+    `directory` takes what the processes print. They are forked from one that has everything imported, unless `anew`
+    says that the interpreter's own start belongs to the test.
     """
 
     directory: Path
     flags: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
     program: tuple[str, ...] = REWRAP
+    anew: bool = False
 
     def with_flags(self, *flags: str) -> Command:
         return replace(self, flags=(*self.flags, *flags))
@@ -125,15 +128,8 @@ class Command:
         """Starts it and waits for nothing. Use it as a context manager."""
         number = next(_numbers)
         stdout, stderr = self.directory / f"out-{number}.txt", self.directory / f"err-{number}.txt"
-        with stdout.open("wb") as out, stderr.open("wb") as err:
-            process = subprocess.Popen(
-                self.line(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=ROOT,
-                env={**os.environ, **(self.environment or {})},
-            )
+        environment = {**os.environ, **(self.environment or {})}
+        process = start_program(self.line(*words), environment, stdout, stderr, anew=self.anew)
         return Running(process, stdout, stderr)
 
     def run(self, *words: str, seconds: float = 60.0) -> Ended:
@@ -150,6 +146,30 @@ class Command:
     def line(self, *words: str) -> list[str]:
         """The words that start it."""
         return [*self.program, *words, *self.flags]
+
+
+def start_program(
+    line: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: Path,
+    stderr: Path,
+    *,
+    anew: bool = False,
+    new_session: bool = False,
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Starts a command line, as `fork` takes it, in the root of the project; executes it if it shall begin `anew`."""
+    with stdout.open("ab") as out, stderr.open("ab") as err:  # they may be one file
+        if not anew:
+            return fork(line, environment, out, err, new_session=new_session)
+        return subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=new_session,
+        )
 
 
 def command_for(directory: Path, cluster: EtcdCluster, configuration: Path) -> Command:

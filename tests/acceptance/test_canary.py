@@ -8,6 +8,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def gateway(etcd: EtcdCluster) -> Gateway:
 @pytest.fixture
 def rewrap(etcd: EtcdCluster, gateway: Gateway, tmp_path: Path) -> Command:
     file = write_private(tmp_path / "enc.json", configuration((["secrets"], [GCM, CBC, BOX, IDENTITY])))
-    return command_for(tmp_path, etcd, file).with_environment(REWRAP_LOG_LEVEL="debug")
+    return replace(command_for(tmp_path, etcd, file), anew=True).with_environment(REWRAP_LOG_LEVEL="debug")
 
 
 def assert_silent(ended: Ended) -> None:

@@ -21,7 +21,8 @@ from kube_rewrap.config.encryption.provider import KeyedProvider, Provider
 from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.queue.names import CONTROL
-from tests.acceptance.command import REWRAP, Command, Ended, log_events
+from tests.acceptance.command import REWRAP, Command, Ended, log_events, start_program
+from tests.acceptance.forked import ForkedProcess
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 
@@ -36,7 +37,7 @@ NEWEST = make_key(ProviderType.SECRETBOX, "newest-key")
 class Daemon:
     """One daemon's process, its children, and its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, log: Path) -> None:
         self._process = process
         self._log = log
         self._is_told = False
@@ -76,7 +77,7 @@ class Daemon:
             self._is_told = True
             self._process.terminate()
 
-    def stop(self) -> int:
+    def stop(self) -> int | None:
         """SIGTERM, as an operator would; returns its exit code."""
         if self._process.poll() is None:
             self.terminate()
@@ -98,6 +99,8 @@ class Service:
     variables: dict[str, str] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
     more_settings: str = ""
+    anew: bool = False
+    """Whether daemons begin as programs, with an interpreter's own start."""
 
     @property
     def file(self) -> Path:
@@ -136,15 +139,8 @@ class Service:
     def start(self, *words: str, **variables: str) -> Daemon:
         """Starts a daemon."""
         log = self.directory / f"{words[0]}-{len(self.daemons)}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*REWRAP, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **self.environment, **variables},
-                start_new_session=True,
-            )
+        environment = {**os.environ, **self.environment, **variables}
+        process = start_program([*REWRAP, *words], environment, log, log, anew=self.anew, new_session=True)
         daemon = Daemon(process, log)
         self.daemons.append(daemon)
         self.stack.callback(daemon.stop)

@@ -39,6 +39,7 @@ def foreign(key: str) -> bytes:
 
 
 def test_a_new_key_in_the_file_is_followed_to_its_proof_without_another_hand(cluster: Service) -> None:
+    cluster.anew = True
     cluster.fill(5_000)
     cluster.start("scheduler")
     workers = [cluster.start("worker"), cluster.start("worker")]
@@ -160,10 +161,11 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
     paused = cluster.run("campaign", "pause", name)
     assert paused.code == 0, paused.stdout
     worker = cluster.daemons[1]
-    cluster.wait(lambda: not cluster.run("campaign", "show", name).document["workers"], "no worker at work")
+    claims = f"/kube-rewrap/v1/claims/{name}/"
+    cluster.wait(lambda: not cluster.etcd.admin().read(claims), "no worker at work")
     rewritten = cluster.opened_by(NEW)
     shown = cluster.run("campaign", "show", name).document
-    assert (shown["state"], shown["because"]) == ("paused", "paused by an operator")
+    assert (shown["state"], shown["because"], shown["workers"]) == ("paused", "paused by an operator", [])
     refused = cluster.run("run")
     assert (refused.code, refused.error["type"]) == (4, "BusyError")
     assert cluster.opened_by(NEW) == rewritten

@@ -131,6 +131,7 @@ def test_an_object_that_nothing_opens_is_named_and_the_rest_is_done(cluster: Ser
 
 
 def test_no_key_and_no_plaintext_leaves_the_processes(cluster: Service) -> None:
+    cluster.anew = True
     begin(cluster)
     secrets = [key.secret.reveal() for provider in (OLD, NEW) for key in provider.keys]
     marks = [form for secret in secrets for form in (secret, secret.hex().encode(), repr(secret)[2:-1].encode())]

@@ -66,6 +66,7 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
     pause: dict[str, object] = {"campaign": "never-was", "id": "damaged"}
     etcd.admin().put("/kube-rewrap/v1/requests/damaged", b"no record")
     with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
+        one.anew = True
         worker = one.start("worker", REWRAP_METRICS_ADDR=place, **ELSEWHERE)
         for message in (
             celery_message("os.system", {"command": "true"}, "m-1"),
@@ -101,6 +102,7 @@ def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
     redis = new_redis(RedisOptions(password=True, hello=False))
     places = [f"127.0.0.1:{port}" for port in free_ports(2)]
     with service(etcd, redis, tmp_path) as one:
+        one.anew = True
         one.fill(20, namespaces=1)
         worker = one.start("worker", REWRAP_METRICS_ADDR=places[0], REWRAP_LOG_LEVEL="debug")
         scheduler = one.start("scheduler", REWRAP_METRICS_ADDR=places[1], REWRAP_LOG_LEVEL="debug")

@@ -20,6 +20,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.observations import load, save
 from tests.fakes.store import MemoryStore
+from tests.unit.clock import without_waiting
 from tests.unit.scheduler.campaigns.test_service import NEW, OLD, seal, service
 
 pytestmark = pytest.mark.timeout(20)
@@ -55,6 +56,7 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     return task
 
 
+@without_waiting
 async def test_in_the_middle_of_a_campaign_a_fenced_observer_ends_the_reign() -> None:
     store = MemoryStore()
     seal(store, "/registry/secrets/default/a", OLD)

@@ -19,6 +19,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import Fault, MemoryStore
+from tests.unit.clock import without_waiting
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -308,6 +309,7 @@ async def test_an_unknown_outcome_never_leaves_less_on_record_than_was_handed_ou
     assert (await budget_of(store)).reserved >= 10
 
 
+@without_waiting
 async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> None:
     refusing = False
     store = await begun(lambda _kind, _key: Outcome.LOST if refusing else None)

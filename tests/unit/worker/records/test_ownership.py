@@ -13,6 +13,7 @@ from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import own
 from tests.fakes.store import MemoryStore
+from tests.unit.clock import without_waiting
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -106,6 +107,7 @@ async def test_a_lost_lease_calls_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "was not renewed in time" in str(await lost.get())
 
 
+@without_waiting
 async def test_a_lease_that_is_renewed_is_kept_past_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "LEASE_SECONDS", 0.9)
     renewals = asyncio.Queue[int]()
