@@ -10,9 +10,8 @@ back with a backup, and its key counts as exhausted until an operator accepts th
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -20,14 +19,11 @@ import structlog
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.worker.errors import (
     BudgetExhaustedError,
-    RecordChangedError,
-    RecordError,
     RecordUnclearError,
     TemporaryError,
 )
-from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.records import observations, record
+from kube_rewrap.worker.records import observations
 from kube_rewrap.worker.records.budget import (
     LIMITED_PROVIDER,
     Budget,
@@ -37,7 +33,7 @@ from kube_rewrap.worker.records.budget import (
     as_of_text,
     restored_text,
 )
-from kube_rewrap.worker.records.codec import damaged, decode
+from kube_rewrap.worker.records.budgets import Budgets
 from kube_rewrap.worker.records.inventory import Look
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.lineage import Lineage
@@ -74,6 +70,7 @@ class Ledger:
         self._store = store
         self._keyspace = keyspace
         self._settings = settings
+        self._budgets = Budgets(store, keyspace)
         self._lineage = Lineage(store)
         self._purses: dict[str, _Purse] = {}
 
@@ -103,7 +100,9 @@ class Ledger:
             swaps.update({resource: own.count for resource, own in budget.own.items()})
         seen = await self._seen()
         for fingerprint, fresh in self._begun(keys, restored=bool(from_backup)).items():
-            if fingerprint not in known and await self._create(fresh.sighted(look, seen, swaps) if look else fresh):
+            if fingerprint not in known and await self._budgets.create(
+                fresh.sighted(look, seen, swaps) if look else fresh
+            ):
                 continue
             if fingerprint in known and not known[fingerprint].names:
                 continue  # its record can't be read
@@ -116,13 +115,13 @@ class Ledger:
             )
             _log.error("observer.lost", budgets=len(lost), because=because)
         for fingerprint in lost:
-            await self._change_surely(fingerprint, _unwatched)
+            await self._change(fingerprint, _unwatched)
         # Last: a crash before this marks what is without a record all the same, next time.
         if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
             _log.error("etcd.restored", budgets=len(from_backup), because=because)
         for fingerprint, made_in in from_backup.items():
-            await self._change_surely(fingerprint, self._noted(made_in))
+            await self._change(fingerprint, self._noted(made_in))
 
     async def was_restored(self) -> bool:
         """Tell whether budgets came back with a backup that `first_sight` has not marked yet. Writes nothing."""
@@ -134,7 +133,9 @@ class Ledger:
         """Begin the budget of a key that was made a moment ago, and has never encrypted."""
         await self._lineage.look()
         born = await self._store.revision()
-        await self._create(Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark, born=born))
+        await self._budgets.create(
+            Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark, born=born)
+        )
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
         """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
@@ -187,10 +188,10 @@ class Ledger:
 
         for _ in range(_ATTEMPTS):
             try:
-                await self._change(fingerprint, landing)
+                await self._budgets.change_once(fingerprint, self._changing(landing))
             except RecordUnclearError as error:
-                found = await record.read(self._store, self._keyspace.ledger(fingerprint))
-                own = _budget(self._keyspace.ledger(fingerprint), found[0]).own if found else {}
+                found = await self._budgets.get(fingerprint)
+                own = found.own if found else {}
                 if any(resource in own and own[resource].may_hold(one) for resource, one in landed.items()):
                     # Counted twice, they would hide as many writes of others: rather not at all.
                     _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
@@ -205,7 +206,7 @@ class Ledger:
         def accepted(budget: Budget, _: Observations) -> Budget:
             return replace(budget, restored=False, made_in=self._lineage.mark, accepted=budget.accepted + 1)
 
-        return await self._change_surely(fingerprint, accepted)
+        return await self._change(fingerprint, accepted)
 
     def _purse(self, key: KeyRef) -> _Purse:
         purse = self._purses.get(key.fingerprint)
@@ -215,14 +216,7 @@ class Ledger:
 
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
-        unreadable: list[str] = []
-        stored = []
-        async for item in record.read_items(self._store, self._keyspace.ledgers):
-            try:
-                stored.append(_budget(item.key, decode(item.key, item.value)))
-            except RecordError as error:
-                record.note_unreadable(item, error)
-                unreadable.append(key_text(item.key[len(self._keyspace.ledgers.start) :]))
+        stored, unreadable = await self._budgets.all()
         seen = await self._seen()  # not before: what a budget takes for seen must be
         await self._lineage.look()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
@@ -267,7 +261,7 @@ class Ledger:
             return budget.sighted(look, seen, swaps, stale) if look else budget
 
         if sighted(budget, await self._seen()) != budget:
-            await self._change_surely(budget.fingerprint, sighted)
+            await self._change(budget.fingerprint, sighted)
 
     async def _seen(self) -> Observations:
         return await observations.load(self._store, self._keyspace)
@@ -297,7 +291,7 @@ class Ledger:
                 budget = replace(budget, made_in=self._lineage.mark)
             return budget
 
-        budget = await self._change_surely(key.fingerprint, reserving)
+        budget = await self._change(key.fingerprint, reserving)
         if budget is None:
             raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
         purse.known = budget
@@ -317,50 +311,18 @@ class Ledger:
                 "key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit, because=because
             )
 
-    async def _create(self, budget: Budget) -> bool:
-        """Put a new budget on record; False when somebody else did."""
-        try:
-            await record.write(self._store, self._keyspace.ledger(budget.fingerprint), budget.to_json(), 0)
-        except RecordChangedError:
-            _log.debug("ledger.begun_elsewhere", fingerprint=budget.fingerprint)
-            return False
-        return True
+    def _changing(self, change: Change) -> Callable[[Budget], Awaitable[Budget]]:
+        """Return a change of a recorded budget, with what was observed no earlier than the record was read."""
 
-    async def _change_surely(self, fingerprint: str, change: Change) -> Budget | None:
-        """As `_change`, for what may be applied twice: a reservation made twice wastes tokens and hides none."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return await self._change(fingerprint, change)
-            except RecordUnclearError:
-                await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311 - jitter
-        raise TemporaryError(f"etcd never told whether the write budget of {fingerprint} was changed", delay=1.0)
+        async def changed(budget: Budget) -> Budget:
+            seen = await self._seen()
+            budget = change(await self._judged(budget), seen)
+            return replace(budget, watched=budget.watched or bool(seen.revision))
+
+        return changed
 
     async def _change(self, fingerprint: str, change: Change) -> Budget | None:
-        """Apply a pure change by compare-and-swap, again when somebody else was faster.
-
-        Raises RecordUnclearError when it may have been applied already.
-        """
-        key = self._keyspace.ledger(fingerprint)
-        for attempt in range(_ATTEMPTS):
-            found = await record.read(self._store, key)
-            if found is None:
-                return None
-            fields, revision = found
-            before = _budget(key, fields)
-            seen = await self._seen()
-            budget = change(await self._judged(before), seen)
-            budget = replace(budget, watched=budget.watched or bool(seen.revision))
-            if budget.to_json() == before.to_json():
-                return budget
-            try:
-                await record.write(self._store, key, budget.to_json(), revision)
-            except RecordUnclearError:
-                raise
-            except RecordChangedError:
-                await asyncio.sleep(random.uniform(0, 0.01) * (attempt + 1))  # noqa: S311 - jitter
-            else:
-                return budget
-        raise TemporaryError(f"the write budget of {fingerprint} is changed too often by others", delay=1.0)
+        return await self._budgets.change(fingerprint, self._changing(change))
 
     async def _judged(self, budget: Budget) -> Budget:
         """Return the budget, marked as restored where its record is not from this store's past."""
@@ -392,13 +354,3 @@ def _by_fingerprint(keys: Iterable[KeyRef]) -> dict[str, list[KeyRef]]:
     for key in keys:
         found.setdefault(key.fingerprint, []).append(key)
     return found
-
-
-def _budget(key: bytes, fields: dict[str, object]) -> Budget:
-    try:
-        budget = Budget.from_json(fields)
-    except ValueError as error:
-        raise damaged(key, error) from None
-    if not key.endswith(f"/{budget.fingerprint}".encode()):
-        raise damaged(key, ValueError("it is that of another key"))
-    return budget

@@ -1,0 +1,54 @@
+"""Write budgets on record, one for each key material."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from kube_rewrap.worker.errors import RecordChangedError
+from kube_rewrap.worker.records.budget import Budget
+from kube_rewrap.worker.records.table import Stored, Table
+
+_log = structlog.get_logger()
+
+Change = Callable[[Budget], Awaitable[Budget]]
+
+
+class Budgets(Table[Budget]):
+    """All budgets of one state prefix. `Ledger` is how a process uses them."""
+
+    def _key(self, value: Budget) -> bytes:
+        return self._keyspace.ledger(value.fingerprint)
+
+    def _value(self, fields: Mapping[str, object]) -> Budget:
+        return Budget.from_json(fields)
+
+    async def get(self, fingerprint: str) -> Budget | None:
+        """Return one budget, None where there is none. Raises RecordError for a damaged one."""
+        found = await self._at(self._keyspace.ledger(fingerprint))
+        return found.value if found else None
+
+    async def all(self) -> tuple[list[Budget], list[str]]:
+        """Return all budgets that can be read, and the fingerprints of those that can't."""
+        readable = [stored.value async for stored in self._within(self._keyspace.ledgers)]
+        return readable, [name for name, _ in await self._unreadable(self._keyspace.ledgers)]
+
+    async def create(self, budget: Budget) -> bool:
+        """Put a new budget on record; False when another process did."""
+        try:
+            await self.save(Stored(budget))
+        except RecordChangedError:
+            _log.debug("ledger.begun_elsewhere", fingerprint=budget.fingerprint)
+            return False
+        return True
+
+    async def change_once(self, fingerprint: str, change: Change) -> Budget | None:
+        """Apply a change by compare-and-swap. Raises RecordUnclearError when it may have been applied already."""
+        found = await self._update(self._keyspace.ledger(fingerprint), change)
+        return found.value if found else None
+
+    async def change(self, fingerprint: str, change: Change) -> Budget | None:
+        """As `change_once`, for what may be applied twice: a reservation made twice wastes tokens and hides none."""
+        found = await self._update_again(self._keyspace.ledger(fingerprint), change)
+        return found.value if found else None
