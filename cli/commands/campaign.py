@@ -29,6 +29,9 @@ _FOLLOW_SECONDS = 0.5
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says. Exit 2 for an unknown campaign, 4 for what can't be done with it now."""
+    if args.verb in {"start", "wait"} and not 0 <= args.timeout < math.inf:
+        fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
+        raise SettingsError("command line", (fault,))
     match args.verb:
         case "start":
             return run_async(lambda: _start(args))
@@ -141,9 +144,6 @@ async def _show(args: argparse.Namespace) -> int:
 async def _follow(args: argparse.Namespace, name: str) -> int:
     """Wait until a campaign ends and print how. Exit 3 when it is not complete."""
     settings = read_settings(args, os.environ)
-    if not 0 <= args.timeout < math.inf:
-        fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
-        raise SettingsError("command line", (fault,))
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
