@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    RefusedError,
+    RequestRefusedError,
+    StoppedError,
+    TemporaryError,
+)
+
 
 class Exit(IntEnum):
     """What the shell is told (docs/exit-codes.md)."""
@@ -18,16 +28,6 @@ class Exit(IntEnum):
 
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code for an error that ended a command."""
-    from kube_rewrap.config.errors import ConfigError
-    from kube_rewrap.worker.errors import (
-        CompactedError,
-        FencedError,
-        RefusedError,
-        RequestRefusedError,
-        StoppedError,
-        TemporaryError,
-    )
-
     table: tuple[tuple[type[BaseException], Exit], ...] = (
         (ConfigError, Exit.USAGE),
         (RequestRefusedError, Exit.USAGE),  # wrong credentials, or too few permissions

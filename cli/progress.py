@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from kube_rewrap.worker.records.report import BatchReport
 
 
@@ -15,8 +18,6 @@ def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport,
     if not stream.isatty():
         yield lambda _report, _batches: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("rewrapping"),

@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_output, add_settings, generation_of, read_configuration_path, read_settings
-from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD, SPACE, variable
-
-if TYPE_CHECKING:
-    from kube_rewrap.scheduler.hardening.facts import Check
+from kube_rewrap.cli.options import generation_of, read_configuration_path, read_settings
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.hardening.checklist import judge, summarise
+from kube_rewrap.scheduler.hardening.facts import Ages, Check
+from kube_rewrap.scheduler.hardening.survey import gather
 
 _DAY = 86_400.0
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--encryption-config", metavar="FILE", help="the EncryptionConfiguration that kube-apiserver runs"
-    )
-    _add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
-    _add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
-    add_settings(parser, ETCD, BUDGET, SPACE, APISERVERS)
-    add_output(parser)
-
-
 def run(args: argparse.Namespace) -> int:
     """Look, judge and print. Exit 3 when a check fails."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _audit(args))
 
 
 async def _audit(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.scheduler.campaigns.service import open_service
-    from kube_rewrap.scheduler.hardening.checklist import judge, summarise
-    from kube_rewrap.scheduler.hardening.facts import Ages
-    from kube_rewrap.scheduler.hardening.survey import gather
-
     settings = read_settings(args, os.environ)
     # Whatever its mode and owner: who can read or replace it are among the checks.
     path = read_configuration_path(args, os.environ)
@@ -63,9 +43,6 @@ async def _audit(args: argparse.Namespace) -> int:
 
 
 def _print_text(checks: Sequence[Check], generation: str, revision: int) -> None:
-    from kube_rewrap.cli.output import print_table, say
-    from kube_rewrap.scheduler.hardening.checklist import summarise
-
     print_table(("STATE", "CHECK", "REASON"), [(one.state.value, one.id, one.reason) for one in checks])
     say()
     if any(one.remedy for one in checks):
@@ -76,18 +53,3 @@ def _print_text(checks: Sequence[Check], generation: str, revision: int) -> None
         say()
     counts = ", ".join(f"{count} {state}" for state, count in summarise(checks).items())
     say(f"{counts}; {generation} at revision {revision}")
-
-
-def _add_days(parser: argparse.ArgumentParser, name: str, default: str, summary: str) -> None:
-    given = os.environ.get(variable(name), default)
-    parser.add_argument(name, type=_days, default=given, metavar="DAYS", help=summary)
-
-
-def _days(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError("must be a number of days above 0")
-    return number

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_output, add_settings, read_settings
-from kube_rewrap.config.settings.flags import ETCD
-
-if TYPE_CHECKING:
-    from kube_rewrap.worker.records.audit import Snapshot
-    from kube_rewrap.worker.records.audit_chain import Entry
+from kube_rewrap.cli.options import read_settings
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.running import run_async
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.audit import AuditLog, Snapshot
+from kube_rewrap.worker.records.audit_chain import Entry, find_faults, is_anchored
+from kube_rewrap.worker.records.keyspace import Keyspace
 
 _ADVICE = (
     "Compare the last hash with the log lines `audit` that are kept elsewhere: "
@@ -20,39 +21,18 @@ _ADVICE = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the verbs and their arguments."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, summary in (("verify", "check the chain of hashes"), ("list", "show the entries")):
-        verb = verbs.add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
-        if name == "list":
-            verb.add_argument("--campaign", metavar="ID", help="only the entries of this campaign")
-            verb.add_argument("--limit", type=int, default=50, metavar="N", help="the newest so many (50, 0 = all)")
-        add_settings(verb, ETCD)
-        add_output(verb)
-
-
 def run(args: argparse.Namespace) -> int:
     """Show or check. `verify` ends with 3 when the log is not whole."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _list(args) if args.verb == "list" else _verify(args))
 
 
 async def _read(args: argparse.Namespace) -> Snapshot:
-    from kube_rewrap.worker.etcd.client import open_store
-    from kube_rewrap.worker.records.audit import AuditLog
-    from kube_rewrap.worker.records.keyspace import Keyspace
-
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         return await AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log").snapshot()
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json
-    from kube_rewrap.worker.records.audit_chain import find_faults, is_anchored
-
     found = await _read(args)
     faults = [*found.damaged, *find_faults(found.entries, found.head)]
     if args.output == "json":
@@ -76,9 +56,6 @@ def _ends(entries: tuple[Entry, ...]) -> dict[str, object] | None:
 
 
 def _tell(found: Snapshot, faults: list[str]) -> None:
-    from kube_rewrap.cli.output import say
-    from kube_rewrap.worker.records.audit_chain import is_anchored
-
     if faults:
         say(f"NOT WHOLE: faults: {len(faults)}, entries: {len(found.entries)}")
         for fault in faults:
@@ -97,9 +74,6 @@ def _tell(found: Snapshot, faults: list[str]) -> None:
 
 
 async def _list(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json, print_table, say
-    from kube_rewrap.config.errors import Fault, SettingsError
-
     if args.limit < 0:
         raise SettingsError("command line", (Fault("--limit", "is below 0", "0 shows all entries"),))
     found = await _read(args)

@@ -7,20 +7,12 @@ import os
 from typing import TypedDict
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import (
-    add_configuration,
-    add_output,
-    add_settings,
-    generation_of,
-    read_file_argument,
-    read_settings,
-)
+from kube_rewrap.cli.options import generation_of, read_file_argument, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.provider import IdentityProvider, KeyedProvider, KmsProvider, Provider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.errors import ConfigError
-from kube_rewrap.config.settings.flags import PATHS
 
 
 class _Key(TypedDict):
@@ -42,14 +34,6 @@ class _Warning(TypedDict):
     resource: str
     message: str
     remedy: str
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
-    add_configuration(parser)
-    add_settings(parser, PATHS)
-    add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:

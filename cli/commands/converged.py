@@ -4,52 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import (
-    add_configuration,
-    add_output,
-    add_settings,
-    add_switch,
-    generation_of,
-    read_file_argument,
-    read_settings,
-)
-from kube_rewrap.config.settings.flags import APISERVERS, ETCD
-
-if TYPE_CHECKING:
-    from kube_rewrap.scheduler.apiservers.convergence import Verdict
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
-    add_switch(parser, "--wait", "look again until all run it, at most --converge-timeout")
-    # A word is given once, for one file: it has no variable that would give it again and again.
-    parser.add_argument(
-        "--assume-converged", metavar="REASON", help="put on record that you know that all run it, and why"
-    )
-    add_configuration(parser)
-    add_settings(parser, ETCD, APISERVERS)
-    add_output(parser)
+from kube_rewrap.cli.options import generation_of, read_file_argument, read_settings
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.scheduler.apiservers.convergence import Verdict
+from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.request import HostileArgumentError, reason_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict. Exit 3 when not all run it, or nobody knows; 5 when no kube-apiserver could be reached."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _converged(args))
 
 
 async def _converged(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
-    from kube_rewrap.worker.etcd.client import open_store
-    from kube_rewrap.worker.records.audit import AuditLog
-    from kube_rewrap.worker.records.keyspace import Keyspace
-
     settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
     generation = generation_of(path, allow_readable=args.allow_readable_config).hash
     brake = brake_on_signals()
@@ -74,9 +48,6 @@ async def _converged(args: argparse.Namespace) -> int:
 
 
 def _reason(text: str) -> str:
-    from kube_rewrap.config.errors import Fault, SettingsError
-    from kube_rewrap.worker.records.request import HostileArgumentError, reason_of
-
     try:
         if text.strip():
             return reason_of(text.strip(), "the reason")
@@ -99,8 +70,6 @@ def _json(verdict: Verdict) -> dict[str, object]:
 
 
 def _print_text(verdict: Verdict) -> None:
-    from kube_rewrap.cli.output import print_table, say
-
     if verdict.replicas:
         rows = [
             (one.address or "-", one.name or one.id or "-", one.state.value, one.because) for one in verdict.replicas

@@ -5,36 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
+from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
+from kube_rewrap.cli.demo.service import Stage, play
+from kube_rewrap.cli.demo.throwaway import find_etcd, find_redis, throwaway_etcd, throwaway_redis
 from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.main import main
 from kube_rewrap.cli.output import say
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_OBJECTS = 6_000
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("--objects", type=int, default=_OBJECTS, metavar="N", help=f"objects to make ({_OBJECTS})")
-    parser.add_argument("--rate", default="0", metavar="N", help="most objects rewritten a second (0 = no ceiling)")
-    parser.add_argument("--etcd", metavar="PATH", help="the etcd binary")
-    parser.add_argument("--service", action="store_true", help="show the service: scheduler, workers and Redis")
-    parser.add_argument("--redis", metavar="PATH", help="the redis-server binary, for --service")
-    parser.add_argument("--seed-only", metavar="URL", help="only fill the empty etcd at URL, and write --file")
-    parser.add_argument("--file", metavar="FILE", help="the EncryptionConfiguration that --seed-only writes")
+from kube_rewrap.cli.running import run_async
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.flags import EVERY, variable
+from kube_rewrap.config.settings.schema import EtcdSettings
 
 
 def run(args: argparse.Namespace) -> int:
     """Start etcd, fill it, show its state, rewrap, verify, and clean up. Returns the run's exit code."""
-    import tempfile
-    from pathlib import Path
-
-    from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
-    from kube_rewrap.config.settings.flags import EVERY, variable
-
     for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
         os.environ.pop(name, None)  # what the shell says of another etcd, and another Redis, is not for these
     os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
@@ -57,19 +45,12 @@ def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
 
 
 def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
-    from kube_rewrap.cli.demo.service import Stage, play
-    from kube_rewrap.cli.demo.throwaway import find_redis, throwaway_redis
-
     with throwaway_redis(find_redis(args.redis), folder) as redis:
         return play(Stage(folder, url, redis, args.rate, args.objects))
 
 
 def _seed_only(args: argparse.Namespace) -> int:
     """Fill somebody else's empty etcd; the configuration's first key is not yet under any object."""
-    from pathlib import Path
-
-    from kube_rewrap.config.errors import Fault, SettingsError
-
     if args.file is None:
         fault = Fault("--file", "is missing", "name the EncryptionConfiguration that --seed-only shall write")
         raise SettingsError("command line", (fault,))
@@ -79,11 +60,6 @@ def _seed_only(args: argparse.Namespace) -> int:
 
 def _seed(url: str, file: Path, objects: int) -> None:
     """Write what five years of changing providers would leave behind, and today's configuration into a file."""
-    from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
-    from kube_rewrap.cli.running import run_async
-    from kube_rewrap.config.encryption.configuration import ProviderType
-    from kube_rewrap.config.settings.schema import EtcdSettings
-
     old = make_key(ProviderType.AESCBC, "key1")
     older = make_key(ProviderType.AESGCM, "2024-01-31T00:00:00Z", 16)
     oldest = make_key(ProviderType.SECRETBOX, "box")
@@ -99,8 +75,6 @@ def _seed(url: str, file: Path, objects: int) -> None:
 
 def _tour(url: str, configuration: Path, rate: str) -> int:
     """Run the commands one after another, as an operator would type them."""
-    from kube_rewrap.cli.main import main
-
     common = ["--endpoints", url, "--encryption-config", str(configuration)]
     code: int = Exit.DONE
     for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_configuration, add_output, add_settings, read_generation, read_settings
-from kube_rewrap.config.settings.flags import ETCD
-
-if TYPE_CHECKING:
-    from kube_rewrap.scheduler.dispatch.local import Examined
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("object", metavar="ETCD_KEY", help="such as /registry/secrets/default/token")
-    add_configuration(parser)
-    add_settings(parser, ETCD)
-    add_output(parser)
+from kube_rewrap.cli.options import read_generation, read_settings
+from kube_rewrap.cli.output import print_json, print_table
+from kube_rewrap.cli.running import run_async
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.dispatch.local import Examined
+from kube_rewrap.worker.etcd.ranges import key_bytes, key_text
+from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at one object and print. Exit 3 when it is unreadable, 2 when there is nothing to look at."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _inspect(args))
 
 
 async def _inspect(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json, print_table
-    from kube_rewrap.scheduler.campaigns.service import open_service
-    from kube_rewrap.worker.etcd.ranges import key_bytes
-
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
         resource, examined = await service.examine(key_bytes(args.object))
@@ -46,9 +33,6 @@ async def _inspect(args: argparse.Namespace) -> int:
 
 
 def _document(resource: str, examined: Examined) -> dict[str, object]:
-    from kube_rewrap.worker.etcd.ranges import key_text
-    from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
-
     item, verdict = examined.item, examined.verdict
     document: dict[str, object] = {"key": key_text(item.key), "resource": resource}
     match verdict:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import os
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_output
+from kube_rewrap.cli.output import print_json, say
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.errors import Fault, SettingsError
 
-_PROVIDERS = ("aescbc", "aesgcm", "secretbox")
-_AES_BYTES = (16, 24, 32)
-_BYTES = 32
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("provider", nargs="?", choices=_PROVIDERS, help="print a provider block instead of a bare key")
-    parser.add_argument("--name", default="key1", help="name of the key in the block (key1)")
-    parser.add_argument("--bytes", type=int, default=_BYTES, choices=_AES_BYTES, help="length of the key (32)")
-    add_output(parser)
+_SECRETBOX_BYTES = 32
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a fresh key. It is the one thing on stdout that is secret: redirect it to a file of mode 600."""
-    from kube_rewrap.cli.output import print_json, say
-    from kube_rewrap.config.encryption.secret import SecretBytes
-    from kube_rewrap.config.errors import Fault, SettingsError
-
-    if args.provider == "secretbox" and args.bytes != _BYTES:
+    if args.provider == "secretbox" and args.bytes != _SECRETBOX_BYTES:
         fault = Fault("--bytes", "secretbox keys have 32 bytes", "leave --bytes out")
         raise SettingsError("command line", (fault,))
     material = os.urandom(args.bytes)
@@ -48,13 +37,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _named(provider: str, name: str, material: bytes) -> dict[str, object]:
-    from kube_rewrap.config.encryption.secret import SecretBytes
-
     return {"provider": provider, "name": name, "fingerprint": SecretBytes(material).fingerprint(provider)}
 
 
 def _quoted(name: str) -> str:
     """Quote the name as JSON does, which YAML reads alike: an unquoted 1 or yes would not be a string."""
-    import json
-
     return json.dumps(name, ensure_ascii=False)

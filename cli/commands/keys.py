@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import (
-    add_configuration,
-    add_output,
-    add_settings,
-    add_switch,
-    add_text,
-    read_generation,
-    read_settings,
-)
-from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD
-
-if TYPE_CHECKING:
-    from kube_rewrap.config.settings.schema import BudgetSettings, Settings
-    from kube_rewrap.scheduler.campaigns.service import Service
-    from kube_rewrap.scheduler.keys.removal import KeyVerdict
-    from kube_rewrap.worker.records.budget import Budget, BudgetState
-    from kube_rewrap.worker.records.usage import Haste
+from kube_rewrap.cli.options import read_generation, read_settings
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.reports import print_blockers
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.schema import BudgetSettings
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
+from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from kube_rewrap.scheduler.rotation.probes import removal_verdicts
+from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
+from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.usage import Haste
+from kube_rewrap.worker.records.usages import Usages
 
 NOTE = (
     "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
@@ -40,34 +39,12 @@ _COLUMNS = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    add_text(parser, "--accept", "accept the budget of a restored key as it is", "FINGERPRINT")
-    add_switch(parser, "--no-scan", "leave out which keys may go: that takes a scan of everything, as verify does")
-    add_configuration(parser)
-    add_settings(parser, ETCD, BUDGET, APISERVERS)
-    add_output(parser)
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _keys(args))
 
 
 async def _keys(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json, print_table, say
-    from kube_rewrap.cli.reports import print_blockers
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.config.errors import Fault, SettingsError
-    from kube_rewrap.scheduler.campaigns.service import open_service
-    from kube_rewrap.scheduler.dispatch.local import describe
-    from kube_rewrap.scheduler.keys.alerts import judge_state
-    from kube_rewrap.worker.records.budget import BudgetState
-    from kube_rewrap.worker.records.observations import load
-    from kube_rewrap.worker.records.usages import Usages
-
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     async with open_service(settings, generation) as service:
         if args.accept is not None and await service.accept_budget(args.accept) is None:
@@ -78,7 +55,8 @@ async def _keys(args: argparse.Namespace) -> int:
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have come on meanwhile
         beyond = max(0, await service.engine.store.revision() + 1 - until)
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).value
-        verdicts = [] if args.no_scan else await brake_on_signals().unless_pulled(_judged(service, settings))
+        judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(service, settings))
+    verdicts = judged.keys if judged else ()
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}
     states = {
@@ -110,27 +88,12 @@ async def _keys(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-async def _judged(service: Service, settings: Settings) -> list[KeyVerdict]:
-    """Return which keys may go. The kube-apiservers are asked first: the scan sees what they write until then."""
-    from kube_rewrap.scheduler.apiservers.probe import converged_by, not_converged
-    from kube_rewrap.scheduler.keys.removal import judge_keys
-    from kube_rewrap.scheduler.rotation.probes import look_around
-
-    generation = service.generation
-    converged = converged_by(settings, service.engine.store, generation.file)
-    unconverged = await not_converged(converged, generation.hash)
-    _, proof = await service.inventory()
-    return judge_keys(proof, await look_around(service, unconverged, whole=True))
-
-
 def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
     return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit are used"
 
 
 def _is_uncertain(budget: Budget) -> bool:
     """Tell whether a key that wears may have written more than what is estimated."""
-    from kube_rewrap.worker.records.budget import LIMITED_PROVIDER
-
     return budget.provider == LIMITED_PROVIDER and budget.estimated_at_most != budget.estimated
 
 
@@ -147,11 +110,6 @@ def _row(
     since: Mapping[str, int],
     verdicts: Sequence[KeyVerdict],
 ) -> dict[str, object]:
-    import time
-
-    from kube_rewrap.scheduler.keys.alerts import reached_at
-    from kube_rewrap.worker.records.budget import BudgetState
-
     state, haste = judged
     reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
     verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
@@ -177,8 +135,6 @@ def _row(
 
 def _date(reached: float | None) -> str | None:
     """Return a day, which is all that an estimate tells; far ones are none."""
-    from datetime import UTC, datetime
-
     if reached is None or reached > _FAR:
         return None
     return datetime.fromtimestamp(reached, UTC).date().isoformat()

@@ -4,62 +4,34 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from datetime import UTC, datetime
+from typing import TextIO
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import (
-    add_configuration,
-    add_output,
-    add_settings,
-    add_switch,
-    read_configuration_path,
-    read_settings,
-)
-from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD, PACE, ROTATION, SPACE
-
-if TYPE_CHECKING:
-    from kube_rewrap.cli.rotation_plan import RotationPlan
-    from kube_rewrap.config.errors import SettingsError
-    from kube_rewrap.config.settings.schema import Settings
-    from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, Order
-    from kube_rewrap.worker.records.rotation import Rotation
-
-_VERBS = ("start", "resume", "status", "pause", "abort")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "verb",
-        nargs="?",
-        choices=_VERBS,
-        default="start",
-        help="start (if nothing is said), resume one that is under way or was paused, show its status, pause it, or "
-        "abort it, which leaves the file as it is (but see --remove-unused)",
-    )
-    parser.add_argument("--resource", action="append", default=[], metavar="R", help="only entries that name it")
-    parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
-    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
-    parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
-    add_switch(parser, "--yes", "begin without a question")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
-    parser.add_argument(
-        "--remove-unused",
-        action="store_true",
-        help="with abort, before the new key writes: take it out of the file again",
-    )
-    parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
-    add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
-    add_output(parser)
+from kube_rewrap.cli.options import read_configuration_path, read_settings
+from kube_rewrap.cli.output import ask, complain, hand_out, print_json, print_table, say, stdout_for_files
+from kube_rewrap.cli.rotation_plan import RotationPlan, plan_rotation, print_plan
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.encryption.generation import content_hash
+from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, Order, archive_of
+from kube_rewrap.scheduler.rotation.standalone import AloneRotation
+from kube_rewrap.scheduler.rotation.transition import aborted, may_be_withdrawn, paused, resumed, withdrawing
+from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.records.rotations import Rotations
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
-    from kube_rewrap.cli.running import run_async
-
     _require_fitting(args)
     match args.verb:
         case "start":
@@ -99,17 +71,11 @@ def _require_place(args: argparse.Namespace) -> None:
 
 
 def _wrong(place: str, message: str, remedy: str) -> SettingsError:
-    from kube_rewrap.config.errors import Fault, SettingsError
-
     return SettingsError("command line", (Fault(place, message, remedy),))
 
 
 def _start(args: argparse.Namespace) -> int:
     """Show the plan, ask, begin. Nothing is written before the answer, and nothing connects while it is waited for."""
-    from kube_rewrap.cli.rotation_plan import print_plan
-    from kube_rewrap.cli.running import run_async
-    from kube_rewrap.worker.errors import RefusedError
-
     with _out(args, by_hand=args.manual and not args.dry_run) as out:
         _require_consent(args)
         plan = run_async(lambda: _plan(args))
@@ -127,10 +93,6 @@ def _start(args: argparse.Namespace) -> int:
 @contextmanager
 def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
     """Yield where a file for the operator goes; where that is stdout, it goes there alone, and words to stderr."""
-    import sys
-
-    from kube_rewrap.cli.output import stdout_for_files
-
     if by_hand and args.output == "text" and not args.write_to:
         with stdout_for_files() as stdout:
             yield stdout
@@ -139,8 +101,6 @@ def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
 
 
 def _consents(question: str) -> bool:
-    from kube_rewrap.cli.output import ask, say
-
     try:
         return ask(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
@@ -160,16 +120,11 @@ def _require_consent(args: argparse.Namespace) -> None:
 
 
 def _is_terminal() -> bool:
-    import sys
-
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _wants_removal(args: argparse.Namespace) -> bool:
     """Offer, on a terminal, to take the new key out again, as long as that is possible."""
-    from kube_rewrap.cli.running import run_async
-    from kube_rewrap.scheduler.rotation.transition import may_be_withdrawn
-
     if args.yes or args.output == "json" or not _is_terminal():
         return False
     found = run_async(lambda: _newest(args))
@@ -180,11 +135,6 @@ def _wants_removal(args: argparse.Namespace) -> bool:
 
 async def _withdraw(args: argparse.Namespace) -> int:
     """Abort, and take the new key out again. Exit 4 when it stays, since something may be under it."""
-    from datetime import UTC, datetime
-
-    from kube_rewrap.config.encryption.generation import content_hash
-    from kube_rewrap.scheduler.rotation.transition import withdrawing
-
     file, now = content_hash(_file(args).read()), datetime.now(UTC).isoformat(timespec="seconds")
     settings = read_settings(args, os.environ)
     by_hand = await _is_by_hand(args)
@@ -197,8 +147,6 @@ async def _withdraw(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import say
-
     settings, file, by_hand = read_settings(args, os.environ), _file(args), await _is_by_hand(args)
     with _out(args, by_hand=by_hand) as out:
         if await _unhold(settings, file) and args.output == "text":
@@ -207,14 +155,10 @@ async def _resume(args: argparse.Namespace) -> int:
 
 
 async def _plan(args: argparse.Namespace) -> RotationPlan:
-    from kube_rewrap.cli.rotation_plan import plan_rotation
-
     return await plan_rotation(read_settings(args, os.environ), _file(args), _order(args))
 
 
 def _file(args: argparse.Namespace) -> ConfigurationFile:
-    from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, archive_of
-
     path = read_configuration_path(args, os.environ)
     archive = read_settings(args, os.environ).rotation.archive or archive_of(path)
     return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
@@ -222,9 +166,6 @@ def _file(args: argparse.Namespace) -> ConfigurationFile:
 
 async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
     """Begin a planned rotation, or go on with the one that is under way (None). `out` as in `_out`."""
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.scheduler.rotation.standalone import AloneRotation
-
     settings, file = read_settings(args, os.environ), _file(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     tell = _teller(args)
@@ -251,9 +192,6 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
 
 def _order(args: argparse.Namespace) -> Order:
     """Return what is asked for. Raises SettingsError."""
-    from kube_rewrap.config.encryption.provider import ProviderType
-    from kube_rewrap.scheduler.rotation.driver import Order
-
     try:
         provider = ProviderType(args.provider) if args.provider else None
     except ValueError:
@@ -268,10 +206,6 @@ async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
 
     Returns whether a content with a new key, handed to an operator before, is void by that.
     """
-    from kube_rewrap.config.encryption.generation import content_hash
-    from kube_rewrap.scheduler.rotation.transition import resumed
-    from kube_rewrap.worker.records.rotation import RotationStep
-
     now, handed = content_hash(file.read()), False
 
     def resume(rotation: Rotation) -> Rotation:
@@ -285,12 +219,6 @@ async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
 
 
 async def _change(settings: Settings, change: Callable[[Rotation], Rotation], event: str) -> Rotation:
-    from kube_rewrap.worker.errors import RefusedError
-    from kube_rewrap.worker.etcd.client import open_store
-    from kube_rewrap.worker.records.audit import AuditLog
-    from kube_rewrap.worker.records.keyspace import Keyspace
-    from kube_rewrap.worker.records.rotations import Rotations
-
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         changed = await Rotations(store, keyspace).change(change)
@@ -304,10 +232,6 @@ async def _change(settings: Settings, change: Callable[[Rotation], Rotation], ev
 
 
 async def _steer(args: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
-
-    from kube_rewrap.scheduler.rotation.transition import aborted, paused
-
     settings = read_settings(args, os.environ)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if args.verb == "pause":
@@ -318,8 +242,6 @@ async def _steer(args: argparse.Namespace) -> int:
 
 
 async def _status(args: argparse.Namespace) -> int:
-    from kube_rewrap.worker.errors import RefusedError
-
     found = await _newest(args)
     if found is None:
         raise RefusedError("no rotation is on record; `rewrap rotate start` begins one")
@@ -328,10 +250,6 @@ async def _status(args: argparse.Namespace) -> int:
 
 
 async def _newest(args: argparse.Namespace) -> Rotation | None:
-    from kube_rewrap.worker.etcd.client import open_store
-    from kube_rewrap.worker.records.keyspace import Keyspace
-    from kube_rewrap.worker.records.rotations import Rotations
-
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         found = await Rotations(store, Keyspace(settings.keyspace.state_prefix)).all()
@@ -340,8 +258,6 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
 
 def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
     """Return what says how far it is; beside a JSON document that goes to stderr."""
-    from kube_rewrap.cli.output import complain, say
-
     tell = say if args.output == "text" else complain
     return lambda rotation, because: tell(f"{rotation.step.value:<8} {because}")
 
@@ -350,8 +266,6 @@ def _handing(
     args: argparse.Namespace, file: str, tell: Callable[[Rotation, str], None], out: TextIO
 ) -> Callable[[Rotation, bytes], None]:
     """Return what gives an operator the content that is to be put in place, and says what is waited for."""
-    from kube_rewrap.cli.output import hand_out
-    from kube_rewrap.worker.errors import RefusedError
 
     def hand(rotation: Rotation, content: bytes) -> None:
         if args.write_to:
@@ -381,8 +295,6 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _show(rotation: Rotation, args: argparse.Namespace) -> int:
-    from kube_rewrap.worker.records.rotation import RotationStep
-
     _print(rotation, args)
     if rotation.step is RotationStep.DONE or rotation.is_withdrawn:
         return Exit.DONE
@@ -390,8 +302,6 @@ def _show(rotation: Rotation, args: argparse.Namespace) -> int:
 
 
 def _print(rotation: Rotation, args: argparse.Namespace) -> None:
-    from kube_rewrap.cli.output import print_json, print_table, say
-
     if args.output == "json":
         print_json({"rotation": rotation.to_json(), "step": rotation.step.value, "held": rotation.held})
         return

@@ -5,60 +5,31 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import (
-    add_configuration,
-    add_output,
-    add_settings,
-    add_switch,
-    read_generation,
-    read_settings,
-)
-from kube_rewrap.config.settings.flags import APISERVERS, BUDGET, ETCD, PACE, SPACE, variable
-
-if TYPE_CHECKING:
-    from kube_rewrap.scheduler.campaigns.run import Order, RunPlan, RunResult
-    from kube_rewrap.scheduler.keys.removal import KeyVerdict
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "--resource", action="append", default=[], metavar="R", help="only this resource; may be repeated"
-    )
-    parser.add_argument(
-        "--namespace", action="append", default=[], metavar="N", help="only this namespace; may be repeated"
-    )
-    add_switch(parser, "--dry-run", "show the plan; write nothing at all to etcd")
-    add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
-    add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
-    add_switch(parser, "--wait", "wait for another run instead of refusing")
-    add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
-    add_output(parser)
+from kube_rewrap.cli.options import read_generation, read_settings
+from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.progress import open_progress
+from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.settings.flags import variable
+from kube_rewrap.scheduler.apiservers.probe import unconverged
+from kube_rewrap.scheduler.campaigns.run import Order, RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from kube_rewrap.scheduler.rotation.probes import ask_apiservers, judge_removal
+from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.records.campaign import Wish
+from kube_rewrap.worker.records.inventory import counts_json
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when it is not safe to go on."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _run(args))
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json
-    from kube_rewrap.cli.progress import open_progress
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.scheduler.apiservers.probe import converged_by, not_converged
-    from kube_rewrap.scheduler.campaigns.run import Order
-    from kube_rewrap.scheduler.campaigns.service import open_service
-    from kube_rewrap.scheduler.keys.removal import judge_keys
-    from kube_rewrap.scheduler.rotation.probes import look_around
-    from kube_rewrap.worker.errors import RefusedError
-    from kube_rewrap.worker.records.campaign import Wish
-
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
     namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
@@ -67,8 +38,7 @@ async def _run(args: argparse.Namespace) -> int:
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:
-        converged = converged_by(settings, service.engine.store, generation.file)
-        unconverged = await brake.unless_pulled(not_converged(converged, generation.hash))
+        convergence = await brake.unless_pulled(ask_apiservers(service, settings))
         plan = await brake.unless_pulled(service.plan(order))
         if args.dry_run:
             return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
@@ -77,17 +47,17 @@ async def _run(args: argparse.Namespace) -> int:
         # Refused or not: what a restore concerns is marked while etcd still tells.
         await brake.unless_pulled(service.note_restore())
         plan.require_safe()
-        if settings.apiservers.addresses and unconverged:
+        if settings.apiservers.addresses and not convergence.converged:
+            because = unconverged(convergence)
             raise RefusedError(
-                f"{unconverged}. What is rewritten now, one of them may be unable to read; see `rewrap converged`"
+                f"{because}. What is rewritten now, one of them may be unable to read; see `rewrap converged`"
             )
         async with service.owned(order, brake) as lock:
             if lock.waited:
                 plan = await brake.unless_pulled(service.plan(order))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
                 result = await service.run(plan, order, lock, brake, watcher)
-        around = await look_around(service, unconverged, whole=order.covers_everything)
-    keys = judge_keys(result.proof, around)
+        keys = (await judge_removal(service, convergence, result.proof, whole=order.covers_everything)).keys
     if as_json:
         print_json(_result_json(result, keys, order))
     else:
@@ -97,8 +67,6 @@ async def _run(args: argparse.Namespace) -> int:
 
 def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> int:
     """Print a plan that is not carried out. Exit 4 when it would be refused."""
-    from kube_rewrap.cli.output import print_json
-
     if as_json:
         print_json(_plan_json(plan))
     else:
@@ -107,8 +75,6 @@ def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> in
 
 
 def _plan_json(plan: RunPlan) -> dict[str, object]:
-    from kube_rewrap.cli.reports import status_json
-
     return {
         "dry_run": True,
         "resumes": plan.resumes.value.id if plan.resumes else None,
@@ -121,10 +87,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
     }
 
 
-def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dict[str, object]:
-    from kube_rewrap.cli.reports import proof_json
-    from kube_rewrap.worker.records.inventory import counts_json
-
+def _result_json(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -> dict[str, object]:
     report = result.report
     return {
         "campaign": result.campaign.id,
@@ -151,8 +114,6 @@ def _result_json(result: RunResult, keys: list[KeyVerdict], order: Order) -> dic
 
 
 def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
-    from kube_rewrap.cli.output import print_table, say
-
     print_table(
         ("RESOURCE", "OBJECTS", "TO REWRITE", "UNREADABLE", "PRIMARY"),
         [
@@ -175,10 +136,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     say()
 
 
-def _print_result(result: RunResult, keys: list[KeyVerdict], order: Order) -> None:
-    from kube_rewrap.cli.output import say
-    from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof
-
+def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -> None:
     report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
     say(

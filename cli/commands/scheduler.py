@@ -6,40 +6,20 @@ import argparse
 import os
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
-from kube_rewrap.config.settings.flags import (
-    APISERVERS,
-    BROKER,
-    BUDGET,
-    ETCD,
-    METRICS,
-    ROTATION,
-    SCHEDULER,
-    SPACE,
-    WINDOW,
-)
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    add_configuration(parser)
-    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+from kube_rewrap.cli.options import read_configuration_path, read_settings
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.config.settings.broker import parse_broker
+from kube_rewrap.scheduler.daemon.process import Daemon
+from kube_rewrap.worker.queue.app import warn_of_clear_text
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. Several may run at once: one leads."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _run(args), level="info")
 
 
 async def _run(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.config.errors import Fault, SettingsError
-    from kube_rewrap.config.settings.broker import parse_broker
-    from kube_rewrap.scheduler.daemon.process import Daemon
-    from kube_rewrap.worker.queue.app import warn_of_clear_text
-
     settings = read_settings(args, os.environ)
     if settings.rotation.auto and not settings.apiservers.addresses:
         message = "needs the addresses of all kube-apiservers: nobody else knows when a key may become the first"

@@ -6,30 +6,19 @@ import argparse
 import os
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import add_configuration, add_output, add_settings, read_generation, read_settings
-from kube_rewrap.config.settings.flags import ETCD
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    add_configuration(parser)
-    add_settings(parser, ETCD)
-    add_output(parser)
+from kube_rewrap.cli.options import read_generation, read_settings
+from kube_rewrap.cli.output import print_json
+from kube_rewrap.cli.reports import print_inventory, status_json
+from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.scheduler.campaigns.service import open_service
 
 
 def run(args: argparse.Namespace) -> int:
     """Scan and print. Exit 0 whatever it finds: `verify` is the one that judges."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _status(args))
 
 
 async def _status(args: argparse.Namespace) -> int:
-    from kube_rewrap.cli.output import print_json
-    from kube_rewrap.cli.reports import print_inventory, status_json
-    from kube_rewrap.cli.running import brake_on_signals
-    from kube_rewrap.scheduler.campaigns.service import open_service
-
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
     async with open_service(settings, generation) as service:

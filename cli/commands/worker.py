@@ -8,14 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from kube_rewrap.cli.options import add_configuration, add_settings, read_configuration_path, read_settings
-from kube_rewrap.config.settings.flags import BROKER, BUDGET, ETCD, METRICS, PACE, SPACE, WORKER, variable
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, WORKER)
+from kube_rewrap.cli.options import read_configuration_path, read_settings
+from kube_rewrap.config.settings.flags import variable
+from kube_rewrap.worker.queue.app import build_app, from_environment, run_worker
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +26,5 @@ def run(args: argparse.Namespace) -> int:
         given = getattr(args, flag.name.removeprefix("--").replace("-", "_"))
         if given is not None:
             os.environ[flag.variable] = given
-
-    from kube_rewrap.worker.queue.app import build_app, from_environment, run_worker
 
     return run_worker(build_app(from_environment()))

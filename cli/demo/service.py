@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,14 +12,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
 from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.main import main
 from kube_rewrap.cli.output import say
+from kube_rewrap.cli.progress import open_progress
+from kube_rewrap.cli.running import run_async
+from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.settings.flags import EVERY
+from kube_rewrap.config.settings.schema import EtcdSettings, Settings
+from kube_rewrap.config.settings.sources import settings_from
+from kube_rewrap.scheduler.campaigns.status import look, look_at_all
 from kube_rewrap.worker.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from kube_rewrap.config.settings.schema import Settings
 
 _WORKERS = 2
 _PATIENCE = 300.0
@@ -56,11 +62,6 @@ class Stage:
 
 def play(stage: Stage) -> int:
     """Show the service at work; returns the exit code of the last command."""
-    from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
-    from kube_rewrap.cli.running import run_async
-    from kube_rewrap.config.encryption.configuration import ProviderType
-    from kube_rewrap.config.settings.schema import EtcdSettings
-
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
     _tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(stage.etcd,)), [Era(old, 1)], Shape(objects=stage.objects)))
@@ -111,17 +112,10 @@ def _write(path: Path, text: str) -> None:
 
 def _follow(stage: Stage, known: set[str], total: int) -> str:
     """Wait for the next campaign and show how far it is; returns its name. Raises UnavailableError."""
-    from kube_rewrap.cli.running import run_async
-
     return run_async(lambda: _followed(stage, known, total))
 
 
 async def _followed(stage: Stage, known: set[str], total: int) -> str:
-    import asyncio
-
-    from kube_rewrap.cli.progress import open_progress
-    from kube_rewrap.scheduler.campaigns.status import look, look_at_all
-
     settings = _settings(stage.environment())
     until = time.monotonic() + _PATIENCE
     with open_progress(total, sys.stderr) as watcher:
@@ -139,20 +133,16 @@ async def _followed(stage: Stage, known: set[str], total: int) -> str:
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:
-    from kube_rewrap.config.settings.flags import EVERY, settings_from
-
     return settings_from(EVERY, {}, environment)
 
 
 def _tour(stage: Stage) -> int:
     """Ask as an operator would."""
-    from kube_rewrap.cli.main import main
-
     place = ["--endpoints", stage.etcd]
     configured = [*place, "--encryption-config", str(stage.configuration)]
     code: int = Exit.DONE
     for words, flags in (
-        (["campaign", "list"], [*place, "--broker", stage.redis]),
+        (["campaign", "list"], place),
         (["verify"], configured),
         (["keys"], configured),
         (["audit-log", "verify"], place),

@@ -135,8 +135,16 @@ async def wait_converged(
 
 async def not_converged(converged: Converged, generation: str) -> str:
     """Return why the kube-apiservers are not known to run a configuration, "" when they do."""
-    is_so, because = await converged(generation)
-    return "" if is_so else f"the kube-apiservers are not known to run this configuration: {because}"
+    return _unconverged(*await converged(generation))
+
+
+def unconverged(verdict: Verdict) -> str:
+    """As `not_converged`, of a verdict."""
+    return _unconverged(verdict.converged, verdict.because)
+
+
+def _unconverged(is_converged: bool, because: str) -> str:
+    return "" if is_converged else f"the kube-apiservers are not known to run this configuration: {because}"
 
 
 def converged_by(settings: Settings, store: Store, file: str) -> Converged:

@@ -10,7 +10,6 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.rate.shared import read_live
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint, quarantined_by
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
@@ -42,7 +41,6 @@ class Overview:
     workers: tuple[str, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
-    live: dict[str, int] | None = None
     outdated: tuple[str, ...] = ()
     in_force: str = ""
 
@@ -169,7 +167,6 @@ class Overview:
             "request": self.request.to_json() if self.request else None,
             "in_force": self.in_force or None,
             "report": self.report.to_json(),
-            "live": self.live,
             "rate": None if self.rate is None else round(self.rate, 1),
             "seconds_left": None if left is None else round(left, 1),
             "workers": list(self.workers),
@@ -197,8 +194,7 @@ async def look(settings: Settings, name: str) -> Overview | None:
             return Overview(name, None, request.value) if request else None
         overview = await _whole(store, keyspace, stored.value)
         in_force = await _in_force(store, keyspace)
-    live = await read_live(settings.broker, stored.value.id)
-    return replace(overview, request=request.value if request else None, live=live, in_force=in_force)
+    return replace(overview, request=request.value if request else None, in_force=in_force)
 
 
 async def _in_force(store: Store, keyspace: Keyspace) -> str:

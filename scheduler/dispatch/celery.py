@@ -22,6 +22,7 @@ from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import parse_broker
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.errors import UnavailableError
+from kube_rewrap.worker.queue.app import build_app
 from kube_rewrap.worker.queue.names import BATCHES, PROVE, REWRITE
 from kube_rewrap.worker.records.batch import BatchSpec
 
@@ -101,8 +102,6 @@ class Sender:
 
     def _celery(self) -> Any:
         if self._app is None:
-            from kube_rewrap.worker.queue.app import build_app
-
             self._app = build_app(self._settings)
         return self._app
 

@@ -12,12 +12,10 @@ from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Convergence, not_converged
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
-from kube_rewrap.scheduler.keys.removal import judge_keys
-from kube_rewrap.scheduler.rotation.probes import look_around
+from kube_rewrap.scheduler.rotation.probes import removal_verdicts
 from kube_rewrap.worker.etcd.anonymous import probe
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.rate.pressure import judge_space
@@ -37,17 +35,7 @@ _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
 async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
     """Look at everything once. Raises what a scan does, and SettingsError for credentials that can't be read."""
     generation, store, keyspace = service.generation, service.engine.store, service.engine.keyspace
-    # Asked before the scan: what a kube-apiserver that lags behind writes until then, the scan sees.
-    convergence = await Convergence(settings.apiservers, settings.keyspace, store, generation.file).look(
-        generation.hash
-    )
-
-    async def looked(_generation: str) -> tuple[bool, str]:
-        return convergence.converged, convergence.because
-
-    unconverged = await not_converged(looked, generation.hash)
-    _, proof = await service.inventory()
-    around = await look_around(service, unconverged, whole=True)
+    judged = await removal_verdicts(service, settings)
     campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
     quarantined, stuck = await _quarantined(service, campaigns)
     members, alarms = await store.members(), await store.alarms()
@@ -58,16 +46,16 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
         now=time.time(),
         configuration=generation.configuration,
         generation=describe(generation),
-        proof=proof,
-        keys=tuple(judge_keys(proof, around)),
-        convergence=convergence,
+        proof=judged.proof,
+        keys=judged.keys,
+        convergence=judged.convergence,
         budgets=await service.engine.ledger.all(),
         watched=(await load(store, keyspace)).since,
         made=_made(stored.value for stored in await Rotations(store, keyspace).all()),
         file=await asyncio.to_thread(_file, generation.file),
         exposures=await probe(settings.etcd),
-        proof_revision=around.proof_revision,
-        proven_at=_proven_at(campaigns, around.proof_revision),
+        proof_revision=judged.proof_revision,
+        proven_at=_proven_at(campaigns, judged.proof_revision),
         quarantined=quarantined,
         stuck=stuck,
         room=judge_space(members, alarms, 0, settings.space),

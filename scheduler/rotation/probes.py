@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 
-from kube_rewrap.scheduler.apiservers.probe import Converged
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.convergence import Verdict
+from kube_rewrap.scheduler.apiservers.probe import Converged, Convergence, unconverged
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.scheduler.campaigns.service import Service
-from kube_rewrap.scheduler.keys.removal import Surroundings
+from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
 from kube_rewrap.scheduler.rotation.transition import Campaigned, Scanned
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
@@ -23,7 +26,6 @@ _SCAN_SECONDS = 5.0
 
 _LOOKED = {RotationStep.PROVE, RotationStep.COMPACT, RotationStep.PRUNE}
 """Steps whose scan may lead back to the rewrap."""
-
 
 Campaigner = Callable[[Rotation], Awaitable[Campaigned]]
 """Sees to it that everything is rewritten, and says how far that is."""
@@ -62,6 +64,42 @@ class ClusterSenses:
     async def compacted(self, revision: int) -> bool:
         """See Senses."""
         return await self._service.engine.is_compacted(revision - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalVerdicts:
+    """May each configured key be removed: the verdicts, in configured order, and the facts that they rest on.
+
+    `proof` is the scan; `proof_revision` that of the newest complete campaign over everything, 0 = there is none.
+    """
+
+    keys: tuple[KeyVerdict, ...]
+    proof: Inventory
+    convergence: Verdict
+    proof_revision: int
+
+
+async def removal_verdicts(service: Service, settings: Settings) -> RemovalVerdicts:
+    """Ask the kube-apiservers, scan everything, and judge every configured key. Read only.
+
+    Raises what a scan raises, and SettingsError for credentials that can't be read.
+    """
+    convergence = await ask_apiservers(service, settings)
+    _, proof = await service.inventory()
+    return await judge_removal(service, convergence, proof, whole=True)
+
+
+async def ask_apiservers(service: Service, settings: Settings) -> Verdict:
+    """Return what the kube-apiservers run. Ask before a scan: what a lagging one writes until then, the scan sees."""
+    generation = service.generation
+    probe = Convergence(settings.apiservers, settings.keyspace, service.engine.store, generation.file)
+    return await probe.look(generation.hash)
+
+
+async def judge_removal(service: Service, convergence: Verdict, proof: Inventory, *, whole: bool) -> RemovalVerdicts:
+    """Judge every configured key by a scan that was made after `convergence`; `whole` as in Surroundings."""
+    around = await look_around(service, unconverged(convergence), whole=whole)
+    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, around.proof_revision)
 
 
 async def look_around(service: Service, unconverged: str, *, whole: bool) -> Surroundings:

@@ -56,7 +56,7 @@ def test_what_nobody_named_stays_as_it_is(etcd: EtcdCluster, tmp_path: Path, gov
 
     for refused in (
         rewrap.run("run", "--resource", "deployments", "-o", "json"),
-        Command(tmp_path).run("campaign", "start", "--direct", "--resource", "deployments", "-o", "json"),
+        Command(tmp_path).run("campaign", "start", "--resource", "deployments", "-o", "json"),
     ):
         assert refused.code == 2
         assert "deployments governs nothing" in refused.error["message"]

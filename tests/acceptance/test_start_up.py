@@ -7,30 +7,47 @@ import sys
 
 import pytest
 
-from tests.acceptance.command import ROOT
+from kube_rewrap.cli.parser import COMMANDS
 
 HEAVY = ["grpc", "google.protobuf", "rich", "redis", "celery", "kombu", "cryptography", "nacl", "structlog", "uvloop"]
+HEAVY += ["httpx", "prometheus_client", "yaml", "watchfiles"]
+QUEUE = ["celery", "kombu", "billiard", "redis"]
 
-CHILD = """
-import os, sys
-from cli.main import main
+MAIN = """
+import sys
+from kube_rewrap.cli.main import main
 try:
     code = main(sys.argv[2:])
 except SystemExit as end:
     code = end.code
-loaded = sorted(name for name in sys.argv[1].split(",") if name in sys.modules)
-sys.stderr.write(",".join(loaded))
+"""
+MODULES = """
+import importlib, sys
+for name in sys.argv[2:]:
+    importlib.import_module(f"kube_rewrap.cli.commands.{name}")
+code = 0
+"""
+LOADED = """
+sys.stderr.write(",".join(sorted(name for name in sys.argv[1].split(",") if name in sys.modules)))
 sys.exit(code)
 """
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["status", "--help"], ["check", "--help"], ["keygen"]], ids=" ".join
+    "words", [["--help"], ["run", "--help"], ["campaign", "start", "--help"], ["worker", "--help"]], ids=" ".join
 )
 def test_nothing_heavy_is_imported(words: list[str]) -> None:
+    assert child(MAIN, ",".join(HEAVY), *words) == (0, "")
+
+
+def test_only_the_daemons_import_what_the_queue_takes() -> None:
+    names = [name.replace("-", "_") for name in COMMANDS if name not in {"scheduler", "worker"}]
+    assert child(MODULES, ",".join(QUEUE), *names) == (0, "")
+
+
+def child(program: str, *words: str) -> tuple[int, str]:
+    """Returns the exit code of a Python process, and what it says on stderr: the modules that it has imported."""
     # -I and no coverage: what the tests' own tools import does not count.
-    child = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CHILD}"]
-    done = subprocess.run(
-        [*child, ",".join(HEAVY), *words], capture_output=True, text=True, env={}, timeout=60, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    command = [sys.executable, "-I", "-c", f"{program}{LOADED}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={}, timeout=60, check=False)
+    return done.returncode, done.stderr

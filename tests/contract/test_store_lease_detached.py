@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_rewrap.worker.etcd.store import Put
+from kube_rewrap.worker.etcd.store import Delete, Put
 from tests.contract.conftest import Place
 
 ONE = b"/kube-rewrap/v1/one"
@@ -19,8 +19,6 @@ async def test_a_record_written_again_without_its_lease_outlives_it(place: Place
 
 
 async def test_a_commit_that_changes_nothing_leaves_the_revision(place: Place) -> None:
-    from kube_rewrap.worker.etcd.store import Delete
-
     before = await place.store.revision()
     await place.store.commit([], [Delete.of_key(ONE)])
     assert await place.store.revision() == before

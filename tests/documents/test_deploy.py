@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kube_rewrap.cli import main as cli
+from kube_rewrap.cli.parser import COMMANDS, parse
 from kube_rewrap.config.settings.broker import parse_broker
-from kube_rewrap.config.settings.flags import EVERY, settings_from, variable
+from kube_rewrap.config.settings.flags import EVERY, variable
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 
 TOP = Path(__file__).parents[2]
 DEPLOY = TOP / "deploy"
@@ -113,15 +114,15 @@ def test_both_daemons_are_deployed_in_all_three_ways() -> None:
 
 def test_the_commands_that_deploy_needs_exist() -> None:
     wanted = {words[0] for _, words in command_lines()} | {"campaign", "audit-log"}
-    missing = sorted(wanted - set(cli.COMMANDS))
-    assert missing == [], f"cli/main.py has no {', '.join(missing)} in COMMANDS"
+    missing = sorted(wanted - set(COMMANDS))
+    assert missing == [], f"cli/parser.py has no {', '.join(missing)} in COMMANDS"
 
 
 @pytest.mark.parametrize("words", LINES)
 def test_a_command_line_is_one_that_rewrap_takes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REWRAP_OUTPUT", "REWRAP_SETTINGS"):
         monkeypatch.delenv(name, raising=False)
-    assert cli._parse(words).command == words[0]
+    assert parse(words).command == words[0]
 
 
 VERBS = {

@@ -11,7 +11,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from kube_rewrap.cli.main import COMMANDS
+from kube_rewrap.cli.parser import COMMANDS
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.records.campaign import CampaignState

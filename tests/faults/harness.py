@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from kube_rewrap.cli.main import main
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.etcd import client
 from kube_rewrap.worker.etcd.client import EtcdStore
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Put, SwapResult
 from kube_rewrap.worker.providers.aescbc import AesCbc
@@ -125,8 +126,6 @@ def run(words: Sequence[str]) -> int:
     for cipher, provider in ((AesCbc, "aescbc"), (AesGcm, "aesgcm"), (Secretbox, "secretbox")):
         count_encryptions(cipher, provider, log)
     DeadlyStore.killer = Killer(os.environ.get("KILL_AT", ""))
-    from kube_rewrap.worker.etcd import client
-
     setattr(client, "EtcdStore", DeadlyStore)  # noqa: B010
     return main(words)
 

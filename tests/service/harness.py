@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -196,8 +197,6 @@ def service(etcd: EtcdCluster, redis: RedisServer, directory: Path) -> Iterator[
 
 def celery_message(task: str, arguments: dict[str, object], identity: str, queue: str = CONTROL) -> str:
     """The envelope of Celery's protocol 2 on Redis, made by hand: what any language can write."""
-    import base64
-
     body = base64.b64encode(json.dumps([[], arguments, {}]).encode()).decode()
     return json.dumps(
         {

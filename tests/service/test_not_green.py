@@ -49,8 +49,7 @@ class Shown:
 
 def answer(one: Service, *words: str) -> tuple[str, str]:
     """Asks for a campaign, and waits until it is known what became of that."""
-    name = one.run("campaign", "start", "--direct", *words).document["request"]
-    shown = one.run("campaign", "wait", name, "--timeout", "30").document
+    shown = one.run("campaign", "start", *words, "--wait", "--timeout", "30").document
     return shown["state"], shown["because"]
 
 

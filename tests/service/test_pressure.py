@@ -114,7 +114,7 @@ def test_outside_its_hours_a_campaign_is_planned_and_rests(cluster: Service) -> 
     assert row["state"] == "paused"
     assert row["because"].startswith("outside the hours of --window; the next begin at ")
     # An operator's word does not open the hours.
-    cluster.run("campaign", "resume", str(row["id"]), "--direct")
+    cluster.run("campaign", "resume", str(row["id"]))
     cluster.wait(lambda: len(closed.said("campaign.paused", cause="window")) == 2, "it rests again")
     assert cluster.opened_by(NEW) == 0
     closed.stop()

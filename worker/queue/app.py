@@ -40,10 +40,12 @@ from kombu.entity import Exchange, Queue
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.library_errors import LibraryLines, error_in, why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
-from kube_rewrap.config.settings.flags import EVERY, is_on, settings_from
+from kube_rewrap.config.settings.flags import EVERY, is_on
 from kube_rewrap.config.settings.logs import LEVELS, configure_logs
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.coredump import forbid_core_dumps
+from kube_rewrap.worker.etcd.reach import followed
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
 from kube_rewrap.worker.queue.transport import accounts, counters, pulse, register
@@ -199,7 +201,7 @@ def run_worker(app: Celery) -> int:
         # What Celery tells a hand at the keyboard when a signal comes ("worker: Warm shutdown") is no JSON.
         program.safe_say = _say_nothing
     without = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    from celery.bin.celery import celery as command  # a child needs none of it
+    from celery.bin.celery import celery as command  # noqa: PLC0415 - a child, which imports this module, needs none
 
     # As Celery.start, which forgets the exit code.
     command.params[0].default = app
@@ -270,11 +272,11 @@ def _begin_parent(**_: object) -> None:
     address = settings.service.metrics_addr
     if address is None:
         return
-    from prometheus_client import CollectorRegistry
+    # The optional server of the parent: the children, which import this module when they start, need none of it.
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see above
 
-    from kube_rewrap.worker.etcd.reach import followed
-    from kube_rewrap.worker.monitoring import serve
-    from kube_rewrap.worker.queue.metrics import WorkerMetrics
+    from kube_rewrap.worker.monitoring import serve  # noqa: PLC0415 - see above
+    from kube_rewrap.worker.queue.metrics import WorkerMetrics  # noqa: PLC0415 - see above
 
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)

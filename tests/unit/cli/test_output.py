@@ -68,7 +68,7 @@ def test_an_argument_is_spelled_out(
         (["rotate", "abort", "--resource", "secrets"], "--resource: is said when a rotation begins"),
         (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is no number of seconds from 0 on"),
         (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is no number of seconds from 0 on"),
-        (["campaign", "start", "--direct", "--namespace", "A"], "namespaces must be names such as kube-system"),
+        (["campaign", "start", "--namespace", "A"], "namespaces must be names such as kube-system"),
         (["check", ""], "rewrap: : it can't be read"),
         (["converged", ""], "rewrap: : it can't be read"),
         (["status", "--state-prefix", "/a\tb", "--encryption-config", "x"], "keyspace: a prefix must be printable"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kube_rewrap.cli.options import add_settings, read_settings
+from kube_rewrap.cli.arguments import add_settings
+from kube_rewrap.cli.options import read_settings
 from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.flags import BUDGET, ETCD, PACE, variable
 from kube_rewrap.config.settings.schema import Settings

@@ -1,0 +1,98 @@
+"""Flags that several commands share, as argparse takes them (`config.settings.flags` has the tables of settings).
+
+`--help` imports this module: it imports nothing that takes long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import NoReturn
+
+from kube_rewrap.config.settings.flags import Flag, is_on, variable
+
+
+class UsageError(Exception):
+    """argparse's complaint, kept for the JSON error."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no abbreviated flags, and raises UsageError where argparse ends the process."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> None:
+    """Add flags, and `--settings`, to a command; `options.read_settings` reads them."""
+    for flag in (flag for group in groups for flag in group):
+        if flag.kind is bool:
+            parser.add_argument(flag.name, action="store_const", const="true", help=flag.help)
+            continue
+        action = _Joined if flag.many else "store"
+        parser.add_argument(flag.name, action=action, help=flag.help, metavar=flag.metavar, type=str, default=None)
+    parser.add_argument("--settings", help="TOML file with settings (docs/settings.md)", metavar="FILE")
+    parser.set_defaults(flags=tuple(flag for group in groups for flag in group))
+
+
+class _Joined(argparse.Action):
+    """A flag with many values: given again, it adds to what it had, as commas do."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own order
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own order
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
+def add_many(parser: Parser, name: str, metavar: str, summary: str) -> None:
+    """Add a flag that may be repeated; without it, its value is the empty list."""
+    parser.add_argument(name, action="append", default=[], metavar=metavar, help=summary)
+
+
+def add_switch(parser: Parser, name: str, summary: str) -> None:
+    """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
+    parser.add_argument(name, action="store_true", default=is_on(os.environ.get(variable(name), "")), help=summary)
+
+
+def add_output(parser: Parser) -> None:
+    """Add `-o`."""
+    default = os.environ.get("REWRAP_OUTPUT", "text")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default=default, help="form of the output")
+
+
+def add_configuration_path(parser: Parser) -> None:
+    """Add the flag that names the EncryptionConfiguration."""
+    parser.add_argument(
+        "--encryption-config", metavar="FILE", help="the EncryptionConfiguration that kube-apiserver runs"
+    )
+
+
+def add_configuration(parser: Parser) -> None:
+    """Add the flags that name the EncryptionConfiguration and accept a readable one."""
+    add_configuration_path(parser)
+    add_switch(parser, "--allow-readable-config", "accept a configuration file that group or others can read")
+
+
+def add_days(parser: Parser, name: str, default: str, summary: str) -> None:
+    """Add a flag with a number of days; its variable stands for the default."""
+    given = os.environ.get(variable(name), default)
+    parser.add_argument(name, type=_days, default=given, metavar="DAYS", help=summary)
+
+
+def _days(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number of days above 0")
+    return number
