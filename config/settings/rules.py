@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.endpoints import transport_faults
-from kube_rewrap.config.settings.hours import parse_hours
+from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import SETTINGS, ApiserverSettings, Settings
 
 
@@ -24,7 +24,7 @@ def check_settings(settings: Settings) -> None:
         *_etcd_and_redis(settings),
         *_apiservers(settings.apiservers),
         *transport_faults(settings.etcd, settings.apiservers),
-        *_raised_by(lambda: parse_hours(pace.windows, pace.time_zone)),
+        *_raised_by(lambda: parse_maintenance_windows(pace.windows, pace.time_zone)),
         *_raised_by(lambda: Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)),
     ]
     if faults:
