@@ -1,18 +1,27 @@
-"""No key and no plaintext leaves by the log."""
+"""No key and no plaintext gets into the log, neither in events of ours nor in what libraries log."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.config.settings.logs import configure_logs, redact
+from kube_rewrap.config.settings.logs import (
+    LibraryLogHandler,
+    configure_logs,
+    forward_library_logs,
+    logged_kind,
+    redact,
+)
 
 CANARY = b"canary-0123456789"
+TEXT = CANARY.decode()
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def test_what_is_below_the_level_is_left_out(lines: io.StringIO) -> None:
 
 @pytest.mark.parametrize("name", ["secret", "password", "plaintext", "token", "value", "private_key"])
 def test_a_telling_name_is_masked_whatever_it_holds(lines: io.StringIO, name: str) -> None:
-    structlog.get_logger().info("x", **{name: CANARY.decode()})
+    structlog.get_logger().info("x", **{name: TEXT})
     assert only(lines)[name] == "[redacted]"
 
 
@@ -63,23 +72,23 @@ def fail_over(key_material: str) -> None:
 
 def test_a_traceback_shows_no_local_variable(lines: io.StringIO) -> None:
     try:
-        fail_over(CANARY.decode())
+        fail_over(TEXT)
     except ValueError:
         structlog.get_logger().exception("x")
-    assert CANARY.decode() not in lines.getvalue()
+    assert TEXT not in lines.getvalue()
     assert "ValueError" in lines.getvalue()
 
 
 def test_a_traceback_shows_no_text_of_an_error(lines: io.StringIO) -> None:
-    error = ConnectionError(f"AUTH default {CANARY.decode()}")
-    error.add_note(CANARY.decode())
+    error = ConnectionError(f"AUTH default {TEXT}")
+    error.add_note(TEXT)
     structlog.get_logger().error("x", exc_info=error)
-    assert CANARY.decode() not in lines.getvalue()
+    assert TEXT not in lines.getvalue()
     assert '"ConnectionError"' in lines.getvalue()
 
 
 def test_bound_context_is_masked_too(lines: io.StringIO) -> None:
-    with structlog.contextvars.bound_contextvars(password=CANARY.decode(), campaign="c"):
+    with structlog.contextvars.bound_contextvars(password=TEXT, campaign="c"):
         structlog.get_logger().info("x")
     assert (only(lines)["password"], only(lines)["campaign"]) == ("[redacted]", "c")
 
@@ -87,3 +96,41 @@ def test_bound_context_is_masked_too(lines: io.StringIO) -> None:
 def test_everything_else_passes() -> None:
     event = {"event": "x", "fingerprint": "0011", "objects": 3, "because": "value"}
     assert redact(None, "info", dict(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("arguments", "because"),
+    [
+        pytest.param((f"no {TEXT}",), "", id="text"),
+        pytest.param((f"no %s: {TEXT}", OSError(TEXT)), "OSError", id="an error among its arguments"),
+        pytest.param((f"no %(exc)s: {TEXT}", {"exc": OSError(TEXT)}), "OSError", id="by name"),
+    ],
+)
+def test_what_a_library_logs_is_logged_by_its_place(arguments: tuple[object, ...], because: str) -> None:
+    logger = logging.getLogger("a.library")
+    record = logger.makeRecord("a.library", logging.ERROR, "/lib/thing.py", 7, arguments[0], arguments[1:], None)
+    with capture_logs() as logs:
+        LibraryLogHandler().handle(record)
+    line = {"event": "library.message", "log_level": "warning", "logger": "a.library", "place": "thing.py:7"}
+    assert logs == [{**line, "because": because}]
+
+
+def test_an_error_that_is_logged_with_its_traceback_is_shown_by_its_class() -> None:
+    error = ValueError(TEXT)
+    record = logging.getLogger().makeRecord("x", 40, "x.py", 1, TEXT, (), (type(error), error, None))
+    assert logged_kind(record) == "ValueError"
+
+
+def test_libraries_are_forwarded_once_and_print_nothing_themselves(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    root.handlers = []
+    try:
+        with capture_logs() as logs:
+            forward_library_logs()
+            forward_library_logs()
+            logging.getLogger("a.library").warning("no %s", TEXT)
+    finally:
+        root.handlers = before
+    assert [(line["event"], line["logger"]) for line in logs] == [("library.message", "a.library")]
+    assert capfd.readouterr() == ("", "")
