@@ -31,7 +31,7 @@ class Flag:
 
     @property
     def variable(self) -> str:
-        """The environment variable that stands for the flag."""
+        """The environment variable that sets what the flag sets."""
         return variable(self.name)
 
 

@@ -52,7 +52,7 @@ def _etcd_and_redis(settings: Settings) -> Iterator[Fault]:
     if not settings.etcd.endpoints:
         yield Fault("etcd.endpoints", "must name at least one endpoint", "give --endpoints")
     if not _apart(keyspace.etcd_prefix, keyspace.state_prefix):
-        message = "must lie outside the registry's prefix, and the registry outside it; neither may be the root"
+        message = "must be outside the registry's prefix, and the registry outside of it; neither may be /"
         yield Fault("keyspace.state_prefix", message, "keep the default /kube-rewrap")
     if not f"{keyspace.etcd_prefix}{keyspace.state_prefix}".isprintable():
         yield Fault("keyspace", "a prefix must be printable", "leave out the characters that can't be printed")

@@ -190,7 +190,7 @@ class RotationSettings:
     """How a key is rotated."""
 
     auto: bool = setting(
-        False, "true or false", "The leading scheduler begins a rotation by itself when an aesgcm key is due"
+        False, "true or false", "The leading scheduler begins a rotation without a request when an aesgcm key is due"
     )
     """It then edits its configuration file, and needs the addresses of all kube-apiservers."""
     prune: bool = setting(False, "true or false", "Such a rotation also removes the old key, once nothing needs it")
@@ -256,7 +256,7 @@ class ServiceSettings:
 
 @dataclass(frozen=True, slots=True)
 class PlaintextSettings:
-    """Whether an object that is stored in plaintext is believed."""
+    """How stored plaintext is treated."""
 
     quarantine_late: bool = setting(
         False, "true or false", "Leave plaintext alone that appears after a complete campaign, and do not seal it"

@@ -1,7 +1,7 @@
-"""One setting: what a field in `schema.py` declares beside its default, and what is made of that.
+"""One setting: what its field in `schema.py` declares beside the default.
 
-`setting(...)` stands where a dataclass has `field(...)`. A `Setting` is what parsing, checks, flags with their
-`--help`, and the tables of docs/settings.md (`tools/settings_page.py`) read. Pure.
+A field calls `setting(...)` where another dataclass calls `field(...)`. Parsing, checks, flags with their `--help`, and
+the tables of docs/settings.md (`tools/settings_page.py`) read the declaration as a `Setting`. Pure.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Bounds:
 def setting(
     default: T, unit: str, summary: str, flag: str = "", *, bounds: Bounds | None = None, variable: str = ""
 ) -> T:
-    """Return a dataclass field that carries what a `Setting` says of it; typed as its default, like `field`.
+    """Return a dataclass field with this declaration; its type is that of the default, as with `field`.
 
-    A flag has its variable by itself; `variable` is for a setting without a flag.
+    `variable` is for a setting without a flag: the name of a flag's variable follows from the flag.
     """
     declared = {"unit": unit, "summary": summary, "bounds": bounds, "flag": flag, "variable": variable}
     made: T = field(default=default, metadata=declared)
@@ -85,7 +85,7 @@ class Setting:
     default: object
     unit: str
     summary: str
-    """What it is, in one phrase, as `--help` shows it. What more there is to say stands below the field."""
+    """What it is, in one phrase, for `--help`. The docstring below the field adds details and the reason."""
     bounds: Bounds | None
     flag: str
     """`--name`; empty where only the settings file, or a variable, sets it."""

@@ -67,7 +67,7 @@ def test_each_resource_has_its_path_and_back(name: str, prefix: bytes) -> None:
 
 
 NOBODYS = [
-    ("deployments", "write deployments.apps; if this Kubernetes is newer"),
+    ("deployments", "write deployments.apps; if a newer Kubernetes"),
     ("cronjobs.apps", "write cronjobs.batch; if"),
     ("services.apps", "write services; if"),
     ("leases", "write leases.coordination.k8s.io; if"),
@@ -79,7 +79,7 @@ NOBODYS = [
     ("events.events.k8s.io", "write events; if"),
     ("pods/status", "write pods"),
     ("deployments/scale.apps", "write deployments.apps"),
-    ("gadgets.batch", "remove it, or if this Kubernetes is newer and stores it, say where: --path gadgets.batch=PATH"),
+    ("gadgets.batch", "remove it, or if a newer Kubernetes stores it, give its path: --path gadgets.batch=PATH"),
     ("secret", "remove it, or if"),
     ("bindings", "remove it, or if"),
     ("tokenreviews.authentication.k8s.io", "remove it, or if"),

@@ -189,7 +189,7 @@ def test_kombu_shows_no_password_of_sentinels() -> None:
         pytest.param(f"redis://me:{PASSWORD} @h", "holds white space", id="a space"),
         pytest.param(f"sentinel://me:{PASSWORD}@a;b:26379", "can't be read", id="a sentinel without a scheme"),
         pytest.param(f"sentinel://me:{PASSWORD}@a;", "can't be read", id="a semicolon at the end"),
-        pytest.param(f"sentinel://me:{PASSWORD}@a;redis://b", "names a sentinel in another form", id="a mixture"),
+        pytest.param(f"sentinel://me:{PASSWORD}@a;redis://b", "names a sentinel without sentinel://", id="a mixture"),
         pytest.param(f"sentinel://me:{PASSWORD};x@a", "can't be read", id="a semicolon in a password"),
         pytest.param(
             f"sentinel://me:{PASSWORD}@a;sentinel://me:{PASSWORD}2@b",
@@ -209,7 +209,7 @@ def test_a_bad_url_is_refused_without_repeating_it(url: str, fault: str) -> None
 
 
 def test_certificates_without_tls_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"broker\.url: has no TLS, but certificates are given"):
+    with pytest.raises(SettingsError, match=r"broker\.url: has no TLS, but certificate files are given"):
         parsed("redis://h", **FILES)
 
 

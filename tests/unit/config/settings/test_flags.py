@@ -82,7 +82,7 @@ def test_the_user(user: str, environment: dict[str, str], expected: tuple[str, b
         pytest.param(("--cert", "c.pem"), {}, "etcd.cert: a client certificate needs its key", id="half a certificate"),
         pytest.param(("--endpoints", ","), {}, "etcd.endpoints: must name at least one", id="no endpoint"),
         pytest.param(
-            ("--state-prefix", "/registry/rewrap"), {}, "keyspace.state_prefix: must lie outside", id="records inside"
+            ("--state-prefix", "/registry/rewrap"), {}, "keyspace.state_prefix: must be outside", id="records inside"
         ),
         pytest.param(("--settings", "/nonexistent.toml"), {}, "/nonexistent.toml: can't be read", id="no such file"),
     ],

@@ -220,8 +220,8 @@ def test_a_whole_day_that_a_zone_skips_is_waited_through() -> None:
 
 @given(st.lists(WINDOWS, min_size=1, max_size=3), ZONES, MOMENTS)
 @example([MaintenanceWindow(120, 121)], "Europe/Berlin", datetime(2024, 3, 31, 0, 30, tzinfo=UTC))
-def test_the_next_opening_is_the_first_open_moment(windows: list[MaintenanceWindow], zone: str, now: datetime) -> None:
-    windows = parse_maintenance_windows(map(text, windows), zone)
+def test_the_next_opening_is_the_first_open_moment(daily: list[MaintenanceWindow], zone: str, now: datetime) -> None:
+    windows = parse_maintenance_windows(map(text, daily), zone)
     opening = windows.next_opening(now)
     if opening is None:
         assert windows.is_open(now)
