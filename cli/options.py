@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kube_rewrap.config.settings.flags import Flag, is_on, settings_from, variable
+from kube_rewrap.config.settings.flags import Flag, is_on, variable
+from kube_rewrap.config.settings.sources import settings_from
 
 if TYPE_CHECKING:
     from kube_rewrap.config.encryption.generation import Generation

@@ -139,7 +139,8 @@ async def _followed(stage: Stage, known: set[str], total: int) -> str:
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:
-    from kube_rewrap.config.settings.flags import EVERY, settings_from
+    from kube_rewrap.config.settings.flags import EVERY
+    from kube_rewrap.config.settings.sources import settings_from
 
     return settings_from(EVERY, {}, environment)
 

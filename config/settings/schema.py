@@ -2,19 +2,13 @@
 
 From these declarations come the checks of type and bounds, `--help`, and the tables of docs/settings.md: a field's
 summary and docstring are its row there (`make docs` writes them). Rules between settings are in `rules.py`,
-the sets of flags that commands take in `flags.py`.
-
-Sources, the stronger first: a flag, its `REWRAP_` variable, the file of `--settings` (TOML, one table a group), the
-default. This module reads no environment.
+the sets of flags that commands take in `flags.py`; `sources.py` reads flags, variables and the settings file.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import Fault, SettingsError
@@ -304,28 +298,6 @@ SETTINGS: tuple[Setting, ...] = tuple(
     one for group in fields(Settings) for one in settings_in(group.name, type(getattr(Settings(), group.name)))
 )
 """The whole table, in the order of docs/settings.md."""
-
-
-def load_settings(path: str) -> Settings:
-    """Read a TOML settings file. Raises SettingsError for a file, group, setting or type that can't be used."""
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # Only the position is taken from its message: the rest may quote the file, which may hold a password.
-        found = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
-        where = f" at {found[1]}" if found else ""
-        raise _refused(path, "", f"is not TOML{where}", "see docs/settings.md for an example") from None
-    settings = Settings()
-    for group, values in document.items():
-        if not isinstance(values, dict):
-            raise _refused(path, group, "must be a table", f"write [{group}] and its settings below it")
-        settings = settings.with_values(group, values, path)
-        secrets = [one for one in SETTINGS if one.group == group and one.kind is SecretBytes and one.name in values]
-        if secrets and Path(path).stat().st_mode & 0o077:
-            raise _refused(path, secrets[0].path, "is in a file that group or others can use", f"chmod 600 {path}")
-    return settings
 
 
 def _refused(source: str, path: str, message: str, remedy: str) -> SettingsError:

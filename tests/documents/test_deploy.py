@@ -17,8 +17,9 @@ import yaml
 
 from kube_rewrap.cli import main as cli
 from kube_rewrap.config.settings.broker import parse_broker
-from kube_rewrap.config.settings.flags import EVERY, settings_from, variable
+from kube_rewrap.config.settings.flags import EVERY, variable
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 
 TOP = Path(__file__).parents[2]
 DEPLOY = TOP / "deploy"

@@ -40,9 +40,10 @@ from kombu.entity import Exchange, Queue
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
-from kube_rewrap.config.settings.flags import EVERY, is_on, settings_from
+from kube_rewrap.config.settings.flags import EVERY, is_on
 from kube_rewrap.config.settings.logs import LEVELS, LibraryLogHandler, configure_logs, logged_error
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child

@@ -10,8 +10,9 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.broker import parse_broker
 from kube_rewrap.config.settings.endpoints import is_loopback
-from kube_rewrap.config.settings.flags import APISERVERS, ETCD, settings_from
+from kube_rewrap.config.settings.flags import APISERVERS, ETCD
 from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.config.settings.sources import settings_from
 
 USER = {"REWRAP_USER": "rewrap", "REWRAP_PASSWORD": "CanaryPassword"}
 FILES = {"REWRAP_CACERT": "ca.crt", "REWRAP_CERT": "a.crt", "REWRAP_KEY": "a.key"}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kube_rewrap.config.errors import SettingsError
-from kube_rewrap.config.settings.flags import BUDGET, ETCD, PACE, settings_from, variable
+from kube_rewrap.config.settings.flags import BUDGET, ETCD, PACE, variable
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 
 
 def read(*arguments: str, environment: dict[str, str] | None = None) -> Settings:

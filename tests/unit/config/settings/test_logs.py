@@ -66,6 +66,11 @@ def test_raw_bytes_are_masked_under_any_name(lines: io.StringIO, value: object) 
     assert only(lines)["harmless"] == "[redacted]"
 
 
+def test_bytes_and_secret_names_are_masked_inside_lists_and_mappings() -> None:
+    event = redact(None, "info", {"a": [b"canary"], "b": {"secret": "canary"}})
+    assert event == {"a": ["[redacted]"], "b": {"secret": "[redacted]"}}
+
+
 def fail_over(key_material: str) -> None:
     raise ValueError(len(key_material))
 

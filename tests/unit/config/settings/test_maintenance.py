@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.settings.flags import WINDOW, settings_from
+from kube_rewrap.config.settings.flags import WINDOW
 from kube_rewrap.config.settings.maintenance import (
     MaintenanceWindow,
     MaintenanceWindows,
@@ -18,6 +18,7 @@ from kube_rewrap.config.settings.maintenance import (
 )
 from kube_rewrap.config.settings.rules import check_settings
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = timedelta(minutes=1)

@@ -81,6 +81,7 @@ def test_half_a_client_certificate_is_refused(group: str, flags: str, given: str
         pytest.param("etcd", {"endpoints": []}, "etcd.endpoints", id="no endpoint"),
         pytest.param("keyspace", {"etcd_prefix": "/"}, "keyspace.state_prefix", id="the registry is the root"),
         pytest.param("keyspace", {"state_prefix": ""}, "keyspace.state_prefix", id="the records are the root"),
+        pytest.param("keyspace", {"state_prefix": "/"}, "keyspace.state_prefix", id="the records are the root, again"),
         pytest.param("keyspace", {"state_prefix": "/a\n"}, "keyspace", id="a prefix can't be printed"),
         pytest.param("broker", {"url": "amqp://h"}, "broker.url", id="another broker"),
         pytest.param("apiservers", {"addresses": ["https://a?b"]}, "apiservers.addresses", id="a query"),
