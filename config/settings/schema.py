@@ -256,13 +256,13 @@ class PlaintextSettings:
         False, "true or false", "Leave plaintext alone that appears after a complete campaign, and do not seal it"
     )
     """Such an object is quarantined (`plaintext_after_completion`) in a resource of which a campaign over all
-    namespaces was proven complete. Where a scheduler observes them, changes of the file, a rotation's included, do not
-    end that, as long as `identity` stays listed behind a key. An object that was written or made readable by a file
-    that has `identity` first, lists it anew, or did not govern the resource is sealed, until the next such campaign is
-    complete. Without a scheduler a change of the file ends it until the next such campaign under the changed file is
-    complete. By then every kube-apiserver encrypts; sealed, the object would pass for one that kube-apiserver wrote.
-    Off: kube-apiserver reads it all the same as long as `identity` is configured, and a kube-apiserver that had not
-    loaded the file yet may have written it."""
+    namespaces was proven complete. A scheduler records which configurations there were: where one runs, this holds
+    after a change of the file, too, a rotation's included, as long as `identity` stays listed behind a key. If a file
+    has `identity` first, lists it anew, or did not govern the resource, plaintext is sealed until the next such
+    campaign is complete; without a scheduler, after every change of the file. After such a campaign every
+    kube-apiserver encrypts; sealed, the object would pass for one that kube-apiserver wrote. Off: kube-apiserver reads
+    it all the same as long as `identity` is configured, and a kube-apiserver that had not loaded the file yet may have
+    written it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class Setting:
             if isinstance(value, self.kind):
                 return value
         message = f"must be {_KINDS[self.kind]}"
-        raise SettingsError(source, (Fault(self.path, message, f"write {self.unit}: {self.help}"),))
+        raise SettingsError(source, (Fault(self.path, message, f"give {self.unit}: {self.help}"),))
 
 
 def settings_in(group: str, values: type) -> Iterator[Setting]:
