@@ -1,4 +1,4 @@
-"""Every rule of the EncryptionConfiguration, one row each: the text that breaks it, the path and what is said."""
+"""Every rule of the EncryptionConfiguration, one row each: the text that breaks it, the path and the message."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_wildcard_that_spans_nothing_is_idle(name: str) -> None:
     assert LAYOUT.why_idle(GroupResource.parse(name)) is not None
 
 
-def test_a_newer_resource_has_the_path_that_it_is_told() -> None:
+def test_a_newer_resource_has_the_path_that_the_operator_gives() -> None:
     layout = Layout(extra=(("gadgets.batch", "gadgets"), ("x.nosuch", "x")))
     gadgets = GroupResource("gadgets", "batch")
     assert layout.prefix_of(gadgets) == b"/registry/gadgets/"
@@ -303,7 +303,7 @@ OPENSHIFT = (
 )
 
 
-def test_paths_that_are_nobodys_can_be_told() -> None:
+def test_paths_that_belong_to_no_resource_can_be_given() -> None:
     layout = Layout(extra=OPENSHIFT)
     for name, path in OPENSHIFT:
         resource = GroupResource.parse(name)

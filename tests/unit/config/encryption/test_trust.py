@@ -1,4 +1,4 @@
-"""Whoever could put another content into a file decides on keys: nothing on the way to it may be another user's."""
+"""A user who can replace the file chooses the keys: nothing on the path to it may belong to another user."""
 
 from __future__ import annotations
 

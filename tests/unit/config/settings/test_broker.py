@@ -1,4 +1,4 @@
-"""One URL becomes what redis-py and kombu need; what is wrong with it is told without repeating any of it."""
+"""One URL becomes what redis-py and kombu need; an error about it quotes no part of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_transport_options() -> None:
         ("sentinel://me:pass@a:1;sentinel://b/5", "mymaster of a:1, b:26379"),
     ],
 )
-def test_the_place_is_told_without_user_and_password(url: str, place: str) -> None:
+def test_the_place_has_neither_user_nor_password(url: str, place: str) -> None:
     assert parsed(url, **(FILES if url.startswith("rediss") else {})).place == place
 
 
@@ -203,8 +203,8 @@ def test_a_bad_url_is_refused_without_repeating_it(url: str, fault: str) -> None
     with pytest.raises(SettingsError) as caught:
         parsed(url)
     assert str(caught.value).startswith(f"settings: broker.url: {fault}")
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-    assert PASSWORD not in told
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert PASSWORD not in shown
     assert caught.value.__context__ is None
 
 
