@@ -1,4 +1,4 @@
-"""A password is not sent to another machine in clear text, and certificate files that no connection uses are refused."""
+"""No password is sent to another machine in clear text, and certificate files that no connection uses are refused."""
 
 from __future__ import annotations
 
