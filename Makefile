@@ -24,7 +24,7 @@ REDIS        := .servers/redis/redis-server
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-service demo-rotation test check bench chaos fmt clean $(ETCD_3_4)-if-possible
+.PHONY: help demo demo-service demo-rotation test check bench chaos docs fmt clean $(ETCD_3_4)-if-possible
 
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, 
 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	PATH="$(CURDIR)/$(dir $(ETCD_3_5)):$(CURDIR)/$(dir $(REDIS)):$$PATH" $(PYTHON_) -m bench $(ARGS)
+
+docs: $(HAS_RUNTIME) ## Writes the tables of docs/settings.md from config/settings/schema.py
+	$(PYTHON_) tools/settings_page.py
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
 	$(PYTHON_) -m ruff format

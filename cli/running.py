@@ -12,8 +12,7 @@ from typing import TypeVar
 import uvloop
 
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.library_errors import forward_libraries
-from kube_rewrap.config.settings.logs import LEVELS, configure_logs
+from kube_rewrap.config.settings.logs import LEVELS, configure_logs, forward_library_logs
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.rate.brake import Brake
 
@@ -25,7 +24,7 @@ _HARD_STOP = 130
 def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | None = None) -> T:
     """Run a command's coroutine on its own loop, with logs on stderr; `level` is that of a daemon."""
     configure_logs(_log_level(level))
-    forward_libraries()
+    forward_library_logs()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 

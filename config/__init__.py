@@ -1,4 +1,4 @@
-"""What the operator says: the EncryptionConfiguration, where resources lie in etcd, the settings.
+"""What the operator gives: the EncryptionConfiguration, its edits, the paths of resources in etcd, the settings.
 
 Pure: no event loop, no network, no clock. Imports nothing of `worker` or `scheduler`.
 """

@@ -1,17 +1,17 @@
-"""What the operator gave can't be used; every fault is listed, none of them shows a value of the file.
+"""The errors of `config`: a file or a setting can't be used. They list every fault, and show no value of the file.
 
 ::
 
-    ConfigError                   a file, and everything that is wrong with it
-    ├── SourceError               it can't be read: missing, unsafe permissions, changing while read
-    ├── DocumentError             it is neither YAML nor JSON that kube-apiserver's decoders read
-    ├── EncryptionConfigError     it was decoded, and kube-apiserver would refuse it
-    ├── SettingsError             a setting, its environment variable or its flag
+    ConfigError                   a file, and all of its faults
+    ├── SourceError               it can't be read: missing, unsafe permissions, changed while it was read
+    ├── DocumentError             its text is neither YAML nor JSON to kube-apiserver's decoders
+    ├── EncryptionConfigError     kube-apiserver would refuse it as an EncryptionConfiguration
+    ├── SettingsError             a setting, an environment variable or a flag can't be used
     ├── EditError                 (edit.py) an edit of the file was refused; nothing was changed
     └── ReplaceError              (archive.py) the file was not replaced
 
-A fault carries a path, a message and a remedy, all three written by us: text of the file never gets
-into them, because a misplaced key is text of the file too.
+A fault has a path, a message and a remedy. All three are texts of this program: they quote nothing of the file, since
+any text of the file may be a misplaced key.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where, what, and how to mend it."""
+    """One fault: where it is, what is wrong, and what the operator does about it."""
 
     path: str
     """Field path such as `resources[0].providers[1].aescbc.keys[0].secret`; empty for the file as a whole."""
     message: str
-    """What is wrong, without a full stop and without any value of the file."""
+    """What is wrong, as a phrase without a full stop and without any value of the file."""
     remedy: str
-    """What the operator does about it."""
+    """What the operator does about it, as a phrase in the imperative."""
     line: int | None = None
     """Line in the file, counted from 1. None where the format gives none (JSON)."""
 
@@ -44,7 +44,7 @@ class Fault:
 
 
 class ConfigError(Exception):
-    """Root of everything that `config` raises on purpose. `str()` lists the file and each fault, one a line."""
+    """Root of the errors for what an operator gave. `str()` is the file and each fault, one a line."""
 
     file: str
     """Name of the file, as the operator gave it."""
@@ -54,7 +54,7 @@ class ConfigError(Exception):
     def __init__(self, file: str, faults: Iterable[Fault]) -> None:
         self.file = file
         self.faults = tuple(faults)
-        # The arguments again, so that pickle (a task queue, a pool) can rebuild the error.
+        # Exception keeps its arguments, and pickle (a task queue, a pool) rebuilds the error from them.
         super().__init__(self.file, self.faults)
 
     @property
@@ -69,15 +69,15 @@ class ConfigError(Exception):
 
 
 class SourceError(ConfigError):
-    """The file can't be read, or reading it would not be safe."""
+    """The file can't be read, or its permissions make it unsafe to read."""
 
 
 class DocumentError(ConfigError):
-    """The text is neither YAML nor JSON that can be read."""
+    """The text is neither YAML nor JSON to kube-apiserver's decoders."""
 
 
 class EncryptionConfigError(ConfigError):
-    """The document was read, and kube-apiserver would refuse it as an EncryptionConfiguration."""
+    """The document can be read, but kube-apiserver would refuse it as an EncryptionConfiguration."""
 
 
 class SettingsError(ConfigError):

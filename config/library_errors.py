@@ -1,19 +1,14 @@
-"""What may be said of a library's error: its kind, and never its words.
+"""What of a library's error may be shown: its class, and never its text.
 
-A client's error quotes what it was given: a Redis that does not know a command repeats its arguments, and those of AUTH
-are a user and a password. What is secret in such a text can't be known for every library, server and proxy, so none of
-it is shown.
+A client's error quotes its input: a Redis that does not know a command repeats the arguments, and those of AUTH are a
+user and a password. Which part of such a text is secret can't be known for every library, server and proxy, so no part
+of it is shown.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
-from pathlib import Path
-from types import TracebackType
-
-import structlog
 
 _LONGEST_CHAIN = 4
 _REFUSES_LOGIN = "it refuses the user or the password, or wants one"
@@ -39,17 +34,16 @@ _BY_NAME = {
     "InvalidResponse": "what answers is not Redis",
     "ResponseError": "it refuses a command, or does not know it",
 }
-"""Mostly redis-py's classes. What they say is not shown, so that they need not be imported either."""
-_log = structlog.get_logger()
+"""Mostly redis-py's classes, by name: this module imports no client."""
 
 
 def kind_of(error: BaseException) -> str:
-    """Return the classes of an error and of what led to it, with the system's own words where they have an errno."""
+    """Return the classes of an error and of its causes, each with the system's text for its errno where it has one."""
     return ", from ".join(dict.fromkeys(map(_kind, _chain(error))))
 
 
 def why_unreachable(error: BaseException) -> str:
-    """Return in a fixed sentence why Redis can't be used; the kind of the error where there is no sentence for it."""
+    """Return a fixed sentence that says why Redis can't be used; with the error's classes where none is fixed."""
     sentences = (sentence for one in _chain(error) if (sentence := _sentence(one)))
     return next(sentences, f"it can't be used: {kind_of(error)}")
 
@@ -61,7 +55,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error and what led to it; what was hidden, too: of a kind nothing has to be hidden."""
+    """Return an error and its causes; suppressed ones, too: a class holds nothing to hide."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and len(chain) < _LONGEST_CHAIN:
@@ -73,42 +67,11 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _kind(error: BaseException) -> str:
     name = type(error).__name__
     match error:
-        case ssl.SSLError():  # an OSError whose errno is none of the system's
-            # OpenSSL's own words: a constant, and for a wrong name the name that we asked for.
-            words = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+        case ssl.SSLError():  # an OSError, but its errno is none of the system's
+            # OpenSSL's own text: a constant, and for a wrong name the name that we asked for.
+            text = getattr(error, "verify_message", None) or getattr(error, "reason", None)
         case OSError(errno=int(number)) if number > 0:
-            words = os.strerror(number)
+            text = os.strerror(number)
         case _:
-            words = None
-    return f"{name} ({words})" if words else name
-
-
-class LibraryLines(logging.Handler):
-    """Turns warnings that libraries log into events of ours: who, where in its code, about which kind of error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler."""
-        if record.levelno >= logging.WARNING:
-            place = f"{Path(record.pathname).name}:{record.lineno}"
-            _log.warning("library.message", logger=record.name, place=place, because=kind_in(record))
-
-
-def kind_in(record: logging.LogRecord) -> str:
-    """Return the kind of the error that a log record is about; "" where it carries none."""
-    error = error_in(record)
-    return "" if error is None else kind_of(error)
-
-
-def error_in(record: logging.LogRecord) -> BaseException | None:
-    """Return the error that a log record is about."""
-    arguments = record.args.values() if isinstance(record.args, dict) else record.args or ()
-    info: tuple[type[BaseException] | None, BaseException | None, TracebackType | None] | None = record.exc_info
-    carried = [info[1] if info else None, *arguments]
-    return next((error for error in carried if isinstance(error, BaseException)), None)
-
-
-def forward_libraries() -> None:
-    """Send what libraries log through `LibraryLines`; without a handler Python would print it on stderr, whole."""
-    root = logging.getLogger()
-    if not any(isinstance(handler, LibraryLines) for handler in root.handlers):
-        root.addHandler(LibraryLines())
+            text = None
+    return f"{name} ({text})" if text else name

@@ -1,1 +1,1 @@
-"""Byte-true edits of an EncryptionConfiguration, each proven by reading the result again."""
+"""Byte-true edits of an EncryptionConfiguration, each proven by parsing the result."""

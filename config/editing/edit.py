@@ -1,11 +1,10 @@
-"""Edits of an EncryptionConfiguration file that keep its comments: what a key's rotation does to it.
+"""Edits of an EncryptionConfiguration that a key's rotation needs. They keep comments and every other byte.
 
 Bytes in, bytes out. Handled here: what each edit means, and the proof that the edited text means exactly that. Not
-handled: where things stand in the text (`pieces`, `splice`), the file itself (`archive`), when a step is safe to take.
+handled: positions in the text (`pieces`, `splice`), the file itself (`scheduler.rotation`), whether a step is safe.
 
-Every edit takes the entries it is for, since one resource may be named by several entries. Every edit is done in full,
-in all of them, or raises; the text that comes back has been read again, and is the old configuration with this change
-and no other.
+Every edit takes the indexes of its entries, since several entries may name one resource. It changes all of them or
+raises. Before an edited text is returned it is parsed again: it is the old configuration with this change and no other.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _MARK = "\ufeff"
 
 
 class EditError(ConfigError):
-    """The edit is refused: it would not be safe, or the text can't be edited without a guess. Nothing was changed."""
+    """The edit is refused: it would be unsafe, or would need a guess about the text. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What happens to the providers of one entry: the steps in the text, and what must come of them."""
+    """The change of one entry: the steps on the text, and the providers that the entry must then have."""
 
     steps: tuple[Callable[[str], str], ...]
     providers: tuple[Provider, ...]
@@ -53,7 +52,7 @@ def add_read_key(raw: bytes, file: str, entries: Sequence[int], provider_type: P
     """Return the text with a key that reads and does not write yet.
 
     It becomes the second key of the first provider when that one is of its type; else the only key of a new provider
-    behind the first one. Raises EditError, also when the entry has the name or the key already, and what `load` raises.
+    after the first one. Raises EditError, also when the entry has the name or the key already, and what `load` raises.
     """
     if provider_type not in KEY_LENGTHS or len(key.secret) not in KEY_LENGTHS[provider_type] or not key.name:
         raise ValueError(f"this is no key for {provider_type}")
@@ -61,7 +60,7 @@ def add_read_key(raw: bytes, file: str, entries: Sequence[int], provider_type: P
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
         for provider in _keyed(providers, provider_type):
             if any(key.name == other.name or key.secret == other.secret for other in provider.keys):
-                raise _refused(path, "the new key's name or the key itself stands there already", "take a new one")
+                raise _refused(path, "the entry already has the new key or its name", "take another key and name")
         first = providers[0]
         item: Tree = {"name": key.name, "secret": base64.b64encode(key.secret.reveal()).decode()}
         if isinstance(first, KeyedProvider) and first.type is provider_type:
@@ -131,7 +130,7 @@ def drop_identity(raw: bytes, file: str, entries: Sequence[int]) -> bytes:
         if found[0] == 0:
             raise _refused(path, "identity is the provider that writes", "promote a key first")
         kept = tuple(provider for provider in providers if not isinstance(provider, IdentityProvider))
-        # From behind, so that the indexes in front stay true.
+        # The last one first, so that the indexes before it stay valid.
         return _Change(tuple(_removal(path, at) for at in reversed(found)), kept)
 
     return _edit(raw, file, entries, plan)
@@ -148,9 +147,9 @@ def entries_naming(configuration: EncryptionConfiguration, resources: Iterable[G
 
 
 def new_key_name(existing: Iterable[str], today: date) -> str:
-    """Return `key-YYYYMMDD`, with `-2`, `-3` … behind it when that is taken.
+    """Return `key-YYYYMMDD`, followed by `-2`, `-3` … when that is taken.
 
-    What an existing name has in front of a colon is taken as well: `a:` is the start of whatever `a:b` wrote.
+    The part of an existing name before a colon is taken, too: what `a:b` encrypted begins with the prefix of `a`.
     """
     taken = {name[:end] for name in existing for end in (len(name), *_colons(name))}
     plain = f"key-{today:%Y%m%d}"
@@ -177,7 +176,7 @@ def _edit(raw: bytes, file: str, entries: Sequence[int], plan: _Plan) -> bytes:
         refused = error.fault
     else:
         return _proven(edited, file, intended)
-    # Outside the handler, so that nothing is chained.
+    # Outside the handler, so that no error that holds the text is chained.
     raise EditError(file, (refused,))
 
 
@@ -206,7 +205,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _proven(edited: bytes, file: str, intended: EncryptionConfiguration) -> bytes:
-    """Return the text if it means what was intended. Raises EditError: an edit that did anything else is never seen."""
+    """Return the text if it means exactly what was intended, else raise EditError."""
     try:
         right = load(edited, file) == intended
     except ConfigError:
@@ -219,7 +218,7 @@ def _proven(edited: bytes, file: str, intended: EncryptionConfiguration) -> byte
 def _the_key(
     providers: tuple[Provider, ...], path: Path, provider_type: ProviderType, key_name: str
 ) -> tuple[int, KeyedProvider, int]:
-    """Return the provider's index, the provider, and the key's index in it. Raises Unsafe unless there is one."""
+    """Return the provider's index, the provider, and the key's index in it. Raises Unsafe unless exactly one fits."""
     found = [
         (at, provider, index)
         for at, provider in enumerate(providers)

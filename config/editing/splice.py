@@ -1,12 +1,12 @@
 """Edits of one list in the text of a YAML or JSON document: insert as second, move to the front, remove.
 
-Text in, text out: every byte that is not the item's own stays as it is, and nothing is dumped anew. Not handled: what
-the lists mean, and whether an edit did what was meant (`edit`, which reads the result again).
+Text in, text out: every byte that is not part of the item stays as it is; no part of the file is serialised again. Not
+handled: what the lists mean, and whether the result means what was intended (`edit`, which parses it again).
 
-1. In block style whole lines move. To an item belong the comment lines directly above its dash in the dash's column,
-   and those below its last line that stand deeper than the dash. Blank lines between items stay where they are.
-2. In flow style and JSON the items change places, and what stands between them stays.
-3. Comments between the items of a flow list are refused: to which of them one belongs would be a guess.
+1. In block style whole lines move. An item includes the comment lines directly above its dash in the dash's column, and
+   those below its last line that are indented more than the dash. Blank lines between items stay where they are.
+2. In flow style and JSON the items change places, and the text between them stays.
+3. A flow list with comments between its items is refused: which item a comment belongs to would be a guess.
 4. A text without a line break at its end keeps none.
 """
 
@@ -22,7 +22,7 @@ from kube_rewrap.config.parsing import scalars
 from kube_rewrap.config.parsing.node import NodeKind
 
 Tree = dict[str, "Tree"] | list["Tree"] | str
-"""A new item: mappings, lists and strings. It holds a key: it must not be shown."""
+"""A new item: mappings, lists and strings. It holds a key, so it must not be shown."""
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _COMMENT = re.compile(r"( *)#")
@@ -30,7 +30,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9+/][A-Za-z0-9+/=_.-]*")
 
 
 def insert_second(text: str, path: Path, item: Tree) -> str:
-    """Return the text with `item` behind the first item of the list at `path`, written like that one.
+    """Return the text with `item` after the first item of the list at `path`, in the style of that one.
 
     Raises Unsafe.
     """
@@ -96,7 +96,7 @@ class _List:
     path: Path
     whole: Piece
     indent: int
-    """How far a block list stands behind the name of its field."""
+    """Columns between the name of its field and a block list."""
 
     @property
     def items(self) -> tuple[Piece, ...]:
@@ -110,21 +110,24 @@ class _List:
         return self.text[self.items[index].start]
 
     def gaps(self) -> list[str]:
-        """Return what stands before, between and behind the items of a flow list. Raises Unsafe for comments."""
+        """Return the texts before, between and after the items of a flow list. Raises Unsafe for comments."""
         starts = [item.start for item in self.items] + [self.whole.end - 1]
         ends = [self.whole.start + 1] + [item.end for item in self.items]
         gaps = [self.text[end:start] for end, start in zip(ends, starts, strict=True)]
         if any(gap.strip() not in {"", ","} for gap in gaps):
-            raise Unsafe(self.path, "comments stand between the items of a list in brackets", self.whole.line)
+            raise Unsafe(self.path, "a list in brackets has comments between its items", self.whole.line)
         return gaps
 
     def gap(self) -> int:
-        """Return how far behind its dash the first item starts, 2 when it starts on a line of its own."""
+        """Return the columns from its dash to the first item, 2 when that starts on the next line."""
         first = self.items[0]
         return first.column - self.whole.column if first.line == self.whole.line else 2
 
     def deeper(self) -> tuple[int, int]:
-        """Return how far the items indent a mapping, and a list, below its field's name; as usual when none does."""
+        """Return the columns by which the items indent a mapping, and a list, below its field's name.
+
+        When no item has either: 2, and the columns by which this list is indented.
+        """
         for item in self.items:
             for value in item.children[1::2]:
                 inner = value.children[1] if value.children else value
@@ -133,7 +136,7 @@ class _List:
         return 2, self.indent
 
     def in_flow(self, item: Tree) -> str:
-        """Write an item in braces, with quotes and blanks as the first item has them; JSON stays JSON."""
+        """Return an item in braces, with quotes and blanks as in the first item; in JSON it is JSON."""
         first = self.items[0]
         name, value = first.children[:2]
         quoted = self.text[name.start] == '"'
@@ -153,22 +156,22 @@ class _List:
     def _spans(self, lines: list[str]) -> Iterator[slice]:
         column = self.whole.column
         dash = " " * column + "-"
-        behind = 0
+        done = 0
         for item in self.items:
-            first = self._dash(lines, item, dash, behind)
-            while first > behind and _comment_column(lines[first - 1]) == column:
+            first = self._dash(lines, item, dash, done)
+            while first > done and _comment_column(lines[first - 1]) == column:
                 first -= 1
-            behind = self.text.count("\n", 0, item.end) + 1
-            after = behind
+            done = self.text.count("\n", 0, item.end) + 1
+            after = done
             while after < len(lines) and (not lines[after].strip() or _comment_column(lines[after]) > column):
                 after += 1
-                # Blank lines count only with a comment of the item's below them.
-                behind = after if lines[after - 1].strip() else behind
-            yield slice(first, behind)
+                # Blank lines belong to the item only if one of its comments follows.
+                done = after if lines[after - 1].strip() else done
+            yield slice(first, done)
 
-    def _dash(self, lines: list[str], item: Piece, dash: str, behind: int) -> int:
-        """Return the line of an item's dash: that of its first character, or above it with nothing but comments."""
-        for first in range(item.line - 1, behind - 1, -1):
+    def _dash(self, lines: list[str], item: Piece, dash: str, done: int) -> int:
+        """Return the line of an item's dash: that of its first character, or one above with only comments between."""
+        for first in range(item.line - 1, done - 1, -1):
             if lines[first].startswith(dash):
                 return first
             if first < item.line - 1 and lines[first].strip() and _comment_column(lines[first]) < 0:
@@ -186,7 +189,7 @@ def _comment_column(line: str) -> int:
 
 
 def _scalar(value: str) -> str:
-    """Write a string so that YAML reads a string: as it is where that is safe, else in JSON's quotes."""
+    """Return a string so that YAML reads it as a string: unquoted where that is safe, else in JSON's quotes."""
     read = scalars.resolve(value, None, 1, plain=True) if _PLAIN.fullmatch(value) else None
     return value if read is not None and read.kind is NodeKind.STRING else json.dumps(value, ensure_ascii=False)
 

@@ -1,1 +1,1 @@
-"""The EncryptionConfiguration as frozen values, with upstream's verdicts, and where resources lie in etcd."""
+"""The EncryptionConfiguration as frozen values, with upstream's verdicts, and the paths of resources in etcd."""

@@ -3,7 +3,7 @@
 Only stored resources: reviews, bindings, component statuses and subresources have no path in etcd.
 Sources: k/k pkg/kubeapiserver/default_storage_factory_builder.go (exceptions, cohabitation) and the group
 registrations under k/k pkg/registry. A custom resource may live in a group that ends in .k8s.io
-(snapshot.storage.k8s.io, gateway.networking.k8s.io); what tells it apart is that its group is not in this table.
+(snapshot.storage.k8s.io, gateway.networking.k8s.io); what distinguishes it is that its group is not in this table.
 
 A name of one of these groups that is not listed governs nothing. kube-apiserver compares resource and group: with
 `deployments` or `deployments.batch` in its file, it stores deployments.apps in plaintext.
@@ -110,7 +110,7 @@ SPECIAL_PATHS: Mapping[tuple[str, str], str] = {
     ("ingresses", "networking.k8s.io"): "ingress",
     ("podsecuritypolicies", "policy"): "podsecuritypolicy",
 }
-"""(plural, group) → path where it is not the plural. SpecialDefaultResourcePrefixes upstream."""
+"""(plural, group) → path, for resources whose path is not their plural. SpecialDefaultResourcePrefixes upstream."""
 
 NEVER_ENCRYPTED = frozenset({b"ranges", b"masterleases", b"peerserverleases"})
-"""First segments under the prefix that kube-apiserver reads raw, whatever the configuration says."""
+"""First path segments under the prefix whose values kube-apiserver reads without any provider."""

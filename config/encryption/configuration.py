@@ -52,7 +52,7 @@ class ResourceEntry:
     resources: tuple[str, ...]
     """Names as written: `secrets`, `widgets.example.com`, `*.apps`, `*.`, `*.*`."""
     providers: tuple[Provider, ...]
-    """In file order; the first one writes."""
+    """In file order; the first one encrypts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class EncryptionConfiguration:
     entries: tuple[ResourceEntry, ...]
 
     def providers_for(self, resource: GroupResource) -> tuple[Provider, ...] | None:
-        """Return the providers that govern a resource, the writing one first; None when no entry does.
+        """Return the providers that govern a resource, the one that encrypts first; None when no entry names it.
 
-        Exact name, then `*.<group>`, then `*.*`. Entries that name the same resource are not first-match: their
-        providers are concatenated in file order. A wildcard can't stand in two entries (it would be masked).
-        Under None kube-apiserver reads and writes plaintext, and can't read what is still encrypted.
+        Entries with the exact name govern it, else those with `*.<group>`, else those with `*.*`. The providers of
+        several entries with the same name are concatenated in file order; a wildcard is in one entry only (in a second
+        one it would be masked). For None kube-apiserver reads and writes plaintext, and can't read encrypted objects.
         """
         for name in (resource, GroupResource("*", resource.group), ANY):
             governing = [entry for entry in self.entries if name in map(GroupResource.parse, entry.resources)]
@@ -82,8 +82,8 @@ class EncryptionConfiguration:
 def load(raw: bytes, file: str) -> EncryptionConfiguration:
     """Return the configuration in `raw`; `file` is its name for messages.
 
-    Raises DocumentError when the text can't be read, EncryptionConfigError with every fault of it when
-    kube-apiserver would refuse it. Neither holds key material, nor is anything that does chained to them.
+    Raises DocumentError when the text can't be read, and EncryptionConfigError with all faults when kube-apiserver
+    would refuse it. Neither holds key material, nor does any error that is chained to them.
     """
     decoded = decode(parse(raw, file))
     faults = _faults(decoded)
@@ -95,10 +95,10 @@ def load(raw: bytes, file: str) -> EncryptionConfiguration:
 def _faults(decoded: Decoded) -> list[Fault]:
     found = [fault for fault in validate(decoded.draft) if fault.path not in decoded.broken]
     if not is_encryption_kind(decoded.draft):
-        # Another kind of object altogether: a list of its unknown fields would help nobody.
+        # The file is another kind of object: the list of its unknown fields would not help the operator.
         about_kind = [fault for fault in decoded.faults + found if fault.path in {"", "kind", "apiVersion"}]
         return about_kind or found
-    # Sorting is stable, and JSON has no lines: what has none keeps its order.
+    # Faults in JSON have no lines; since sorting is stable, they keep their order.
     return sorted(decoded.faults + found, key=lambda fault: fault.line or 0)
 
 

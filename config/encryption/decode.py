@@ -1,7 +1,7 @@
-"""Plain tree → draft, as strictly as kube-apiserver's decoder: unknown and duplicate fields, and types.
+"""Decodes a plain tree to a draft, as strictly as kube-apiserver: no unknown or duplicate fields, no wrong types.
 
-Handled here: names, types, null, defaults. Not handled: whether the values make sense (`validate`).
-Goes on after a fault, with Go's zero value in place, so that one run tells the operator everything.
+Handled here: names, types, null, defaults. Not handled: whether the values are valid (`validate`).
+After a fault it continues with Go's zero value, so that the operator sees all faults of the file at once.
 Follows sigs.k8s.io/json UnmarshalStrict and apimachinery: pkg/runtime/serializer/json/json.go.
 """
 
@@ -43,12 +43,12 @@ _HIDDEN = "<name not shown>"
 
 @dataclass(slots=True)
 class Decoded:
-    """What decoding found."""
+    """A draft, and the faults of its names and types."""
 
     draft: Draft
     faults: list[Fault]
     broken: set[str]
-    """Paths whose value was replaced by a zero value: validating them would report the same thing twice."""
+    """Paths whose value was replaced by a zero value: `validate` would report them a second time."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class _Report:
 
     def mismatch(self, place: Place, found: NodeKind, wanted: str) -> None:
         """Report a value of the wrong type, without the value."""
-        remedy = f"write a {wanted} there"
+        remedy = f"write a {wanted}"
         if wanted == "string" and found in {NodeKind.BOOL, NodeKind.INT, NodeKind.FLOAT}:
             name = place.path.rpartition(".")[2]
             remedy = f'put quotes around the value, as in {name}: "1"'

@@ -1,7 +1,7 @@
-"""A decoded EncryptionConfiguration before it is judged: Go's zero values and defaults in place, keys still text.
+"""A decoded EncryptionConfiguration before it is validated: with Go's zero values and defaults, and keys as base64.
 
-Mirrors the structs of apiserver: pkg/apis/apiserver/v1/types_encryption.go. Every part knows its place in the
-file, so that a fault found later can name it. Reprs mask: any text may be a misplaced key.
+Mirrors the structs of apiserver: pkg/apis/apiserver/v1/types_encryption.go. Every part has its place in
+the file, for the faults that `validate` finds. Reprs mask all texts, since any may be a misplaced key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands, or would stand if it were there."""
+    """The place of a value in the file, or of a missing one where it belongs."""
 
     path: str
     line: int | None
@@ -88,7 +88,7 @@ class DraftProvider:
 
     @property
     def count(self) -> int:
-        """How many providers the element holds."""
+        """Number of providers in the element; exactly 1 is valid."""
         return len(self.keyed) + (self.kms is not None) + self.identity
 
 

@@ -1,4 +1,4 @@
-"""A configuration by the hash of its bytes: the name under which kube-apiserver reports what it runs."""
+"""A generation: an EncryptionConfiguration and the hash of its bytes, by which kube-apiserver reports what it runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Generation:
     """`sha256:` and 64 hex digits."""
     configuration: EncryptionConfiguration
     file: str
-    """Where it came from, for messages."""
+    """Name of the file, for messages."""
 
 
 def content_hash(raw: bytes) -> str:

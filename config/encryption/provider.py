@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ProviderType(StrEnum):
-    """The field name of a provider in the file, and its word in messages and fingerprints."""
+    """The field name of a provider in the file; also its name in messages, and a part of its keys' fingerprints."""
 
     AESCBC = "aescbc"
     AESGCM = "aesgcm"
@@ -31,11 +31,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyedProvider:
-    """aescbc, aesgcm or secretbox: encrypts with keys that stand in the file."""
+    """aescbc, aesgcm or secretbox: encrypts with keys from the file."""
 
     type: ProviderType
     keys: tuple[Key, ...]
-    """At least one, in file order. The first one writes if the provider is the first of its list."""
+    """At least one, in file order. The first key encrypts if the provider is the first of its list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class IdentityProvider:
 
 @dataclass(frozen=True, slots=True)
 class KmsProvider:
-    """A KMS plugin behind a unix socket."""
+    """A KMS plugin, which listens on a Unix socket."""
 
     api_version: Literal["v1", "v2"]
     name: str

@@ -1,4 +1,4 @@
-"""Which resource an etcd key belongs to, and under which path a resource is stored.
+"""Which resource an etcd key belongs to, and under which path kube-apiserver stores a resource.
 
 Follows apiserver: pkg/server/storage/storage_factory.go (ResourcePrefix) for built-in resources and
 apiextensions-apiserver: pkg/apiserver/apiserver.go for custom ones. Not handled here: which providers govern
@@ -6,12 +6,13 @@ a resource (`encryption`).
 
 A path belongs to one resource or to none, and a resource has one path or none:
 
-1. what `Layout.extra` names lies where it says; it can't take a path that is another's, or a part of one;
-2. a resource of a built-in group lies where the table says, and one that the table does not know lies nowhere;
-3. any other group is that of custom resources, under `<group>/<plural>`, if CustomResourceDefinitions allow the names.
+1. a resource in `Layout.extra` has the path given there, which must not be, contain, or be inside that of another one;
+2. a resource of a built-in group has the path of the table (`builtin.py`), and one that is not in the table has none;
+3. any other group is one of custom resources, with the path `<group>/<plural>`, if CustomResourceDefinitions allow the
+   two names.
 
-**Keys for which `Layout.never_encrypted` is true must not be rewritten.** kube-apiserver reads them without
-any provider; encrypting them breaks the cluster.
+**Keys for which `Layout.never_encrypted` is true must not be rewritten.** kube-apiserver reads their values without any
+provider; encrypting them breaks the cluster.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class GroupResource:
     def parse(cls, name: str) -> Self:
         """Read `plural` or `plural.group`, split at the first dot (apimachinery: schema.ParseGroupResource).
 
-        `*.` is every resource of the core group. Takes any string; whether it names anything is not judged.
+        `*.` is every resource of the core group. Takes any string, also one that names no resource.
         """
         resource, _, group = name.partition(".")
         return cls(resource, group)
@@ -73,7 +74,7 @@ ANY = GroupResource("*", "*")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """What an etcd key holds."""
+    """The object that is stored under an etcd key."""
 
     resource: GroupResource
     namespace: str | None
@@ -83,24 +84,24 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class UnknownResource:
-    """A key under the prefix whose path is in no table: nothing may claim it.
+    """A key under the prefix that belongs to no known resource, so that it is never written.
 
-    Name its resource to `Layout.extra` to have it handled.
+    An operator maps it with `--path` (`Layout.extra`).
     """
 
     path: str
-    """The path between prefix and object, undecodable bytes as backslash escapes."""
+    """The path between prefix and object; bytes that are not UTF-8 as backslash escapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where one kube-apiserver keeps its resources."""
+    """The paths in etcd under which one kube-apiserver stores its resources."""
 
     etcd_prefix: str = "/registry"
-    """As in kube-apiserver's --etcd-prefix; a missing first slash and a trailing one do not matter."""
+    """kube-apiserver's --etcd-prefix, with or without a slash at either end."""
     extra: tuple[tuple[str, str], ...] = ()
-    """(resource name, path under the prefix) for what the built-in table does not know, such as
-    `("routes.route.openshift.io", "routes")`. Where it names a resource of the table, it wins."""
+    """(resource name, path under the prefix) of resources that the built-in table lacks, such as
+    `("routes.route.openshift.io", "routes")`. For a resource of the table it replaces the table's path."""
 
     _root: bytes = field(init=False, repr=False, compare=False)
     _deepest: int = field(init=False, repr=False, compare=False)
@@ -108,7 +109,7 @@ class Layout:
     _resources: Mapping[str, GroupResource] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for an extra path that can't be its resource's own."""
+        """Raise SettingsError for an extra path that belongs to another resource, or is malformed."""
         # etcd3.newStore: path.Join("/", prefix), then a slash.
         root = posixpath.normpath("/" + self.etcd_prefix.strip("/")).rstrip("/") + "/"
         extra = {GroupResource.parse(name): path.strip("/") for name, path in self.extra}
@@ -151,7 +152,7 @@ class Layout:
         return None if path is None else self._root + path.encode() + b"/"
 
     def why_idle(self, resource: GroupResource) -> tuple[str, str] | None:
-        """Return why a name or wildcard governs nothing, and what to do about it. None: it governs, or may."""
+        """Return why a name or wildcard governs no resource, and the remedy; None if it governs one, or may."""
         if resource.is_wildcard:
             return None if self._spans(resource.group) else (_no_group(resource.group), "remove it")
         if self._path(resource) is not None:
@@ -159,7 +160,7 @@ class Layout:
         plural, slash, _ = resource.resource.partition("/")
         if slash:
             return (
-                "it is a subresource, which is stored with its resource",
+                "it is a subresource, which kube-apiserver stores with its resource",
                 f"write {GroupResource(plural, resource.group)}",
             )
         if resource.group not in RESOURCES_BY_GROUP:
@@ -168,7 +169,7 @@ class Layout:
             ) else "no resource has such a name", "remove it"
         where = f"the group {resource.group}" if resource.group else "the core group"
         meant = [str(one) for one in self._paths if plural in {one.resource, self._paths[one]}]
-        newer = f"if this Kubernetes is newer and stores it, say where: --path {resource}=PATH"
+        newer = f"if a newer Kubernetes stores it, give its path: --path {resource}=PATH"
         return (
             f"kube-apiserver stores no {plural or 'resource without a name'} in {where}",
             f"write {' or '.join(meant)}; {newer}" if meant else f"remove it, or {newer}",
@@ -183,16 +184,16 @@ class Layout:
         return f"no name in the configuration governs anything: {told}"
 
     def owns(self, resource: GroupResource, start: bytes, end: bytes) -> bool:
-        """Whether all keys from `start` on, and before `end`, lie under the path of this one resource."""
+        """Whether all keys from `start` (included) to `end` (excluded) are under the path of this one resource."""
         prefix = None if resource.is_wildcard else self.prefix_of(resource)
-        # A path ends with a slash, and the byte behind a slash is 0.
+        # A path ends with a slash, and the byte after a slash is "0".
         return prefix is not None and prefix <= start <= end <= prefix[:-1] + b"0"
 
     def resource_at(self, key: bytes) -> Located | UnknownResource | None:
-        """Return what a key holds; UnknownResource when its path is in no table.
+        """Return the object under a key, or UnknownResource when its path belongs to no known resource.
 
-        None for what is no object of a resource: keys outside the prefix, keys that are never encrypted, and
-        keys that end at a resource's path or before.
+        None for a key that holds no object of a resource: one outside the prefix, one that is never encrypted, and
+        one that ends at a resource's path or before.
         """
         unit = self.top_level_unit(key)
         if unit is None or self.never_encrypted(key):
@@ -201,7 +202,7 @@ class Layout:
             path = unit[len(self._root) : -1].decode()
             segments = key[len(unit) :].decode().split("/", 1)
         except UnicodeDecodeError:
-            # Kubernetes names are ASCII: whatever this is, it is not one of its objects.
+            # Kubernetes names are ASCII, so that this is no Kubernetes object.
             return UnknownResource(unit[len(self._root) : -1].decode(errors="backslashreplace"))
         resource = self._resource(path)
         if resource is None:
@@ -211,14 +212,17 @@ class Layout:
         return Located(resource, segments[0] if len(segments) > 1 else None, segments[-1])
 
     def never_encrypted(self, key: bytes) -> bool:
-        """Whether a key must be left alone whatever the configuration says: outside the prefix, or read raw."""
+        """Whether a key must not be rewritten under any configuration.
+
+        It is outside the prefix, or kube-apiserver reads its value without any provider.
+        """
         if not key.startswith(self._root):
             return True
         first = key[len(self._root) :].partition(b"/")[0]
         return first in NEVER_ENCRYPTED
 
     def top_level_unit(self, key: bytes) -> bytes | None:
-        """Return the storage path, with its slash, that a key lies under: a scan may jump behind it as a whole.
+        """Return the storage path, with its slash, that a key is under; a scan may skip all keys of that path at once.
 
         `/registry/secrets/`, `/registry/services/specs/`, `/registry/example.com/widgets/`, also
         `/registry/ranges/`. None outside the prefix and for a key that is not below such a path.
@@ -232,14 +236,14 @@ class Layout:
         return self._root + b"/".join(segments[:length]) + b"/"
 
     def _unit_length(self, segments: list[bytes]) -> int:
-        """Count the segments of the storage path: the longest known one, else two for a group, else one."""
+        """Return the number of segments of the storage path: of the longest known path, else 2 for a group, else 1."""
         for length in range(min(self._deepest, len(segments)), 0, -1):
             if b"/".join(segments[:length]).decode(errors="replace") in self._resources:
                 return length
         return 2 if b"." in segments[0] or segments[0] == b"services" else 1
 
     def _spans(self, group: str) -> bool:
-        """Whether a wildcard of this group can mean a resource."""
+        """Whether any resource can be in this group."""
         known = group == "*" or any(one.group == group for one in self._paths)
         return known or (group not in RESOURCES_BY_GROUP and _is_custom_group(group))
 
@@ -252,12 +256,12 @@ class Layout:
             return known
         group, _, plural = path.partition("/")
         custom = GroupResource(plural, group)
-        # Not if it was moved by `extra`: then it has another path.
+        # Not if `extra` gave it another path.
         return custom if _custom_path(custom) == path == self._path(custom) else None
 
 
 def _is_custom_group(group: str) -> bool:
-    """Whether a CustomResourceDefinition may have this group: a domain with a dot, and not kube-apiserver's own."""
+    """Whether a CustomResourceDefinition may have this group: a domain with a dot that is no built-in group."""
     named = "." in group and len(group) <= _LONGEST_GROUP and _LABELS.fullmatch(group) is not None
     return named and group not in RESOURCES_BY_GROUP
 
@@ -275,9 +279,9 @@ def _no_group(group: str) -> str:
 
 def _extra_faults(extra: Iterable[tuple[GroupResource, str]]) -> Iterator[Fault]:
     taken = list(_builtin_paths().items())
-    told: dict[GroupResource, str] = {}
+    paths: dict[GroupResource, str] = {}
     for resource, path in extra:
-        twice = "the resource has two paths" if told.setdefault(resource, path) != path else None
+        twice = "the resource has two paths" if paths.setdefault(resource, path) != path else None
         message = twice or _malformed(resource, path) or _collision(resource, path, taken)
         if message is not None:
             yield Fault(
@@ -290,20 +294,20 @@ def _malformed(resource: GroupResource, path: str) -> str | None:
     if not _PLURAL.fullmatch(resource.resource) or not _LABELS.fullmatch(resource.group or "core"):
         return "this is not the name of one resource"
     if not all(map(_SEGMENT.fullmatch, path.split("/"))):
-        return "a path is made of names between single slashes"
+        return "a path consists of names between single slashes"
     return None
 
 
 def _collision(resource: GroupResource, path: str, taken: Iterable[tuple[GroupResource, str]]) -> str | None:
     first, *rest = path.split("/")
     if first.encode() in NEVER_ENCRYPTED:
-        return "kube-apiserver never encrypts what lies there"
+        return "kube-apiserver never encrypts anything under this path"
     for other, its_path in taken:
         if resource != other and _overlap(path, its_path):
             return f"the path {its_path} belongs to {other}"
     custom = GroupResource(rest[0] if rest else "any", first)
     if _custom_path(custom) is not None and custom != resource:
-        return f"custom resources of the group {first} lie there"
+        return f"custom resources of the group {first} have this path"
     return None
 
 

@@ -1,6 +1,6 @@
-"""Key bytes that do not get out by accident: not by repr, str, format, vars, pickle or copy.
+"""Key bytes that are not shown or copied by accident: not by repr, str, format, vars, pickle or copy.
 
-The bytes come out by `reveal()` only, which is easy to find in a review.
+Only `reveal()` returns the bytes; a reviewer can search for it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _MASK = "SecretBytes(<masked>)"
 
 @final
 class SecretBytes:
-    """Bytes that every ordinary way of printing, serialising or copying refuses or masks.
+    """Bytes that are masked when printed; serialising or copying them raises TypeError.
 
-    Equality takes the same time wherever the bytes differ; the hash is that of a digest.
+    Comparison takes the same time wherever the bytes differ; the hash is that of a digest.
     """
 
     __slots__ = ("_value",)
@@ -32,10 +32,10 @@ class SecretBytes:
         return self._value
 
     def fingerprint(self, provider: str) -> str:
-        """Return 16 hex digits that name this key material when it serves `provider` (`aescbc`, `aesgcm`, …).
+        """Return 16 hex digits that name this key material under `provider` (`aescbc`, `aesgcm`, …).
 
         SHA-256 over length-prefixed parts, so that neither another use of the same digest nor another
-        provider of the same bytes gives the same name. Truncated: it identifies, it does not verify.
+        provider with the same bytes gives the same name. Truncated: it names a key, and does not prove two equal.
         """
         digest = hashlib.sha256()
         for part in (_DOMAIN, provider.encode(), self._value):

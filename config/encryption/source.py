@@ -1,12 +1,12 @@
-"""One stable read of a configuration file, refused when others than its owner may read it, or decide what is read.
+"""Reads a configuration file once and whole; refuses one that other users may read, or whose content they may choose.
 
-Does file I/O and nothing else; it neither watches nor decodes. The rules, in their order:
+It does file I/O only: no watching, no decoding. The rules, in their order:
 
 1. Symbolic links are followed: kubelet mounts files as links into a directory that it swaps.
 2. It must be a regular file of at most `MAX_BYTES`.
 3. Neither group nor others may have any permission on it, unless the caller allows them to read it.
-4. No other user but root may be able to put something else in its place (`trust.py`). No flag allows that: who may
-   read the file knows the keys, who may write it chooses them.
+4. No user but root and our own may be able to replace it (`trust.py`). No flag allows another: a user who can read
+   the file knows the keys, and one who can write it chooses them.
 5. The bytes count only if the file was the same before and after the read; otherwise it is read again.
 """
 
@@ -21,31 +21,33 @@ from kube_rewrap.config.encryption.trust import distrust
 from kube_rewrap.config.errors import Fault, SourceError
 
 MAX_BYTES = 1024 * 1024
-"""What a Secret or ConfigMap holds. Far above any real configuration (a thousand keys are 100 kB); at its worst it is
-read in some seconds."""
+"""The limit of a Secret or ConfigMap. No real configuration comes near it (a thousand keys are 100 kB); the worst text
+of this size is parsed in some seconds."""
 
 _ATTEMPTS = 5
 _FOREIGN_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def read(path: str | os.PathLike[str], *, allow_readable: bool = False, allow_foreign: bool = False) -> bytes:
-    """Return the bytes of the file, all from one moment.
+    """Return the bytes of the file, all of one version.
 
     `allow_readable` accepts a file that group or others can read or execute. `allow_foreign` accepts one that another
-    user could have put there, for a reader that writes nothing and reports it. Raises SourceError.
+    user could have put there: for `audit`, which writes nothing to etcd and reports it. Raises SourceError.
     """
     file = os.fspath(path)
     for _ in range(_ATTEMPTS):
         raw = _read_once(file, allow_readable=allow_readable, allow_foreign=allow_foreign)
         if raw is not None:
             return raw
-    raise _refused(file, f"it changed during each of {_ATTEMPTS} reads", "write it elsewhere and rename it into place")
+    raise _refused(
+        file, f"it changed during each of {_ATTEMPTS} reads", "write another file and rename it to this name"
+    )
 
 
 def _read_once(file: str, *, allow_readable: bool, allow_foreign: bool) -> bytes | None:
-    """Read the file; None when it changed meanwhile."""
+    """Return the bytes of the file; None when it changed during the read."""
     try:
-        # Not blocking: opening a named pipe must end in the refusal below, not in waiting for a writer.
+        # Not blocking: opening a named pipe would wait for its writer, but it has to be refused below.
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
@@ -76,7 +78,7 @@ def _drain(descriptor: int) -> bytes:
 
 
 def _still_there(file: str, state: os.stat_result) -> bool:
-    """Whether the name still leads to the file that was read: a swapped link makes the bytes old."""
+    """Whether the name still leads to the file that was read; after a link was swapped, its bytes are old."""
     try:
         now = Path(file).stat()
     except OSError:
@@ -94,7 +96,7 @@ def _check(file: str, state: os.stat_result, *, allow_readable: bool) -> None:
     mode = stat.S_IMODE(state.st_mode)
     if mode & _FOREIGN_BITS and not allow_readable:
         remedy = f"run: chmod 600 {shlex.quote(file)}"
-        raise _refused(file, f"it holds keys and its mode {mode:04o} lets group or others at it", remedy)
+        raise _refused(file, f"it holds keys, and its mode {mode:04o} gives group or others access", remedy)
     _check_size(file, state.st_size)
 
 

@@ -1,11 +1,11 @@
-"""Whether another user could have put the content into a file, or could put something else in its place.
+"""Whether another user could have written or replaced a file, or could do so now.
 
-What is read from the EncryptionConfiguration decides what root encrypts, and with which keys; so, as sshd does for
-authorized_keys, the whole way to a file is looked at: each directory, each symbolic link, and the file. All must belong
-to root or to the user of this process, and none may be open to writes of others. A directory may, if it is sticky, as
-/tmp is and the mounts of kubelet are: what lies in it can only be replaced by its own owner.
+The EncryptionConfiguration decides what root encrypts, and with which keys. So, as sshd does for authorized_keys, this
+checks the whole path to the file: each directory, each symbolic link, and the file itself. All must belong to root or
+to the user of this process, and neither group nor others may write to them. They may write to a sticky directory, such
+as /tmp and the mounts of kubelet: there only the owner of a file can replace it.
 
-Does file I/O and nothing else. Whether others may read the file is not looked at here.
+It does file I/O only. Not checked here: whether other users may read the file.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _MOST_LINKS = 40  # as Linux
 
 
 def distrust(file: str) -> tuple[str, str] | None:
-    """Return what lets another user decide on the file's content, and the remedy; None for nothing. Raises OSError."""
+    """Return why another user could choose the file's content, and the remedy; None if none could. Raises OSError."""
     user = os.geteuid()
     for place in _way_to(file):
         state = place.lstat()
         what = "it" if str(place) == file else str(place)
         if state.st_uid not in {0, user}:
             command = f"run: chown -h {user} {shlex.quote(str(place))}"
-            return f"{what} belongs to another user (number {state.st_uid}), who decides what is read", command
+            return f"{what} belongs to another user (number {state.st_uid}), who decides on the content", command
         if not stat.S_ISLNK(state.st_mode) and state.st_mode & _WRITABLE and not _is_sticky_directory(state):
             mode = f"{stat.S_IMODE(state.st_mode):04o}"
             command = f"run: chmod go-w {shlex.quote(str(place))}"
-            return f"group or others may write to {what} (mode {mode}), and decide what is read", command
+            return f"group or others may write to {what} (mode {mode}), and decide on the content", command
     return None
 
 
@@ -42,7 +42,7 @@ def _is_sticky_directory(state: os.stat_result) -> bool:
 
 
 def _way_to(file: str) -> Iterator[Path]:
-    """Yield what a name leads through, from the root to the file: directories and links in their order."""
+    """Yield the directories and links that a path leads through, in their order, and the file at the end."""
     here = Path("/")
     yield here
     rest = [*reversed(Path(file).absolute().parts[1:])]

@@ -1,4 +1,4 @@
-"""Draft → faults: kube-apiserver's rules about values, all of them on every part.
+"""Validates a draft by kube-apiserver's rules about values, and yields every fault.
 
 Follows apiserver: pkg/apis/apiserver/validation/validation_encryption.go, and for masked entries
 pkg/server/options/encryptionconfig/config.go. Two things depend on flags of kube-apiserver and are accepted here:
@@ -48,7 +48,7 @@ def _across_groups(name: str) -> bool:
     return parsed.group == "*" and not parsed.is_wildcard
 
 
-# (is it broken?, message, remedy), in upstream's order.
+# (whether a name breaks the rule, message, remedy), in upstream's order.
 _NAME_RULES: tuple[tuple[Callable[[str], bool], str, str], ...] = (
     (lambda name: name.lower() != name, "a resource name has no capital letters", "write it in lower case"),
     (lambda name: name == "*", "* alone is no wildcard", 'write "*." for the core group or "*.*" for everything'),
@@ -80,7 +80,7 @@ def validate(draft: Draft) -> Iterator[Fault]:
 
 
 def is_encryption_kind(draft: Draft) -> bool:
-    """Whether the document claims to be an EncryptionConfiguration at all, of whatever version."""
+    """Whether the document has the kind of an EncryptionConfiguration, in any version."""
     return draft.kind.value in {KIND, LEGACY_KIND}
 
 
@@ -105,10 +105,10 @@ def _resources(entry: DraftEntry) -> Iterator[Fault]:
         yield entry.resources_place.fault("at least one resource is required", "name one, such as secrets")
     names = [GroupResource.parse(text.value) for text in entry.resources]
     if len(set(names)) < len(names):
-        yield entry.resources_place.fault("the same resource stands in the list twice", "keep it once")
+        yield entry.resources_place.fault("the same resource is in the list twice", "keep it once")
     if _overlap(names):
         yield entry.resources_place.fault(
-            "a wildcard and a resource that it covers stand in one list",
+            "a wildcard and a resource that it covers are in one list",
             "move the specific resource into an entry of its own in front of this one",
         )
     for text in entry.resources:
@@ -124,7 +124,7 @@ def _overlap(names: list[GroupResource]) -> bool:
 
 
 def _resource_name(text: Text) -> Iterator[Fault]:
-    """Judge one name; like upstream, stop at the first rule that it breaks."""
+    """Yield the fault of the first rule that a name breaks; upstream stops there, too."""
     for is_broken, message, remedy in _NAME_RULES:
         if is_broken(text.value):
             yield text.place.fault(message, remedy)
@@ -218,7 +218,7 @@ def _cache_size(kms: DraftKms) -> Iterator[Fault]:
 
 
 def _masked(draft: Draft) -> Iterator[Fault]:
-    """Refuse what an earlier entry's wildcard covers: upstream would never reach it."""
+    """Yield a fault for each name that an earlier entry's wildcard covers: kube-apiserver would never use its entry."""
     wildcards: dict[GroupResource, Place] = {}
     for entry in draft.entries:
         named = [(GroupResource.parse(text.value), text.place) for text in entry.resources]
@@ -229,7 +229,7 @@ def _masked(draft: Draft) -> Iterator[Fault]:
                     f"masked by the wildcard at {by.path}, which comes earlier",
                     "move this entry in front of the one with the wildcard",
                 )
-        # After the whole list: overlaps inside one list are a fault of their own.
+        # Only after the whole list: `_resources` reports overlaps inside one list.
         for name, place in named:
             if name.resource == "*":
                 wildcards.setdefault(name, place)

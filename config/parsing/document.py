@@ -23,7 +23,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codec
 
 
 def parse(raw: bytes, file: str) -> Node:
-    """Return the tree of the document. Raises DocumentError, with nothing of the text in or behind it.
+    """Return the tree of the document. Raises DocumentError, which neither holds nor chains any of the text.
 
     JSON when the first character that is not white space is `{` (apimachinery: pkg/util/yaml, IsJSONBuffer),
     so a YAML flow mapping that starts with a brace is refused, as upstream refuses it.
@@ -33,7 +33,7 @@ def parse(raw: bytes, file: str) -> Node:
         return _parse(raw)
     except Unreadable as error:
         refused = error
-    # Outside the handler, so that nothing is chained.
+    # Outside the handler, so that no error that holds the text is chained.
     fault = Fault("", str(refused), "give an EncryptionConfiguration in YAML or JSON", refused.line)
     raise DocumentError(file, (fault,))
 
@@ -52,7 +52,7 @@ def _parse(raw: bytes) -> Node:
 
 
 def _decode(raw: bytes) -> tuple[str, bool]:
-    """Return the text without its byte order mark, and whether it had one: upstream takes a marked text for YAML."""
+    """Return the text without its byte order mark, and whether it had one: upstream parses a marked text as YAML."""
     mark, encoding = next((pair for pair in _MARKS if raw.startswith(pair[0])), (b"", "utf-8"))
     try:
         return raw[len(mark) :].decode(encoding), bool(mark)

@@ -1,7 +1,6 @@
 """Three text formats as Go's standard library reads them: base64, durations, URLs.
 
-Each function returns None for what Go refuses: bad text is data here, not an exception, so that no traceback can hold
-it.
+Each function returns None for a text that Go refuses. It raises nothing, so that no traceback can hold the text.
 """
 
 from __future__ import annotations

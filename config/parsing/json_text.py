@@ -1,4 +1,4 @@
-"""A JSON text as a tree, by encoding/json's rules. Gives no lines: the paths of faults say where.
+"""A JSON text as a tree, by encoding/json's rules. It has no lines: faults are located by their path.
 
 Go differs from Python's json in refusing NaN and Infinity, and in replacing lone surrogates by U+FFFD.
 """
@@ -15,7 +15,7 @@ from kube_rewrap.config.parsing.yaml_events import Unreadable
 MAX_DEPTH = 100
 """As in YAML: an EncryptionConfiguration is 9 deep."""
 
-# A string, also one that does not end: were that no match, each of its quotes would be tried as a beginning.
+# A string, also one without an end: if that did not match, the search would start at each of its quotes again.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -23,7 +23,7 @@ _Value = Node | str | bool | list["_Value"] | None
 
 
 def parse_json(text: str) -> Node:
-    """Return the tree of one JSON value with nothing behind it. Raises Unreadable."""
+    """Return the tree of a text that is one JSON value. Raises Unreadable."""
     _check_depth(text)
     decoder = json.JSONDecoder(
         object_pairs_hook=_object,
@@ -67,7 +67,7 @@ def _text(value: str) -> str:
 
 
 def _check_depth(text: str) -> None:
-    """Refuse deep nesting before the decoder, which recurses, meets it."""
+    """Raise Unreadable for deep nesting, before the decoder would recurse into it."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)

@@ -1,6 +1,6 @@
-"""The plain tree that YAML and JSON texts become: kinds, texts and lines, nothing decided yet.
+"""The plain tree of a YAML or JSON text: kinds, texts and lines of values, without any meaning of fields.
 
-Scalars may be key material, and so may a field name that slipped into the wrong column: reprs mask both.
+A scalar may be key material, and so may a field name that has the wrong indentation: reprs mask both.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the operator may set: groups, flags, variables, rules, logs."""
+"""The table of settings and what is made of it: flags, rules, the address of Redis, maintenance windows, logging."""

@@ -1,10 +1,10 @@
 """How to reach Redis, from one URL, for both of its clients: ours (worker/rate/shared.py) and Celery's.
 
 Accepted are `redis://`, `rediss://` (TLS) and, in kombu's syntax, `sentinel://H1:26379;sentinel://H2:26379/0`. User
-and password in a sentinel URL are those of Redis itself; sentinels with a password of their own are not handled, nor
-are Unix sockets, clusters, and options behind a question mark: a URL must not switch off what a setting asks for.
+and password in a sentinel URL are those of Redis itself. Refused are sentinels with a password of their own, Unix
+sockets, clusters, and options after a question mark: a URL must not override a setting.
 
-The password stays inside SecretBytes. No error repeats any part of the URL: a misplaced password is part of it too.
+The password is kept in SecretBytes. No error quotes any part of the URL, since any part may be a misplaced password.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _DB = re.compile(r"[0-9]{1,6}")
 
 _HEALTH_SECONDS = 10
-"""How often kombu checks a connection that it waits on. Its own 25 leave a worker deaf for most of a minute."""
+"""Time between kombu's checks of an idle connection. With its default of 25 s a worker would notice a lost connection
+only after most of a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files; None: the system's roots, or no client certificate."""
+    """PEM files. None: the system's CAs for `cacert`, no client certificate for the others."""
 
     cacert: str | None
     cert: str | None
@@ -47,36 +48,36 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where Redis is. What is printed of it shows no password."""
+    """The address of Redis, and how to log in. Its repr shows no password."""
 
     nodes: tuple[tuple[str, int], ...]
-    """Hosts and ports: Redis itself, or the sentinels that know where it is."""
+    """Hosts and ports: of Redis itself, or of the sentinels."""
     master: str | None
-    """Name of the master to ask the sentinels for. None: `nodes` holds one place, Redis itself."""
+    """Name of the master that the sentinels watch. None: `nodes` is one address, that of Redis."""
     db: int
     user: str | None
     password: SecretBytes | None
     tls: Tls | None
-    """With sentinels it holds for them and for Redis alike. None: clear text."""
+    """For sentinels and Redis alike. None: clear text."""
     timeout: float
     """Seconds to connect or for one answer."""
 
     @property
     def place(self) -> str:
-        """Where it is, for logs: hosts and ports, no user and no password."""
+        """Hosts and ports, for logs, without user and password."""
         nodes = ", ".join(_address(*node) for node in self.nodes)
         return nodes if self.master is None else f"{self.master} of {nodes}"
 
     @property
     def is_in_clear(self) -> bool:
-        """Whether the password goes to another machine in clear text."""
+        """Whether the password would be sent to another machine in clear text."""
         return self.password is not None and self.tls is None and not all(is_loopback(host) for host, _ in self.nodes)
 
     @property
     def url(self) -> SecretBytes:
-        """Celery's `broker_url`; it holds the password. Written anew, so that kombu reads what was checked here.
+        """Celery's `broker_url`, with the password. Made from the parsed parts: kombu gets only what was checked.
 
-        kombu forgets user and database when it turns to the next sentinel, so each part names them.
+        kombu forgets user and database when it tries the next sentinel, so each part names them.
         """
         scheme = "sentinel" if self.master is not None else "rediss" if self.tls else "redis"
         login = ""
@@ -90,27 +91,27 @@ class Broker:
         return self.tls.options() if self.tls else None
 
     def transport_options(self) -> dict[str, object]:
-        """Return what Celery's `broker_transport_options` need to reach Redis. Nothing in it is secret."""
+        """Return the part of Celery's `broker_transport_options` that reaches Redis. It holds no secret."""
         timeouts = {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
         options: dict[str, object] = {**timeouts, "health_check_interval": _HEALTH_SECONDS}
         if self.master is not None:
             options["master_name"] = self.master
-            # Without these kombu would speak clear text to sentinels that want TLS; and redis-py would try a dead one
-            # again for some ten seconds before it turned to the next.
+            # Without these kombu would talk to the sentinels in clear text, and redis-py would retry a dead one for
+            # some ten seconds before it tried the next.
             tls = {"ssl": True, **self.tls.options()} if self.tls else {}
             options["sentinel_kwargs"] = {**timeouts, "retry": None, **tls}
         return options
 
 
 def parse_broker(settings: BrokerSettings) -> Broker:
-    """Return where Redis is. Raises SettingsError that names the setting at fault and repeats nothing of the URL."""
+    """Return the address of Redis. Raises SettingsError, which names the setting and quotes nothing of the URL."""
     text = settings.url.reveal().decode(errors="replace")
     if re.search(r"[\s\x00-\x1f\x7f\ufffd]", text):
         raise _refused("holds white space or control characters", "look for a line break at its end")
     sentinels = text.startswith("sentinel://")
     parts = tuple(_split(part) for part in (text.split(";") if sentinels else [text]))
     if sentinels and any(part.scheme != "sentinel" for part in parts):
-        raise _refused("names a sentinel in another form", _SHAPE)
+        raise _refused("names a sentinel without sentinel://", _SHAPE)
     login = _the_one((_login(part) for part in parts), "user or password")
     if not settings.sentinel_master and sentinels:
         fault = Fault("broker.sentinel_master", "is empty", "name the master that the sentinels watch")
@@ -128,17 +129,19 @@ def parse_broker(settings: BrokerSettings) -> Broker:
 
 def _split(text: str) -> SplitResult:
     if "?" in text or "#" in text:
-        raise _refused("holds ? or #", "options have settings of their own; in a password they are written %3F and %23")
+        raise _refused(
+            "holds ? or #", "leave options out: they have settings of their own; in a password write %3F and %23"
+        )
     parts = _parts(text)
     if parts is None or parts.scheme not in _PORTS:
-        raise _refused("can't be read", f"{_SHAPE}; in a password / @ ; and the like are written %2F %40 %3B")
+        raise _refused("can't be read", f"{_SHAPE}; in a password write / @ ; as %2F %40 %3B")
     return parts
 
 
 def _parts(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
-        # They are parsed when they are read, and raise the ValueError, with parts of the URL in it, only then.
+        # Both are parsed only when they are read: a ValueError then quotes parts of the URL.
         _ = parts.hostname, parts.port
     except ValueError:
         return None
@@ -174,7 +177,7 @@ def _decoded(text: str) -> str | None:
 def _db(parts: SplitResult) -> int | None:
     path = parts.path.removeprefix("/")
     if path and not _DB.fullmatch(path):
-        raise _refused("names no database: what follows the slash must be a number", _SHAPE)
+        raise _refused("names no database: the part after the slash must be a number", _SHAPE)
     return int(path) if path else None
 
 
@@ -182,8 +185,8 @@ def _tls(scheme: str, settings: BrokerSettings) -> Tls | None:
     files = Tls(settings.cacert, settings.cert, settings.key)
     given = any((files.cacert, files.cert, files.key))
     if given and scheme == "redis":
-        # Whoever gives certificates believes that the connection is encrypted.
-        raise _refused("has no TLS, but certificates are given for it", "write rediss:// or leave the files out")
+        # An operator who gives certificates expects an encrypted connection.
+        raise _refused("has no TLS, but certificate files are given", "write rediss:// or leave the files out")
     return files if given or scheme == "rediss" else None
 
 

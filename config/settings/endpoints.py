@@ -1,7 +1,7 @@
-"""Which addresses send secrets in clear text, or leave certificates unused. Pure.
+"""Refuses addresses that would send a password in clear text, or leave certificate files unused. Pure.
 
-Whoever gives certificates believes that the connection is encrypted, and whoever gives a password that it stays on the
-way: neither is ignored without a word.
+An operator who gives certificates expects an encrypted connection, and one who gives a password expects that it stays
+secret: such a setting is refused, not ignored.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LOCAL = frozenset({"unix", "unixs"})
 
 
 def transport_faults(etcd: EtcdSettings, apiservers: ApiserverSettings) -> Iterator[Fault]:
-    """Yield what is wrong with how etcd and the kube-apiservers would be reached."""
+    """Yield the faults of the addresses of etcd and the kube-apiservers."""
     if any("@" in url for url in etcd.endpoints):
         remedy = "leave it out of the URL, and give --user and REWRAP_PASSWORD"
-        yield Fault("etcd.endpoints", "names a user in a URL, which etcd does not look at", remedy)
+        yield Fault("etcd.endpoints", "names a user in a URL, which etcd ignores", remedy)
         return  # no fault below may repeat such a URL
     schemes = {url: scheme_of(url, etcd) for url in etcd.endpoints}
     plain = [url for url, scheme in schemes.items() if scheme not in _TLS]
@@ -35,14 +35,14 @@ def transport_faults(etcd: EtcdSettings, apiservers: ApiserverSettings) -> Itera
 
 
 def scheme_of(url: str, etcd: EtcdSettings) -> str:
-    """Return the scheme of an endpoint. Where it names none, TLS files decide, as with etcdctl."""
+    """Return the scheme of an endpoint; for one without, `https` if TLS files are given, as etcdctl does."""
     if "://" in url:
         return url.partition("://")[0].lower()
     return "https" if etcd.cacert or etcd.cert else "http"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to a host stays on this machine. Of names, only `localhost` is known to."""
+    """Whether a host is this machine by its loopback address or the name `localhost`; other names are not resolved."""
     try:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
@@ -58,7 +58,7 @@ def _unused(group: str, files: EtcdSettings | ApiserverSettings, plain: list[str
 
 
 def _host(url: str) -> str:
-    """Return the host of an endpoint, "" where there is none that can be read."""
+    """Return the host of an endpoint, "" if it has none or is malformed."""
     try:
         return urlsplit(url if "://" in url else f"http://{url}").hostname or ""
     except ValueError:

@@ -1,16 +1,20 @@
 """Where a setting comes from: its flag, else its variable, else the settings file, else the default.
 
-The environment is an argument; nothing here reads the process' own.
+The environment is an argument: nothing here reads that of the process.
 """
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
 from kube_rewrap.config.settings.rules import check_settings
-from kube_rewrap.config.settings.schema import Settings, load_settings
+from kube_rewrap.config.settings.schema import SETTINGS, Settings
 
 
 def settings_from(flags: Iterable[Flag], given: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
@@ -25,15 +29,15 @@ def settings_from(flags: Iterable[Flag], given: Mapping[str, str | None], enviro
         text, source = (own, flag.name) if own is not None else (environment.get(flag.variable), flag.variable)
         if text is not None:
             settings = settings.with_values(flag.group, _values(flag, text, source), source)
-    password = environment.get("REWRAP_PASSWORD")
-    if password is not None:
-        settings = settings.with_values("etcd", {"password": password}, "REWRAP_PASSWORD")
+    for one in SETTINGS:
+        if one.variable in environment:
+            settings = settings.with_values(one.group, {one.name: environment[one.variable]}, one.variable)
     check_settings(settings)
     return settings
 
 
 def _values(flag: Flag, text: str, source: str) -> dict[str, object]:
-    """Turn a flag's text into fields."""
+    """Return the fields of the flag's group that its text sets. Raises SettingsError."""
     if flag.field == "user" and ":" in text:
         user, _, password = text.partition(":")
         return {"user": user, "password": password}
@@ -41,8 +45,37 @@ def _values(flag: Flag, text: str, source: str) -> dict[str, object]:
         return {flag.field: is_on(text)}
     if flag.many:
         return {flag.field: [part.strip() for part in text.split(",") if part.strip()]}
+    if flag.kind not in {int, float}:
+        return {flag.field: text}
     try:
         return {flag.field: flag.kind(text)}
     except ValueError:
-        fault = Fault(source, "is not a number", f"write {flag.name} {'500' if flag.kind is int else '500.0'}")
+        message = f"is not a {'whole ' if flag.kind is int else ''}number"
+        fault = Fault(source, message, f"write {flag.name} {flag.metavar}: {flag.help}")
         raise SettingsError("command line", (fault,)) from None
+
+
+def load_settings(path: str) -> Settings:
+    """Return the settings of a TOML file with one table a group. Raises SettingsError for the first fault."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _refused(path, "", f"can't be read: {error.strerror}", "give a readable file with --settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # Only the position is taken from its message: the rest may quote the file, which may hold a password.
+        found = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        where = f" at {found[1]}" if found else ""
+        raise _refused(path, "", f"is not TOML{where}", "see docs/settings.md for an example") from None
+    settings = Settings()
+    for group, values in document.items():
+        if not isinstance(values, dict):
+            raise _refused(path, group, "must be a table", f"write [{group}] and its settings below it")
+        settings = settings.with_values(group, values, path)
+        secrets = [one for one in SETTINGS if one.group == group and one.kind is SecretBytes and one.name in values]
+        if secrets and Path(path).stat().st_mode & 0o077:
+            raise _refused(path, secrets[0].path, "is in a file that group or others can use", f"chmod 600 {path}")
+    return settings
+
+
+def _refused(source: str, path: str, message: str, remedy: str) -> SettingsError:
+    return SettingsError(source, (Fault(path, message, remedy),))

@@ -1,4 +1,4 @@
-"""Lets a campaign rest, or go on, as etcd's room, the keys' budgets and the hours have it."""
+"""Pauses and resumes a campaign by etcd's quota, the keys' write budgets and the maintenance windows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from kube_rewrap.config.settings.hours import is_open, next_opening, parse_hours
+from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
 from kube_rewrap.scheduler.campaigns.service import Service
@@ -25,7 +25,7 @@ class Safety:
         self._settings = settings
         self._service = service
         self._campaigns = campaigns
-        self._hours = parse_hours(settings.pace.windows, settings.pace.time_zone)
+        self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
     async def keep(self, name: str) -> None:
         """Look at what speaks for a rest, and record what follows from it for this campaign."""
@@ -59,7 +59,7 @@ class Safety:
         )
 
     def _closed(self, now: datetime) -> str | None:
-        if is_open(self._hours, now):
+        if self._windows.is_open(now):
             return None
-        opening = next_opening(self._hours, now) or now + timedelta(days=1)
-        return f"outside the hours of --window; the next begin at {opening.isoformat(timespec='minutes')}"
+        opening = self._windows.next_opening(now) or now + timedelta(days=1)
+        return f"outside the maintenance windows (--window); the next opens at {opening.isoformat(timespec='minutes')}"

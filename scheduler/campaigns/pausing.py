@@ -1,7 +1,7 @@
 """Shall a campaign rest, or go on after a rest? Pure.
 
 1. An operator's pause ends by an operator's word only.
-2. No room in etcd, no write left for a key, or outside the hours: rest, in this order of gravity.
+2. No room in etcd, no write left for a key, or outside the maintenance windows: rest, in this order of gravity.
 3. None of these any more: go on. After a lack of room only once there is some distance to the limit,
    so that it does not go on and off with every compaction.
 4. A quarantine that grew too much (`worker.records.try_counter`, `transition.advance`): rest until an operator's word.
@@ -37,12 +37,12 @@ class Pressure:
 
     space: str | None
     budget: str | None
-    hours: str | None
+    window: str | None
 
     @property
     def cause(self) -> tuple[Pause, str] | None:
         """The gravest of them."""
-        causes = ((Pause.SPACE, self.space), (Pause.BUDGET, self.budget), (Pause.WINDOW, self.hours))
+        causes = ((Pause.SPACE, self.space), (Pause.BUDGET, self.budget), (Pause.WINDOW, self.window))
         return next(((cause, because) for cause, because in causes if because is not None), None)
 
 

@@ -107,7 +107,7 @@ class ConfigurationWatch:
             before, sample = sample, await asyncio.to_thread(_sample, self._file, allow_readable=self._allow_readable)
             if sample == before:
                 return sample
-        return (Fault("", "it never stands still", "write it elsewhere and rename it into place"),)
+        return (Fault("", "it never stands still", "write another file and rename it to this name"),)
 
     def _reject(self, faults: tuple[Fault, ...]) -> None:
         self._is_bad = True

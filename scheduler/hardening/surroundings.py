@@ -17,7 +17,7 @@ def file_mode(facts: Facts) -> Check:
     """Check that neither group nor others can do anything with the file: it holds the keys."""
     name, file = "file-mode", facts.file
     if file.mode & _FOREIGN:
-        reason = f"{file.path} holds keys, and its mode {file.mode:04o} lets group or others at it"
+        reason = f"{file.path} holds keys, and its mode {file.mode:04o} gives group or others access"
         return Check(name, State.FAIL, reason, "`chmod 600` it; if others may have read it, rotate its keys")
     return Check(name, State.PASS, f"{file.path} has mode {file.mode:04o}")
 

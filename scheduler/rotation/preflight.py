@@ -5,8 +5,8 @@ while there is one. An operator is shown them before the question; the service a
 by itself.
 
 1. No other rotation, and no campaign that is at work or was paused by an operator. One that rests for the write
-   budget or its hours is no reason: the new file takes its place. Nor is one at work where a key is exhausted,
-   since others go on to write with that.
+   budget, or outside the maintenance windows, is no reason: the new file takes its place. Nor is one at work where a
+   key is exhausted, since others go on to write with that.
 2. The kube-apiservers are known, and all of them run the present file.
 3. The file is ours to replace, unless the operator does that.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.

@@ -130,7 +130,7 @@ def nobody_s_log(command: Command) -> list[dict[str, object]]:
         (["--apiserver", "http://a", "--apiserver-token-file", "f"], "a token is sent over https only"),
         (["--apiserver", "https://a", "--apiserver-cert", "f"], "a client certificate needs its key"),
         (["--apiserver", "https://a", "--apiserver-token-file", "/nonexistent"], "apiservers.token_file"),
-        (["--converge-timeout", "0"], "converge_timeout at most 86400"),
+        (["--converge-timeout", "0"], "apiservers.converge_timeout: must be above 0, at most 86400"),
         (["/nonexistent.yaml"], "it can't be read"),
     ],
     ids=lambda value: ascii(" ".join(value))[1:60] if isinstance(value, list) else None,

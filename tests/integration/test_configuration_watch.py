@@ -421,7 +421,7 @@ async def test_a_file_that_never_stands_still_is_told_once(
         await seen.until(ONE)
     (rejected,) = told(logs, "rejected")
     assert rejected["errors"] == [
-        {"path": "", "message": "it never stands still", "remedy": "write it elsewhere and rename it into place"}
+        {"path": "", "message": "it never stands still", "remedy": "write another file and rename it to this name"}
     ]
 
 

@@ -1,4 +1,4 @@
-"""What holds a campaign back: a full etcd, the hours, and the ceiling over all workers."""
+"""What holds a campaign back: a full etcd, the maintenance windows, and the ceiling over all workers."""
 
 from __future__ import annotations
 
@@ -98,27 +98,27 @@ def assert_ended(cluster: Service) -> None:
     assert cluster.run("audit-log", "verify").code == 0
 
 
-def hours(begin: timedelta, end: timedelta) -> str:
+def window(begin: timedelta, end: timedelta) -> str:
     """Hours that begin and end so far from now, in UTC: too far for a test to run into."""
     now = datetime.now(UTC)
     return f"{now + begin:%H:%M}-{now + end:%H:%M}"
 
 
-def test_outside_its_hours_a_campaign_is_planned_and_rests(cluster: Service) -> None:
+def test_outside_the_maintenance_windows_a_campaign_is_planned_and_rests(cluster: Service) -> None:
     cluster.fill(300)
     cluster.configure(NEW, OLD)
-    closed = cluster.start("scheduler", REWRAP_WINDOW=hours(timedelta(hours=3), timedelta(hours=5)))
+    closed = cluster.start("scheduler", REWRAP_WINDOW=window(timedelta(hours=3), timedelta(hours=5)))
     cluster.start("worker")
     cluster.wait(lambda: closed.said("campaign.paused", cause="window"), "it rests")
     [row] = cluster.campaigns()
     assert row["state"] == "paused"
-    assert row["because"].startswith("outside the hours of --window; the next begin at ")
-    # An operator's word does not open the hours.
+    assert row["because"].startswith("outside the maintenance windows (--window); the next opens at ")
+    # An operator's request does not open the window.
     cluster.run("campaign", "resume", str(row["id"]))
     cluster.wait(lambda: len(closed.said("campaign.paused", cause="window")) == 2, "it rests again")
     assert cluster.opened_by(NEW) == 0
     closed.stop()
-    cluster.start("scheduler", REWRAP_WINDOW=hours(-timedelta(hours=3), timedelta(hours=3)))
+    cluster.start("scheduler", REWRAP_WINDOW=window(-timedelta(hours=3), timedelta(hours=3)))
     ended = cluster.wait_finished(1)
     assert (ended["campaign"], ended["state"], cluster.opened_by(NEW)) == (row["id"], "complete", 300)
 

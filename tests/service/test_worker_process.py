@@ -138,7 +138,7 @@ def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(
         assert leader.said("leader.elected")
         assert not idle.said("leader.elected")
         [rejected] = worker.said("configuration.rejected")
-        assert "its mode 0644 lets group or others at it" in rejected["because"]
+        assert "its mode 0644 gives group or others access" in rejected["because"]
         assert len(idle.said("configuration.rejected")) == 1
         bad.chmod(0o600)
         assert one.wait_finished(1)["state"] == "complete"

@@ -10,10 +10,7 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, IdentityProvider, ResourceEntry
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.errors import SettingsError
-from kube_rewrap.config.settings.logs import redact
-from kube_rewrap.config.settings.rules import check_settings
-from kube_rewrap.config.settings.schema import BudgetSettings, KeyspaceSettings, Settings, SpaceSettings
+from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.discovery import survey
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
@@ -90,22 +87,6 @@ async def test_a_reason_of_a_newer_version_is_a_record_error() -> None:
     with capture_logs() as logs:
         assert [one async for one in Quarantine(store, SPACE, "c").all()] == []
     assert [one["event"] for one in logs] == ["record.unreadable"]
-
-
-@pytest.mark.parametrize(("etcd", "state"), [("/", "/kube-rewrap"), ("/registry", ""), ("/registry", "/")])
-def test_prefixes_at_the_root_are_refused(etcd: str, state: str) -> None:
-    with pytest.raises(SettingsError, match="state_prefix"):
-        check_settings(Settings(keyspace=KeyspaceSettings(etcd, state)))
-
-
-def test_a_negative_quota_is_refused() -> None:
-    with pytest.raises(SettingsError, match="quota_bytes"):
-        check_settings(Settings(space=SpaceSettings(quota_bytes=-1)))
-
-
-def test_bytes_inside_a_list_are_masked() -> None:
-    event = redact(None, "info", {"a": [b"canary"], "b": {"secret": "canary"}})
-    assert event == {"a": ["[redacted]"], "b": {"secret": "[redacted]"}}
 
 
 def test_deep_nesting_is_a_record_error() -> None:

@@ -38,10 +38,10 @@ from celery.worker.state import active_requests, reserved_requests, scheduled_re
 from kombu.entity import Exchange, Queue
 
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.library_errors import LibraryLines, error_in, why_unreachable
+from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.flags import EVERY, is_on
-from kube_rewrap.config.settings.logs import LEVELS, configure_logs
+from kube_rewrap.config.settings.logs import LEVELS, LibraryLogHandler, configure_logs, logged_error
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.coredump import forbid_core_dumps
@@ -339,8 +339,8 @@ _parent = ExitStack()
 """What the parent holds open until it ends."""
 
 
-class _Forward(LibraryLines):
-    """As LibraryLines; each trouble with the broker is told once."""
+class _Forward(LibraryLogHandler):
+    """As LibraryLogHandler; logs each kind of trouble with the broker once."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -352,7 +352,7 @@ class _Forward(LibraryLines):
             if not self._away:
                 self._away = True
                 _broker.away = "no connection to Redis; see the log: broker.unavailable"
-                error = error_in(record)
+                error = logged_error(record)
                 because = "no reason given" if error is None else why_unreachable(error)
                 place = parse_broker(from_environment().broker).place
                 _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")

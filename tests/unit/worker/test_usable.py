@@ -46,7 +46,7 @@ def give_away(file: Path) -> None:
     ("harm", "because"),
     [
         pytest.param(Path.unlink, "it can't be read: No such file or directory", id="missing"),
-        pytest.param(lambda file: file.chmod(0o644), "its mode 0644 lets group or others at it", id="for others"),
+        pytest.param(lambda file: file.chmod(0o644), "its mode 0644 gives group or others access", id="for others"),
         pytest.param(lambda file: file.write_text("kind: Secret"), "kind", id="invalid"),
         pytest.param(
             lambda file: file.write_text(configuration_of([KEY], ["deployments"])),

@@ -420,11 +420,11 @@ WHOLE = INDENTED.whole
         ),
         (
             lambda: add_read_key(WHOLE, "f", [0], AESCBC, Key("b", NEW.secret)),
-            "the new key's name or the key itself stands there already; take a new one",
+            "the entry already has the new key or its name; take another key and name",
         ),
         (
             lambda: add_read_key(WHOLE, "f", [0], SECRETBOX, Key("new", SecretBytes(b"c" * 32))),
-            "the new key's name or the key itself stands there already; take a new one",
+            "the entry already has the new key or its name; take another key and name",
         ),
     ],
 )
@@ -475,7 +475,7 @@ MORE = "something follows the first document, and kube-apiserver would not look 
         (f"{ENTRY}  - aescbc: {{{KEYS}}}\r# x\n", "it has line breaks other than LF and CR LF"),
         (
             f"{ENTRY}  - aescbc:\n      keys: [{KEY_A}, # old\n       {KEY_B}]\n",
-            "resources[0].providers[0].aescbc.keys (line 7): comments stand between the items of a list in brackets",
+            "resources[0].providers[0].aescbc.keys (line 7): a list in brackets has comments between its items",
         ),
         (
             f"{ENTRY}  - aescbc:\n      ? keys\n      : - {KEY_A}\n        - {KEY_B}\n",

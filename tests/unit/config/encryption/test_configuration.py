@@ -1,4 +1,4 @@
-"""Every rule of the EncryptionConfiguration, one row each: the text that breaks it, the path and what is said."""
+"""Every rule of the EncryptionConfiguration, one row each: the text that breaks it, the path and the message."""
 
 from __future__ import annotations
 
@@ -210,17 +210,17 @@ REFUSED = {
         named("'*.events.k8s.io'"), ["resources[0].resources[0]: events are stored under the core group"]
     ),
     "the same resource twice, once with the dot of the empty group": (
-        named("secrets, 'secrets.'"), ["resources[0].resources: the same resource stands in the list twice"]
+        named("secrets, 'secrets.'"), ["resources[0].resources: the same resource is in the list twice"]
     ),
     "a group wildcard beside *.*": (
         named("'*.apps', '*.*'"),
-        ["resources[0].resources: a wildcard and a resource that it covers stand in one list"],
+        ["resources[0].resources: a wildcard and a resource that it covers are in one list"],
     ),
     "twice and overlapping": (
         named("a, a, '*.'"),
         [
-            "resources[0].resources: the same resource stands in the list twice",
-            "resources[0].resources: a wildcard and a resource that it covers stand in one list",
+            "resources[0].resources: the same resource is in the list twice",
+            "resources[0].resources: a wildcard and a resource that it covers are in one list",
         ],
     ),
     "masked by a group wildcard": (

@@ -67,7 +67,7 @@ def test_each_resource_has_its_path_and_back(name: str, prefix: bytes) -> None:
 
 
 NOBODYS = [
-    ("deployments", "write deployments.apps; if this Kubernetes is newer"),
+    ("deployments", "write deployments.apps; if a newer Kubernetes"),
     ("cronjobs.apps", "write cronjobs.batch; if"),
     ("services.apps", "write services; if"),
     ("leases", "write leases.coordination.k8s.io; if"),
@@ -79,7 +79,7 @@ NOBODYS = [
     ("events.events.k8s.io", "write events; if"),
     ("pods/status", "write pods"),
     ("deployments/scale.apps", "write deployments.apps"),
-    ("gadgets.batch", "remove it, or if this Kubernetes is newer and stores it, say where: --path gadgets.batch=PATH"),
+    ("gadgets.batch", "remove it, or if a newer Kubernetes stores it, give its path: --path gadgets.batch=PATH"),
     ("secret", "remove it, or if"),
     ("bindings", "remove it, or if"),
     ("tokenreviews.authentication.k8s.io", "remove it, or if"),
@@ -126,7 +126,7 @@ def test_a_wildcard_that_spans_nothing_is_idle(name: str) -> None:
     assert LAYOUT.why_idle(GroupResource.parse(name)) is not None
 
 
-def test_a_newer_resource_has_the_path_that_it_is_told() -> None:
+def test_a_newer_resource_has_the_path_that_the_operator_gives() -> None:
     layout = Layout(extra=(("gadgets.batch", "gadgets"), ("x.nosuch", "x")))
     gadgets = GroupResource("gadgets", "batch")
     assert layout.prefix_of(gadgets) == b"/registry/gadgets/"
@@ -303,7 +303,7 @@ OPENSHIFT = (
 )
 
 
-def test_paths_that_are_nobodys_can_be_told() -> None:
+def test_paths_that_belong_to_no_resource_can_be_given() -> None:
     layout = Layout(extra=OPENSHIFT)
     for name, path in OPENSHIFT:
         resource = GroupResource.parse(name)

@@ -36,7 +36,7 @@ def test_reads_a_file_that_only_its_owner_can_touch(file: Path, mode: int) -> No
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o777])
 def test_refuses_a_file_that_group_or_others_can_touch(file: Path, mode: int) -> None:
     file.chmod(mode)
-    expected = f"it holds keys and its mode {mode:04o} lets group or others at it; run: chmod 600 {file}"
+    expected = f"it holds keys, and its mode {mode:04o} gives group or others access; run: chmod 600 {file}"
     assert refused(file) == expected
     if mode & 0o022:
         with pytest.raises(SourceError, match=r"group or others may write to it .*; run: chmod go-w "):
@@ -109,7 +109,7 @@ def test_gives_up_on_a_file_that_never_stands_still(file: Path, monkeypatch: pyt
         return raw
 
     monkeypatch.setattr(source, "_drain", written_meanwhile)
-    assert refused(file) == "it changed during each of 5 reads; write it elsewhere and rename it into place"
+    assert refused(file) == "it changed during each of 5 reads; write another file and rename it to this name"
 
 
 def test_a_file_that_vanished_after_the_read_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

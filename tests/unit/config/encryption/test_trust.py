@@ -1,4 +1,4 @@
-"""Whoever could put another content into a file decides on keys: nothing on the way to it may be another user's."""
+"""A user who can replace the file chooses the keys: nothing on the path to it may belong to another user."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_file_of_ours_in_directories_of_ours_is_read(file: Path) -> None:
 @needs_root
 def test_a_file_of_another_user_is_refused(file: Path) -> None:
     os.chown(file, STRANGER, -1)
-    expected = f"it belongs to another user (number {STRANGER}), who decides what is read; run: chown -h 0 {file}"
+    expected = f"it belongs to another user (number {STRANGER}), who decides on the content; run: chown -h 0 {file}"
     assert refused(file) == expected
     assert refused(linked(file)) == expected.replace("it ", f"{file} ", 1)
 
@@ -65,7 +65,7 @@ def test_a_file_of_another_user_is_refused(file: Path) -> None:
 def test_a_directory_that_others_may_write_to_is_refused(file: Path, mode: int, depth: int) -> None:
     directory = file.parents[depth]
     directory.chmod(mode)
-    expected = f"group or others may write to {directory} (mode {mode:04o}), and decide what is read"
+    expected = f"group or others may write to {directory} (mode {mode:04o}), and decide on the content"
     assert refused(file) == f"{expected}; run: chmod go-w {directory}"
     directory.chmod(mode | 0o1000)
     assert read(file) == b"kind: x\n"

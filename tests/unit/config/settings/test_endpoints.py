@@ -1,4 +1,4 @@
-"""A password does not leave the machine in clear text, and no certificate is ignored without a word."""
+"""No password is sent to another machine in clear text, and certificate files that no connection uses are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {"REWRAP_CACERT": "ca.crt", "REWRAP_CERT": "a.crt", "REWRAP_KEY": "a.key
 
 
 def faults(**variables: str) -> dict[str, str]:
-    """The settings at fault, with what is said of each."""
+    """Message and remedy of each fault, by setting."""
     try:
         settings_from((*ETCD, *APISERVERS), {}, variables)
     except SettingsError as error:

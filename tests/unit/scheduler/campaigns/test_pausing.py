@@ -14,8 +14,8 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth,
 RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
 NONE = Pressure(None, None, None)
 FULL = Pressure("etcd is full", None, None)
-CLOSED = Pressure(None, None, "outside the hours")
-ALL = Pressure("etcd is full", "no write left", "outside the hours")
+CLOSED = Pressure(None, None, "outside the windows")
+ALL = Pressure("etcd is full", "no write left", "outside the windows")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ ALL = Pressure("etcd is full", "no write left", "outside the hours")
     [
         pytest.param(RUNNING, NONE, "running", None, "why", id="nothing speaks against it => as it is"),
         pytest.param(RUNNING, FULL, "paused", Pause.SPACE, "etcd is full", id="no room => rest"),
-        pytest.param(RUNNING, CLOSED, "paused", Pause.WINDOW, "outside the hours", id="outside the hours => rest"),
+        pytest.param(RUNNING, CLOSED, "paused", Pause.WINDOW, "outside the windows", id="outside the windows => rest"),
         pytest.param(RUNNING, ALL, "paused", Pause.SPACE, "etcd is full", id="several => the gravest is told"),
         pytest.param(
             RUNNING.paused(Pause.SPACE, "etcd is full"), NONE, "running", None,

@@ -306,7 +306,7 @@ async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster
     assert stored is not None
     resumed = stored.value
     assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
-    closed = judge_rest(resumed, replace(FREE, hours="it is night"))
+    closed = judge_rest(resumed, replace(FREE, window="it is night"))
     assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
     assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
 

@@ -581,14 +581,14 @@ ROWS = [
         "file-mode",
         file(mode=0o644),
         FAIL,
-        "/e/enc.yaml holds keys, and its mode 0644 lets group or others at it",
+        "/e/enc.yaml holds keys, and its mode 0644 gives group or others access",
     ),
     (
         "the group may write it => fail",
         "file-mode",
         file(mode=0o620),
         FAIL,
-        "/e/enc.yaml holds keys, and its mode 0620 lets group or others at it",
+        "/e/enc.yaml holds keys, and its mode 0620 gives group or others access",
     ),
     ("the file is not root's => warn", "file-owner", file(owner=7), WARN, "/e/enc.yaml belongs to uid 7, not to root"),
     (

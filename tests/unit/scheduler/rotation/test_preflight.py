@@ -52,7 +52,9 @@ def test_one_reason_against_it_is_said(ground: Ground, begins: str) -> None:
     [
         pytest.param(READY, id="nothing speaks against it"),
         pytest.param(replace(READY, campaigns=(resting(Pause.BUDGET),)), id="a campaign rests for the write budget"),
-        pytest.param(replace(READY, campaigns=(resting(Pause.WINDOW),)), id="a campaign rests for its hours"),
+        pytest.param(
+            replace(READY, campaigns=(resting(Pause.WINDOW),)), id="a campaign rests outside the maintenance windows"
+        ),
         pytest.param(replace(READY, campaigns=(RUNNING,), is_exhausted=True), id="a key is exhausted => it can't wait"),
         pytest.param(replace(READY, scale=Scale(10, unreadable=10)), id="what can't be read needs the new key, too"),
         pytest.param(replace(READY, scale=None), id="not scanned yet"),

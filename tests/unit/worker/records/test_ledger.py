@@ -314,7 +314,7 @@ async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> Non
     refusing = False
     store = await begun(lambda _kind, _key: Outcome.LOST if refusing else None)
     refusing = True
-    with pytest.raises(TemporaryError, match="compare-and-swaps of .*fp-1 in a row to others"):
+    with pytest.raises(TemporaryError, match=r"compare-and-swaps of .*fp-1 in a row to others"):
         await ledger(store).spend(KEY, 1, 1)
     assert (await budget_of(store)).reserved == 0
 

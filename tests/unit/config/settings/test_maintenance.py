@@ -1,4 +1,4 @@
-"""Times of day when the service may write: what is read, what is refused, and what the clocks of a zone make of it."""
+"""Maintenance windows: which texts are read and which refused, and when one is open by the clocks of a zone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.flags import WINDOW
-from kube_rewrap.config.settings.hours import Hours, Window, is_open, next_opening, parse_hours
+from kube_rewrap.config.settings.maintenance import (
+    MaintenanceWindow,
+    MaintenanceWindows,
+    parse_maintenance_windows,
+)
 from kube_rewrap.config.settings.rules import check_settings
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
@@ -20,7 +24,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE = timedelta(minutes=1)
 
 MINUTES = st.integers(0, 24 * 60 - 1)
-WINDOWS = st.builds(Window, MINUTES, st.integers(0, 24 * 60)).filter(lambda one: one.start != one.end)
+WINDOWS = st.builds(MaintenanceWindow, MINUTES, st.integers(0, 24 * 60)).filter(lambda one: one.start != one.end)
 ZONES = st.sampled_from([
     "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kolkata",
     "America/Sao_Paulo", "Africa/Casablanca",
@@ -28,13 +32,13 @@ ZONES = st.sampled_from([
 MOMENTS = st.datetimes(datetime(1980, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds
 
 
-def text(window: Window) -> str:
+def text(window: MaintenanceWindow) -> str:
     return "-".join(f"{minute // 60:02d}:{minute % 60:02d}" for minute in (window.start, window.end))
 
 
 def faults(texts: list[str], zone: str = "UTC") -> tuple[Fault, ...]:
     with pytest.raises(SettingsError) as caught:
-        parse_hours(texts, zone)
+        parse_maintenance_windows(texts, zone)
     return caught.value.faults
 
 
@@ -44,21 +48,21 @@ def faults(texts: list[str], zone: str = "UTC") -> tuple[Fault, ...]:
 @pytest.mark.parametrize(
     ("given_text", "window"),
     [
-        pytest.param("12:00-13:30", Window(720, 810), id="within a day"),
-        pytest.param("22:00-06:00", Window(1320, 360), id="across midnight"),
-        pytest.param("00:00-24:00", Window(0, 1440), id="the whole day"),
-        pytest.param("22:00-24:00", Window(1320, 1440), id="until midnight"),
-        pytest.param("22:00-00:00", Window(1320, 0), id="until midnight, the other way"),
-        pytest.param("23:59-24:00", Window(1439, 1440), id="the last minute"),
+        pytest.param("12:00-13:30", MaintenanceWindow(720, 810), id="within a day"),
+        pytest.param("22:00-06:00", MaintenanceWindow(1320, 360), id="across midnight"),
+        pytest.param("00:00-24:00", MaintenanceWindow(0, 1440), id="the whole day"),
+        pytest.param("22:00-24:00", MaintenanceWindow(1320, 1440), id="until midnight"),
+        pytest.param("22:00-00:00", MaintenanceWindow(1320, 0), id="until midnight, the other way"),
+        pytest.param("23:59-24:00", MaintenanceWindow(1439, 1440), id="the last minute"),
     ],
 )
-def test_a_window_is_read(given_text: str, window: Window) -> None:
-    assert parse_hours([given_text], "UTC") == Hours((window,), UTC)
+def test_a_window_is_read(given_text: str, window: MaintenanceWindow) -> None:
+    assert parse_maintenance_windows([given_text], "UTC") == MaintenanceWindows((window,), UTC)
 
 
 @given(st.lists(WINDOWS, max_size=4), ZONES)
-def test_what_is_written_is_read_back(windows: list[Window], zone: str) -> None:
-    assert parse_hours(map(text, windows), zone).windows == tuple(windows)
+def test_a_written_window_is_read_back(windows: list[MaintenanceWindow], zone: str) -> None:
+    assert parse_maintenance_windows(map(text, windows), zone).daily == tuple(windows)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +72,11 @@ def test_what_is_written_is_read_back(windows: list[Window], zone: str) -> None:
         "6:00-7:00", "22:00-06:00-07:00", "22:00-06:00\n", "２２:00-06:00", "-1:00-06:00",
     ],
 )  # fmt: skip
-def test_what_is_no_window_is_refused_by_its_place(wrong: str) -> None:
+def test_a_text_that_is_no_window_is_refused_by_its_place(wrong: str) -> None:
     expected = Fault(
         "pace.windows[1]",
-        "is not a window of time",
-        "write HH:MM-HH:MM, such as 22:00-06:00; 24:00 may stand at the end",
+        "is not a maintenance window",
+        "write HH:MM-HH:MM, such as 22:00-06:00; 24:00 is an end, too",
     )
     assert faults(["12:00-13:00", wrong]) == (expected,)
 
@@ -87,7 +91,7 @@ def test_a_window_that_begins_when_it_ends_is_refused(same: str) -> None:
 @pytest.mark.parametrize(
     "zone", ["", "Mars/Olympus", "America", "../UTC", "/etc/passwd", "zone.tab", "a\0b", "\ud800", "x" * 5000, "utc "]
 )
-def test_what_is_no_zone_is_refused(zone: str) -> None:
+def test_a_name_of_no_zone_is_refused(zone: str) -> None:
     (fault,) = faults([], zone)
     assert (fault.path, fault.message) == ("pace.time_zone", "is no time zone")
 
@@ -96,7 +100,7 @@ def test_what_is_no_zone_is_refused(zone: str) -> None:
 def test_any_text_is_read_or_refused(texts: list[str], zone: str) -> None:
     """Any other exception fails the test."""
     try:
-        parse_hours(texts, zone)
+        parse_maintenance_windows(texts, zone)
     except SettingsError as error:
         refused = error
     else:
@@ -105,7 +109,7 @@ def test_any_text_is_read_or_refused(texts: list[str], zone: str) -> None:
     assert all(fault.message and fault.remedy for fault in refused.faults)
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_reported_at_once() -> None:
     assert [fault.path for fault in faults(["x", "12:00-13:00", "y"], "z")] == [
         "pace.windows[0]",
         "pace.windows[2]",
@@ -123,7 +127,9 @@ def test_settings_with_bad_windows_are_refused_among_all_other_faults() -> None:
 def test_windows_and_zone_come_from_flags() -> None:
     given_flags = {"--window": "22:00-06:00, 12:00-13:00", "--time-zone": "Europe/Berlin"}
     pace = settings_from(WINDOW, given_flags, {}).pace
-    assert parse_hours(pace.windows, pace.time_zone) == Hours((Window(1320, 360), Window(720, 780)), BERLIN)
+    assert parse_maintenance_windows(pace.windows, pace.time_zone) == MaintenanceWindows(
+        (MaintenanceWindow(1320, 360), MaintenanceWindow(720, 780)), BERLIN
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- open
@@ -148,24 +154,24 @@ def test_windows_and_zone_come_from_flags() -> None:
 )
 def test_open_or_not(windows: list[str], clock: time, *, expected: bool) -> None:
     moment = datetime.combine(date(2024, 5, 1), clock, BERLIN)
-    assert is_open(parse_hours(windows, "Europe/Berlin"), moment) is expected
-    assert is_open(parse_hours(windows, "Europe/Berlin"), moment.astimezone(UTC)) is expected
+    assert parse_maintenance_windows(windows, "Europe/Berlin").is_open(moment) is expected
+    assert parse_maintenance_windows(windows, "Europe/Berlin").is_open(moment.astimezone(UTC)) is expected
 
 
 def test_a_time_without_a_zone_is_a_bug_of_the_caller() -> None:
     naive = datetime(2024, 5, 1)  # noqa: DTZ001 - that is the point
-    with pytest.raises(ValueError, match="without a zone"):
-        is_open(Hours(), naive)
-    with pytest.raises(ValueError, match="without a zone"):
-        next_opening(Hours(), naive)
+    with pytest.raises(ValueError, match="has no time zone"):
+        MaintenanceWindows().is_open(naive)
+    with pytest.raises(ValueError, match="has no time zone"):
+        MaintenanceWindows().next_opening(naive)
 
 
 def open_minutes(window: str, day: date) -> int:
     """How long a window is open in Berlin between two noons."""
-    hours = parse_hours([window], "Europe/Berlin")
+    windows = parse_maintenance_windows([window], "Europe/Berlin")
     start = datetime.combine(day, time(12), BERLIN).astimezone(UTC)
     end = datetime.combine(day + timedelta(days=1), time(12), BERLIN).astimezone(UTC)
-    return sum(is_open(hours, start + MINUTE * number) for number in range((end - start) // MINUTE))
+    return sum(windows.is_open(start + MINUTE * number) for number in range((end - start) // MINUTE))
 
 
 @pytest.mark.parametrize(
@@ -203,27 +209,27 @@ def test_wall_clock_time_is_meant_when_clocks_change(day: date, window: str, min
 def test_the_next_opening(windows: list[str], now: str, expected: str | None) -> None:
     moment = datetime.fromisoformat(now)
     moment = moment if moment.tzinfo else moment.replace(tzinfo=BERLIN)
-    opening = next_opening(parse_hours(windows, "Europe/Berlin"), moment)
+    opening = parse_maintenance_windows(windows, "Europe/Berlin").next_opening(moment)
     assert opening == (datetime.fromisoformat(expected).astimezone(UTC) if expected else None)
 
 
 def test_a_whole_day_that_a_zone_skips_is_waited_through() -> None:
-    hours = parse_hours(["12:00-12:01"], "Pacific/Apia")
+    windows = parse_maintenance_windows(["12:00-12:01"], "Pacific/Apia")
     now = datetime(2011, 12, 29, 13, 0, tzinfo=ZoneInfo("Pacific/Apia"))
-    assert next_opening(hours, now) == datetime(2011, 12, 31, 12, 0, tzinfo=ZoneInfo("Pacific/Apia")).astimezone(UTC)
+    assert windows.next_opening(now) == datetime(2011, 12, 31, 12, 0, tzinfo=ZoneInfo("Pacific/Apia")).astimezone(UTC)
 
 
 @given(st.lists(WINDOWS, min_size=1, max_size=3), ZONES, MOMENTS)
-@example([Window(120, 121)], "Europe/Berlin", datetime(2024, 3, 31, 0, 30, tzinfo=UTC))
-def test_the_next_opening_is_the_first_open_moment(windows: list[Window], zone: str, now: datetime) -> None:
-    hours = parse_hours(map(text, windows), zone)
-    opening = next_opening(hours, now)
+@example([MaintenanceWindow(120, 121)], "Europe/Berlin", datetime(2024, 3, 31, 0, 30, tzinfo=UTC))
+def test_the_next_opening_is_the_first_open_moment(daily: list[MaintenanceWindow], zone: str, now: datetime) -> None:
+    windows = parse_maintenance_windows(map(text, daily), zone)
+    opening = windows.next_opening(now)
     if opening is None:
-        assert is_open(hours, now)
+        assert windows.is_open(now)
         return
-    assert not is_open(hours, now)
-    assert is_open(hours, opening)
+    assert not windows.is_open(now)
+    assert windows.is_open(opening)
     assert now < opening
-    assert not is_open(hours, opening - timedelta(microseconds=1))
+    assert not windows.is_open(opening - timedelta(microseconds=1))
     step = (opening - now) / 50
-    assert not any(is_open(hours, now + step * number) for number in range(50))
+    assert not any(windows.is_open(now + step * number) for number in range(50))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from kube_rewrap.cli.arguments import add_settings
-from kube_rewrap.cli.options import read_settings
 from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.flags import BUDGET, ETCD, PACE, variable
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
 
 
 def read(*arguments: str, environment: dict[str, str] | None = None) -> Settings:
-    parser = argparse.ArgumentParser()
-    add_settings(parser, ETCD, PACE, BUDGET)
-    return read_settings(parser.parse_args(arguments), environment or {})
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    return settings_from((*ETCD, *PACE, *BUDGET), given, environment or {})
 
 
 def refused(*arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -79,14 +76,14 @@ def test_the_user(user: str, environment: dict[str, str], expected: tuple[str, b
     [
         pytest.param(("--rate", "fast"), {}, "--rate: is not a number", id="a flag"),
         pytest.param((), {"REWRAP_RATE": "fast"}, "REWRAP_RATE: is not a number", id="a variable"),
-        pytest.param(("--gcm-limit", "1.5"), {}, "--gcm-limit: is not a number", id="a whole number is wanted"),
+        pytest.param(("--gcm-limit", "1.5"), {}, "--gcm-limit: is not a whole number", id="a whole number is wanted"),
         pytest.param(("--rate", "-1"), {}, "pace.rate: must be 0 or 1 to 1000000", id="out of range"),
         pytest.param(("--rate", "nan"), {}, "pace.rate: must be 0 or 1 to 1000000", id="not a number at all"),
         pytest.param(("--gcm-limit", "4294967297"), {}, "budget.gcm_limit: must be 1 to 4294967296", id="past NIST"),
         pytest.param(("--cert", "c.pem"), {}, "etcd.cert: a client certificate needs its key", id="half a certificate"),
         pytest.param(("--endpoints", ","), {}, "etcd.endpoints: must name at least one", id="no endpoint"),
         pytest.param(
-            ("--state-prefix", "/registry/rewrap"), {}, "keyspace.state_prefix: must lie outside", id="records inside"
+            ("--state-prefix", "/registry/rewrap"), {}, "keyspace.state_prefix: must be outside", id="records inside"
         ),
         pytest.param(("--settings", "/nonexistent.toml"), {}, "/nonexistent.toml: can't be read", id="no such file"),
     ],
@@ -124,10 +121,10 @@ def test_a_password_in_a_file_that_others_can_read_is_refused(tmp_path: Path) ->
     path = tmp_path / "settings.toml"
     path.write_text('[etcd]\npassword = "canary"\n')
     path.chmod(0o644)
-    told = refused("--settings", str(path))
-    assert f"chmod 600 {path}" in told
-    assert "canary" not in told
+    message = refused("--settings", str(path))
+    assert f"chmod 600 {path}" in message
+    assert "canary" not in message
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_reported_at_once() -> None:
     assert "2 faults" in refused("--rate", "-1", "--gcm-limit", "0")
