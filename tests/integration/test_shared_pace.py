@@ -27,7 +27,7 @@ from kube_rewrap.worker.queue.names import CONTROL, EXCHANGE
 from kube_rewrap.worker.queue.transport import register
 from kube_rewrap.worker.rate import shared
 from kube_rewrap.worker.rate.gcra import Bucket
-from kube_rewrap.worker.rate.shared import SharedPace, open_pace, read_live
+from kube_rewrap.worker.rate.shared import SharedPace, open_pace
 from tests.contract.grants import Grant, excess
 from tests.servers.ports import free_ports
 from tests.servers.redis import MASTER, REWRAP, Daemon, RedisOptions, RedisServer
@@ -37,8 +37,8 @@ pytestmark = pytest.mark.timeout(90)
 
 NewRedis = Callable[[RedisOptions], RedisServer]
 
-# All that the script, the counters and reading them need.
-LEAST_RULES = "~kube-rewrap:* +eval +time +get +set +hincrby +expire +hgetall"
+# All that the script and the comparison of ceilings need.
+LEAST_RULES = "~kube-rewrap:* +eval +time +get +set"
 
 
 def settings_of(server: RedisServer, timeout: float = 5.0) -> BrokerSettings:
@@ -173,7 +173,6 @@ def test_four_processes_together_stay_at_the_ceiling(redis: RedisServer) -> None
     assert total == 4 * calls * objects
     assert total / seconds <= 1.1 * rate
     assert excess(grants, rate) <= 0
-    assert redis.run("HGETALL", "kube-rewrap:live:campaign") == ["rewritten", str(total)]
 
 
 async def test_clusters_have_ceilings_of_their_own(redis: RedisServer) -> None:
@@ -263,8 +262,8 @@ async def test_a_process_that_ends_while_it_is_away_ends(new_redis: NewRedis) ->
     server = new_redis(RedisOptions())
     with capture_logs() as logs:
         async with open_pace(settings_of(server, timeout=0.5), "cluster", 100.0, 2) as pace:
-            pace.count("campaign", rewritten=1)
             server.freeze()
+            await pace.compare()
         server.thaw()
     assert names(logs) == ["redis.unavailable"]
 
@@ -285,7 +284,6 @@ async def test_a_process_may_end_while_redis_is_asked_again() -> None:
                 async with asyncio.timeout(10):
                     while asked.locked():
                         await pace.take(1)
-                pace.count("campaign", rewritten=1)
     assert names(logs) == ["redis.unavailable"]
 
 
@@ -374,7 +372,6 @@ async def test_whatever_answers_it_goes_on_at_its_share(answers: bytes, because:
         with capture_logs() as logs:
             async with open_pace(settings, "cluster", 100.0, 2) as pace:
                 assert excess(await take(pace, 5, 4), 50.0) <= 0
-            assert not await read_live(settings, "campaign")
     assert names(logs) == ["redis.unavailable"]
     assert because in logs[0]["because"]
     assert "CanaryPassword" not in repr(logs)
@@ -458,32 +455,7 @@ async def test_one_that_takes_no_writes_is_away(
     assert because in logs[0]["because"]
 
 
-# ----------------------------------------------------------------------------------------------------------- counters
-
-
-async def test_counters_travel_with_calls_and_at_the_end(redis: RedisServer) -> None:
-    settings = settings_of(redis)
-    async with open_pace(settings, "cluster", 10_000.0, 2) as pace:
-        assert await read_live(settings, "one") == {}
-        pace.count("one", rewritten=3, gone=1)
-        pace.count("one", rewritten=2)
-        pace.count("other", conflicts=1)
-        assert redis.run("KEYS", "*") == []
-        await pace.take(1)
-        assert await read_live(settings, "one") == {"rewritten": 5, "gone": 1}
-        assert await read_live(settings, "other") == {"conflicts": 1}
-        pace.count("one", rewritten=1)
-        await pace.flush()
-        assert await read_live(settings, "one") == {"rewritten": 6, "gone": 1}
-        pace.count("one", gone=1)
-    assert await read_live(settings, "one") == {"rewritten": 6, "gone": 2}
-    assert 86_000 < redis.run("TTL", "kube-rewrap:live:one") <= 86_400
-    assert sorted(redis.run("KEYS", "*")) == [
-        "kube-rewrap:live:one",
-        "kube-rewrap:live:other",
-        "kube-rewrap:pace:cluster",
-        "kube-rewrap:rate:cluster",
-    ]
+# --------------------------------------------------------------------------------------------------- other ceilings
 
 
 @pytest.mark.parametrize(
@@ -501,8 +473,7 @@ async def test_another_ceiling_for_the_same_cluster_is_told_once(
 
     async def work(pace: SharedPace) -> None:
         pace.rate = 50.0  # the campaign's own, which is nobody's disagreement
-        pace.count("campaign", rewritten=1)
-        await pace.flush()
+        await pace.compare()
 
     with capture_logs() as logs:
         async with (
@@ -523,69 +494,26 @@ async def test_a_ceiling_that_is_no_text_disturbs_nobody(redis: RedisServer) -> 
         client.set("kube-rewrap:rate:cluster", b"\xff\xfe")
     with capture_logs() as logs:
         async with open_pace(settings_of(redis), "cluster", 1_000.0, 2) as pace:
-            pace.count("campaign", rewritten=1)
-            await pace.flush()
+            await pace.compare()
     assert names(logs) == ["pace.disagreement"]
-    assert await read_live(settings_of(redis), "campaign") == {"rewritten": 1}
 
 
-async def test_without_a_ceiling_only_counters_go_to_redis(redis: RedisServer) -> None:
-    settings = settings_of(redis)
-    redis.run("CONFIG", "RESETSTAT")
-    async with open_pace(settings, "cluster", 0, 2) as pace:
-        await pace.take(1_000)
-        assert "cmdstat_eval" not in redis.run("INFO", "commandstats")
-        pace.count("campaign", rewritten=7)
-        async with asyncio.timeout(10):
-            while await read_live(settings, "campaign") != {"rewritten": 7}:
-                await pace.take(1_000)
-                await asyncio.sleep(0.01)
-
-
-async def test_what_is_counted_while_redis_is_away_is_sent_later(new_redis: NewRedis) -> None:
+async def test_without_a_ceiling_redis_is_only_asked_for_those_of_others(new_redis: NewRedis) -> None:
     server = new_redis(RedisOptions())
-    settings = settings_of(server)
+    server.run("CONFIG", "RESETSTAT")
     with capture_logs() as logs:
-        async with open_pace(settings, "cluster", 1_000.0, 2) as pace:
+        async with open_pace(settings_of(server), "cluster", 0, 2) as pace:
+            await pace.take(1_000)
+            await pace.compare()
+            assert "cmdstat_eval" not in server.run("INFO", "commandstats")
             server.kill()
-            await pace.take(1)
-            for _ in range(50):
-                pace.count("campaign", rewritten=1)
-                await pace.take(1)
-            assert await read_live(settings, "campaign") is None
+            await pace.compare()
             server.start()
-            await take_until(pace, 1, logs, "redis.available")
-            await pace.take(1)
-            assert await read_live(settings, "campaign") == {"rewritten": 50}
-
-
-async def test_counters_have_a_bound(redis: RedisServer) -> None:
-    settings = settings_of(redis)
-    async with open_pace(settings, "cluster", 10_000.0, 2) as pace:
-        for number in range(1_000):
-            pace.count("campaign", **{f"name{number}": 1})
-        pace.count("campaign", name0=1)
-        await pace.take(1)
-    found = await read_live(settings, "campaign")
-    assert found is not None
-    assert len(found) == 256
-    assert found["name0"] == 2
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        pytest.param(("SET", "kube-rewrap:live:campaign", "1"), id="a text"),
-        pytest.param(("HSET", "kube-rewrap:live:campaign", "rewritten", "many"), id="no number"),
-    ],
-)
-async def test_counters_that_others_spoilt_disturb_nobody(redis: RedisServer, write: tuple[str, ...]) -> None:
-    redis.run(*write)
-    with quiet():
-        async with open_pace(settings_of(redis), "cluster", 1_000.0, 2) as pace:
-            pace.count("campaign", rewritten=1)
-            await pace.take(1)
-    assert await read_live(settings_of(redis), "campaign") is None
+            async with asyncio.timeout(30):
+                while "redis.available" not in names(logs):
+                    await pace.compare()
+                    await asyncio.sleep(0.01)
+    assert names(logs) == ["redis.unavailable", "redis.available"]
 
 
 # --------------------------------------------------------------------------------------------------- ways to reach it
@@ -595,9 +523,8 @@ async def through(settings: BrokerSettings) -> None:
     """Both clients reach Redis, and nobody fell back to a share."""
     with quiet():
         async with open_pace(settings, "cluster", 500.0, 2) as pace:
-            pace.count("campaign", rewritten=1)
             await take(pace, 5, 5)
-    assert await read_live(settings, "campaign") == {"rewritten": 1}
+            await pace.compare()
     await asyncio.to_thread(through_kombu, settings)
 
 
@@ -645,9 +572,8 @@ async def test_a_user_with_few_rights_is_enough(new_redis: NewRedis, db: int, ru
     settings = BrokerSettings(url=SecretBytes(url.encode()))
     with quiet():
         async with open_pace(settings, "cluster", 500.0, 2) as pace:
-            pace.count("campaign", rewritten=1)
             await pace.take(5)
-    assert await read_live(settings, "campaign") == {"rewritten": 1}
+            await pace.compare()
 
 
 async def test_a_user_with_too_few_rights_is_told_of(new_redis: NewRedis) -> None:
@@ -697,17 +623,12 @@ async def test_tls_that_fails_is_told_of(new_redis: NewRedis, left_out: dict[str
 async def test_nothing_but_numbers_and_names_lies_in_redis(new_redis: NewRedis) -> None:
     server = new_redis(RedisOptions(acl="~* +@all"))
     async with open_pace(settings_of(server), "cluster", 500.0, 2) as pace:
-        pace.count("campaign", rewritten=1)
         await pace.take(5)
-    assert sorted(server.run("KEYS", "*")) == [
-        "kube-rewrap:live:campaign",
-        "kube-rewrap:pace:cluster",
-        "kube-rewrap:rate:cluster",
-    ]
+        await pace.compare()
+    assert sorted(server.run("KEYS", "*")) == ["kube-rewrap:pace:cluster", "kube-rewrap:rate:cluster"]
     assert server.run("GET", "kube-rewrap:rate:cluster") == "500"
     due, seen = server.run("GET", "kube-rewrap:pace:cluster").split()
     assert int(due) - int(seen) in {10_000, 0}
-    assert server.run("HGETALL", "kube-rewrap:live:campaign") == ["rewritten", "1"]
 
 
 async def test_a_dead_sentinel_does_not_hide_a_living_one(new_redis: NewRedis) -> None:
@@ -744,8 +665,8 @@ async def test_after_a_fail_over_the_new_master_is_asked(new_redis: NewRedis) ->
             async with asyncio.timeout(40):
                 while (role(first), role(second)) != ("slave", "master"):
                     await pace.take(1)
-                while second.run("HGET", "kube-rewrap:live:campaign", "after") is None:
-                    pace.count("campaign", after=1)
+                while second.run("GET", "kube-rewrap:rate:cluster") is None:
+                    await pace.compare()
                     await pace.take(1)
             assert pace.most == 5
     # It may be gone more than once: at the old master, and at a sentinel that has not heard of the new one.

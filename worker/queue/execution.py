@@ -146,8 +146,7 @@ async def _settled(
         failure = failure or error
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.value.report.since(before.report)
-    bench.pace.count(spec.campaign, **{name: count for name, count in report.to_json().items() if count})
-    await bench.pace.flush()
+    await bench.pace.compare()
     if failure is None:
         return Done("worked", report=report, window=engine.window)
     because, counts = _judged(failure)

@@ -1,8 +1,8 @@
-"""The rate ceiling over all processes of a cluster: one bucket in Redis, on Redis' clock; live counters beside it.
+"""The rate ceiling over all processes of a cluster: one bucket in Redis, on Redis' clock.
 
 Redis holds nothing that matters: it may be slow, wiped, or gone, and no call here fails for it. While it is gone each
 process keeps to its own share of the rate, which is less than the whole and never without a ceiling. What lies in
-Redis is numbers under names of campaigns and clusters; no key of etcd's and no secret.
+Redis is numbers under names of clusters; no key of etcd's and no secret.
 
 Not handled: telling how many processes are at work. Whoever opens a pace says how many there may be.
 """
@@ -38,9 +38,7 @@ _LONGEST_BACKLOG = 600_000_000
 _FEWEST_SHARES = 2
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
-_LIVE_SECONDS = 86_400
 _RATE_SECONDS = 60
-_MOST_COUNTERS = 256
 _LONGEST_RATE = 20
 
 _MEANINGS = {
@@ -112,7 +110,6 @@ class SharedPace:
         self._outage: _Outage | None = None
         self._turn = asyncio.Lock()
         self._errand: asyncio.Task[None] | None = None
-        self._counts: dict[tuple[str, str], int] = {}
 
     @property
     def rate(self) -> float:
@@ -131,30 +128,35 @@ class SharedPace:
     async def take(self, objects: int) -> None:
         """See Pace. Redis keeps the order over all processes; a process that dies while it waits leaves its turn."""
         if not self._rate:
-            if self._counts:
-                self._run_errand()
             return
         wait = await self._ask(objects)
         if wait > 0:
             await asyncio.sleep(wait)
 
-    def count(self, campaign: str, /, **by_name: int) -> None:
-        """Add to a campaign's live counters. Best effort: they travel with later calls, and may be lost or late."""
-        for name, number in by_name.items():
-            if (campaign, name) in self._counts or len(self._counts) < _MOST_COUNTERS:
-                self._counts[campaign, name] = self._counts.get((campaign, name), 0) + number
+    async def compare(self) -> None:
+        """Log once that another process goes by another ceiling: each would believe that all together keep to its own.
 
-    async def flush(self) -> None:
-        """Send the counters now, unless Redis is away."""
-        if self._counts and self._outage is None:
-            await self._ask(0)
+        Once a slice is often enough. While Redis is away, nothing is compared.
+        """
+        if self._outage is not None:
+            self._run_errand()
+            return
+        try:
+            async with _answering(self._broker), self._client.pipeline(transaction=False) as pipe:
+                # Two commands, not one: SET knows no GET before Redis 6.2.
+                _ = pipe.get(self._rate_key)
+                _ = pipe.set(self._rate_key, f"{self._ceiling:g}", ex=_RATE_SECONDS)
+                other, _ = await pipe.execute(raise_on_error=False)
+        except _AwayError as error:
+            self._failed(str(error))
+        else:
+            self._judge(other)
 
     async def aclose(self) -> None:
-        """Send what was counted, and end what runs in the background. The client stays open."""
+        """End what runs in the background. The client stays open."""
         if self._errand is not None:
             self._errand.cancel()
             await asyncio.gather(self._errand, return_exceptions=True)
-        await self.flush()
 
     async def _ask(self, objects: int) -> float:
         """Take objects from the bucket in Redis, or from our own share, and return the seconds to wait."""
@@ -170,33 +172,18 @@ class SharedPace:
         return self._take_alone(objects)
 
     async def _run(self, cost: int) -> float:
-        """Run the script, with the counters in the same go, and return the seconds to wait."""
-        # Taken out before they are sent: what got no answer may have been counted, and is not sent twice.
-        counts: dict[tuple[str, str], int] = {}
-        if self._outage is None:
-            counts, self._counts = self._counts, counts
+        """Run the script and return the seconds to wait."""
         async with self._client.pipeline(transaction=False) as pipe:
             # The whole text each time, 1 kB: Redis knows it by its hash, and after a SCRIPT FLUSH nothing is missing.
             _ = pipe.eval(_SCRIPT, 1, self._key, cost, _BURST, _LONGEST_BACKLOG)
-            if counts:
-                # Once a slice is often enough. Two commands, not one: SET knows no GET before Redis 6.2.
-                _ = pipe.get(self._rate_key)
-                _ = pipe.set(self._rate_key, f"{self._ceiling:g}", ex=_RATE_SECONDS)
-            for (campaign, name), number in counts.items():
-                _ = pipe.hincrby(_live(campaign), name, number)
-            for campaign in {campaign for campaign, _ in counts}:
-                _ = pipe.expire(_live(campaign), _LIVE_SECONDS)
-            wait, *more = await pipe.execute(raise_on_error=False)
+            [wait] = await pipe.execute(raise_on_error=False)
         if isinstance(wait, Exception):
             raise wait
         if not isinstance(wait, int) or not 0 <= wait <= cost + _LONGEST_BACKLOG:
             raise _AwayError("the answer is not a wait")
-        if counts:
-            self._compare(more[0])
         return wait / 1_000_000
 
-    def _compare(self, other: object) -> None:
-        """Say once that somebody goes by another ceiling: each would believe that all together keep to its own."""
+    def _judge(self, other: object) -> None:
         if not isinstance(other, str) or other == f"{self._ceiling:g}" or self._has_disagreed:
             return
         self._has_disagreed = True
@@ -212,16 +199,15 @@ class SharedPace:
         return wait
 
     def _run_errand(self) -> None:
-        """Ask in the background whether Redis is back, if it is time to; without an outage, send the counters."""
-        if self._errand is None and (self._outage is None or _now() >= self._outage.retry_at):
+        """Ask in the background whether Redis is back, if it is time to."""
+        if self._errand is None and self._outage is not None and _now() >= self._outage.retry_at:
             self._errand = asyncio.create_task(self._go(), name="pace: redis")
 
     async def _go(self) -> None:
         try:
             async with _answering(self._broker):
-                if self._outage is not None:
-                    # What is left may lead to a server that is a replica now: ask anew where the master is.
-                    await self._client.connection_pool.disconnect(inuse_connections=False)
+                # What is left may lead to a server that is a replica now: ask anew where the master is.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
                 await self._run(0)
         except _AwayError as error:
             self._failed(str(error))
@@ -259,17 +245,6 @@ async def open_pace(settings: BrokerSettings, name: str, rate: float, share: int
             yield pace
         finally:
             await pace.aclose()
-
-
-async def read_live(settings: BrokerSettings, campaign: str) -> dict[str, int] | None:
-    """Return a campaign's live counters by name; None where Redis can't be asked. For display: they may be low."""
-    broker = parse_broker(settings)
-    async with _connected(broker) as client:
-        with suppress(_AwayError):
-            async with _answering(broker):
-                found = await client.hgetall(_live(campaign))
-                return {str(name): int(number) for name, number in found.items()}
-        return None
 
 
 @asynccontextmanager
@@ -349,10 +324,6 @@ def _checked(rate: float) -> float:
     if not 0 <= rate < math.inf:
         raise ValueError("a rate is 0 or more objects a second")
     return rate
-
-
-def _live(campaign: str) -> str:
-    return f"kube-rewrap:live:{campaign}"
 
 
 def _now() -> float:
