@@ -54,6 +54,10 @@ class Fields:
         """Whether the field is there, and not null."""
         return self._values.get(field) is not None
 
+    def either(self, field: str, former: str) -> str:
+        """Return the name of a field, or the one that it had in records of version 0.1 where only that is there."""
+        return former if self.has(former) and not self.has(field) else field
+
     def text(self, field: str, most: int = _LONGEST) -> str:
         """Return a text."""
         return text_of(self._values.get(field), field, most)

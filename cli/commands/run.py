@@ -20,7 +20,7 @@ from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.rotation.probes import ask_apiservers, judge_removal
 from kube_rewrap.worker.errors import RefusedError
-from kube_rewrap.worker.records.campaign import Wish
+from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
 
 
@@ -33,8 +33,8 @@ async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
     namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
-    wish = Wish(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty)
-    order = Order(tuple(resources), tuple(namespaces), wish, args.wait)
+    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty)
+    order = Order(tuple(resources), tuple(namespaces), options, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_service(settings, generation) as service:

@@ -31,7 +31,7 @@ from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
 from kube_rewrap.worker.errors import BusyError, RefusedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Wish
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.request import Origin, Request, RequestState
 from kube_rewrap.worker.records.table import Stored
@@ -117,8 +117,8 @@ class CampaignController:
     async def _meet(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
         """Plan what a request asks for; None when it is refused, or nothing is to be done."""
         request = stored.value
-        wish = await self._with_former_pause(request.wish, request.origin)
-        order = Order(request.resources, request.namespaces, wish)
+        options = await self._with_former_pause(request.options, request.origin)
+        order = Order(request.resources, request.namespaces, options)
         try:
             await self._require_converged()
             plan = await self._brake.unless_pulled(self._service.plan(order))
@@ -141,7 +141,7 @@ class CampaignController:
             await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
         attended = request.origin is Origin.OPERATOR
-        campaign = await self._service.take_up(plan, wish, lock.guard, attended=attended)
+        campaign = await self._service.take_up(plan, options, lock.guard, attended=attended)
         await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
         return campaign
 
@@ -155,15 +155,15 @@ class CampaignController:
             if unconverged:
                 raise _UnconvergedError(unconverged)
 
-    async def _with_former_pause(self, wish: Wish, origin: Origin) -> Wish:
+    async def _with_former_pause(self, options: CampaignOptions, origin: Origin) -> CampaignOptions:
         """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
         if origin is Origin.OPERATOR:
-            return wish
+            return options
         campaigns = [stored.value for stored in await self._campaigns.all()]
         last = campaigns[-1] if campaigns else None
         if last is None or last.state is not CampaignState.SUPERSEDED or last.paused_for is not Pause.OPERATOR:
-            return wish
-        return replace(wish, paused=True)
+            return options
+        return replace(options, paused=True)
 
     async def _drive(self, stored: Stored[Campaign], lock: Lock, lock_brake: Brake) -> None:
         """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
@@ -215,5 +215,5 @@ class CampaignController:
         )
         await self._service.tell_finished(campaign, report)
         await self._service.engine.learn_what_is_complete()
-        if campaign.wish.repair:
+        if campaign.options.repair:
             self._repaired.add(campaign, report)

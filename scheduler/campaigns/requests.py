@@ -14,7 +14,7 @@ import structlog
 
 from kube_rewrap.scheduler.campaigns.repairs import MOST_PLACES, Drift, Repair
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.campaign import Wish
+from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
 from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.records.table import Stored
@@ -55,7 +55,7 @@ class Inbox:
         waiting = [
             one for one in await self._waiting() if (later := self._later.get(one.value.id)) is None or later.at <= now
         ]
-        return max(waiting, key=lambda one: one.value.wish.priority, default=None)
+        return max(waiting, key=lambda one: one.value.options.priority, default=None)
 
     async def waiting_for_us(self) -> Request | None:
         """Return a request that waits and that no operator made; not a repair that can't be met now.
@@ -76,15 +76,15 @@ class Inbox:
             if stored.value.origin is not Origin.OPERATOR:
                 because = "the configuration changed before it could be met, which looks at everything"
                 await self._requests.save(stored.holding(stored.value.decided(RequestState.CANCELLED, because)))
-        await self._ask(Origin.CHANGE, f"change-{revision}", Wish(reason, priority=_CHANGE_PRIORITY))
+        await self._ask(Origin.CHANGE, f"change-{revision}", CampaignOptions(reason, priority=_CHANGE_PRIORITY))
 
     async def ask_for_resync(self, reason: str) -> None:
         """Ask for what a full check found."""
-        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", Wish(reason))
+        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", CampaignOptions(reason))
 
     async def ask_for_rotation(self, name: str) -> None:
         """Ask, once for each name, for what a rotation's scan found under other keys."""
-        await self._ask(Origin.RESYNC, name, Wish("a rotation's scan found objects under another key"))
+        await self._ask(Origin.RESYNC, name, CampaignOptions("a rotation's scan found objects under another key"))
 
     async def ask_for_repairs(self, drift: Drift) -> None:
         """Ask for the repairs that are due, but for what a request that waits looks at anyway."""
@@ -109,22 +109,22 @@ class Inbox:
         where = f"{repair.resource} in {', '.join(repair.namespaces)}" if repair.namespaces else repair.resource
         reason = f"drift: {where} was written under another key"
         # What drifted may be deleted by then.
-        wish = Wish(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
-        await self._ask(Origin.DRIFT, f"drift-{_stamp()}", wish, (repair.resource,), repair.namespaces)
+        options = CampaignOptions(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
+        await self._ask(Origin.DRIFT, f"drift-{_stamp()}", options, (repair.resource,), repair.namespaces)
         self._repairs = [*(self._repairs or ()), repair]
 
     async def _ask(
         self,
         origin: Origin,
         name: str,
-        wish: Wish,
+        options: CampaignOptions,
         resources: tuple[str, ...] = (),
         namespaces: tuple[str, ...] = (),
     ) -> None:
-        wish = replace(wish, reason=wish.reason[:_LONGEST_REASON])
+        options = replace(options, reason=options.reason[:_LONGEST_REASON])
         now = datetime.now(UTC).isoformat()
-        if await self._requests.submit(Request(name, RequestKind.START, now, origin, resources, namespaces, wish)):
-            _log.info("request.made", request=name, origin=origin.value, because=wish.reason)
+        if await self._requests.submit(Request(name, RequestKind.START, now, origin, resources, namespaces, options)):
+            _log.info("request.made", request=name, origin=origin.value, because=options.reason)
 
     async def put_off(self, stored: Stored[Request], because: str) -> None:
         """Refuse an operator's request; let one of our own wait, longer and longer."""

@@ -11,7 +11,7 @@ from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.pressure import Room
-from kube_rewrap.worker.records.campaign import NO_WISH, Campaign, CampaignState, Scope, Wish
+from kube_rewrap.worker.records.campaign import NO_OPTIONS, Campaign, CampaignOptions, CampaignState, Scope
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
 from kube_rewrap.worker.records.ownership import Session
 from kube_rewrap.worker.records.quarantined import Quarantined
@@ -30,7 +30,7 @@ class Order:
 
     resources: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
-    wish: Wish = NO_WISH
+    options: CampaignOptions = NO_OPTIONS
     wait: bool = False
 
     @property

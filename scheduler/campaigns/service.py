@@ -52,7 +52,7 @@ from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import Checkpoint, quarantined_by
 from kube_rewrap.worker.records.budget import Budget, has_budget
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope, Wish, new_id
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Growth, Pause, Scope, new_id
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
@@ -211,7 +211,7 @@ class Service:
         for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
         territory, found = await self.inventory(order)
-        if not order.wish.allow_empty:
+        if not order.options.allow_empty:
             await self._require_objects(territory, found, order)
         look = await self._look(found, order)
         to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
@@ -224,7 +224,7 @@ class Service:
             room,
             self._settings.budget,
             await self.engine.store.revision(),
-            allow_plaintext=order.wish.allow_plaintext,
+            allow_plaintext=order.options.allow_plaintext,
         )
         scope = scope_of(territory, order)
         return RunPlan(
@@ -261,7 +261,7 @@ class Service:
         guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
         try:
             await self.begin_budgets(plan.look)
-            stored = await self.take_up(plan, order.wish, lock.guard)
+            stored = await self.take_up(plan, order.options, lock.guard)
             result = await self._finish(stored, lock, brake, watcher)
         finally:
             guarding.cancel()
@@ -348,7 +348,7 @@ class Service:
             await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
         level = _log.info if is_complete else _log.warning
         level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
-        if not ended.wish.repair:
+        if not ended.options.repair:
             await self.audit.append(
                 "campaign.finished",
                 ended.id,
@@ -374,7 +374,9 @@ class Service:
         _log.error("quarantine.grew", **campaign.log_context(), because=because)
         await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
 
-    async def take_up(self, plan: RunPlan, wish: Wish, guard: Expect, *, attended: bool = True) -> Stored[Campaign]:
+    async def take_up(
+        self, plan: RunPlan, options: CampaignOptions, guard: Expect, *, attended: bool = True
+    ) -> Stored[Campaign]:
         """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
 
         `attended`: an operator asked for it, so its quarantine may grow as it does.
@@ -394,7 +396,7 @@ class Service:
                 resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
             return same if resumed == same.value else await campaigns.save(replace(same, value=resumed))
         await campaigns.forget_old()
-        return await self._plan_anew(plan, wish, campaigns, attended=attended)
+        return await self._plan_anew(plan, options, campaigns, attended=attended)
 
     async def supersede(self, others: Iterable[Stored[Campaign]], because: str, guard: Expect) -> None:
         """End campaigns that something newer takes the place of; whoever works on them is fenced."""
@@ -411,7 +413,9 @@ class Service:
         known = [stored.value for stored in await campaigns.all()]
         return plan_growth(known, plan.scope, plan.found.revision, attended=attended)
 
-    async def _plan_anew(self, plan: RunPlan, wish: Wish, campaigns: Campaigns, *, attended: bool) -> Stored[Campaign]:
+    async def _plan_anew(
+        self, plan: RunPlan, options: CampaignOptions, campaigns: Campaigns, *, attended: bool
+    ) -> Stored[Campaign]:
         now = datetime.now(UTC)
         name = new_id(now, os.urandom(2))
         census = []
@@ -428,18 +432,18 @@ class Service:
             plan.scope,
             len(batches),
             now.isoformat(),
-            f"{wish.reason}: {because}" if wish.reason else because,
-            wish=wish,
+            f"{options.reason}: {because}" if options.reason else because,
+            options=options,
             growth=await self._growth(plan, campaigns, attended=attended),
             whole=plan.is_whole,
         )
-        if wish.paused:
+        if options.paused:
             campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
         context = {**campaign.log_context(), "batches": len(batches), "because": campaign.because}
         _log.info("campaign.planned", **context)
         created = await campaigns.create(campaign, [Checkpoint(batch) for batch in batches])
         await campaigns.forget_quarantines_but(await self._named(campaign, campaigns))
-        if not wish.repair:
+        if not options.repair:
             await self.audit.append("campaign.planned", name, generation=campaign.generation, because=campaign.because)
         return created
 

@@ -145,14 +145,14 @@ def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:
 
 
 def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
-    return batch.spec.sweep == campaign.sweeps and batch.fruitless >= _PARKED_AFTER
+    return batch.spec.sweep == campaign.sweeps and batch.stalled >= _PARKED_AFTER
 
 
 def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
     """Return when a batch may be tried again: at once after one failure, later and later after more."""
-    if batch.fruitless <= 1 or batch.spec.sweep != campaign.sweeps:
+    if batch.stalled <= 1 or batch.spec.sweep != campaign.sweeps:
         return 0.0
-    return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.fruitless - 2))
+    return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.stalled - 2))
 
 
 def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Inventory) -> Campaign:

@@ -49,8 +49,8 @@ class LocalDispatcher:
         except BusyError as busy:
             _log.info("batch.busy", **batch.log_context(), because=str(busy))
             return
-        wish, growth = self._campaign.wish, self._campaign.growth
-        await self._engine.run(batch, claim, self._brake, allow_plaintext=wish.allow_plaintext, growth=growth)
+        options, growth = self._campaign.options, self._campaign.growth
+        await self._engine.run(batch, claim, self._brake, allow_plaintext=options.allow_plaintext, growth=growth)
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:

@@ -151,7 +151,7 @@ def leaders_campaigner(campaigns: Campaigns, inbox: Inbox) -> Campaigner:
             one = unfinished[0].value
             return Campaigned(None, f"the campaign {one.id} is {one.state.value}: {one.because}")
         if (waiting := await inbox.waiting_for_us()) is not None:
-            return Campaigned(None, f"the request {waiting.id} waits: {waiting.because or waiting.wish.reason}")
+            return Campaigned(None, f"the request {waiting.id} waits: {waiting.because or waiting.options.reason}")
         mine = [one.value for one in await campaigns.all() if one.value.generation == rotation.file]
         if not mine:
             await inbox.ask_for_resync("a rotation needs everything under the new key")

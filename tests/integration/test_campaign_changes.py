@@ -137,7 +137,7 @@ async def cluster(redis: RedisServer) -> AsyncIterator[Cluster]:
     async with service.owned(EVERYTHING, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await service.plan(EVERYTHING)
         await service.begin_budgets(plan.look)
-        name = (await service.take_up(plan, EVERYTHING.wish, lock.guard)).value.id
+        name = (await service.take_up(plan, EVERYTHING.options, lock.guard)).value.id
         workers = Workers(Bench(SETTINGS, service.engine, pace))
         yield Cluster(store, pace, lock, service, name, workers, loop(service, name, workers, lock))
 
@@ -183,7 +183,7 @@ async def test_every_pause_ends_and_the_campaign_comes_to_its_proof(cluster: Clu
 async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_slice(cluster: Cluster) -> None:
     await cluster.finish()
     plan = await cluster.service.plan(EVERYTHING)
-    stored = await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)
+    stored = await cluster.service.take_up(plan, EVERYTHING.options, cluster.lock.guard)
     cluster.name = stored.value.id
     hasty = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
     cluster.workers = Workers(Bench(hasty, cluster.service.engine, cluster.pace))
@@ -230,7 +230,7 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
     """And a clock of a worker that is days ahead puts nothing off."""
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
-    ahead = replace(stored.value, tried_at=time.time() + 3 * 86_400, fruitless=2)
+    ahead = replace(stored.value, tried_at=time.time() + 3 * 86_400, stalled=2)
     await checkpoints.save(stored.holding(ahead))
     gone = Order(("gone.example.com",))
     prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, gone)
@@ -267,7 +267,7 @@ async def test_damaged_records_cost_themselves_and_the_campaign_ends(cluster: Cl
     assert [one.value.id for one in await cluster.campaigns.all()] == [cluster.name]
     # The next one mends it. The key whose budget can't be read is refused, and not begun at nothing.
     plan = await cluster.service.plan(EVERYTHING)
-    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).value.id
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.options, cluster.lock.guard)).value.id
     await cluster.restart(FIRST)
     assert (await cluster.finish()).state is CampaignState.COMPLETE
     assert (await cluster.service.engine.ledger.all())["0123456789abcdef"].left(200_000) == 0
@@ -279,7 +279,7 @@ async def test_a_batch_that_reaches_beyond_its_resource_is_parked_and_nothing_is
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
     wide = replace(stored.value.spec, range=KeyRange.of_prefix(b"/registry/"))
-    await checkpoints.save(stored.holding(replace(stored.value, spec=wide, fruitless=4)))
+    await checkpoints.save(stored.holding(replace(stored.value, spec=wide, stalled=4)))
     ended = await cluster.finish()
     assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
     assert await cluster.store.get(b"/registry/leases/kube-system/x") == before
@@ -304,7 +304,7 @@ async def test_an_ended_campaign_is_left_and_the_next_one_comes_to_its_proof(clu
     with pytest.raises(StoppedError, match=how):
         await cluster.finish()
     plan = await cluster.service.plan(EVERYTHING)
-    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.wish, cluster.lock.guard)).value.id
+    cluster.name = (await cluster.service.take_up(plan, EVERYTHING.options, cluster.lock.guard)).value.id
     await cluster.restart(FIRST)
     assert (await cluster.finish()).state is CampaignState.COMPLETE
 
@@ -314,7 +314,7 @@ async def test_what_a_batch_raises_counts_against_it_and_the_others_go_on(cluste
     checkpoints = Checkpoints(cluster.store, cluster.service.engine.keyspace)
     stored = await checkpoints.load(cluster.name, 0)
     strange = replace(stored.value.spec, resource="nodes")
-    await checkpoints.save(stored.holding(replace(stored.value, spec=strange, fruitless=4)))
+    await checkpoints.save(stored.holding(replace(stored.value, spec=strange, stalled=4)))
     ended = await cluster.finish()
     assert (ended.state, "batch 0 is parked" in ended.because) == (CampaignState.INCOMPLETE, True)
     assert sum(one.report.rewritten for one in cluster.loop.checkpoints) == 24

@@ -20,7 +20,7 @@ from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.budget import Budget
-from kube_rewrap.worker.records.campaign import FASTEST, NO_WISH, Campaign
+from kube_rewrap.worker.records.campaign import FASTEST, NO_OPTIONS, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.keyspace import Keyspace
@@ -183,8 +183,8 @@ def require_bounds(value: object) -> None:
     if isinstance(value, Entry):
         value = dataclasses.replace(value, detail={})  # any finite number may stand there: it is only shown
     assert [leaf for leaf in leaves(value) if not is_bounded(leaf)] == []
-    wish = getattr(value, "wish", NO_WISH)
-    assert (wish.rate == 0 or 1 <= wish.rate <= FASTEST, wish.priority in range(-100, 101)) == (True, True)
+    options = getattr(value, "options", NO_OPTIONS)
+    assert (options.rate == 0 or 1 <= options.rate <= FASTEST, options.priority in range(-100, 101)) == (True, True)
 
 
 @given(mutated())

@@ -17,7 +17,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text, prefix
 from kube_rewrap.worker.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
-from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignState, Growth, Pause, Scope, Wish
+from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignOptions, CampaignState, Growth, Pause, Scope
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from kube_rewrap.worker.records.proof import ProofPart
@@ -46,7 +46,9 @@ CHECKPOINTS = st.builds(
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
-WISHES = st.builds(Wish, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4)
+WISHES = st.builds(
+    CampaignOptions, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4
+)
 CAMPAIGNS = st.builds(
     Campaign,
     *(IDS, st.sampled_from(CampaignState), TEXTS, SCOPES, NUMBERS, TIMES, TEXTS, st.integers(1, MOST), COUNTS),
@@ -247,3 +249,17 @@ def test_before_a_sweep_what_was_done_stays_on_the_account(report: BatchReport) 
     assert (kept.rewritten, kept.gone, kept.encryptions) == (report.rewritten, report.gone, report.encryptions)
     assert (kept.current, kept.quarantined) == (0, 0)
     assert kept.objects == kept.rewritten + kept.gone
+
+
+@given(CAMPAIGNS, REQUESTS, CHECKPOINTS)
+def test_records_of_version_0_1_are_read_by_the_names_that_their_fields_had(
+    campaign: Campaign, request: Request, checkpoint: Checkpoint
+) -> None:
+    for value, name, former in (
+        (campaign, "options", "wish"),
+        (request, "options", "wish"),
+        (checkpoint, "stalled", "fruitless"),
+    ):
+        fields = {former if field == name else field: one for field, one in value.to_json().items()}
+        assert former in fields
+        assert type(value).from_json(fields) == value

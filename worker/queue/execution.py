@@ -117,9 +117,9 @@ async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: E
     failure: Exception | None = None
     try:
         await engine.learn_what_is_complete()
-        bench.pace.rate = lower(bench.settings.pace.rate, campaign.wish.rate)
-        wish, growth = campaign.wish, campaign.growth
-        await engine.run(spec, claim, brake, allow_plaintext=wish.allow_plaintext, growth=growth)
+        bench.pace.rate = lower(bench.settings.pace.rate, campaign.options.rate)
+        options, growth = campaign.options, campaign.growth
+        await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
         failure = error
     finally:
@@ -158,7 +158,7 @@ async def _settled(
         await checkpoints.save(stored.holding(failed))
     if isinstance(failure, StoppedError):
         return Done("worked", because, report, engine.window)
-    _log.warning("batch.failed", **spec.log_context(), because=because, fruitless=failed.fruitless)
+    _log.warning("batch.failed", **spec.log_context(), because=because, stalled=failed.stalled)
     if isinstance(failure, BudgetExhaustedError | SpaceError | QuarantineGrewError):
         await _pause(engine, spec.campaign, failure)
     return Done("failed", because, report, engine.window)

@@ -90,7 +90,7 @@ class BatchState(StrEnum):
 class Checkpoint:
     """A batch and how far it is: every key below `cursor` has been dealt with.
 
-    `attempts` counts how often somebody began or took up the batch, `fruitless` how often since it last
+    `attempts` counts how often somebody began or took up the batch, `stalled` how often since it last
     got further, and `tried_at` is when (seconds since 1970). `because` says what ended the last attempt
     that failed. `reasons` counts what the present sweep put in quarantine, whether or not it is named.
     """
@@ -100,7 +100,7 @@ class Checkpoint:
     cursor: bytes = b""
     report: BatchReport = field(default_factory=BatchReport)
     attempts: int = 0
-    fruitless: int = 0
+    stalled: int = 0
     tried_at: float = 0.0
     because: str = ""
     reasons: Mapping[Reason, int] = field(default_factory=dict)
@@ -114,19 +114,19 @@ class Checkpoint:
         """Return the checkpoint of one more attempt; from the start of the range when `spec` is of a later sweep."""
         attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1, tried_at=now)
         if spec.sweep == self.spec.sweep:
-            return replace(attempt, fruitless=self.fruitless + 1)
-        return replace(attempt, cursor=b"", report=self.report.before_sweep(), fruitless=1, because="", reasons={})
+            return replace(attempt, stalled=self.stalled + 1)
+        return replace(attempt, cursor=b"", report=self.report.before_sweep(), stalled=1, because="", reasons={})
 
     def advanced(self, cursor: bytes, report: BatchReport, reasons: Iterable[Reason] = ()) -> Checkpoint:
         """Return the checkpoint after one more page, with the reason of each object that it put in quarantine."""
         counts = Counter(self.reasons)
         counts.update(reasons)
         moved = replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
-        return replace(moved, fruitless=0, because="", reasons=dict(counts))
+        return replace(moved, stalled=0, because="", reasons=dict(counts))
 
     def failed(self, because: str, *, counts: bool) -> Checkpoint:
         """Return the checkpoint after a failure; one that says nothing about the batch does not count against it."""
-        return replace(self, because=because, fruitless=self.fruitless - (0 if counts else min(1, self.fruitless)))
+        return replace(self, because=because, stalled=self.stalled - (0 if counts else min(1, self.stalled)))
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""
@@ -136,7 +136,7 @@ class Checkpoint:
             "cursor": key_text(self.cursor),
             "report": self.report.to_json(),
             "attempts": self.attempts,
-            "fruitless": self.fruitless,
+            "stalled": self.stalled,
             "tried_at": self.tried_at,
             "because": self.because,
             "reasons": {reason.value: count for reason, count in self.reasons.items()},
@@ -152,7 +152,7 @@ class Checkpoint:
             fields.key("cursor"),
             BatchReport.from_json(fields.mapping("report")),
             fields.count("attempts"),
-            fields.count("fruitless"),
+            fields.count(fields.either("stalled", "fruitless")),
             fields.number("tried_at"),
             fields.text("because"),
             reasons_of(fields.counts("reasons")) if fields.has("reasons") else {},  # a record of before has none

@@ -65,7 +65,7 @@ def new_id(now: datetime, chance: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CampaignOptions:
     """How a campaign is to be done, as it was asked for.
 
     `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
@@ -96,7 +96,7 @@ class Wish:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Wish:
+    def from_json(cls, value: Mapping[str, object]) -> CampaignOptions:
         """Read the JSON form. Raises ValueError where it is not one."""
         fields = Fields.of(value)
         return cls(
@@ -118,7 +118,7 @@ def rate_of(value: object) -> float:
     return rate
 
 
-NO_WISH = Wish()
+NO_OPTIONS = CampaignOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Campaign:
     because: str
     sweeps: int = 1
     proof_revision: int = 0
-    wish: Wish = NO_WISH
+    options: CampaignOptions = NO_OPTIONS
     paused_for: Pause | None = None
     ended_at: str = ""
     growth: Growth = ANY_GROWTH
@@ -204,7 +204,7 @@ class Campaign:
             "because": self.because,
             "sweeps": self.sweeps,
             "proof_revision": self.proof_revision,
-            "wish": self.wish.to_json(),
+            "options": self.options.to_json(),
             "paused_for": self.paused_for.value if self.paused_for else None,
             "ended_at": self.ended_at,
             "growth": self.growth.to_json(),
@@ -225,7 +225,7 @@ class Campaign:
             fields.text("because"),
             fields.count("sweeps", 1),
             fields.count("proof_revision"),
-            Wish.from_json(fields.mapping("wish")),
+            CampaignOptions.from_json(fields.mapping(fields.either("options", "wish"))),
             fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
             fields.moment_or_none("ended_at"),
             fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,

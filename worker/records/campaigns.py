@@ -83,9 +83,9 @@ class Campaigns(Table[Campaign]):
         """
         campaigns = await self.all()
         ended = [stored.value for stored in campaigns if stored.value.state.is_end]
-        repairs = [campaign.id for campaign in ended if campaign.wish.repair]
-        complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.wish.repair]
-        others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.wish.repair]
+        repairs = [campaign.id for campaign in ended if campaign.options.repair]
+        complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.options.repair]
+        others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.options.repair]
         # What everything rests on: neither parts of it nor a configuration that governed more push it out.
         whole = [one.id for one in ended if one.state is CampaignState.COMPLETE and one.whole]
         old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:]}

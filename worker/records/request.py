@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kube_rewrap.worker.fields import NAME, NAMESPACE, Fields
-from kube_rewrap.worker.records.campaign import FASTEST, HIGHEST_PRIORITY, NO_WISH, Wish
+from kube_rewrap.worker.records.campaign import FASTEST, HIGHEST_PRIORITY, NO_OPTIONS, CampaignOptions
 
 _RESOURCE = re.compile(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?)?")
 _EXAMPLES = {"resources": "secrets or deployments.apps", "namespaces": "kube-system"}
@@ -65,7 +65,7 @@ class Request:
     origin: Origin = Origin.OPERATOR
     resources: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
-    wish: Wish = NO_WISH
+    options: CampaignOptions = NO_OPTIONS
     state: RequestState = RequestState.WAITING
     campaign: str = ""
     because: str = ""
@@ -83,7 +83,7 @@ class Request:
             "origin": self.origin.value,
             "resources": list(self.resources),
             "namespaces": list(self.namespaces),
-            "wish": self.wish.to_json(),
+            "options": self.options.to_json(),
             "state": self.state.value,
             "campaign": self.campaign,
             "because": self.because,
@@ -100,7 +100,7 @@ class Request:
             fields.choice("origin", Origin),
             fields.texts("resources"),
             fields.texts("namespaces"),
-            Wish.from_json(fields.mapping("wish")),
+            CampaignOptions.from_json(fields.mapping(fields.either("options", "wish"))),
             fields.choice("state", RequestState),
             fields.name_or_none("campaign"),
             fields.text("because"),
@@ -126,7 +126,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         asked_at=asked_at,
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
-        wish=Wish(
+        options=CampaignOptions(
             reason_of(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
         ),
     )

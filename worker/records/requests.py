@@ -106,7 +106,7 @@ class Requests(Table[Request]):
             case RequestKind.CANCEL:
                 request = request.decided(RequestState.CANCELLED, because)
             case RequestKind.PAUSE | RequestKind.RESUME:
-                request = replace(request, wish=replace(request.wish, paused=asked.kind is RequestKind.PAUSE))
+                request = replace(request, options=replace(request.options, paused=asked.kind is RequestKind.PAUSE))
             case RequestKind.START:
                 return await self._noted(asked.decided(RequestState.REFUSED, "it has been asked for already"))
         await self.save(waiting.holding(request))

@@ -19,7 +19,7 @@ from kube_rewrap.worker.errors import QuarantineGrewError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records import quarantine as records
 from kube_rewrap.worker.records.batch import quarantined_by
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Wish
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
@@ -171,7 +171,7 @@ async def planned(one: Service, *, attended: bool) -> Campaign:
     async with one.owned(EVERYTHING, brake) as lock:
         plan = await one.plan(EVERYTHING)
         await one.begin_budgets(plan.look)
-        return (await one.take_up(plan, Wish("drift"), lock.guard, attended=attended)).value
+        return (await one.take_up(plan, CampaignOptions("drift"), lock.guard, attended=attended)).value
 
 
 async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on_at_a_word() -> None:

@@ -13,7 +13,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope, Wish
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
 from kube_rewrap.worker.records.campaigns import KEPT, Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import decode, encode
@@ -236,7 +236,7 @@ async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() 
     for number, state in enumerate((CampaignState.COMPLETE, CampaignState.INCOMPLETE)):
         await campaigns.create(campaign(f"0{number}", state), [])
     for number in range(KEPT + 3):
-        repair = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), wish=Wish(repair=True))
+        repair = replace(campaign(f"1{number:02d}", CampaignState.COMPLETE), options=CampaignOptions(repair=True))
         await campaigns.create(repair, [])
     await campaigns.forget_old()
     kept = [stored.value.id for stored in await campaigns.all()]

@@ -31,7 +31,7 @@ from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope, Wish
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
@@ -232,7 +232,7 @@ async def test_what_is_named_and_holds_no_object_is_refused_unless_that_is_allow
     one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
     with pytest.raises(SettingsError, match=said):
         await one.plan(order)
-    plan = await one.plan(replace(order, wish=Wish(allow_empty=True)))
+    plan = await one.plan(replace(order, options=CampaignOptions(allow_empty=True)))
     assert plan.refusals == ()
 
 
@@ -299,7 +299,7 @@ async def test_a_campaign_that_is_taken_up_is_as_wide_as_what_it_is_taken_up_for
     fill(store, OLD)
     one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
     async with one.owned(EVERYTHING, brake) as lock:
-        first = await one.take_up(await one.plan(EVERYTHING), Wish(), lock.guard)
+        first = await one.take_up(await one.plan(EVERYTHING), CampaignOptions(), lock.guard)
         seal(store, LATE, NEW)
         part = Order(resources=("secrets",))
         ended = await one.run(await one.plan(part), part, lock, brake, lambda _report, _batches: None)

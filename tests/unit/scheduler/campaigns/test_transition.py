@@ -190,13 +190,13 @@ def test_an_attempt_of_a_later_sweep_begins_at_the_start_and_keeps_what_was_done
 # ------------------------------------------------------------------------------------------------- failures and rests
 
 
-def tried(number: int, fruitless: int, at: float = 100.0, because: str = "") -> Checkpoint:
+def tried(number: int, stalled: int, at: float = 100.0, because: str = "") -> Checkpoint:
     known = replace(batch(number), state=BatchState.RUNNING)
-    return replace(known, fruitless=fruitless, tried_at=at, because=because)
+    return replace(known, stalled=stalled, tried_at=at, because=because)
 
 
 @pytest.mark.parametrize(
-    ("fruitless", "now", "is_due"),
+    ("stalled", "now", "is_due"),
     [
         pytest.param(0, 100.0, True, id="never failed => at once"),
         pytest.param(1, 100.0, True, id="failed once => at once"),
@@ -206,9 +206,9 @@ def tried(number: int, fruitless: int, at: float = 100.0, because: str = "") -> 
         pytest.param(4, 104.0, True, id="in the end it is tried again"),
     ],
 )
-def test_a_batch_that_fails_is_tried_later_and_later(fruitless: int, now: float, is_due: bool) -> None:
-    step = advance(CAMPAIGN, (tried(0, fruitless),), None, frozenset(), now)
-    assert step.action == Work((tried(0, fruitless).spec,) if is_due else ())
+def test_a_batch_that_fails_is_tried_later_and_later(stalled: int, now: float, is_due: bool) -> None:
+    step = advance(CAMPAIGN, (tried(0, stalled),), None, frozenset(), now)
+    assert step.action == Work((tried(0, stalled).spec,) if is_due else ())
 
 
 def test_a_batch_that_comes_no_further_is_parked_with_its_reason() -> None:
@@ -251,9 +251,9 @@ def test_a_paused_campaign_rests_whatever_is_open() -> None:
 
 def test_an_attempt_without_progress_counts_until_a_page_is_done() -> None:
     begun = batch(0).begun(batch(0).spec, 7.0).begun(batch(0).spec, 8.0)
-    assert (begun.fruitless, begun.tried_at, begun.attempts) == (2, 8.0, 2)
-    assert begun.advanced(b"b", BatchReport()).fruitless == 0
-    assert begun.failed("the world", counts=False).fruitless == 1
+    assert (begun.stalled, begun.tried_at, begun.attempts) == (2, 8.0, 2)
+    assert begun.advanced(b"b", BatchReport()).stalled == 0
+    assert begun.failed("the world", counts=False).stalled == 1
     assert begun.failed("its own", counts=True) == replace(begun, because="its own")
 
 

@@ -34,7 +34,7 @@ from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope, Wish
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause, Scope
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.generations import Generations
@@ -288,7 +288,7 @@ async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluste
         await cluster.requests.control(kind, "mine", f"word-{kind}")
         stored = await cluster.requests.get("mine")
         assert stored is not None
-        assert stored.value.wish.paused is (kind is RequestKind.PAUSE)
+        assert stored.value.options.paused is (kind is RequestKind.PAUSE)
     await cluster.requests.control(RequestKind.CANCEL, "mine", "word-cancel")
     stored = await cluster.requests.get("mine")
     assert stored is not None
@@ -330,12 +330,12 @@ async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_t
     assert entries.count("quarantine.grew") == 1
 
 
-def test_a_wish_without_the_word_for_a_pause_is_read_as_one_without_a_pause() -> None:
-    old = Request("r", RequestKind.START, NOW, wish=Wish("because", 5.0, 1)).to_json()
-    wish = old["wish"]
-    assert isinstance(wish, dict)
-    del wish["paused"]
-    assert Request.from_json(old).wish == Wish("because", 5.0, 1)
+def test_options_without_the_field_for_a_pause_are_read_as_ones_without_a_pause() -> None:
+    old = Request("r", RequestKind.START, NOW, options=CampaignOptions("because", 5.0, 1)).to_json()
+    options = old["options"]
+    assert isinstance(options, dict)
+    del options["paused"]
+    assert Request.from_json(old).options == CampaignOptions("because", 5.0, 1)
 
 
 # ------------------------------------------------------------------------------------------- what a leader takes over
@@ -378,7 +378,9 @@ async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluste
     async with cluster.under("sha256:1", NEW, OLD):
         first = await cluster.campaign(CampaignState.RUNNING)
     await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
-    gone = Request("drift-1", RequestKind.START, NOW, Origin.DRIFT, ("widgets.example.com",), wish=Wish(priority=90))
+    gone = Request(
+        "drift-1", RequestKind.START, NOW, Origin.DRIFT, ("widgets.example.com",), options=CampaignOptions(priority=90)
+    )
     await cluster.requests.submit(gone)
     async with cluster.under("sha256:1", NEW, OLD):
         await cluster.campaign(CampaignState.RUNNING)

@@ -106,7 +106,7 @@ def test_the_largest_request_that_is_documented_passes() -> None:
     }
     passed = gate.delivered(celery_message(START, arguments, "m-1").encode(), CONTROL, NOW)
     assert passed == gate.Message(CONTROL, START, "m-1", arguments)
-    assert start_request(arguments, "", "").wish.reason == arguments["reason"]
+    assert start_request(arguments, "", "").options.reason == arguments["reason"]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def test_a_message_without_arguments_asks_for_everything() -> None:
         Origin.OPERATOR,
         RequestState.WAITING,
     )
-    assert (asked.resources, asked.namespaces, asked.wish.rate, asked.wish.priority) == ((), (), 0.0, 0)
-    assert not asked.wish.allow_plaintext
+    assert (asked.resources, asked.namespaces, asked.options.rate, asked.options.priority) == ((), (), 0.0, 0)
+    assert not asked.options.allow_plaintext
 
 
 def test_all_arguments_are_taken_over() -> None:
@@ -48,13 +48,13 @@ def test_all_arguments_are_taken_over() -> None:
         ("secrets", "widgets.example.com"),
         ("kube-system",),
     )
-    assert (asked.wish.reason, asked.wish.rate, asked.wish.priority, asked.wish.allow_plaintext) == (
+    assert (asked.options.reason, asked.options.rate, asked.options.priority, asked.options.allow_plaintext) == (
         "the key is old",
         20.0,
         -3,
         True,
     )
-    assert (asked.wish.allow_empty, asked.wish.repair, asked.wish.paused) == (True, False, False)
+    assert (asked.options.allow_empty, asked.options.repair, asked.options.paused) == (True, False, False)
 
 
 @pytest.mark.parametrize(
