@@ -1,9 +1,10 @@
-"""What a scheduler tells Prometheus (docs/metrics.md). Setters only; whoever knows a value sets it.
+"""The scheduler's Prometheus metrics (docs/metrics.md). Setters only; the code that knows a value sets it.
 
-What is not known is not shown: a stale count of 0 says that a scan found none, not that nobody looked. Nor is
-a figure of another configuration than the one in force. What a scan found is that of the last scan of everything;
-campaigns over a part of it have series of their own.
-Another thread asks, so values are replaced, never changed.
+An unknown value is not exported: a stale count of 0 means that a scan found none, not that no scan ran. Nor is a
+figure of another configuration than the one in force. Scan figures are those of the last scan of everything; campaigns
+over a part of it have series of their own.
+
+The scrape's thread reads the values, so they are replaced, never mutated.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from kube_rewrap.worker.records.scan import Scan
 _STALE_TICK = 60.0
 _ENDS = ("rewritten", "current", "gone", "quarantined")
 _SKEW = 60.0
-"""Seconds by which another host's clock may be ahead; what is said to be later is of unknown age."""
+"""Seconds by which another host's clock may be ahead; a time beyond that has an unknown age."""
 
 _EVERYTHING, _PART = "everything", "part"
 
@@ -37,7 +38,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class _Campaign:
-    """How far a campaign is."""
+    """The progress of one campaign; `rate` in objects a second."""
 
     state: CampaignState
     paused_for: Pause | None
@@ -49,7 +50,7 @@ class _Campaign:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What only a leader knows; None or nothing where it does not know it yet."""
+    """Values that only a leader knows; None or empty until it does."""
 
     campaigns: Mapping[str, _Campaign] = field(default_factory=dict)
     scan: Scan | None = None
@@ -78,13 +79,13 @@ class SchedulerMetrics(Collector):
         registry.register(self)
 
     def leads(self, *, leads: bool) -> None:
-        """Set whether this scheduler leads. Who no longer does forgets what only a leader can know."""
+        """Set whether this scheduler leads; if not, forget the values that only a leader can know."""
         self._leads = leads
         if not leads:
             self._generation, self._known = "", _Known()
 
     def configured(self, generation: str) -> None:
-        """Set the configuration in force, and forget what is known of the one before."""
+        """Set the configuration in force, and forget the values of the one before."""
         self._generation, self._known = generation, _Known()
 
     def ticked(self) -> None:
@@ -93,16 +94,16 @@ class SchedulerMetrics(Collector):
         self._ticked = self._steady()
 
     def alive(self) -> str:
-        """See Question: whether the loop ticked lately."""
+        """See Question: "" if the loop ticked within the last 60 s."""
         age = self._steady() - self._ticked
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
     def campaign(
         self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float, *, whole: bool
     ) -> None:
-        """Set how far the newest campaign of everything (`whole`), or of a part, is; `rate` in objects a second.
+        """Set the progress of the newest campaign of everything (`whole`) or of a part; `rate` in objects a second.
 
-        One of another generation says nothing about this one.
+        Ignores a campaign of another generation.
         """
         if campaign.generation != self._generation:
             return
@@ -113,39 +114,39 @@ class SchedulerMetrics(Collector):
         self._known = replace(self._known, campaigns=shown)
 
     def scanned(self, scan: Scan) -> None:
-        """Set what the last scan of everything found; one of another generation says nothing about this one."""
+        """Set the result of the last scan of everything; ignores a scan of another generation."""
         if scan.generation == self._generation:
             self._known = replace(self._known, scan=scan)
             self._proven(scan.proven_at)
 
     def proven(self, campaign: Campaign) -> None:
-        """Set which campaign proved everything last: what is on record, from an earlier leader or from a run."""
+        """Set the last campaign that proved everything, as an earlier leader or a run recorded it."""
         if campaign.generation == self._generation:
             self._proven(datetime.fromisoformat(campaign.ended_at).timestamp())
 
     def _proven(self, at: float) -> None:
-        """Take the newest proof; one that has yet to come, by another host's clock, is none."""
+        """Keep the newest proof time; ignore one in the future, by another host's clock."""
         if at <= self._wall() + _SKEW:
             self._known = replace(self._known, proven_at=max(at, self._known.proven_at))
 
     def drifted(self) -> None:
-        """Count drift."""
+        """Count one finding of drift."""
         self._drift += 1
 
     def observed(self, until: int, since: int) -> None:
-        """Set before which revision the counts of writes are complete, and how many the store has had since."""
+        """Set before which revision all writes are counted, and how many revisions the store has had since."""
         self._known = replace(self._known, observed_until=until, revisions_since=since)
 
     def lags(self, revisions: int) -> None:
-        """Set how far the watch is behind."""
+        """Set how many revisions the watch has not observed yet."""
         self._known = replace(self._known, lag=revisions)
 
     def queue(self, *, is_available: bool | None) -> None:
-        """Set whether Redis takes messages, None while nobody has tried."""
+        """Set whether Redis takes messages, None before the first try."""
         self._queue = is_available
 
     def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, hasty: Iterable[str] = ()) -> None:
-        """Set the use of every key on record, its limit, and from which share on, or by its rate, a key is due."""
+        """Set all budgets on record, the aesgcm limit, the share of it that makes a key due, and keys due by rate."""
         self._known = replace(
             self._known,
             budgets=tuple(budgets.values()),
@@ -155,7 +156,7 @@ class SchedulerMetrics(Collector):
         )
 
     def _age(self, at: float) -> float | None:
-        """Return how long ago something was; None when it never was, or by its clock has yet to come."""
+        """Return the seconds since a time; None if it is 0 or in the future."""
         now = self._wall()
         return max(0.0, now - at) if 0 < at <= now + _SKEW else None
 

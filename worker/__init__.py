@@ -1,4 +1,4 @@
-"""What is done to bytes in etcd: read, open, seal, swap, prove.
+"""Reads, opens, seals, swaps and proves values in etcd.
 
-Knows nothing of schedules or of the command line; imports `config` and nothing above itself.
+Has no schedules and no command line; imports `config` and nothing above itself.
 """

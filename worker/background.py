@@ -1,4 +1,4 @@
-"""Tasks beside a block of code: named, ended with the block, and never failing in silence."""
+"""Background tasks of a code block: named, cancelled at the block's end, and never failing in silence."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 from kube_rewrap.worker.errors import WorkerError
 
 Work = Callable[[], Coroutine[object, object, object]]
-"""Makes the coroutine when the task starts: one that is cancelled before makes none."""
+"""Creates the coroutine when the task starts: a task that is cancelled before creates none."""
 
 Begin = Callable[[str, Work], Callable[[], object]]
-"""Begins a task under a name, and returns what cancels it before the block ends."""
+"""Starts a task under a name, and returns a function that cancels it before the block ends."""
 
 
 @asynccontextmanager
 async def background(fail: Callable[[WorkerError], None]) -> AsyncIterator[Begin]:
-    """Yield what begins tasks beside the block; they are cancelled, and waited for, when the block ends.
+    """Yield a function that starts tasks beside the block; they are cancelled, and awaited, when the block ends.
 
-    `fail`, mostly the `pull` of a brake, is called when a task fails. An error that is no WorkerError is given as one
-    that names the task and the kind of error.
+    A task that fails calls `fail`, mostly the `pull` of a brake. An exception that is no WorkerError is passed as one
+    that names the task and the exception's type.
     """
     tasks: list[asyncio.Task[None]] = []
 
@@ -29,7 +29,7 @@ async def background(fail: Callable[[WorkerError], None]) -> AsyncIterator[Begin
             await work()
         except WorkerError as error:
             fail(error)
-        except Exception as error:  # noqa: BLE001 - the top of a task: it ends what it belongs to
+        except Exception as error:  # noqa: BLE001 - the top of a task: `fail` stops the block
             fail(WorkerError(f"{name} failed: {type(error).__name__}"))
 
     def begin(name: str, work: Work) -> Callable[[], object]:

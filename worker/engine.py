@@ -1,4 +1,4 @@
-"""The one door to everything that decrypts: open an engine, run batches, take inventories.
+"""The only interface to code that decrypts: open an engine, run batches, take inventories.
 
 An engine belongs to one generation of the configuration, one process and one event loop.
 """
@@ -45,11 +45,14 @@ from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
-"""Tells which governed resource a key belongs to, and its path; None where there is none."""
+"""Returns the governed resource of an etcd key, and its storage path; None if there is none."""
 
 
 class Chains(Mapping[str, Chain]):
-    """The provider chain of each resource by its name, made when first asked for."""
+    """The provider chain of each resource by its name, created at first access.
+
+    Raises KeyError for a resource that the configuration does not govern.
+    """
 
     def __init__(self, generation: Generation) -> None:
         self._configuration = generation.configuration
@@ -57,7 +60,7 @@ class Chains(Mapping[str, Chain]):
         self._settled: frozenset[str] = frozenset()
 
     def settle(self, resources: frozenset[str]) -> None:
-        """Let chains of these resources, and of no others, believe no plaintext."""
+        """Make the chains of these resources, and of no others, quarantine plaintext as late."""
         if resources != self._settled:
             self._settled = resources
             self._made = {}
@@ -78,7 +81,7 @@ class Chains(Mapping[str, Chain]):
 
 
 def describe(generation: Generation) -> GenerationRecord:
-    """Return which keys govern which resource, named without their material."""
+    """Return the keys of each configured name in the file's order, without their material."""
     chains = Chains(generation)
     names = generation.configuration.resource_names()
     return GenerationRecord(generation.hash, tuple((name, chains[name].keys) for name in names))
@@ -122,11 +125,12 @@ class Engine:
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
     ) -> BatchReport:
-        """Work on one batch until its end or until the brake is pulled.
+        """Rewrap one batch until it is done or the brake is pulled.
 
-        `guard` fences every record and every object that is written. Raises FencedError when the batch belongs to
-        another generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError
-        for a batch that reaches beyond its resource.
+        `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
+        generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
+        batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
+        with.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -161,9 +165,9 @@ class Engine:
         return await run_batch(spec, tools)
 
     def _require_governed(self, spec: BatchSpec) -> None:
-        """Raise RecordError unless every key of the batch is one of its resource, and encrypted at all.
+        """Raise RecordError unless the batch's range lies inside its resource, and that is governed.
 
-        A record is no reason to write anywhere else: whoever may write to etcd may have made it up.
+        Anyone who can write to etcd can forge a record, so a record alone allows no write anywhere else.
         """
         name = GroupResource.parse(spec.resource)
         governed = self.generation.configuration.providers_for(name) is not None
@@ -176,18 +180,18 @@ class Engine:
 
     @property
     def window(self) -> int:
-        """How many swaps may be in flight now."""
+        """Swaps that may be in flight now."""
         return self._window.limit
 
     async def learn_what_is_complete(self) -> None:
-        """Look for the campaigns after which plaintext is late, if it is not to be believed then."""
+        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.settle(settled(in_force, known, describe(self.generation)))
 
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
-        """Count what lies in the ranges by the key that opens it, as of a revision. Raises CompactedError."""
+        """Count the objects in the ranges by the key that opens them, at a revision. Raises CompactedError."""
         return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
 
     async def slice_of_inventory(
@@ -197,10 +201,10 @@ class Engine:
         return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
-        """Return what is left of the revisions from `first` to before `end`, which etcd has compacted away.
+        """Return what etcd still shows of the revisions from `first` to before `end`, which it has compacted away.
 
-        Best as of the compaction itself, where everything that it left is there; as of now where etcd has compacted
-        once more.
+        Read at revision `end`, which shows all that the compaction left; at the newest revision if etcd has compacted
+        once more since.
         """
         try:
             return await self._gap(locate, first, end, end)
@@ -233,9 +237,9 @@ class Engine:
         return Gap(first, end, makers, wheres, tuple(elsewhere))
 
     async def is_compacted(self, revision: int) -> bool:
-        """Tell whether etcd has compacted a revision away: it then refuses to answer at it.
+        """Return whether etcd has compacted a revision away, so that it can't be read.
 
-        Our own records are asked for: they may always be read.
+        The probe reads our own records, which this process may always read.
         """
         try:
             await self.store.page(self.keyspace.campaigns, 1, revision=max(1, revision))
@@ -244,21 +248,21 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Look at one object; None where there is none."""
+        """Return one object and its verdict; None if it does not exist."""
         item = await self.store.get(key)
         return None if item is None else Examined(item, decide(item.value, item.key, self.chains[resource]))
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
-        """Return the key that opens an object, or why none does. The plaintext stays in here."""
+        """Return the key that opens an object, or why none does. The plaintext is not returned."""
         opened = self.chains[resource].open(item.value, item.key)
         return opened if isinstance(opened, Quarantined) else opened.ref
 
 
 @asynccontextmanager
 async def open_engine(settings: Settings, generation: Generation, pace: Pace | None = None) -> AsyncIterator[Engine]:
-    """Connect to etcd and yield an engine; core dumps are off from here on.
+    """Connect to etcd and yield an engine; forbids core dumps of this process for good.
 
-    Without a `pace` the engine keeps the ceiling by itself.
+    Without a `pace`, the engine limits this process alone to the rate ceiling.
 
     Raises UnavailableError when no endpoint answers, ConfigError for settings that can't be used.
     """

@@ -1,27 +1,27 @@
-"""Everything that can go wrong below the scheduler, sorted by what a caller may do about it.
+"""Errors raised below the scheduler, sorted by what a caller may do about them.
 
 ::
 
     WorkerError
-    ├── TemporaryError            the world: try again after `delay` seconds
+    ├── TemporaryError            a passing condition: try again after `delay` seconds
     │   └── UnavailableError      no endpoint answered within the bound (exit 5)
     ├── PermanentError            trying again changes nothing
-    │   ├── RequestRefusedError   etcd understood the request and said no (permission, bad argument)
-    │   ├── TooLargeError         the request passes etcd's size limit
-    │   ├── CompactedError        the pinned revision is gone; pin a newer one
-    │   ├── RecordError           one of our own records can't be understood
-    │   ├── SealError             what was sealed did not open to the same bytes; nothing was written
+    │   ├── RequestRefusedError   etcd understood the request and refused it (permission, bad argument)
+    │   ├── TooLargeError         the request exceeds etcd's size limit
+    │   ├── CompactedError        etcd compacted the pinned revision away; pin a newer one
+    │   ├── RecordError           a record under the state prefix can't be parsed
+    │   ├── SealError             a sealed value did not open to the same bytes; it was not written
     │   └── RefusedError          refused for safety (exit 4)
     │       ├── BudgetExhaustedError   the key's write budget does not cover the work
     │       ├── SpaceError             etcd's database is, or would be, too full
-    │       ├── QuarantineGrewError    more that nothing opens was written than is answered unasked
-    │       ├── BusyError              another process holds the campaign
+    │       ├── QuarantineGrewError    too many new values that no key opens, and no operator asked
+    │       ├── BusyError              another process holds the lock
     │       ├── UnsupportedPrimaryError  this tool can't write with the configured primary
-    │       └── OutdatedError          the configuration is one that another has taken the place of
-    ├── StoppedError              the operator asked to stop; a later run resumes
-    └── FencedError               somebody else owns the work now: stop, write nothing more
-        └── RecordChangedError    a record, or the lock that guards it, is not what this process last saw
-            └── RecordUnclearError   and our own write may have been applied before that
+    │       └── OutdatedError          another configuration has replaced this one
+    ├── StoppedError              asked to stop, as by a signal or a pause; a later run resumes
+    └── FencedError               another process may own the work: stop, write nothing more
+        └── RecordChangedError    a record, or the lock that guards it, changed since this process read it
+            └── RecordUnclearError   and our own write may have been applied before the change
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ class RequestRefusedError(PermanentError):
 
 
 class TooLargeError(PermanentError):
-    """The request, or the answer to it, passes a size limit."""
+    """The request, or its answer, exceeds a size limit."""
 
 
 class CompactedError(PermanentError):
-    """The revision that was asked for has been compacted away."""
+    """etcd has compacted the requested revision away."""
 
 
 class RecordError(PermanentError):
-    """A record under the state prefix can't be understood."""
+    """A record under the state prefix can't be parsed, or contradicts others."""
 
 
 class SealError(PermanentError):
-    """A sealed value did not open to the bytes that went in. It was not written."""
+    """A sealed value did not open to the same bytes. It was not written."""
 
 
 class RefusedError(PermanentError):
-    """Going on would not be safe. Nothing was lost; the message says what to do."""
+    """To continue would not be safe. Nothing was lost; the message says what to do."""
 
 
 class BudgetExhaustedError(RefusedError):
@@ -80,19 +80,19 @@ class SpaceError(RefusedError):
 
 
 class QuarantineGrewError(RefusedError):
-    """More values that nothing opens were written than a day's campaigns may answer that no operator asked for."""
+    """Campaigns that no operator asked for met more new values that no key opens than a day allows."""
 
 
 class BusyError(RefusedError):
-    """Another living process owns the campaign."""
+    """Another living process holds the lock on campaigns, or the claim on a batch."""
 
 
 class UnsupportedPrimaryError(RefusedError):
-    """The configured primary provider is one that this tool can't write with."""
+    """This tool can't write with the configured primary provider."""
 
 
 class OutdatedError(RefusedError):
-    """The EncryptionConfiguration at hand was in force once, and another one has taken its place since."""
+    """The EncryptionConfiguration at hand was in force earlier, and another one has replaced it since."""
 
 
 class FencedError(WorkerError):
@@ -100,12 +100,12 @@ class FencedError(WorkerError):
 
 
 class RecordChangedError(FencedError):
-    """The record, or the lock that guards it, is not what this process last saw."""
+    """The record, or the lock that guards it, changed since this process read it."""
 
 
 class RecordUnclearError(RecordChangedError):
-    """As RecordChangedError, but the answer to our write was lost: it may have been applied before."""
+    """As RecordChangedError, but the answer to our write was lost: etcd may have applied it before the change."""
 
 
 class StoppedError(WorkerError):
-    """The operator asked to stop. What was in flight is finished; a later run resumes."""
+    """A signal, the end of a slice or a change of the campaign stopped the work; a later run resumes."""

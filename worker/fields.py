@@ -1,8 +1,8 @@
-"""Readers of a record's fields: type, value and size are checked before anything else looks at them.
+"""Readers of a record's fields: they check type, value and size before other code sees a value.
 
-Records are hostile input, as messages are: whoever may write to etcd writes them, and what is damaged is one, too.
-Each reader returns a value within its bounds, or raises ValueError with a sentence that names the field and repeats
-nothing of it.
+Records are hostile input, as messages are: anyone who can write to etcd can write them, and damaged ones are handled
+alike. Each reader returns a value within its bounds, or raises ValueError with a sentence that names the field and
+quotes nothing of it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import TypeGuard, TypeVar
 from kube_rewrap.worker.etcd.ranges import key_bytes
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-"""Of a campaign, a request or a rotation."""
+"""The form of a campaign's, a request's or a rotation's name."""
 
 NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MOST_BATCHES = 99_999_999
 """The highest number of a batch or part: their names in etcd have eight digits."""
 
 MOST = 2**63 - 1
-"""Of counts and revisions: what etcd's own numbers go up to."""
+"""The largest count or revision, as in etcd (int64)."""
 
 _LATEST = 2.0**40
-"""Of times in seconds since 1970: in 34,000 years. What is close to infinity is no time."""
+"""The latest time in seconds since 1970, in 34,000 years: refuses floats close to infinity."""
 
 _LONGEST = 100_000
-"""Characters of a text. No sentence of ours comes near."""
+"""Most characters of a text; our own sentences are far shorter."""
 
 _LONGEST_LIST = 100_000
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The fields of one JSON object. Those that no reader asks for are ignored: a newer writer's."""
+    """The fields of one JSON object. Unread fields are ignored: a newer version may have written them."""
 
     _values: Mapping[str, object]
 
@@ -55,7 +55,7 @@ class Fields:
         return self._values.get(field) is not None
 
     def either(self, field: str, former: str) -> str:
-        """Return the name of a field, or the one that it had in records of version 0.1 where only that is there."""
+        """Return the name of a field, or its former name (version 0.1) if only that one is there."""
         return former if self.has(former) and not self.has(field) else field
 
     def text(self, field: str, most: int = _LONGEST) -> str:
@@ -63,11 +63,11 @@ class Fields:
         return text_of(self._values.get(field), field, most)
 
     def name(self, field: str) -> str:
-        """Return a name of ours."""
+        """Return a text of the form `NAME`."""
         return matching(self._values.get(field), field, NAME)
 
     def name_or_none(self, field: str) -> str:
-        """Return a name of ours, "" = none."""
+        """Return a text of the form `NAME`, "" = none."""
         return "" if self._values.get(field) == "" else self.name(field)
 
     def moment(self, field: str) -> str:
@@ -105,22 +105,22 @@ class Fields:
         return value
 
     def choice(self, field: str, choices: type[E]) -> E:
-        """Return one of a few words."""
+        """Return a member of `choices`."""
         try:
             return choices(self.text(field))
         except ValueError:
             raise ValueError(f"{field} is none of {', '.join(choices)}") from None
 
     def mapping(self, field: str) -> Mapping[str, object]:
-        """Return an object inside."""
+        """Return a nested object."""
         return mapping_of(self._values.get(field), field)
 
     def each(self, field: str, read: Callable[[object], T], most: int = _LONGEST_LIST) -> tuple[T, ...]:
-        """Return what `read` makes of each member of a list."""
+        """Return the result of `read` for each member of a list."""
         return tuple(map(read, list_of(self._values.get(field), field, most)))
 
     def one(self, field: str, read: Callable[[object], T]) -> T:
-        """Return what `read` makes of a field."""
+        """Return the result of `read` for a field; it gets None for a missing one."""
         return read(self._values.get(field))
 
     def texts(self, field: str, most: int = _LONGEST_LIST) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class Fields:
         return self.each(field, lambda one: text_of(one, field), most)
 
     def counts(self, field: str) -> dict[str, int]:
-        """Return whole numbers by text."""
+        """Return an object whose values are counts."""
         inner = self.mapping(field)
         return {text_of(name, field): count_of(count, field) for name, count in inner.items()}
 
@@ -149,7 +149,7 @@ def text_of(value: object, what: str, most: int = _LONGEST) -> str:
 
 
 def key_of(value: object, what: str) -> bytes:
-    """Return the etcd key that `key_text` spelled."""
+    """Return the etcd key that `key_text` wrote as this text."""
     if not isinstance(value, str):
         raise ValueError(f"{what} is no text")  # noqa: TRY004 - bad data, not a caller's bug
     try:
@@ -159,14 +159,14 @@ def key_of(value: object, what: str) -> bytes:
 
 
 def matching(value: object, what: str, form: re.Pattern[str]) -> str:
-    """Return a text of a form."""
+    """Return a text that matches `form`."""
     if not isinstance(value, str) or not form.fullmatch(value):
         raise ValueError(f"{what} is not of the form that it must have")
     return value
 
 
 def count_of(value: object, what: str, least: int = 0, most: int = MOST) -> int:
-    """Return a whole number; true and false are none, though Python counts with them."""
+    """Return a whole number; true and false are refused, though Python counts with them."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{what} is no whole number from {least} to {most}")
     return value
@@ -193,7 +193,7 @@ def list_of(value: object, what: str, most: int = _LONGEST_LIST) -> list[object]
 
 
 def members_of(value: object, what: str, count: int) -> list[object]:
-    """Return a list of exactly so many."""
+    """Return a list of exactly `count` members."""
     if not isinstance(value, list) or len(value) != count:
         raise ValueError(f"{what} is no list of {count}")
     return value

@@ -1,7 +1,7 @@
-"""Scans: every governed object opened once, counted by the key that opened it.
+"""Scans: they open every governed object once, and count it by the key that opened it.
 
-The scan is pinned to one revision, so that its counts belong together, and reads in pages, so that
-its memory does not grow with the store.
+A scan is pinned to one revision, so that its counts belong together, and reads in pages, so that its memory does not
+grow with the store.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from kube_rewrap.worker.verdict import Quarantine
 
 _SLICE = 32
 _PIECE = 500
-"""Keys that are looked at in one answer when only their revisions matter; etcd loads the values of so many."""
+"""Keys per request when only their revisions matter; etcd still loads the value of each."""
 
 
 async def take_inventory(
     store: Store, ranges: Iterable[ResourceRange], chains: Mapping[str, Chain], sizer: PageSizer, revision: int
 ) -> Inventory:
-    """Scan all ranges as of a revision. Raises CompactedError when etcd compacts it away meanwhile."""
+    """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile."""
     tallies = [await _scan(store, one, chains[one.resource], sizer, revision) for one in ranges]
     return Inventory(revision, merged(tallies))
 
@@ -39,9 +39,9 @@ async def take_slice(
     revision: int,
     is_over: Callable[[], bool],
 ) -> tuple[Inventory, bytes | None]:
-    """Scan a range page by page, one at least, until `is_over`; returns what was counted, and where to go on.
+    """Scan a range page by page, one at least, until `is_over`; returns the counts, and the key to continue at.
 
-    None: it is at its end. Raises CompactedError.
+    The key is None at the end of the range. Raises CompactedError.
     """
     chain = chains[wanted.resource]
     tally, cursor = ResourceTally(wanted.resource, chain.primary, chain.keys), None
@@ -65,7 +65,7 @@ async def _scan(store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSi
 async def _count_page(tally: ResourceTally, page: Page, chain: Chain) -> None:
     for place, item in enumerate(page.items):
         if place % _SLICE == 0:
-            await asyncio.sleep(0)  # else the next page's request would not even leave until this one is done
+            await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
         _count(tally, item, chain)
 
 
@@ -80,7 +80,7 @@ def _count(tally: ResourceTally, item: Item, chain: Chain) -> None:
 async def last_stamps(
     store: Store, keys: KeyRange, first: int, end: int, *, revision: int
 ) -> AsyncGenerator[list[Stamp]]:
-    """Yield what was last written from revision `first` to before `end`, in short pieces of the range, in key order.
+    """Yield stamps of keys last written from revision `first` to before `end`, in key order, `_PIECE` at most at once.
 
     `revision` as in `Store.page`.
     """
@@ -96,7 +96,7 @@ async def last_stamps(
 async def last_writes(
     store: Store, stamps: Sequence[Stamp], sizer: PageSizer, *, revision: int
 ) -> AsyncGenerator[Item]:
-    """Yield the objects of one such piece with their values."""
+    """Yield the objects of one such list with their values, without those written since."""
     keys = KeyRange(stamps[0].key, after(stamps[-1].key))
     wanted = {one.key: one.modified for one in stamps}
     pages = read_pages(store, keys, sizer, revision=revision, since=min(wanted.values()))

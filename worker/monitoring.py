@@ -1,9 +1,9 @@
-"""Metrics and health over HTTP, from threads of their own: they answer while the process is busy.
+"""Serves metrics and health over HTTP, from threads of its own, so that it answers while the process is busy.
 
-`/metrics`, `/healthz` and `/readyz`, by GET or HEAD, in plain text without TLS or login: what is shown
-holds no secret, and a network policy decides who may ask. Only so many connections are open at once. One that has not
-asked yet has a short time for it, and gives its place up to a newer one: whoever connects and says nothing keeps no
-probe waiting. One that has asked is answered.
+`/metrics`, `/healthz` and `/readyz`, by GET or HEAD, in plain text without TLS or login: the answers hold no secret,
+and a network policy limits access. At most `_AT_ONCE` connections are open at once. A connection must send its request
+within `_ASK_SECONDS`, and loses its place to a newer one until it has: idle clients can't keep a probe waiting. A
+connection that sent its request is answered.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _ASK_SECONDS = 2.0
-"""For a request's head, however slowly it comes. A probe waits for one second, and sends it at once."""
+"""Time limit for a whole request head. A probe sends it at once, and waits for one second."""
 
 _SECONDS = 5.0
-"""For an answer to be taken. Prometheus scrapes every few seconds."""
+"""Time limit for each read and write on a connection. Prometheus scrapes every few seconds."""
 
 _AT_ONCE = 64
 _PLACE_SECONDS = 0.5
-"""For a place to become free: an answer takes milliseconds."""
+"""Longest wait for a free place: an answer takes milliseconds."""
 
 _ADDRESS = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>0|[1-9][0-9]{0,4})")
 _TEXT = "text/plain; charset=utf-8"
 _log = structlog.get_logger()
 
 Question = Callable[[], str]
-"""Returns "" for yes, or the reason why not. Asked from another thread: it may only look at values."""
+"""Returns "" for yes, or the reason why not. Called from another thread: it may only read values."""
 
 
 @contextmanager
 def serve(address: str, registry: CollectorRegistry, alive: Question, ready: Question) -> Iterator[str]:
-    """Serve while the block runs; yields HOST:PORT, with the real port where port 0 was asked for.
+    """Serve while the block runs; yields HOST:PORT, with the real port if `address` has port 0.
 
-    A name is resolved once; of several addresses the first is used. Raises SettingsError for an address that can't
-    be used.
+    A host name is resolved once, and its first address is used. Raises SettingsError for an address that can't be
+    used.
     """
     host, port = parse_address(address)
     server = _listen(host, port, _application(registry, alive, ready))
@@ -77,21 +77,21 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 class _Server(WSGIServer):
-    """A thread a connection, each with a bound; nothing is written to stderr."""
+    """One thread per connection, each with a time limit; writes nothing to stderr."""
 
     request_queue_size = 2 * _AT_ONCE
 
     def __init__(self, family: socket.AddressFamily, place: tuple[str, int], application: WSGIApplication) -> None:
         self.address_family = family
         self._free = threading.BoundedSemaphore(_AT_ONCE)
-        # Connections that have not asked yet, the oldest first, with the time at which they came.
+        # Connections without a complete request head, the oldest first, with the time of their arrival.
         self._silent: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
         super().__init__(place, _Handler)
         self.set_app(application)
 
     def server_bind(self) -> None:
-        """Bind without the library's look at the name service, which can take long where there is none."""
+        """Bind without the library's reverse lookup of the host name, which is slow without a name server."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -99,7 +99,7 @@ class _Server(WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: object) -> None:
-        """Hand a connection to a thread, in the place of the oldest silent one when there are too many."""
+        """Give a connection to a thread; when all places are taken, close the oldest silent one first."""
         if not self._free.acquire(blocking=False):
             self._hang_up(1)
             if not self._free.acquire(timeout=_PLACE_SECONDS):
@@ -110,14 +110,14 @@ class _Server(WSGIServer):
         threading.Thread(target=self._work, args=(request, client_address), name="metrics", daemon=True).start()
 
     def service_actions(self) -> None:
-        """Hang up on those that take too long to ask: a bound on each read lets a byte now and then pass for ever."""
+        """Close connections that take too long to send a head: byte by byte, none of their reads times out."""
         late = monotonic() - _ASK_SECONDS
         with self._lock:
             overdue = sum(since <= late for since in self._silent.values())
         self._hang_up(overdue)
 
     def has_asked(self, request: socket.socket) -> None:
-        """Take note that the head of a request came: from now on the connection keeps its place."""
+        """Note that a connection's request head arrived: from now on it keeps its place."""
         with self._lock:
             self._silent.pop(request, None)
 
@@ -125,7 +125,7 @@ class _Server(WSGIServer):
         with self._lock:
             for request in list(self._silent)[:oldest]:
                 del self._silent[request]
-                with suppress(OSError):  # it may have ended by itself
+                with suppress(OSError):  # the client may have closed it
                     request.shutdown(socket.SHUT_RDWR)
 
     def _work(self, request: socket.socket, client_address: tuple[str, int]) -> None:
@@ -139,7 +139,7 @@ class _Server(WSGIServer):
             self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say what went wrong between us and a client at debug level: clients hang up as they like."""
+        """Log a failed connection at debug level: clients may hang up at any time."""
         del request, client_address
         _log.debug("metrics.not_answered", because=type(sys.exception()).__name__)
 
@@ -149,16 +149,16 @@ class _Handler(WSGIRequestHandler):
     timeout = _SECONDS
 
     def parse_request(self) -> bool:
-        """Read the head; see the library."""
+        """Read the head as the library does, and note that it arrived."""
         is_good = super().parse_request()
         self.server.has_asked(self.request)
         return is_good
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
-        """Say nothing: who scrapes every few seconds would fill the log."""
+        """Log nothing: a scrape every few seconds would fill the log."""
 
     def get_stderr(self) -> TextIO:
-        """Keep the library's tracebacks away from our JSON lines."""
+        """Discard the library's tracebacks, which would mix with our JSON lines."""
         return StringIO()
 
 
@@ -166,7 +166,7 @@ def _application(registry: CollectorRegistry, alive: Question, ready: Question) 
     def answer(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         try:
             status, kind, body = _answer(environment, registry, alive, ready)
-        except Exception as error:  # noqa: BLE001 - whatever a question raises, others are to be answered
+        except Exception as error:  # noqa: BLE001 - any error of a question becomes an answer
             _log.warning("metrics.failed", path=environment.get("PATH_INFO"), because=type(error).__name__)
             status, kind, body = "500 Internal Server Error", _TEXT, b"see the log: metrics.failed\n"
         allow = [("Allow", "GET, HEAD")] if status.startswith("405") else []

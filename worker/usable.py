@@ -1,7 +1,7 @@
-"""Whether this process can use its configuration file, looked at again and again.
+"""Checks every few seconds whether this process can use its configuration file.
 
-A worker reads the file for a message, in a child, and a scheduler when it leads; whoever waits would not notice
-that it could not.
+A worker reads the file for a message, in a child, and a scheduler while it leads; without this check, an idle worker
+or a standby would not notice that it can't read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class Usable:
-    """`trouble` is a sentence while the file can't be used, "" while it can. Other threads may look at it."""
+    """`trouble` is a sentence while the file can't be used, "" while it can. Other threads may read it."""
 
     def __init__(self, file: str, layout: Layout, *, allow_readable: bool) -> None:
         self.trouble = "the configuration file was not looked at yet"
@@ -36,7 +36,7 @@ class Usable:
         self._said = ""
 
     def look(self) -> None:
-        """Read the file and judge it; a change for the worse is logged once, and so is the end of it."""
+        """Read and judge the file; log each new fault once, and once that the file can be used again."""
         because = self._why_not()
         if because and because != self._said:
             _log.warning("configuration.rejected", file=self._file, because=because)
@@ -58,12 +58,12 @@ class Usable:
                 self._good = generation
         except ConfigError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 - a look that ends for good would leave the last answer in force
+        except Exception as error:  # noqa: BLE001 - an error that ended the loop would freeze the last answer
             return f"unexpected {type(error).__name__}"
         return ""
 
     async def follow(self) -> None:
-        """Look again and again until cancelled, in a thread: a large file takes seconds."""
+        """Look every few seconds until cancelled, in a thread: a large file takes seconds."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(_pause())
@@ -71,7 +71,7 @@ class Usable:
 
 @contextmanager
 def followed(usable: Usable) -> Iterator[Usable]:
-    """Look now, and again and again in a thread of its own, for a process whose main thread has no event loop."""
+    """Look now, then every few seconds in a thread, for a process whose main thread has no event loop."""
     usable.look()
     stop = threading.Event()
 

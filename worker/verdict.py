@@ -1,4 +1,4 @@
-"""What is to be done with one stored value: keep, rewrap or quarantine."""
+"""The verdicts on one stored value: keep, rewrap or quarantine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kube_rewrap.worker.fields import members_of, text_of
 PLAINTEXT_FINGERPRINT = "-"
 
 NOT_RECOGNISED_DETAIL = "what came out is no Kubernetes object: wrong key material, or damaged"
-"""All that is ever said of a value that a cipher without authentication did not open."""
+"""The only detail ever reported of a value that an unauthenticated cipher did not open."""
 
 _UNAUTHENTICATED = re.compile(r"aescbc:.+? \([0-9a-f]{16}\)", re.DOTALL)
 
 
 class Reason(StrEnum):
-    """Why an object is left alone. The values are stable: they stand in records, logs and JSON.
+    """Why an object is quarantined. The values are stable: records, logs and JSON hold them.
 
-    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are said of ciphers that authenticate. Of one that does not,
-    whatever went wrong is `NOT_RECOGNISED`: to tell a wrong padding from wrong content gives plaintext away.
+    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are for ciphers that authenticate. For one that does not, every
+    failure is `NOT_RECOGNISED`: telling wrong padding from wrong content gives plaintext away.
     """
 
     UNKNOWN_PREFIX = "unknown_prefix"
@@ -40,8 +40,8 @@ class Reason(StrEnum):
 class KeyRef:
     """One configured key, named without its material.
 
-    `fingerprint` is 16 hexadecimal digits, or `-` for `identity`, which has no key; KMS keys live
-    elsewhere and have the fingerprint `kms`.
+    `fingerprint` is 16 hexadecimal digits, `-` for `identity`, which has no key, or `kms` for KMS keys, which the file
+    does not hold.
     """
 
     provider: str
@@ -54,7 +54,7 @@ class KeyRef:
 
     @classmethod
     def from_json(cls, value: object) -> KeyRef:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if it is malformed."""
         return cls(*(text_of(one, "a key") for one in members_of(value, "a key", 3)))
 
     def __str__(self) -> str:
@@ -78,9 +78,9 @@ class Rewrap:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Nobody may touch the value: it can't be read, or is not recognised.
+    """No configured key may open the value, or none did: it must stay as it is.
 
-    `claimed` holds the configured keys whose prefix the value carries: it may be under any of them.
+    `claimed` holds the configured keys whose prefix the value carries: any of them may have sealed it.
     """
 
     reason: Reason
@@ -92,9 +92,9 @@ Verdict = Keep | Rewrap | Quarantine
 
 
 def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
-    """Return a reason and its sentence as read from a record. Raises ValueError for one that nobody knows.
+    """Return a reason and its sentence as read from a record. Raises ValueError for an unknown reason.
 
-    Records of older versions told what was wrong with an aescbc value: that is not shown any more.
+    Records of older versions tell what was wrong with an aescbc value; here it becomes `NOT_RECOGNISED`.
     """
     known = Reason(reason)
     owner = _UNAUTHENTICATED.match(detail) if known in _TOLD_TOO_MUCH else None

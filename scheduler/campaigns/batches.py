@@ -1,8 +1,8 @@
-"""From what lies where to batches. Pure.
+"""Plans batches from the counts of objects by namespace. Pure.
 
-Batches tile the scope: each begins where the one before it ends, so that an object created between
-planning and reading falls into one of them. Namespaces are kept whole where they fit, small
-neighbours share a batch, and a big namespace is cut at keys that the census found in it.
+Batches tile the scope: each begins where the one before it ends, so that an object created between planning and
+reading falls into one of them. Namespaces are kept whole where they fit, small neighbours share a batch, and a big
+namespace is cut at keys that the census found in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.inventory import ResourceRange
 
 BATCH_OBJECTS = 2_000
-"""Objects that a batch aims at: minutes of work at most, and a checkpoint record that matters."""
+"""Target size of a batch in objects: minutes of work at most, and enough to be worth a record."""
 
 BATCH_NAMESPACES = 100
 """Most namespaces in a batch, so that its record stays small."""
@@ -43,7 +43,7 @@ class ResourceCensus:
 
     @property
     def objects(self) -> int:
-        """All objects that were counted."""
+        """The objects of all namespaces."""
         return sum(namespace.objects for namespace in self.namespaces)
 
 
@@ -51,7 +51,7 @@ def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus
     """Return the batches of a campaign in the order in which they are worked on."""
     batches: list[BatchSpec] = []
     for resource in census:
-        # A resource without objects has a batch too: a sweep must find what is written there later.
+        # A resource without objects has a batch, too: a sweep must find objects that are written later.
         pieces = list(_pieces(resource.namespaces)) or [[]]
         starts = [resource.covered.range.start, *(piece[0].start for piece in pieces[1:])]
         ends = [*starts[1:], resource.covered.range.end]
@@ -63,7 +63,7 @@ def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus
 
 
 def _pieces(namespaces: Sequence[NamespaceCount]) -> Iterator[list[NamespaceCount]]:
-    """Group small neighbours and cut what is big."""
+    """Group small neighbouring namespaces, and cut big ones."""
     group: list[NamespaceCount] = []
     for namespace in namespaces:
         parts = _parts(namespace)

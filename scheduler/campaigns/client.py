@@ -1,4 +1,4 @@
-"""An operator's requests to the service, written to etcd as records that the leader finds."""
+"""Writes an operator's requests to etcd, as records that the leader reads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def request_start(settings: Settings, arguments: Mapping[str, object]) -> 
 
 
 async def steer(settings: Settings, kind: RequestKind, campaign: str) -> Request:
-    """Pause, resume or cancel a campaign, or a request that waits; returns the request with its end.
+    """Pause, resume or cancel a campaign, or a waiting request; returns the request with its outcome.
 
     Raises RefusedError when too many requests are on record.
     """

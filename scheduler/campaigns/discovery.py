@@ -1,8 +1,7 @@
-"""What lies where: the governed ranges of the registry, and how many objects each namespace holds.
+"""Finds the governed key ranges of the registry, and how many objects each namespace holds.
 
-Reads keys only, by skip-scan: a look at the next few keys, then a jump behind the resource or the
-namespace that they belong to. Nothing is decrypted, and its memory does not grow with the store
-beyond one entry a namespace.
+Reads keys only, by skip-scan: the next few keys, then a jump to the end of the resource or the namespace that they
+belong to. It decrypts nothing, and its memory does not grow with the store beyond one entry a namespace.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _LOOK = 500
 class Territory:
     """The registry as the configuration divides it.
 
-    `governed`: what is to be encrypted, sorted by resource. `unknown`: paths with objects in no table,
-    which a name of the configuration may or may not mean: named, never touched. `idle`: names that govern
-    nothing, why, and what to do about it.
+    `governed`: the ranges to encrypt, sorted by resource. `unknown`: paths with objects that no table maps to a
+    resource, so that the configuration may or may not govern them; they are reported, never touched. `idle`:
+    configured names that govern nothing, why, and what to do about it.
     """
 
     governed: tuple[ResourceRange, ...]
@@ -35,7 +34,7 @@ class Territory:
 
 
 async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
-    """Find every governed range that exists, and those that are named exactly even if they are empty."""
+    """Find every governed range that holds a key, and those that the configuration names exactly even if empty."""
     found: dict[str, ResourceRange] = {}
     unknown: list[str] = []
     names = [GroupResource.parse(name) for name in configuration.resource_names()]
@@ -64,7 +63,7 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
 
 
 def _where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:
-    """Yield the paths that the names which no table knows would have in a newer Kubernetes, if they are nobody's."""
+    """Yield the paths that a newer Kubernetes would use for unknown names, unless a known resource has them."""
     idle = (name for name in names if not name.is_wildcard and layout.prefix_of(name) is None)
     for unit in dict.fromkeys(layout.root + name.resource.encode() + b"/" for name in idle):
         if layout.top_level_unit(unit) == unit and isinstance(layout.resource_at(unit + b"name"), UnknownResource):
@@ -85,7 +84,7 @@ async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:
 
 
 async def take_census(store: Store, wanted: ResourceRange, namespace: str | None = None) -> ResourceCensus:
-    """Count the objects of one resource by namespace; with `namespace`, only that one is covered."""
+    """Count the objects of one resource by namespace; with `namespace`, cover only that one."""
     root = wanted.range.start
     covered = wanted
     if namespace is not None:
@@ -95,7 +94,7 @@ async def take_census(store: Store, wanted: ResourceRange, namespace: str | None
 
 
 async def _namespaces(store: Store, root: bytes, keys: KeyRange) -> AsyncIterator[NamespaceCount]:
-    """Count namespaces that fit into one look from that look; ask etcd to count larger ones."""
+    """Count namespaces from one page of keys where they fit into it; ask etcd to count larger ones."""
     rest = keys
     while not rest.is_empty:
         look, more = await store.keys(rest, _LOOK)
@@ -113,7 +112,7 @@ async def _namespaces(store: Store, root: bytes, keys: KeyRange) -> AsyncIterato
 
 
 def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
-    """Group consecutive keys by namespace: where each begins, the end behind it, and how many were seen."""
+    """Group consecutive keys by namespace: its start, its end (exclusive), and how many keys were read."""
     groups: list[tuple[bytes, bytes, int]] = []
     for key in keys:
         start, end = _span(root, key)
@@ -126,7 +125,7 @@ def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
 
 
 def _span(root: bytes, key: bytes) -> tuple[bytes, bytes]:
-    """Return where the namespace of a key begins and ends; an object without one stands for itself."""
+    """Return start and end (exclusive) of a key's namespace, or of the key alone if it has none."""
     name, slash, _ = key[len(root) :].partition(b"/")
     if not slash:
         return key, after(key)
@@ -145,14 +144,14 @@ def _namespace(root: bytes, start: bytes) -> str:
 
 
 async def cut(store: Store, one: ResourceRange, every: int) -> list[ResourceRange]:
-    """Return a range in pieces of so many objects each, as they are counted now; together they are all of it."""
+    """Split a range into pieces of `every` objects each, as counted now; together they are the whole range."""
     inner = await _cuts(store, one.range, await store.count(one.range), every)
     starts, ends = [one.range.start, *inner], [*inner, one.range.end]
     return [ResourceRange(one.resource, KeyRange(start, end)) for start, end in zip(starts, ends, strict=True)]
 
 
 async def _cuts(store: Store, keys: KeyRange, objects: int, every: int = BATCH_OBJECTS) -> tuple[bytes, ...]:
-    """Find where batches may begin inside a big namespace: every so many objects."""
+    """Return the keys inside a range where a piece may begin, one after each `every` objects."""
     cuts: list[bytes] = []
     rest = keys
     while objects > every * (len(cuts) + 1):

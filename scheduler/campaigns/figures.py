@@ -1,4 +1,4 @@
-"""What metrics and log show of scans and campaigns, and the record of the last scan of everything."""
+"""Shows scans and campaigns in metrics and log, and records the last scan of everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Figures:
-    """See the module's docstring. A figure belongs to the present generation, or is absent."""
+    """See the module's docstring. Shows figures of the present generation only."""
 
     def __init__(self, service: Service, guard: Expect, metrics: SchedulerMetrics) -> None:
         store, keyspace = service.engine.store, service.engine.keyspace
@@ -33,7 +33,7 @@ class Figures:
         self._shown: dict[bool, tuple[str, CampaignState]] = {}
 
     async def show_records(self) -> None:
-        """Show what is on record of this generation: the last scan, the last proof, and campaigns."""
+        """Show the recorded figures of this generation: the last scan, the last proof, and campaigns."""
         scan = await self._scans.load()
         in_force = scan is not None and scan.generation == self._service.generation.hash
         if scan is not None and in_force and scan.revision > await self._service.accepted_at():
@@ -45,7 +45,7 @@ class Figures:
         await self.show_campaigns()
 
     async def show_campaigns(self) -> None:
-        """Show the newest campaign of everything, and the newest of a part, where their state has changed."""
+        """Show the newest campaign of everything, and the newest of a part, if their state has changed."""
         campaigns = [stored.value for stored in await self._campaigns.all()]
         mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
         for campaign in {one.whole: one for one in mine}.values():
@@ -57,12 +57,12 @@ class Figures:
             self.show_campaign(campaign, report, batches, 0.0)
 
     def show_campaign(self, campaign: Campaign, report: BatchReport, batches: list[Checkpoint], rate: float) -> None:
-        """Show how far a campaign is; `rate` in objects a second."""
+        """Show the progress of a campaign; `rate` in objects a second."""
         self._metrics.campaign(campaign, report, batches, rate, whole=campaign.whole)
         self._shown[campaign.whole] = campaign.id, campaign.state
 
     async def scanned(self, found: Inventory) -> None:
-        """Record and show what a scan of everything found, and log what it could not read."""
+        """Record and show the result of a scan of everything, and log what it could not read."""
         scan = Scan.of(found, self._service.generation.hash, time.time(), await self._scans.load())
         await self._scans.replace(scan)
         self._metrics.scanned(scan)

@@ -1,4 +1,4 @@
-"""What the leader does now and then beside campaigns: asks for repairs of drift, forgets old requests, sums up."""
+"""The leader's periodic work beside campaigns: requests repairs, deletes old requests, sums up repairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Housekeeping:
         self._audit = audit
 
     async def run(self) -> None:
-        """Look again and again, until cancelled. Raises WorkerError."""
+        """Repeat the work until cancelled: about every second, parts of it once a minute. Raises WorkerError."""
         tidy_at = 0.0
         while True:
             await self._inbox.ask_for_repairs(self._drift)
@@ -39,7 +39,7 @@ class Housekeeping:
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     async def _sum_up_repairs(self) -> None:
-        """Put into the audit log what repairs of drift came to: the first at once, then a sum an hour."""
+        """Add the outcome of repairs to the audit log: the first at once, then one sum an hour."""
         now = time.time()
         detail = self._repaired.to_tell(now)
         if detail is not None:

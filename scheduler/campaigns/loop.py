@@ -1,7 +1,7 @@
-"""The loop: observe the records, decide the next step, act on it.
+"""The reconcile loop: observe the records, decide the next step, act on it.
 
-Level-triggered: each round looks at what is on record, not at what it did before, so that it goes on
-from wherever a crash left things, and an operator's word in a record is heeded in the next round.
+Level-triggered: each round acts on the records, not on what earlier rounds did. So it resumes after a crash at any
+point, and an operator's change of a record takes effect in the next round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 60.0
-"""So often all batches are read again: a record that was deleted, or damaged since, is not among those that changed."""
+"""How often all batches are read again: a look at changed records misses those that were deleted or damaged."""
 
 _CONFLICTS = 20
 _log = structlog.get_logger()
@@ -53,16 +53,16 @@ class Prover(Protocol):
     async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
         """Return the inventory of the campaign's scope, None while it is being taken.
 
-        `owned` are the numbers under which somebody works.
+        `owned` are the numbers of the parts that a worker has claimed.
         """
 
     async def forget(self, campaign: str) -> None:
-        """Forget what was scanned so far: it is of the time before."""
+        """Delete the results of the scan so far: they are out of date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one look at the records led to. `proof` is that of a campaign that ended by it."""
+    """The result of one round. `proof` is that of a campaign that ended in it."""
 
     stored: Stored[Campaign]
     step: Step
@@ -70,12 +70,12 @@ class Round:
 
     @property
     def is_end(self) -> bool:
-        """Whether the campaign has ended by this round."""
+        """Whether the campaign ended in this round."""
         return isinstance(self.step.action, Finish)
 
 
 class Reconciler:
-    """Brings one campaign to its end. `watcher` is shown progress."""
+    """Brings one campaign to its end. `watcher` receives the progress."""
 
     def __init__(self, records: Records, dispatcher: Dispatcher, prover: Prover, watcher: Watcher) -> None:
         self._records = records
@@ -97,7 +97,7 @@ class Reconciler:
     async def finish(self, name: str) -> Round:
         """Work until the campaign ends; returns its record and the inventory that proves the end.
 
-        Raises what stops the work; the records then say how far it is, and another call resumes.
+        Raises the error that stops the work; another call resumes from the records.
         """
         while True:
             done = await self.round(name)
@@ -107,7 +107,11 @@ class Reconciler:
                 raise StoppedError(f"the campaign {name} is {done.stored.value.state.value}: {done.step.because}")
 
     async def round(self, name: str) -> Round:
-        """Look, decide, act once. Raises StoppedError when somebody else ended the campaign."""
+        """Observe, decide, act once.
+
+        Raises StoppedError when another process ended the campaign, or its record is damaged; RecordError when it is
+        missing.
+        """
         try:
             stored = await self._records.campaigns.get(name)
         except RecordError as error:
@@ -118,7 +122,7 @@ class Reconciler:
         if campaign.state.is_end:
             raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
         if campaign.state is not CampaignState.PROVING:
-            self._proof = None  # of the time before a pause, or of another sweep
+            self._proof = None  # from before a pause, or of another sweep
         await self._observe(name)
         owned = await self._records.claims.held(name)
         step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
@@ -126,7 +130,7 @@ class Reconciler:
         try:
             return await self._act(stored, step, owned)
         except RecordChangedError:
-            # Most likely an operator's word came between; the next look sees it.
+            # Most likely an operator's request changed the record; the next round reads it.
             self._conflicts += 1
             if self._conflicts > _CONFLICTS:
                 raise
@@ -154,7 +158,7 @@ class Reconciler:
 
     async def _prove(self, stored: Stored[Campaign], because: str, owned: frozenset[int]) -> None:
         if stored.value.state is not CampaignState.PROVING:
-            # What a scan found before a pause, or in an earlier sweep, is no proof of what lies there now.
+            # A scan from before a pause, or of an earlier sweep, proves nothing about the present objects.
             await self._prover.forget(stored.value.id)
             stored = await self._records.campaigns.save(
                 replace(stored, value=stored.value.moved(CampaignState.PROVING, because))
@@ -169,7 +173,7 @@ class Reconciler:
         _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
 
     async def _end(self, stored: Stored[Campaign]) -> Stored[Campaign]:
-        """Record an end. What was in quarantine and is gone or readable by a complete proof is no longer there."""
+        """Record an end. After a complete proof no object is in quarantine, so that its records are deleted, too."""
         ended = replace(stored.value, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
         stored = replace(stored, value=ended)
         if ended.state is CampaignState.COMPLETE:
@@ -177,7 +181,7 @@ class Reconciler:
         return await self._records.campaigns.save(stored)
 
     async def _observe(self, campaign: str) -> None:
-        """Read the batches that changed since the last look, and show what they add up to."""
+        """Read the batches that changed since the last look, and give their sum to the watcher."""
         is_whole = time.monotonic() >= self._renew_at
         since = 0 if is_whole else self._seen_revision
         changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
@@ -193,12 +197,12 @@ class Reconciler:
         self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
 
     async def _sweep(self, stored: Stored[Campaign], because: str) -> Stored[Campaign]:
-        """Count one more sweep, by which every batch is open again; the same transaction empties the quarantine."""
+        """Begin one more sweep, which reopens every batch; the same transaction empties the quarantine."""
         swept: Campaign = replace(stored.value.moved(CampaignState.RUNNING, because), sweeps=stored.value.sweeps + 1)
         return await self._records.campaigns.save_without_quarantine(replace(stored, value=swept))
 
     def _tell(self, stored: Stored[Campaign], step: Step) -> None:
-        """Log a decision when it is another one than before."""
+        """Log a step if its kind differs from the last one's."""
         said = type(step.action).__name__
         if said != self._said:
             self._said = said
@@ -206,9 +210,9 @@ class Reconciler:
 
 
 def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, now: float) -> Stored[Checkpoint]:
-    """Return a batch as it was just seen, tried when we saw that: a worker's clock may be days ahead, or behind.
+    """Return a batch, tried at the time when we first saw it so: a worker's clock may be days off.
 
-    Of one that is seen for the first time its stamp says more, unless it lies in our future.
+    A batch that is seen for the first time keeps its own time, unless that is in our future.
     """
     if known is not None and known.revision == stored.revision:
         return known

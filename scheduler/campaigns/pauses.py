@@ -28,11 +28,11 @@ class Safety:
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
     async def keep(self, name: str) -> None:
-        """Look at what speaks for a rest, and record what follows from it for this campaign."""
+        """Check etcd's room, the budgets and the windows, and record the pause or resumption that follows."""
         try:
             stored = await self._campaigns.get(name)
         except RecordError:
-            return  # the round says so, and leaves the campaign
+            return  # the loop's round reports it, and leaves the campaign
         if stored is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""May a campaign start? Pure: what a scan counted, against budgets, space and the operator's word."""
+"""Decides whether a campaign may start. Pure: a scan's counts against budgets, space and the operator's flags."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def preflight(
     *,
     allow_plaintext: bool,
 ) -> list[RefusedError]:
-    """Return every reason not to start; none = go. `revision` is the store's, read after the budgets."""
+    """Return every reason not to start, none if it may. `revision` is the store's, read after the budgets."""
     refusals: list[RefusedError] = []
     decrypting = [tally.resource for tally in found.resources if tally.primary.provider == "identity" and tally.stale]
     if decrypting and not allow_plaintext:
@@ -48,10 +48,10 @@ def preflight(
 
 
 def space_of_records(found: Inventory, page: int) -> int:
-    """Return about how many bytes the records of a campaign take in etcd; `page` is the most objects read at once.
+    """Return about how many bytes a campaign's records take in etcd; `page` is the most objects read at once.
 
-    A batch's record is written after every page, and all its versions stay until etcd compacts them away. One
-    more is written for each object that is named in quarantine.
+    Workers write a batch's record after every page, and etcd keeps all its versions until a compaction. One more is
+    written for each object that is named in quarantine.
     """
     if found.is_clean:
         return 0
@@ -61,7 +61,7 @@ def space_of_records(found: Inventory, page: int) -> int:
 
 
 def _wanted(found: Inventory) -> dict[KeyRef, int]:
-    """Return how many objects each key would have to encrypt, the same material counted once."""
+    """Return how many objects each key would have to encrypt; keys of the same material count as one."""
     wanted: dict[str, tuple[KeyRef, int]] = {}
     for tally in found.resources:
         key, count = wanted.get(tally.primary.fingerprint, (tally.primary, 0))

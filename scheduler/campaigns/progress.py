@@ -1,4 +1,4 @@
-"""How far a campaign is, said now and then."""
+"""Logs the progress of a campaign periodically."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = structlog.get_logger()
 
 
 class Progress:
-    """Shown every report; logs `campaign.progress` every `seconds`."""
+    """Receives every report; logs `campaign.progress` every `seconds`."""
 
     def __init__(self, seconds: float, outdated: set[str]) -> None:
-        """`outdated` are the workers that were named before; it outlives a campaign."""
+        """`outdated` are the workers that were logged before; the set outlives a campaign."""
         self._seconds = seconds
         self._outdated = outdated
         self._began = self._told = time.monotonic()
@@ -27,7 +27,7 @@ class Progress:
         self.batches_left = 0
 
     def handed_back(self, handbacks: Iterable[Handback]) -> None:
-        """Say once of each worker that it holds another configuration, and does not help."""
+        """Log once for each worker that it holds another configuration, and does not help."""
         for other in sorted({str(one) for one in handbacks} - self._outdated):
             _log.warning("worker.outdated", because=other)
             self._outdated.add(other)
@@ -40,15 +40,15 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Objects rewritten a second since this process began to look."""
+        """Objects rewritten a second since this process began to watch the campaign."""
         rewritten = self.report.since(self._first or BatchReport()).rewritten
         return rewritten / max(0.001, time.monotonic() - self._began)
 
     def tell(self, campaign: Campaign) -> None:
-        """Log, if it is time to."""
+        """Log the progress if `seconds` have passed since the last time; never while paused."""
         now = time.monotonic()
         if campaign.state is CampaignState.PAUSED:
-            self._told = now  # it was said when it was paused
+            self._told = now  # its pause was logged
         if now - self._told < self._seconds:
             return
         self._told = now

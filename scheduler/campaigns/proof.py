@@ -1,9 +1,8 @@
-"""The proof scan of a campaign, distributed: parts on record, taken by workers, added up here.
+"""The distributed proof scan of a campaign: parts on record, scanned by workers, added up by the scheduler.
 
-All parts are pinned to one revision, taken after the last batch ended. When etcd compacts it away
-before the last part is done, all begin again at a newer one, a bounded number of times. Parts are cut by
-what lies in etcd now, whether or not the campaign has batches; one that takes long is gone on with from
-where its last slice of time ended.
+All parts are pinned to one revision, taken after the last batch ended. When etcd compacts it away before the last part
+is done, all restart at a newer one, a bounded number of times. Parts are cut by the keys in etcd now, whether or not
+the campaign has batches. A part that takes more than one slice of time continues at its cursor.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.table import Stored
 
 PART_OBJECTS = 10_000
-"""Objects that a part aims at: a second's work or so."""
+"""Target size of a part in objects: about a second's work."""
 
 _RESTARTS = 5
 _log = structlog.get_logger()
 
 
 class Scanners(Protocol):
-    """Those who take parts of a proof."""
+    """Dispatches the parts of a proof."""
 
     async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
-        """Let these parts be taken, no more than fit; those that were offered lately may be among them.
+        """Dispatch as many of these parts as there is room for; some may have been offered lately.
 
-        `owned` are the parts at which somebody works.
+        `owned` are the parts that a worker has claimed.
         """
 
 
 class QueueProver:
-    """See Prover. For one campaign. A part is to hold about `part_objects` objects."""
+    """See Prover. Serves one campaign. A part has about `part_objects` objects."""
 
     def __init__(
         self, service: Service, dispatcher: Scanners, guard: Expect, order: Order, part_objects: int = PART_OBJECTS
@@ -56,7 +55,7 @@ class QueueProver:
         self._has_begun = False
 
     async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
-        """See Prover. Raises CompactedError when etcd compacts faster than the scan is."""
+        """See Prover. Raises CompactedError when the scan had to restart more than `_RESTARTS` times."""
         name = stored.value.id
         parts = [one.value for one in await self._proofs.all(name)]
         if not is_whole(parts) or any(part.compacted for part in parts):
@@ -67,18 +66,18 @@ class QueueProver:
             await self._dispatcher.offer_proof(name, left, owned)
             return None
         if not self._has_begun and await self._service.engine.is_compacted(parts[0].revision):
-            await self._begin(stored, again=True)  # nobody led for long: it is of another time
+            await self._begin(stored, again=True)  # an earlier leader planned it, too long ago
             return None
         territory = await self._service.territory()
         if self._order.covers_everything and _is_missing_some(parts, territory):
-            await self._begin(stored, again=True)  # a resource got its first object meanwhile
+            await self._begin(stored, again=True)  # a resource got its first object since
             return None
-        # Forgotten before it is used: a later sweep must not take it for its own proof.
+        # Deleted before its use: a later sweep must not take it for its own proof.
         await self.forget(name)
         return whole(parts, territory.unknown if self._order.covers_everything else ())
 
     async def forget(self, campaign: str) -> None:
-        """Forget the parts: what they say is out of date, or said."""
+        """Delete the parts: they are out of date, or used."""
         await self._proofs.replace_all(campaign, [])
 
     async def _begin(self, stored: Stored[Campaign], *, again: bool) -> None:
@@ -90,7 +89,7 @@ class QueueProver:
         revision = await store.revision()
         wanted = still_there(await self._service.territory(), self._order)
         pieces = [piece for one in wanted for piece in await cut(store, one, self._part_objects)]
-        # Nothing to scan is one empty part, so that there is an end.
+        # Without a range, plan one empty part, so that the proof ends.
         ranges: list[tuple[ResourceRange, ...]] = [(piece,) for piece in pieces] or [()]
         campaign = stored.value
         parts = [

@@ -1,14 +1,14 @@
-"""When drift is repaired: soon at first, then later and later while it goes on. Values only: no I/O, no clock.
+"""When drift is repaired: soon at first, then with growing pauses while it lasts. Values only: no I/O, no clock.
 
-1. The first repair of a place, a namespace of a resource, is asked for at once.
-2. After each repair the place is left for a while; what drifts there meanwhile waits for the next one. The
-   while begins at FIRST_PAUSE and doubles up to LONGEST_PAUSE.
-3. When LONGEST_PAUSE has passed beyond it without a repair, the next one is the first again.
-4. A resource that had MOST_REPAIRS repairs within the last LONGEST_PAUSE counts as one place from there on: a
-   writer that drifts in ever other namespaces is collected like one that stays.
+1. The first repair of a place, a namespace of a resource, is requested at once.
+2. After each repair the place pauses; its drift meanwhile waits for the next repair. The pause begins at FIRST_PAUSE
+   and doubles up to LONGEST_PAUSE.
+3. When LONGEST_PAUSE has passed after the pause without a repair, the next repair is a first one again.
+4. A resource that had MOST_REPAIRS repairs within the last LONGEST_PAUSE counts as one place: a writer that moves
+   through namespaces costs no more than one that stays.
 
-So a writer that never stops costs some repairs an hour and resource, however fast it writes; and the audit log
-gets a sum of them once an hour (`Repaired`), which pushes nothing out of it that an operator did.
+So a writer that never stops costs some repairs an hour and resource, however fast it writes. The audit log gets a sum
+of them once an hour (`Repaired`), so that they displace no entry of an operator's.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LONGEST_PAUSE = 3_600.0
 MOST_REPAIRS = 10
 
 MOST_PLACES = 10
-"""Namespaces of a resource that one repair names; of more, a campaign over the resource is sooner done."""
+"""Most namespaces of a resource that one repair names; beyond that, a campaign over the resource is faster."""
 
 EVERYWHERE = ""
-"""The place that is a whole resource: also for cluster scope, and for what is no namespace's name."""
+"""The place of a whole resource: also of cluster scope, and of texts that can't name a namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A repair that was asked for: when (seconds since 1970), and of what; no namespaces = all of the resource."""
+    """A requested repair: when (seconds since 1970), and of what; no namespaces = the whole resource."""
 
     at: float
     resource: str
@@ -41,20 +41,20 @@ class Repair:
 
 
 class Drift:
-    """The places where something drifted and that no repair was asked for yet. Its size is bounded by the resources."""
+    """Places with drift for which no repair was requested yet: at most `MOST_PLACES` a resource."""
 
     def __init__(self) -> None:
         self._places: dict[str, set[str]] = {}
 
     def add(self, resource: str, namespace: str) -> None:
-        """Note a place. Anybody who can write to etcd chooses the name: what is none stands for the resource."""
+        """Add a place. An etcd writer may choose any text: one that can't name a namespace means the resource."""
         places = self._places.setdefault(resource, set())
         places.add(namespace if is_namespace(namespace) else EVERYWHERE)
         if EVERYWHERE in places or len(places) > MOST_PLACES:
             self._places[resource] = {EVERYWHERE}
 
     def due(self, history: Sequence[Repair], now: float) -> list[Repair]:
-        """Return the repairs to ask for now, one a resource; their places are no longer waited for."""
+        """Return the repairs to request now, one a resource, and forget their places."""
         found = []
         for resource, places in sorted(self._places.items()):
             ripe = {place for place in places if due_at(history, resource, place, now) <= now}
@@ -66,9 +66,9 @@ class Drift:
 
 
 def due_at(history: Iterable[Repair], resource: str, place: str, now: float) -> float:
-    """Return when the next repair of a place may be asked for; 0 = it may at any time.
+    """Return when the next repair of a place may be requested; minus infinity for a place without one.
 
-    What is yet to come, by a clock that another leader had, does not count.
+    Repairs in the future, by the clock of another leader, do not count.
     """
     mine = [one for one in history if one.resource == resource and one.at <= now]
     often = sum(now - one.at < LONGEST_PAUSE for one in mine) >= MOST_REPAIRS
@@ -77,7 +77,7 @@ def due_at(history: Iterable[Repair], resource: str, place: str, now: float) -> 
 
 
 def _after(times: Iterable[float]) -> float:
-    """Return when a place may be repaired again that was repaired at these times, the oldest first."""
+    """Return when a place that was repaired at these times, the oldest first, may be repaired again."""
     before, pause = float("-inf"), FIRST_PAUSE
     for at in times:
         is_calm = at - before > pause + LONGEST_PAUSE
@@ -88,7 +88,7 @@ def _after(times: Iterable[float]) -> float:
 
 @dataclass(slots=True)
 class Repaired:
-    """What repairs came to since the audit log was last told, and when that was (seconds since 1970, 0 = never)."""
+    """Sums of repairs since the audit log's last entry of them, and its time (seconds since 1970, 0 = none)."""
 
     campaigns: int = 0
     incomplete: int = 0
@@ -97,14 +97,14 @@ class Repaired:
     told_at: float = 0.0
 
     def add(self, campaign: Campaign, report: BatchReport) -> None:
-        """Count one more repair, which has ended."""
+        """Count one repair that has ended."""
         self.campaigns += 1
         self.incomplete += campaign.state is not CampaignState.COMPLETE
         self.rewritten += report.rewritten
         self.resources |= set(campaign.scope.resources)
 
     def to_tell(self, now: float) -> dict[str, int | str] | None:
-        """Return the details of an entry of the audit log, None while there is nothing to tell, or it is too soon."""
+        """Return the details of the next entry; None without a repair, or within LONGEST_PAUSE of the last entry."""
         if not self.campaigns or 0 <= now - self.told_at < LONGEST_PAUSE:
             return None
         return {
@@ -115,6 +115,6 @@ class Repaired:
         }
 
     def tell(self, now: float) -> None:
-        """Begin anew: it was told."""
+        """Reset the sums after an entry in the audit log."""
         self.campaigns = self.incomplete = self.rewritten = 0
         self.resources, self.told_at = set(), now

@@ -1,6 +1,6 @@
-"""The requests that the leader deals with: what it asks for itself, which one is next, and what became of each.
+"""The leader's requests: makes the service's own, picks the next one, and records the outcome of each.
 
-Requests are records: whoever leads next finds them.
+Requests are records: the next leader finds them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _LONGEST_RETRY = 600.0
 _LONGEST_REASON = 500
 _DRIFT_PRIORITY = 50
 _DAY = 86_400.0
-_CHANGE_PRIORITY = 60  # above a repair: what changes everything mends what drifted, too
+_CHANGE_PRIORITY = 60  # above a repair: a campaign over everything repairs drift, too
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """When a request that could not be met is tried again (loop time), and the pause after that.
+    """When a postponed request is tried again (loop time), and after how many seconds.
 
-    `unconverged`: all that it waits for is that the kube-apiservers are known to run the configuration.
+    `unconverged`: it waits only until the kube-apiservers are known to run the configuration.
     """
 
     at: float
@@ -50,7 +50,7 @@ class Inbox:
         self._repairs: list[Repair] | None = None
 
     async def next(self) -> Stored[Request] | None:
-        """Return the request that is next: of the highest priority, the oldest first."""
+        """Return the request to try now: of the highest priority, the oldest first; None if there is none."""
         now = asyncio.get_running_loop().time()
         waiting = [
             one for one in await self._waiting() if (later := self._later.get(one.value.id)) is None or later.at <= now
@@ -58,9 +58,10 @@ class Inbox:
         return max(waiting, key=lambda one: one.value.options.priority, default=None)
 
     async def waiting_for_us(self) -> Request | None:
-        """Return a request that waits and that no operator made; not a repair that can't be met now.
+        """Return the first waiting request that no operator made, leaving out repairs that can't be met now.
 
-        Others must not wait for that: whatever drifted, their own scans find. A reason that may be over is left out.
+        The caller must not wait for such a repair: its own scan finds what drifted. `because` is "" where it may be
+        outdated.
         """
         waiting = (one.value for one in await self._waiting())
         ours = (one for one in waiting if one.origin is not Origin.OPERATOR)
@@ -68,9 +69,10 @@ class Inbox:
         return first if first is None or first.id in self._later else replace(first, because="")
 
     async def ask_for_change(self, revision: int, reason: str) -> None:
-        """Ask for what a new configuration takes; what the service asked for before it and still waits is given up.
+        """Request the campaign for a new configuration; cancel the service's own older requests that still wait.
 
-        `revision` is that of the record that it replaces: asked again after a crash, it is one request.
+        `revision` is that of the generation record that it replaces, so that a repeat after a crash makes the same
+        request.
         """
         for stored in await self._waiting():
             if stored.value.origin is not Origin.OPERATOR:
@@ -79,15 +81,15 @@ class Inbox:
         await self._ask(Origin.CHANGE, f"change-{revision}", CampaignOptions(reason, priority=_CHANGE_PRIORITY))
 
     async def ask_for_resync(self, reason: str) -> None:
-        """Ask for what a full check found."""
+        """Request a campaign for the stale objects that a full check found."""
         await self._ask(Origin.RESYNC, f"resync-{_stamp()}", CampaignOptions(reason))
 
     async def ask_for_rotation(self, name: str) -> None:
-        """Ask, once for each name, for what a rotation's scan found under other keys."""
+        """Request a campaign, once per `name`, for what a rotation's scan found under other keys."""
         await self._ask(Origin.RESYNC, name, CampaignOptions("a rotation's scan found objects under another key"))
 
     async def ask_for_repairs(self, drift: Drift) -> None:
-        """Ask for the repairs that are due, but for what a request that waits looks at anyway."""
+        """Request the repairs that are due, without those that a waiting request covers."""
         now = time.time()
         if self._repairs is None:
             self._repairs = [_repair(one.value) for one in await self._requests.all() if _is_repair(one.value)]
@@ -97,7 +99,7 @@ class Inbox:
             return
         waiting = [one.value for one in await self._waiting() if one.value.origin is not Origin.OPERATOR]
         if any(one.origin is not Origin.DRIFT for one in waiting):
-            return  # what looks at everything finds it
+            return  # a campaign over everything finds the drift
         for repair in due:
             alike = [one.namespaces for one in waiting if one.resources == (repair.resource,)]
             left = tuple(sorted(set(repair.namespaces).difference(*alike)))
@@ -108,7 +110,7 @@ class Inbox:
     async def _ask_for_repair(self, repair: Repair) -> None:
         where = f"{repair.resource} in {', '.join(repair.namespaces)}" if repair.namespaces else repair.resource
         reason = f"drift: {where} was written under another key"
-        # What drifted may be deleted by then.
+        # The drifted objects may be deleted by then.
         options = CampaignOptions(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
         await self._ask(Origin.DRIFT, f"drift-{_stamp()}", options, (repair.resource,), repair.namespaces)
         self._repairs = [*(self._repairs or ()), repair]
@@ -127,7 +129,7 @@ class Inbox:
             _log.info("request.made", request=name, origin=origin.value, because=options.reason)
 
     async def put_off(self, stored: Stored[Request], because: str) -> None:
-        """Refuse an operator's request; let one of our own wait, longer and longer."""
+        """Refuse an operator's request; postpone one of the service's own, with growing delay."""
         request = stored.value
         if request.origin is Origin.OPERATOR:
             await self.decide(stored, RequestState.REFUSED, because)
@@ -138,7 +140,7 @@ class Inbox:
         await self._note(stored, because)
 
     async def put_off_until_converged(self, stored: Stored[Request], because: str) -> None:
-        """As `put_off`, but one of our own is tried again soon, and at once when `converged` is told."""
+        """As `put_off`, but the service's own is tried again soon, and at once after `converged`."""
         request = stored.value
         if request.origin is Origin.OPERATOR:
             await self.decide(stored, RequestState.REFUSED, because)
@@ -148,11 +150,11 @@ class Inbox:
         await self._note(stored, because)
 
     def converged(self) -> None:
-        """Let what waits only for convergence be next: somebody saw that all kube-apiservers run the configuration."""
+        """Make requests due that waited only for all kube-apiservers to run the configuration."""
         self._later = {name: later for name, later in self._later.items() if not later.unconverged}
 
     async def _note(self, stored: Stored[Request], because: str) -> None:
-        """Say once for each reason why a request waits, and put it on record."""
+        """Log and record why a request waits, once for each reason."""
         request = stored.value
         if request.because != because:
             _log.error("request.put_off", request=request.id, because=because)
@@ -160,7 +162,7 @@ class Inbox:
             await self._enter("request.put_off", request, because)
 
     async def decide(self, stored: Stored[Request], state: RequestState, because: str, campaign: str = "") -> None:
-        """Record what became of a request."""
+        """Record, log and audit the outcome of a request."""
         decided = stored.value.decided(state, because, campaign)
         await self._requests.save(stored.holding(decided))
         self._later.pop(decided.id, None)
@@ -168,12 +170,12 @@ class Inbox:
         await self._enter(f"request.{state.value}", decided, because)
 
     async def _enter(self, event: str, request: Request, because: str) -> None:
-        """Add to the audit log, but for repairs: of these it has a sum."""
+        """Add an entry to the audit log, except for repairs: it has a sum of those."""
         if request.origin is not Origin.DRIFT:
             await self._audit.append(event, request.campaign, request=request.id, because=because)
 
     async def forget_old(self) -> None:
-        """Forget requests that were decided on long ago."""
+        """Delete requests that were decided long ago."""
         await self._requests.forget_old()
 
     async def _waiting(self) -> list[Stored[Request]]:
@@ -189,7 +191,7 @@ def _is_repair(request: Request) -> bool:
 
 
 def _repair(request: Request) -> Repair:
-    """Return a repair that is on record; a time that is none lies far back."""
+    """Return a recorded request as a repair; a malformed time counts as 1970."""
     try:
         at = datetime.fromisoformat(request.asked_at).timestamp()
     except ValueError:

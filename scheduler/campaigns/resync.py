@@ -1,6 +1,6 @@
-"""The full check: compares the cluster with the configuration now and then, whatever the records say.
+"""The full check: scans the cluster against the configuration periodically, whatever the records say.
 
-It runs while no campaign is unfinished and no request waits; what it finds under another key becomes a request.
+It runs while no campaign is unfinished and no request is due; it requests a campaign for objects under another key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Schedule:
-    """When the next full check is due (loop time): at once at first, then every `every` seconds, None = never again."""
+    """When the next full check is due (loop time): at once at first, then every `every` seconds, None = just once."""
 
     def __init__(self, every: float | None) -> None:
         self._every = every or float("inf")
@@ -34,18 +34,18 @@ class Schedule:
         return asyncio.get_running_loop().time() >= self._at
 
     def soon(self) -> None:
-        """Let the next check be at once: a write may have been missed."""
+        """Make the next check due at once: the watch may have missed a write."""
         self._at = 0.0
 
     def checked(self) -> None:
-        """Put the next check off by the usual time: everything was looked at, or will be."""
+        """Postpone the next check by `every` seconds: everything was scanned, or will be."""
         self._at = asyncio.get_running_loop().time() + self._every
 
     def campaign_ended(self, *, is_complete: bool, has_stale: bool, whole: bool) -> None:
         """Note the end of a campaign.
 
-        Objects that it left stale, such as those of parked batches, get another chance, later and later. The proof of
-        a complete campaign of everything is a full check.
+        For objects that it left stale, such as those of parked batches, another check is due after a delay that
+        doubles each time. The proof of a complete campaign of everything replaces a check that is due at once.
         """
         if is_complete:
             self._retry = _RETRY_INCOMPLETE
@@ -69,13 +69,13 @@ class ResyncController:
         self._schedule = schedule
 
     async def run(self) -> None:
-        """Look again and again whether a check is due, until cancelled. Raises WorkerError."""
+        """Make a check whenever one is due, until cancelled. Raises WorkerError."""
         while True:
             await self.check_if_due()
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     async def check_if_due(self) -> bool:
-        """Make the check when it is due and nothing else is to be done; returns whether it was made."""
+        """Make the check if it is due and there is nothing else to do; returns whether it was made."""
         if not self._schedule.is_due or await self._campaigns.unfinished() or await self._inbox.next() is not None:
             return False
         await self._check()
@@ -84,7 +84,7 @@ class ResyncController:
     async def _check(self) -> None:
         _, found = await self._service.inventory()
         self._schedule.checked()
-        # A key that came to be configured gets its budget before it writes: its writes are counted, not estimated.
+        # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
         await self._service.begin_budgets(found.look())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(

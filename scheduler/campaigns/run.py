@@ -1,4 +1,4 @@
-"""A run as values: what the operator orders, what was looked at before the first write, and how it ended. Pure."""
+"""A run as values: the operator's order, the plan before the first write, and the result. Pure."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from kube_rewrap.worker.verdict import Reason
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be rewrapped. Empty `resources` means all that the configuration governs, empty `namespaces` all.
+    """What to rewrap. Empty `resources` means all that the configuration governs, empty `namespaces` all.
 
-    `wait`: for another process that works on campaigns, rather than refusing.
+    `wait`: wait while another process works on campaigns, rather than refuse.
     """
 
     resources: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Order:
 
     @property
     def covers_everything(self) -> bool:
-        """Whether nothing that the configuration governs is left out."""
+        """Whether the order covers all that the configuration governs."""
         return not self.resources and not self.namespaces
 
 
@@ -44,7 +44,7 @@ EVERYTHING = Order()
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The lock on campaigns while it is held. After waiting for it, a plan from before is out of date."""
+    """The held lock on campaigns. `waited`: a plan from before the wait is out of date."""
 
     session: Session
     guard: Expect
@@ -53,10 +53,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run would do: everything that was looked at before the first write.
+    """What a run would do, as found before its first write.
 
-    `found` covers the scope only, `look` all that is governed; None where no key's use is unknown. `resumes` is the
-    unfinished campaign that it would go on with.
+    `found` covers the scope only, `look` all that is governed; it is None if every key's use is known. `resumes` is
+    the unfinished campaign that the run would resume.
     """
 
     scope: Scope
@@ -69,12 +69,12 @@ class RunPlan:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it leaves nothing out that is governed now."""
+        """Whether the scope covers all that is governed now."""
         governed = {one.resource for one in self.territory.governed}
         return not self.scope.namespaces and governed <= set(self.scope.resources)
 
     def require_safe(self) -> None:
-        """Raise what speaks against starting: the one refusal, or all of them in one."""
+        """Raise the reason not to start: the one refusal, or one error with all of them."""
         if len(self.refusals) == 1:
             raise self.refusals[0]
         if self.refusals:
@@ -85,8 +85,8 @@ class RunPlan:
 class RunResult:
     """How a run ended: the campaign's record, its counts, its quarantine and the proof's inventory.
 
-    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`. `quarantined`
-    names some of those in quarantine, `quarantined_by` counts all by resource and reason.
+    `report` is of the whole campaign; `rewritten_now` is this run's part of it, done in `seconds`. `quarantined` names
+    some of the quarantined objects, `quarantined_by` counts all by resource and reason.
     """
 
     campaign: Campaign
@@ -99,12 +99,15 @@ class RunResult:
 
     @property
     def quarantined_total(self) -> int:
-        """Objects in quarantine, whether or not they are named. A complete campaign has none by its proof."""
+        """Quarantined objects, named or not. A complete campaign has none by its proof."""
         return 0 if self.campaign.state is CampaignState.COMPLETE else self.report.quarantined
 
 
 def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
-    """Return the ranges that an order is about. Raises SettingsError for a resource that nothing governs."""
+    """Return the ranges that an order covers.
+
+    Raises SettingsError for a resource that nothing governs, and for a text that can't name a namespace.
+    """
     governed = {one.resource: one for one in territory.governed}
     unknown = [name for name in order.resources if name not in governed]
     if unknown:
@@ -123,9 +126,9 @@ def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
 
 
 def still_there(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
-    """Return the ranges that an order is about, without resources of which the last object is gone.
+    """Return the ranges that an order covers, without resources whose last object is gone.
 
-    When that is all of them, it is about nothing; never about everything.
+    If that leaves none of the named resources, returns no range, never all.
     """
     governed = {one.resource for one in territory.governed}
     left = tuple(name for name in order.resources if name in governed)
@@ -133,18 +136,18 @@ def still_there(territory: Territory, order: Order) -> tuple[ResourceRange, ...]
 
 
 def scope_of(territory: Territory, order: Order) -> Scope:
-    """Return what an order covers in this registry. Raises SettingsError, as `choose` does."""
+    """Return the scope of an order in this registry. Raises SettingsError, as `choose` does."""
     resources = dict.fromkeys(one.resource for one in choose(territory, order))
     return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
 
 
 def order_of(campaign: Campaign) -> Order:
-    """Return what a campaign has to prove: one of everything, also what nobody knows and what came after its plan."""
+    """Return the order that a campaign proves; one of everything includes unknown paths and later resources."""
     return EVERYTHING if campaign.whole else Order(campaign.scope.resources, campaign.scope.namespaces)
 
 
 def require_objects(names: Iterable[str], option: str) -> None:
-    """Raise SettingsError for what was named and holds no object: most likely a name that was mistyped."""
+    """Raise SettingsError if a named resource or namespace holds no object: it was most likely mistyped."""
     empty = ", ".join(names)
     if empty:
         message = f"{empty}: no object is there, so nothing would be proven about it"
@@ -156,7 +159,7 @@ _FIELDS = {"--resource": "resources", "--namespace": "namespaces"}
 
 
 def told_in_fields(error: ConfigError) -> str:
-    """Return what is wrong with an order to whoever gave it as a request: that has fields where a command has flags."""
+    """Return an order's faults for the sender of a request, with field names in place of flags."""
     return "; ".join(str(replace(fault, path=_FIELDS.get(fault.path, fault.path))) for fault in error.faults)
 
 
@@ -165,6 +168,6 @@ def _names(governed: Mapping[str, ResourceRange]) -> str:
 
 
 def resumable(unfinished: Iterable[Stored[Campaign]], generation: str, scope: Scope) -> Stored[Campaign] | None:
-    """Return the unfinished campaign that is about the same work."""
+    """Return the unfinished campaign of the same generation and scope, None if there is none."""
     same = (one for one in unfinished if one.value.generation == generation and one.value.scope == scope)
     return next(same, None)

@@ -1,4 +1,4 @@
-"""Composition: settings and a generation become an engine, a plan, a lock, a loop, and a clean stop."""
+"""One process' campaigns: scan, plan, lock, loop and clean stop, from settings and a generation."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 
 _SPACE_SECONDS = 2.0
-_SPACE_UNKNOWN = 30  # looks in a row; each may have waited for a server that is away
+_SPACE_UNKNOWN = 30  # failed looks in a row; each may have waited for an unreachable server
 _RESTARTS = 5
 _BUSY_SECONDS = 2.0
 _NAMED = 100
-"""Objects that the log names at the end of a campaign: enough to see a pattern, and no flood."""
+"""Most quarantined objects that the log names at the end of a campaign: enough to see a pattern."""
 _log = structlog.get_logger()
 
 Chosen = Callable[[Territory, Order], tuple[ResourceRange, ...]]
@@ -91,24 +91,24 @@ class Service:
 
     @property
     def spans(self) -> Spans:
-        """What a watch over all that the configuration governs has to cover."""
+        """The key ranges that a watch over everything governed has to cover."""
         return Spans(self.generation.configuration, self._layout)
 
     @property
     def chains(self) -> tuple[tuple[str, tuple[KeyRef, ...]], ...]:
-        """The keys that the file has for each name, in its order; a name that governs nothing says so."""
+        """Each configured name with its keys, in the file's order; marks a name that governs nothing."""
         names = self.generation.configuration.resource_names()
         told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
         return tuple((told[name], self.engine.chains[name].keys) for name in names)
 
     def is_idle(self, name: str) -> bool:
-        """Whether a name governs nothing, whatever a configuration says."""
+        """Whether a name governs nothing in any configuration."""
         return self._layout.why_idle(GroupResource.parse(name)) is not None
 
     async def territory(self) -> Territory:
         """Return what the configuration governs in this registry.
 
-        Raises RefusedError when there is no registry, or no name that governs anything: that is no success.
+        Raises RefusedError when the registry is empty, or no configured name governs anything.
         """
         root = KeyRange.of_prefix(self._layout.root)
         if not (await self.engine.store.keys(root, 1))[0]:
@@ -123,11 +123,11 @@ class Service:
         return territory
 
     async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
-        """Scan what an order covers, at one revision; with everything, paths that nobody knows are named in it.
+        """Scan what an order covers, at one revision; a scan of everything also lists unknown paths.
 
-        The registry is divided anew after the revision is pinned: a resource that got its first object
-        a moment ago is not left out. When etcd compacts the revision away, all starts again. Raises
-        CompactedError when that happens too often, RefusedError when there is no registry.
+        The registry is surveyed after the revision is pinned, so that a resource that just got its first object is not
+        left out. When etcd compacts the revision away, the scan restarts. Raises CompactedError when that happens too
+        often, RefusedError as `territory` does.
         """
         await self.engine.learn_what_is_complete()
         for _ in range(_RESTARTS):
@@ -145,9 +145,10 @@ class Service:
         )
 
     async def last_proof(self) -> Campaign | None:
-        """Return the newest campaign that proved everything under this generation, None where there is none.
+        """Return the newest campaign that proved everything under this generation, None if there is none.
 
-        A proof from before this generation came into force is none: it may have been in force once, and others since.
+        A proof from before this generation came into force does not count: it may have been in force earlier, and
+        others since.
         """
         accepted = await self.accepted_at()
         proofs = [
@@ -162,9 +163,9 @@ class Service:
         return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
     async def accepted_at(self) -> int:
-        """Return the revision at which a scheduler put this generation in force, 0 where none did.
+        """Return the revision at which a scheduler put this generation in force, 0 if none did.
 
-        Raises RecordError where the record of it is damaged.
+        Raises RecordError if the record of it is damaged.
         """
         known = await Generations(self.engine.store, self.engine.keyspace).load()
         return known.revision if known is not None and known.value.generation.hash == self.generation.hash else 0
@@ -174,9 +175,9 @@ class Service:
         return await Campaigns(self.engine.store, self.engine.keyspace).unfinished()
 
     async def examine(self, key: bytes) -> tuple[str, Examined]:
-        """Look at one object; returns its resource's name and what was found.
+        """Return one object's resource and verdict.
 
-        Raises SettingsError for a key that nothing governs, or under which there is nothing.
+        Raises SettingsError for a key that nothing governs, or that does not exist.
         """
         territory = await self.territory()
         resource = next((one.resource for one in territory.governed if key in one.range), None)
@@ -203,10 +204,10 @@ class Service:
         return list((await self.engine.ledger.foreseen(self._keys(), None)).values())
 
     async def plan(self, order: Order) -> RunPlan:
-        """Look at everything, write nothing.
+        """Scan, and return what a run would do, with every reason not to start it. Writes nothing.
 
-        Raises SettingsError for a resource that nothing governs, and for what holds no object unless the order
-        allows it.
+        Raises SettingsError for a resource that nothing governs, and for a named resource or namespace without objects
+        unless the order allows it.
         """
         for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
@@ -238,7 +239,7 @@ class Service:
         )
 
     async def _require_objects(self, territory: Territory, found: Inventory, order: Order) -> None:
-        """Raise SettingsError when a namespace, or a resource, that the order names holds none of its objects."""
+        """Raise SettingsError when a resource or a namespace that the order names holds no object."""
         held = {tally.resource for tally in found.resources if tally.objects}
         require_objects([name for name in order.resources if name not in held], "--resource")
         empty = [name for name in order.namespaces if not await self._holds(territory, order, name)]
@@ -251,10 +252,9 @@ class Service:
         return False
 
     async def run(self, plan: RunPlan, order: Order, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
-        """Carry out a plan to its proof, or until the brake is pulled. `lock` is held (`owned`).
+        """Carry out a plan to its proof, or until the brake is pulled. The caller holds `lock` (`owned`).
 
-        Raises RefusedError with the plan's refusals. Whatever it raises, what is on record lets a
-        later run go on.
+        Raises RefusedError with the plan's refusals. After any error, a later run resumes from the records.
         """
         plan.require_safe()
         started = asyncio.get_running_loop().time()
@@ -269,11 +269,14 @@ class Service:
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
     async def begin_budgets(self, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:
-        """Record a budget for each configured key that has none yet, and what a look tells of its earlier use."""
+        """Record a budget for each configured key without one, with its earlier use as `look` estimates it.
+
+        The use of keys in `again`, by resource and fingerprint, is estimated once more.
+        """
         await self.engine.ledger.first_sight(self._keys(), look, again)
 
     async def look_at_keys(self, resources: Collection[str] = (), again: Collection[tuple[str, str]] = ()) -> None:
-        """Estimate what keys encrypted in these resources (none = all), where nobody counted.
+        """Scan these resources (none = all) and estimate what keys encrypted in them while no scheduler counted.
 
         `again` too, by resource and fingerprint.
         """
@@ -284,20 +287,20 @@ class Service:
         await self.begin_budgets(replace(look, versions={**gone, **look.versions}), again)
 
     async def accept_budget(self, fingerprint: str) -> Budget | None:
-        """Take a restored budget as it is, at an operator's word; None where there is no such key.
+        """Accept a restored budget as it is, on an operator's request; None if there is no such key.
 
-        All others that the restore concerns are marked first: this word is not about them.
+        Marks all budgets that the restore affects first: the request is about this one only.
         """
         await self.note_restore()
         return await self.engine.ledger.accept(fingerprint)
 
     async def note_restore(self) -> None:
-        """Mark the budgets that a restore concerns, if there was one, while etcd still tells."""
+        """If etcd was restored from a backup, mark the budgets that this affects while etcd still shows it."""
         if await self.engine.ledger.was_restored():
             await self.look_at_keys()
 
     async def exhausted(self, scope: Scope) -> str | None:
-        """Say which primary key of a scope has no write left, None if all have."""
+        """Return why a primary key of a scope has no write left, None if all have some."""
         budgets = await self.engine.ledger.all()
         limit = self._settings.budget.gcm_limit
         for key in dict.fromkeys(self.engine.chains[resource].primary for resource in scope.resources):
@@ -307,7 +310,7 @@ class Service:
         return None
 
     def records(self, campaign: str, guard: Expect) -> Records:
-        """Return the records of a campaign, as the holder of the lock writes them."""
+        """Return the records of a campaign, fenced by the lock's `guard`."""
         store, keyspace = self.engine.store, self.engine.keyspace
         return Records(
             Campaigns(store, keyspace, [guard]),
@@ -340,7 +343,7 @@ class Service:
         return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
 
     async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Say how a campaign ended, and what it left alone: in the log, and unless it was a repair in the audit log."""
+        """Log how a campaign ended and what it quarantined; add to the audit log unless it was a repair."""
         is_complete = ended.state is CampaignState.COMPLETE
         if report.quarantined and not is_complete:
             await self._tell_quarantined(ended)
@@ -359,7 +362,7 @@ class Service:
             )
 
     async def _tell_quarantined(self, ended: Campaign) -> None:
-        """Name each object that a campaign left alone, up to `_NAMED`, and count them by resource and reason."""
+        """Log up to `_NAMED` quarantined objects, and the count of all by resource and reason."""
         store, keyspace = self.engine.store, self.engine.keyspace
         for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
             fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
@@ -370,16 +373,17 @@ class Service:
             _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
 
     async def alarm(self, campaign: Campaign, because: str) -> None:
-        """Raise the alarm: somebody wrote many objects that nothing opens."""
+        """Raise the alarm `quarantine.grew` in log and audit log: many new objects that no key opens."""
         _log.error("quarantine.grew", **campaign.log_context(), because=because)
         await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
 
     async def take_up(
         self, plan: RunPlan, options: CampaignOptions, guard: Expect, *, attended: bool = True
     ) -> Stored[Campaign]:
-        """Return the campaign to work on: the unfinished one if it is about the same work, else a new one.
+        """Return the campaign to work on: the unfinished one of the same generation and scope, else a new one.
 
-        `attended`: an operator asked for it, so its quarantine may grow as it does.
+        Supersedes all other unfinished ones. `attended`: an operator asked for it, so its quarantine may grow without
+        limit.
         """
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         unfinished = await campaigns.unfinished()
@@ -392,18 +396,18 @@ class Service:
             resumed = replace(same.value, growth=growth, whole=plan.is_whole)
             by_word = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
             if resumed.paused_for not in by_word:
-                # What made it rest was looked at when this plan was made.
+                # This plan has checked the cause of the pause again.
                 resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
             return same if resumed == same.value else await campaigns.save(replace(same, value=resumed))
         await campaigns.forget_old()
         return await self._plan_anew(plan, options, campaigns, attended=attended)
 
     async def supersede(self, others: Iterable[Stored[Campaign]], because: str, guard: Expect) -> None:
-        """End campaigns that something newer takes the place of; whoever works on them is fenced."""
+        """End campaigns that newer work replaces; fences their workers."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         for other in others:
             moved = other.value.moved(CampaignState.SUPERSEDED, because)
-            # What it was paused for stays on record: an operator's pause outlives a change of the file.
+            # The cause of its pause stays on record: an operator's pause outlives a change of the file.
             moved = replace(moved, ended_at=_now(), paused_for=other.value.paused_for)
             await campaigns.save(replace(other, value=moved))
             _log.info("campaign.superseded", **moved.log_context(), because=because)
@@ -448,7 +452,7 @@ class Service:
         return created
 
     async def _named(self, campaign: Campaign, campaigns: Campaigns) -> set[str]:
-        """Return the campaigns whose objects in quarantine stay named: this one, and the last over everything."""
+        """Return the campaigns whose quarantine records are kept: this one, and the last over everything."""
         known = sorted((stored.value for stored in await campaigns.all()), key=lambda one: one.planned_at)
         whole = [one.id for one in known if one.whole]
         return {campaign.id, *whole[-1:]}
@@ -456,14 +460,15 @@ class Service:
     def _keys(self) -> list[KeyRef]:
         """Return the keys that have a write budget.
 
-        Also those of entries that govern nothing yet: after a restore, they may have written what is gone.
+        Also those of entries that govern nothing yet: before a restore, they may have encrypted objects that are gone
+        now.
         """
         names = self.generation.configuration.resource_names()
         keys = (key for name in names for key in self.engine.chains[name].keys)
         return [key for key in keys if has_budget(key)]
 
     async def _look(self, found: Inventory, order: Order) -> Look | None:
-        """Return how often keys may have encrypted, by all objects and not just by the chosen ones."""
+        """Estimate each key's encryptions by all objects, not only the order's; None if no estimate is needed."""
         if order.covers_everything:
             return found.look()
         known, keys = await self.engine.ledger.all(), {key.fingerprint for key in self._keys()}
@@ -482,8 +487,8 @@ class Service:
     async def owned(self, order: Order, brake: Brake, command: str = "rewrap run") -> AsyncIterator[Lock]:
         """Hold the lock on campaigns, and pull the brake when it is lost.
 
-        With `order.wait`, keeps asking for it until the brake is pulled; else raises BusyError when it
-        is taken.
+        With `order.wait`, retries until the brake is pulled; else raises BusyError when another process holds the
+        lock.
         """
         async with AsyncExitStack() as stack:
             yield await self._lock(stack, who(command), order, brake)
@@ -504,7 +509,7 @@ class Service:
             await asyncio.sleep(_BUSY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
     async def _guard_space(self, brake: Brake) -> None:
-        """Pull the brake before etcd is full, or when its size is not known for long. Ends with the run."""
+        """Pull the brake before etcd is full, or when its size stays unknown. Runs until cancelled."""
         unknown = 0
         while True:
             await asyncio.sleep(_SPACE_SECONDS)
@@ -523,7 +528,7 @@ class Service:
 
 
 class _Scan:
-    """The proof by this process alone."""
+    """Proves a campaign by a scan in this process."""
 
     def __init__(self, service: Service, order: Order, brake: Brake) -> None:
         self._service = service
@@ -531,7 +536,7 @@ class _Scan:
         self._brake = brake
 
     async def look(self, stored: Stored[Campaign], _owned: frozenset[int]) -> Inventory:
-        """See Prover. Raises FencedError when a scheduler has adopted the campaign: the proof is then its own."""
+        """See Prover. Raises FencedError when a scheduler has adopted the campaign, which it then proves itself."""
         campaign, mine = stored.value, self._service.generation.hash
         if campaign.generation != mine:
             raise FencedError(
@@ -541,7 +546,7 @@ class _Scan:
         return (await self._brake.unless_pulled(self._service.inventory(self._order, still_there)))[1]
 
     async def forget(self, _campaign: str) -> None:
-        """See Prover. Nothing is kept."""
+        """See Prover. There is nothing to delete."""
 
 
 def _now() -> str:
@@ -549,7 +554,7 @@ def _now() -> str:
 
 
 async def total(records: Records, campaign: str) -> BatchReport:
-    """Add up what the batches of a campaign have on record."""
+    """Return the sum of the recorded reports of a campaign's batches."""
     reports = [one.value.report async for one in records.checkpoints.all(campaign)]
     return sum(reports, BatchReport())
 

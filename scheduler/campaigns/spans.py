@@ -1,7 +1,7 @@
-"""What a watch over everything governed has to cover, and whose each key in there is. Pure.
+"""The key ranges that a watch over everything governed covers, and the resource of each key. Pure.
 
-A resource is watched whether or not it has objects, for it may have some between two looks. A wildcard is
-watched as a whole, and sorted. Where names overlap their range is watched once.
+A resource is watched whether or not it has objects now, for it may get some. A wildcard is watched as a whole, and its
+keys are sorted by resource. Names with overlapping ranges share one watch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range to watch, and the names in the configuration that are the reason."""
+    """A range to watch, and the configured names that require it."""
 
     range: KeyRange
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Spans:
         self.all = _merged([(one, str(name)) for name in names for one in self._ranges(name)])
 
     def locate(self, key: bytes) -> tuple[str, bytes] | None:
-        """Return the governed resource that a key belongs to, and its path; None where there is none."""
+        """Return the governed resource of an etcd key, and its storage path; None if there is none."""
         unit = self._layout.top_level_unit(key)
         if unit is None or self._layout.never_encrypted(key):
             return None
@@ -74,7 +74,7 @@ class Spans:
 
 
 def _merged(found: list[tuple[KeyRange, str]]) -> tuple[Span, ...]:
-    """Return the ranges that lie in no other one. Prefixes lie in each other, or apart."""
+    """Return the ranges that no other one contains. Two prefix ranges are nested, or disjoint."""
     spans: list[Span] = []
     for one, name in sorted(found, key=lambda pair: pair[0].start):
         if spans and one.start in spans[-1].range:

@@ -1,4 +1,4 @@
-"""What the records say of a campaign, for whoever asks."""
+"""Reads the status of campaigns and requests from their records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LISTED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A campaign, or a request that has not led to one."""
+    """The status of a campaign, or of a request that has not led to one."""
 
     name: str
     campaign: Campaign | None
@@ -46,7 +46,7 @@ class Overview:
 
     @property
     def scope(self) -> str:
-        """What the campaign is about, in words."""
+        """The campaign's scope, in words."""
         if self.campaign is None:
             return "not planned yet"
         scope = self.campaign.scope
@@ -55,7 +55,7 @@ class Overview:
 
     @property
     def configuration(self) -> str:
-        """The configuration that the campaign is about, and that it is not the one in force, where that is known."""
+        """The campaign's configuration, and the one in force if that is known and another one."""
         if self.campaign is None:
             return "not planned yet"
         name = self.campaign.generation
@@ -77,14 +77,14 @@ class Overview:
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the campaign has ended, or its request was decided."""
         if self.campaign is not None:
             return self.campaign.state.is_end
         return self.request is not None and self.request.state is not RequestState.WAITING
 
     @property
     def is_complete(self) -> bool:
-        """Whether a proof says that it is done, or there was nothing to do."""
+        """Whether a proof completed the campaign, or the request was accepted without one."""
         if self.campaign is not None:
             return self.campaign.state is CampaignState.COMPLETE
         return self.request is not None and self.request.state is RequestState.ACCEPTED
@@ -96,7 +96,7 @@ class Overview:
 
     @property
     def rate(self) -> float | None:
-        """Objects dealt with a second since it was planned; None where it has ended, or not begun."""
+        """Objects processed a second since the plan; None if the campaign has ended, or has no plan yet."""
         if self.campaign is None or self.campaign.state.is_end:
             return None
         seconds = (datetime.now(UTC) - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
@@ -104,12 +104,12 @@ class Overview:
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long it will take; None when nobody can tell."""
+        """Estimated seconds until all batches are done; None if unknown."""
         return max(0.0, self.planned - self.report.objects) / self.rate if self.rate else None
 
     @property
     def namespaces(self) -> list[dict[str, object]]:
-        """What was counted in each namespace when it was planned, and the state of its batch."""
+        """The objects of each namespace as counted for the plan, with the state of their batch."""
         return [
             {"resource": batch.spec.resource, "namespace": name, "objects": count, "state": batch.state.value}
             for batch in self.batches
@@ -117,7 +117,7 @@ class Overview:
         ]
 
     def lines(self) -> list[tuple[str, object]]:
-        """Return what a person wants to read."""
+        """Return the text output: pairs of label and value."""
         done = sum(batch.state is BatchState.DONE for batch in self.batches)
         return [
             ("campaign", self.name),
@@ -145,7 +145,7 @@ class Overview:
 
     @property
     def quarantined_total(self) -> int:
-        """Objects in quarantine, whether or not they are named. A complete campaign has none by its proof."""
+        """Quarantined objects, named or not. A complete campaign has none by its proof."""
         return 0 if self.campaign is not None and self.is_complete else self.report.quarantined
 
     def _quarantined(self) -> str:
@@ -184,7 +184,7 @@ class Overview:
 
 
 async def look(settings: Settings, name: str) -> Overview | None:
-    """Return what is on record of a campaign or request; None where there is none of that name."""
+    """Return the status of a campaign or request from its records; None if there is none of that name."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         request = await Requests(store, keyspace).get(name)
@@ -198,11 +198,11 @@ async def look(settings: Settings, name: str) -> Overview | None:
 
 
 async def _in_force(store: Store, keyspace: Keyspace) -> str:
-    """Return the hash of the configuration that the service follows, "" where that is not known."""
+    """Return the hash of the configuration that the service follows, "" if it is unknown."""
     try:
         known = await Generations(store, keyspace).load()
     except RecordError:
-        return ""  # it costs the service more than this line
+        return ""  # the status is of use without it
     return known.value.generation.hash if known is not None else ""
 
 
@@ -221,14 +221,14 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
 
 
 async def look_at_all(settings: Settings) -> list[dict[str, object]]:
-    """Return a row for each campaign, and for each request that led to none; the newest first, then the unreadable."""
+    """Return a row for each campaign, and each request without one; the newest first, unreadable records last."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
         requests = [stored.value for stored in await Requests(store, keyspace).all()]
         damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
         damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
-    # By the whole time: what is shown of it is cut off at the second.
+    # Sorted by the full time; a row shows it to the second.
     rows = [(campaign.planned_at, _campaign_row(campaign)) for campaign in campaigns]
     started = (one for one in requests if one.kind is RequestKind.START and not one.campaign)
     rows += [(one.asked_at, _request_row(one)) for one in started]

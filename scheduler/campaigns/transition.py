@@ -1,15 +1,14 @@
-"""The steps of a campaign. Pure: what is on record goes in, the next step and its reason come out.
+"""The steps of a campaign. Pure: the records go in, the next step and its reason come out.
 
-1. Paused: nothing is done. Its quarantine grew too much: pause it.
-2. Batches that are not done are to be worked on, unless they are parked or wait after a failure.
+1. Paused: do nothing. Its quarantine grew too much: pause it.
+2. Work on batches that are not done, unless they are parked or wait after a failure.
 3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
 4. The scan found every object readable and under its primary: complete.
-5. The scan found more stale objects than those that the batches could not write: somebody wrote with
-   another key behind our back. Sweep again, a bounded number of times; but not for a batch that is parked, or
-   whose record is lost.
-6. What is left is unreadable or can't be written, or the sweeps are used up: incomplete.
+5. The scan found more stale objects than those that the batches could not write: another client wrote with another key
+   meanwhile. Sweep again, a bounded number of times; but not for a batch that is parked, or whose record is lost.
+6. The other objects are unreadable or can't be written, or the sweeps are used up: incomplete.
 
-Not handled: who does the work, and who else pauses.
+Not handled: dispatch, and the other causes of a pause (`pausing.py`).
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from kube_rewrap.worker.records.inventory import Inventory
 
 _NAMED = 5
 MAX_SWEEPS = 3
-"""A control plane whose apiservers agree needs one; a late writer costs a second."""
+"""One is enough if all kube-apiservers agree; a late writer costs a second one."""
 
 
 _PARKED_AFTER = 5
-"""Attempts in a row that brought a batch no further: it kills its workers, or fails in a way of its own."""
+"""Attempts in a row without progress: the batch kills its workers, or fails for a reason of its own."""
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
@@ -35,7 +34,7 @@ _LONGEST_DELAY = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Let these batches be worked on. Others may have to wait, or be worked on already."""
+    """Dispatch these batches. Others may have to wait, or be claimed already."""
 
     batches: tuple[BatchSpec, ...]
 
@@ -61,12 +60,12 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """Scan, and come back with an inventory."""
+    """Scan, and decide again with the inventory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Go over all ranges again: objects became stale while we worked."""
+    """Rewrap all ranges again: objects became stale meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is next, and the sentence that says why."""
+    """The next action, and the sentence that explains it."""
 
     action: Work | Park | Rest | Halt | Prove | Sweep | Finish
     because: str
@@ -89,8 +88,8 @@ def advance(
 ) -> Step:
     """Return the next step of an unfinished campaign.
 
-    `proof` is the inventory taken after the last batch, `owned` the numbers of the batches at which
-    somebody works, `now` in seconds since 1970.
+    `proof` is the inventory taken after the last batch, `owned` the numbers of the batches that a worker has claimed,
+    `now` in seconds since 1970.
     """
     known = tuple(batches)
     if campaign.state is CampaignState.PAUSED:
@@ -135,12 +134,12 @@ def _outgrown(fresh: int) -> str:
 
 
 def _present(spec: BatchSpec, campaign: Campaign) -> BatchSpec:
-    """Return a batch as it is to be worked on now: a file of the same meaning may have another hash than at first."""
+    """Return a batch of the present sweep and generation: a file of the same meaning may have another hash by now."""
     return replace(spec, sweep=campaign.sweeps, generation=campaign.generation)
 
 
 def _is_open(batch: Checkpoint, campaign: Campaign) -> bool:
-    """Whether a batch is to be worked on in the campaign's present sweep."""
+    """Whether a batch still has work in the campaign's present sweep."""
     return batch.state not in {BatchState.DONE, BatchState.PARKED} or batch.spec.sweep < campaign.sweeps
 
 
@@ -149,7 +148,7 @@ def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
 
 
 def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
-    """Return when a batch may be tried again: at once after one failure, later and later after more."""
+    """Return when a batch may be tried again: at once after one failure, with growing delay after more."""
     if batch.stalled <= 1 or batch.spec.sweep != campaign.sweeps:
         return 0.0
     return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.stalled - 2))

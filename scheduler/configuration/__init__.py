@@ -1,1 +1,1 @@
-"""The EncryptionConfiguration's file: followed, and compared with the generation on record."""
+"""Follows the EncryptionConfiguration's file, and compares it with the generation on record."""

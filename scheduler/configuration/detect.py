@@ -1,15 +1,15 @@
-"""What changed between two generations, resource by resource. Pure.
+"""Detects what changed between two generations, resource by resource. Pure.
 
 1. No earlier generation: each resource is seen for the first time.
-2. A resource is compared by what governs it: its exact name, then `*.<group>`, then `*.*`. An entry that takes
-   over from a wildcard, or leaves to it, is therefore no resource that was added or removed.
+2. Compare a resource by the entry that governs it: its exact name, then `*.<group>`, then `*.*`. So an entry that
+   takes a resource over from a wildcard, or leaves it to one, adds or removes no resource.
 3. Added: nothing governed it. Removed: nothing governs it any more.
 4. The primary: another provider, another key of the same provider, or other material under the same name.
 5. The other keys: other material under the same name, removed, added.
-6. The primary stayed and keys that stayed are tried in another order.
+6. The primary stayed, and the keys that stayed are tried in another order.
 
-Two files of one meaning have no changes between them, whatever their hashes. Not seen: another key behind the name
-of a KMS provider, another endpoint of it, and KMS v1 turned into v2 under one name.
+Two files of the same meaning have no changes, whatever their hashes. Not detected: another key under the name of a KMS
+provider, another endpoint of it, and KMS v1 turned into v2 under one name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Chain = tuple[KeyRef, ...]
 
 
 class ChangeKind(StrEnum):
-    """What happened to a resource. The values are stable: they stand in logs and records."""
+    """The kind of change of a resource. The values are stable: logs and records hold them."""
 
     FIRST_SIGHT = "first_sight"
     RESOURCE_ADDED = "resource_added"
@@ -53,17 +53,17 @@ _CAMPAIGN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. `danger`: objects may stand in etcd that kube-apiserver can't read under the new generation."""
+    """One change. `danger`: etcd may hold objects that kube-apiserver can't read under the new generation."""
 
     resource: str
-    """As in the file; may be a wildcard, which then means what no other entry governs."""
+    """As in the file; a wildcard means the resources that no other entry governs."""
     kind: ChangeKind
     because: str
     danger: bool = False
 
     @property
     def needs_campaign(self) -> bool:
-        """Whether objects have to be rewritten for it."""
+        """Whether a campaign has to rewrite objects because of it."""
         return self.kind in _CAMPAIGN
 
     def log_context(self) -> dict[str, object]:
@@ -72,7 +72,7 @@ class Change:
 
 
 def detect(before: GenerationRecord | None, after: GenerationRecord) -> tuple[Change, ...]:
-    """Return what changed, in the order of the newer file; what only the older one names comes last."""
+    """Return the changes in the order of the newer file; resources that only the older one names come last."""
     new = _chains(after)
     if before is None:
         return tuple(_first_sight(str(name), chain[0]) for name, chain in new.items())
@@ -82,7 +82,7 @@ def detect(before: GenerationRecord | None, after: GenerationRecord) -> tuple[Ch
 
 
 def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:
-    """Return the chains by resource; a key that stands in a chain twice means no more than once."""
+    """Return the chains by resource; a key that a chain lists twice counts once."""
     return {GroupResource.parse(name): tuple(dict.fromkeys(keys)) for name, keys in generation.resources}
 
 
@@ -113,7 +113,7 @@ def _first_sight(resource: str, primary: KeyRef) -> Change:
 
 def _added(resource: str, new: Chain) -> Change:
     because = f"no entry governed {resource} before, and it is now written with {new[0]}"
-    # What nothing governed was stored as plaintext.
+    # kube-apiserver stored ungoverned objects as plaintext.
     blind = not any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in new)
     if blind:
         because += "; identity is not among its providers: objects that are stored as plaintext can't be read"
@@ -147,7 +147,7 @@ def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
 
 
 def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
-    """Compare all keys but what `_primary` has said already."""
+    """Compare all keys, without the changes that `_primary` has reported."""
     successors = _successors(old, new)
     for key in (key for key in old if key not in new):
         after = successors.get(key)
@@ -166,7 +166,7 @@ def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
 
 
 def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
-    """Return, for keys that went, the one that came under the same provider and name."""
+    """Return, for each removed key, the added key of the same provider and name."""
     arrived = [key for key in new if key not in old]
     found: dict[KeyRef, KeyRef] = {}
     for key in old:

@@ -1,13 +1,13 @@
-"""Follows the EncryptionConfiguration's file: what is in force is the last good content that stood still.
+"""Follows the EncryptionConfiguration's file: the last good content that two reads agreed on is in force.
 
-1. Something stirred in a directory that decides what the file's name leads to, or it is time for a look anyway.
-   Directories, because renames and kubelet's swap of the link `..data` show there and not on the file; a look
-   anyway, because some mounts tell nothing.
-2. The file is read until two reads, one debounce apart, agree: editors write more than once.
-3. What can't be read, or kube-apiserver would refuse, is logged with all its faults, once, and changes nothing.
-4. Another generation than the last good one goes to whoever asked.
+1. Look at the file when a directory that decides which file its path names has changed, and after each poll interval
+   anyway. Directories, because renames and kubelet's swap of the link `..data` show there and not on the file; polls,
+   because some mounts send no events.
+2. Read the file until two reads, one debounce apart, agree: editors write more than once.
+3. Log a file that can't be read, or that kube-apiserver would refuse, with all its faults, once; it changes nothing.
+4. Yield a generation that differs from the last good one.
 
-Files are read and checked in a thread: a large one must not keep leases from being renewed.
+Reads and checks run in a thread: a large file must not delay the renewal of leases.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from kube_rewrap.config.settings.schema import ServiceSettings
 _log = structlog.get_logger()
 
 _MOST_READS = 60
-"""Reads of a file that never stands still, until that is said: half a minute with the default debounce."""
+"""Reads of a file that keeps changing, before that is logged: half a minute with the default debounce."""
 
 _MOST_LINKS = 40
 """Links that Linux follows in one path (path_resolution(7))."""
 
 _Sample = SecretBytes | tuple[Fault, ...]
-"""What one read gave: the file's bytes, or why there are none."""
+"""The result of one read: the file's bytes, or its faults."""
 
 _Places = dict[Path, tuple[int, int]]
-"""Directories, each with device and inode: a directory made anew under its old name is another one."""
+"""Directories, each with device and inode: a directory that was removed and created again is another one."""
 
 
 class ConfigurationWatch:
@@ -60,10 +60,10 @@ class ConfigurationWatch:
         self._unwatched = ""
 
     async def generations(self) -> AsyncGenerator[Generation]:
-        """Yield the first good generation, then every other one that replaces the last good one; never ends.
+        """Yield the first good generation, then each one that replaces the last good one; never ends.
 
-        Close it (`contextlib.aclosing`) or cancel whoever waits for it: then the watch on the directories has
-        ended too.
+        Close it (`contextlib.aclosing`), or cancel the task that awaits it; either ends the watch on the directories,
+        too.
         """
         stop = asyncio.Event()
         stirring = asyncio.create_task(self._feel(stop), name="configuration-watch")
@@ -78,15 +78,15 @@ class ConfigurationWatch:
             await stirring
 
     async def _pause(self) -> None:
-        """Return when something stirred, at the latest when it is time for a look anyway."""
+        """Return when a directory changed, at the latest after the poll interval."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._poll * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
                 await self._stirred.wait()
-        # No await between this and the read that follows: what stirs from here on is seen by that or wakes again.
+        # No await before the read that follows: it sees a later change, or the change ends the next pause.
         self._stirred.clear()
 
     async def _look(self) -> Generation | None:
-        """Return the generation in the file if it is good and another than the last good one."""
+        """Return the generation in the file if it is good and differs from the last good one."""
         sample = await self._settled()
         if sample == self._judged:
             return None
@@ -98,7 +98,7 @@ class ConfigurationWatch:
         return self._accept(judged)
 
     async def _settled(self) -> _Sample:
-        """Read until two reads agree."""
+        """Read until two reads agree, or the first one equals the content judged last."""
         sample = await asyncio.to_thread(_sample, self._file, allow_readable=self._allow_readable)
         if sample == self._judged:
             return sample
@@ -120,7 +120,7 @@ class ConfigurationWatch:
         )
 
     def _accept(self, generation: Generation) -> Generation | None:
-        """Put a good generation into force; None where it is in force already."""
+        """Put a good generation into force; None if it is in force already."""
         was_bad, self._is_bad = self._is_bad, False
         is_new = generation.hash != self._good
         self._good = generation.hash
@@ -130,19 +130,19 @@ class ConfigurationWatch:
         return generation if is_new else None
 
     async def _feel(self, stop: asyncio.Event) -> None:
-        """Say when something stirs, until `stop`. Where that can't be felt, looking anyway goes on without it."""
+        """Signal each change of a directory, until `stop`; where the watch fails, polling continues without it."""
         while not stop.is_set():
             try:
                 await self._follow(stop)
-            except Exception as error:  # noqa: BLE001 - whatever ails the watch, the file is still polled
+            except Exception as error:  # noqa: BLE001 - if the watch fails, the file is still polled
                 self._tell_unwatched(kind_of(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), self._poll)
 
     async def _follow(self, stop: asyncio.Event) -> None:
-        """Watch the directories as they are now; return when the name leads through others, or on `stop`."""
+        """Watch the present directories; return when the path leads through others, or on `stop`."""
         places = await asyncio.to_thread(_places, self._file)
-        # Runs when awatch first waits, which it does with its watches in place: nothing falls between them and a look.
+        # Runs when awatch first waits, with its watches in place: no change falls between them and the next look.
         asyncio.get_running_loop().call_soon(self._stirred.set)
         notices = awatch(
             *places,
@@ -182,18 +182,18 @@ def _judge(sample: _Sample, file: str) -> Generation | tuple[Fault, ...]:
 
 
 def _places(file: str) -> _Places:
-    """Return the directories whose entries decide what the name leads to. Raises OSError without the file's own."""
+    """Return the directories that decide which file the path names. Raises OSError if its parent is missing."""
     path = Path(file).absolute()
     found = {path.parent: _identity(path.parent)}
     for place in (*(link.parent for link in _links(path)), Path(os.path.realpath(path)).parent):
-        # Where a link leads nowhere, the link's own directory is all that there is.
+        # A dangling link has no directory but its own.
         with suppress(OSError):
             found[place] = _identity(place)
     return found
 
 
 def _links(path: Path) -> list[Path]:
-    """Return every link on the way from a name to its file, by its path."""
+    """Return the path of every symbolic link between a name and its file."""
     found: list[Path] = []
     ways = [path]
     while ways:

@@ -1,1 +1,1 @@
-"""Where batches go: to this process' own engine, or (with the service) to a queue."""
+"""Dispatches batches: to this process' own engine, or (with the service) to a queue."""

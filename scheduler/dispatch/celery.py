@@ -1,7 +1,7 @@
-"""Batches done by Celery workers: messages by task name, never more than fit.
+"""Dispatches batches to Celery workers: messages by task name, limited in number.
 
-A message is a hint and may be lost, so what is neither claimed nor done some seconds after it was sent
-is sent again, later and later. Nothing here is remembered by anybody else: a new leader sends anew.
+A message is a hint and may be lost, so a batch that is neither claimed nor done some seconds after its message is sent
+again, with growing delay. Only this process remembers what it sent: a new leader sends every message again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _PROBE = "rewrap.probe"
 _PROBE_SECONDS = 10
 _FIRST_RESEND = 4.0
 _LONGEST_RESEND = 30.0
-_LEAST_ROOM = 2  # what waits in the queue keeps a batch waiting that lost its worker
+_LEAST_ROOM = 2  # messages in the queue delay a batch that lost its worker
 _LONGEST_QUEUE = 100  # messages; without a worker they would pile up
-_TOLD_AFTER = 5  # messages for one thing that nobody was seen to take up: about a minute
+_TOLD_AFTER = 5  # messages for one batch or part that no worker claimed: about a minute
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """When a message went out last, after how long it would go out again, and how often it did."""
+    """When a message was last sent, after how many seconds it is due again, and how often it was sent."""
 
     at: float
     patience: float
@@ -46,10 +46,10 @@ class _Sent:
 
 
 class Sender:
-    """Sends messages, and says once that Redis is away and once that it is back.
+    """Sends messages; logs once that Redis is unavailable, and once that it is available again.
 
-    One thread speaks to Celery: however long Redis does not answer, no more than one waits for it.
-    `is_available` is None until something was asked of Redis.
+    One thread calls Celery: while Redis does not answer, no more than one thread waits for it. `is_available` is None
+    until the first call to Redis.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,15 +59,15 @@ class Sender:
         self.is_available: bool | None = None
 
     async def send(self, task: str, arguments: Mapping[str, object], queue: str) -> None:
-        """Send one message. Raises UnavailableError when Redis does not take it, SettingsError for a broker's URL."""
+        """Send one message. Raises UnavailableError when Redis does not take it, SettingsError for a bad broker URL."""
         await self._do(partial(self._send, task, dict(arguments), queue))
 
     async def length(self, queue: str) -> int:
-        """Return how many messages wait in a queue. Raises UnavailableError."""
+        """Return how many messages wait in a queue. Raises UnavailableError, SettingsError."""
         return int(await self._do(partial(self._length, queue)))
 
     async def probe(self) -> None:
-        """Look whether Redis takes messages; `is_available`, and the log, say what came of it."""
+        """Test whether Redis takes messages; sets `is_available`, and logs a change of it."""
         with suppress(UnavailableError):
             await self._do(self._write)
 
@@ -77,7 +77,7 @@ class Sender:
                 result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except ConfigError:
             raise
-        except Exception as error:  # noqa: BLE001 - Celery, kombu and redis raise what they like; none means more
+        except Exception as error:  # noqa: BLE001 - any error of Celery, kombu or redis means unavailable
             place, because = parse_broker(self._settings.broker).place, why_unreachable(error)
             if self.is_available is not False:
                 self.is_available = False
@@ -89,7 +89,7 @@ class Sender:
         return result
 
     def _write(self) -> None:
-        """Write a key that expires: a Redis that is full, or takes no writes, refuses it as it would a message."""
+        """Write a key that expires: a Redis that is full or read-only refuses it as it would a message."""
         with self._celery().connection_for_write() as connection:
             connection.default_channel.client.set(_PROBE, 1, ex=_PROBE_SECONDS)
 
@@ -113,7 +113,7 @@ class Sender:
 
 
 class QueueDispatcher:
-    """See Dispatcher. For one campaign; also sends the parts of its proof."""
+    """See Dispatcher and Scanners. Serves one campaign."""
 
     def __init__(self, sender: Sender, clock: Callable[[], float]) -> None:
         self._sender = sender
@@ -144,7 +144,7 @@ class QueueDispatcher:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != task or key[1] in wanted}
 
     async def _send(self, task: str, wanted: Mapping[int, str], at_work: int) -> None:
-        """Send what is due, while there is room: about one message waits for each worker that is seen at work."""
+        """Send due messages while there is room: two unclaimed ones for each batch or part at work, two at least."""
         now = self._clock()
         waiting = sum(now < sent.at + sent.patience for sent in self._sent.values())
         room = max(_LEAST_ROOM, 2 * at_work) - waiting
@@ -156,7 +156,7 @@ class QueueDispatcher:
                 await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES)
                 self._note(task, wanted[number], number, now)
         except UnavailableError:
-            return  # said by the sender; the next round tries again
+            return  # the sender has logged it; the next round tries again
 
     def _is_due(self, task: str, number: int, now: float) -> bool:
         before = self._sent.get((task, number))

@@ -1,6 +1,6 @@
-"""Batches done by this process' own engine: the way `rewrap run` works, without Redis or Celery.
+"""Dispatches batches to this process' own engine, as `rewrap run` does, without Redis or Celery.
 
-Also the scheduler's only door to the engine (`open_engine`).
+Also the scheduler's only import of the engine (`open_engine`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Engine", "Examined", "LocalDispatcher", "describe", "open_engine"]
 
 
 class LocalDispatcher:
-    """See Dispatcher. A bounded number of batches side by side, in named tasks, each under a claim of its own."""
+    """See Dispatcher. Works on at most `room` batches at a time, in named tasks, each under its own claim."""
 
     def __init__(self, engine: Engine, session: Session, brake: Brake, room: int, campaign: Campaign) -> None:
         self._engine = engine
@@ -42,7 +42,7 @@ class LocalDispatcher:
                 self._tasks[batch.number] = asyncio.create_task(self._work(batch), name=f"batch-{batch.number}")
 
     async def _work(self, batch: BatchSpec) -> None:
-        """Work on a batch unless somebody else does; the records will tell."""
+        """Claim a batch and rewrap it; return without work if another process holds the claim."""
         key = self._engine.keyspace.claim(batch.campaign, batch.number)
         try:
             claim = await self._session.hold(key, who("rewrap run"))
@@ -54,7 +54,7 @@ class LocalDispatcher:
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:
-        """See Dispatcher. When a batch fails, the others are stopped after their swaps in flight."""
+        """See Dispatcher. When a batch fails, the others stop after their swaps in flight, and its error is raised."""
         if not self._tasks:
             self._brake.check()
             await asyncio.sleep(seconds)
@@ -72,7 +72,7 @@ class LocalDispatcher:
             self._brake.check()
 
     async def close(self) -> None:
-        """Wait until the batches at work have stopped by themselves; the brake must be on, or they are at their end."""
+        """Wait until all batches have ended, and settle the ledger. The brake must be on, or all batches done."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
         try:

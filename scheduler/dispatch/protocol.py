@@ -1,4 +1,4 @@
-"""What the reconcile loop asks of whoever does the work. Facts come back through records only."""
+"""The interface from the reconcile loop to the workers of batches. Results come back through records only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from kube_rewrap.worker.records.batch import BatchSpec
 
 
 class Dispatcher(Protocol):
-    """Takes batches, no more than fit, and says when it is worth looking at the records again."""
+    """Takes as many batches as fit, and waits until another look at the records is worthwhile."""
 
     async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
-        """Take as many of the batches as there is room for; those that it was offered lately may be among them.
+        """Take as many of the batches as there is room for; some may have been offered lately.
 
-        `owned` are the batches of the campaign at which somebody works.
+        `owned` are the numbers of the campaign's batches that a worker has claimed.
         """
 
     async def wait(self, seconds: float) -> None:
-        """Return when something may have changed, at the latest after `seconds`.
+        """Return when the records may have changed, at the latest after `seconds`.
 
-        Raises what stopped the work where this process does it.
+        Raises the error that stopped the work, if this process does the work.
         """

@@ -1,1 +1,1 @@
-"""The hardening checklist of `rewrap audit`: facts gathered, judged point by point."""
+"""The hardening checklist of `rewrap audit`: gathers facts, and judges them point by point."""

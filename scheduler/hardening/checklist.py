@@ -1,12 +1,12 @@
 """The hardening checklist of encryption at rest: facts in, one line for each point out. Pure.
 
-1. A line has one state: fail (data is open, lost, or about to be), warn (weak, old or superfluous), unknown
-   (nobody can tell), pass. Where a check finds more than one, the worst is told: fail, warn, unknown, pass.
-2. What is not known is never a pass.
+1. A line has one state: fail (data is open, lost, or about to be), warn (weak, old or superfluous), unknown (the facts
+   do not show it), pass. Where a check finds more than one, it reports the first of fail, warn, unknown, pass.
+2. A check passes only on known facts.
 3. Ids, states and the order are stable; words may change.
 
-Not handled: what no fact tells of. Backups, disks, peers' certificates, endpoints that were not given,
-kube-apiserver's own flags; docs/hardening.md has these for a person to look at.
+Not handled: backups, disks, peers' certificates, endpoints that were not given, kube-apiserver's own flags;
+docs/hardening.md lists these for a person to check.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
 
 
 def judge(facts: Facts) -> tuple[Check, ...]:
-    """Judge every point, in the order of `CHECKS`."""
+    """Run every check, in the order of `CHECKS`."""
     return tuple(check(facts) for check in CHECKS)
 
 
 def summarise(checks: Iterable[Check]) -> dict[str, int]:
-    """Count the checks by state; every state is there."""
+    """Count the checks by state; every state is a key."""
     counts = Counter(check.state for check in checks)
     return {state.value: counts[state] for state in State}

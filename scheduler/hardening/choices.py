@@ -1,4 +1,4 @@
-"""Checks of what the configuration says: which resources it covers, and with which providers. Pure."""
+"""Checks of the configuration: which resources it covers, and with which providers. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, named
 
-# Never at once: a kube-apiserver that lags behind could not read what the others write.
+# Never in one step: a kube-apiserver with the old file could not read what the others write.
 _IN_ORDER = (
     "first behind identity, then before it, each step on all kube-apiservers (`rewrap converged`) before the next; "
     "then `rewrap run`"
@@ -59,7 +59,7 @@ def _covered(facts: Facts, resource: str, otherwise: State) -> Check:
 
 
 def aescbc(facts: Facts) -> Check:
-    """Check for aescbc, which has no integrity: who can write to etcd can change what decrypts."""
+    """Check for aescbc, which has no integrity: anyone who can write to etcd can change the plaintext."""
     name = "aescbc"
     weak = _written_by(facts, ProviderType.AESCBC)
     if weak:
@@ -69,7 +69,7 @@ def aescbc(facts: Facts) -> Check:
 
 
 def aesgcm_rotation(facts: Facts) -> Check:
-    """Check that aesgcm is rotated by itself: Kubernetes' documentation allows it no other way."""
+    """Check that aesgcm keys are rotated automatically: Kubernetes recommends aesgcm only then."""
     name = "aesgcm-rotation"
     wearing = _written_by(facts, ProviderType.AESGCM)
     if not wearing:
@@ -100,9 +100,9 @@ def _v1(providers: Iterable[object]) -> list[str]:
 
 
 def key_material(facts: Facts) -> Check:
-    """Check that no bytes serve under two names or providers, where they wear and leak together unseen.
+    """Check that no two names or providers share key material: it would wear and leak for both, unnoticed.
 
-    One key in several entries is seen, has one budget, and is what a rotation of all of them makes.
+    One key in several entries is no fault: it has one budget, and a rotation of all entries creates just that.
     """
     name = "key-material"
     places: dict[SecretBytes, dict[str, str]] = defaultdict(dict)
@@ -120,7 +120,7 @@ def key_material(facts: Facts) -> Check:
 
 
 def key_names(facts: Facts) -> Check:
-    """Check that a name says which key is meant, in stored bytes and in an archive."""
+    """Check that each key name has one material: stored values and archives identify a key by its name."""
     name = "key-names"
     materials: dict[str, set[SecretBytes]] = defaultdict(set)
     for entry in facts.configuration.entries:
@@ -135,7 +135,7 @@ def key_names(facts: Facts) -> Check:
 
 
 def _keys(facts: Facts) -> Iterable[tuple[str, str, SecretBytes]]:
-    """Yield every key with its place in the file, and its provider and name."""
+    """Yield each key's place in the file, its provider and name, and its material."""
     for index, entry in enumerate(facts.configuration.entries):
         for provider in entry.providers:
             for key in provider.keys if isinstance(provider, KeyedProvider) else ():

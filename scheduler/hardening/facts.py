@@ -1,4 +1,4 @@
-"""What the hardening checklist is judged by, and what it says of each point. Values only."""
+"""The facts that the hardening checklist judges, and its result for each point. Values only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMED = 5
 
 
 class State(StrEnum):
-    """What a check came to. The values are stable: they stand in JSON."""
+    """The result of a check. The values are stable: JSON output holds them."""
 
     PASS = "pass"  # noqa: S105 - a verdict
     WARN = "warn"
@@ -48,7 +48,7 @@ class Check:
 class FileFacts:
     """The configuration file, links followed: permission bits, owner's uid, time of its last change (since 1970).
 
-    `directories` are the one that it is named in and the one that it lies in, with their permission bits.
+    `directories` are the parents of its path and of the resolved file, with their permission bits.
     """
 
     path: str
@@ -60,7 +60,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How old things may get, in seconds: a key that writes, and the last proof."""
+    """Greatest ages in seconds: of a key that writes, and of the last proof."""
 
     key: float
     proof: float
@@ -68,15 +68,15 @@ class Ages:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that the checks look at. Times are in seconds since 1970.
+    """The input of all checks. Times are in seconds since 1970.
 
-    `generation` names the keys of `configuration` without their material, `proof` is a scan of everything
-    that it governs, and `keys` what speaks against the removal of each. By fingerprint: `budgets` on record,
-    `watched`, the time from which on somebody counted what others write, and `made`, when a rotation put the
-    key into the file. `proof_revision` is that of the newest complete campaign over everything, 0 = none, and
-    `proven_at` its end, None = not on record. `quarantined` names readable objects that the last campaign, being
-    incomplete, left alone: etcd key and reason; `stuck` counts all of them. `silent` are endpoints that did not tell
-    their size; `quota_told`: whether etcd or an operator said how large it may grow.
+    `generation` names the keys of `configuration` without their material, `proof` is a scan of everything that it
+    governs, and `keys` are the verdicts on the removal of each key. By fingerprint: `budgets` on record; `watched`,
+    the time since when a scheduler counts the writes of others; `made`, when a rotation put the key into the file.
+    `proof_revision` is that of the newest complete campaign over everything, 0 = none, and `proven_at` its end, None =
+    not on record. `quarantined` names readable objects that the last campaigns, being incomplete, left unwritten: etcd
+    key and reason; `stuck` counts all of them. `silent` are endpoints that did not report their size; `quota_told`:
+    whether etcd or an operator gave its quota.
     """
 
     settings: Settings
@@ -110,7 +110,7 @@ class Facts:
 
 
 def named(names: Iterable[str]) -> str:
-    """Return a few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     every = list(dict.fromkeys(names))
     more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + more

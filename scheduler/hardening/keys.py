@@ -1,4 +1,4 @@
-"""Checks of the keys: how often they encrypted, how old they are, which ones could go. Pure."""
+"""Checks of the keys: how often they encrypted, how old they are, which ones could be removed. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
 
 
 def write_budget(facts: Facts) -> Check:
-    """Check that no aesgcm key that writes is due or worn out. One that only reads does not wear any more."""
+    """Check that no aesgcm key that writes is due for rotation or worn out.
+
+    A worn-out key that only reads is a warning; one that is merely due is none, for it wears no further.
+    """
     name = "write-budget"
     writing = {key.fingerprint: key for key in facts.writers if key.provider == LIMITED_PROVIDER}
     states = {fingerprint: _state(facts, fingerprint) for fingerprint in _limited(facts)}
@@ -31,7 +34,7 @@ def write_budget(facts: Facts) -> Check:
 
 
 def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
-    """Return what is not known of the keys that write, None where their use is counted."""
+    """Return an unknown check if the use of a key that writes is not counted, else None."""
     name = "write-budget"
     if unrecorded := [str(key) for fingerprint, key in writing.items() if _state(facts, fingerprint) is None]:
         reason = f"no write budget is on record for {named(unrecorded)}"
@@ -48,7 +51,7 @@ def _within(facts: Facts, writing: Mapping[str, KeyRef]) -> Check:
 
 
 def key_age(facts: Facts) -> Check:
-    """Check that no key that writes is older than it may be. First sight bounds an age from below only."""
+    """Check that no key that writes is too old. Without a rotation's record, its age has a lower bound only."""
     name, oldest = "key-age", facts.ages.key
     ages = {key: _age(facts, key) for key in facts.writers if key.fingerprint != PLAINTEXT_FINGERPRINT}
     old = [f"{key} ({days(age)} or more)" for key, (age, _) in ages.items() if age > oldest]
@@ -65,7 +68,7 @@ def key_age(facts: Facts) -> Check:
 
 
 def old_keys(facts: Facts) -> Check:
-    """Check for keys that nothing needs; identity is judged apart (`identity-reads`)."""
+    """Check for keys that may be removed; another check (`identity-reads`) covers identity."""
     name = "old-keys"
     ours = [one for one in facts.keys if one.key.fingerprint != PLAINTEXT_FINGERPRINT]
     if free := [str(one.key) for one in ours if one.removable]:
@@ -96,7 +99,7 @@ def _used(facts: Facts, fingerprint: str) -> str:
 
 
 def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
-    """Return the least age of a key in seconds, and whether a rotation's record tells it, so that it is no more."""
+    """Return the least age of a key in seconds, and whether a rotation's record makes it the exact one."""
     if key.provider == "kms":
         return 0.0, False
     made = facts.made.get(key.fingerprint)

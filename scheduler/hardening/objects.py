@@ -1,7 +1,7 @@
-"""Checks of what is stored: plaintext, old keys, what can't be read, and when that was last proven. Pure.
+"""Checks of the stored objects: plaintext, older keys, unreadable values, and the last proof's age. Pure.
 
-What a configured KMS provider has encrypted is not opened by this version, and nothing to find fault with: no
-check that needs it opened passes, and none fails for it.
+This version can't open objects under a configured KMS provider: a check that would have to open them can't pass, and
+does not fail because of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plaintext(facts: Facts) -> Check:
 
 
 def identity_reads(facts: Facts) -> Check:
-    """Check for identity that nothing needs: while it may read, plaintext that anybody put into etcd is believed."""
+    """Check for superfluous identity: while it may read, anyone who can write to etcd can put in plaintext objects."""
     name = "identity-reads"
     allowed = [tally for tally in facts.proof.resources if any(map(_is_plain, tally.configured[1:]))]
     readers = [tally for tally in allowed if not _is_plain(tally.primary)]
@@ -43,7 +43,7 @@ def identity_reads(facts: Facts) -> Check:
 
 
 def current(facts: Facts) -> Check:
-    """Check that everything encrypted is under its primary key. Plaintext is a check of its own."""
+    """Check that every encrypted object is under its primary key. Another check covers plaintext."""
     name = "current"
     stale = {tally.resource: _old(tally) for tally in facts.proof.resources}
     if counts := [f"{resource} {count}" for resource, count in stale.items() if count]:
@@ -52,11 +52,11 @@ def current(facts: Facts) -> Check:
 
 
 def readable(facts: Facts) -> Check:
-    """Check that nothing is unreadable, and that the last campaign left nothing alone."""
+    """Check that every object can be read, and that the last campaign left none unwritten."""
     name = "readable"
     lost = facts.proof.unreadable - _opaque(facts)
     if lost or facts.stuck:
-        # A KMS value of an unconfigured provider is lost, too: it is named last, where it may be one or the other.
+        # Only KMS values of unconfigured providers are lost; the reason is the same for both, so KMS comes last.
         listed = sorted((one for tally in facts.proof.resources for one in tally.listed), key=_is_kms)
         examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed[: max(0, lost)]]
         examples += facts.quarantined
@@ -67,7 +67,7 @@ def readable(facts: Facts) -> Check:
 
 
 def proof_age(facts: Facts) -> Check:
-    """Check that a campaign over everything was proven complete under this very configuration, not long ago."""
+    """Check that a campaign over everything was proven complete under this very configuration, recently."""
     name, oldest = "proof-age", facts.ages.proof
     if not facts.proof_revision and _opaque(facts):
         reason = f"{_opaque(facts)} objects under KMS can't be opened by this version, so nothing can be proven of them"
@@ -89,7 +89,7 @@ def proof_age(facts: Facts) -> Check:
 
 
 def _opened(facts: Facts, otherwise: Check) -> Check:
-    """Return a check that passes, unless there is something that nobody looked at, or looked into."""
+    """Return a passed check, or unknown if this scan left out paths or could not open KMS objects."""
     if opaque := _opaque(facts):
         reason = f"{otherwise.reason}, but {opaque} objects under KMS can't be opened by this version"
         return Check(otherwise.id, State.UNKNOWN, reason, _KMS)
@@ -97,7 +97,7 @@ def _opened(facts: Facts, otherwise: Check) -> Check:
 
 
 def _seen(facts: Facts, otherwise: Check) -> Check:
-    """Return a check that passes, unless there are paths that nobody looked at."""
+    """Return a passed check, or unknown if this scan left out paths."""
     unknown = facts.proof.unknown
     if not unknown:
         return otherwise

@@ -1,4 +1,4 @@
-"""Checks of what is around: the configuration file, the way to etcd, the kube-apiservers, etcd's size. Pure."""
+"""Checks of the environment: the file, the connections to etcd, the kube-apiservers, etcd's size. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kube_rewrap.worker.etcd.grants import Access
 _FOREIGN = stat.S_IRWXG | stat.S_IRWXO
 _FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _FILLING = 0.6
-"""Share of etcd's quota from which a rewrite of everything may come near the stop mark."""
+"""Share of etcd's quota from which a rewrite of everything may approach the stop mark."""
 
 
 def file_mode(facts: Facts) -> Check:
-    """Check that neither group nor others can do anything with the file: it holds the keys."""
+    """Check that neither group nor others have access to the file: it holds the keys."""
     name, file = "file-mode", facts.file
     if file.mode & _FOREIGN:
         reason = f"{file.path} holds keys, and its mode {file.mode:04o} gives group or others access"
@@ -23,7 +23,7 @@ def file_mode(facts: Facts) -> Check:
 
 
 def file_owner(facts: Facts) -> Check:
-    """Check that the file is root's."""
+    """Check that root owns the file."""
     name, file = "file-owner", facts.file
     if file.owner:
         return Check(name, State.WARN, f"{file.path} belongs to uid {file.owner}, not to root", "`chown root` it")
@@ -31,7 +31,7 @@ def file_owner(facts: Facts) -> Check:
 
 
 def directory_mode(facts: Facts) -> Check:
-    """Check that nobody else can write to its directory: who can, puts another file in its place."""
+    """Check that only owners can write to its directories: a writer could replace the file."""
     name, directories = "directory-mode", facts.file.directories
     if loose := [f"{path} ({mode:04o})" for path, mode in directories if mode & _FOREIGN_WRITE]:
         reason = f"group or others can write to the directory of the file: {named(loose)}"
@@ -40,7 +40,7 @@ def directory_mode(facts: Facts) -> Check:
 
 
 def etcd_tls(facts: Facts) -> Check:
-    """Check that everybody on the way to etcd sees ciphertext only: passwords and plaintext go there, too."""
+    """Check that clients connect to etcd by TLS: passwords and plaintext objects cross the network, too."""
     name, remedy = "etcd-tls", "give etcd a certificate, and https endpoints to every client"
     bare = [one for one in facts.exposures if not one.secure]
     if far := [one.endpoint for one in bare if not one.local]:
@@ -64,7 +64,7 @@ def etcd_access(facts: Facts) -> Check:
 
 
 def converged(facts: Facts) -> Check:
-    """Check that all kube-apiservers run this very file."""
+    """Check that all kube-apiservers run exactly this file."""
     name, verdict = "converged", facts.convergence
     if verdict.converged:
         return Check(name, State.PASS, verdict.because)

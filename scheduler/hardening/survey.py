@@ -1,4 +1,4 @@
-"""Gathers what the hardening checklist is judged by: one scan, the records, the file, the endpoints. Read only."""
+"""Gathers the facts of the hardening checklist: one scan, the records, the file, the endpoints. Read only."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.verdict import Reason
 
 _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
-"""What only a campaign finds. The other reasons the scan finds by itself, as they are now."""
+"""Reasons that only a campaign finds. The scan itself finds the others, as they are now."""
 
 
 async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
-    """Look at everything once. Raises what a scan does, and SettingsError for credentials that can't be read."""
+    """Gather all facts once. Raises a scan's errors, and SettingsError for credentials that can't be read."""
     generation, store, keyspace = service.generation, service.engine.store, service.engine.keyspace
     judged = await removal_verdicts(service, settings)
     campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
@@ -81,7 +81,7 @@ def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
 
 
 async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
-    """Return what could be read and was left alone all the same, as campaigns of this configuration found; how many."""
+    """Return the readable objects that this configuration's campaigns left unwritten: some names, and the count."""
     store, keyspace = service.engine.store, service.engine.keyspace
     mine = [one for one in campaigns if one.generation == service.generation.hash]
     found: dict[str, None] = {}
@@ -93,14 +93,14 @@ async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple
         here: Counter[str] = Counter()
         async for one in Checkpoints(store, keyspace).all(campaign.id):
             here[one.value.spec.resource] += one.value.report.stuck
-        stuck |= here  # the same objects, most likely: not added up over campaigns
+        stuck |= here  # the same objects, most likely: the most of any campaign, not their sum
     return tuple(found), stuck.total()
 
 
 def _since_everything(campaigns: Sequence[Campaign]) -> Sequence[Campaign]:
-    """Return the campaigns, oldest first, from the last one over everything on that did not end complete.
+    """Return the campaigns, oldest first, that did not end complete, since the last one over everything (included).
 
-    Those after it that went over a part say nothing about what else it left.
+    A later campaign over a part does not show what that one left elsewhere.
     """
     whole = [number for number, one in enumerate(campaigns) if one.whole]
     since = campaigns[whole[-1] if whole else 0 :]
@@ -108,7 +108,7 @@ def _since_everything(campaigns: Sequence[Campaign]) -> Sequence[Campaign]:
 
 
 def _file(path: str) -> FileFacts:
-    """Look at the file and its directories, as they are now. Raises SourceError when they are gone."""
+    """Return the file's and its directories' present attributes. Raises SourceError if they can't be read."""
     file = Path(path)
     parents = dict.fromkeys((file.absolute().parent, file.resolve().parent))
     try:

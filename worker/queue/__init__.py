@@ -1,1 +1,1 @@
-"""Celery's side: the gate, the application, its tasks, and what one message leads to."""
+"""The Celery worker: gate, transports, application, tasks, and the execution of one message."""

@@ -1,8 +1,8 @@
-"""The Celery application: its settings, and the life of a child process.
+"""The Celery application: its settings, and the start and end of a worker's parent and child processes.
 
-Celery carries hints. What is lost, doubled or late on the way is mended by the scheduler's loop, which
-reads etcd; so there is no result backend, no chord, no beat and no revoke, and a message says just
-which record to look at. See docs/adr/0006-celery-as-a-hint.md.
+A Celery message is a hint that names a record to look at. The scheduler reads results from etcd and resends lost
+messages about batches; workers drop duplicate and late ones. So there is no result backend, chord, beat or revoke. See
+docs/adr/0006-celery-as-a-hint.md.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ from kube_rewrap.worker.usable import followed as followed_file
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
-"""Above the hard limit, so that no message comes back while it is worked on."""
+"""Longer than the hard limit, so that kombu redelivers no message while a child works on it."""
 
 _MOST_RESTORED = 100
-"""Unacknowledged messages that are looked at in one go; Redis may list any number."""
+"""Unacknowledged messages that kombu checks for redelivery at once; Redis may hold any number."""
 
 _VARIABLES = {"APP", "BROKER_URL", "RESULT_BACKEND", "LOADER", "CONFIG_MODULE", "SKIP_CHECKS", "C_FORCE_ROOT"}
-"""What Celery's command line reads besides `CELERY_…` (celery/bin/celery.py)."""
+"""Environment variables that Celery's command line reads besides `CELERY_…` (celery/bin/celery.py)."""
 
 _CONSUMER = "celery.worker.consumer.consumer"
 _REQUESTS = (active_requests, reserved_requests, scheduled_requests)
@@ -68,9 +68,9 @@ _log = structlog.get_logger()
 
 
 class CountedRequest(Request):  # type: ignore[misc]
-    """Runs in the parent: what a task returned is shown to whoever counts there.
+    """In the parent process, passes each task's result to the functions in `counters`.
 
-    Celery makes a subclass of this one whose `on_success` calls nobody else's, so the instance has its own.
+    Celery subclasses this class with an `on_success` that does not call super(), so each instance overrides it.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -82,7 +82,7 @@ class CountedRequest(Request):  # type: ignore[misc]
             try:
                 return succeed(self, failed__retval__runtime, **more)
             finally:
-                # Last: it is settled, whatever counting may raise.
+                # Last: Celery has settled the message even if a counter raises.
                 done = handed_back(shown.exception) if failed else counted(shown)
                 if done is not None:
                     for counter in counters:
@@ -92,7 +92,7 @@ class CountedRequest(Request):  # type: ignore[misc]
 
 
 def counted(shown: str) -> dict[str, object]:
-    """Return what a child's task returned, from the repr of its JSON text, which is what Celery passes on."""
+    """Return a task's result from the repr of its JSON text, which Celery passes on; {} if it can't be parsed."""
     try:
         done = json.loads(ast.literal_eval(shown))
     except (ValueError, SyntaxError, TypeError):
@@ -101,7 +101,7 @@ def counted(shown: str) -> dict[str, object]:
 
 
 def handed_back(error: object) -> dict[str, object] | None:
-    """Return what a task counts as that ended by this error: None for all but a message that goes back to the queue."""
+    """Return the outcome `handed_back` for a task that rejected its message with requeue, None for other errors."""
     raised = error.exc if isinstance(error, ExceptionWithTraceback) else error
     return {"outcome": "handed_back"} if isinstance(raised, Reject) and raised.requeue else None
 
@@ -114,14 +114,14 @@ class CountedTask(Task):  # type: ignore[misc]
 
 
 class Application(Celery):  # type: ignore[misc]
-    """Celery on our transports, and with our tasks alone; in a child too, where Celery makes it anew."""
+    """A Celery application with our transports and our tasks only; children recreate it from this class."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         register()
         super().__init__(*args, **options)
 
     def finalize(self, auto: bool = False) -> None:
-        """See Celery; and forget its own tasks, which unlock chords, map, chain and clean up."""
+        """Finalize as Celery does, then unregister its built-in tasks: chord unlock, map, chain, cleanup."""
         super().finalize(auto=auto)
         for name in [name for name in self._tasks if name.startswith("celery.")]:
             self._tasks.unregister(name)
@@ -130,7 +130,7 @@ class Application(Celery):  # type: ignore[misc]
 def build_app(settings: Settings) -> Celery:
     """Return the application for these settings. Raises SettingsError for a broker that can't be used.
 
-    Celery's own variables are dropped from this process' environment: it would put them above these settings.
+    Removes Celery's variables from this process' environment: Celery would prefer them to these settings.
     """
     broker = parse_broker(settings.broker)
     _forget_variables()
@@ -138,7 +138,7 @@ def build_app(settings: Settings) -> Celery:
     transport = {
         **broker.transport_options(),
         "visibility_timeout": _VISIBILITY_SECONDS,
-        # Control first: a pause must not wait behind a thousand batches.
+        # The control queue first: a pause must not wait for a thousand batches.
         "queue_order_strategy": "priority",
         "unacked_restore_limit": _MOST_RESTORED,
     }
@@ -185,25 +185,25 @@ def build_app(settings: Settings) -> Celery:
 
 
 def _forget_variables() -> None:
-    """Neither the shell nor a unit's environment decides on the application, the broker, the loader or the pool."""
+    """Remove Celery's variables: they would override the application, the broker, the loader or the pool."""
     for name in [name for name in os.environ if name in _VARIABLES or name.startswith("CELERY_")]:
         del os.environ[name]
 
 
 def run_worker(app: Celery) -> int:
-    """Run a worker of this application until a signal ends it; its banner is left out.
+    """Run a worker of this application, without Celery's banner, until a signal stops it.
 
-    Returns its exit code: 0 after a signal, another after a fault.
+    Returns its exit code: 0 after a signal, another after a failure.
     """
-    # Where the configuration file is root's alone, so is the worker; deploy/ takes the rest away from it.
+    # The worker runs as root where only root may read the configuration file; deploy/ removes root's other privileges.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     if not sys.stdout.isatty():
-        # What Celery tells a hand at the keyboard when a signal comes ("worker: Warm shutdown") is no JSON.
+        # On a signal, Celery prints "worker: Warm shutdown" for a terminal; that line is not JSON.
         program.safe_say = _say_nothing
     without = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    from celery.bin.celery import celery as command  # noqa: PLC0415 - a child, which imports this module, needs none
+    from celery.bin.celery import celery as command  # noqa: PLC0415 - children import this module, not this command
 
-    # As Celery.start, which forgets the exit code.
+    # As Celery.start does, but keeping the exit code.
     command.params[0].default = app
     return int(command.main(args=["--quiet", "worker", *without, "--loglevel", "INFO"], standalone_mode=False) or 0)
 
@@ -214,46 +214,46 @@ def _say_nothing(*_: object) -> None:
 
 @cache
 def from_environment() -> Settings:
-    """Return the settings of this process' `REWRAP_` variables. Raises SettingsError."""
+    """Return the settings from this process' `REWRAP_` variables. Raises SettingsError."""
     return settings_from(EVERY, {}, os.environ)
 
 
 @cache
 def child() -> Child:
-    """Return this child process' own loop and engine, made when the first message comes."""
+    """Return the `Child` of this process, created at its first message."""
     file, allowed = _configuration_file()
     return Child(from_environment(), file, allow_readable=allowed)
 
 
 def _configuration_file() -> tuple[str, bool]:
-    """Return its path, and whether others may be able to read it."""
+    """Return the file's path, and whether group and others may have access to it."""
     return os.environ.get("REWRAP_ENCRYPTION_CONFIG", ""), is_on(os.environ.get("REWRAP_ALLOW_READABLE_CONFIG", ""))
 
 
 @setup_logging.connect
 def _set_up_logs(**_: object) -> None:
-    """Celery's own lines go the way of ours; what it says again and again while Redis is away is said once."""
+    """Format Celery's log lines as ours, and log a lost broker connection once rather than at every retry."""
     level = os.environ.get("REWRAP_LOG_LEVEL", "info").lower()
     configure_logs(level if level in LEVELS else "info")
     root = logging.getLogger()
     root.handlers = [_Forward(level=logging.INFO)]
     root.setLevel(logging.INFO)
-    # billiard's logger, which passes nothing on to the root.
+    # billiard's logger does not propagate to the root.
     logging.getLogger("multiprocessing").handlers = root.handlers
 
 
 @celeryd_after_setup.connect
 def _undo_celerys_logs(**_: object) -> None:
-    """Take back what Celery did when it set up its logs, before it starts children."""
-    # Without it billiard sets up no log of its own in a child, whose lines would be no JSON.
+    """Undo parts of Celery's log set-up before it starts children."""
+    # With this variable set, billiard would log in each child in lines that are not JSON.
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
-    # With each outage it advises what build_app has set on purpose.
+    # At each broker outage Celery warns about a setting that build_app makes on purpose.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 @celeryd_after_setup.connect
 def _account(**_: object) -> None:
-    """Let the transport know what is at work; runs in the parent only."""
+    """Give the transport the delivery tags of messages in progress; runs in the parent only."""
     accounts.append(_tags)
 
 
@@ -263,7 +263,7 @@ def _tags() -> list[str]:
 
 @celeryd_after_setup.connect
 def _begin_parent(**_: object) -> None:
-    """Look at the file, and serve what children return as metrics; runs in the parent only, with logs set up."""
+    """Follow the configuration file, and serve metrics of children's results; runs in the parent, after log set-up."""
     settings = from_environment()
     forbid_core_dumps()
     layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
@@ -272,7 +272,7 @@ def _begin_parent(**_: object) -> None:
     address = settings.service.metrics_addr
     if address is None:
         return
-    # The optional server of the parent: the children, which import this module when they start, need none of it.
+    # Only a parent that serves metrics needs these imports; children import this module, too.
     from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see above
 
     from kube_rewrap.worker.monitoring import serve  # noqa: PLC0415 - see above
@@ -295,7 +295,7 @@ def _warn(**_: object) -> None:
 
 
 def warn_of_clear_text(broker: Broker) -> None:
-    """Say that the password of Redis can be read on the way. Not refused: what it opens is hints, not the truth."""
+    """Warn if the Redis password crosses the network without TLS. Not refused: Redis holds hints, etcd the records."""
     if broker.is_in_clear:
         because = "the password goes to another machine without TLS; write rediss:// where others share the network"
         _log.warning("broker.password_in_clear", broker=broker.place, because=because)
@@ -323,24 +323,24 @@ def _end(**_: object) -> None:
     if child.cache_info().currsize:
         try:
             child().close()
-        except Exception as error:  # noqa: BLE001 - the process ends anyway; what did not settle errs upwards
+        except Exception as error:  # noqa: BLE001 - the process ends anyway; unsettled tokens count as used
             _log.warning("worker.not_settled", because=type(error).__name__)
 
 
 @dataclass(slots=True)
 class _Broker:
-    """Why Redis can't be had, "" = it can. Whoever asks whether the worker is ready sees it, unauthenticated."""
+    """`away`: why Redis is unavailable, "" = connected. /readyz shows it without authentication."""
 
     away: str = "not connected to Redis yet"
 
 
 _broker = _Broker()
 _parent = ExitStack()
-"""What the parent holds open until it ends."""
+"""Resources that the parent closes when it ends."""
 
 
 class _Forward(LibraryLogHandler):
-    """As LibraryLogHandler; logs each kind of trouble with the broker once."""
+    """As LibraryLogHandler, but logs one line when the broker connection is lost and one when it is back."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -365,18 +365,18 @@ class _Forward(LibraryLogHandler):
 
 
 def _is_loss(record: logging.LogRecord) -> bool:
-    """Whether Celery's consumer says that it has lost its connection, or gets none; it warns of other things too."""
+    """Whether Celery's consumer reports a lost or failed connection; it warns of other things too."""
     is_retry = isinstance(record.args, tuple) and record.args[:1] == (CONNECTION_RETRY,)
     return record.name == _CONSUMER and (is_retry or record.msg == CONNECTION_ERROR)
 
 
 def _is_handed_back(record: logging.LogRecord) -> bool:
-    """Whether Celery says what `batch.handed_back` has said already."""
+    """Whether the record is Celery's line on a rejected message, which `batch.handed_back` reports already."""
     return record.name == "celery.app.trace" and " reject " in record.getMessage()
 
 
 def __getattr__(name: str) -> Celery:
-    """Build the application for `celery -A kube_rewrap.worker.queue.app worker` when it is asked for, not at import."""
+    """Build the application for `celery -A kube_rewrap.worker.queue.app worker` at its first use, not at import."""
     if name in {"app", "celery"}:
         app = build_app(from_environment())
         setattr(sys.modules[__name__], name, app)

@@ -1,8 +1,8 @@
 """Executes a message from the queue of batches: a slice of a batch, or a part of a proof.
 
-A message is a hint. It names a campaign and a number, and what is to be done is read from etcd; so it
-may come late, twice, or be made up, and nothing is done that the records do not ask for. The claim on
-a batch is a lock on a lease, taken only if the campaign is still what it was when it was read.
+A message is a hint. It names a campaign and a number, and the worker reads the work to do from etcd; so a late,
+duplicate or forged message causes no work that the records do not ask for. The claim on a batch is a lock on a lease,
+taken only if the campaign's record is unchanged since it was read.
 
 Not handled: control messages, which leave a request for the scheduler (`tasks.py`).
 """
@@ -49,14 +49,14 @@ from kube_rewrap.worker.records.table import Stored
 _LOOK_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
 _PART_SECONDS = 60.0
-"""So long a message about a part of a proof keeps a child, far less than the child lets it."""
+"""Seconds after which a message about a part of a proof ends; far below the child's own limit (`process.py`)."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a worker process works with."""
+    """The settings, engine and shared rate limit of one worker process."""
 
     settings: Settings
     engine: Engine
@@ -65,7 +65,10 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a message: `worked`, `dropped`, `handed_back` or `failed`. The report is of this slice."""
+    """The result of a message. `report` counts this slice only; `window` is the swaps allowed in flight, 0 = unknown.
+
+    `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`.
+    """
 
     outcome: str
     because: str = ""
@@ -82,12 +85,12 @@ async def rewrite(bench: Bench, name: str, number: int) -> Done:
 
 
 async def prove(bench: Bench, name: str, number: int) -> Done:
-    """Take one part of a campaign's proof scan, at the revision that it is pinned to."""
+    """Scan one part of a campaign's proof, at the revision that the part is pinned to."""
     return await _under_claim(bench, name, number, CampaignState.PROVING, _prove)
 
 
 async def _under_claim(bench: Bench, name: str, number: int, state: CampaignState, job: _Job) -> Done:
-    """Do what a message asks for under a claim, if the campaign is in this state and of this configuration."""
+    """Run `job` under a claim, if the campaign is in this state and of this process' generation."""
     engine = bench.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
     if stored is None or stored.value.state is not state:
@@ -120,7 +123,7 @@ async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: E
         bench.pace.rate = lower(bench.settings.pace.rate, campaign.options.rate)
         options, growth = campaign.options, campaign.growth
         await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
-    except Exception as error:  # noqa: BLE001 - whatever a batch does, its end goes on record and the worker lives on
+    except Exception as error:  # noqa: BLE001 - record any failure of a batch; the worker lives on
         failure = error
     finally:
         supervising.cancel()
@@ -134,10 +137,10 @@ async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: E
 async def _settled(
     bench: Bench, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
 ) -> Done:
-    """Record what landed and what went wrong, and count this slice.
+    """Settle the ledger, record the failure of this slice if it had one, and return its counts.
 
-    Whatever ended it counts as an attempt as long as the claim is ours: a batch whose messages end without work is
-    parked in the end, and not sent again for ever. Raises FencedError when the claim is lost.
+    A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_judged`)
+    counts against it, so that it is parked in the end, not sent for ever. Raises FencedError when the claim is lost.
     """
     engine, (before, spec) = bench.engine, slice_of
     try:
@@ -165,17 +168,17 @@ async def _settled(
 
 
 def _judged(failure: Exception) -> tuple[str, bool]:
-    """Return what to say of a failure, and whether it speaks against the batch rather than against the world."""
+    """Return a failure's sentence, and whether the failure counts against the batch."""
     if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError | QuarantineGrewError):
         return str(failure), False
     if isinstance(failure, WorkerError):
         return str(failure), True
-    # What is not ours may quote what it was given.
+    # A foreign exception may quote its input: keys or plaintext.
     return f"unexpected {type(failure).__name__}", True
 
 
 async def _pause(engine: Engine, name: str, failure: WorkerError) -> None:
-    """Let the whole campaign rest for what would stop every batch. The alarm is raised by the one who pauses it."""
+    """Pause the campaign for a failure that would stop every batch. The worker that paused it raises the alarm."""
     cause = _cause(failure)
     was_running = False
 
@@ -200,7 +203,7 @@ def _cause(failure: WorkerError) -> Pause:
 
 
 async def _supervise(bench: Bench, stored: Stored[Campaign], brake: Brake) -> None:
-    """Pull the brake when the slice is over, or the campaign is no longer what this worker began with."""
+    """Pull the brake when the slice is over, or when the campaign no longer runs in the same sweep."""
     campaigns = Campaigns(bench.engine.store, bench.engine.keyspace)
     loop = asyncio.get_running_loop()
     until = loop.time() + bench.settings.service.slice
@@ -219,9 +222,9 @@ async def _supervise(bench: Bench, stored: Stored[Campaign], brake: Brake) -> No
 
 
 async def _prove(bench: Bench, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake) -> Done:
-    """Scan slice by slice, what was counted on record after each, until the end or for as long as a message may take.
+    """Scan the part in slices, saving counts and cursor after each, until it is done or `_PART_SECONDS` have passed.
 
-    Whoever takes the part up next goes on there. Raises FencedError when the proof is over, or began anew.
+    The next message about the part continues at the cursor. Raises FencedError when the proof has ended or restarted.
     """
     engine, name = bench.engine, stored.value.id
     proofs = Proofs(engine.store, engine.keyspace, [claim])
@@ -238,14 +241,17 @@ async def _prove(bench: Bench, stored: Stored[Campaign], number: int, claim: Exp
 
 
 def _timer(seconds: float) -> Callable[[], bool]:
-    """Return what tells whether so many seconds have passed from now on."""
+    """Return a function that returns whether `seconds` have passed since this call."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     return lambda: loop.time() > until
 
 
 async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
-    """Return a part after a slice of its scan; one that can't be scanned as it stands makes all begin again."""
+    """Return a part after one slice of its scan.
+
+    A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
+    """
     if not part.rest:
         return part.advanced(Inventory(part.revision, ()), None)
     wanted = part.rest[0]
@@ -262,7 +268,7 @@ async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool])
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:
-    """Leave the work to others, and let the scheduler know for a while why it is not done."""
+    """Return `handed_back`, which requeues the message, and record the reason for `_HANDBACK_SECONDS`."""
     because = f"this worker holds the configuration {engine.generation.hash}"
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     me = who("rewrap worker")
@@ -274,7 +280,7 @@ async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:
 
 
 def lower(ceiling: float, wanted: float) -> float:
-    """Return the lower of two rates, where 0 means none."""
+    """Return the lower of two rates; 0 = no limit."""
     return min(ceiling or wanted, wanted or ceiling)
 
 

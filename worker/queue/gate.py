@@ -1,16 +1,17 @@
-"""What a queue may deliver: bytes in; a message of ours, or the reason why it is none, out.
+"""Validates what a queue delivers: bytes in; one of our messages, or the reason for refusing them, out.
 
-Whoever may push to a queue, or write to Redis, writes these bytes, so nothing of Celery's and kombu's
-sees them. What passes is made anew from fields that were checked here, and from no others:
+Anyone who may push to a queue, or write to Redis, writes these bytes, so Celery and kombu never parse them. A message
+that passes is rebuilt from the fields that are checked here, and from no others:
 
 1. at most 256 KiB; plain JSON in UTF-8, no name twice, no number or text that JSON can't hold, 8 levels deep;
-2. a task of the queue that it came from, with the content type and the encodings that Celery gives it;
-3. each header of Celery's that is known, of its type; others are left out. No compression, no group, chain, chord
-   or callback, no time limit, no time to begin at, no more retries than there are;
-4. arguments by name: texts, numbers, or lists of them, so that no decoder has an object to revive. What they
-   mean is checked by the task (`worker/records/request.py`). Positional arguments are left out.
+2. a task of the queue that it came from, with Celery's content type and encodings;
+3. each known header of Celery's, of its type; others are left out. No compression, no group, chain, chord or callback,
+   no time limit, no ETA, at most `MOST_RETRIES` retries;
+4. arguments by name: scalars, or lists of them, so that no decoder has an object to revive. The task checks their
+   meaning (`worker/records/request.py`). Positional arguments are left out.
 
-An expiry of a control message is heeded here, and never shown to Celery: that would take a message's id for revoked.
+The gate drops expired control messages. Celery never sees an expiry: it would add the message's id to its revoked
+ones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import NoReturn
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 
 LARGEST = 256 * 1024
-"""Bytes. The largest request that docs/queue.md allows takes half of it."""
+"""Bytes; twice the largest request that docs/queue.md allows."""
 
 MOST_RETRIES = 30
 
@@ -51,7 +52,7 @@ class Message:
     expires: str = ""
 
     def envelope(self, tag: str) -> dict[str, object]:
-        """Return the form in which kombu takes and keeps it; what passed passes again."""
+        """Return the message in kombu's form, which passes the gate again."""
         return {
             "body": base64.b64encode(json.dumps([[], self.arguments, {}]).encode()).decode(),
             "content-encoding": "utf-8",
@@ -74,12 +75,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """It was good until a time that has passed."""
+    """A message whose expiry has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It is none of ours. The sentence is our own and repeats nothing of it."""
+    """Not one of our messages. `because` is our own sentence and quotes nothing of the message."""
 
     because: str
 
@@ -88,16 +89,16 @@ Verdict = Message | Expired | Refused
 
 
 class _HostileError(ValueError):
-    """What stops the check; its text becomes the reason."""
+    """Ends the check; its text becomes `Refused.because`."""
 
 
 def delivered(raw: bytes, queue: str, now: datetime) -> Verdict:
-    """Judge what was taken off a queue."""
+    """Judge the bytes that a queue delivered at `now`."""
     return _judged(lambda: _message(_json(raw), queue), now)
 
 
 def kept(raw: bytes, now: datetime) -> Verdict:
-    """Judge what Redis kept of a message that nobody acknowledged: kombu's `[envelope, exchange, routing key]`."""
+    """Judge Redis' copy of an unacknowledged message: kombu's `[envelope, exchange, routing key]`."""
 
     def read() -> Message:
         match _json(raw):
@@ -144,7 +145,7 @@ def _message(value: object, queue: str) -> Message:
         identity,
         _arguments(envelope.get("body")),
         retries if isinstance(retries, int) else 0,
-        # A batch is done, or not, by its records: a clock that is ahead must not drop what the scheduler sends.
+        # Records decide whether a batch is done: a clock that is ahead must not drop the scheduler's messages.
         expires if isinstance(expires, str) and queue == CONTROL else "",
     )
 
@@ -174,7 +175,7 @@ def _json(raw: bytes) -> object:
         raise _HostileError(f"it has more than {LARGEST} bytes")
     try:
         value: object = _DECODER.decode(raw.decode())
-        # A lone surrogate can be written down in JSON, and nowhere else.
+        # JSON can spell a lone surrogate, which UTF-8 can't encode.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise _HostileError("it is not plain JSON in UTF-8") from None
@@ -266,7 +267,7 @@ _HEADERS: Mapping[str, Callable[[object], bool]] = {
     "stamped_headers": lambda value: value is None or isinstance(value, list),
     "stamps": lambda value: value is None or isinstance(value, dict),
     "timelimit": lambda value: value is None or value == [None, None],
-    # What Celery would act on, and no message of ours needs.
+    # Celery would act on these; our messages never carry them.
     "eta": _is_none,
     "compression": _is_none,
     "group": _is_none,
@@ -276,4 +277,4 @@ _HEADERS: Mapping[str, Callable[[object], bool]] = {
     "callbacks": _is_none,
     "errbacks": _is_none,
 }
-"""What the headers of Celery 5 hold, those apart that have a rule above: the bound of each is that of the message."""
+"""Checks of Celery 5's headers that have no rule above; only the size of the message bounds their length."""

@@ -1,6 +1,6 @@
-"""What a worker's parent process counts of what its children return (docs/metrics.md).
+"""Metrics of a worker's parent process, counted from its children's results (docs/metrics.md).
 
-It is shown as it stands when somebody asks; another thread asks, so values are replaced, never changed.
+The scrape's thread reads the values, so they are replaced, never mutated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class WorkerMetrics(Collector):
         registry.register(self)
 
     def count(self, done: Mapping[str, object]) -> None:
-        """Count the JSON form of a `Done`; whatever else it may be counts as `other`."""
+        """Count the JSON form of a `Done`; any other value counts as outcome `other`."""
         became = done.get("outcome")
         self._messages = self._messages + Counter([became if became in _BECAME else _OTHER])
         self._report += described(done)

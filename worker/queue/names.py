@@ -1,4 +1,4 @@
-"""Names of queues and tasks: the interface of whoever sends messages (docs/queue.md). They don't change."""
+"""Stable names of queues and tasks: the interface for senders of messages (docs/queue.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROVE = "rewrap.batch.prove"
 
 
 def control_task(kind: RequestKind) -> str:
-    """Return the task that carries a request."""
+    """Return the name of the task that carries a request of this kind."""
     return f"rewrap.campaign.{kind.value}"
 
 

@@ -1,8 +1,7 @@
-"""One child process of a worker: its event loop, and the engine of the configuration that it holds.
+"""One child process of a worker: its event loop, and the engine for the configuration that it has read.
 
-Everything that talks to etcd is made in here, after the process was spawned: a `grpc.aio` channel
-does not survive a fork, and belongs to one loop. The loop runs while a message is worked on, and no
-task is left on it between two messages.
+This process creates its etcd clients after it was spawned: a `grpc.aio` channel does not survive a fork, and belongs
+to one loop. The loop runs only while a message is worked on, and keeps no task between two messages.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 T = TypeVar("T")
 
 _SHARES = 8
-"""Processes that may be at work while Redis is away: each then keeps to that part of the ceiling."""
+"""Without Redis, each worker process limits itself to 1/`_SHARES` of the rate ceiling."""
 
 _BOUND_SECONDS = 240.0
 _CLOSE_SECONDS = 10.0
@@ -48,7 +47,10 @@ class Child:
         self._bench: Bench | None = None
 
     def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
-        """Do a job at the bench. Raises ConfigError without a usable configuration, TimeoutError at the bound."""
+        """Run a job with the engine.
+
+        Raises ConfigError without a usable configuration, TimeoutError after `_BOUND_SECONDS`.
+        """
 
         async def at_the_bench() -> T:
             async with asyncio.timeout(_BOUND_SECONDS):
@@ -57,7 +59,7 @@ class Child:
         return self._run(at_the_bench())
 
     def control(self, job: Callable[[Store, Keyspace], Awaitable[T]]) -> T:
-        """Do a job that needs records only, no keys and no configuration."""
+        """Run a job that needs records only, no keys and no configuration. Raises TimeoutError."""
 
         async def with_records() -> T:
             settings = self._settings
@@ -70,7 +72,7 @@ class Child:
         return self._run(with_records())
 
     def close(self) -> None:
-        """Record what landed, and close what is open."""
+        """Settle the ledger, and close the engine and the event loop."""
 
         async def close() -> None:
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -94,15 +96,15 @@ class Child:
         return self._runner.run(alone())
 
     async def _present(self) -> Bench:
-        """Return the bench for the file as it is now; a file that can't be used leaves the last one in force."""
+        """Return the bench for the file's present content, or the last one if the file can't be used."""
         try:
             raw = read(self._file, allow_readable=self._allow_readable)
             if self._bench is not None and self._bench.engine.generation.hash == content_hash(raw):
                 return self._bench
-            # In a thread: a large one takes seconds, and the lease of a batch at work is renewed on this loop.
+            # In a thread: a large file takes seconds, and the job's time limit needs the loop.
             generation = await asyncio.to_thread(load_generation, raw, self._file)
         except ConfigError:
-            # The worker's parent looks at the file, too, and says what is wrong with it.
+            # The worker's parent checks the file, too, and logs its faults.
             if self._bench is None:
                 raise
             return self._bench

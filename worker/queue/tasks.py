@@ -1,8 +1,8 @@
-"""Celery's tasks, one line each, and what a control message leads to: a request that the scheduler decides on.
+"""Celery's tasks, one line each. A control message becomes a request that the scheduler decides on.
 
-Batches and parts of proofs are executed in `execution.py`, on the loop of `process.py`.
+`execution.py` executes batches and parts of proofs, on the event loop of `process.py`.
 
-Arguments are taken as anything at all and checked before use: anybody who reaches the queue writes them.
+Tasks accept any arguments and check them before use: anyone who can push to the queue chooses them.
 """
 
 from __future__ import annotations
@@ -42,42 +42,42 @@ _log = structlog.get_logger()
 
 Arguments = Mapping[str, object]
 Result = str
-"""The JSON text of what became of a message, for the parent to count."""
+"""A message's outcome as JSON text, which the parent counts."""
 
 
 @shared_task(name=REWRITE)
 def rewrite_batch(*_: object, **arguments: object) -> Result:
-    """Work on one batch for a while: `campaign`, `number`."""
+    """Work on one batch for a slice of time. Arguments: `campaign`, `number`."""
     return _batch(REWRITE, rewrite, arguments)
 
 
 @shared_task(name=PROVE)
 def prove_batch(*_: object, **arguments: object) -> Result:
-    """Take one part of a proof scan: `campaign`, `number`."""
+    """Scan one part of a proof. Arguments: `campaign`, `number`."""
     return _batch(PROVE, prove, arguments)
 
 
 @shared_task(name=control_task(RequestKind.START), bind=True, max_retries=MOST_RETRIES)
 def start_campaign(task: Any, *_: object, **arguments: object) -> Result:
-    """Ask the scheduler for a campaign; the arguments are those of `request.ARGUMENTS`, all optional."""
+    """Request a campaign. Arguments: those of `request.ARGUMENTS`, all optional."""
     return _request(task, RequestKind.START, arguments)
 
 
 @shared_task(name=control_task(RequestKind.PAUSE), bind=True, max_retries=MOST_RETRIES)
 def pause_campaign(task: Any, *_: object, **arguments: object) -> Result:
-    """Let a campaign rest: `campaign`, and `id` (optional) that makes it happen once."""
+    """Pause a campaign. Arguments: `campaign`, and optionally `id`; messages of one id count as one request."""
     return _request(task, RequestKind.PAUSE, arguments)
 
 
 @shared_task(name=control_task(RequestKind.RESUME), bind=True, max_retries=MOST_RETRIES)
 def resume_campaign(task: Any, *_: object, **arguments: object) -> Result:
-    """Go on with a campaign: `campaign`, `id`."""
+    """Resume a campaign. Arguments: as `pause_campaign`."""
     return _request(task, RequestKind.RESUME, arguments)
 
 
 @shared_task(name=control_task(RequestKind.CANCEL), bind=True, max_retries=MOST_RETRIES)
 def cancel_campaign(task: Any, *_: object, **arguments: object) -> Result:
-    """End a campaign, or a request that waits: `campaign`, `id`."""
+    """Cancel a campaign, or a waiting request. Arguments: as `pause_campaign`."""
     return _request(task, RequestKind.CANCEL, arguments)
 
 
@@ -90,15 +90,15 @@ def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], argumen
     try:
         done = child().work(lambda bench: job(bench, campaign, number))
     except ConfigError as error:
-        # As where another configuration is held: others may be able to, and it waits for them, or for a better file.
+        # As with another configuration: requeue until another worker, or this one with a better file, takes it.
         _log.warning("batch.handed_back", campaign=campaign, batch=number, because=str(error))
         done = Done("handed_back", str(error))
     except (WorkerError, TimeoutError) as error:
-        # What is not done is sent again by the scheduler, later and later.
+        # The scheduler resends unfinished work, with growing delay.
         _log.warning("message.failed", task=task, because=_why(error))
         done = Done("failed", str(error))
     if done.outcome == "handed_back":
-        # After a while, so that whoever holds the right configuration is likely to be the next to take it.
+        # After a delay, so that a worker with the right configuration is likely to take it next.
         time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         raise Reject(done.because, requeue=True)
     return _said(done)
@@ -114,20 +114,24 @@ def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
         if gives_up(error, task.request.retries):
             return _refused(task.name, _why(error))
         _log.warning("message.retried", task=task.name, because=_why(error))
-        # Whoever takes it next waits before it tries (worker/queue/transport.py): no message may say when.
+        # The next worker delays its try (worker/queue/transport.py): the gate refuses an ETA.
         raise task.retry(countdown=0) from None
 
 
 def gives_up(error: Exception, retries: int) -> bool:
-    """Whether another try of a control message can't help, or there were enough. Nobody sends such a message again.
+    """Whether to stop retrying a control message: the error is permanent, or `MOST_RETRIES` retries failed.
 
-    A write that was fenced, or of which nobody knows, is worth another: a request is met once, however often it comes.
+    No process resends such a message, so a write that was fenced or has an unknown result is retried: a request takes
+    effect once, however often its message arrives.
     """
     return isinstance(error, PermanentError) or retries >= MOST_RETRIES
 
 
 def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable[[Store, Keyspace], Awaitable[Result]]:
-    """Return the job for a request, its arguments checked. `fallback` is its name where it has none."""
+    """Check the arguments and return the job that records the request. Raises HostileArgumentError.
+
+    `fallback` is the request's name if the arguments give none.
+    """
     if kind is RequestKind.START:
         asked = start_request(arguments, fallback, datetime.now(UTC).isoformat())
 
@@ -151,7 +155,7 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
         known = await requests.get(name)
         done = await requests.control(kind, campaign, name)
         _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
-        # What changed nothing is not worth an entry: whoever may push could turn the log over.
+        # No entry without a change: anyone who can push could otherwise rotate the audit log.
         if known is None and done.state is RequestState.ACCEPTED:
             log = AuditLog(store, keyspace, "rewrap worker")
             await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
@@ -161,7 +165,7 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
 
 
 def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__  # a TimeoutError has no words
+    return str(error) or type(error).__name__  # str() of a TimeoutError is empty
 
 
 def _refused(task: str, because: str) -> Result:
@@ -170,5 +174,5 @@ def _refused(task: str, because: str) -> Result:
 
 
 def _said(done: Done) -> Result:
-    """Return the counts without words: those are in the log."""
+    """Return a `Done` as JSON without its sentence, which is in the log."""
     return json.dumps({"outcome": done.outcome, "report": done.report.to_json(), "window": done.window})

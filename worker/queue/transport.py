@@ -1,13 +1,13 @@
-"""kombu's Redis transports, made to live on where they would not (docs/adr/0006-celery-as-a-hint.md).
+"""kombu's Redis transports, changed so that a worker never stops consuming (docs/adr/0006-celery-as-a-hint.md).
 
-1. Anybody who may push to the queue may push anything. kombu and Celery see what the gate (`gate.py`) made of
-   it, or nothing; so it is with what Redis keeps of messages that nobody acknowledged.
-2. Whatever a delivered message raises, and whatever was delivered and forgotten, is settled: it does not go
-   back, or the worker would be deaf for good as soon as there are as many as it has children.
-3. When Redis goes away while every child is busy, nothing polls. The acknowledgements then fail, kombu
-   takes the messages for being worked on for ever, and never polls again: the worker would be deaf
-   until it is restarted. Here they are forgotten; Redis gives them to somebody again some day.
-4. Where a message goes is not read from Redis: kombu's tables of bindings are neither written nor asked.
+1. Anyone who may push to the queue may push anything. kombu and Celery see only what the gate (`gate.py`) rebuilt, of
+   deliveries and of Redis' copies of unacknowledged messages alike.
+2. A message whose delivery raises, or that Celery forgot after delivery, is acknowledged, not requeued: otherwise the
+   worker would stop consuming as soon as such messages are as many as its children.
+3. When Redis goes away while every child is busy, nothing polls. The acknowledgements then fail, kombu counts the
+   messages as in progress for ever, and never polls again until the worker restarts. This transport forgets them;
+   Redis redelivers them after the visibility timeout.
+4. Routes are not read from Redis: kombu's binding tables are neither written nor read.
 """
 
 from __future__ import annotations
@@ -30,55 +30,55 @@ from kube_rewrap.worker.queue.names import BATCHES, CONTROL, EXCHANGE
 
 RETRY_SECONDS = 10
 _MOST_WAITING = 64
-"""Messages that one worker holds for another try later; one more is tried at once."""
+"""Most retries that one worker delays at a time; it tries further ones immediately."""
 
 _SWEEP_SECONDS = 10.0
 _STALE_SECONDS = 30.0
 
-# kombu counts KeyError among them, which anything may raise.
+# kombu counts KeyError among these, but any code may raise it.
 _LOST = tuple(kind for kind in redis.Transport.connection_errors if kind is not KeyError)
 _REFUSED_BY_REDIS = redis.Transport.channel_errors
 _log = structlog.get_logger()
 
 counters: list[Callable[[Mapping[str, object]], None]] = []
-"""Functions in a worker's parent that are shown the JSON form of each `Done`, and of what came to nothing before."""
+"""Functions in a worker's parent that receive each `Done` in JSON form, and the outcome of undelivered messages."""
 
 accounts: list[Callable[[], Iterable[Any]]] = []
-"""Functions in a worker's parent that return the delivery tags of what is at work, or waits for it."""
+"""Functions in a worker's parent that return the delivery tags of messages in progress or waiting."""
 
 
 class Pulse:
-    """Whether this worker takes messages: when it was last seen to."""
+    """When this worker last took messages, and whether that is too long ago."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._at = clock()
 
     def beat(self) -> None:
-        """Note that messages are being taken, or that all that may be taken are worked on."""
+        """Note that the worker polls for messages, or that all it may take are in progress."""
         self._at = self._clock()
 
     def trouble(self) -> str:
-        """Return why not, "" = it does."""
+        """Return why the worker takes no messages, "" = it does."""
         silent = self._clock() - self._at
         return f"no message could be taken for {silent:.0f} s" if silent > _STALE_SECONDS else ""
 
 
 pulse = Pulse()
-"""That of this process."""
+"""The pulse of this process."""
 
 
 class SettlingQoS(redis.QoS):
-    """Gives back to the queue what passes the gate again; forgets what Redis does not let it acknowledge."""
+    """Requeues only messages that pass the gate again; forgets messages that Redis does not let it acknowledge."""
 
     def append(self, message: Any, delivery_tag: Any) -> None:
-        """See kombu. Where Redis keeps no copy, it is worked on all the same."""
+        """See kombu. If Redis refuses to keep a copy, the message is delivered all the same."""
         virtual.QoS.append(self, message, delivery_tag)
         with _going_on():
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: Any) -> None:
-        """See kombu. Lets the caller know when Redis did not take it."""
+        """See kombu. Raises if Redis did not take it; the message is forgotten all the same."""
         try:
             super().ack(delivery_tag)
         except Exception:
@@ -99,7 +99,7 @@ class SettlingQoS(redis.QoS):
             super().restore_visible(*args, **options)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put back on its queue what Redis kept under this tag, in one transaction; as kombu, behind the gate."""
+        """Requeue Redis' copy of this tag if it passes the gate, else drop it; in one transaction, as kombu."""
 
         def put_back(pipe: Any) -> tuple[bytes, gate.Verdict] | None:
             raw = pipe.hget(self.unacked_key, tag)
@@ -119,7 +119,7 @@ class SettlingQoS(redis.QoS):
                 _settled(*found)
 
     def unsettled(self) -> dict[Any, Any]:
-        """Return what was delivered and not settled, by delivery tag."""
+        """Return the messages that were delivered and not settled, by delivery tag."""
         return {tag: message for tag, message in self._delivered.items() if tag not in self._dirty}
 
     def _forget(self, delivery_tag: Any) -> None:
@@ -127,7 +127,7 @@ class SettlingQoS(redis.QoS):
 
 
 class _CheckedMessage(virtual.Message):
-    """A message as Celery sees it: one that is tried again waits a while, by this worker's own clock."""
+    """A message as Celery sees it: a retry waits `RETRY_SECONDS`, by this worker's own clock."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         super().__init__(payload, channel=channel, **options)
@@ -136,12 +136,12 @@ class _CheckedMessage(virtual.Message):
         self.headers = {**self.headers, "expires": None, "eta": eta}
 
     def stored(self) -> bytes:
-        """Return it as Redis keeps it."""
+        """Return the envelope as JSON bytes."""
         return json.dumps(self._raw).encode()
 
 
 class GuardedChannel(redis.Channel):
-    """The channel on one Redis."""
+    """A channel to one Redis server."""
 
     QoS = SettlingQoS
     Message = _CheckedMessage
@@ -151,11 +151,11 @@ class GuardedChannel(redis.Channel):
         self._lost: set[Any] = set()
 
     def waiting(self) -> int:
-        """Return how many messages are held for another try."""
+        """Return how many messages wait for their retry."""
         return sum(message.headers["eta"] is not None for message in self.qos.unsettled().values())
 
     def takes_messages(self) -> bool:
-        """Whether Redis was asked for messages lately, or all that may be taken are accounted for."""
+        """Whether the channel polled Redis lately, or accounts for all messages that it may take."""
         if not self.active_queues:
             return False
         if not self.qos.can_consume():
@@ -164,7 +164,7 @@ class GuardedChannel(redis.Channel):
         return sent is not None and monotonic() - sent < _STALE_SECONDS
 
     def sweep(self) -> None:
-        """Settle what was delivered and is not accounted for, now and the last time."""
+        """Give up messages that were unsettled and in no account, now and at the last sweep."""
         lost = self.qos.unsettled()
         for tag in [tag for account in accounts for tag in account()]:
             lost.pop(tag, None)
@@ -173,14 +173,14 @@ class GuardedChannel(redis.Channel):
         self._lost = set(lost)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
-        """Return which queues are behind our exchange: those of their names."""
+        """Return the bindings of our exchange: each queue under its own name."""
         return [(name, "", name) for name in (CONTROL, BATCHES)] if exchange == EXCHANGE else []
 
     def _queue_bind(self, *_: object) -> None:
-        """Leave no table in Redis."""
+        """Write no binding table to Redis."""
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Deliver what BRPOP brought, if it passes the gate. As kombu, who would decode whatever it is."""
+        """Deliver BRPOP's answer if it passes the gate. Otherwise as kombu, which would decode any bytes."""
         try:
             queue, raw = self._popped(options)
             self._queue_cycle.rotate(queue)
@@ -211,7 +211,7 @@ class GuardedChannel(redis.Channel):
             self.connection._deliver(message.envelope(tag), message.queue)  # noqa: SLF001 - where kombu hands it over
         except _LOST:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, this message costs itself and nothing more
+        except Exception as error:  # noqa: BLE001 - one bad message must not stop the consumer
             self._give_up(tag, raw, f"it ended in {type(error).__name__}")
 
     def _give_up(self, tag: Any, raw: bytes, because: str) -> None:
@@ -222,7 +222,7 @@ class GuardedChannel(redis.Channel):
 
 
 class GuardedSentinelChannel(GuardedChannel, redis.SentinelChannel):
-    """The channel on the master that sentinels name."""
+    """A channel to the master that Redis Sentinel names."""
 
 
 class GuardedTransport(redis.Transport):
@@ -237,12 +237,12 @@ class GuardedTransport(redis.Transport):
         loop.call_repeatedly(_SWEEP_SECONDS, self.sweep)
 
     def beat(self) -> None:
-        """Note whether messages are being taken."""
+        """Beat the pulse if a channel takes messages."""
         if any(channel.takes_messages() for channel in self.channels):
             pulse.beat()
 
     def sweep(self) -> None:
-        """See the channel's."""
+        """Sweep every channel."""
         for channel in self.channels:
             channel.sweep()
 
@@ -254,14 +254,14 @@ class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):
 
 
 def register() -> None:
-    """Let kombu use these for its own schemes, in this process."""
+    """Make kombu use these transports for its own schemes, in this process."""
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:GuardedTransport"
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:GuardedSentinelTransport"
 
 
 @contextmanager
 def _going_on() -> Iterator[None]:
-    """Go on where Redis refuses: it is full, or its lists of unacknowledged messages are of another making."""
+    """Log and suppress a refusal by Redis: it is full, or its keys of unacknowledged messages have a foreign type."""
     try:
         yield
     except _REFUSED_BY_REDIS as error:
@@ -269,7 +269,7 @@ def _going_on() -> Iterator[None]:
 
 
 def _settled(raw: bytes, verdict: gate.Verdict) -> None:
-    """Say and count what did not pass."""
+    """Log and count a message that did not pass."""
     match verdict:
         case gate.Expired():
             _log.info("message.expired", because="its sender wanted it done by a time that has passed", **_digest(raw))

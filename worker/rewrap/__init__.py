@@ -1,1 +1,1 @@
-"""The main job: a key range, read, opened, sealed under the primary and swapped back."""
+"""Rewraps a key range: reads values, opens them, seals them under the primary, and swaps them in."""

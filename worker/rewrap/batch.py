@@ -1,8 +1,7 @@
-"""The batch loop: pages are read ahead while swaps are in flight, and each ends with a checkpoint.
+"""The batch loop: it reads pages ahead while swaps are in flight, and writes a checkpoint after each page.
 
-What is on record after every page: its quarantined objects first, then the cursor behind it. A
-crash at any point redoes at most one page, and redoing is harmless: what was rewritten is found
-current and is left alone.
+It records a page's quarantined objects first, then the cursor after it. A crash at any point redoes at most one page,
+which is harmless: objects that were rewritten are found current, and stay as they are.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class BatchTools:
-    """What a batch works with."""
+    """The store, records and limits that one batch works with."""
 
     store: Store
     swapper: Swapper
@@ -47,11 +46,11 @@ class BatchTools:
 
 
 async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
-    """Bring every object of the range to its end, from the last checkpoint on.
+    """Rewrap every object of the range from the last checkpoint on, and mark the batch done.
 
-    Returns the report of the whole batch, earlier attempts included. When the brake is pulled, what
-    was begun is finished and recorded, and the brake's reason is raised. Raises FencedError when the
-    batch is somebody else's by now, QuarantineGrewError when there were too many tries.
+    Returns the report of the whole batch, earlier attempts included. When the brake is pulled, finishes and records
+    the groups in flight, then raises the brake's reason. Raises FencedError when this worker lost the claim on the
+    batch, QuarantineGrewError when the day's tries are exceeded.
     """
     stored = await _take_up(spec, tools)
     if stored.value.state is BatchState.DONE:
@@ -70,10 +69,13 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
 
 
 async def _take_up(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
-    """Count the attempt on record. Raises FencedError when the record is about other, or later, work."""
+    """Record one more attempt, unless the batch is done.
+
+    Raises FencedError when the record is of another plan, or of a later sweep.
+    """
     stored = await tools.checkpoints.load(spec.campaign, spec.number)
     before = stored.value.spec
-    # Not its generation: the campaign's record names that, and may have come to a file of the same meaning since.
+    # Not the generation: the campaign may have been moved to a file with the same meaning and another hash.
     if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
         raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
     if stored.value.state is BatchState.DONE and before.sweep == spec.sweep:
@@ -82,10 +84,10 @@ async def _take_up(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
 
 
 async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -> Stored[Checkpoint]:
-    """Work through one page, group by group, and record how far it came.
+    """Rewrap one page, group by group, and record the outcome of the finished groups.
 
-    When a group fails, nothing of the page is recorded: it is read again, and what was rewritten is
-    found current. When the brake is pulled, or a group has too many tries, the groups that are finished are recorded.
+    When a group fails, nothing of the page is recorded: the next attempt reads it again, and finds rewritten objects
+    current. When the brake is pulled, or a group exceeds the day's tries, the groups finished before are recorded.
     """
     report, quarantined, done = BatchReport(), list[Quarantined](), 0
     refused: QuarantineGrewError | None = None
@@ -108,7 +110,7 @@ async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -
 async def _record(
     last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], stored: Stored[Checkpoint], tools: BatchTools
 ) -> Stored[Checkpoint]:
-    """Record what became of the objects up to the etcd key `last`, those in quarantine first."""
+    """Record the outcome of the objects up to the etcd key `last`: quarantine first, then the checkpoint."""
     await tools.quarantine.add(quarantined)
     reasons = [one.reason for one in quarantined]
     checkpoint = stored.value.advanced(after(last), report, reasons)

@@ -1,4 +1,4 @@
-"""What to do with one stored value. Pure: bytes and a chain in, a verdict out."""
+"""Decides whether to keep, rewrap or quarantine one stored value. Pure: bytes and a chain in, a verdict out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap, Verdict
 
 
 def decide(stored: bytes, key: bytes, chain: Chain) -> Verdict:
-    """Judge what is stored under an etcd key.
+    """Return the verdict on the value stored under an etcd key.
 
-    Current means that the primary opened it: a prefix proves a name, not key material.
+    A value is current only if the primary opened it: its prefix names a key, but does not prove the material.
     """
     opened = chain.open(stored, key)
     if isinstance(opened, Quarantine):

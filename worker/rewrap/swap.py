@@ -1,16 +1,16 @@
-"""Objects from their first look to their end: current, rewritten, gone or in quarantine.
+"""Rewraps a group of objects; each ends current, rewritten, gone or quarantined.
 
-The order matters, and a crash between any two steps loses nothing:
+The order of the steps matters; a crash between any two loses nothing:
 
-1. decide from the bytes that were read; what nothing opens is counted as a try before anything else is rewritten;
-2. a write token is on record in etcd before the key encrypts;
+1. decide from the bytes that were read; count objects that no key opens as tries before any other is rewritten;
+2. record a write token in etcd before the key encrypts;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
-5. lost: somebody wrote. Start over from what stands there now, and assume nothing about it;
-   unknown: read. Equal bytes prove our write, for no two sealings are alike; else start over.
+5. lost: another client wrote the object. Start over from its present value, and assume nothing about it; unknown:
+   read. Equal bytes prove our write, for no two sealings with a key are equal; else start over.
 
-Objects go in groups: all of a group are sealed, then all are sent. Sent one by one between sealings,
-each request would cost system calls of its own, which is most of what a rewrap costs.
+A whole group is sealed before it is sent. Sent one by one between sealings, each request would cost system calls of
+its own, which are most of the cost of a rewrap.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _STUCK = {Reason.TOO_LARGE, Reason.CONTENDED}
 
 @dataclass(frozen=True, slots=True)
 class _Stale:
-    """An object to be rewritten, and the plaintext that its old key gave."""
+    """An object to rewrite, and the plaintext that a key other than the primary opened."""
 
     item: Item
     plaintext: bytes = field(repr=False)
 
 
 class Swapper:
-    """Brings objects of one `resource` under its primary key.
+    """Rewraps objects of one `resource` under its primary key.
 
-    `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. What is put in
-    quarantine and was written after the revision `since` is counted as fresh, and by `tries`, None = it need not be.
+    `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. Quarantined objects that were
+    written after the revision `since` count as fresh; `tries` records them, None = they are not recorded.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class Swapper:
 
     @property
     def group_size(self) -> int:
-        """How many objects `settle` should be given at once."""
+        """Most objects that one call of `settle` should get."""
         return min(self._window.share, self._pace.most)
 
     async def settle(self, items: Sequence[Item], ahead: int, tally: Tally) -> list[Quarantined]:
-        """Work on objects until the end of each; count them, and return those for quarantine.
+        """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
-        `ahead` is how many objects are likely to follow. When the store or the ledger fails, the
-        other objects are still brought as far as they get, then the error is raised: each object is
-        as it was, or rewritten. Raises QuarantineGrewError when there were too many tries.
+        `ahead` is how many objects, these included, are likely to need tokens. A store's error is raised after the
+        other swaps of its group are counted, a ledger's before the objects concerned are sealed: each object is
+        unchanged, or rewritten. Raises QuarantineGrewError when the day's tries are exceeded.
         """
         quarantined: list[Quarantined] = []
         current: list[Item] = list(items)
@@ -108,20 +108,23 @@ class Swapper:
         return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
 
     async def _count_tries(self, left_alone: Sequence[Quarantined]) -> None:
-        """Put on record what was tried in vain.
+        """Record fresh objects that no key opened as tries.
 
-        Raises QuarantineGrewError. What opens must not be rewritten then: that would tell one from the other.
+        Raises QuarantineGrewError. The caller must not rewrite the others then: that would show which values open.
         """
         fresh = [digest_of(one.key, one.mod_revision) for one in left_alone if self._is_fresh(one)]
         if fresh and self._tries is not None:
             await self._tries.count(fresh)
 
     def _is_fresh(self, one: Quarantined) -> bool:
-        """Whether a key may have been tried on it in vain since a campaign last covered it."""
+        """Whether an object may be a new try: written after `since`, and opened by no key.
+
+        KMS values, and values that opened but could not be written, are no tries.
+        """
         return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS}
 
     def _sorted_out(self, items: Sequence[Item], tally: Tally, quarantined: list[Quarantined]) -> list[_Stale]:
-        """Decide on each object; count those that need no write, and return the rest."""
+        """Decide on each object; count those that need no write, and return the stale ones."""
         stale: list[_Stale] = []
         for item in items:
             verdict = decide(item.value, item.key, self._chain)
@@ -136,7 +139,7 @@ class Swapper:
     async def _rewrite(
         self, stale: Sequence[_Stale], ahead: int, tally: Tally, quarantined: list[Quarantined]
     ) -> list[Item]:
-        """Seal and swap; returns what stands where a swap was lost, to be decided on anew."""
+        """Seal and swap; returns the present object wherever a swap was lost, for a new decision."""
         if not self._may_write:
             key = key_text(stale[0].item.key)
             raise RefusedError(
@@ -187,14 +190,14 @@ class Swapper:
         self._window.finished(len(group), loop.time() - started, was_full=was_full)
         if not any(isinstance(end, SwapResult) and end.outcome is Outcome.UNKNOWN for end in ends):
             return ends
-        # Side by side: one after the other, the bounds of their reads would add up.
+        # Concurrently: in sequence, the time limits of the reads would add up.
         known = (self._known(swap, end, tally) for swap, end in zip(swaps, ends, strict=True))
         return await asyncio.gather(*known)
 
     async def _known(
         self, swap: tuple[Item, bytes], end: SwapResult | WorkerError, tally: Tally
     ) -> SwapResult | WorkerError:
-        """Return an end that is not UNKNOWN; an error is a value, so that the others are counted."""
+        """Return an end that is not UNKNOWN; an error is a value, so that the caller counts the others."""
         if isinstance(end, WorkerError) or end.outcome is not Outcome.UNKNOWN:
             return end
         tally.unknown += 1
@@ -204,10 +207,10 @@ class Swapper:
             return error
 
     async def _resolve(self, item: Item, sealed: bytes) -> SwapResult:
-        """Find out by reading what became of a swap whose answer was lost.
+        """Resolve a swap whose answer was lost, by reading the object.
 
-        The lost request may still arrive later. It does no harm: either it finds the mod_revision
-        that it compares with, and writes what is ours anyway, or somebody was faster and it is void.
+        The lost request may still reach etcd later. It does no harm: it either finds the mod_revision that it compares
+        with, and writes our value, or another write came first and its comparison fails.
         """
         found = await self._store.get(item.key)
         applied = found is not None and found.value == sealed
