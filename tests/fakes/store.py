@@ -1,7 +1,7 @@
-"""The Store in memory: the same promises as etcd's, with faults on demand.
+"""A Store in memory: the same guarantees as etcd's, with faults on demand.
 
-For models and tests of the engine. It keeps every revision until `compact`, so pinned reads are
-real. Not handled: sizes on disk (they are set by hand), permissions.
+For models and tests of the engine. It keeps every revision, so pinned reads see the store as it was; after `compact`
+it refuses older ones. Not handled: sizes on disk (a test sets them), permissions.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class _History:
 
 
 Fault = Callable[[str, bytes], Outcome | None]
-"""Asked before each write with its kind ("swap", "commit") and first key.
+"""Decides the fate of each write; the arguments are its kind ("swap", "commit") and its first key.
 
-None lets it pass; LOST refuses it as if somebody had been faster; UNKNOWN applies it and loses the answer.
+None lets it pass; LOST refuses it as if another client had written first; UNKNOWN applies it and loses the answer.
 """
 
 
@@ -59,7 +59,7 @@ class MemoryStore:
         self.status = MemberStatus("memory", "0", 0, 0, 0, 1, 1)
         self.raised_alarms: tuple[str, ...] = ()
         self.log_lead = 4
-        """By how much a raft log would be ahead of the revision: less after a restore."""
+        """The lead of the raft log over the revision; a test lowers it to simulate a restore."""
         self._fault = fault
         self._keys: list[bytes] = []
         self._histories: dict[bytes, _History] = {}
@@ -69,20 +69,20 @@ class MemoryStore:
         self._next_lease = 1
         self._watchers: set[asyncio.Event] = set()
 
-    # What a test does from outside, as kube-apiserver would.
+    # Writes by the test itself, in the role of another client such as kube-apiserver.
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> Item:
-        """Write a key as a foreign writer."""
+        """Write a key as another client."""
         self._revision += 1
         return self._set(key, value, lease)
 
     def delete(self, key: bytes) -> None:
-        """Delete a key as a foreign writer."""
+        """Delete a key as another client."""
         self._revision += 1
         self._unset(key)
 
     def compact(self) -> None:
-        """Forget every revision before the current one."""
+        """Compact: refuse pinned reads before the current revision; watches that are behind it skip to it."""
         self._compacted = self._revision
         self._stir()
 
@@ -168,7 +168,7 @@ class MemoryStore:
         return CommitResult(fate or Outcome.APPLIED, self._revision)
 
     def _apply(self, change: Put | Delete) -> bool:
-        """Apply one change of a transaction; returns whether there was anything to change."""
+        """Apply one change of a transaction; returns whether it changed a key."""
         match change:
             case Put(key, value, lease):
                 self._set(key, value, lease)
@@ -234,7 +234,7 @@ class MemoryStore:
             self._watchers.discard(stirred)
 
     def _events(self, keys: KeyRange, first: int) -> list[tuple[int, tuple[Item, ...]]]:
-        """Return what was written in a range from a revision on, by revision."""
+        """Return the PUTs in a range from a revision on, by revision; a revision of deletions only has none."""
         found: dict[int, tuple[Item, ...]] = {}
         for history in (self._histories[key] for key in self._keys if key in keys):
             for revision, item in zip(history.revisions, history.items, strict=True):

@@ -1,1 +1,1 @@
-"""The one door to etcd: a Store protocol, its two implementations, and their errors."""
+"""All access to etcd: the Store protocol, its implementation on a real etcd, and the errors."""

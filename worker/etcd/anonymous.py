@@ -1,8 +1,7 @@
-"""Whether an etcd endpoint answers a client that has no certificate and no password: it is tried.
+"""Tries whether an etcd endpoint answers a client that has no certificate and no password.
 
-A count of one key is asked for, from the member alone, so that nothing is read and no quorum is needed. gRPC
-tells a refused certificate and a dead server by the same code: the same call with our certificate, right
-after, tells them apart.
+The probe asks the member alone for a count of one key: it reads no value and needs no quorum. gRPC reports a refused
+certificate and a dead server by the same code. The same call with our certificate, right after it, distinguishes them.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _PAGE_BYTES = 2**20
 _Code = grpc.StatusCode
 
 _NAMELESS = "user name is empty"
-"""etcd's words for a read without a token where users are on (api/v3rpc/rpctypes/error.go); an INVALID_ARGUMENT."""
+"""etcd's error for a read without a token with authentication on, an INVALID_ARGUMENT (api/v3rpc/rpctypes/error.go)."""
 
 _SILENT = {_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED, _Code.CANCELLED, _Code.UNKNOWN, _Code.INTERNAL}
-"""Codes that gRPC gives by itself, whether or not anybody is there."""
+"""Codes that the gRPC client may return without any answer of a server."""
 
 
 async def probe(settings: EtcdSettings) -> tuple[Exposure, ...]:
-    """Return how each endpoint meets a stranger, in the order of the settings; a few seconds at the most.
+    """Return how each endpoint answers an anonymous client, in the order of the settings; takes a few seconds at most.
 
     Raises SettingsError for an endpoint or a file that can't be used.
     """
@@ -43,7 +42,7 @@ async def probe(settings: EtcdSettings) -> tuple[Exposure, ...]:
 
 
 async def _probe(url: str, settings: EtcdSettings) -> Exposure:
-    # Without a scheme the TLS files decide (channel.py): settled here, for the stranger has none.
+    # Without a scheme, the TLS files decide (channel.py). The anonymous client has none, so the scheme is set here.
     full = url if "://" in url else f"{'https' if settings.cacert or settings.cert else 'http'}://{url}"
     parts = urlsplit(full)
     stranger = await _ask(full, replace(settings, cert=None, key=None))
@@ -55,7 +54,7 @@ async def _probe(url: str, settings: EtcdSettings) -> Exposure:
 
 
 def judge_answers(stranger: tuple[grpc.StatusCode, str], ours: tuple[grpc.StatusCode, str]) -> tuple[Access, str]:
-    """Judge the code and words that came without, and with, our certificate; returns why where it is unclear."""
+    """Judge the code and details of the call without, and with, our certificate. The text is "" unless UNCLEAR."""
     code, words = stranger
     if code is _Code.OK:
         return Access.ANSWERS, ""
@@ -69,7 +68,7 @@ def judge_answers(stranger: tuple[grpc.StatusCode, str], ours: tuple[grpc.Status
 
 
 async def _ask(url: str, settings: EtcdSettings) -> tuple[grpc.StatusCode, str]:
-    """Send one read that names no user."""
+    """Send one read without a user name; returns the code and the details of the answer."""
     endpoint = open_endpoint(url, settings, _PAGE_BYTES)
     request = _rpc.RangeRequest(key=b"/", count_only=True, serializable=True)
     try:
@@ -87,4 +86,4 @@ def _is_local(parts: SplitResult) -> bool:
     try:
         return ip_address(parts.hostname or "").is_loopback
     except ValueError:
-        return False  # a name: who it leads to is for others to say
+        return False  # a name: not resolved, so it counts as not local

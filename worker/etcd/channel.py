@@ -1,4 +1,4 @@
-"""One `grpc.aio` channel per endpoint: addresses, TLS, keepalive, and the stubs on it."""
+"""One `grpc.aio` channel per endpoint: its address, TLS and keepalive, and the stubs on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kube_rewrap.worker.etcd import compat
 _stubs: Any = compat.load()[1]
 
 _LEAST_RECEIVED = 8 * 2**20
-"""gRPC's own limit of 4 MiB is less than three of the largest objects that etcd takes."""
+"""Bytes. gRPC's default limit, 4 MiB, is less than three of the largest objects that etcd accepts."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -27,8 +27,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's default of two minutes outlasts our own retries
-    ("grpc.enable_http_proxy", 0),  # what a proxy hears of etcd is passwords and objects
-    ("grpc.enable_retries", 0),  # a retry below us could send a write twice
+    ("grpc.enable_http_proxy", 0),  # a proxy would see passwords and objects
+    ("grpc.enable_retries", 0),  # a retry inside gRPC could send a write twice
 )
 
 
@@ -46,11 +46,12 @@ class Endpoint:
 
 
 def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint:
-    """Make the channel of an endpoint; nothing is sent yet.
+    """Make the channel of an endpoint, without connecting.
 
-    Answers of more than twice `page_bytes` are refused (TooLargeError), which bounds the memory of a page.
+    The channel refuses answers of more than twice `page_bytes`, 8 MiB at least (TooLargeError), which bounds the memory
+    of a page.
 
-    Raises SettingsError for a URL or a file that can't be used.
+    Raises SettingsError for an invalid URL, or an unreadable file.
     """
     target, secure = _target(url, settings)
     options = (*_OPTIONS, ("grpc.max_receive_message_length", max(_LEAST_RECEIVED, 2 * page_bytes)))
@@ -71,10 +72,10 @@ def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint
 
 
 def _target(url: str, settings: EtcdSettings) -> tuple[str, bool]:
-    """Return gRPC's name of the endpoint and whether it speaks TLS."""
+    """Return gRPC's name of the endpoint, and whether the channel uses TLS."""
     try:
         parts = urlsplit(url if "://" in url else f"{scheme_of(url, settings)}://{url}")
-    except ValueError:  # of brackets that are not an IPv6 address's
+    except ValueError:  # for brackets without an IPv6 address in them
         raise _no_endpoint(url) from None
     if parts.scheme in {"unix", "unixs"}:
         return f"unix:{parts.netloc}{parts.path}", parts.scheme == "unixs"
@@ -91,7 +92,7 @@ def _no_endpoint(url: str) -> SettingsError:
 
 
 def _port(parts: SplitResult) -> int | None:
-    """Return the port of a URL, etcd's own where it names none; None for one that can't be."""
+    """Return the port of a URL, 2379 if it has none; None for an invalid one."""
     try:
         return parts.port or 2379
     except ValueError:

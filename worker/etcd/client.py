@@ -1,8 +1,8 @@
 """The Store on a real etcd: aioetcd3's messages and stubs over `grpc.aio`.
 
-One channel per endpoint, with fail-over of our own: a target that lists several addresses fails
-TLS's name check. Reads are tried again, with jitter, over all endpoints until a bound. A write is
-sent once: it may only go out again after an answer that proves that etcd did not apply it.
+The client has one channel per endpoint and its own fail-over: a gRPC target that lists several addresses fails
+TLS's name check. It repeats a failed read, with jitter, over all endpoints until a bound. It sends a write once,
+and again only after an answer that proves that etcd did not apply it.
 
 Make a client inside the process and the event loop that use it: a `grpc.aio` channel does not
 survive a fork.
@@ -50,15 +50,15 @@ _rpc: Any = compat.load()[0]
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _STATUS_TIMEOUT = 3.0
-_RENEWAL_TIMEOUT = 3.0  # short against a lock's lease, so that a stuck member leaves time for another
-_REJECTIONS = 20  # times that a write, proven not applied, may be sent again before we give up
+_RENEWAL_TIMEOUT = 3.0  # short against a lock's lease: after a stuck member there is time to try another
+_REJECTIONS = 20  # how often the client sends a write, proven not applied, before it gives up
 
 Call = Callable[[Endpoint], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A transaction on its way: to whom, with which token, and its answer to come."""
+    """A transaction in flight: its endpoint, the token it was sent with, and its future answer."""
 
     endpoint: Endpoint
     token: Token
@@ -122,7 +122,7 @@ class EtcdStore:
     async def swap_all(
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:
-        """See Store. All are on their way before the first answer is waited for."""
+        """See Store. Sends all transactions before it waits for the first answer."""
         requests = [swap_request(item, value, guard) for item, value in swaps]
         sent = [self._begin(request) for request in requests]
         ends: list[SwapResult | WorkerError | None] = []
@@ -133,7 +133,7 @@ class EtcdStore:
                 ends.append(error)
             except grpc.aio.AioRpcError:
                 ends.append(None)
-        # What failed is dealt with side by side: one after the other, their bounds would add up.
+        # Failed swaps are resolved concurrently: one after the other, their bounds would add up.
         failed = [place for place, end in enumerate(ends) if end is None]
         again = await asyncio.gather(*(self._end(requests[place], sent[place], guard) for place in failed))
         resolved = dict(zip(failed, again, strict=True))
@@ -174,7 +174,7 @@ class EtcdStore:
         return True
 
     async def probe(self, endpoint: Endpoint) -> None:
-        """See `worker.etcd.watch.Lines`. The watch's own endpoint has to answer, not just any; whatever it says."""
+        """See `worker.etcd.watch.Lines`. An answer that refuses the token counts, too."""
         try:
             await self._send(endpoint.kv.Range, _rpc.RangeRequest(key=self._state.start, count_only=True))
         except grpc.aio.AioRpcError as failure:
@@ -189,7 +189,7 @@ class EtcdStore:
     # Leases.
 
     async def grant_lease(self, seconds: int) -> int:
-        """See Store. A grant whose answer was lost expires by itself, so it may be asked for again."""
+        """See Store. A lease whose grant's answer was lost expires by itself, so the call may be repeated."""
         request = _rpc.LeaseGrantRequest(TTL=seconds)
         return int((await self._read(lambda at: self._send(at.lease.LeaseGrant, request))).ID)
 
@@ -206,7 +206,7 @@ class EtcdStore:
         return bool(response is not grpc.aio.EOF and response.TTL > 0)
 
     async def revoke_lease(self, lease: int) -> None:
-        """See Store. A lease that is gone already is as good."""
+        """See Store. A lease that is gone already is no error."""
         request = _rpc.LeaseRevokeRequest(ID=lease)
         try:
             await self._read(lambda at: self._send(at.lease.LeaseRevoke, request))
@@ -264,7 +264,7 @@ class EtcdStore:
     # How calls are made.
 
     async def connect(self) -> None:
-        """Prove that some endpoint answers and the credentials are accepted.
+        """Prove that an endpoint answers and accepts the credentials.
 
         Raises UnavailableError within `connect_timeout`, or RequestRefusedError.
         """
@@ -281,7 +281,7 @@ class EtcdStore:
         return await self._read(lambda at: self._send(at.kv.Range, request), give_up_after)
 
     async def _read(self, call: Call, give_up_after: float | None = None) -> Any:
-        """Call until an answer or the bound, with a new token if the old one expired."""
+        """Repeat a call until an answer or the bound, with a new token if the old one expired."""
 
         async def with_token(endpoint: Endpoint) -> Any:
             token = self._metadata
@@ -296,13 +296,13 @@ class EtcdStore:
             except grpc.aio.AioRpcError as failure:
                 if not token_expired(failure.code(), failure.details() or ""):
                     raise
-                # A member that lags behind does not know the new token yet.
+                # A lagging member does not know the new token yet.
                 raise TemporaryError("this member does not accept the new token yet") from None
 
         return await self._retry(with_token, give_up_after or self._settings.give_up_after)
 
     async def _retry(self, call: Call, give_up_after: float) -> Any:
-        """Call endpoint after endpoint until an answer or the bound. Only for calls that may be repeated."""
+        """Call endpoint after endpoint until an answer or the bound (seconds). Only for calls safe to repeat."""
         loop = asyncio.get_running_loop()
         bound = loop.time() + give_up_after
         pause = _FIRST_PAUSE
@@ -324,14 +324,14 @@ class EtcdStore:
             await asyncio.sleep(wait)
 
     def _begin(self, request: Any) -> _Begun:
-        """Send a transaction; the answer is awaited later."""
+        """Send a transaction without waiting for the answer."""
         endpoint = self._endpoints[self._current]
         return _Begun(endpoint, self._metadata, self._send(endpoint.kv.Txn, request))
 
     async def _write(self, request: Any, begun: _Begun | None = None) -> Any:
-        """Send a transaction, or wait for one that was sent. Returns None when its outcome is unknown.
+        """Send a transaction, or wait for the one in `begun`. Returns its answer, None when its outcome is unknown.
 
-        It goes out a second time only after an answer that proves that the first was not applied.
+        Sends it again only after an answer that proves that etcd did not apply it.
         """
         for _ in range(_REJECTIONS):
             begun = begun or self._begin(request)
@@ -354,7 +354,7 @@ class EtcdStore:
         raise TemporaryError("etcd kept rejecting a write that it may accept later", delay=_LONGEST_PAUSE)
 
     async def _authenticate(self, expired: Token) -> None:
-        """Get a new token unless another task just did."""
+        """Get a new token, unless another task has replaced `expired` already."""
         async with self._authenticating:
             if self._metadata is expired:
                 await self._retry(self._authenticate_at, self._settings.give_up_after)
@@ -365,13 +365,13 @@ class EtcdStore:
         try:
             response = await endpoint.auth.Authenticate(request, timeout=self._settings.call_timeout)
         except grpc.aio.AioRpcError as failure:
-            # Whatever answers in etcd's place, such as a proxy, may quote the request.
+            # A server in etcd's place, such as a proxy, may quote the request in its error.
             details = failure.details() or ""
             raise translate(failure.code(), details.replace(password, "***") if password else details) from None
         self._metadata = (("token", response.token),)
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Go on with the next endpoint, unless another task already left this one."""
+        """Make the next endpoint the current one, unless another task has left this one already."""
         if self._endpoints[self._current] is endpoint:
             self._current = (self._current + 1) % len(self._endpoints)
 
@@ -396,9 +396,10 @@ async def open_store(
 ) -> AsyncIterator[EtcdStore]:
     """Open channels to all endpoints, check that one answers, and close them at the end.
 
-    `page_bytes` is how large pages are meant to be; answers of more than twice that are refused.
+    `page_bytes` is the wanted size of pages; the channels refuse answers of more than twice that, 8 MiB at least.
 
-    Raises ConfigError for files that can't be read, UnavailableError when nobody answers.
+    Raises ConfigError for unreadable files, UnavailableError when no endpoint answers, RequestRefusedError when etcd
+    does not accept the credentials.
     """
     endpoints = [open_endpoint(url, settings, page_bytes) for url in settings.endpoints]
     try:

@@ -1,13 +1,13 @@
-"""Makes aioetcd3 1.13 run with today's protobuf, grpc and Python, from outside and without a patch.
+"""Makes aioetcd3 1.13 run with present protobuf, grpc and Python, without a patch of the package.
 
 aioetcd3 was released in 2020. Its generated modules call a descriptor API that protobuf removed, and
-its `Client` stands on aiogrpc and on `asyncio.Event(loop=...)`. What is sound in it are the message
-definitions and the stubs. So: take the serialized FileDescriptorProto out of each generated module
-without importing it, add the fields that etcd gained since, build the message classes in a private
-descriptor pool, and put modules with these classes into `sys.modules` under the names that the stubs
-import. Only public protobuf API is used, and a private pool can't clash with another `rpc.proto`.
+its `Client` needs aiogrpc and `asyncio.Event(loop=...)`. Its message definitions and its stubs still work.
+So this module takes the serialized FileDescriptorProto out of each generated module without importing it, adds the
+fields that etcd has gained since, builds the message classes in a private descriptor pool, and puts modules with
+these classes into `sys.modules` under the names that the stubs import. It uses public protobuf API only, and a
+private pool can't clash with another `rpc.proto`.
 
-See docs/adr/0001-aioetcd3.md for why, and what it costs.
+See docs/adr/0001-aioetcd3.md for the reasons and the costs.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _NEWER_FIELDS: dict[str, tuple[tuple[str, int, _Field.Type.ValueType, bool], ...
     "WatchResponse": (("fragment", 7, _BOOL, False),),
 }
 
-# The same for messages without a field, and for the one that each of them is added to, under its first oneof.
+# Newer messages, all without fields: by the message that has one as a field, in its first oneof.
 _NEWER_MESSAGES = {"WatchRequest": ("progress_request", 3, "WatchProgressRequest")}
 
 
 class IncompatibleClientError(PermanentError):
-    """The installed aioetcd3 is not the one that this module knows how to run."""
+    """The installed aioetcd3 is not the version that this module supports."""
 
 
 @cache
 def load() -> tuple[ModuleType, ModuleType]:
-    """Return aioetcd3's messages (`rpc_pb2`) and stubs (`rpc_pb2_grpc`), made to run.
+    """Return aioetcd3's messages (`rpc_pb2`) and stubs (`rpc_pb2_grpc`).
 
-    Raises IncompatibleClientError when the installed package does not look as expected.
+    Raises IncompatibleClientError when aioetcd3 is missing, or its modules are not as expected.
     """
     folder = _generated_folder()
     pool = descriptor_pool.DescriptorPool()

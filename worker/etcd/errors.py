@@ -1,7 +1,7 @@
-"""The one map from gRPC's status codes and etcd's messages to our own errors.
+"""Maps gRPC's status codes and etcd's messages to our own errors; no other module does.
 
-`rejected` tells whether an answer proves that a write did not happen. Everything it does not know
-is treated as unknown, which costs one read.
+`rejected` tells whether an answer proves that etcd did not apply a write. After any other error the outcome counts as
+unknown, and a caller needs one more read.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _REJECTED = {
 def translate(code: grpc.StatusCode, details: str) -> WorkerError:
     """Return our error for an answer of etcd. Total over all status codes.
 
-    RESOURCE_EXHAUSTED has three meanings, told apart by etcd's words (etcd api/v3rpc/rpctypes/error.go).
+    RESOURCE_EXHAUSTED has three meanings, which only etcd's message distinguishes (etcd api/v3rpc/rpctypes/error.go).
     """
     if _COMPACTED in details:
         return CompactedError(details)
@@ -88,5 +88,5 @@ def rejected(code: grpc.StatusCode) -> bool:
 
 
 def token_expired(code: grpc.StatusCode, details: str) -> bool:
-    """Whether a new authentication may help. etcd says so in two codes."""
+    """Whether a new authentication may help. etcd reports that with several codes and messages."""
     return code is _Code.UNAUTHENTICATED or any(words in details for words in _TOKEN)

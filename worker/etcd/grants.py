@@ -7,21 +7,21 @@ from enum import StrEnum
 
 
 class Access(StrEnum):
-    """How an endpoint met such a client."""
+    """How an endpoint answered such a client."""
 
     ANSWERS = "answers"
-    """It answered a read: whoever reaches it reads everything."""
-    ASKS_PASSWORD = "asks for a password"  # noqa: S105 - a word for it, not one
-    """It took the connection, and refused the read because nobody was named."""
+    """It answered a read: any client that reaches the endpoint can read everything."""
+    ASKS_PASSWORD = "asks for a password"  # noqa: S105 - a description, no password
+    """It accepted the connection, and refused the read because the client gave no user name."""
     REFUSES = "refuses"
-    """It ended the connection, and answers one with our certificate."""
+    """It closed the connection, but answered over one with our certificate."""
     UNCLEAR = "unclear"
-    """Nobody can tell; the reason says why."""
+    """The probe could not decide; `Exposure.because` is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One endpoint. `secure`: by TLS; `local`: loopback or a unix socket; `because` is empty but for UNCLEAR."""
+    """One endpoint. `secure`: it uses TLS; `local`: loopback or a unix socket; only UNCLEAR has a `because`."""
 
     endpoint: str
     secure: bool

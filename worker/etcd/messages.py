@@ -1,4 +1,4 @@
-"""etcd's messages: what transactions say, and what their answers mean."""
+"""Builds etcd's transactions, and interprets their answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _rpc: Any = compat.load()[0]
 def swap_request(item: Item, value: bytes, guard: Expect | None) -> Any:
     """Build the transaction of one swap.
 
-    One registry key a transaction, always: two would share a revision, and kube-apiserver's watchers
-    would lose one of them. The guard is a record of ours, and is only compared.
+    A transaction never has more than one registry key: two writes would share a revision, and kube-apiserver's watchers
+    would lose one of them. `guard` is on a record of ours; the transaction compares it only.
     """
     request = _rpc.TxnRequest()
     request.compare.add(
@@ -32,7 +32,7 @@ def swap_request(item: Item, value: bytes, guard: Expect | None) -> Any:
 
 
 def swapped(response: Any, guard: Expect | None) -> SwapResult:
-    """Read the answer to a swap, None = it was lost. Raises FencedError when the guard did not hold."""
+    """Return the result of a swap from its answer, None = lost. Raises FencedError if the guard did not hold."""
     if response is None:
         return SwapResult(Outcome.UNKNOWN)
     revision = response.header.revision
@@ -45,14 +45,14 @@ def swapped(response: Any, guard: Expect | None) -> SwapResult:
 
 
 def _holds(guard: Expect, found: Any) -> bool:
-    """Whether a guard that was read in a refused transaction is as expected."""
+    """Whether the guard's record, as read in a lost transaction, is as expected."""
     if not found:
         return guard.revision == 0
     return bool(guard.revision == (found[0].create_revision if guard.created else found[0].mod_revision))
 
 
 def item_of(kv: Any) -> Item:
-    """Return a stored key."""
+    """Return the item of an etcd KeyValue."""
     return Item(kv.key, kv.value, kv.mod_revision, kv.version, kv.lease)
 
 

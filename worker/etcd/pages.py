@@ -1,7 +1,7 @@
-"""A range read page by page, one page ahead, each page bounded by count and by bytes.
+"""Reads a range page by page, one page ahead; each page is bounded by count and by bytes.
 
-etcd bounds a Range by count only. The size of what comes next is guessed from the largest object of
-the page before, beginning small; an answer that is too large all the same is asked for in quarters.
+etcd bounds a Range by count only. So the reader begins with a small page, and computes the count of each next one from
+the largest object of the page before. If an answer is too large all the same, it asks for a quarter of the count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHRINK = 4
 
 
 class PageSizer:
-    """How many objects to ask for next. Kept from range to range, so that only the first page is a guess."""
+    """How many objects to ask for next. Use one sizer for all ranges: then only the first page's count is a guess."""
 
     def __init__(self, settings: PageSettings) -> None:
         self._settings = settings
@@ -32,17 +32,17 @@ class PageSizer:
         self.limit = max(1, min(self._settings.objects, self.limit * _GROWTH, self._settings.bytes // largest))
 
     def shrink(self) -> None:
-        """Ask for less: the answer did not fit."""
+        """Reduce the count to a quarter: the answer was too large."""
         self.limit = max(1, self.limit // _SHRINK)
 
 
 async def read_pages(
     store: Store, keys: KeyRange, sizer: PageSizer, *, revision: int = 0, since: int = 0
 ) -> AsyncGenerator[Page]:
-    """Yield the pages of a range in key order; the next one is fetched while a page is worked on.
+    """Yield the non-empty pages of a range in key order; fetches the next one while the caller works on a page.
 
-    `revision` pins all of them to one revision; `since` as in `Store.page`: for short ranges only. Close the iterator
-    (`aclosing`) when leaving early.
+    `revision` pins all pages to one revision; `since` as in `Store.page`, so for short ranges only. A caller that stops
+    early must close the iterator (`aclosing`). Raises TooLargeError when a single object is too large.
     """
     fetching = asyncio.create_task(_fetch(store, keys, sizer, revision, since))
     try:

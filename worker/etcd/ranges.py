@@ -1,7 +1,7 @@
-"""Keys and key ranges of etcd, and their one spelling in text.
+"""Keys and key ranges of etcd, and their spelling as text.
 
-etcd's keys are bytes. In JSON, logs and on the screen they are text, with bytes that are not UTF-8
-kept as surrogates so that the way back is exact.
+etcd's keys are bytes. In JSON, logs and on the screen they are text; surrogates stand for bytes that are not UTF-8,
+so that the conversion back is exact.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def key_bytes(text: str) -> bytes:
 
 
 def after(key: bytes) -> bytes:
-    """Return the smallest key greater than `key`: where the next page starts."""
+    """Return the smallest key greater than `key`: the start of the next page."""
     return key + b"\0"
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """Return the first key behind every key that starts with `prefix`, as etcd's clients compute it."""
+    """Return the end (excluded) of the range of all keys that start with `prefix`, as etcd's clients compute it."""
     stripped = prefix.rstrip(b"\xff")
     if not stripped:
         return b"\0"  # etcd's spelling of "to the end of the keyspace"
@@ -48,12 +48,12 @@ class KeyRange:
         return self.start <= key < self.end
 
     def since(self, start: bytes) -> KeyRange:
-        """Return what is left of the range from `start` on."""
+        """Return the part of the range from `start` on."""
         return KeyRange(max(self.start, start), self.end)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no key can lie in the range."""
+        """Whether the range can contain no key."""
         return self.start >= self.end
 
     def to_json(self) -> list[str]:
@@ -62,7 +62,7 @@ class KeyRange:
 
     @classmethod
     def from_json(cls, value: object) -> KeyRange:
-        """Read the JSON form. Raises ValueError for anything else, also where the end lies before the start."""
+        """Read the JSON form. Raises ValueError for any other value, and for an end before the start."""
         match value:
             case [str(start), str(end)]:
                 keys = cls(key_bytes(start), key_bytes(end))

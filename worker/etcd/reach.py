@@ -1,6 +1,6 @@
-"""Whether etcd answers, looked at every few seconds: while nothing is to be done, nothing else would notice.
+"""Checks every few seconds whether etcd answers: an idle process makes no other calls that would fail.
 
-A look waits a few seconds at the most, however long calls may take that have work to do.
+A check waits at most a few seconds, independent of the time-outs of other calls.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _log = structlog.get_logger()
 
 
 class Reach:
-    """`away` is a sentence while etcd does not answer, "" while it does. Other threads may look at it."""
+    """`away` is a sentence while etcd does not answer, "" while it does. Other threads may read it."""
 
     def __init__(self) -> None:
         self.away = "etcd was not reached yet"
 
     async def follow(self, store: Store) -> None:
-        """Look again and again until cancelled."""
+        """Check every few seconds until cancelled."""
         while True:
             await self._look(store)
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
@@ -54,7 +54,7 @@ class Reach:
         self.away = _AWAY
 
     async def follow_alone(self, settings: EtcdSettings, state_prefix: str) -> None:
-        """Look again and again until cancelled, over a connection of its own."""
+        """Check every few seconds until cancelled, over a connection of its own."""
         while True:
             try:
                 async with open_store(settings, state_prefix) as store:
@@ -66,7 +66,7 @@ class Reach:
 
 @contextmanager
 def followed(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
-    """Follow whether etcd answers in a thread of its own, for a process whose main thread has no event loop."""
+    """Check in a thread of its own while the block runs, for a process whose main thread has no event loop."""
     reach, loop = Reach(), asyncio.new_event_loop()
     following = loop.create_task(reach.follow_alone(settings, state_prefix))
 

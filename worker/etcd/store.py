@@ -1,18 +1,18 @@
-"""What the rest of the service asks of etcd, sorted by the guarantee that each method gives.
+"""The Store protocol: all that the service uses of etcd, sorted by the guarantee that each method gives.
 
 `client.py` implements it on a real etcd. The tests have a second implementation in memory, and one contract
 suite runs against both.
 
-- Plain reads (`get`, `page`, `keys`, `count`) are linearizable: they see every write that had
-  been acknowledged before the call.
-- Pinned reads (`page` with a revision) see the store as it was then, or raise CompactedError.
-- `swap` changes one registry key if nobody else did since it was read. It is never sent twice.
-- `commit` changes our own records, several at a time if need be, all or none.
-- `watch` delivers every write from a revision on, each once and those of a range in order, or says
-  which of them etcd has forgotten.
+- Plain reads (`get`, `page`, `keys`, `stamps`, `count`) are linearizable: they see every write that etcd had
+  acknowledged before the call.
+- Pinned reads (`page` and `stamps` with a revision) see the store at that revision, or raise CompactedError.
+- `swap` changes one registry key if no other client changed it since it was read. It is never applied twice.
+- `commit` changes one or several of our own records, all or none.
+- `watch` delivers every write from a revision on, each once and those of a range in order, or reports
+  which of them etcd has compacted.
 
 Every method may raise UnavailableError when no endpoint answers in time, except that `swap` and
-`commit` turn a lost answer into `UNKNOWN`: the write may have happened, and only reading can tell.
+`commit` return `UNKNOWN` for a lost answer: etcd may have applied the write, and only a read can show it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One key as stored. `lease` is 0 where none is attached; `version` counts writes since creation."""
+    """One key as stored. `lease` is 0 if none is attached; `version` counts the writes since its creation."""
 
     key: bytes
     value: bytes = field(repr=False)
@@ -39,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The revisions at which a key was created and last written, and how often since it was created; not its value."""
+    """A key without its value: the revisions of its creation and its last write, and the writes since its creation."""
 
     key: bytes
     created: int
@@ -49,7 +49,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some items of a range in key order; `revision` is the store's when it was read."""
+    """Some items of a range in key order; `more`: the range has further ones; `revision` is the store's at the read."""
 
     items: tuple[Item, ...]
     more: bool
@@ -62,7 +62,7 @@ class Page:
 
 
 class Outcome(Enum):
-    """How a conditional write ended. `UNKNOWN` is neither yes nor no."""
+    """How a conditional write ended. `UNKNOWN`: the answer was lost, and etcd may or may not have applied it."""
 
     APPLIED = "applied"
     LOST = "lost"
@@ -71,7 +71,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """The end of a swap. When LOST, `current` is what stands there now, None if the key is gone."""
+    """The end of a swap. When LOST, `current` is the item that etcd holds instead, None if the key is gone."""
 
     outcome: Outcome
     revision: int = 0
@@ -80,10 +80,9 @@ class SwapResult:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """A condition of `commit`: the key has this mod_revision (0 = does not exist).
+    """A condition of a write: the key has this mod_revision (0 = it does not exist).
 
-    With `created` it compares the revision at which the key was created instead: the token that
-    fences an owner who lost its lease.
+    With `created` it compares the key's creation revision instead: the fencing token of a lock.
     """
 
     key: bytes
@@ -93,7 +92,7 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A record to write; `lease` ties its life to a lease."""
+    """A record to write; with `lease` etcd deletes it when that lease ends (0 = none)."""
 
     key: bytes
     value: bytes = field(repr=False)
@@ -124,7 +123,7 @@ def require_ours(change: Put | Delete, state: KeyRange) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """The end of a `commit`: its outcome, and the store's revision when it was applied."""
+    """The end of a `commit`: its outcome, and the store's revision after it (0 when UNKNOWN)."""
 
     outcome: Outcome
     revision: int = 0
@@ -132,7 +131,7 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """What one endpoint says of itself. Sizes in bytes; `quota` is 0 where etcd does not tell (before 3.6)."""
+    """One endpoint's answer to Status. Sizes in bytes; `quota` is 0 if etcd does not report it (before 3.6)."""
 
     endpoint: str
     version: str
@@ -145,7 +144,7 @@ class MemberStatus:
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """How long one member's raft log was, and the store's revision by its linearizable reads before and after that.
+    """One member's raft index, and the store's revision by its linearizable reads just before and after.
 
     `index` counts the committed entries since the cluster began.
     """
@@ -158,7 +157,7 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class WatchFrom:
-    """A range to watch; `revision` is the first that is to be delivered."""
+    """A range to watch, from the revision `revision` on."""
 
     range: KeyRange
     revision: int
@@ -166,11 +165,11 @@ class WatchFrom:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What happened in the range of number `index`: all of it before `next_revision`, with what was delivered so far.
+    """The next writes in the range of number `index`. With them the watch has delivered all before `next_revision`.
 
-    `puts` are in the order in which they were written; deletions only move `next_revision`. `revision` is
-    the store's when this was sent. `compacted`: what was written before that revision, from where the
-    range was, is lost.
+    `puts` are in the order of the writes; deletions only move `next_revision`. `revision` is the store's when etcd
+    sent this. `compacted`, if not 0: etcd has compacted the writes from the range's place to before that revision,
+    and the watch skips them.
     """
 
     index: int
@@ -184,21 +183,21 @@ class Store(Protocol):
     """See the module's docstring for what a caller may conclude from each method."""
 
     async def get(self, key: bytes) -> Item | None:
-        """Return the key as it is now."""
+        """Return the key's current item, None if the key does not exist."""
 
     async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
         """Return up to `limit` items of the range in key order.
 
-        `revision` pins the read (CompactedError when it is gone); `since` leaves out items that
-        were last modified before that revision: etcd loads the whole range for that, whatever the limit.
-        Raises TooLargeError when the answer does not fit.
+        `revision` pins the read (0 = now); raises CompactedError when etcd has compacted it. `since` leaves out items
+        last modified before that revision; etcd then loads the whole range, whatever the limit. Raises TooLargeError
+        when the answer is larger than the client accepts.
         """
 
     async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
         """Return up to `limit` keys of the range in order, without values, and whether there are more."""
 
     async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
-        """Return when up to `limit` keys of the range were written, in order, and whether there are more.
+        """Return the stamps of up to `limit` keys of the range in order, and whether there are more.
 
         `revision` as in `page`.
         """
@@ -209,9 +208,9 @@ class Store(Protocol):
     async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
         """Replace one registry key's value if it is still the version that was read; keeps its lease.
 
-        `guard` is one of our own records that must be as expected too: FencedError when it is not, and
-        nothing changed. Raises TooLargeError or RequestRefusedError where etcd refused, and nothing
-        changed; SpaceError when etcd is full, which may come after the change.
+        `guard` is a condition on one of our own records; raises FencedError when it does not hold, and nothing
+        changed. Raises TooLargeError or RequestRefusedError when etcd refused the write, and nothing changed;
+        SpaceError when etcd is full, in which case etcd may have applied the write.
         """
 
     async def swap_all(
@@ -219,26 +218,29 @@ class Store(Protocol):
     ) -> list[SwapResult | WorkerError]:
         """Do many swaps at once, each in a transaction of its own; returns their ends in the same order.
 
-        What `swap` would raise for one of them is returned in its place.
+        An error that `swap` would raise for one of them is returned in its place.
         """
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
-        """Apply all changes to our own records if every expectation holds. Keys outside the state prefix raise."""
+        """Apply all changes to our own records if every expectation holds, else none.
+
+        Raises ValueError for a key outside the state prefix.
+        """
 
     async def grant_lease(self, seconds: int) -> int:
-        """Return the id of a new lease."""
+        """Grant a lease of this many seconds; returns its id."""
 
     async def keep_lease(self, lease: int) -> bool:
         """Renew a lease; False when it has expired."""
 
     async def revoke_lease(self, lease: int) -> None:
-        """End a lease and whatever hangs on it."""
+        """End a lease; etcd deletes all keys attached to it."""
 
     async def members(self) -> list[MemberStatus]:
         """Return the status of every endpoint that answers; UnavailableError when none does."""
 
     async def log_position(self) -> LogPosition:
-        """Return how long the raft log is beside the store's revision, both from one member."""
+        """Return the raft index and the store's revision, both from one member."""
 
     async def alarms(self) -> tuple[str, ...]:
         """Return the names of raised alarms, such as NOSPACE or CORRUPT."""
@@ -247,8 +249,8 @@ class Store(Protocol):
         """Return the store's current revision."""
 
     def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
-        """Follow ranges until it is closed (`contextlib.aclosing`), through lost connections and stalled servers.
+        """Follow ranges until the caller closes the generator (`contextlib.aclosing`).
 
-        An endpoint that is away is no error here: others are tried, again and again. Raises
-        RequestRefusedError when the ranges may not be read.
+        It survives lost connections and stalled servers: when an endpoint does not answer, it goes on with the next
+        one, without end. Raises RequestRefusedError when the user lacks permission to read the ranges.
         """

@@ -1,15 +1,15 @@
-"""One watch over several key ranges, that goes on where it was through whatever happens to streams and servers.
+"""One watch over several key ranges, which resumes at its place after a stream ends or a server fails.
 
-- A range goes on at the revision behind the last one that was delivered whole, never at what `created` says.
-- With fragments a revision is whole at the answer that has none to follow; until then it is held back.
-- An answer without events (a progress notification) proves that nothing happened up to its revision.
-- A stalled server never errors: while a stream is silent, its endpoint has to answer a read now and then.
-- Progress is asked for every few seconds, so that a quiet range keeps up with the store. One answer is for all
-  ranges. etcd before 3.4.25 and 3.5.8 may give it before it has sent the events that it covers
-  (etcd-io/etcd#15220): there an answer is believed only when ten seconds have passed, in which other ones and no
-  event that it covers have come. What comes later all the same is delivered, unless the stream breaks before.
+- A range resumes at the revision after the last one that was delivered whole, never at the revision in `created`.
+- With fragments, a revision is whole at the answer that announces no further one; the reader holds it back until then.
+- An answer without events (a progress notification) proves that nothing was written up to its revision.
+- A stalled server returns no error: while a stream is silent, its endpoint has to answer a read every few seconds.
+- The watch requests progress every few seconds, so that a quiet range keeps up with the store. One answer is for all
+  ranges. etcd before 3.4.25 and 3.5.8 may send it before the events that it covers (etcd-io/etcd#15220): with these
+  versions the reader accepts an answer only after five more answers, about ten seconds, without an event that it
+  covers. It delivers events that arrive still later, unless the stream breaks first.
 
-Not handled: a member that answers reads and has forgotten a watch.
+Not handled: a member that answers reads and has lost a watch.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _PUT = 0  # mvccpb.Event.EventType
 _SILENT_SECONDS = 5.0
 _PROGRESS_SECONDS = 2.0
 _DOUBTED = 5
-"""Answers about progress that have to come after one until it is believed, where etcd may be early: ten seconds."""
+"""Progress answers that must follow one until it is accepted, with an etcd that may send it early: ten seconds."""
 _ALL = -1  # the watch_id of an answer that is for every watch on its stream
 _SOUND = {3: {4: 25, 5: 8}}
-"""From which patch of a minor version on an answer about progress comes behind the events that it covers."""
+"""By major and minor version, the first patch that sends a progress answer after the events that it covers."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 
@@ -48,62 +48,62 @@ Token = tuple[tuple[str, str], ...] | None
 
 
 class Lines(Protocol):
-    """What a watch needs of the client whose channels it uses."""
+    """What a watch needs from the client: its channels and its token."""
 
     def line(self) -> tuple[Endpoint, Token]:
-        """Return the endpoint that is in use, and the token that it is called with."""
+        """Return the current endpoint, and the token for its calls."""
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Go on with another endpoint than this one."""
+        """Make another endpoint the current one, if this one is."""
 
     async def renew(self, token: Token) -> bool:
-        """Get a new token unless there is one already; False where calls need none."""
+        """Get a new token, unless there is a newer one than this already; False if calls need no token."""
 
     async def probe(self, endpoint: Endpoint) -> None:
-        """Read something small from this endpoint. Raises AioRpcError when it does not answer in time."""
+        """Send a small read to this endpoint. Raises AioRpcError when it does not answer in time."""
 
     async def version(self, endpoint: Endpoint) -> str:
-        """Return the etcd version of this endpoint, "" when it does not say."""
+        """Return the etcd version of this endpoint, "" when it does not answer."""
 
 
 class _EndedError(Exception):
-    """The server ended one of the watches, in its own words."""
+    """The server ended one of the watches; the message is its reason."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """How far one range came. `held` is what arrived of a revision that is not whole yet."""
+    """The place of one range. `held` has the PUTs of a revision of which fragments are still missing."""
 
     next_revision: int
     held: list[Item]
 
 
 class Reader:
-    """What the answers of one stream mean, in the order in which they arrive. No input or output."""
+    """Interprets the answers of one stream, in the order in which they arrive. No input or output."""
 
     def __init__(self, revisions: Sequence[int]) -> None:
         self._places = [_Place(revision, []) for revision in revisions]
         self.is_accepted = False
-        """Whether etcd has taken every watch: whatever it refused before, it refuses no more."""
+        """Whether etcd has accepted every watch; then earlier refusals no longer count."""
         self._expected: deque[int] = deque()
         self._indices: dict[int, int] = {}
         self._progress: deque[int] = deque()
         self.doubts: int | None = None
-        """How many answers about progress have to confirm one; None = it is not known yet."""
+        """How many later progress answers must confirm one; None = not known yet."""
 
     @property
     def revisions(self) -> list[int]:
-        """The first revision of each range that is yet to be delivered."""
+        """The next revision to deliver in each range."""
         return [place.next_revision for place in self._places]
 
     def expect(self, index: int) -> None:
-        """Note that a watch on this range was asked for: etcd answers in the order of the requests."""
+        """Note that a watch on this range was requested: etcd answers in the order of the requests."""
         self._expected.append(index)
 
     def take(self, response: Any) -> Watched | None:
-        """Return what an answer completes, if anything. Raises _EndedError when it ends a watch.
+        """Return the delivery that an answer completes, None if none. Raises _EndedError when it ends a watch.
 
-        An answer may be `created` and `canceled` at once, and its id is nobody's then.
+        An answer may be `created` and `canceled` at once; then its watch_id belongs to no watch.
         """
         if response.created:
             index = self._expected.popleft()
@@ -123,13 +123,13 @@ class Reader:
         return self._grown(index, place, response)
 
     def progressed(self, revision: int) -> list[Watched]:
-        """Return what an answer about all ranges completes, if it is believed, or one before it."""
+        """Take a progress answer for all ranges; return the deliveries of the answer that it confirms, if any."""
         self._progress.append(revision)
         if len(self._progress) <= (self.doubts or 0):
             return []
         believed = self._progress.popleft()
         if self._expected or len(self._indices) < len(self._places):
-            return []  # some watch does not exist yet, or any more
+            return []  # a watch does not exist yet, or has ended
         moved = []
         for index, place in enumerate(self._places):
             if place.next_revision <= believed and not place.held:
@@ -147,15 +147,15 @@ class Reader:
 
     def _grown(self, index: int, place: _Place, response: Any) -> Watched | None:
         place.held += [messages.item_of(event.kv) for event in response.events if event.type == _PUT]
-        # With events the header may be ahead of them: etcd sends a backlog in several answers.
+        # The header's revision may be ahead of the events: etcd sends a backlog in several answers.
         last = response.events[-1].kv.mod_revision if response.events else response.header.revision
         if response.events:
-            # What comes behind an answer that covers it disproves that answer.
+            # An event that arrives after a progress answer that covers it disproves that answer.
             self._progress = deque(revision for revision in self._progress if revision < last)
         if response.fragment:
             return None
         puts, place.held = tuple(place.held), []
-        # A member that lags behind may say less than another one has delivered already.
+        # A lagging member's revision may be lower than what another member has delivered already.
         place.next_revision = max(place.next_revision, last + 1)
         return Watched(index, puts, place.next_revision, max(response.header.revision, last))
 
@@ -177,7 +177,7 @@ async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Wa
             error: WorkerError = TemporaryError("the server ended the stream")
         except _EndedError as ended:
             refused = "" if reader.is_accepted else refused
-            # etcd 3.5 says "permission denied" for an old token, too: it gets one chance with a new one.
+            # etcd 3.5 answers "permission denied" for an old token, too: the watch tries once more with a new one.
             error, refused = await _judge(lines, token, str(ended), refused)
         except grpc.aio.AioRpcError as failure:
             code, details = failure.code(), failure.details() or ""
@@ -193,7 +193,7 @@ async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Wa
 
 
 async def _judge(lines: Lines, token: Token, because: str, refused: str) -> tuple[WorkerError, str]:
-    """Return what a watch that etcd ended means, and what it was refused for since the last delivery."""
+    """Return the error for a watch that etcd ended, and the refusal to remember until the next delivery, or ""."""
     is_refusal = "permission denied" in because or token_expired(grpc.StatusCode.UNKNOWN, because)
     if not is_refusal:
         return TemporaryError(f"etcd ended the watch: {because}"), refused
@@ -206,13 +206,13 @@ async def _renewed(lines: Lines, token: Token) -> bool:
     try:
         return await lines.renew(token)
     except TemporaryError:
-        return True  # nobody answered: the next try tells
+        return True  # no endpoint answered: the next try shows it
 
 
 async def _stream(
     lines: Lines, endpoint: Endpoint, token: Token, ranges: Sequence[WatchFrom], reader: Reader
 ) -> AsyncGenerator[Watched]:
-    """Yield what one stream delivers until it ends. Raises AioRpcError and _EndedError."""
+    """Yield the deliveries of one stream until it ends. Raises AioRpcError and _EndedError."""
     requests: asyncio.Queue[Any] = asyncio.Queue()
 
     def ask(index: int) -> None:
@@ -240,16 +240,16 @@ async def _stream(
             reading = asyncio.ensure_future(call.read())
     finally:
         asking.cancel()
-        # The call first: cancelling only the read would leave the stream to the garbage collector.
+        # Cancel the call first: cancelling only the read would leave the stream to the garbage collector.
         call.cancel()
-        # A call that has failed by itself leaves its reader of requests waiting for ever, one more with each cut.
+        # After a failed call, its request iterator would wait on the queue for ever, one more after each broken stream.
         requests.put_nowait(None)
         reading.cancel()
         await asyncio.gather(reading, asking, return_exceptions=True)
 
 
 async def _completed(lines: Lines, endpoint: Endpoint, reader: Reader, response: Any) -> list[Watched]:
-    """Return what an answer completes. Raises _EndedError when it ends a watch."""
+    """Return the deliveries that an answer completes. Raises _EndedError when it ends a watch."""
     if response.watch_id == _ALL and not response.created and not response.canceled:
         if reader.doubts is None:
             reader.doubts = 0 if _is_sound(await lines.version(endpoint)) else _DOUBTED
@@ -266,13 +266,13 @@ async def _ask_for_progress(requests: asyncio.Queue[Any]) -> None:
 
 
 async def _each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
-    """Yield requests until None comes."""
+    """Yield requests from the queue until None."""
     while (request := await requests.get()) is not None:
         yield request
 
 
 def _is_sound(version: str) -> bool:
-    """Tell whether an answer about progress covers only events that were sent before it."""
+    """Tell whether this etcd version sends a progress answer only after the events that it covers."""
     try:
         major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))
     except ValueError:

@@ -1,1 +1,1 @@
-"""Kubernetes' encryption providers, byte for byte as kube-apiserver stores and reads them."""
+"""Kubernetes' encryption providers: they read and write values byte for byte as kube-apiserver does."""

@@ -1,13 +1,13 @@
-"""`aescbc`: AES-CBC with PKCS#7 padding and a random IV in front. No integrity whatsoever.
+"""`aescbc`: AES-CBC with PKCS#7 padding and a random IV in front. It has no integrity protection.
 
-With a wrong key the padding comes out right by luck about once in 256, so a caller must look at
-what it got (`plaintext.py`) before it believes it. Layout and the lenient unpadding follow
+Under a wrong key the padding is valid by chance about once in 256 values, so a caller must check the content
+(`plaintext.py`) before it uses it. Layout and the lenient unpadding follow
 kubernetes/apiserver pkg/storage/value/encrypt/aes/aes.go.
 
-Who learns whether a padding was right reads every object without the key (Vaudenay's padding oracle).
-So bad padding and bad content are one failure here, found by one path: the padding is compared and the
-content is recognised, whatever came of the other. What is left to a clock: the content is shorter by
-its padding, and a parser's time depends on what it parses.
+An attacker who learns whether a padding was valid can decrypt every object without the key (Vaudenay's padding
+oracle). So bad padding and bad content give the same error, by the same path: this module always compares the
+padding and always runs the recogniser on the content. Timing still shows a little: the content is shorter by its
+padding, and a parser's time depends on its input.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BLOCK = 16
 _WIDEST = 255
 
 Recogniser = Callable[[bytes], bool]
-"""Whether bytes are what may be believed."""
+"""Returns whether decrypted bytes are valid content."""
 
 
 class AesCbc:
@@ -41,17 +41,23 @@ class AesCbc:
         self._algorithm = AES(secret.reveal())
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:  # noqa: ARG002 - the mode has no AAD
-        """Return the plaintext, or by bad luck garbage: for what we sealed ourselves only. Raises OpenError."""
+        """Return the plaintext, or garbage if the padding is valid by chance. Raises OpenError.
+
+        Only for values that this process sealed itself.
+        """
         return self.open_recognised(sealed, lambda _: True)
 
     def open_recognised(self, sealed: bytes, is_right: Recogniser) -> bytes:
-        """Return the plaintext if its padding is valid and it is right. Raises OpenError, which never says which."""
-        # A length is public: it may take less time, and is told as everything else all the same.
+        """Return the plaintext if its padding is valid and `is_right` accepts it.
+
+        Raises OpenError, with the same message for both failures.
+        """
+        # The length is public, so this check may return early; its message is the same all the same.
         if len(sealed) < 2 * _BLOCK or len(sealed) % _BLOCK:
             raise OpenError(NOT_RECOGNISED_DETAIL)
         decryptor = Cipher(self._algorithm, CBC(sealed[:_BLOCK])).decryptor()
         content, is_padded = _unpad(decryptor.update(sealed[_BLOCK:]) + decryptor.finalize())
-        if is_right(content) & is_padded:  # no `and`: both are always asked
+        if is_right(content) & is_padded:  # not `and`: both are always evaluated
             return content
         raise OpenError(NOT_RECOGNISED_DETAIL)
 
@@ -63,12 +69,12 @@ class AesCbc:
 
 
 def _unpad(padded: bytes) -> tuple[bytes, bool]:
-    """Return the content, and whether its padding is valid: any length from 1 to the whole, as upstream has it.
+    """Return the content, and whether its padding is valid: any length from 1 to the whole, as upstream allows.
 
-    Where it is not valid, the content is that of a padding of one byte, for the recogniser to work on.
+    For invalid padding it returns the content less one byte, so that the recogniser has an input.
     """
     fill, tail = padded[-1], padded[-_WIDEST:]
-    # As long as the tail unless the padding is longer than everything, so that all of it is always compared.
+    # As long as the tail, unless `fill` exceeds the tail's length: the comparison covers the whole tail each time.
     expected = tail[: max(0, len(tail) - fill)] + bytes([fill]) * fill
     is_padded = hmac.compare_digest(tail, expected) & (fill > 0)
     return padded[: len(padded) - (1, fill)[is_padded]], is_padded

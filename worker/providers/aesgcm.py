@@ -1,7 +1,7 @@
 """`aesgcm`: AES-GCM with a random 96-bit nonce in front and the etcd key as AAD.
 
-Random nonces wear the key out (NIST SP 800-38D 8.3): whoever seals must hold a write token from
-the ledger first. Layout follows kubernetes/apiserver pkg/storage/value/encrypt/aes/aes.go.
+With random nonces the number of encryptions under a key is limited (NIST SP 800-38D 8.3): a caller must hold a write
+token from the ledger before it seals. Layout follows kubernetes/apiserver pkg/storage/value/encrypt/aes/aes.go.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The provider chain: open with any key, seal with the first, say which key opened it.
+"""The provider chain: opens a value with any key, reports which key opened it, and seals with the first key.
 
 Follows kubernetes/apiserver pkg/storage/value/transformer.go:
 
-1. Reading tries, in configured order, every key whose prefix the value carries; a failure goes on
-   to the next match. Two keys of one name are legal and are both tried.
-2. `identity` has the empty prefix and refuses encrypted values; its refusal lets later keys try.
-3. Writing uses the first key of the first provider, the primary. A value is current when the
-   primary read it, which proves key material and not just a name.
+1. `open` tries, in configured order, every key whose prefix the value has; after a failure it tries the next match.
+   Two keys with the same name are legal, and it tries both.
+2. `identity` has the empty prefix and refuses encrypted values; then `open` tries the later keys.
+3. `seal` uses the first key of the first provider, the primary. A value is current when the primary opened it,
+   which proves the key material, not just the name.
 
-Beyond upstream: what a key yields must also be a Kubernetes object, else the next match may try;
-and what was sealed is opened again, and compared, before anyone may write it. Where a cipher does not
-authenticate, a verdict never tells why nothing came of a key: see `aescbc.py`.
+Beyond upstream: an opened value must also be a Kubernetes object, else `open` tries the next match; and `seal` opens
+its result again and compares it before it returns it. For a cipher that does not authenticate, a verdict never
+contains why a key failed: see `aescbc.py`.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class Chain:
     """The providers of one resource, in configured order."""
 
     def __init__(self, providers: Iterable[Provider], *, plaintext_is_late: bool = False) -> None:
-        """Build the chain. Raises ValueError when there is no key in it at all.
+        """Build the chain. Raises ValueError when it has no key.
 
-        `plaintext_is_late`: everything was under the primary before, so that plaintext is not believed, though
-        identity may read it. Where identity is the primary, it is.
+        `plaintext_is_late`: a proof found no plaintext in this resource before, so `open` returns Quarantine for
+        plaintext although identity could read it, unless identity is the primary.
         """
         self._plaintext_is_late = plaintext_is_late
         self._links = tuple(link for provider in providers for link in _links(provider))
@@ -92,11 +92,11 @@ class Chain:
 
     @property
     def keys(self) -> tuple[KeyRef, ...]:
-        """All keys in the order in which they are tried."""
+        """All keys in the order in which `open` tries them."""
         return tuple(link.ref for link in self._links)
 
     def require_writable(self) -> None:
-        """Raise UnsupportedPrimaryError when the primary is one that can't be written with."""
+        """Raise UnsupportedPrimaryError when the primary is a KMS provider, with which rewrap can't write."""
         if self.primary.provider == ProviderType.KMS:
             raise UnsupportedPrimaryError(
                 f"the primary provider is KMS ({self.primary.name!r}), which this version does not write with; "
@@ -104,9 +104,9 @@ class Chain:
             )
 
     def open(self, stored: bytes, key: bytes) -> Opened | Quarantine:
-        """Open a stored value that lies under the etcd key `key`.
+        """Open a value stored under the etcd key `key`.
 
-        Returns the plaintext only if it is a Kubernetes object, else the reason why not.
+        Returns the plaintext if it is a Kubernetes object, else the reason why no key opened one.
         """
         failures: list[Quarantine] = []
         for link in self._links:
@@ -123,14 +123,14 @@ class Chain:
             return Opened(plaintext, link.ref, link is self._links[0])
         if not failures:
             return self._unmatched(stored)
-        # The first failure belongs to the key that is configured first: the likeliest owner.
+        # The first failure is that of the first configured key with this prefix: the likeliest to have written it.
         return replace(failures[0], claimed=tuple(ref for failure in failures for ref in failure.claimed))
 
     def seal(self, plaintext: bytes, key: bytes) -> bytes:
         """Return the value to store under the etcd key `key`, sealed by the primary with a fresh nonce.
 
         The caller must hold a write token for the primary. Raises SealError when the sealed bytes
-        do not open to the plaintext again; then they must not be written.
+        do not open to the same plaintext; then the caller must not write them.
         """
         link = self._links[0]
         body = link.cipher.seal_with(os.urandom(link.cipher.nonce_size), plaintext, key)
@@ -183,11 +183,11 @@ def _opened(link: Link, sealed: bytes, key: bytes) -> bytes:
 
 
 class _UnrecognisedError(OpenError):
-    """What an authenticating cipher, or identity, opened is not a Kubernetes object."""
+    """An authenticating cipher, or identity, opened the value, but the plaintext is not a Kubernetes object."""
 
 
 def _failed(link: Link, error: OpenError) -> list[Quarantine]:
-    """Say why a matching key failed; identity's refusal of an encrypted value says nothing."""
+    """Return why a matching key failed; nothing for identity's refusal of an encrypted value."""
     is_unrecognised = isinstance(error, _UnrecognisedError)
     if not link.prefix:
         garbage = Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")

@@ -1,7 +1,7 @@
-"""What every provider of this folder offers: open, and seal with a given nonce.
+"""The interface of every provider in this folder: open, and seal with a given nonce.
 
-`seal_with` takes the nonce as an argument so that recorded vectors can be replayed; `chain.py` is
-the only caller that makes nonces, and it makes a fresh one for each call.
+`seal_with` takes the nonce as an argument so that tests can replay recorded vectors. In the service only `chain.py`
+calls it, with a fresh random nonce for each call.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from typing import Protocol
 
 
 class OpenError(Exception):
-    """The bytes did not open. The message never holds any of them."""
+    """The bytes did not open. The message never contains any of them."""
 
 
 class Cipher(Protocol):
     """One provider with one key.
 
-    One that does not authenticate what it opens has an `open_recognised` beside, and the chain asks that.
+    A cipher without authentication also has `open_recognised`, which the chain calls instead of `open`.
     """
 
     nonce_size: int
-    """Bytes of nonce or IV that `seal_with` wants."""
+    """Length of the nonce or IV of `seal_with`, in bytes."""
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
-        """Return the plaintext of what stands behind the prefix. Raises OpenError."""
+        """Return the plaintext; `sealed` is the stored value without its prefix. Raises OpenError."""
 
     def seal_with(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
-        """Return what stands behind the prefix. `nonce` must never have been used with this key."""
+        """Return the value to store, without its prefix. `nonce` must never have been used with this key."""

@@ -1,4 +1,4 @@
-"""`identity`: the plaintext itself, as long as it does not look encrypted."""
+"""`identity`: the stored value is the plaintext, unless it has the prefix of encrypted values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from kube_rewrap.worker.providers.envelope import ENCRYPTED
 
 
 class Identity:
-    """No encryption. Refuses values that carry an encryption prefix, so that later providers may try."""
+    """No encryption. Refuses values with the prefix of encrypted values, so that the chain tries later providers."""
 
     __slots__ = ()
 
     nonce_size = 0
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:  # noqa: ARG002
-        """Return the value as it is. Raises OpenError for one that some provider encrypted."""
+        """Return the value unchanged. Raises OpenError for one with the prefix of encrypted values."""
         if sealed.startswith(ENCRYPTED):
             raise OpenError("the value is encrypted")
         return sealed

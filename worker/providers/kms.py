@@ -1,4 +1,4 @@
-"""`kms`: recognised and named, never opened. The plugin is not spoken to yet."""
+"""`kms`: recognises and names values under a KMS provider; never opens them. This version calls no KMS plugin."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ class KmsUnsupportedError(OpenError):
 
 
 class Kms:
-    """Stands in the chain where a KMS provider is configured, so that its values are told apart."""
+    """The chain's member for a KMS provider, so that verdicts distinguish its values."""
 
     __slots__ = ()
 
     nonce_size = 0
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:  # noqa: ARG002
-        """Refuse with a reason of its own. Always raises KmsUnsupportedError."""
+        """Raise KmsUnsupportedError, always."""
         raise KmsUnsupportedError("the value is under a KMS provider, which this version does not read")
 
     def seal_with(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:  # noqa: ARG002
-        """Refuse. Always raises KmsUnsupportedError: a chain with a KMS primary is refused before."""
+        """Raise KmsUnsupportedError, always. `Chain.require_writable` refuses a KMS primary before."""
         raise KmsUnsupportedError("this version does not write with a KMS provider")

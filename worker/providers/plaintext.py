@@ -1,11 +1,11 @@
-"""The recogniser: whether bytes are a Kubernetes object.
+"""The recogniser: decides whether bytes are a Kubernetes object.
 
-The last question before bytes are sealed again, since `aescbc` can open with the wrong key and
-yield garbage. Three forms are known (kubernetes/apimachinery pkg/runtime/serializer): protobuf in
-an `Unknown` envelope, JSON, and CBOR. Each is parsed whole and must say its kind; nothing is kept.
+It is the last check before rewrap seals bytes again, since `aescbc` can open a value with the wrong key and return
+garbage. It knows three forms (kubernetes/apimachinery pkg/runtime/serializer): protobuf in an `Unknown` envelope,
+JSON, and CBOR. It parses the whole object, requires its apiVersion, kind and metadata, and keeps nothing.
 
-Not handled: whether the object is valid for its kind, or the one that belongs under its etcd key.
-A flipped bit inside the opaque data of an `aescbc` value can't be noticed by anyone.
+Not handled: whether the object is valid for its kind, or belongs under its etcd key. A flipped bit inside the opaque
+data of an `aescbc` value is undetectable.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def _names_its_kind(api_version: str, kind: str) -> bool:
 
 
 # k8s.io/apimachinery: Unknown and TypeMeta from pkg/runtime/generated.proto, ObjectMeta from
-# pkg/apis/meta/v1/generated.proto. `raw` is bytes there; read as what these bytes hold for every kind,
-# a message whose field 1 is the metadata, one pass checks the whole. Other fields are checked as
-# unknown ones are: for form.
+# pkg/apis/meta/v1/generated.proto. There `raw` is bytes. In every kind these bytes are a message whose field 1 is
+# the metadata; declared as such a message here, one parse checks the whole. The parser checks other fields as
+# unknown ones, for their wire format only.
 _PROTO: dict[str, tuple[tuple[str, int, str], ...]] = {
     "TypeMeta": (("api_version", 1, "string"), ("kind", 2, "string")),
     "ObjectMeta": (("name", 1, "string"), ("namespace", 3, "string"), ("uid", 5, "string")),
@@ -96,7 +96,7 @@ def _is_protobuf(plaintext: bytes) -> bool:
 
 def _is_json(plaintext: bytes) -> bool:
     try:
-        # Decoded here: `loads` would take UTF-16 and UTF-32, too.
+        # Decoded here as UTF-8: `loads` would accept UTF-16 and UTF-32 bytes, too.
         value = json.loads(plaintext.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False
@@ -108,7 +108,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _is_cbor(plaintext: bytes) -> bool:
-    # The tag in front is checked and cut off: what cbor2 reads inside it is of its immutable types.
+    # Without the tag in front, which the caller has checked: inside a tag cbor2 returns its immutable types.
     stream = io.BytesIO(plaintext[len(CBOR) :])
     decoder = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, allow_duplicate_keys=False, strict_hashable_types=True)
     try:
@@ -126,8 +126,8 @@ def _content(value: object, _immutable: object) -> object:
     return value
 
 
-# What cbor2 would make objects of (dates, decimals, regular expressions, references, …). kube-apiserver writes none of
-# these tags, and a value of each is built from bytes that anybody may have put there.
+# The tags from which cbor2 would build objects (dates, decimals, regular expressions, references, …). kube-apiserver
+# writes none of them, and any client of etcd could: so the decoder returns their content only.
 _TAGS = dict.fromkeys(
     (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _content
 )

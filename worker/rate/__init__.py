@@ -1,1 +1,1 @@
-"""How fast work may go: a rate ceiling, an adaptive window, and the brake before etcd is full."""
+"""Limits of the write rate: a rate ceiling, an adaptive window of swaps, a stop before etcd is full, and the brake."""

@@ -1,4 +1,4 @@
-"""The brake: one place that every loop asks before it takes up the next object."""
+"""The brake: a stop signal that every loop checks before it begins the next object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Brake:
-    """Off until somebody pulls it; the first reason stays. Belongs to one event loop."""
+    """Off until `pull` is called; keeps the first reason. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._reason: WorkerError | None = None
@@ -21,21 +21,21 @@ class Brake:
 
     @property
     def is_on(self) -> bool:
-        """Whether no further object may be begun."""
+        """Whether the brake was pulled: no loop may begin another object."""
         return self._reason is not None
 
     def pull(self, reason: WorkerError) -> None:
-        """Stop before the next object."""
+        """Stop all loops before their next object; later reasons are ignored."""
         self._reason = self._reason or reason
         self._pulled.set()
 
     def check(self) -> None:
-        """Raise the reason for which it was pulled."""
+        """Raise the reason if the brake was pulled."""
         if self._reason is not None:
             raise self._reason
 
     async def unless_pulled(self, reading: Coroutine[object, object, T]) -> T:
-        """Await something that only reads; give it up, and raise the reason, when the brake is pulled."""
+        """Await a coroutine that only reads; cancel it and raise the reason when the brake is pulled first."""
         task = asyncio.create_task(reading)
         pulled = asyncio.create_task(self._pulled.wait())
         try:
@@ -51,7 +51,7 @@ class Brake:
 
     @asynccontextmanager
     async def below(self) -> AsyncIterator[Brake]:
-        """Yield a brake that is pulled with this one while the block runs, and can be pulled without it."""
+        """Yield a lower brake: pulling this one also pulls it while the block runs, but not the reverse."""
         lower = Brake()
 
         async def pass_on() -> None:

@@ -1,7 +1,7 @@
 """GCRA, the generic cell rate algorithm, as arithmetic (ITU-T I.371, virtual scheduling).
 
-A bucket is one number, the time at which the next token is due. Whoever takes tokens is told how
-long to wait; tokens are granted in the order of the calls and never lost.
+A bucket is one number, the time at which the next token is due. A call takes its tokens at once and returns how
+long to wait before using them, so calls get their tokens in the order of the calls.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`rate` tokens a second; up to `burst` seconds' worth may be taken at once after a pause."""
+    """`rate` tokens a second; after a pause a caller may take up to `burst` seconds' worth without a wait.
+
+    `due` is the time at which the next token is due, in seconds by the clock of the caller's `now`.
+    """
 
     rate: float
     burst: float = 0.1

@@ -1,4 +1,4 @@
-"""The rate ceiling inside one process."""
+"""The rate ceiling of one process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kube_rewrap.worker.rate.gcra import Bucket
 
 
 class Pace(Protocol):
-    """Something that says when the next object may be written."""
+    """Limits how fast a caller may write objects."""
 
     @property
     def most(self) -> int:
-        """How many objects may be asked for at once."""
+        """Most objects that one `take` should ask for."""
 
     async def take(self, objects: int) -> None:
-        """Wait until so many more objects may be written."""
+        """Wait until the caller may write this many more objects."""
 
 
 class LocalPace:
@@ -28,11 +28,11 @@ class LocalPace:
 
     @property
     def most(self) -> int:
-        """See Pace. A twentieth of a second's worth: a control plane shall not feel bursts."""
+        """See Pace. A twentieth of a second's worth, at least 1, so that a control plane sees no bursts."""
         return sys.maxsize if self._bucket is None else max(1, int(self._bucket.rate / 20))
 
     async def take(self, objects: int) -> None:
-        """See Pace. A wait is no longer than what all batches together may ask for at once, over the rate."""
+        """See Pace. The wait is at most the objects that all batches may have asked for at once, over the rate."""
         if self._bucket is None:
             return
         self._bucket, wait = self._bucket.take(objects, asyncio.get_running_loop().time())

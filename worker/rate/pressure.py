@@ -1,8 +1,8 @@
-"""How hard etcd may be pressed: latency decides the window, size and alarms decide whether at all. Pure.
+"""Back-pressure: etcd's latency sizes the window of swaps; its database size and alarms stop all writes. Pure.
 
-The window grows while swaps stay as quick as they were, or quicker than a bound under which a
-control plane does not suffer; it shrinks in proportion when they get slower. A slow disk gains much
-from a larger window (etcd commits in groups), so it grows upwards too, not just down.
+The window grows while the mean latency of swaps stays within `_TOLERANCE` times the baseline, or below
+`_CALM_SECONDS`, a latency that does not harm a control plane; above that it shrinks in proportion. It grows beyond
+its first size, too: etcd commits in groups, so a larger window raises the throughput of a slow disk much.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.worker.etcd.store import MemberStatus
 
 DEFAULT_QUOTA = 2 * 2**30
-"""etcd's own default of --quota-backend-bytes."""
+"""etcd's default of --quota-backend-bytes."""
 
 _CALM_SECONDS = 0.08
 _TOLERANCE = 3.0
@@ -27,8 +27,8 @@ _MIB = 2**20
 class WindowSize:
     """How many swaps may be in flight: `limit`, at most `ceiling`.
 
-    `baseline` is the best round's mean latency in seconds, drifting up slowly so that a cluster that
-    got slower for good is not strangled for ever; 0 before the first round.
+    `baseline` is the mean latency of the best round in seconds, 0 before the first round. It rises by 1 % per round
+    at most, so that the window grows again in a cluster that has become slower for good.
     """
 
     limit: float = 32.0
@@ -38,7 +38,7 @@ class WindowSize:
     def after_round(self, latency: float, *, was_full: bool) -> WindowSize:
         """Return the window after a round of swaps with this mean latency in seconds.
 
-        A window that was not used up (the rate ceiling held it back) does not grow.
+        `was_full`: the swaps used the whole window. A window that they did not (the rate ceiling) does not grow.
         """
         baseline = min(latency, self.baseline * _DRIFT) if self.baseline else latency
         calm = max(_CALM_SECONDS, _TOLERANCE * baseline)
@@ -53,7 +53,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How full etcd is, or would be: sizes in bytes. `refusal` says why to stop, None = go on."""
+    """The fullest member's projected database size and its quota, in bytes. `refusal` is why to stop, None = go on."""
 
     projected: int
     quota: int
@@ -61,10 +61,10 @@ class Room:
 
 
 def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write: int, settings: SpaceSettings) -> Room:
-    """Judge whether `to_write` more bytes fit below the stop mark of the fullest member.
+    """Judge whether `to_write` more bytes fit below the stop mark (`stop_at` of the quota) of the fullest member.
 
-    Every rewrite keeps the old copy until compaction. Free pages inside the file are used first, so
-    the file grows to the larger of its size and of what will be in use.
+    etcd keeps the old copy of each rewritten object until compaction. It uses free pages inside the file first, so
+    the file grows to the larger of its present size and the bytes that will be in use.
     """
     raised = [alarm for alarm in alarms if alarm != "NONE"]
     worst = Room(0, 0, None)

@@ -1,10 +1,10 @@
 """The rate ceiling over all processes of a cluster: one bucket in Redis, on Redis' clock.
 
-Redis holds nothing that matters: it may be slow, wiped, or gone, and no call here fails for it. While it is gone each
-process keeps to its own share of the rate, which is less than the whole and never without a ceiling. What lies in
-Redis is numbers under names of clusters; no key of etcd's and no secret.
+No call here fails when Redis is slow, wiped or away, and no state in Redis needs to survive. While Redis is away each
+process limits itself to its own share of the rate, which is at most half of it. Redis holds numbers under the names of
+clusters, no etcd key and no secret.
 
-Not handled: telling how many processes are at work. Whoever opens a pace says how many there may be.
+Not handled: counting the processes. The caller of `open_pace` states how many there may be.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 _BURST = round(Bucket(1.0).burst * 1_000_000)
 _LONGEST_BACKLOG = 600_000_000
-"""Microseconds. What is due later was not taken by us, but written by somebody or left by a broken clock."""
+"""Microseconds. A later due time comes from another writer of the key, or from a broken clock, not from rewrap."""
 
 _FEWEST_SHARES = 2
 _FIRST_PAUSE = 1.0
@@ -47,7 +47,7 @@ _MEANINGS = {
     "can't run this command": "its user may not run what is needed",
     "no permissions": "its user may not run what is needed",
 }
-"""What Redis says in an error, and what that means."""
+"""Parts of Redis' error messages, and what they mean."""
 
 _CLOCK = """
 -- Redis 6 may be set up so that it has to be asked before a script writes what depends on TIME; 7 needs no asking.
@@ -79,12 +79,12 @@ _SCRIPT = _CLOCK + _TAKE
 
 
 class _AwayError(Exception):
-    """Redis can't be had, or what answers is not Redis; the message says why and holds no password."""
+    """Redis does not answer, refuses the call, or is not Redis; the message is the reason and holds no password."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outage:
-    """Redis did not answer at `since`; it is not asked before `retry_at` (both on the loop's clock)."""
+    """Redis has been away from `since` on; no call goes to it before `retry_at` (both on the loop's clock)."""
 
     since: float
     retry_at: float
@@ -92,10 +92,10 @@ class _Outage:
 
 
 class SharedPace:
-    """A Pace whose ceiling holds over all processes that name the same bucket. For one event loop.
+    """A Pace with a ceiling over all processes that name the same bucket. For one event loop.
 
-    No call waits for Redis longer than the broker's timeout, and none raises for it. The calls of one process take
-    their places in the bucket in their order.
+    No call waits for Redis longer than the broker's timeout, and none raises when Redis fails. One process' calls take
+    from the bucket in the order of the calls.
     """
 
     def __init__(self, broker: Broker, client: Redis, name: str, rate: float, share: int) -> None:
@@ -113,7 +113,10 @@ class SharedPace:
 
     @property
     def rate(self) -> float:
-        """Objects a second over all processes, 0 = no ceiling; the next call goes by it. ValueError below 0."""
+        """Objects a second over all processes, 0 = no ceiling; `take` uses it from the next call on.
+
+        Setting it raises ValueError below 0.
+        """
         return self._rate
 
     @rate.setter
@@ -126,7 +129,7 @@ class SharedPace:
         return LocalPace(self._rate if self._outage is None else self._rate / self._share).most
 
     async def take(self, objects: int) -> None:
-        """See Pace. Redis keeps the order over all processes; a process that dies while it waits leaves its turn."""
+        """See Pace. Redis keeps the order over all processes; a process that dies while it waits loses its tokens."""
         if not self._rate:
             return
         wait = await self._ask(objects)
@@ -134,9 +137,9 @@ class SharedPace:
             await asyncio.sleep(wait)
 
     async def compare(self) -> None:
-        """Log once that another process goes by another ceiling: each would believe that all together keep to its own.
+        """Log, once, that another process of the cluster has another ceiling: the processes together keep to neither.
 
-        Once a slice is often enough. While Redis is away, nothing is compared.
+        Call it once a slice. It compares nothing while Redis is away.
         """
         if self._outage is not None:
             self._run_errand()
@@ -153,16 +156,16 @@ class SharedPace:
             self._judge(other)
 
     async def aclose(self) -> None:
-        """End what runs in the background. The client stays open."""
+        """Cancel the background task. The client stays open."""
         if self._errand is not None:
             self._errand.cancel()
             await asyncio.gather(self._errand, return_exceptions=True)
 
     async def _ask(self, objects: int) -> float:
-        """Take objects from the bucket in Redis, or from our own share, and return the seconds to wait."""
+        """Take objects from the bucket in Redis, or from this process' share, and return the seconds to wait."""
         cost = _cost(objects, self._rate)
         try:
-            # The time-out is around the lock, too: who stands behind a call that gets no answer waits no longer.
+            # The time-out includes the lock: a call queued after one without an answer does not wait longer.
             async with _answering(self._broker), self._turn:
                 if self._outage is None:
                     return await self._run(cost)
@@ -174,7 +177,7 @@ class SharedPace:
     async def _run(self, cost: int) -> float:
         """Run the script and return the seconds to wait."""
         async with self._client.pipeline(transaction=False) as pipe:
-            # The whole text each time, 1 kB: Redis knows it by its hash, and after a SCRIPT FLUSH nothing is missing.
+            # EVAL with the whole text, 1 kB, each time: Redis caches it by its hash, and a SCRIPT FLUSH does no harm.
             _ = pipe.eval(_SCRIPT, 1, self._key, cost, _BURST, _LONGEST_BACKLOG)
             [wait] = await pipe.execute(raise_on_error=False)
         if isinstance(wait, Exception):
@@ -193,20 +196,20 @@ class SharedPace:
     def _take_alone(self, objects: int) -> float:
         if not objects:
             return 0.0
-        # One bucket for all outages: a Redis that comes and goes shall not fill it anew each time.
+        # One bucket for all outages: with a new one for each, a flapping Redis would allow a burst each time.
         bucket = replace(self._alone, rate=self._rate / self._share)
         self._alone, wait = bucket.take(objects, _now())
         return wait
 
     def _run_errand(self) -> None:
-        """Ask in the background whether Redis is back, if it is time to."""
+        """Start a background check whether Redis is back, if `retry_at` has come and no check is running."""
         if self._errand is None and self._outage is not None and _now() >= self._outage.retry_at:
             self._errand = asyncio.create_task(self._go(), name="pace: redis")
 
     async def _go(self) -> None:
         try:
             async with _answering(self._broker):
-                # What is left may lead to a server that is a replica now: ask anew where the master is.
+                # Idle connections may lead to a server that is a replica now: drop them, to look up the master again.
                 await self._client.connection_pool.disconnect(inuse_connections=False)
                 await self._run(0)
         except _AwayError as error:
@@ -233,10 +236,10 @@ class SharedPace:
 
 @asynccontextmanager
 async def open_pace(settings: BrokerSettings, name: str, rate: float, share: int) -> AsyncIterator[SharedPace]:
-    """Open the pace of the cluster `name` at `rate` objects a second (0 = no ceiling); Redis need not be there.
+    """Open the pace of the cluster `name` at `rate` objects a second (0 = no ceiling); Redis may be away.
 
-    `share`: how many processes may be at work; while Redis is away each keeps to one part of so many, at least 2.
-    Raises SettingsError for a URL that can't be used, ValueError for a rate below 0.
+    `share` is the most processes that may be at work; while Redis is away each limits itself to 1/`share` of the rate,
+    at most half. Raises SettingsError for an invalid URL, ValueError for a rate below 0.
     """
     broker = parse_broker(settings)
     async with _connected(broker) as client:
@@ -249,7 +252,7 @@ async def open_pace(settings: BrokerSettings, name: str, rate: float, share: int
 
 @asynccontextmanager
 async def _connected(broker: Broker) -> AsyncIterator[Redis]:
-    """Make a client that connects when it is used, and never tries again by itself: that is ours to do."""
+    """Make a client that connects at its first call and does not retry: SharedPace decides about retries."""
     options: dict[str, Any] = {
         "socket_timeout": broker.timeout,
         "socket_connect_timeout": broker.timeout,
@@ -259,7 +262,7 @@ async def _connected(broker: Broker) -> AsyncIterator[Redis]:
         "protocol": 2,
         "driver_info": None,
         "decode_responses": True,
-        # What others wrote there need not be text.
+        # Other clients may have written bytes that are not text.
         "encoding_errors": "replace",
         **({"ssl": True, **broker.tls.options()} if broker.tls else {}),
     }
@@ -273,7 +276,7 @@ async def _connected(broker: Broker) -> AsyncIterator[Redis]:
             [(host, port)] = broker.nodes
             client = Redis(host=host, port=port, **options, **login)
         else:
-            # They are asked one after another, and all of that has to fit into one time-out.
+            # The client asks the sentinels one after another; all of that has to fit into one time-out.
             each = broker.timeout / (len(broker.nodes) + 1)
             patience = {"socket_timeout": each, "socket_connect_timeout": each}
             sentinels = Sentinel(  # type: ignore[no-untyped-call]
@@ -293,26 +296,26 @@ async def _close(client: Redis | Sentinel, broker: Broker) -> None:
 
 @asynccontextmanager
 async def _answering(broker: Broker) -> AsyncIterator[None]:
-    """Bound what is asked of Redis in the block, and turn every error of the client's into ours."""
+    """Limit the block to the broker's time-out, and translate every error of the client to _AwayError."""
     try:
         async with asyncio.timeout(broker.timeout):
             yield
     except _AwayError:
         raise
-    except Exception as error:  # noqa: BLE001 - for answers that are none the client raises TypeError, KeyError and more
+    except Exception as error:  # noqa: BLE001 - the client raises TypeError and more
         raise _AwayError(_because(error, broker)) from None
 
 
 def _because(error: Exception, broker: Broker) -> str:
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return f"no answer within {broker.timeout:g} s"
-    # From inside a script all errors are of one class; of their text no more than its meaning is told.
+    # All errors from inside a script have one class, so their text decides; the message does not repeat that text.
     meaning = next((ours for theirs, ours in _MEANINGS.items() if theirs in str(error)), "")
     return f"{meaning} ({kind_of(error)})" if meaning else kind_of(error)
 
 
 def _cost(objects: int, rate: float) -> int:
-    """Return whole microseconds, rounded up: a ceiling errs downwards."""
+    """Return whole microseconds, rounded up, so that the real rate is at most the ceiling."""
     return math.ceil(objects * 1_000_000 / rate) if objects else 0
 
 

@@ -1,7 +1,7 @@
-"""How many swaps may be in flight, adapting itself to etcd's latency.
+"""Limits how many swaps may be in flight, by etcd's latency.
 
-Batches that work side by side share the window: each sends groups of at most its share and waits for
-a group before it sends the next, so that all together never pass the limit (or one each).
+Concurrent batches share the window: each sends groups of at most its share and waits for a group before it sends the
+next, so that all together never exceed the limit (or one swap each, if that is more).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Window:
 
     @property
     def limit(self) -> int:
-        """How many may be in flight now, over all who share the window."""
+        """How many swaps may be in flight now, over all batches that share the window."""
         return min(int(self._size.limit), self._size.ceiling)
 
     @property
     def share(self) -> int:
-        """How many of them belong to one of those who share the window; at least 1."""
+        """The part of the limit for each of these batches; at least 1."""
         return max(1, self.limit // max(1, self._sharers))
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Count the caller among those who share the window, while the block runs."""
+        """Count the caller as one of the batches that share the window, while the block runs."""
         self._sharers += 1
         try:
             yield
@@ -42,7 +42,10 @@ class Window:
             self._sharers -= 1
 
     def finished(self, swaps: int, seconds: float, *, was_full: bool) -> None:
-        """Learn from a group of swaps: the seconds until the last was answered, and whether it used up its share."""
+        """Adapt the window to a group of swaps.
+
+        `seconds` is the time until the last answer; `was_full`: the group used its whole share.
+        """
         self._latencies += swaps * seconds
         self._finished += swaps
         self._was_full = self._was_full or was_full

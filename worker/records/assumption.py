@@ -10,9 +10,9 @@ from kube_rewrap.worker.fields import Fields
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """The hash of the configuration's bytes, why the operator is sure, and when they said so (ISO 8601, UTC).
+    """One statement about the configuration with the hash `generation`, and about no other one.
 
-    It speaks of one configuration by its hash, and of no other.
+    `reason` is why the operator is sure, `at` the time of the statement (ISO 8601, UTC).
     """
 
     generation: str
@@ -25,6 +25,6 @@ class Assumption:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Assumption:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(fields.text("generation"), fields.text("reason"), fields.moment("at"))

@@ -1,4 +1,4 @@
-"""An operator's last statement about what the kube-apiservers run, on record. A newer one replaces it."""
+"""The record of an operator's last statement about what the kube-apiservers run. A newer statement replaces it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kube_rewrap.worker.records.table import Table
 
 
 class Assumptions(Table[Assumption]):
-    """The one record of a state prefix."""
+    """A table of one record per state prefix."""
 
     def _key(self, value: Assumption) -> bytes:  # noqa: ARG002 - there is one place
         return self._keyspace.assumption
@@ -19,6 +19,6 @@ class Assumptions(Table[Assumption]):
         return Assumption.from_json(fields)
 
     async def load(self) -> Assumption | None:
-        """Return the last statement, None where there is none that can be read: then no operator has vouched."""
+        """Return the last statement; None if there is none, or if it is unreadable, which counts as no statement."""
         only = KeyRange(self._keyspace.assumption, after(self._keyspace.assumption))
         return await anext((stored.value async for stored in self._within(only)), None)

@@ -1,4 +1,4 @@
-"""The audit log on record: an entry and the head in one transaction, so that none is doubled or left out."""
+"""The audit log in etcd. Each entry is written in one transaction with the head: no entry is doubled or lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kube_rewrap.worker.records.codec import damaged, decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 KEPT = 10_000
-"""Entries that are kept; the one that falls out is deleted with each new one."""
+"""Entries that the log keeps; the transaction that adds an entry deletes those older than that."""
 
 _ATTEMPTS = 50
 _LONGEST_PAUSE = 0.5
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole log at one revision; `damaged` says, a sentence each, what could not be read."""
+    """The whole log at one revision; `damaged` has one sentence for each unreadable record."""
 
     head: Head
     entries: tuple[Entry, ...]
@@ -39,7 +39,7 @@ class Snapshot:
 
 
 class AuditLog:
-    """The log of one state prefix. `actor` is the command that writes; host and pid are added."""
+    """The log of one state prefix. `actor` is the command that writes; the log adds host and pid."""
 
     def __init__(self, store: Store, keyspace: Keyspace, actor: str) -> None:
         self._store = store
@@ -47,10 +47,10 @@ class AuditLog:
         self._actor = f"{actor} {socket.gethostname()}:{os.getpid()}"
 
     async def append(self, event: str, campaign: str, **detail: Scalar) -> Entry:
-        """Add one entry, and say it in the log with its hash. Many processes may do so at once.
+        """Add one entry to the audit log, and log it with its hash. Many processes may append at once.
 
-        Raises TemporaryError when etcd does not let us, or never says whether it did; RecordError when
-        the log is damaged in a way that would make this overwrite an entry.
+        Raises TemporaryError when the write loses too many compare-and-swaps, or etcd does not answer;
+        RecordError when the log is damaged so that the write would overwrite an entry.
         """
         given, at = detail_of(detail), datetime.now(UTC).isoformat(timespec="milliseconds")
         for attempt in range(_ATTEMPTS):
@@ -61,7 +61,7 @@ class AuditLog:
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter
         else:
             raise TemporaryError("the audit log is written to too often by others", delay=1.0)
-        # All of the entry, so that whoever has the log lines can compare them with etcd.
+        # The whole entry, so that an auditor can compare the log lines with etcd.
         fields = {name: value for name, value in entry.to_json().items() if name != "event"}
         _log.info("audit", entry_event=event, **fields)
         return entry
@@ -76,9 +76,9 @@ class AuditLog:
             yield self._entry(item)
 
     async def snapshot(self) -> Snapshot:
-        """Return the log as it is at one moment, whatever others append meanwhile.
+        """Return the log at one revision, without what other processes append meanwhile.
 
-        Raises CompactedError when etcd compacts that moment away while it is read.
+        Raises CompactedError when etcd compacts that revision during the read.
         """
         head, entries, faults = Head(), list[Entry](), list[str]()
         async for item in self._pinned():
@@ -92,7 +92,7 @@ class AuditLog:
         return Snapshot(head, tuple(entries), tuple(faults))
 
     async def _pinned(self) -> AsyncIterator[Item]:
-        """Yield head and entries as of one revision: they lie side by side."""
+        """Yield head and entries as of one revision, read as one range: their keys are neighbours."""
         rest, revision = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end), 0
         while True:
             page = await self._store.page(rest, _PAGE, revision=revision)
@@ -116,9 +116,9 @@ class AuditLog:
         return entry
 
     async def _write(self, entry: Entry, head: Head, revision: int) -> bool:
-        """Write an entry behind this head; False when somebody else was faster, and nothing was written."""
+        """Write an entry after this head; False when another process wrote first, and this one wrote nothing."""
         place = self._keyspace.audit_entry(entry.number)
-        # A number of its own, as in every record: two processes may want to say the same in the same moment.
+        # A nonce, as in every record: two processes may write equal entries at the same moment.
         value = encode({**entry.to_json(), "by": os.urandom(8).hex()})
         oldest = max(head.oldest, entry.number - KEPT + 1)
         along: list[Put | Delete] = [Put(place, value)]
@@ -130,7 +130,7 @@ class AuditLog:
         try:
             await record.write(self._store, self._keyspace.audit_head, moved, revision, guards=guards, along=along)
         except RecordUnclearError:
-            # The answer was lost, and the head has moved on: what stands in our place tells whether we moved it.
+            # The answer was lost, and the head has moved on: this process moved it if its own bytes are at `place`.
             found = await self._store.get(place)
             return found is not None and found.value == value
         except RecordChangedError:
@@ -139,7 +139,7 @@ class AuditLog:
         return True
 
     async def _require_room(self, place: bytes, revision: int) -> None:
-        """Raise RecordError when an entry stands where the head says that the next one goes."""
+        """Raise RecordError when `place`, the key of the next entry by this head, already holds an entry."""
         found = await self._store.get(place)
         if found is not None and (await self._head())[1] == revision:
             raise RecordError(

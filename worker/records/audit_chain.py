@@ -1,7 +1,7 @@
-"""The audit log: entries that each hold the hash of the one before. Pure.
+"""The audit log: each entry holds the hash of the entry before it. Pure.
 
-Who changes, inserts or removes an entry has to make every later hash anew. Who can write to etcd can do
-that; so the hashes stand in the log lines too, and those are kept elsewhere (docs/audit-log.md).
+An attacker who changes, inserts or removes an entry has to recompute every later hash, which write access to
+etcd allows. So rewrap also logs each hash, and operators keep the log lines elsewhere (docs/audit-log.md).
 
 Not handled: the order of times. Several processes write, each by its own clock.
 """
@@ -18,14 +18,14 @@ from kube_rewrap.worker.fields import Fields, is_scalar, mapping_of, text_of
 Scalar = str | int | float | bool | None
 
 BEGINNING = "0" * 64
-"""What stands for the hash before the first entry."""
+"""The first entry's `previous`."""
 
 _LONGEST_TEXT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. `number` counts from 1, `at` is ISO 8601 in UTC, `hash` covers everything else."""
+    """One entry. `number` counts from 1, `at` is ISO 8601 in UTC, `hash` covers all other fields."""
 
     number: int
     at: str
@@ -41,7 +41,7 @@ class Entry:
         return replace(self, hash=self.computed())
 
     def computed(self) -> str:
-        """Return the SHA-256 over a canonical encoding of all but the hash."""
+        """Return the SHA-256 (hex) over a canonical JSON encoding of all fields but `hash`."""
         fields = {name: value for name, value in self.to_json().items() if name != "hash"}
         encoded = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(encoded.encode()).hexdigest()
@@ -61,7 +61,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Entry:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.count("number", 1),
@@ -85,7 +85,7 @@ def _detail(value: object) -> Mapping[str, Scalar]:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest entry, and the oldest that is kept. Number 0: the log is empty."""
+    """Number and hash of the newest entry, and number of the oldest kept one. Number 0: the log is empty."""
 
     number: int = 0
     hash: str = BEGINNING
@@ -97,16 +97,16 @@ class Head:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Head:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         number = fields.count("number", 1)
         return cls(number, fields.text("hash"), fields.count("oldest", 1, number))
 
 
 def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return the details of an entry, long texts cut. Raises TypeError, naming the field, for what is no JSON scalar.
+    """Return an entry's details, with long texts cut. Raises TypeError, naming the field, for any non-scalar value.
 
-    So bytes, and whatever holds a secret, can't get in by mistake.
+    So bytes, and objects that hold a secret, can't enter the log by mistake.
     """
     for name, value in fields.items():
         if not is_scalar(value):
@@ -115,10 +115,10 @@ def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
-    """Return every fault of a log in a sentence, none = it is whole.
+    """Return a sentence for each fault of a log; an empty list means that the log is whole.
 
-    What the oldest kept entry says of the one before it can be checked only while it is the first of
-    all: later there is nothing left to compare it with. `is_anchored` tells which.
+    The oldest kept entry's `previous` is checked only if that entry is number 1 (`is_anchored`): otherwise the
+    log has deleted the entry that it names.
     """
     ordered = sorted(entries, key=lambda entry: entry.number)
     faults: list[str] = []
@@ -148,12 +148,12 @@ def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
 
 
 def is_anchored(head: Head) -> bool:
-    """Whether the first entry of all is kept, so that the chain can be checked from its beginning."""
+    """Whether the log still keeps entry 1, so that `find_faults` checks the chain from its beginning."""
     return head.oldest == 1
 
 
 def _misplaced(number: int, expected: int, head: Head) -> str:
-    """Say why an entry of this number can't stand where it stands; "" = it can."""
+    """Return why the log can't hold an entry of this number here; "" = it can."""
     if number > head.number:
         return f"entry {number} lies behind the head, which names {head.number}"
     if number < head.oldest:

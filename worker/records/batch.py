@@ -1,4 +1,4 @@
-"""A batch: a key range of one resource under one generation, and how far its work has come."""
+"""A batch: a key range of one resource under one generation, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kube_rewrap.worker.verdict import Reason
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """What one worker does in one go.
+    """What one worker does under one claim.
 
-    `number` orders the batches of a campaign from 0. `namespaces` holds each namespace that the
-    range touches with the objects counted in it when the batch was planned ("" = cluster scope).
-    `sweep` counts from 1 how often the campaign goes over its ranges.
+    `number` orders the batches of a campaign from 0. `namespaces` pairs each namespace that the range touches
+    ("" = cluster scope) with the number of objects counted there at planning. `sweep` is the number, from 1,
+    of the campaign's pass over its ranges.
     """
 
     campaign: str
@@ -59,7 +59,7 @@ class BatchSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> BatchSpec:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.name("campaign"),
@@ -78,7 +78,7 @@ def _namespace_count(pair: object) -> tuple[str, int]:
 
 
 class BatchState(StrEnum):
-    """Where a batch stands. Only `done` is an end; what is `parked` waits for the next sweep or campaign."""
+    """The state of a batch. Only `done` is final; a `parked` batch waits for the next sweep or campaign."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -88,11 +88,12 @@ class BatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A batch and how far it is: every key below `cursor` has been dealt with.
+    """A batch and its progress: every object with a key below `cursor` has reached its end in this sweep.
 
-    `attempts` counts how often somebody began or took up the batch, `stalled` how often since it last
-    got further, and `tried_at` is when (seconds since 1970). `because` says what ended the last attempt
-    that failed. `reasons` counts what the present sweep put in quarantine, whether or not it is named.
+    `attempts` counts how often a worker began or resumed the batch, `stalled` how many of these attempts came
+    since the cursor last moved; `tried_at` is the time of the last one (seconds since 1970). `because` is the
+    reason why the last failed attempt ended. `reasons` counts all objects that the present sweep put in
+    quarantine, also those without a quarantine record.
     """
 
     spec: BatchSpec
@@ -107,25 +108,25 @@ class Checkpoint:
 
     @property
     def rest(self) -> KeyRange:
-        """What is still to be read."""
+        """The part of the range from the cursor on."""
         return self.spec.range.since(self.cursor)
 
     def begun(self, spec: BatchSpec, now: float) -> Checkpoint:
-        """Return the checkpoint of one more attempt; from the start of the range when `spec` is of a later sweep."""
+        """Return the checkpoint of one more attempt; a `spec` of a later sweep restarts at the start of the range."""
         attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1, tried_at=now)
         if spec.sweep == self.spec.sweep:
             return replace(attempt, stalled=self.stalled + 1)
         return replace(attempt, cursor=b"", report=self.report.before_sweep(), stalled=1, because="", reasons={})
 
     def advanced(self, cursor: bytes, report: BatchReport, reasons: Iterable[Reason] = ()) -> Checkpoint:
-        """Return the checkpoint after one more page, with the reason of each object that it put in quarantine."""
+        """Return the checkpoint after one more page; `reasons` has one member per object put in quarantine."""
         counts = Counter(self.reasons)
         counts.update(reasons)
         moved = replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
         return replace(moved, stalled=0, because="", reasons=dict(counts))
 
     def failed(self, because: str, *, counts: bool) -> Checkpoint:
-        """Return the checkpoint after a failure; one that says nothing about the batch does not count against it."""
+        """Return the checkpoint after a failure. Without `counts`, the attempt does not count as stalled."""
         return replace(self, because=because, stalled=self.stalled - (0 if counts else min(1, self.stalled)))
 
     def to_json(self) -> dict[str, object]:
@@ -144,7 +145,7 @@ class Checkpoint:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Checkpoint:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             BatchSpec.from_json(fields.mapping("spec")),
@@ -155,17 +156,17 @@ class Checkpoint:
             fields.count(fields.either("stalled", "fruitless")),
             fields.number("tried_at"),
             fields.text("because"),
-            reasons_of(fields.counts("reasons")) if fields.has("reasons") else {},  # a record of before has none
+            reasons_of(fields.counts("reasons")) if fields.has("reasons") else {},  # absent in older records
         )
 
 
 def reasons_of(counts: Mapping[str, int]) -> dict[Reason, int]:
-    """Read counts by reason. Raises ValueError for one that nobody knows."""
+    """Read counts by reason. Raises ValueError for an unknown reason."""
     return {Reason(reason): count for reason, count in counts.items()}
 
 
 def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:
-    """Return how many objects are in quarantine by resource and reason. Exact, whatever of them is named."""
+    """Return how many objects are in quarantine, by resource and reason; includes objects without a record."""
     counts: Counter[tuple[str, Reason]] = Counter()
     for batch in batches:
         counts.update({(batch.spec.resource, reason): count for reason, count in batch.reasons.items()})

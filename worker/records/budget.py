@@ -1,16 +1,17 @@
 """The write budget of a key: arithmetic only.
 
-AES-GCM with random nonces wears out with every encryption, whoever makes it and whether or not the
-result is kept (NIST SP 800-38D 8.3). A budget belongs to key material, named by its fingerprint::
+NIST SP 800-38D 8.3 limits the encryptions of an AES-GCM key with random nonces. Each encryption counts, by any
+process, also if its result is discarded. A budget belongs to key material, named by its fingerprint::
 
     used = reserved + estimated + max(0, observed - committed)
 
-`observed` is what a watch saw before the revision that it has reached, whoever wrote; `committed` is
-what of it was ours, and counts in `reserved` already. A swap of ours that the watch has yet to see must
-not be in `committed`: it would hide a write of somebody else. So swaps are recorded with the revisions
-among which they lie. What is recorded late, or never, makes `used` too large, never too small.
+`observed` counts the writes under the key, by any process, that the watch saw before the revision that it has
+reached. `committed` counts rewrap's own among them; `reserved` contains these already. A swap of ours that the
+watch has yet to see must not be in `committed`, where it would hide another process' write. So each swap is
+recorded with the interval of revisions that contains it. A swap recorded late, or never, makes `used` too
+large, never too small.
 
-`estimated` is what a key encrypted before it was first seen in a resource: once for each resource.
+`estimated` counts what the key encrypted in a resource before the first scan of that resource, once per resource.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,20}")  # of a number of 64 bits
 
 LIMITED_PROVIDER = "aesgcm"
-"""Only aesgcm has a limit: secretbox' nonces are long enough, aescbc's weakness is another one."""
+"""The only provider with a limit: secretbox' nonces are long enough, and aescbc's weakness is another one."""
 
 _KEPT = 16
-"""Intervals of our swaps that are kept apart for each resource."""
+"""Intervals of our swaps that a budget keeps per resource; it merges older ones."""
 _NONE: Mapping[str, int] = {}
 
 
@@ -41,12 +42,12 @@ _UNCOUNTED = ("identity", "kms")
 
 
 def has_budget(key: KeyRef) -> bool:
-    """Tell whether a key has a write budget: all but identity, which has none, and KMS, whose are elsewhere."""
+    """Tell whether a key has a write budget: all but identity, which is no key, and KMS, whose keys are elsewhere."""
     return key.provider not in _UNCOUNTED
 
 
 def restored_text(key: KeyRef) -> str:
-    """Say what a restored budget means, and the ways out."""
+    """Return the sentence that explains a restored budget, and what the operator can do."""
     return (
         f"how often {key} has encrypted is not known: etcd was restored from a backup, or the key's write budget went "
         f"backwards. Rotate to a new key, or accept it: rewrap keys --accept {key.fingerprint}"
@@ -54,7 +55,7 @@ def restored_text(key: KeyRef) -> str:
 
 
 def as_of_text(budget: Budget, revision: int) -> str:
-    """Say what others wrote that is in `used`, and in no count, at a revision of the store; "" = nobody observes."""
+    """Return which writes of others `used` contains, and how many it may lack at `revision`; "" = no watch counted."""
     if not budget.until:
         return ""
     since = max(0, revision + 1 - budget.until)
@@ -63,9 +64,9 @@ def as_of_text(budget: Budget, revision: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """In which store a record was made: etcd's cluster id, and the lead of its raft log over its revision.
+    """The store in which a record was made, by etcd's cluster id and the lead of its raft log over its revision.
 
-    `lead` is the least that it can have been; see `worker.records.lineage`.
+    `lead` is a lower bound; see `worker.records.lineage`.
     """
 
     cluster_id: int = 0
@@ -73,7 +74,7 @@ class Mark:
 
 
 class BudgetState(StrEnum):
-    """What a budget allows: anything, or something, or nothing more."""
+    """The state of a budget. `exhausted` and `restored` allow no further write; `due` still does."""
 
     UNLIMITED = "unlimited"
     OK = "ok"
@@ -84,29 +85,33 @@ class BudgetState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """How many swaps of ours were applied, each at a revision of its own, and the first and the last of those."""
+    """A count of our applied swaps, each at a revision of its own, and the first and the last of these revisions."""
 
     count: int
     first: int
     last: int
 
     def before(self, revision: int) -> int:
-        """Return how many were applied before a revision, at the least."""
+        """Return a lower bound of how many were applied before a revision."""
         return max(0, min(self.count, self.count - (self.last - revision + 1)))
 
     def since(self, revision: int) -> Landed | None:
-        """Return those that were applied at a revision or later, at the least."""
+        """Return those that were certainly applied at a revision or later; None if there are none."""
         count = max(0, min(self.count, self.count - (revision - self.first)))
         return Landed(count, max(self.first, revision), self.last) if count else None
 
     def __add__(self, other: Landed) -> Landed:
-        """Put two into one, which says less of where they are."""
+        """Return both as one count over the interval that contains both."""
         return Landed(self.count + other.count, min(self.first, other.first), max(self.last, other.last))
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Our swaps in one resource: how many the watch has passed for sure, the last of those, and the others."""
+    """Our swaps in one resource.
+
+    `seen` counts those that the watch has certainly passed, `last_seen` is the revision of the last of these;
+    `landed` holds the others.
+    """
 
     seen: int = 0
     last_seen: int = 0
@@ -114,21 +119,21 @@ class Own:
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """All swaps."""
         return self.seen + sum(one.count for one in self.landed)
 
     def before(self, revision: int) -> int:
-        """Return how many the watch has passed when it has reached a revision, at the least."""
+        """Return a lower bound of how many the watch has passed when it has reached a revision."""
         return self.seen + sum(one.before(revision) for one in self.landed)
 
     def may_hold(self, landed: Landed) -> bool:
-        """Tell whether these swaps may have been added already."""
+        """Tell whether `landed` may be contained already."""
         return landed.last <= self.last_seen or any(
             one.first <= landed.first and landed.last <= one.last for one in self.landed
         )
 
     def adding(self, landed: Landed, position: int) -> Own:
-        """Return these and more; `position` is where the watch is. Its size is bounded."""
+        """Return these swaps and `landed`; `position` is the watch's revision. Merges intervals beyond `_KEPT`."""
         found = sorted((*self.landed, landed), key=lambda one: one.last)
         passed = [one for one in found if one.last < position] if len(found) > _KEPT else []
         found = found[len(passed) :]
@@ -138,15 +143,16 @@ class Own:
         return Own(self.seen + seen, max(self.last_seen, last), tuple(found))
 
     def since(self, revision: int) -> Own:
-        """Return what a watch can see that begins at a revision: nothing that an earlier one has passed."""
+        """Return the swaps that a watch from this revision on will see: none that an earlier watch has passed."""
         return replace(self, seen=0, landed=tuple(late for one in self.landed if (late := one.since(revision))))
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """When the objects of a resource were looked at for a key, and the sum of their versions under whatever key.
+    """The last scan of a resource from which a budget took an estimate.
 
-    `swaps` is how many of ours, under whatever key, were on record in the resource then.
+    `revision` is the scan's, `versions` the sum of the etcd versions of all objects in the resource, under any
+    key (None in an older record), `swaps` the number of our swaps in the resource on record then, under any key.
     """
 
     revision: int
@@ -158,18 +164,18 @@ class Sight:
 class Budget:
     """Counts of encryptions under one key.
 
-    `reserved`: tokens handed out to our processes. `observed`: what a watch saw anyone write. `committed`:
-    what of that was ours, at the least. `estimated`: writes from before the first sight of the key, taken
-    from the versions of the objects found under it. `restored`: etcd was restored from a backup, what the
-    key encrypted after that was made is on no record, and an operator has not accepted it yet.
-    `made_in` is the store in which the record was last known to be complete, `accepted` how often an
-    operator took it as it was.
+    `reserved`: tokens that our processes took. `observed`: writes by any process that the watch counted.
+    `committed`: a lower bound of our own writes among these. `estimated`: writes before the first scan for the
+    key, taken from the etcd versions of the objects under it. `restored`: the record has lost writes of the key
+    (etcd was restored from a backup, or the observer's record is gone), and no operator has accepted that yet.
+    `made_in` marks the store in which the record was last known to be complete; `accepted` counts how often an
+    operator accepted the budget.
 
-    `sights` has the resources in which the key was looked for; None in a record that does not tell.
-    `born` is the revision at which we made the key, which had encrypted nothing anywhere; 0 = not we did.
-    `own` are our swaps by resource. `watched`: the observer had a record when this one was last written.
-    `observed` and `committed` are as of the revision `until`, before which every write is counted (0 = nobody
-    ever watched). These three are no part of the record: see `seen_by`.
+    `sights` has an entry for each resource that was scanned for the key; None in a record from before resources
+    were told apart. `born` is the revision at which rewrap made the key, which had encrypted nothing then; 0 =
+    rewrap did not make it. `own` has our swaps by resource. `watched`: the observer had a record when this one was
+    last written. `until` is the revision before which the watch counted every write, 0 = no watch ever did.
+    `observed`, `committed` and `until` are not stored in the record: `seen_by` sets them.
     """
 
     fingerprint: str
@@ -188,14 +194,14 @@ class Budget:
     watched: bool = False
     until: int = 0
 
-    # What the watch makes of it.
+    # Combined with the watch's counts.
 
     def lost_its_watch(self, seen: Observations) -> bool:
-        """Tell whether what others wrote was counted once, and is on no record any more."""
+        """Tell whether the observer once had a record, and has none now: the count of others' writes is lost."""
         return self.watched and not seen.revision
 
     def without_its_watch(self) -> Budget:
-        """Return the budget after that loss: nobody knows its use until an operator accepts it."""
+        """Return the budget after that loss: its use is unknown until an operator accepts it."""
         return replace(self, restored=True, watched=False, own={})
 
     def seen_by(self, seen: Observations) -> Budget:
@@ -205,7 +211,7 @@ class Budget:
         return replace(self, observed=observed, committed=committed, until=seen.until)
 
     def begins(self, resource: str) -> int | None:
-        """Return from which revision on writes in a resource are to be counted; None = it was never looked at."""
+        """Return the revision from which on writes in a resource must be counted; None = no scan covered it yet."""
         sight = (self.sights or {}).get(resource)
         if sight is not None:
             return sight.revision + 1
@@ -218,11 +224,11 @@ class Budget:
     def sighted(
         self, look: Look, seen: Observations, swaps: Mapping[str, int] = _NONE, again: Collection[str] = ()
     ) -> Budget:
-        """Return the budget with an estimate for each resource that was looked at for the first time.
+        """Return the budget with an estimate for each resource that `look` covers for the first time.
 
-        `swaps` is how many of ours are on record by resource. `again` names resources whose first sight is so
-        old that nobody can count what was written since: the versions that came are an estimate of it, but for
-        those that are our own swaps since that sight.
+        `swaps` is the number of our swaps on record by resource. `again` names resources whose last sight is so
+        old that the writes since can't be counted any more: their estimate grows by the versions added since that
+        sight, less our own swaps since.
         """
         sights, own, estimated = dict(self.sights or {}), dict(self.own), self.estimated
         for resource, versions in look.under(self.fingerprint).items():
@@ -230,7 +236,7 @@ class Budget:
                 continue
             every = sum(look.versions[resource].values())
             if self.sights is None and not seen.revision:
-                pass  # an older record: what it estimated is for all that was there
+                pass  # an older record: its estimate covers all resources
             elif resource not in again:
                 estimated += versions
             elif (before := sights.get(resource)) is not None and before.versions is not None:
@@ -246,23 +252,23 @@ class Budget:
         """Return the budget with swaps of ours that were applied."""
         late = landed.since(self.begins(resource) or 0)
         if self.restored or late is None:
-            # What landed before a restore is not among what is observed after it, and would hide as much of that.
+            # The watch does not count swaps from before a restore; in `committed` they would hide others' writes.
             return self
         own = self.own.get(resource, Own()).adding(late, seen.position(resource, self.fingerprint))
         return replace(self, own={**self.own, resource: own})
 
-    # What it allows.
+    # Limits.
 
     @property
     def used(self) -> int:
-        """Encryptions under the key so far, at the least."""
+        """Encryptions under the key as far as they are counted; those of other processes up to `until`."""
         return self.reserved + self.estimated + max(0, self.observed - self.committed)
 
     @property
     def estimated_at_most(self) -> int | None:
-        """The most that `estimated` stands for; None where nobody looked, or the record does not tell.
+        """Upper bound of the writes that `estimated` estimates; None if neither `sights` nor `born` is on record.
 
-        What was deleted before a look is not among the versions that it finds, but each write took a revision.
+        A scan misses the writes of objects that were deleted before it; but each write took a revision.
         """
         if not self.sights and not self.born:
             return None
@@ -270,15 +276,15 @@ class Budget:
 
     @property
     def collision_probability(self) -> float | None:
-        """Chance that two writes so far shared a nonce (about n^2 / 2^97); None where it does not matter."""
+        """Probability that two writes so far shared a nonce (about n^2 / 2^97); None for providers without a limit."""
         return self.used**2 / 2**97 if self.provider == LIMITED_PROVIDER else None
 
     def limit(self, gcm_limit: int) -> int | None:
-        """Return the most writes that the key may make; None = no limit."""
+        """Return how many writes the key may make in all; None = no limit."""
         return gcm_limit if self.provider == LIMITED_PROVIDER else None
 
     def left(self, gcm_limit: int) -> int | None:
-        """Return how many tokens may still be reserved; None = any number."""
+        """Return how many tokens processes may still reserve; None = any number."""
         limit = self.limit(gcm_limit)
         if limit is None:
             return None
@@ -296,7 +302,7 @@ class Budget:
         return BudgetState.DUE if self.used >= due_at * limit else BudgetState.OK
 
     def reserving(self, want: int, gcm_limit: int) -> tuple[Budget, int]:
-        """Return the budget after up to `want` tokens more, and how many that are (0 = none left)."""
+        """Return the budget with up to `want` more tokens reserved, and their number (0 = none left)."""
         left = self.left(gcm_limit)
         granted = want if left is None else min(want, left)
         return replace(self, reserved=self.reserved + granted), granted
@@ -314,7 +320,7 @@ class Budget:
             "committed": sum(own.count for own in self.own.values()),
             "estimated": self.estimated,
             "restored": self.restored,
-            "cluster_id": str(self.made_in.cluster_id),  # 64 bits do not survive every JSON reader
+            "cluster_id": str(self.made_in.cluster_id),  # as text: many JSON readers round 64-bit numbers
             "log_lead": self.made_in.lead,
             "accepted": self.accepted,
             "born": self.born,
@@ -328,7 +334,7 @@ class Budget:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Budget:
-        """Read the JSON form. Raises ValueError where a count is missing: a budget is never guessed."""
+        """Read the JSON form. Raises ValueError when a count is missing: no count has a default."""
         fields = Fields.of(value)
         budget = cls(
             fields.text("fingerprint"),
@@ -341,7 +347,7 @@ class Budget:
             accepted=fields.count("accepted"),
         )
         if fields.has("observed") and not {"born", "sights", "own"} & set(value):
-            # A record from before resources were told apart subtracts what it always did.
+            # A record from before resources were told apart: it subtracts its total of our swaps, as it did then.
             return replace(budget, sights=None, own={"": Own(fields.count("committed"))})
         if "sights" not in value:
             raise ValueError("sights is missing")

@@ -1,4 +1,4 @@
-"""Write budgets on record, one for each key material."""
+"""The records of write budgets: one for each key material."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Callable[[Budget], Awaitable[Budget]]
 
 
 class Budgets(Table[Budget]):
-    """All budgets of one state prefix. `Ledger` is how a process uses them."""
+    """All budgets of one state prefix. Processes use them through `Ledger`."""
 
     def _key(self, value: Budget) -> bytes:
         return self._keyspace.ledger(value.fingerprint)
@@ -25,17 +25,17 @@ class Budgets(Table[Budget]):
         return Budget.from_json(fields)
 
     async def get(self, fingerprint: str) -> Budget | None:
-        """Return one budget, None where there is none. Raises RecordError for a damaged one."""
+        """Return one budget, None if there is none. Raises RecordError for a damaged one."""
         found = await self._at(self._keyspace.ledger(fingerprint))
         return found.value if found else None
 
     async def all(self) -> tuple[list[Budget], list[str]]:
-        """Return all budgets that can be read, and the fingerprints of those that can't."""
+        """Return all readable budgets, and the fingerprints of the unreadable ones."""
         readable = [stored.value async for stored in self._within(self._keyspace.ledgers)]
         return readable, [name for name, _ in await self._unreadable(self._keyspace.ledgers)]
 
     async def create(self, budget: Budget) -> bool:
-        """Put a new budget on record; False when another process did."""
+        """Record a new budget; False when a record exists already."""
         try:
             await self.save(Stored(budget))
         except RecordChangedError:
@@ -49,6 +49,6 @@ class Budgets(Table[Budget]):
         return found.value if found else None
 
     async def change(self, fingerprint: str, change: Change) -> Budget | None:
-        """As `change_once`, for what may be applied twice: a reservation made twice wastes tokens and hides none."""
+        """As `change_once`, for a change that is safe to apply twice: a doubled reservation only wastes tokens."""
         found = await self._update_again(self._keyspace.ledger(fingerprint), change)
         return found.value if found else None

@@ -1,4 +1,4 @@
-"""A campaign: all the work that one generation of the EncryptionConfiguration asks for."""
+"""A campaign: the rewrap of the objects in one scope under one generation of the EncryptionConfiguration."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from enum import StrEnum
 from kube_rewrap.worker.fields import MOST_BATCHES, NAMESPACE, Fields, matching, number_of
 
 FASTEST = 1_000_000.0
-"""Objects a second that a campaign may be given."""
+"""Highest rate that a campaign may have, in objects a second."""
 
 HIGHEST_PRIORITY = 100
 
 
 class CampaignState(StrEnum):
-    """Where a campaign stands. `complete` is said by a proof scan only."""
+    """The state of a campaign. Only a clean proof scan makes it `complete`."""
 
     RUNNING = "running"
     PROVING = "proving"
@@ -28,7 +28,7 @@ class CampaignState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more happens to the campaign."""
+        """Whether the state is final."""
         return self in {
             CampaignState.COMPLETE,
             CampaignState.INCOMPLETE,
@@ -38,9 +38,10 @@ class CampaignState(StrEnum):
 
 
 class Pause(StrEnum):
-    """Who or what paused a campaign. A pause by an operator, or for the quarantine, ends by an operator's word only.
+    """Who or what paused a campaign. Only an operator can end a pause by an operator, or for the quarantine.
 
-    `scheduler`: resumed by an operator, and nothing is written until the scheduler saw that it may be.
+    `scheduler`: an operator resumed the campaign, and the scheduler has yet to check that it may go on. Workers
+    write nothing until then.
     """
 
     OPERATOR = "operator"
@@ -53,26 +54,29 @@ class Pause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a campaign covers: resources by name, and some namespaces or (none given) all."""
+    """What a campaign covers: resources by name, in the given namespaces, or in all if none is given."""
 
     resources: tuple[str, ...]
     namespaces: tuple[str, ...] = ()
 
 
 def new_id(now: datetime, chance: bytes) -> str:
-    """Return a name for a campaign or a rotation: names sort by time, to a quarter of a millisecond."""
+    """Return a name for a campaign or a rotation. Names sort by `now`, to a quarter of a millisecond.
+
+    `chance` is at least 2 random bytes; they distinguish names of the same moment.
+    """
     return f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 4096 // 1_000_000:03x}{chance.hex()[:3]}"
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignOptions:
-    """How a campaign is to be done, as it was asked for.
+    """The options of a campaign, as requested.
 
-    `rate` is its own ceiling in objects a second, 0 = that of the service. Campaigns that wait begin in
-    the order of `priority`, the higher first. An identity primary decrypts only with `allow_plaintext`.
-    `paused` lets the campaign begin at rest: an operator's word that came before it. Without `allow_empty` a
-    namespace or resource that is named and holds no object is refused. `repair`: the service's own answer to
-    drift, of which the audit log has a sum.
+    `rate` is its own ceiling in objects a second, 0 = the service's. Of waiting campaigns the one with the
+    highest `priority` begins first. Only with `allow_plaintext` may a campaign decrypt objects, under an identity
+    primary. `paused`: the campaign begins paused, because an operator paused its request. Without `allow_empty`
+    the scheduler refuses a request that names a namespace or a resource without objects. `repair`: the scheduler
+    itself started it, to repair drift; the audit log has a sum of such campaigns, not an entry for each.
     """
 
     reason: str = ""
@@ -97,7 +101,7 @@ class CampaignOptions:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> CampaignOptions:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.text("reason"),
@@ -111,7 +115,7 @@ class CampaignOptions:
 
 
 def rate_of(value: object) -> float:
-    """Return a rate in objects a second, 0 = none of its own. Raises ValueError."""
+    """Return a campaign's own rate in objects a second, 0 = it has none. Raises ValueError."""
     rate = number_of(value, "rate", FASTEST)
     if 0 < rate < 1:
         raise ValueError("rate is below 1 and not 0")
@@ -123,10 +127,11 @@ NO_OPTIONS = CampaignOptions()
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How far the quarantine of a campaign may grow: who tries out values leaves what nothing opens.
+    """How far the quarantine of a campaign may grow. An attacker who tries out ciphertexts leaves unreadable objects.
 
-    What was written after the revision `since` counts as new. `most` is how much of that may be put in
-    quarantine, None = any number: an operator asked. `planned` is the revision of the campaign's plan.
+    An object written after the revision `since` counts as new. A campaign may put `most` new objects in
+    quarantine; None = any number, for a campaign that an operator asked for. `planned` is the revision at which
+    the campaign was planned.
     """
 
     since: int = 0
@@ -134,7 +139,7 @@ class Growth:
     most: int | None = None
 
     def allows(self, fresh: int) -> bool:
-        """Whether so many new objects may be in quarantine."""
+        """Whether `fresh` new objects may be in quarantine."""
         return self.most is None or fresh <= self.most
 
     def to_json(self) -> dict[str, object]:
@@ -143,7 +148,7 @@ class Growth:
 
     @classmethod
     def from_json(cls, value: object) -> Growth:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         most = fields.count("most") if fields.has("most") else None
         return cls(fields.count("since"), fields.count("planned"), most)
@@ -154,12 +159,12 @@ ANY_GROWTH = Growth()
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """One campaign's record. `batches` is their number; `because` says why the state is what it is.
+    """One campaign's record. `batches` is the number of its batches; `because` is the reason for its state.
 
-    Times are ISO 8601 in UTC. `sweeps` counts how often its batches were begun; `proof_revision` is the
-    revision of the last proof scan, 0 before. `paused_for` is set in the state `paused` only. `whole`: it left
-    nothing out that the configuration governed when it was planned, or taken up; what is governed later says nothing
-    about that.
+    Times are ISO 8601 in UTC. `sweeps` is the number of passes over its batches that began; `proof_revision` is
+    the revision of the last proof scan, 0 before the first. Only the state `paused` has `paused_for`. `whole`:
+    the scope covers all that the configuration governed when the campaign was planned, or taken up; resources
+    that appear later do not change it.
     """
 
     id: str
@@ -178,13 +183,13 @@ class Campaign:
     whole: bool = False
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
-        """Return the campaign in another state, with the reason for it."""
+        """Return the campaign in another state; `because` is the reason."""
         return replace(
             self, state=state, because=because, proof_revision=proof_revision or self.proof_revision, paused_for=None
         )
 
     def paused(self, cause: Pause, because: str) -> Campaign:
-        """Return the campaign at rest."""
+        """Return the campaign paused for this cause."""
         return replace(self.moved(CampaignState.PAUSED, because), paused_for=cause)
 
     def log_context(self) -> dict[str, object]:
@@ -213,7 +218,7 @@ class Campaign:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Campaign:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.name("id"),
@@ -229,14 +234,14 @@ class Campaign:
             fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
             fields.moment_or_none("ended_at"),
             fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,
-            fields.has("whole") and fields.flag("whole"),  # a record of before proves no more than its scope
+            fields.has("whole") and fields.flag("whole"),  # absent in records of earlier versions
         )
 
 
 def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) -> frozenset[str]:
-    """Return the resources of which all was proven complete, in every namespace, under one configuration.
+    """Return the resources that complete campaigns proved, in all namespaces, under the configuration `generation`.
 
-    Proofs up to the revision `after` are left out: they may be of an earlier term of the same configuration.
+    Proofs up to the revision `after` do not count: the configuration may have changed and come back since.
     """
     whole = (
         campaign.scope.resources

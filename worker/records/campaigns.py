@@ -1,4 +1,4 @@
-"""Campaign records, and the end of old ones."""
+"""The records of campaigns, and the deletion of old ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.table import Change, Stored, Table
 
 KEPT = 10
-"""Ended campaigns whose records are kept, for whoever asks what happened; beside them, the last complete ones."""
+"""Ended campaigns that `forget_old` keeps of each kind: complete, other, and repairs of drift."""
 
 
 class Campaigns(Table[Campaign]):
@@ -26,40 +26,40 @@ class Campaigns(Table[Campaign]):
         return Campaign.from_json(fields)
 
     async def all(self) -> list[Stored[Campaign]]:
-        """Return all campaigns that can be read, oldest first."""
+        """Return all readable campaigns, oldest first."""
         return [stored async for stored in self._within(self._keyspace.campaigns)]
 
     async def unreadable(self) -> list[tuple[str, str]]:
-        """Return the names of the campaigns that can't be read, and why."""
+        """Return the name of each unreadable campaign, and why it is unreadable."""
         return await self._unreadable(self._keyspace.campaigns)
 
     async def get(self, name: str) -> Stored[Campaign] | None:
-        """Return one campaign, None where there is none. Raises RecordError for a damaged one."""
+        """Return one campaign, None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.campaign(name))
 
     async def unfinished(self) -> list[Stored[Campaign]]:
-        """Return the campaigns that have not ended, oldest first."""
+        """Return the readable campaigns that have not ended, oldest first."""
         return [stored for stored in await self.all() if not stored.value.state.is_end]
 
     async def change(self, name: str, change: Callable[[Campaign], Campaign], *along: Put) -> Campaign | None:
-        """Apply a pure change by compare-and-swap, again after each lost one; None if there is no such campaign.
+        """Apply a pure change by compare-and-swap, and repeat it after each lost one; None if no such campaign exists.
 
-        The change may be called more than once, and may raise to refuse.
+        `change` may be called more than once, and may raise to refuse.
         """
         changed = await self._update_again(self._keyspace.campaign(name), change, *along)
         return changed.value if changed else None
 
     async def create(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> Stored[Campaign]:
-        """Record a campaign. Its batches come first: a campaign that can be seen is whole."""
+        """Record the batches, then the campaign: a campaign on record has all its batches."""
         checkpoints = Checkpoints(self._store, self._keyspace, self._guards)
         for batch in batches:
             await checkpoints.save(Stored(batch))
         return await self.save(Stored(campaign))
 
     async def save(self, stored: Stored[Campaign], *along: Change) -> Stored[Campaign]:
-        """See Table. The end of a campaign takes its claims and its proof along.
+        """See Table. Saving an ended campaign also deletes its claims and its proof.
 
-        Workers that have not noticed the end are fenced by that: their swaps compare their claims.
+        That fences workers that have not noticed the end: each of their swaps compares their claim.
         """
         name = stored.value.id
         if stored.value.state.is_end:
@@ -67,37 +67,38 @@ class Campaigns(Table[Campaign]):
         return await super().save(stored, *along)
 
     async def save_without_quarantine(self, stored: Stored[Campaign]) -> Stored[Campaign]:
-        """Write a campaign and empty its quarantine in one: a new sweep begins, or a proof found nothing wrong.
+        """Write a campaign and delete its quarantine in one transaction: for a new sweep, or after a clean proof.
 
         Raises FencedError.
         """
         return await self.save(stored, Delete(self._keyspace.quarantine(stored.value.id)))
 
     async def forget_old(self) -> None:
-        """Delete ended campaigns but the newest `KEPT` of either end, and what no campaign on record owns.
+        """Delete old ended campaigns, and all batches, proofs and quarantines of campaigns without a record.
 
-        However many fail after it, the last ones that a proof found complete stay, and the last that proved
-        everything; and however many repairs of drift there are, of which as many are kept, they push no other one out.
+        Of complete campaigns, other ended ones, and repairs of drift, the newest `KEPT` each stay, so that none of
+        the three kinds pushes another out. The newest complete campaign that is `whole` stays, too.
 
-        What nobody owns is left behind when a process dies between a campaign's batches and its record.
+        A process that dies after it wrote a campaign's batches, and before it wrote the campaign, leaves batches
+        without a record.
         """
         campaigns = await self.all()
         ended = [stored.value for stored in campaigns if stored.value.state.is_end]
         repairs = [campaign.id for campaign in ended if campaign.options.repair]
         complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.options.repair]
         others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.options.repair]
-        # What everything rests on: neither parts of it nor a configuration that governed more push it out.
+        # The newest proof of everything: newer campaigns with a smaller scope must not push it out.
         whole = [one.id for one in ended if one.state is CampaignState.COMPLETE and one.whole]
         old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:]}
         for name in sorted(old):
             await self._commit(Delete.of_key(self._keyspace.campaign(name)))
-        # By their keys: what belongs to a campaign whose record can't be read stays, for whoever restores it.
+        # By key: the batches of a campaign with an unreadable record stay, so that an operator can restore the record.
         kept = {key_text(item.key[len(self._keyspace.campaigns.start) :]) async for item in self._items()} - old
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
 
     async def forget_quarantines_but(self, names: set[str]) -> None:
-        """Forget which objects other campaigns left alone; how many, and why, stays in their batches' records."""
+        """Delete the quarantines of all campaigns but `names`; their batches still count the objects by reason."""
         await self._forget_all_but(names, self._keyspace.quarantines)
 
     def _items(self) -> AsyncIterator[Item]:

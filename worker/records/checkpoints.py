@@ -1,4 +1,4 @@
-"""Batches and how far each has come: one record a batch, written after every page."""
+"""The records of batches with their checkpoints. A worker writes its batch's record after every page."""
 
 from __future__ import annotations
 
@@ -28,16 +28,13 @@ class Checkpoints(Table[Checkpoint]):
         return found
 
     def all(self, campaign: str, *, since: int = 0) -> AsyncIterator[Stored[Checkpoint]]:
-        """Yield the batches of a campaign in order; with `since`, only those written from that revision on.
-
-        One that can't be read is left out.
-        """
+        """Yield the readable batches of a campaign in order; with `since`, only those written from that revision on."""
         return self._within(self._keyspace.batches(campaign), since=since)
 
     async def changed(self, campaign: str, since: int) -> tuple[list[Stored[Checkpoint]], int]:
-        """Return the batches written from revision `since` on, and what to give as `since` the next time.
+        """Return the batches written from revision `since` on, and the `since` of the next call.
 
-        The latter is a revision from before the reading: a batch that changes while pages are read comes twice
+        That is the store's revision before the read: a batch that changes during the read is returned twice
         rather than never.
         """
         revision = await self._store.revision()

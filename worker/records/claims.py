@@ -1,4 +1,4 @@
-"""Who works on which batch: claims on leases, as others see them."""
+"""Which worker holds which batch: claims on leases, as other processes read them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 300
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One batch at work, and whose it is; None where that can't be read."""
+    """The claim on one batch, and the worker that holds it; None if the claim's record is unreadable."""
 
     number: int
     holder: Holder | None
@@ -25,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Handback:
-    """A worker that gave work back, for it holds another configuration."""
+    """A worker that handed a batch back because it holds another configuration; `generation` is that one's hash."""
 
     host: str
     pid: str
@@ -36,18 +36,18 @@ class Handback:
 
 
 class Claims:
-    """The claims of one state prefix, read only; `ownership.Session` takes them."""
+    """Reads the claims of one state prefix; workers take them by `ownership.Session`."""
 
     def __init__(self, store: Store, keyspace: Keyspace) -> None:
         self._store = store
         self._keyspace = keyspace
 
     async def held(self, campaign: str) -> frozenset[int]:
-        """Return the numbers of the batches at which somebody works."""
+        """Return the numbers of the batches that a worker holds."""
         return frozenset([claim.number for claim in await self.all(campaign)])
 
     async def all(self, campaign: str) -> list[Claim]:
-        """Return the claims on a campaign's batches, in their order."""
+        """Return the claims on a campaign's batches, in the order of their numbers."""
         keys = self._keyspace.claims(campaign)
         found = []
         async for item in record.read_items(self._store, keys):
@@ -57,7 +57,7 @@ class Claims:
         return found
 
     async def handbacks(self) -> list[Handback]:
-        """Return the workers that gave work back a moment ago."""
+        """Return the workers whose handback is still on record: it expires with its lease."""
         return [one async for one in record.read_each(self._store, self._keyspace.handbacks, _handback)]
 
 

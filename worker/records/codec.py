@@ -1,8 +1,8 @@
-"""Records as bytes: JSON with a version, read tolerantly.
+"""Records as bytes: JSON with a version.
 
-Unknown fields are ignored, so that an older reader gets along with a newer writer of the same
-version; another version is refused, since its meaning is not known. So is what is too large, or nested
-too deeply, before it is parsed: records are hostile input.
+A reader ignores unknown fields, so that it can read what a newer writer of the same version wrote. It refuses
+another version, whose fields may mean something else. Records are hostile input: a reader also refuses one that
+is too large, or nested too deeply, before it parses it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from kube_rewrap.worker.etcd.ranges import key_text
 VERSION = 1
 
 _LARGEST = 1_572_864
-"""Bytes of a record: etcd's own limit of a request."""
+"""Most bytes of a record: etcd's default limit of a request."""
 
 _DEEPEST = 32
-"""Objects and lists inside each other; no record of ours has more than 6."""
+"""Deepest nesting of objects and lists; rewrap's own records nest at most 6 deep."""
 
 _NESTING = re.compile(r"[\[\]{}]")
 
@@ -47,12 +47,12 @@ def decode(key: bytes, value: bytes) -> dict[str, object]:
 
 
 def damaged(key: bytes, fault: ValueError) -> RecordError:
-    """Return the error for a record whose fields are not what they should be."""
+    """Return the error for a record with invalid fields."""
     return RecordError(f"the record {key_text(key)} is damaged: {fault}")
 
 
 def require_place(key: bytes, place: bytes) -> None:
-    """Raise RecordError for a record that lies where another one belongs."""
+    """Raise RecordError if the record found at `key` belongs at another key, `place`."""
     if key != place:
         raise damaged(key, ValueError(f"it is the record {key_text(place)}"))
 
@@ -67,7 +67,7 @@ def _parsed(value: bytes) -> object:
 
 
 def _is_shallow(text: str) -> bool:
-    """Tell whether nothing in a JSON text is nested deeper than `_DEEPEST`. Linear in time, whatever the text is."""
+    """Tell whether a JSON text nests at most `_DEEPEST` deep. Takes linear time for any text."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     depth = 0
     for char in _NESTING.findall(outside):

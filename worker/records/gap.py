@@ -1,19 +1,19 @@
-"""What a gap may hide: revisions that etcd compacted away before the watch had seen them. Arithmetic only.
+"""A gap of the watch: revisions that etcd compacted before the watch had received them. Arithmetic only.
 
-Each of them counts as a write of a key, unless something that is left proves that it was none. What proves that:
+Each revision of a gap counts as a write under the key, unless what etcd still holds proves that it was none:
 
-- kube-apiserver and rewrap write one object in a transaction, so each write has a revision of its own, and no key
+- kube-apiserver and rewrap write one object per transaction, so each write has a revision of its own, and no key
   made more writes than the gap has revisions.
-- An object tells when it was created, when it was last written, and how often (etcd's `version`). The last write is
-  known with the key that made it. If nothing encrypts the object and it was created within the gap, all its writes
-  lie in the gap and none was of any key; if it is older, only its last one is known to lie there.
-- A record of our own was created and last written at revisions that it tells. Several may have been written in one
-  transaction, so their versions don't add up. The observer's record names the revisions of its own former versions.
-- What lies before the place of the watch in another range is counted already.
+- etcd keeps an object's creation revision, its last write's revision, and its number of writes (`version`). The
+  stored value shows the key of the last write. If the object is not encrypted and was created within the gap, all its
+  writes are in the gap, and none was under a key; if it is older, only its last write is known to be there.
+- etcd also keeps the creation and last write of rewrap's own records. One transaction may write several records, so
+  their versions don't add up. The observer's record names the revisions of its own former versions.
+- The watch has already counted the writes before its place in another range.
 
-What proves nothing: the versions of encrypted objects, and that none of them was written since. An object that was
-created, or rewritten, and deleted within the gap leaves revisions only, so what is not explained by the above may
-have been writes of any key in the range. A range is quiet when nothing is left to explain.
+The versions of encrypted objects prove nothing, nor does the absence of writes since. An object that was created, or
+rewritten, and deleted within the gap leaves only its revisions, so each unexplained revision may be a write under any
+key in the range. A range was quiet if every revision is explained.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from kube_rewrap.worker.records.budget import Landed
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What is left of the revisions from `first` on and before `end`.
+    """What etcd still shows of the revisions from `first` (included) to `end` (excluded).
 
-    `makers`: by revision, the keys that may have made that write, by fingerprint; none where no key did. `wheres`: by
-    revision, the governed resource of the object that was written. `elsewhere`: further writes of objects that nothing
-    encrypts.
+    `makers`: by revision, the fingerprints of the keys under which that write may have been made; an empty set if
+    under none. `wheres`: by revision, the governed resource of the object written. `elsewhere`: further writes of
+    objects that are not encrypted.
     """
 
     first: int
@@ -40,9 +40,9 @@ class Gap:
     elsewhere: tuple[Landed, ...] = ()
 
     def most(self, fingerprint: str, low: int, high: int, seen: Collection[int] = ()) -> int:
-        """Return how often a key may have written from `low` to before `high`; `seen` are revisions that don't count.
+        """Return an upper bound of the writes under a key from `low` to before `high`, without the revisions `seen`.
 
-        Both bounds lie within the gap.
+        Both bounds are within the gap.
         """
         none = {at for at, makers in self.makers.items() if low <= at < high and fingerprint not in makers}
         none.update(at for at in seen if low <= at < high)

@@ -1,4 +1,4 @@
-"""What a generation of the configuration says, without its keys: which key writes, and which ones read."""
+"""A generation of the EncryptionConfiguration without key material: which key writes each resource, which ones read."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kube_rewrap.worker.fields import Fields
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 _FORMER = 200
-"""Hashes that are remembered; a record with as many is far below what etcd takes."""
+"""Hashes that a history keeps; a record with as many is far below etcd's request limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """One generation by its hash; each resource as the file spells it, wildcards included, with its chain.
+    """One generation by its hash, with the chain of each resource, spelled as in the file, wildcards included.
 
-    A chain names keys in the order in which they are tried; the first one writes. No chain is empty. KMS keys
-    all have the fingerprint `kms`: that a KMS provider got another key behind its name is not seen here.
+    A chain names keys in the order in which they are tried; the first one writes. No chain is empty. All KMS keys
+    have the fingerprint `kms`, so a KMS provider that changes its key under the same name makes no difference here.
     """
 
     hash: str
     resources: tuple[tuple[str, tuple[KeyRef, ...]], ...]
 
     def reads_plaintext(self, resource: str) -> bool:
-        """Whether what governs a resource reads plaintext and writes none."""
+        """Whether the chain that governs a resource reads plaintext and writes none."""
         chains = {GroupResource.parse(name): keys for name, keys in self.resources}
         name = GroupResource.parse(resource)
         governing = (name, GroupResource("*", name.group), ANY)
@@ -36,8 +36,8 @@ class GenerationRecord:
     def to_json(self) -> dict[str, object]:
         """Return the JSON form. It holds no secret.
 
-        Neighbours with one chain share it: a file that names many resources in one entry stays far below
-        what etcd takes.
+        Adjacent resources with equal chains share one: the record of a file that names many resources in one entry
+        stays far below etcd's request limit.
         """
         chains = groupby(self.resources, key=lambda one: one[1])
         return {
@@ -53,18 +53,18 @@ class GenerationRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> GenerationRecord:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(fields.text("hash"), tuple(pair for chain in fields.each("chains", _chain) for pair in chain))
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The generation in force, and the hashes of those that were in force before and are not now, the newest last.
+    """The generation in force, and the hashes of the generations before it (`former`), the newest last.
 
-    `settled`: the resources whose plaintext was late already when this one came into force (`generations.settled`).
-    A scheduler that comes to lead with an old copy of the file would otherwise take it for a change, and bring every
-    object back under the old key.
+    With `former` a new leader that reads an old copy of the file recognises it. Otherwise it would take the old copy
+    for a change, and rewrap every object back to the old key. `settled`: the resources whose plaintext was late
+    already when this generation came into force (`generations.settled`).
     """
 
     generation: GenerationRecord
@@ -82,9 +82,9 @@ class History:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> History:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
-        # What a record of an earlier version does not have.
+        # Absent in records of earlier versions.
         former = fields.texts("former", _FORMER) if fields.has("former") else ()
         settled = fields.texts("settled") if fields.has("settled") else ()
         return cls(GenerationRecord.from_json(value), former, frozenset(settled))

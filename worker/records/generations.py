@@ -1,4 +1,4 @@
-"""The record of the configuration that the scheduler acted on last: what a restart compares the file with."""
+"""The record of the configuration that the scheduler acted on last. After a restart it compares the file with this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kube_rewrap.worker.records.table import Stored, Table
 
 
 class Generations(Table[History]):
-    """The one record of a state prefix."""
+    """A table of one record per state prefix."""
 
     def _key(self, value: History) -> bytes:  # noqa: ARG002 - there is one place
         return self._keyspace.generation
@@ -19,16 +19,16 @@ class Generations(Table[History]):
         return History.from_json(fields)
 
     async def load(self) -> Stored[History] | None:
-        """Return the record, None where no scheduler has run yet. Raises RecordError when it is damaged."""
+        """Return the record, None if no scheduler has run yet. Raises RecordError when it is damaged."""
         return await self._at(self._keyspace.generation)
 
 
 def settled(stored: Stored[History] | None, campaigns: Iterable[Campaign], now: GenerationRecord) -> frozenset[str]:
-    """Return the resources whose plaintext is late under a configuration: all was proven to be encrypted before.
+    """Return the resources whose plaintext is late under the configuration `now`: a proof found all encrypted before.
 
-    A change of the file is no reason to believe any: an attacker who can write to etcd, and not the file, only has to
-    wait for the next one. But an operator makes plaintext good by the file: what did not list identity and does now is
-    to be taken in, and so is what identity wrote, or what nothing governed.
+    A change of the file does not make plaintext credible again: an attacker who can write to etcd, but not to the
+    file, would only have to wait for the next change. The operator can make it credible by the file: plaintext of a
+    resource is not late if the chain before did not read plaintext, or wrote it, or if no chain governed the resource.
     """
     known = tuple(campaigns)
     if stored is None:

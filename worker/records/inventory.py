@@ -1,4 +1,4 @@
-"""Which key encrypts what: counts that a scan fills. Their size depends on keys and resources, not on objects."""
+"""How many objects each key encrypts, as a scan counts them. The size depends on keys and resources, not on objects."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 
 LISTED = 1_000
-"""Unreadable objects that a resource's tally names; all are counted."""
+"""Unreadable objects that a resource's tally lists; it counts all."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceRange:
-    """A resource (or a part of it) and the keys where it lies."""
+    """A resource and the range of its keys, or a part of that range."""
 
     resource: str
     range: KeyRange
@@ -22,7 +22,7 @@ class ResourceRange:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An object that nothing configured can read, and why."""
+    """An object that no configured key opens, and why."""
 
     key: bytes
     reason: Reason
@@ -35,7 +35,7 @@ class Unreadable:
 
 @dataclass(slots=True)
 class KeyTally:
-    """What lies under one key: objects, bytes stored, and the sum of the objects' etcd versions."""
+    """The objects under one key: their number, their stored bytes, and the sum of their etcd versions."""
 
     objects: int = 0
     bytes: int = 0
@@ -44,9 +44,9 @@ class KeyTally:
 
 @dataclass(slots=True)
 class ResourceTally:
-    """What a scan found of one resource. `claimed` counts unreadable objects by a key whose prefix they carry.
+    """What a scan found in one resource. `claimed` counts unreadable objects by the configured key in their prefix.
 
-    `listed` names some of the unreadable ones; `unreadable` and `reasons` count all.
+    `listed` names at most `LISTED` unreadable objects; `unreadable` and `reasons` count all.
     """
 
     resource: str
@@ -75,7 +75,7 @@ class ResourceTally:
 
     @property
     def stale_bytes(self) -> int:
-        """Stored bytes of the stale objects: about what a rewrap writes."""
+        """Stored bytes of the stale objects: about as many as a rewrap writes."""
         return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary)
 
     def add_readable(self, key: KeyRef, size: int, version: int) -> None:
@@ -88,7 +88,7 @@ class ResourceTally:
         tally.versions += version
 
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
-        """Count one object that nothing opened, and name it while there is room."""
+        """Count one object that no key opened, and list it while there is room."""
         self.unreadable += 1
         self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
@@ -125,7 +125,7 @@ def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A scan of resources at one revision. `unknown` names paths that nobody could assign to a resource."""
+    """A scan of resources at one revision. `unknown` names the paths that belong to no known resource."""
 
     revision: int
     resources: tuple[ResourceTally, ...]
@@ -133,7 +133,7 @@ class Inventory:
 
     @property
     def objects(self) -> int:
-        """All objects that were looked at."""
+        """All objects in the scan."""
         return sum(tally.objects for tally in self.resources)
 
     @property
@@ -148,21 +148,21 @@ class Inventory:
 
     @property
     def unreadable(self) -> int:
-        """Objects that nothing configured opens."""
+        """Objects that no configured key opens."""
         return sum(tally.unreadable for tally in self.resources)
 
     @property
     def unreadable_by(self) -> dict[tuple[str, Reason], int]:
-        """Objects that nothing configured opens, by resource and reason."""
+        """Objects that no configured key opens, by resource and reason."""
         return {(tally.resource, reason): count for tally in self.resources for reason, count in tally.reasons.items()}
 
     @property
     def is_clean(self) -> bool:
-        """Whether every object is readable and under its primary key, and nothing was left out."""
+        """Whether every object is readable and under its primary key, and every path belongs to a known resource."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
     def look(self) -> Look:
-        """Return the sums of versions that this scan, of whole resources, found."""
+        """Return the sums of versions in this scan, which must cover its resources whole."""
         return Look(
             self.revision,
             {
@@ -175,9 +175,9 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How often keys may have encrypted by a revision: sums of the versions of what lies under each.
+    """An estimate of the encryptions under each key up to a revision: the sum of the etcd versions of its objects.
 
-    By resource and fingerprint; a key that governs a resource, and has nothing in it, is there with 0.
+    By resource and fingerprint; a configured key without objects in the resource has 0.
     """
 
     revision: int

@@ -1,23 +1,23 @@
-"""Every record path that this service owns, in one place (see docs/records.md).
+"""The etcd keys of all records that this service owns (see docs/records.md).
 
 ::
 
-    <state-prefix>/v1/owner                         who runs campaigns now (on a lease)
-    <state-prefix>/v1/leader                        the scheduler that leads (on a lease)
+    <state-prefix>/v1/owner                         the lock of the process that runs campaigns (on a lease)
+    <state-prefix>/v1/leader                        the lock of the leading scheduler (on a lease)
     <state-prefix>/v1/campaigns/<campaign>          one campaign
     <state-prefix>/v1/batches/<campaign>/<number>   a batch and its checkpoint
-    <state-prefix>/v1/claims/<campaign>/<number>    who works on a batch now (on a lease)
+    <state-prefix>/v1/claims/<campaign>/<number>    a worker's claim on a batch (on a lease)
     <state-prefix>/v1/proofs/<campaign>/<number>    a part of a campaign's proof scan
-    <state-prefix>/v1/quarantine/<campaign>/<hash>  an object that was left alone, and why
+    <state-prefix>/v1/quarantine/<campaign>/<hash>  an object that a worker did not rewrap, and why
     <state-prefix>/v1/ledger/<fingerprint>          the write budget of a key
-    <state-prefix>/v1/requests/<id>                 what somebody asked of the scheduler
-    <state-prefix>/v1/generation                    the configuration that the scheduler saw last, without keys
+    <state-prefix>/v1/requests/<id>                 a request to the scheduler
+    <state-prefix>/v1/generation                    the configuration that the scheduler acted on last, without keys
     <state-prefix>/v1/scan                          the last scan of everything
-    <state-prefix>/v1/observer                      how far the watch came, and what it counted
-    <state-prefix>/v1/usage                         how fast keys are used
-    <state-prefix>/v1/tries                         what was tried in vain within a day
-    <state-prefix>/v1/rotations/<id>                a key that takes another one's place
-    <state-prefix>/v1/assumption                    an operator's word that all kube-apiservers run a configuration
+    <state-prefix>/v1/observer                      the watch's place, and its counts
+    <state-prefix>/v1/usage                         the rates of writes under each key
+    <state-prefix>/v1/tries                         object versions of the last day that no key opened
+    <state-prefix>/v1/rotations/<id>                a key rotation
+    <state-prefix>/v1/assumption                    an operator's statement that all kube-apiservers run a configuration
     <state-prefix>/v1/handbacks/<worker>            a worker that holds another configuration (on a lease)
     <state-prefix>/v1/audit-head                    the newest entry of the audit log
     <state-prefix>/v1/audit/<number>                one entry of the audit log
@@ -49,7 +49,7 @@ class Keyspace:
 
     @property
     def owner(self) -> bytes:
-        """The lock of whoever works on campaigns."""
+        """The lock of the process that runs campaigns."""
         return self._path("owner")
 
     @property
@@ -63,22 +63,22 @@ class Keyspace:
 
     @property
     def campaigns(self) -> KeyRange:
-        """All campaigns, oldest first: their names begin with the time of their planning."""
+        """All campaigns, oldest first: each name begins with the time of planning."""
         return KeyRange.of_prefix(self._path("campaigns", ""))
 
     def batch(self, campaign: str, number: int) -> bytes:
-        """Return the path of one batch. The number is padded so that keys sort as numbers do."""
+        """Return the path of one batch. The padded number makes keys sort as numbers do."""
         return self._path("batches", campaign, f"{number:08d}")
 
     @property
     def of_campaigns(self) -> tuple[KeyRange, ...]:
-        """Return where the records that belong to campaigns lie, by campaign."""
+        """Return the ranges of batches, proofs and quarantines; in each, a campaign's records share a prefix."""
         batches_and_proofs = (KeyRange.of_prefix(self._path(kind, "")) for kind in ("batches", "proofs"))
         return (*batches_and_proofs, self.quarantines)
 
     @property
     def quarantines(self) -> KeyRange:
-        """Where the quarantined objects of all campaigns lie."""
+        """The quarantined objects of all campaigns."""
         return KeyRange.of_prefix(self._path("quarantine", ""))
 
     def claim(self, campaign: str, number: int) -> bytes:
@@ -86,7 +86,7 @@ class Keyspace:
         return self._path("claims", campaign, f"{number:08d}")
 
     def claims(self, campaign: str) -> KeyRange:
-        """Return where the claims on a campaign's batches lie, in their order."""
+        """Return the range of the claims on a campaign's batches, in their order."""
         return KeyRange.of_prefix(self._path("claims", campaign, ""))
 
     def proof(self, campaign: str, number: int) -> bytes:
@@ -94,19 +94,19 @@ class Keyspace:
         return self._path("proofs", campaign, f"{number:08d}")
 
     def proofs(self, campaign: str) -> KeyRange:
-        """Return where the parts of a campaign's proof scan lie, in their order."""
+        """Return the range of the parts of a campaign's proof scan, in their order."""
         return KeyRange.of_prefix(self._path("proofs", campaign, ""))
 
     def batches(self, campaign: str) -> KeyRange:
-        """Return where the batches of a campaign lie, in their order."""
+        """Return the range of a campaign's batches, in their order."""
         return KeyRange.of_prefix(self._path("batches", campaign, ""))
 
     def quarantined(self, campaign: str, etcd_key: bytes) -> bytes:
-        """Return the path of one quarantined object. Its key is hashed: etcd keys may be long and hold any bytes."""
+        """Return the path of one quarantined object. It has the object's key hashed: keys may be long, of any bytes."""
         return self._path("quarantine", campaign, hashlib.sha256(etcd_key).hexdigest()[:32])
 
     def quarantine(self, campaign: str) -> KeyRange:
-        """Return where the quarantined objects of a campaign lie."""
+        """Return the range of a campaign's quarantined objects."""
         return KeyRange.of_prefix(self._path("quarantine", campaign, ""))
 
     def ledger(self, fingerprint: str) -> bytes:
@@ -129,7 +129,7 @@ class Keyspace:
 
     @property
     def generation(self) -> bytes:
-        """The configuration that the scheduler saw last."""
+        """The configuration that the scheduler acted on last."""
         return self._path("generation")
 
     @property
@@ -143,36 +143,36 @@ class Keyspace:
 
     @property
     def rotations(self) -> KeyRange:
-        """All rotations, oldest first: their names begin with the time of their start."""
+        """All rotations, oldest first: each name begins with the time of the start."""
         return KeyRange.of_prefix(self._path("rotations", ""))
 
     @property
     def assumption(self) -> bytes:
-        """An operator's last word about what the kube-apiservers run."""
+        """An operator's last statement about what the kube-apiservers run."""
         return self._path("assumption")
 
     @property
     def observer(self) -> bytes:
-        """How far the watch came."""
+        """The watch's place, and its counts."""
         return self._path("observer")
 
     @property
     def usage(self) -> bytes:
-        """How fast keys are used."""
+        """The rates of writes under each key."""
         return self._path("usage")
 
     @property
     def tries(self) -> bytes:
-        """What was tried in vain within a day."""
+        """The object versions of the last day that no key opened."""
         return self._path("tries")
 
     def handback(self, worker: str) -> bytes:
-        """Return the path where a worker says that it holds another configuration."""
+        """Return the path where a worker records that it holds another configuration."""
         return self._path("handbacks", worker)
 
     @property
     def handbacks(self) -> KeyRange:
-        """All workers that said so."""
+        """The handbacks of all workers."""
         return KeyRange.of_prefix(self._path("handbacks", ""))
 
     @property
@@ -181,7 +181,7 @@ class Keyspace:
         return self._path("audit-head")
 
     def audit_entry(self, number: int) -> bytes:
-        """Return the path of one entry of the audit log; padded so that keys sort as numbers do."""
+        """Return the path of one entry of the audit log. The padded number makes keys sort as numbers do."""
         return self._path("audit", f"{number:012d}")
 
     @property

@@ -1,10 +1,10 @@
-"""Write budgets in etcd: no key encrypts before its token is recorded.
+"""Write budgets in etcd: no process encrypts before it has recorded a token for it.
 
 A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
 the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
-grows: a record that is found smaller than it was, or is not from this store's past (`Lineage`), came
-back with a backup, and its key counts as exhausted until an operator accepts that (`rewrap keys
---accept`). So does a key that has no record then: it may be younger than the backup.
+grows: if a process finds it smaller than before, or the record is not from this store's past (`Lineage`), the
+record came back with a backup. Its key then counts as exhausted until an operator accepts it (`rewrap keys
+--accept`). So does a key without a record at that time: it may be younger than the backup.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.verdict import KeyRef
 
 _ATTEMPTS = 50  # many workers may reserve at the same moment
-_LOOK_SECONDS = 5.0  # a process that works on learns that soon that its etcd was restored
+_LOOK_SECONDS = 5.0  # a working process notices a restore of etcd within this time
 _log = structlog.get_logger()
 
 Change = Callable[[Budget, Observations], Budget]
-"""What becomes of a budget, with what was observed no earlier than the budget's record."""
+"""Returns a budget's next value from the recorded one and observations read after it."""
 
 
 @dataclass(slots=True)
 class _Purse:
     """What this process holds of one key.
 
-    Tokens left, swaps landed but not recorded by resource, the record as last seen, and whether it was told
-    that the key is due for rotation.
+    Unspent tokens; by resource, swaps that were applied and not recorded yet; the budget as last reserved from;
+    and whether this process logged that the key is due for rotation.
     """
 
     left: int = 0
@@ -80,7 +80,7 @@ class Ledger:
         return known
 
     async def foreseen(self, keys: Iterable[KeyRef], look: Look | None) -> dict[str, Budget]:
-        """Return every recorded budget as `first_sight` would leave it. Writes nothing."""
+        """Return every budget as `first_sight` would leave it, new ones included. Writes nothing."""
         known, from_backup = await self._read()
         seen = await self._seen()
         found = {**self._begun(keys, restored=bool(from_backup)), **known}
@@ -89,10 +89,10 @@ class Ledger:
     async def first_sight(
         self, keys: Iterable[KeyRef], look: Look | None = None, again: Collection[tuple[str, str]] = ()
     ) -> None:
-        """Begin a budget for each key that has none, and add what a look at its objects tells of earlier use.
+        """Create a budget for each key without one, and add to budgets the estimates of earlier use from `look`.
 
-        `keys` are all that are configured. That is done once for each key and resource; for those `again`, by
-        resource and fingerprint, also a second time.
+        `keys` are all configured keys. A budget takes one estimate per resource, and another one for each pair of
+        resource and fingerprint in `again`. Also marks budgets that came back with a backup, or lost their watch.
         """
         known, from_backup = await self._read()
         swaps = Counter[str]()
@@ -105,7 +105,7 @@ class Ledger:
             ):
                 continue
             if fingerprint in known and not known[fingerprint].names:
-                continue  # its record can't be read
+                continue  # its record is unreadable
             anew = [resource for resource, name in again if name == fingerprint]
             await self._see(known.get(fingerprint, fresh), fresh.names, look, swaps, anew)
         lost = [name for name, budget in known.items() if budget.lost_its_watch(seen)]
@@ -116,7 +116,7 @@ class Ledger:
             _log.error("observer.lost", budgets=len(lost), because=because)
         for fingerprint in lost:
             await self._change(fingerprint, _unwatched)
-        # Last: a crash before this marks what is without a record all the same, next time.
+        # Last: after a crash before this, the next call still sees the restore and creates new budgets as restored.
         if from_backup:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
             _log.error("etcd.restored", budgets=len(from_backup), because=because)
@@ -124,13 +124,13 @@ class Ledger:
             await self._change(fingerprint, self._noted(made_in))
 
     async def was_restored(self) -> bool:
-        """Tell whether budgets came back with a backup that `first_sight` has not marked yet. Writes nothing."""
+        """Tell whether budgets came back with a backup, or lost their watch, and are not marked yet. Writes nothing."""
         known, from_backup = await self._read()
         seen = await self._seen()
         return bool(from_backup) or any(budget.lost_its_watch(seen) for budget in known.values())
 
     async def begin_new(self, key: KeyRef) -> None:
-        """Begin the budget of a key that was made a moment ago, and has never encrypted."""
+        """Create the budget of a key that rewrap has just made, and that has never encrypted."""
         await self._lineage.look()
         born = await self._store.revision()
         await self._budgets.create(
@@ -138,15 +138,15 @@ class Ledger:
         )
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
-        """Take up to `tokens` of a key, at least one; the caller may then seal as often as it got.
+        """Take up to `tokens` of a key and return how many, at least one; the caller may then seal that often.
 
-        `ahead` is how many are likely to be wanted in all: so many are reserved at once, up to a
-        block. Raises BudgetExhaustedError at the limit, TemporaryError when etcd does not let us reserve.
+        `ahead` is how many the caller expects to need in all: the ledger reserves that many at once, up to a
+        block. Raises BudgetExhaustedError at the limit, TemporaryError when the reservation fails in etcd.
         """
         purse = self._purse(key)
         await self._lineage.look(_LOOK_SECONDS)
         if purse.known is not None and not self._lineage.fits(purse.known.made_in):
-            # These tokens are on no record any more.
+            # A restore of etcd has removed the record of these tokens.
             purse.left = 0
             purse.landed.clear()
         while purse.left == 0:
@@ -158,12 +158,12 @@ class Ledger:
         return taken
 
     def landed(self, key: KeyRef, resource: str, revision: int) -> None:
-        """Note that a swap with this key's ciphertext was applied, and at which revision."""
+        """Note in memory that etcd applied a swap with this key's ciphertext at this revision."""
         landed, one = self._purse(key).landed, Landed(1, revision, revision)
         landed[resource] = landed[resource] + one if resource in landed else one
 
     async def settle(self) -> None:
-        """Record what landed. What a crash keeps from being recorded errs upwards."""
+        """Record the swaps that `landed` noted. If a crash loses some, their keys' use is overestimated."""
         for fingerprint, purse in list(self._purses.items()):  # others may begin a purse while we wait
             await self._settle(fingerprint, purse)
 
@@ -172,11 +172,11 @@ class Ledger:
         if not landed:
             return
         if purse.known is not None and not await self._lineage.includes(purse.known.made_in):
-            return  # these revisions are another store's
+            return  # these revisions are of the store before a restore
         try:
             await self._land(fingerprint, landed)
         except TemporaryError as error:
-            # Perhaps it is on record. Counted twice, it would hide as many writes of others: rather not at all.
+            # It may be on record. Counted twice, it would hide that many writes of others, so it is not repeated.
             _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
             raise
 
@@ -193,14 +193,14 @@ class Ledger:
                 found = await self._budgets.get(fingerprint)
                 own = found.own if found else {}
                 if any(resource in own and own[resource].may_hold(one) for resource, one in landed.items()):
-                    # Counted twice, they would hide as many writes of others: rather not at all.
+                    # Counted twice, they would hide that many writes of others, so they are not recorded again.
                     _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
                     return
             else:
                 return
 
     async def accept(self, fingerprint: str) -> Budget | None:
-        """Take a restored budget as it is from now on, at an operator's word; None where there is none."""
+        """Record that an operator accepts a restored budget as it is; None if there is none."""
         await self._lineage.look()
 
         def accepted(budget: Budget, _: Observations) -> Budget:
@@ -217,7 +217,7 @@ class Ledger:
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
         stored, unreadable = await self._budgets.all()
-        seen = await self._seen()  # not before: what a budget takes for seen must be
+        seen = await self._seen()  # after the budgets: it must cover each swap that they hold as seen
         await self._lineage.look()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
@@ -227,12 +227,12 @@ class Ledger:
             )
             for one in stored
         }
-        # How often such a key has encrypted is not known: it is refused, and not begun at nothing.
+        # The use of a key with an unreadable record is unknown: it counts as restored, and gets no new record.
         lost = {name: Budget(name, LIMITED_PROVIDER, restored=True, made_in=self._lineage.mark) for name in unreadable}
         return found | lost, from_backup
 
     def _begun(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
-        """Return the budgets of these keys as they would begin."""
+        """Return a new budget for each of these keys' fingerprints."""
         return {
             fingerprint: Budget(
                 fingerprint,
@@ -252,10 +252,10 @@ class Ledger:
         swaps: Mapping[str, int],
         again: Collection[str],
     ) -> None:
-        """Add names and estimates to a budget, where there is something to add."""
+        """Add names and estimates to a budget; write only if that changes it."""
 
         def sighted(budget: Budget, seen: Observations) -> Budget:
-            # What another process looked at again meanwhile is not looked at twice.
+            # Without resources for which another process recorded a newer scan meanwhile.
             stale = [name for name in again if look and (budget.begins(name) or 0) <= look.revision]
             budget = replace(budget, names=tuple(sorted({*budget.names, *names})))
             return budget.sighted(look, seen, swaps, stale) if look else budget
@@ -267,7 +267,10 @@ class Ledger:
         return await observations.load(self._store, self._keyspace)
 
     def _noted(self, made_in: Mark) -> Change:
-        """Return the change that marks a budget for good, unless somebody else did, and it was accepted since."""
+        """Return the change that records `restored`. It does nothing if the budget's mark is no longer `made_in`.
+
+        Then another process has recorded it, and an operator may have accepted the budget since.
+        """
 
         def noted(budget: Budget, _: Observations) -> Budget:
             if budget.made_in != made_in:
@@ -278,7 +281,7 @@ class Ledger:
 
     async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
         granted = 0
-        # First what is known of the last block: not taken for ours, what the watch saw of it would count twice.
+        # Settle the last block's swaps first: until they are recorded as ours, the watch's count adds them again.
         await self._settle(key.fingerprint, purse)
 
         def reserving(budget: Budget, seen: Observations) -> Budget:
@@ -301,7 +304,7 @@ class Ledger:
         return granted
 
     def _tell_due(self, key: KeyRef, budget: Budget, purse: _Purse) -> None:
-        """Log once a process that a key should be rotated."""
+        """Log, once per process, that a key is due for rotation."""
         limit = self._settings.gcm_limit
         state = budget.state(limit, self._settings.due_at)
         if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not purse.told_due:
@@ -312,7 +315,7 @@ class Ledger:
             )
 
     def _changing(self, change: Change) -> Callable[[Budget], Awaitable[Budget]]:
-        """Return a change of a recorded budget, with what was observed no earlier than the record was read."""
+        """Return `change` as a change of a recorded budget; it reads the observations after the record."""
 
         async def changed(budget: Budget) -> Budget:
             seen = await self._seen()
@@ -325,7 +328,7 @@ class Ledger:
         return await self._budgets.change(fingerprint, self._changing(change))
 
     async def _judged(self, budget: Budget) -> Budget:
-        """Return the budget, marked as restored where its record is not from this store's past."""
+        """Return the budget, marked as restored if its record is not from this store's past."""
         return budget if await self._lineage.includes(budget.made_in) else replace(budget, restored=True)
 
 
@@ -334,12 +337,12 @@ def _unwatched(budget: Budget, seen: Observations) -> Budget:
 
 
 def _went_backwards(budget: Budget, known: Budget | None) -> bool:
-    """Tell whether a record lost what was seen of it, and no operator has taken it as it is since."""
+    """Tell whether a record has fewer reservations than this process saw, and no operator accepted it since."""
     return known is not None and budget.accepted <= known.accepted and budget.reserved < known.reserved
 
 
 def exhausted(key: KeyRef, budget: Budget, gcm_limit: int, revision: int) -> BudgetExhaustedError:
-    """Return the refusal for a key whose budget is used up, with the ways out; `revision` is the store's."""
+    """Return the error for a key without tokens left, with what the operator can do; `revision` is the store's."""
     if budget.restored:
         return BudgetExhaustedError(restored_text(key))
     return BudgetExhaustedError(

@@ -1,17 +1,17 @@
-"""Tells a record of this etcd's own past from one that came back with a backup.
+"""Detects records that etcd got back from a backup, by the lead of the raft log over the store's revision.
 
-Every revision of the store comes from one entry of the raft log, and some entries make none: the log is
-ahead of the revision, and its lead never shrinks. A restore keeps the revision and begins a new log, so
-the lead falls by about the length of the old one, and writes do not bring it back. A record that
-was made at a greater lead than there is now is not from this store's past (seen with etcd 3.4 and 3.5).
-Neither is one from another cluster id; but that changes only if the restore was given a new token.
+Each revision of the store comes from one entry of the raft log, and some entries make no revision: the log index
+is ahead of the revision, and its lead never shrinks. A restore from a snapshot keeps the revision and begins a new
+log, so the lead falls by about the length of the old log, and writes do not raise it again. A record made at a
+greater lead than the present one is not from this store's past (observed with etcd 3.4 and 3.5). Neither is a
+record with another cluster id; but the id changes only if the operator restored with a new cluster token.
 
-The two numbers can't be had at one moment. What goes on record is the least that the lead can have been,
-and it is compared with the most that it can be now: reads that take long raise no alarm.
+No single call returns both numbers. So a record carries a lower bound of the lead, and a process compares it
+with an upper bound of the present lead: slow reads raise no false alarm.
 
-Not noticed: what brings the log back with the store, as an older copy of the data directory or of the
-machine does. And the sign fades: once the new log has made as many entries without a revision (failed
-comparisons, leases) as the old one had entries when the record was made, it says nothing any more.
+Not detected: a restore that also brings back the log, such as an older copy of the data directory or of the
+machine. And the difference fades: once the new log has as many entries without a revision (failed comparisons,
+leases) as the old log had entries when the record was made, the record looks like one of this store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kube_rewrap.worker.records.budget import Mark
 
 
 class Lineage:
-    """How one process sees where the store comes from."""
+    """One process' last measurement of the store's cluster id and lead."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,11 +35,11 @@ class Lineage:
 
     @property
     def mark(self) -> Mark:
-        """What a record made now is to carry. Before the first look it fits no cluster."""
+        """The mark for a record made now. Before the first look it fits no cluster."""
         return self._mark
 
     async def look(self, at_most_every: float = 0.0) -> None:
-        """Look at the store, unless that was done less than so many seconds ago. Raises WorkerError."""
+        """Measure the store's lead, unless the last measurement is more recent (seconds). Raises WorkerError."""
         if self._is_fresh(at_most_every):
             return
         async with self._looking:

@@ -1,7 +1,7 @@
-"""What the watch saw anyone write: counts by key, and up to which revision they are complete, in one record.
+"""The record of the watch: writes by any process, counted by key, and up to which revisions the counts are complete.
 
-One record, one write: counts and revisions move together, so that every write is counted once whatever
-happens between two of them.
+Counts and revisions are in one record, which changes in one write: after a crash the watch counts no PUT twice, and
+leaves none out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kube_rewrap.worker.records.observed import ANY_KEY, Followed, Observations
 
 
 async def load(store: Store, keyspace: Keyspace) -> Observations:
-    """Return what is on record; nothing yet where no observer ever ran. Raises RecordError for a damaged record."""
+    """Return the record; empty observations if no observer ever ran. Raises RecordError for a damaged record."""
     found = await record.read(store, keyspace.observer)
     if found is None:
         return Observations()
@@ -30,7 +30,7 @@ async def load(store: Store, keyspace: Keyspace) -> Observations:
 
 
 async def save(store: Store, keyspace: Keyspace, seen: Observations, guards: Sequence[Expect]) -> int:
-    """Write over the version that was read; returns the new mod_revision. Raises FencedError."""
+    """Write the record if it is still the version `seen.revision`; returns the new mod_revision. Raises FencedError."""
     fields = {
         "counts": dict(seen.counts),
         "followed": [{name: [one.places[name], *keys] for name, keys in one.chains.items()} for one in seen.followed],
@@ -53,10 +53,10 @@ def _observations(given: Mapping[str, object], revision: int) -> Observations:
 
 
 def _followed_by_path(following: Mapping[str, int]) -> Followed:
-    """Read what an earlier version put on record: by the path of each range, a place for every key in its chain.
+    """Read the form of an earlier version: a place by the path of each range, for every key in its chain.
 
-    What no range is named for was followed by nobody, and what lies at no path of its own in a usual registry can't be
-    told: both are looked at anew.
+    A resource without a range counts as not followed; so does one at a path that the usual registry layout assigns to
+    no single resource. The scheduler scans both again.
     """
     layout = Layout()
     found = {path: layout.resource_at(key_bytes(path) + b"name") for path in following}

@@ -1,9 +1,9 @@
-"""Who works on what: locks on an etcd lease, with their creation revision as fencing token.
+"""Locks on an etcd lease, with their creation revision as fencing token.
 
-A session is one lease of one process; locks hang on it. A holder that stalls past its lease loses
-them all. Every record that it then writes names the token of a lock that is gone, and is refused; so
-is every object that it swaps, for a process that slept through a campaign of a newer configuration
-must not undo it. Whoever ends a campaign deletes the claims on its batches, to the same effect.
+A session is one lease of one process; all its locks are attached to it. A process that stalls past its lease loses
+them all. Each write of a record, and each swap of an object, compares the token of its lock, so etcd refuses both
+after that: a process that stalled during a campaign of a newer configuration must not undo it. The process that ends
+a campaign deletes the claims on its batches, with the same effect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 
 LEASE_SECONDS = 15
 CLAIM_SECONDS = 10
-"""Shorter: when a worker dies, its batch waits so long."""
+"""Shorter than LEASE_SECONDS: a dead worker's batch waits for this time."""
 
 UNNAMED = "a process whose record can't be read"
 _LONGEST = 300
@@ -38,7 +38,7 @@ Lost = Callable[[FencedError], None]
 
 
 def who(command: str) -> dict[str, object]:
-    """Return how this process presents itself to others."""
+    """Return the fields by which this process identifies itself in locks and handbacks; `since` is now (ISO 8601)."""
     return {
         "command": command,
         "host": socket.gethostname(),
@@ -49,7 +49,7 @@ def who(command: str) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock, as its record says: what `who` returns, within bounds."""
+    """The holder of a lock, read from its record: the fields of `who`, checked as hostile input."""
 
     command: str
     host: str
@@ -58,7 +58,7 @@ class Holder:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Holder:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         texts = [fields.text(name, _LONGEST) for name in ("command", "host", "since")]
         if not all(map(str.isprintable, texts)):
@@ -67,12 +67,12 @@ class Holder:
         return cls(command, host, fields.count("pid"), since)
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return it as a part of a sentence."""
         return f"{self.command} on {self.host}, pid {self.pid}, since {self.since}"
 
 
 def holder_in(item: Item) -> Holder | None:
-    """Return who holds a lock; None where its record does not say. It is held all the same: its key is there."""
+    """Return the holder of a lock; None if its record is unreadable. The lock is held all the same: its key exists."""
     try:
         return Holder.from_json(decode(item.key, item.value))
     except (RecordError, ValueError) as error:
@@ -88,10 +88,10 @@ class Session:
         self._lease = lease
 
     async def hold(self, key: bytes, holder: Mapping[str, object], expects: Sequence[Expect] = ()) -> Expect:
-        """Take a lock; returns the guard that belongs into every commit.
+        """Take a lock; returns the guard that every commit under the lock must contain.
 
-        `holder` is shown to others. Raises BusyError, naming the holder, when the lock is taken, and
-        TemporaryError when one of `expects` does not hold.
+        Other processes show `holder` in their messages. Raises BusyError, naming the holder, when another process
+        holds the lock, and TemporaryError when one of `expects` does not hold.
         """
         value = encode({**holder, "by": os.urandom(8).hex()})
         result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
@@ -108,13 +108,13 @@ class Session:
         )
 
     async def release(self, guard: Expect) -> None:
-        """Give a lock back before the session ends. If that fails, the end of the lease does it."""
+        """Release a lock before the session ends. If the call fails, the lock ends with the lease."""
         await self._store.commit([guard], [Delete.of_key(guard.key)])
 
 
 @asynccontextmanager
 async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[Session]:
-    """Keep a lease while the block runs. `lost` is called when it can no longer be trusted."""
+    """Hold a lease of this many seconds, and renew it, while the block runs. Calls `lost` when it may have expired."""
     granted = asyncio.get_running_loop().time()
     lease = await store.grant_lease(seconds)
     renewal = asyncio.create_task(_renew(store, lease, seconds, granted + seconds, lost), name="lease-renewal")
@@ -136,7 +136,7 @@ async def own(
 
 
 async def _renew(store: Store, lease: int, seconds: int, alive_until: float, lost: Lost) -> None:
-    """Renew the lease three times per its length; give up when it is known to be gone, or may be."""
+    """Renew the lease three times in its length; call `lost` and return once it has expired, or may have."""
     loop = asyncio.get_running_loop()
     while loop.time() < alive_until:
         await asyncio.sleep(max(0.1, min(seconds / 3, (alive_until - loop.time()) / 2)))
@@ -155,7 +155,7 @@ async def _renew(store: Store, lease: int, seconds: int, alive_until: float, los
 
 
 async def _release(store: Store, lease: int) -> None:
-    """End the lease, as a courtesy to the next one: it would expire by itself."""
+    """Revoke the lease, so that the next holder need not wait until it expires."""
     try:
         async with asyncio.timeout(5):
             await store.revoke_lease(lease)

@@ -1,4 +1,4 @@
-"""A proof scan in parts: each part counts some ranges at one revision; together they are an inventory."""
+"""A proof scan in parts. Each part counts some ranges, all at one revision; together they make an inventory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRa
 from kube_rewrap.worker.verdict import KeyRef, Reason, recorded_reason
 
 _LISTED = 100
-"""Unreadable objects that a part names: its record must stay far below what etcd takes."""
+"""Unreadable objects that a part lists: its record must stay far below etcd's request limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProofPart:
-    """What one worker scans, and (`found`) what it saw.
+    """The ranges that one worker scans, and once they are scanned (`found`) its counts.
 
-    `of` is how many parts the proof has. `partial` is what was counted of the keys below `cursor`, where whoever
-    takes the part up next goes on. `compacted`: it can't be finished, for the revision is gone; all begin again.
+    `of` is the number of parts of the proof. `partial` holds the counts of the keys below `cursor`, where the next
+    worker goes on. `compacted`: etcd compacted the revision before the part was done; the whole proof begins again.
     """
 
     campaign: str
@@ -35,17 +35,17 @@ class ProofPart:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing more to scan."""
+        """Whether no worker needs to scan the part any more."""
         return self.found is not None or self.compacted
 
     @property
     def rest(self) -> tuple[ResourceRange, ...]:
-        """What is still to be scanned. Ranges lie in the order of their keys."""
+        """The ranges, or parts of ranges, from the cursor on. `ranges` are in key order."""
         ranges = (ResourceRange(one.resource, one.range.since(self.cursor)) for one in self.ranges)
         return tuple(one for one in ranges if not one.range.is_empty)
 
     def advanced(self, counted: Inventory, cursor: bytes | None) -> ProofPart:
-        """Return the part after one more slice of time; no cursor: it is at its end."""
+        """Return the part with one more slice counted; the next slice begins at `cursor`, None = all is counted."""
         total = added([*([self.partial] if self.partial else []), counted], self.revision)
         if cursor is None:
             return replace(self, found=total, partial=None, cursor=b"")
@@ -68,7 +68,7 @@ class ProofPart:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> ProofPart:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         revision = fields.count("revision")
         found, partial = (
@@ -83,7 +83,7 @@ class ProofPart:
             fields.each("ranges", _range),
             found,
             fields.flag("compacted"),
-            # Absent in the records of an earlier version, whose proofs begin again: no proof has 0 parts.
+            # Absent in the records of earlier versions. 0 is no number of parts, so such a proof begins again.
             fields.count("of", most=MOST_BATCHES) if fields.has("of") else 0,
             fields.key("cursor") if fields.has("cursor") else b"",
             partial,
@@ -91,19 +91,19 @@ class ProofPart:
 
 
 def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
-    """Add up parts of one revision that are all done."""
+    """Return the inventory of parts of one revision that are all done; `unknown` as in Inventory."""
     done = list(parts)
     found = [part.found for part in done if part.found is not None]
     return replace(added(found, max((part.revision for part in done), default=0)), unknown=unknown)
 
 
 def added(inventories: Iterable[Inventory], revision: int) -> Inventory:
-    """Add up what was found at one revision."""
+    """Return the sum of inventories of one revision."""
     return Inventory(revision, merged(tally for one in inventories for tally in one.resources))
 
 
 def is_whole(parts: Sequence[ProofPart]) -> bool:
-    """Whether parts, in their order, are all that a proof was planned with."""
+    """Whether `parts`, in order, are all parts of a proof as planned."""
     return bool(parts) and all((part.number, part.of) == (place, len(parts)) for place, part in enumerate(parts))
 
 
@@ -139,7 +139,7 @@ def _tally(value: object) -> ResourceTally:
         dict(fields.each("claimed", _claim)),
         fields.count("unreadable"),
         list(fields.each("listed", _unreadable)),
-        dict(fields.each("reasons", _counted)) if fields.has("reasons") else {},  # a record of before has none
+        dict(fields.each("reasons", _counted)) if fields.has("reasons") else {},  # absent in older records
     )
 
 

@@ -1,4 +1,4 @@
-"""The parts of a campaign's proof scan on record."""
+"""The records of the parts of proof scans."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Proofs(Table[ProofPart]):
         return ProofPart.from_json(fields)
 
     async def all(self, campaign: str) -> list[Stored[ProofPart]]:
-        """Return the parts of a campaign's proof that can be read, in order."""
+        """Return the readable parts of a campaign's proof, in order."""
         return [stored async for stored in self._within(self._keyspace.proofs(campaign))]
 
     async def get(self, campaign: str, number: int) -> Stored[ProofPart] | None:
-        """Return one part, None where there is none. Raises RecordError for a damaged one."""
+        """Return one part, None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.proof(campaign, number))
 
     async def replace_all(self, campaign: str, parts: Sequence[ProofPart]) -> None:
-        """Delete the parts on record and write these. A crash between leaves fewer parts: the scan begins anew.
+        """Delete the parts on record and write these, the first one last.
 
-        The first part is written last: parts without it are no plan.
+        A crash in between leaves fewer parts, none of them the first: not `is_whole`, so the scan begins again.
         """
         await self._commit(Delete(self._keyspace.proofs(campaign)))
         puts = [Put(self._key(part), encode(part.to_json())) for part in reversed(parts)]

@@ -1,7 +1,7 @@
-"""Objects that were left alone, and why. A campaign with any of them is not complete.
+"""The quarantine: objects that workers did not rewrap, and why. A campaign with any of them is not complete.
 
-Only so many are named: what fills etcd with objects that nothing opens shall not fill it with records, too. All
-are counted, in the records of their batches.
+A campaign has at most about `KEPT` records, so that an attacker who fills etcd with unreadable objects does not fill
+it with records, too. The records of the batches count all objects.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Quarantine(Table[Quarantined]):
         return Quarantined.from_json(fields)
 
     async def add(self, objects: Sequence[Quarantined]) -> None:
-        """Record objects while there is room; recording one again changes nothing but its words. Raises FencedError."""
+        """Record objects while there is room; recording one again replaces its record. Raises FencedError."""
         for start in range(0, len(objects), _PER_COMMIT):
-            # Counted anew each time, without a record that all batches would write.
+            # A count of the keys each time: a counter would be one record that all batches write.
             room = KEPT - await self._store.count(self._keyspace.quarantine(self._campaign))
             if room <= 0:
                 return
@@ -42,7 +42,7 @@ class Quarantine(Table[Quarantined]):
             await self._commit(*(Put(self._key(one), encode(one.to_json())) for one in some))
 
     async def some(self, most: int) -> list[Quarantined]:
-        """Return at most so many of those in quarantine."""
+        """Return at most `most` of the objects on record."""
         found: list[Quarantined] = []
         async with aclosing(self.all()) as quarantined:
             async for one in quarantined:
@@ -52,6 +52,6 @@ class Quarantine(Table[Quarantined]):
         return found
 
     async def all(self) -> AsyncGenerator[Quarantined]:
-        """Yield what is named in quarantine and can be read, in no order that means anything."""
+        """Yield the readable records, in the order of their keys' hashes."""
         async for stored in self._within(self._keyspace.quarantine(self._campaign)):
             yield stored.value

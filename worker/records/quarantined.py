@@ -1,4 +1,4 @@
-"""One object that was left alone, and why."""
+"""One object in quarantine: a worker did not rewrap it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kube_rewrap.worker.fields import Fields
 from kube_rewrap.worker.verdict import Reason, recorded_reason
 
 KEPT = 4_000
-"""Objects of a campaign that are named. Batches side by side may name some tens more than that each."""
+"""Quarantine records of a campaign. Concurrent batches may exceed it by some tens each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One object: its etcd key, the reason, a sentence about it, and the version that was looked at."""
+    """One object: its etcd key, the reason, a sentence of detail, and the mod_revision that the worker read."""
 
     key: bytes
     reason: Reason
@@ -33,7 +33,7 @@ class Quarantined:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Quarantined:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         reason, detail = recorded_reason(fields.text("reason"), fields.text("detail"))
         return cls(fields.key("key"), reason, detail, fields.count("mod_revision"))

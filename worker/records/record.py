@@ -1,6 +1,6 @@
-"""How one record is written so that its outcome is known, and how many are read.
+"""Writes one record so that the outcome is known, and reads ranges of records.
 
-Every write carries a nonce of its own, so that after a lost answer equal bytes prove our write.
+Every write carries a nonce of its own: after a lost answer, equal bytes in etcd prove that this write was applied.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ async def write(
 ) -> int:
     """Write a record if its mod_revision is still `revision` (0 = new) and all guards hold.
 
-    `along` goes into the same transaction. Returns the record's new mod_revision. Raises
-    RecordChangedError when another process wrote before or a guard is lost, RecordUnclearError when this write may
-    have come before another one, TemporaryError when etcd never answered.
+    The same transaction applies `along`. Returns the record's new mod_revision. Raises RecordChangedError when another
+    process wrote before or a guard is lost: nothing was written. Raises RecordUnclearError when another process has
+    written, and this write may have been applied before that; TemporaryError when etcd never answered.
     """
     value = encode({**record, "by": os.urandom(8).hex()})
     for attempt in range(_ATTEMPTS):
@@ -56,15 +56,15 @@ async def write(
 
 
 async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None:
-    """Return a record's fields and its mod_revision, None where there is none."""
+    """Return a record's fields and its mod_revision, None if there is none. Raises RecordError for a damaged one."""
     item = await store.get(key)
     return None if item is None else (decode(item.key, item.value), item.mod_revision)
 
 
 async def read_each(store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T]) -> AsyncIterator[T]:
-    """Yield what `read` makes of each record of a range, in key order. `read` raises RecordError.
+    """Yield the result of `read` for each record of a range, in key order. `read` may raise RecordError.
 
-    A record that can't be read is left out, and logged once.
+    Leaves out unreadable records, and logs each once.
     """
     async for item in read_items(store, keys):
         try:
@@ -76,7 +76,7 @@ async def read_each(store: Store, keys: KeyRange, read: Callable[[Item, dict[str
 
 
 async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:
-    """Yield what is stored in a range, in key order, whatever it is."""
+    """Yield each stored item of a range, readable or not, in key order."""
     rest = keys
     while True:
         page = await store.page(rest, _PAGE, since=since)
@@ -88,7 +88,7 @@ async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIt
 
 
 def note_unreadable(item: Item, error: RecordError) -> None:
-    """Log, once for each state of it in this process, that a record can't be understood and is not believed."""
+    """Log that a record is unreadable and ignored: once per process for each version of the record."""
     state = (item.key, item.mod_revision, hash(item.value))
     if state in _noted:
         return

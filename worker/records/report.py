@@ -1,4 +1,4 @@
-"""How one object left the batch loop, and how such ends add up to a report."""
+"""Counts of the objects of a batch by their end: current, rewritten, gone or quarantined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kube_rewrap.worker.fields import count_of
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of one page while it is worked on; see BatchReport for what each means."""
+    """The counts of one page during the work on it; BatchReport defines each."""
 
     rewritten: int = 0
     current: int = 0
@@ -25,7 +25,7 @@ class Tally:
     fresh: int = 0
 
     def report(self) -> BatchReport:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         return BatchReport(
             objects=self.rewritten + self.current + self.gone + self.quarantined,
             **{f.name: getattr(self, f.name) for f in fields(self)},
@@ -34,14 +34,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """Counts of objects unless said otherwise; reports add up.
+    """Counts of objects unless stated otherwise; reports add up.
 
-    `objects` is every object that was looked at; `rewritten`, `current`, `gone` and `quarantined`
-    are their ends and sum to it. `stuck` is how many of the quarantined can be read but not be
-    written, `fresh` how many of the others were written since a campaign last covered them. `conflicts`
-    counts swaps that were lost, `unknown` those whose answer was lost, `encryptions` every time a key was
-    used to seal, `bytes` what was written. What was done in a page that failed or crashed is not in it:
-    that page is read again, and its objects are found current.
+    `objects` counts all objects that the batch processed; `rewritten`, `current`, `gone` and `quarantined` are their
+    ends and sum to it. `stuck` counts the quarantined objects that are readable but can't be written; `fresh` those of
+    the others that were written since a campaign last covered them, but for those under KMS. `conflicts` counts lost
+    swaps, `unknown` swaps with a lost answer, `encryptions` each sealing under a key, `bytes` the bytes written.
+    A report does not contain the work on a page that failed or crashed: the worker reads that page again, and finds
+    its rewritten objects current.
     """
 
     objects: int = 0
@@ -60,11 +60,11 @@ class BatchReport:
         return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
 
     def since(self, before: BatchReport) -> BatchReport:
-        """Return what came on top of an earlier report of the same batch; a sweep may have reset some of it."""
+        """Return the counts less those of an earlier report of the same batch; 0 where a new sweep has reset one."""
         return BatchReport(*(max(0, getattr(self, f.name) - getattr(before, f.name)) for f in fields(BatchReport)))
 
     def before_sweep(self) -> BatchReport:
-        """Return what stays on the account when the batch begins again: what was done, not what was found."""
+        """Return what a new sweep starts from: work done stays counted; `current` and quarantined objects do not."""
         return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0, fresh=0)
 
     def to_json(self) -> dict[str, int]:
@@ -73,7 +73,7 @@ class BatchReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Self:
-        """Read counts back; a count that is absent is 0, one that is unknown is ignored. Raises ValueError."""
+        """Read the JSON form; absent counts are 0, unknown ones are ignored. Raises ValueError for an invalid count."""
         return cls(**{f.name: count_of(value.get(f.name, 0), f.name) for f in fields(cls)})
 
 

@@ -1,7 +1,7 @@
-"""What somebody asks of the scheduler: to start a campaign, or to pause, resume or cancel one.
+"""A request to the scheduler: to start, pause, resume or cancel a campaign.
 
-Requests come from messages that anybody who reaches the queue can write, so every argument is
-checked here as hostile input, and errors name the argument but never repeat a long one.
+Any client that reaches the queue can write the messages that carry requests. So this module checks every argument as
+hostile input; its errors name the argument and never repeat a long value.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
 
 ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty")
-"""What the message that starts a campaign may carry; all of it may be left out."""
+"""The arguments of the message that starts a campaign; all are optional."""
 
 
 class HostileArgumentError(ValueError):
-    """An argument of a request is not what it should be; the message names it."""
+    """An argument of a request is invalid; the message names it."""
 
 
 class RequestKind(StrEnum):
-    """What is asked for."""
+    """What a request asks for."""
 
     START = "start"
     PAUSE = "pause"
@@ -38,7 +38,7 @@ class RequestKind(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who asks."""
+    """The origin of a request: an operator, or the scheduler after a change of the file, drift, or its resync."""
 
     OPERATOR = "operator"
     CHANGE = "change"
@@ -47,7 +47,7 @@ class Origin(StrEnum):
 
 
 class RequestState(StrEnum):
-    """How far a request is. One that came from the service itself waits until it can be met."""
+    """The state of a request. One that the service made itself stays `waiting` until the scheduler can accept it."""
 
     WAITING = "waiting"
     ACCEPTED = "accepted"
@@ -57,7 +57,7 @@ class RequestState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `campaign` is the one that it is about, or the one that it led to; "" before there is one."""
+    """One request. `campaign` names the campaign to control, or the one that the request started; "" before that."""
 
     id: str
     kind: RequestKind
@@ -71,7 +71,7 @@ class Request:
     because: str = ""
 
     def decided(self, state: RequestState, because: str, campaign: str = "") -> Request:
-        """Return the request with what became of it."""
+        """Return the request with the scheduler's decision; `because` is its reason."""
         return replace(self, state=state, because=because, campaign=campaign or self.campaign)
 
     def to_json(self) -> dict[str, object]:
@@ -91,7 +91,7 @@ class Request:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Request:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.name("id"),
@@ -108,7 +108,7 @@ class Request:
 
 
 def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: str) -> Request:
-    """Return the request that a start message makes. Raises HostileArgumentError."""
+    """Return the request in a start message; `fallback_id` is its id if it names none. Raises HostileArgumentError."""
     unknown = sorted(str(name)[:40] for name in arguments if name not in ARGUMENTS)
     if unknown:
         raise HostileArgumentError(f"unknown arguments: {', '.join(unknown[:5])}; known are {', '.join(ARGUMENTS)}")
@@ -133,19 +133,19 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
 
 
 def is_namespace(name: str) -> bool:
-    """Whether a name is a namespace's: a DNS label. A key in etcd may have anything in that place."""
+    """Whether a name is a valid namespace, a DNS label. An etcd key may have any bytes in the namespace's place."""
     return NAMESPACE.fullmatch(name) is not None
 
 
 def name_of(value: object, what: str) -> str:
-    """Return a campaign's or a request's name. Raises HostileArgumentError."""
+    """Return a valid name of a campaign or a request. Raises HostileArgumentError, naming the argument `what`."""
     if isinstance(value, str) and NAME.fullmatch(value):
         return value
     raise HostileArgumentError(f"{what} must be 1 to 64 of a-z, 0-9 and -, and begin with no -")
 
 
 def reason_of(value: object, what: str = "reason") -> str:
-    """Return why something is asked for, in somebody's own words. Raises HostileArgumentError."""
+    """Return the requester's reason, a printable text. Raises HostileArgumentError."""
     if not isinstance(value, str) or len(value) > _LONGEST_REASON or not value.isprintable():
         raise HostileArgumentError(f"{what} must be a printable text of at most {_LONGEST_REASON} characters")
     return value

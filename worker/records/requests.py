@@ -1,4 +1,4 @@
-"""Requests to the scheduler on record: each is met once, however often its message arrives."""
+"""The records of requests: the scheduler carries out each request once, however often its message arrives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kube_rewrap.worker.records.request import Request, RequestKind, RequestStat
 from kube_rewrap.worker.records.table import Stored, Table
 
 KEPT = 200
-"""Requests that were decided on and are kept: a message that comes late is known by its request."""
+"""Decided requests that `forget_old` keeps, so that a late copy of a message finds its request decided."""
 
 _MOST = 1_000
-"""Requests in all, past which no operator's is taken: whoever floods the queue shall not fill etcd."""
+"""Requests on record from which on operators' requests are refused: a flood of the queue must not fill etcd."""
 
 
 class Requests(Table[Request]):
@@ -32,28 +32,28 @@ class Requests(Table[Request]):
         return Request.from_json(fields)
 
     async def get(self, name: str) -> Stored[Request] | None:
-        """Return one request, None where there is none."""
+        """Return one request, None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.request(name))
 
     async def all(self) -> list[Stored[Request]]:
-        """Return all requests that can be read, the oldest first."""
+        """Return all readable requests, the oldest first."""
         found = [stored async for stored in self._within(self._keyspace.requests)]
         return sorted(found, key=lambda stored: (stored.value.asked_at, stored.value.id))
 
     async def unreadable(self) -> list[tuple[str, str]]:
-        """Return the names of the requests that can't be read, and why."""
+        """Return the name of each unreadable request, and why it is unreadable."""
         return await self._unreadable(self._keyspace.requests)
 
     async def require_room(self) -> None:
-        """Raise RefusedError when there are so many requests that something must be wrong."""
+        """Raise RefusedError when `_MOST` requests or more are on record."""
         count = await self._store.count(self._keyspace.requests)
         if count >= _MOST:
             raise RefusedError(f"{count} requests are on record; the scheduler has to deal with them first")
 
     async def submit(self, request: Request) -> bool:
-        """Record a request; False when one of that name is there already, and nothing changed.
+        """Record a request; False when a readable one of that name exists, and nothing was written.
 
-        A record of that name that can't be read is none: it makes room.
+        Replaces an unreadable record of that name. Raises RecordUnclearError when it may have been recorded.
         """
         try:
             await self.save(Stored(request, await self._revision_of_unreadable(self._key(request))))
@@ -64,7 +64,7 @@ class Requests(Table[Request]):
         return True
 
     async def _revision_of_unreadable(self, key: bytes) -> int:
-        """Return the mod_revision of a record that can't be read, 0 where there is none such."""
+        """Return the mod_revision of the record if it is unreadable, else 0."""
         item = await self._store.get(key)
         if item is None:
             return 0
@@ -76,16 +76,16 @@ class Requests(Table[Request]):
         return 0
 
     async def forget_old(self) -> None:
-        """Delete requests that were decided on but the newest `KEPT`."""
+        """Delete all decided requests but the newest `KEPT`."""
         decided = [one.value for one in await self.all() if one.value.state is not RequestState.WAITING]
         for request in decided[:-KEPT]:
             await self._commit(Delete.of_key(self._key(request)))
 
     async def control(self, kind: RequestKind, target: str, name: str) -> Request:
-        """Pause, resume or cancel a campaign, or cancel a request that waits; once for each `name`.
+        """Pause, resume or cancel the campaign, or the waiting request, `target`; once for each `name`.
 
-        The campaign and the note that it was done are one transaction. Returns the request with its end.
-        Raises RefusedError when there are too many requests.
+        `name` is the control request's own; one transaction changes the campaign and records that request. Returns
+        the request with its decision. Raises RefusedError when too many requests are on record.
         """
         known = await self.get(name)
         if known is not None:
@@ -100,7 +100,7 @@ class Requests(Table[Request]):
         return await self._change(asked)
 
     async def _change_waiting(self, waiting: Stored[Request], asked: Request) -> Request:
-        """Apply an operator's word to a request that has led to no campaign yet."""
+        """Apply an operator's control request to a request that has started no campaign yet."""
         request, because = waiting.value, f"{asked.kind.value} by an operator, before it began"
         match asked.kind:
             case RequestKind.CANCEL:
@@ -114,7 +114,7 @@ class Requests(Table[Request]):
 
     async def _change(self, asked: Request) -> Request:
         done = asked.decided(RequestState.ACCEPTED, f"{asked.kind.value} by an operator")
-        # Written with the campaign: a message that comes twice finds it and does nothing.
+        # In one transaction with the campaign: a second copy of the message finds the request, and changes nothing.
         note = Put(self._key(asked), encode(done.to_json()))
         try:
             campaigns = Campaigns(self._store, self._keyspace)
@@ -131,11 +131,11 @@ class Requests(Table[Request]):
 
 
 class ControlRefusedError(ValueError):
-    """A campaign is in no state for what is asked."""
+    """The campaign's state does not allow the requested control."""
 
 
 def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
-    """Return the campaign after an operator's word. Raises ControlRefusedError."""
+    """Return the campaign after an operator's pause, resume or cancel. Raises ControlRefusedError."""
     if campaign.state.is_end:
         raise ControlRefusedError(f"the campaign has ended: it is {campaign.state.value}")
     match kind:

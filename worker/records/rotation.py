@@ -1,4 +1,4 @@
-"""A rotation: one key takes the place of another, in the file, in every kube-apiserver, and in etcd."""
+"""A rotation: a new key replaces the primary key in the file, in every kube-apiserver, and in etcd."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from kube_rewrap.worker.verdict import KeyRef
 
 
 class RotationStep(StrEnum):
-    """What a rotation is at. The values are stable: they stand in records, logs and JSON."""
+    """The step at which a rotation is. The values are stable: records, logs and JSON contain them."""
 
     ADD = "add"
-    """The new key is to be added to the file, to read with."""
+    """Add the new key to the file, as a key that reads."""
     SPREAD = "spread"
-    """Every kube-apiserver has to load it."""
+    """Wait until every kube-apiserver has loaded it."""
     PROMOTE = "promote"
-    """It is to become the first key: the one that writes."""
+    """Move the new key to the first place in the file: it becomes the key that writes."""
     SWITCH = "switch"
-    """Every kube-apiserver has to load that."""
+    """Wait until every kube-apiserver has loaded that."""
     REWRAP = "rewrap"
-    """A campaign rewrites what is under other keys."""
+    """A campaign rewrites the objects under other keys."""
     PROVE = "prove"
-    """All kube-apiservers are asked once more, and then a scan has to find nothing under the old keys."""
+    """Check all kube-apiservers once more; then a scan has to find no object under the old keys."""
     COMPACT = "compact"
-    """etcd has to compact past the last revision that held them."""
+    """Wait until etcd has compacted the last revision that held objects under the old keys."""
     PRUNE = "prune"
-    """The old keys are to be removed from the file."""
+    """Remove the old keys from the file."""
     SETTLE = "settle"
-    """Every kube-apiserver has to load that."""
+    """Wait until every kube-apiserver has loaded that."""
     WITHDRAW = "withdraw"
-    """An operator gave the rotation up before the new key could write: it is to be removed from the file again."""
+    """An operator aborted the rotation before the new key could write: remove that key from the file again."""
     RETURN = "return"
-    """Every kube-apiserver has to load that."""
+    """Wait until every kube-apiserver has loaded that."""
     DONE = "done"
     ABORTED = "aborted"
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether the step is final."""
         return self in {RotationStep.DONE, RotationStep.ABORTED}
 
     @property
@@ -50,12 +50,12 @@ class RotationStep(StrEnum):
 
 
 _MOST_PASSED = 100
-"""Steps that a record keeps; one that goes back again and again must not outgrow what etcd takes."""
+"""Steps that a record keeps; a rotation that keeps going back to earlier steps must not outgrow etcd's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One step that was passed, when (ISO 8601, UTC) and why."""
+    """One step that the rotation passed, when (ISO 8601, UTC) and why."""
 
     step: RotationStep
     at: str
@@ -66,11 +66,11 @@ class Passed:
 class Rotation:
     """One rotation's record. It holds no key material.
 
-    `entries` are indexes into the file's `resources`; `retired` are the keys that were primary there.
-    `file` is the hash of the file that is to be found; in a step that edits, `edited` is the hash that
-    the edit leads to, "" before it was prepared. `held` says why it rests: an operator's pause, or the
-    file was edited by hand; "" = it does not. `waits` is what was last found missing at this step.
-    `proof_revision` is that of the last clean scan, 0 before.
+    `entries` are indexes into the file's `resources`; `retired` are the keys that were primary there. `file` is the
+    hash that the file must have; in a step that edits the file, `edited` is the hash after the edit, "" before the
+    edit is prepared. `held` is why the rotation is held: an operator paused it, or the file changed otherwise; "" = it
+    is not held. `waits` is what the last check of this step found missing. `proof_revision` is the revision of the
+    last clean scan, 0 before the first.
     """
 
     id: str
@@ -93,11 +93,11 @@ class Rotation:
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether it ended with its new key gone from the file, and from every kube-apiserver."""
+        """Whether the rotation was aborted, with its new key gone from the file and from every kube-apiserver."""
         return self.step is RotationStep.ABORTED and bool(self.passed) and self.passed[-1].step is RotationStep.RETURN
 
     def at(self, step: RotationStep, because: str, now: str) -> Rotation:
-        """Return the rotation at its next step; what was prepared for this one is over."""
+        """Return the rotation at its next step; if this one edited the file, the edited hash becomes `file`."""
         passed = (*self.passed, Passed(self.step, now, because))[-_MOST_PASSED:]
         file = self.edited or self.file
         return replace(self, step=step, because=because, passed=passed, file=file, edited="", waits="")
@@ -130,7 +130,7 @@ class Rotation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Rotation:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.name("id"),

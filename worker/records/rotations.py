@@ -1,4 +1,4 @@
-"""Rotations on record: each step is there before and after it is taken."""
+"""The records of rotations. A rotation is recorded at a step before the step begins, and again after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.table import Stored, Table
 
 KEPT = 20
-"""Rotations whose records are kept."""
+"""Ended rotations that `forget_old` keeps."""
 
 
 class Rotations(Table[Rotation]):
@@ -22,15 +22,15 @@ class Rotations(Table[Rotation]):
         return Rotation.from_json(fields)
 
     async def all(self) -> list[Stored[Rotation]]:
-        """Return all rotations that can be read, the oldest first."""
+        """Return all readable rotations, the oldest first."""
         return [stored async for stored in self._within(self._keyspace.rotations)]
 
     async def unfinished(self) -> Stored[Rotation] | None:
-        """Return the rotation that has not ended, None without one."""
+        """Return the rotation that has not ended, None if there is none."""
         return next((stored for stored in await self.all() if not stored.value.step.is_end), None)
 
     async def change(self, change: Callable[[Rotation], Rotation]) -> Rotation | None:
-        """Apply a pure change to the unfinished rotation by compare-and-swap; None without one.
+        """Apply a pure change to the unfinished rotation by compare-and-swap; None if there is none.
 
         `change` may be called more than once, and may raise to refuse.
         """
@@ -39,7 +39,7 @@ class Rotations(Table[Rotation]):
         return changed.value if changed else None
 
     async def forget_old(self) -> None:
-        """Delete the rotations that ended, but the newest `KEPT`."""
+        """Delete all ended rotations but the newest `KEPT`."""
         ended = [stored.value for stored in await self.all() if stored.value.step.is_end]
         for rotation in ended[:-KEPT]:
             await self._commit(Delete.of_key(self._key(rotation)))

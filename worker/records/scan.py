@@ -1,6 +1,6 @@
-"""The last scan of everything, as a record: what its figures are, and which configuration they belong to.
+"""The last scan of everything, as a record: its counts, and the configuration that they belong to.
 
-It outlives the leader that made it. It is read as hostile input: a value out of its bounds makes it no record.
+A new leader reads what the last one wrote. The record is hostile input: a value out of bounds makes it damaged.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import Reason
 
 _LISTED = 1_000
-"""Counts of unreadable objects that are kept; a record with as many is far below what etcd takes."""
+"""Counts of unreadable objects that a record keeps; with as many it stays far below etcd's request limit."""
 
 _LONGEST_NAME = 400
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableCount:
-    """How many objects of a resource can't be read, for one reason."""
+    """How many objects of a resource are unreadable for one reason."""
 
     resource: str
     reason: Reason
@@ -29,10 +29,10 @@ class UnreadableCount:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan of everything found under one generation. Times are in seconds since 1970.
+    """The counts of a scan of everything under one generation. Times are in seconds since 1970.
 
-    `is_clean`: all was readable and under its primary key, and nothing was left out. `proven_at` is when a
-    scan under this generation was last clean, 0 = never.
+    `is_clean`: every object was readable and under its primary key, and every path belonged to a known resource.
+    `proven_at` is the time of the last clean scan under this generation, 0 = there was none.
     """
 
     generation: str
@@ -46,7 +46,7 @@ class Scan:
 
     @classmethod
     def of(cls, found: Inventory, generation: str, at: float, before: Scan | None) -> Scan:
-        """Return the record of an inventory of everything; `before` is the one that it follows."""
+        """Return the record of an inventory of everything; `before` is the previous record, for its `proven_at`."""
         proven = before.proven_at if before is not None and before.generation == generation else 0.0
         counts = tuple(
             UnreadableCount(tally.resource, reason, tally.reasons[reason])
@@ -79,7 +79,7 @@ class Scan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Scan:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         return cls(
             fields.text("generation", _LONGEST_NAME),
@@ -96,6 +96,6 @@ class Scan:
 def _unreadable(value: object) -> UnreadableCount:
     resource, reason, objects = members_of(value, "the count of a reason", 3)
     name = text_of(resource, "a resource", _LONGEST_NAME)
-    if not name.isprintable():  # it becomes a label
+    if not name.isprintable():  # the metrics use it as a label
         raise ValueError("a resource is no name")
     return UnreadableCount(name, Reason(text_of(reason, "a reason")), count_of(objects, "the count of a reason"))

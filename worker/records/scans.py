@@ -1,4 +1,4 @@
-"""The record of the last scan of everything: what a leader shows before it has scanned anything itself."""
+"""The record of the last scan of everything, which a new leader shows until it has scanned itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger()
 
 
 class Scans(Table[Scan]):
-    """The one record of a state prefix."""
+    """A table of one record per state prefix."""
 
     def _key(self, value: Scan) -> bytes:  # noqa: ARG002 - there is one place
         return self._keyspace.scan
@@ -23,7 +23,7 @@ class Scans(Table[Scan]):
         return Scan.from_json(fields)
 
     async def load(self) -> Scan | None:
-        """Return the record, None where there is none that can be used: the next scan replaces a damaged one."""
+        """Return the record, None if there is none or it is damaged: the next scan replaces a damaged one."""
         try:
             found = await self._at(self._keyspace.scan)
         except RecordError as error:

@@ -1,7 +1,7 @@
-"""Records of one kind: read, listed, and changed by compare-and-swap. The only loop that repeats a lost swap is here.
+"""Records of one kind: reads, lists and changes them by compare-and-swap. Only this module repeats a lost swap.
 
 A kind is a frozen value with `to_json` and `from_json` (a module with a singular name) and a subclass of `Table`
-(the plural) that says where the value belongs.
+(the plural) that maps a value to its etcd key.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Stored(Generic[R]):
-    """A value as read; `revision` is the mod_revision that the next write must find, 0 = no record yet."""
+    """A value as read. The next write succeeds only over the mod_revision `revision`; 0 = no record exists yet."""
 
     value: R
     revision: int = 0
 
     def holding(self, value: R) -> Stored[R]:
-        """Return another value to be written over the same revision."""
+        """Return another value, for a write over the same revision."""
         return replace(self, value=value)
 
 
 class Table(ABC, Generic[R]):
-    """The records of one kind under one state prefix; every write is fenced by the guards of its owner."""
+    """The records of one kind under one state prefix. Every write also compares `guards`, the writer's locks."""
 
     def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
         self._store = store
@@ -59,14 +59,14 @@ class Table(ABC, Generic[R]):
 
     @abstractmethod
     def _key(self, value: R) -> bytes:
-        """Return where a value belongs."""
+        """Return the etcd key of a value."""
 
     @abstractmethod
     def _value(self, fields: Mapping[str, object]) -> R:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
 
     def _read(self, item: Item) -> Stored[R]:
-        """Read one record. Raises RecordError naming its key."""
+        """Read one record. Raises RecordError, naming its key, for a damaged one."""
         fields = decode(item.key, item.value)
         try:
             value = self._value(fields)
@@ -76,14 +76,14 @@ class Table(ABC, Generic[R]):
         return Stored(value, item.mod_revision)
 
     async def _at(self, key: bytes) -> Stored[R] | None:
-        """Return the record of a key, None where there is none. Raises RecordError for a damaged one."""
+        """Return the record of a key, None if there is none. Raises RecordError for a damaged one."""
         item = await self._store.get(key)
         return None if item is None else self._read(item)
 
     async def _within(self, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Stored[R]]:
         """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
 
-        A record that can't be read is left out, and logged once.
+        Leaves out unreadable records, and logs each once.
         """
         async for item in record.read_items(self._store, keys, since=since):
             try:
@@ -104,17 +104,17 @@ class Table(ABC, Generic[R]):
         return found
 
     async def save(self, stored: Stored[R], *along: Change) -> Stored[R]:
-        """Write a value over the revision that was read; `along` goes into the same transaction.
+        """Write a value over the revision that was read; the same transaction applies `along`.
 
         Raises RecordChangedError when another process changed it or a guard is lost, RecordUnclearError when this
-        write may have come before another one, TemporaryError when etcd never answered.
+        write may have been applied before another process' write, TemporaryError when etcd never answered.
         """
         key, fields = self._key(stored.value), stored.value.to_json()
         revision = await record.write(self._store, key, fields, stored.revision, guards=self._guards, along=along)
         return replace(stored, revision=revision)
 
     async def replace(self, value: R) -> Stored[R]:
-        """Write a value over whatever is there, readable or not, again after each lost compare-and-swap."""
+        """Write a value over the present record, readable or not; repeats a lost compare-and-swap."""
         key, lost_at = self._key(value), -1
         for attempt in range(_SWAPS):
             item = await self._store.get(key)
@@ -128,10 +128,10 @@ class Table(ABC, Generic[R]):
         raise _contended(key)
 
     async def _update(self, key: bytes, change: Callable[[R], R | Awaitable[R]], *along: Change) -> Stored[R] | None:
-        """Apply a change by compare-and-swap, again after each lost one; None where there is no record.
+        """Apply a change by compare-and-swap, and repeat it after each lost one; None if there is no record.
 
-        `change` may be called more than once, and may raise to refuse. Nothing is written when it changes nothing.
-        Raises RecordUnclearError when it may have been applied already.
+        `change` may be called more than once, and may raise to refuse. If it changes nothing and there is no `along`,
+        nothing is written. Raises RecordUnclearError when the change may have been applied already.
         """
         lost_at = -1
         for attempt in range(_SWAPS):
@@ -155,7 +155,7 @@ class Table(ABC, Generic[R]):
     async def _update_again(
         self, key: bytes, change: Callable[[R], R | Awaitable[R]], *along: Change
     ) -> Stored[R] | None:
-        """As `_update`, for a change that may be applied twice: one whose outcome is unclear is repeated."""
+        """As `_update`, for a change that is safe to apply twice: it repeats one with an unclear outcome, too."""
         for attempt in range(_SWAPS):
             try:
                 return await self._update(key, change, *along)
@@ -164,12 +164,12 @@ class Table(ABC, Generic[R]):
         raise TemporaryError(f"etcd never told whether {key_text(key)} was changed", delay=1.0)
 
     def _require_guards(self, revision: int, lost_at: int) -> None:
-        """Raise FencedError where a swap is lost twice at one revision: a guard is lost, and no other process wrote."""
+        """Raise FencedError if a swap was lost twice at one revision: no other process wrote, so a guard is lost."""
         if self._guards and revision == lost_at:
             raise FencedError("the lock was lost; nothing was written")
 
     async def _commit(self, *changes: Change) -> None:
-        """Apply changes that may be applied twice, under the guards alone.
+        """Apply changes that are safe to apply twice; compares the guards only.
 
         Raises FencedError when a guard is lost, TemporaryError when etcd never answered.
         """

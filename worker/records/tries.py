@@ -1,7 +1,7 @@
-"""Values that were tried in vain: who can write to etcd learns by each whether a key opens it. Pure.
+"""Tries: object versions that no key opened. By each, an attacker who writes to etcd learns if a key opens it. Pure.
 
-Versions of objects are counted, by a digest: one that is looked at again, by a page that is redone, another sweep or
-another campaign, tells nothing new and costs nothing.
+Each version of an object counts once, by its digest: a page read again, another sweep or another campaign shows the
+attacker nothing new.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from kube_rewrap.worker.fields import Fields, count_of, mapping_of, matching, nu
 
 DAY = 86_400.0
 MOST_KEPT = 1_000
-"""Tries on record, whatever a campaign's record allows: each write of it has all of them."""
+"""Most tries on record, whatever the setting: each write of the record contains them all."""
 
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 def digest_of(key: bytes, mod_revision: int) -> str:
-    """Return the name of one version of an object. Etcd keys are not kept: they may be long."""
+    """Return the digest of one version of an object, 32 hex digits. The record has no etcd keys: they may be long."""
     return sha256(b"%d " % mod_revision + key).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """When each was tried first, in seconds since 1970, by its digest."""
+    """The time of each first try, in seconds since 1970, by digest."""
 
     at: Mapping[str, float] = field(default_factory=dict)
 
     def counted(self, digests: Iterable[str], now: float, most: int) -> Tries | None:
-        """Return the tries of a day with these in them; None, and none of them counts, where that is more than `most`.
+        """Return the tries of the last day with these added; None if they would be more than `most`, and none is added.
 
-        What a clock that was ahead put into the future counts from now on.
+        A recorded time in the future, by a clock that was ahead, becomes `now`.
         """
         known = {digest: min(at, now) for digest, at in self.at.items() if now - at < DAY}
         new = {digest: now for digest in digests if digest not in known}
@@ -48,7 +48,7 @@ class Tries:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Tries:
-        """Read the JSON form. Raises ValueError where it is not one."""
+        """Read the JSON form. Raises ValueError if `value` is not one."""
         return cls(Fields.of(value).one("tried", _tried))
 
 

@@ -1,8 +1,9 @@
-"""The one record of what was tried in vain, for all batches of all campaigns that no operator asked for.
+"""The record of tries, shared by all batches of all campaigns that no operator asked for.
 
-Counted before anything of the same group of objects is rewritten: that is what would answer. So however many batches
-are at work at a time, a day has no more answers than one batch alone would give. A write is made for each group with a
-new try in it, and so at most as many a day as there are tries; a group without one does not even read.
+A worker counts the tries in a group of objects before it rewrites any object of the group: a rewrite would show the
+attacker which values a key opened. So concurrent batches together allow no more tries a day than one batch alone. Only
+a group with a new try writes the record, so a day has at most as many writes as tries; a group without one does not
+read it either.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class TryCounter(Table[Tries]):
         return Tries.from_json(fields)
 
     async def count(self, digests: Collection[str]) -> None:
-        """Put tries on record. Raises QuarantineGrewError where that were too many, and none is counted.
+        """Record tries. Raises QuarantineGrewError if that would exceed the day's limit; then none is recorded.
 
-        A record that can't be read has no room: what it said is not known. Raises TemporaryError when etcd does not
-        let us. A try counts once, so a count whose outcome is unclear is repeated.
+        Raises it for an unreadable record, too: its tries are unknown. Raises TemporaryError when etcd does not
+        answer, or the write loses too many compare-and-swaps. A try counts once, so a write with an unclear outcome
+        is repeated.
         """
         try:
             if await self._update_again(self._keyspace.tries, lambda tries: self._counted(tries, digests)) is None:
@@ -43,7 +45,7 @@ class TryCounter(Table[Tries]):
             raise QuarantineGrewError(f"{error}; delete it, then resume the campaign") from None
 
     async def _begin(self, tries: Tries, digests: Collection[str]) -> None:
-        """Write the first record, or count in the one that another process wrote before."""
+        """Write the first record; if another process has written it meanwhile, count there."""
         try:
             await self.save(Stored(tries))
         except RecordChangedError:

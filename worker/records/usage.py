@@ -1,11 +1,11 @@
-"""How fast kube-apiservers write under each key. Arithmetic only: clocks are arguments.
+"""The rate at which kube-apiservers write under each key. Arithmetic only: clocks are arguments.
 
-1. An interval is a time that one leader watched from end to end, between two moments at which no campaign was
-   unfinished: what rewrap itself wrote under a key then is on record, and is subtracted.
-2. What was seen counts, nothing that was inferred: no gap of the watch, no estimate, no reservation.
-3. The rate is that of the intervals that ended within the last hour, writes by watched time. Less than
-   `LEAST_WATCHED` counts as that: a burst right after a leader or a key came is no rate yet.
-4. A key found due by its rate stays due until another one writes, or its limit is raised.
+1. One leader watches an interval from end to end. At both ends no campaign is unfinished, so rewrap's own writes
+   under each key are on record, and are subtracted.
+2. Only writes that the watch received count: no gap of the watch, no estimate, no reservation.
+3. The rate is the sum of the writes over the sum of the seconds of the intervals that ended within the last hour.
+   The divisor is at least `LEAST_WATCHED`: a burst right after a new leader or key is no rate yet.
+4. A key found due by its rate stays due until another key writes, or the operator raises its limit.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from kube_rewrap.worker.fields import Fields, count_of, mapping_of, members_of, 
 
 HOUR = 3_600
 LEAST_WATCHED = 600
-"""Seconds by which the writes seen are divided at the least."""
+"""Least divisor of a rate, in seconds."""
 
 SAMPLE_SECONDS = 60.0
-"""Least length of an interval: so seldom is it written, too."""
+"""Least length of an interval. The leader writes the record at most that often for new intervals."""
 
 _INTERVALS = 61
 _KEYS = 100
@@ -30,7 +30,7 @@ _NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """When it ended (seconds since 1970), how many seconds it had, and the writes by fingerprint; 0 are named too."""
+    """When it ended (seconds since 1970), its length in seconds, and the writes by fingerprint, 0 included."""
 
     ended: int
     seconds: int
@@ -39,9 +39,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Haste:
-    """Why a key was found due by its rate: its limit then.
+    """Why a key was found due by its rate.
 
-    In seconds: how long its rest would have lasted, and how long a rotation takes.
+    `limit` is its write limit then. In seconds: `rest` is how long the writes left would have lasted at that rate,
+    `took` how long a rotation takes.
     """
 
     limit: int
@@ -59,23 +60,23 @@ class Haste:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The intervals, the oldest first, and the keys that were found due by their rate, by fingerprint."""
+    """The intervals, the oldest first, and by fingerprint the keys that were found due by their rate."""
 
     intervals: tuple[Interval, ...] = ()
     hasty: Mapping[str, Haste] = field(default_factory=dict)
 
     def followed_by(self, interval: Interval) -> Usage:
-        """Return the usage with one interval more, and without those that say nothing any more."""
+        """Return the usage with one more interval, and without those that ended an hour or more before it."""
         recent = [one for one in self.intervals if interval.ended - HOUR < one.ended <= interval.ended]
         return replace(self, intervals=(*recent, interval)[-_INTERVALS:])
 
     def with_hasty(self, found: Mapping[str, Haste], writing: frozenset[str]) -> Usage:
-        """Return the usage with keys that were found due; `writing` are all that write now, others are left out."""
+        """Return the usage with keys newly found due; drops the keys that are not in `writing`, all that write now."""
         kept = {name: haste for name, haste in {**self.hasty, **found}.items() if name in writing}
         return replace(self, hasty=dict(list(kept.items())[:_KEYS]))
 
     def rate(self, fingerprint: str, now: float) -> float:
-        """Return the writes a second of others under a key, in the last hour; 0 where nothing is known."""
+        """Return the kube-apiservers' writes a second under a key, in the last hour; 0 if nothing is known."""
         mine = [
             one
             for one in self.intervals
@@ -85,7 +86,7 @@ class Usage:
         return sum(one.writes[fingerprint] for one in mine) / max(LEAST_WATCHED, watched)
 
     def haste(self, fingerprint: str, limit: int | None) -> Haste | None:
-        """Return why a key was found due by its rate; None when it was not, or its limit was raised since."""
+        """Return why a key was found due by its rate; None if it was not, or an operator raised its limit since."""
         found = self.hasty.get(fingerprint)
         return found if found is not None and limit is not None and limit <= found.limit else None
 
@@ -98,7 +99,7 @@ class Usage:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Usage:
-        """Read the JSON form. Raises ValueError for what is not one: type, value and size."""
+        """Read the JSON form. Raises ValueError for a wrong type, value or size."""
         fields = Fields.of(value)
         return cls(
             fields.each("intervals", _interval, _INTERVALS),
@@ -107,7 +108,7 @@ class Usage:
 
 
 NOTHING = Usage()
-"""Nothing was measured yet."""
+"""The usage before the first measurement."""
 
 
 def _interval(value: object) -> Interval:
@@ -133,9 +134,9 @@ def _count(value: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a leader knew at one moment, by a clock that never jumps.
+    """A leader's counts at one moment; `at` is in seconds by a monotonic clock.
 
-    Writes by fingerprint: those its watch has seen since it began, and rewrap's own on record.
+    By fingerprint: `seen` are the writes that the watch received since it began, `own` rewrap's own on record.
     """
 
     at: float
@@ -144,9 +145,9 @@ class Look:
 
 
 def between(first: Look, last: Look, ended: int) -> Interval | None:
-    """Return what others wrote between two looks; None while that is too short, or nothing was written.
+    """Return the interval between two looks; None if it is too short, or others wrote nothing in it.
 
-    A key that was not known at the first look is left out: its own writes since then are not known.
+    Leaves out a key that is not in both looks: rewrap's own writes under it are unknown.
     """
     keys = sorted(first.own.keys() & last.own.keys())[:_KEYS]
     writes = {key: _grown(first.seen, last.seen, key) - _grown(first.own, last.own, key) for key in keys}
@@ -161,7 +162,7 @@ def _grown(first: Mapping[str, int], last: Mapping[str, int], key: str) -> int:
 
 
 def find_haste(left: int, rate: float, took: float, limit: int) -> Haste | None:
-    """Return why a key is due by its rate, None when it is not: `left` writes last three rotations or longer."""
+    """Return why a key is due by its rate; None if its `left` writes last three rotations (of `took` s) or longer."""
     if rate <= 0 or left >= 3 * took * rate:
         return None
     return Haste(limit, int(left / rate), int(took))

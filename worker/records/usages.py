@@ -1,4 +1,4 @@
-"""How fast keys are used, on record: written by the leader about once a minute, read by `rewrap keys`."""
+"""The record of the rates of writes: the leader writes it about once a minute, `rewrap keys` reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = structlog.get_logger()
 
 
 class Usages(Table[Usage]):
-    """The one record of a state prefix."""
+    """A table of one record per state prefix."""
 
     def _key(self, value: Usage) -> bytes:  # noqa: ARG002 - there is one place
         return self._keyspace.usage
@@ -23,7 +23,7 @@ class Usages(Table[Usage]):
         return Usage.from_json(fields)
 
     async def load(self) -> Stored[Usage]:
-        """Return the record. A damaged one counts as empty, and is written over: it is only measured again."""
+        """Return the record. A damaged one counts as empty; the leader's next save replaces it."""
         item = await self._store.get(self._keyspace.usage)
         if item is None:
             return Stored(NOTHING)
