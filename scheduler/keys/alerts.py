@@ -152,8 +152,8 @@ def to_rotate(worn: Iterable[Worn]) -> Worn | None:
 def reached_at(budget: Budget, gcm_limit: int, since: int, now: float) -> float | None:
     """Return when a key's limit will be reached if others go on to write as they did (seconds since 1970).
 
-    `since` is when somebody began to watch their writes, 0 = nobody does. None: nobody can tell, there is no
-    limit, or nobody else writes.
+    `since` is when the watch of their writes began, 0 = there is none. None: not known, no limit, or no other
+    writer.
     """
     left, foreign = budget.left(gcm_limit), max(0, budget.observed - budget.committed)
     if left is None or not since or not foreign or now - since < _LEAST_WATCHED:

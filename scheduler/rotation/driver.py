@@ -46,17 +46,13 @@ HandOut = Callable[[Rotation, bytes], None]
 
 
 class RotationDriver:
-    """See the module's docstring.
-
-    `probe` None: this process makes the edits of a rotation by hand, and another one gathers facts and moves it on.
-    `hand_out` None: this process edits the file; it can't make the edits of a rotation by hand.
-    """
+    """See the module's docstring. `hand_out` None: this process can't make the edits of a rotation by hand."""
 
     def __init__(
         self,
         rotations: Rotations,
         file: ConfigurationFile,
-        probe: ClusterProbe | None,
+        probe: ClusterProbe,
         audit: AuditLog,
         ledger: Ledger,
         *,
@@ -106,8 +102,6 @@ class RotationDriver:
             return Decision(Wait(), f"the file can't be read: {error}")
         facts = Facts(content_hash(raw))
         while isinstance(need := (decision := advance(stored.value, facts, _now())).action, Need):
-            if self._probe is None:
-                return Decision(Wait(), f"this process does not gather the fact {need.fact.value}; the leader does")
             facts = await _gather(self._probe, need.fact, stored.value, facts)
         match decision.action:
             case Move(rotation):

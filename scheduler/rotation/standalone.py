@@ -7,17 +7,17 @@ follows the record and shows its progress. Each generation of the file gets a Se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import structlog
 
-from kube_rewrap.config.encryption.generation import content_hash, load_generation
+from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
-from kube_rewrap.scheduler.campaigns.service import Service, open_service
+from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.rotation.driver import HandOut, RotationDriver
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import ClusterProbe
@@ -26,9 +26,7 @@ from kube_rewrap.worker.errors import BusyError, RecordError, RefusedError, Stop
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.rate.brake import Brake
-from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.ownership import LEASE_SECONDS, open_session, who
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
@@ -99,33 +97,37 @@ class StandaloneRotation:
 
     async def _drive(self, planned: Rotation | None, hand_out: HandOut | None, guard: Expect) -> Rotation:
         while True:
-            raw = await asyncio.to_thread(self._file.read)
-            generation = load_generation(raw, self._file.path)
-            async with open_service(self._settings, generation, "rewrap rotate") as service:
-                ended = await self._drive_under(service, planned, hand_out, guard)
+            async with self._open_driver(hand_out, [guard]) as (driver, file):
+                ended = await self._drive_under(driver, file, planned)
             planned = None
             if ended is not None:
                 return ended
 
-    async def _drive_under(
-        self, service: Service, planned: Rotation | None, hand_out: HandOut | None, guard: Expect
-    ) -> Rotation | None:
+    @asynccontextmanager
+    async def _open_driver(
+        self, hand_out: HandOut | None, guards: Sequence[Expect] = ()
+    ) -> AsyncIterator[tuple[RotationDriver, str]]:
+        """Yield a driver under the file's present generation, and its hash. `guards` fence the rotation's record."""
+        generation = load_generation(await asyncio.to_thread(self._file.read), self._file.path)
+        async with open_service(self._settings, generation, "rewrap rotate") as service:
+            engine = service.engine
+            rotations = Rotations(engine.store, self._keyspace, guards)
+            apiservers = ApiserverProbe(self._settings, engine.store, self._file.path)
+            probe = StandaloneProbe(service, apiservers, self._brake)
+            driver = RotationDriver(rotations, self._file, probe, service.audit, engine.ledger, hand_out=hand_out)
+            yield driver, generation.hash
+
+    async def _drive_under(self, driver: RotationDriver, file: str, planned: Rotation | None) -> Rotation | None:
         """Drive under one generation of the file; returns the rotation when it ended or is held, None at a new one."""
-        engine = service.engine
-        rotations = Rotations(engine.store, self._keyspace, [guard])
-        apiservers = ApiserverProbe(self._settings, engine.store, self._file.path)
-        probe = StandaloneProbe(service, apiservers, self._brake)
-        driver = RotationDriver(rotations, self._file, probe, service.audit, engine.ledger, hand_out=hand_out)
         name = self._name = await take_up(driver, planned, self._name)
         while True:
             self._brake.check()
             decision = await driver.step()
-            rotation = await _named(rotations, name)
+            rotation = await _named(driver.rotations, name)
             self._show_once(rotation, decision.because if decision else rotation.because)
             if rotation.step.is_end or rotation.held:
                 return rotation
-            raw = await asyncio.to_thread(self._file.read)
-            if content_hash(raw) != service.generation.hash:
+            if await driver.file_hash() != file:
                 return None
             if decision is None or isinstance(decision.action, Wait):
                 self._require_progress(rotation)
@@ -141,15 +143,16 @@ class StandaloneRotation:
         if leader != self._leader:
             self._leader = leader
             _log.info("rotation.followed", because=f"the leader drives the rotation: {leader}")
-        ledger = Ledger(store, self._keyspace, self._settings.budget)
-        audit, rotations = AuditLog(store, self._keyspace, "rewrap rotate"), Rotations(store, self._keyspace)
-        driver = RotationDriver(rotations, self._file, None, audit, ledger, hand_out=hand_out)
-        name = self._name = await take_up(driver, planned, self._name)
+        if not self._name:
+            async with self._open_driver(hand_out) as (driver, _):
+                self._name = await take_up(driver, planned, "")
+        rotations = Rotations(store, self._keyspace)
         for _ in range(_READS):
             self._brake.check()
-            rotation = await _named(rotations, name)
-            if rotation.by_hand and rotation.step.is_edit and not rotation.edited:
-                await driver.step()
+            rotation = await _named(rotations, self._name)
+            if rotation.by_hand and rotation.step.is_edit and not (rotation.edited or rotation.held):
+                async with self._open_driver(hand_out) as (driver, _):
+                    await driver.step()
             self._show_once(rotation, rotation.held or rotation.waits or rotation.because)
             if rotation.step.is_end or rotation.held:
                 return rotation
