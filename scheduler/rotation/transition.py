@@ -135,7 +135,7 @@ def advance(rotation: Rotation, facts: Facts, now: str) -> Decision:
     if facts.file != rotation.file:
         return _hold(
             rotation,
-            f"the file was edited outside this rotation: it is {facts.file}, and {rotation.file} is expected. Put the "
+            f"the file is {facts.file}, and {rotation.file} is expected: it was edited outside this rotation. Put the "
             "expected one back, or `rewrap rotate abort` and begin again; no key was removed",
         )
     if rotation.step in {RotationStep.PRUNE, RotationStep.WITHDRAW}:
