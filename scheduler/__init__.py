@@ -1,1 +1,1 @@
-"""What shall be done, and when: senses, decisions, dispatch, and the command line. Never decrypts."""
+"""Decides what is done to the cluster, and when: campaigns, rotations, keys. Never decrypts."""

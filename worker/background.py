@@ -43,3 +43,13 @@ async def background(fail: Callable[[WorkerError], None]) -> AsyncIterator[Begin
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def uninterrupted(work: Coroutine[object, object, None]) -> None:
+    """Await work that must not stop halfway: a cancellation waits until it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

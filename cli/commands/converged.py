@@ -10,8 +10,8 @@ from kube_rewrap.cli.options import generation_of, read_file_argument, read_sett
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.scheduler.apiservers.convergence import Verdict
-from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, wait_converged
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.keyspace import Keyspace
@@ -29,20 +29,20 @@ async def _converged(args: argparse.Namespace) -> int:
     brake = brake_on_signals()
     prefix = settings.keyspace.state_prefix
     async with open_store(settings.etcd, prefix) as store:
-        convergence = Convergence(settings.apiservers, settings.keyspace, store, path)
+        probe = ApiserverProbe(settings, store, path)
         if args.assume_converged is not None:
             audit = AuditLog(store, Keyspace(prefix), "rewrap converged")
-            verdict = await convergence.assume(generation, _reason(args.assume_converged), audit)
+            verdict = await probe.assume(generation, _reason(args.assume_converged), audit)
         elif args.wait and settings.apiservers.addresses:
             seconds = settings.apiservers.converge_timeout
-            verdict = await wait_converged(lambda: convergence.look(generation), brake, seconds)
+            verdict = await wait_converged(lambda: probe.probe(generation), brake, seconds)
         else:
-            verdict = await brake.unless_pulled(convergence.look(generation))
+            verdict = await brake.unless_pulled(probe.probe(generation))
     if args.output == "json":
         print_json(_json(verdict))
     else:
         _print_text(verdict)
-    if verdict.converged:
+    if verdict.is_converged:
         return Exit.DONE
     return Exit.INCOMPLETE if verdict.reached or not settings.apiservers.addresses else Exit.UNREACHABLE
 
@@ -58,9 +58,9 @@ def _reason(text: str) -> str:
     raise SettingsError("command line", (fault,))
 
 
-def _json(verdict: Verdict) -> dict[str, object]:
+def _json(verdict: Convergence) -> dict[str, object]:
     return {
-        "converged": verdict.converged,
+        "converged": verdict.is_converged,
         "generation": verdict.generation,
         "because": verdict.because,
         "replicas": [one.to_json() for one in verdict.replicas],
@@ -69,7 +69,7 @@ def _json(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _print_text(verdict: Verdict) -> None:
+def _print_text(verdict: Convergence) -> None:
     if verdict.replicas:
         rows = [
             (one.address or "-", one.name or one.id or "-", one.state.value, one.because) for one in verdict.replicas
@@ -78,4 +78,4 @@ def _print_text(verdict: Verdict) -> None:
         say()
     for warning in verdict.warnings:
         say(f"Careful: {warning}")
-    say(f"{'CONVERGED' if verdict.converged else 'NOT CONVERGED'}: {verdict.because}")
+    say(f"{'CONVERGED' if verdict.is_converged else 'NOT CONVERGED'}: {verdict.because}")

@@ -19,7 +19,7 @@ from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
-from kube_rewrap.scheduler.rotation.probes import removal_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
 from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.usage import Haste

@@ -13,14 +13,15 @@ from typing import TextIO
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_configuration_path, read_settings
 from kube_rewrap.cli.output import ask, complain, hand_out, print_json, print_table, say, stdout_for_files
-from kube_rewrap.cli.rotation_plan import RotationPlan, plan_rotation, print_plan
+from kube_rewrap.cli.rotation_plan import RotationPlan, prepare_rotation, print_plan
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import content_hash
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, Order, archive_of
-from kube_rewrap.scheduler.rotation.standalone import AloneRotation
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
+from kube_rewrap.scheduler.rotation.request import RotationRequest
+from kube_rewrap.scheduler.rotation.standalone import StandaloneRotation
 from kube_rewrap.scheduler.rotation.transition import aborted, may_be_withdrawn, paused, resumed, withdrawing
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.etcd.client import open_store
@@ -155,7 +156,7 @@ async def _resume(args: argparse.Namespace) -> int:
 
 
 async def _plan(args: argparse.Namespace) -> RotationPlan:
-    return await plan_rotation(read_settings(args, os.environ), _file(args), _order(args))
+    return await prepare_rotation(read_settings(args, os.environ), _file(args), _request(args))
 
 
 def _file(args: argparse.Namespace) -> ConfigurationFile:
@@ -169,7 +170,7 @@ async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO
     settings, file = read_settings(args, os.environ), _file(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     tell = _teller(args)
-    rotation = await AloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
+    rotation = await StandaloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
     return _show(rotation, args)
 
 
@@ -190,7 +191,7 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
     return found.by_hand
 
 
-def _order(args: argparse.Namespace) -> Order:
+def _request(args: argparse.Namespace) -> RotationRequest:
     """Return what is asked for. Raises SettingsError."""
     try:
         provider = ProviderType(args.provider) if args.provider else None
@@ -198,7 +199,7 @@ def _order(args: argparse.Namespace) -> Order:
         provider = ProviderType.KMS
     if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
         raise _wrong("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
-    return Order(tuple(args.resource), provider, args.prune, args.manual)
+    return RotationRequest(tuple(args.resource), provider, args.prune, args.manual)
 
 
 async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:

@@ -14,11 +14,10 @@ from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.settings.flags import variable
-from kube_rewrap.scheduler.apiservers.probe import unconverged
 from kube_rewrap.scheduler.campaigns.run import Order, RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
-from kube_rewrap.scheduler.rotation.probes import ask_apiservers, judge_removal
+from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
@@ -47,10 +46,10 @@ async def _run(args: argparse.Namespace) -> int:
         # Refused or not: what a restore concerns is marked while etcd still tells.
         await brake.unless_pulled(service.note_restore())
         plan.require_safe()
-        if settings.apiservers.addresses and not convergence.converged:
-            because = unconverged(convergence)
+        if settings.apiservers.addresses and not convergence.is_converged:
             raise RefusedError(
-                f"{because}. What is rewritten now, one of them may be unable to read; see `rewrap converged`"
+                f"{convergence.blocker}. What is rewritten now, one of them may be unable to read; "
+                "see `rewrap converged`"
             )
         async with service.owned(order, brake) as lock:
             if lock.waited:

@@ -11,7 +11,7 @@ from kube_rewrap.cli.output import print_json
 from kube_rewrap.cli.reports import print_proof, proof_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.scheduler.campaigns.service import open_service
-from kube_rewrap.scheduler.rotation.probes import removal_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,17 +1,17 @@
 """Do all kube-apiservers run exactly this EncryptionConfiguration? Pure.
 
-1. Identity leases that have expired do not count.
-2. An answer is judged by each id that it reports. An id that no live lease has is left out where another
-   one of the same answer has one: it is what an earlier process left behind.
-3. A replica that reports a hash has converged when it is the expected one, also when a later reload
-   failed: it runs what it reports. With another hash it fails to reload, or has not come to it yet.
-4. A replica that reports no hash (before v1.34) is judged by time: it has loaded a changed file, later
-   than the file was changed here. That is a guess, and is called so.
-5. A live lease that no answer speaks for is a replica that nobody asked.
-6. Leases that can't be read, or none at all: nobody knows how many replicas there are.
-7. Converged means: each of them, and all of them.
+1. Expired identity leases do not count.
+2. A scrape is judged by each id that it reports. An id without a live lease is ignored if another id of the same
+   scrape has one: an earlier process left it behind.
+3. A replica that reports a hash has converged when the hash is the expected one, also when a later reload
+   failed: it runs what it reports. With another hash it failed to reload, or has not reloaded yet.
+4. A replica that reports no hash (before v1.34) is judged by time: it loaded a changed file later
+   than the file was changed here. That is a guess, and its state says so.
+5. A live lease without a matching scrape is an unlisted replica.
+6. If a lease can't be read, or no lease is live, the number of replicas is not known.
+7. The cluster has converged when every replica has.
 
-Not handled: who asks, and what an operator's word is worth (`converge.py`).
+Not handled: scraping, and when an operator's assertion counts (`probe.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NO_ADDRESS = (
 
 
 class ReplicaState(StrEnum):
-    """What is known of one replica. The values are stable: they stand in JSON."""
+    """What is known of one replica. The values are stable: JSON shows them."""
 
     CONVERGED = "converged"
     BY_TIMESTAMP = "by timestamp"
@@ -46,13 +46,13 @@ class ReplicaState(StrEnum):
 
     @property
     def is_converged(self) -> bool:
-        """Whether nothing has to be waited for."""
+        """Whether this replica runs the expected configuration."""
         return self in {ReplicaState.CONVERGED, ReplicaState.BY_TIMESTAMP}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of asking one address. `fault`: why its reports are not to be had; `reached`: something answered."""
+class Scrape:
+    """Result of scraping one address. `fault`: why it has no reports, "" = none; `reached`: the address responded."""
 
     address: str
     reports: tuple[Report, ...] = ()
@@ -62,10 +62,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One kube-apiserver, or what is not known of one.
+    """One kube-apiserver, or a gap in what is known of them.
 
-    `address` is empty where none was asked, `id` (`sha256:` and hex) where none was reported, `name` (of its
-    lease) where no lease has that id, `hash` where it reported none.
+    `address` is empty if it was not scraped, `id` (`sha256:` and hex) if it reported none, `name` (of its
+    lease) if no live lease has that id, `hash` if it reported none.
     """
 
     address: str
@@ -88,13 +88,13 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer. `assumed` is the reason that an operator gave where it rests on their word alone.
+class Convergence:
+    """Whether all kube-apiservers run `generation`, and why. `assumed`: the reason of an operator who asserted it.
 
-    `reached`: at least one address answered, whatever it said.
+    `reached`: at least one address responded.
     """
 
-    converged: bool
+    is_converged: bool
     generation: str
     because: str
     replicas: tuple[Replica, ...] = ()
@@ -104,66 +104,73 @@ class Verdict:
 
     @property
     def is_contradicted(self) -> bool:
-        """Whether a replica says itself that it runs another configuration."""
+        """Whether a replica reports that it runs another configuration."""
         return any(replica.state in {ReplicaState.OTHER, ReplicaState.FAILING} for replica in self.replicas)
+
+    @property
+    def blocker(self) -> str:
+        """Why a write or a removal that needs convergence must wait, "" = nothing speaks against it."""
+        if self.is_converged:
+            return ""
+        return f"the kube-apiservers are not known to run this configuration: {self.because}"
 
 
 def judge(
     expected: str,
-    answers: Sequence[Answer],
+    scrapes: Sequence[Scrape],
     leases: Leases,
     now: float,
     changed_at: float | None,
     *,
     margin: float = CLOCK_MARGIN,
-) -> Verdict:
+) -> Convergence:
     """Return whether every replica runs the configuration with the hash `expected`.
 
     `now` and `changed_at` (of the file; None = not known) are in seconds since 1970, `margin` in seconds.
     """
-    if not answers:
-        return Verdict(converged=False, generation=expected, because=_NO_ADDRESS)
+    if not scrapes:
+        return Convergence(is_converged=False, generation=expected, because=_NO_ADDRESS)
     live = {lease.id_hash: lease for lease in leases.found if lease.is_live(now)}
     threshold = None if changed_at is None else changed_at + margin
-    asked = [replica for answer in answers for replica in _asked(answer, expected, live, threshold)]
-    replicas = (*asked, *_not_listed(asked, live), *_uncounted(leases, live))
+    scraped = [replica for scrape in scrapes for replica in _scraped(scrape, expected, live, threshold)]
+    replicas = (*scraped, *_not_listed(scraped, live), *_uncounted(leases, live))
     missing = [replica for replica in replicas if not replica.state.is_converged]
-    return Verdict(
-        converged=not missing,
+    return Convergence(
+        is_converged=not missing,
         generation=expected,
-        because=_waits_for(missing) if missing else _done(expected, asked),
+        because=_waits_for(missing) if missing else _done(expected, scraped),
         replicas=replicas,
-        warnings=tuple(_warnings(expected, asked, answers, live)),
-        reached=any(answer.reached for answer in answers),
+        warnings=tuple(_warnings(expected, scraped, scrapes, live)),
+        reached=any(scrape.reached for scrape in scrapes),
     )
 
 
-def assume(expected: str, reason: str, at: str, seen: Verdict | None = None) -> Verdict:
-    """Return the verdict that rests on an operator's word, given at a time (ISO 8601), with what was seen besides."""
+def assume(expected: str, reason: str, at: str, seen: Convergence | None = None) -> Convergence:
+    """Return the convergence that an operator asserted at a time (ISO 8601); `seen` adds the replicas of a probe."""
     because = f"an operator said at {at} that all kube-apiservers run it: {reason}"
-    known = seen or Verdict(converged=True, generation=expected, because=because)
-    return replace(known, converged=True, because=because, assumed=reason)
+    known = seen or Convergence(is_converged=True, generation=expected, because=because)
+    return replace(known, is_converged=True, because=because, assumed=reason)
 
 
-def _asked(
-    answer: Answer, expected: str, live: Mapping[str, IdentityLease], threshold: float | None
+def _scraped(
+    scrape: Scrape, expected: str, live: Mapping[str, IdentityLease], threshold: float | None
 ) -> Iterable[Replica]:
-    if answer.fault:
-        state = ReplicaState.UNKNOWN if answer.reached else ReplicaState.UNREACHABLE
-        yield Replica(answer.address, "", "", state, "", f"{answer.address}: {answer.fault}")
+    if scrape.fault:
+        state = ReplicaState.UNKNOWN if scrape.reached else ReplicaState.UNREACHABLE
+        yield Replica(scrape.address, "", "", state, "", f"{scrape.address}: {scrape.fault}")
         return
-    if not answer.reports:
+    if not scrape.reports:
         because = (
-            f"{answer.address} reports no EncryptionConfiguration: it runs without "
+            f"{scrape.address} reports no EncryptionConfiguration: it runs without "
             "--encryption-provider-config-automatic-reload, or, before v1.34, took no change since it started"
         )
-        yield Replica(answer.address, "", "", ReplicaState.UNKNOWN, "", because)
+        yield Replica(scrape.address, "", "", ReplicaState.UNKNOWN, "", because)
         return
-    reports = [report for report in answer.reports if report.id in live] or answer.reports
+    reports = [report for report in scrape.reports if report.id in live] or scrape.reports
     for report in reports:
         state, content, because = _judged(report, expected, threshold)
         name = live[report.id].name if report.id in live else ""
-        yield Replica(answer.address, report.id, name, state, content, f"{answer.address} {because}")
+        yield Replica(scrape.address, report.id, name, state, content, f"{scrape.address} {because}")
 
 
 def _judged(report: Report, expected: str, threshold: float | None) -> tuple[ReplicaState, str, str]:
@@ -191,10 +198,10 @@ def _by_time(report: Report, threshold: float | None) -> tuple[ReplicaState, str
     return ReplicaState.UNKNOWN, "", because
 
 
-def _not_listed(asked: Sequence[Replica], live: Mapping[str, IdentityLease]) -> Iterable[Replica]:
-    spoken_for = {replica.id for replica in asked}
+def _not_listed(scraped: Sequence[Replica], live: Mapping[str, IdentityLease]) -> Iterable[Replica]:
+    matched = {replica.id for replica in scraped}
     for identity, lease in sorted(live.items(), key=lambda pair: pair[1].name):
-        if identity not in spoken_for:
+        if identity not in matched:
             host = f" on {lease.hostname}" if lease.hostname else ""
             because = (
                 f"{lease.name}{host} has a live lease, and no address answered for it; a lease of one that is gone "
@@ -215,9 +222,9 @@ def _uncounted(leases: Leases, live: Mapping[str, IdentityLease]) -> Iterable[Re
     yield Replica("", "", "", ReplicaState.UNKNOWN, "", f"{because}. Once you know, say so with --assume-converged")
 
 
-def _done(expected: str, asked: Sequence[Replica]) -> str:
-    count = len({replica.id for replica in asked})
-    guessed = len({replica.id for replica in asked if replica.state is ReplicaState.BY_TIMESTAMP})
+def _done(expected: str, scraped: Sequence[Replica]) -> str:
+    count = len({replica.id for replica in scraped})
+    guessed = len({replica.id for replica in scraped if replica.state is ReplicaState.BY_TIMESTAMP})
     said = f"all kube-apiservers ({count}) run {expected}"
     return f"{said}; {guessed} of them as far as the times of their reloads tell" if guessed else said
 
@@ -228,10 +235,10 @@ def _waits_for(missing: Sequence[Replica]) -> str:
 
 
 def _warnings(
-    expected: str, asked: Sequence[Replica], answers: Sequence[Answer], live: Mapping[str, IdentityLease]
+    expected: str, scraped: Sequence[Replica], scrapes: Sequence[Scrape], live: Mapping[str, IdentityLease]
 ) -> Iterable[str]:
     addresses: defaultdict[str, list[str]] = defaultdict(list)
-    for replica in asked:
+    for replica in scraped:
         if replica.id:
             addresses[replica.id].append(replica.address)
     for identity, ones in addresses.items():
@@ -239,6 +246,6 @@ def _warnings(
             yield f"{' and '.join(ones)} are the same kube-apiserver, or a load balancer stands before them"
         if live and identity not in live:
             yield f"{ones[0]} has no live identity lease in this etcd: is it of this cluster?"
-    for answer in answers:
-        if any(report.is_failing and report.hashes == (expected,) for report in answer.reports):
-            yield f"{answer.address} runs it, and failed to load its file since: after a restart it may not come up"
+    for scrape in scrapes:
+        if any(report.is_failing and report.hashes == (expected,) for report in scrape.reports):
+            yield f"{scrape.address} runs it, and failed to load its file since: after a restart it may not come up"

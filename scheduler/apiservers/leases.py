@@ -1,12 +1,12 @@
-"""Identity leases: which kube-apiservers there are, by what each of them keeps in etcd. Pure.
+"""Decodes identity leases, of which each kube-apiserver keeps one in etcd. Pure.
 
 Every kube-apiserver (v1.26 and later) renews a Lease `apiserver-<hash of its host name>` in kube-system
 every ten seconds; it is valid for an hour. kubernetes/apiserver pkg/server/options/encryptionconfig/metrics
-calls the replica by the SHA-256 of that name. Field numbers: k8s.io/api/coordination/v1/generated.proto,
+identifies the replica by the SHA-256 of that name. Field numbers: k8s.io/api/coordination/v1/generated.proto,
 k8s.io/apimachinery pkg/runtime and pkg/apis/meta/v1 generated.proto.
 
-Not handled: leases that are stored encrypted, as `*.*` in the configuration has them. Who reads nothing of
-them does not know how many kube-apiservers there are, and says so.
+Not handled: leases that are stored encrypted, because an entry such as `*.*` covers them. They count as unreadable,
+and the number of kube-apiservers is then not known.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class IdentityLease:
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """The identity leases in etcd: those that were understood, and a sentence for each that was not."""
+    """The identity leases in etcd: those that were decoded, and a sentence for each that was not."""
 
     found: tuple[IdentityLease, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Leases:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What is needed of a Lease, whichever form it is stored in."""
+    """The fields of a Lease that are used, decoded from protobuf or JSON."""
 
     kind: tuple[str, str]
     name: str
@@ -86,14 +86,14 @@ class _Stored:
 
 
 def decode_lease(key: bytes, value: bytes) -> IdentityLease | None:
-    """Return a stored lease, None when it is not a kube-apiserver's. Raises ValueError for what can't be understood."""
+    """Return a stored lease, None for a component other than kube-apiserver. Raises ValueError for no valid lease."""
     try:
         stored = _decode(value)
     except ValueError as error:
         raise ValueError(f"{key_text(key)}: {error}") from None
     if stored.kind != _KIND or stored.name != key_text(key).rpartition("/")[2]:
         raise ValueError(f"{key_text(key)}: it is not the lease that its key names")
-    # Without the label (nobody writes such a one today) it is taken for one of ours: that asks for more, not for less.
+    # A lease without the label (no release writes one) counts as a kube-apiserver: a replica more to wait for is safe.
     if stored.labels.get(_IDENTITY, _OURS) != _OURS:
         return None
     if stored.renewed <= 0 or stored.seconds <= 0:

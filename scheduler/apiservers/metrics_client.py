@@ -1,9 +1,8 @@
-"""Asks kube-apiservers for their /metrics: the one door to HTTP.
+"""Scrapes /metrics of kube-apiservers: the only module that uses HTTP.
 
-Each address is asked over a connection of its own, with time-outs, without redirects, and past any
-proxy of the environment: an answer must be that replica's. An answer is read as a stream, of which only
-the few lines that matter are kept. Whatever goes wrong with one address is that address' fault, in its
-answer. The token is sent and never shown.
+Each address has its own connection, with time-outs, without redirects, and without a proxy of the environment, so
+that the response is that replica's. The body is streamed, and only the lines of the configuration's metrics are kept.
+An error of one address is the `fault` of its scrape. The token is sent and never shown.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ import httpx
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.library_errors import kind_of
 from kube_rewrap.config.settings.schema import ApiserverSettings
-from kube_rewrap.scheduler.apiservers.convergence import Answer
+from kube_rewrap.scheduler.apiservers.convergence import Scrape
 from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, ReportError, parse_reports
 
 _MAX_BYTES = 32 * 2**20
-"""Of one answer; a large cluster's are some five megabytes."""
+"""Of one response; a large cluster's metrics are some five megabytes."""
 
 _MAX_LINE = 64 * 2**10
 _MAX_LINES = 1_000
@@ -33,11 +32,11 @@ _REFUSED = {401: "who we are", 403: "what we may read: grant `get` on the non-re
 
 
 class _UnusableError(Exception):
-    """An answer came, and it is not one that can be used; says why."""
+    """The response can't be used; the message says why."""
 
 
-async def ask_all(settings: ApiserverSettings) -> tuple[Answer, ...]:
-    """Ask every address, some side by side; returns their answers in the order of the addresses.
+async def scrape_all(settings: ApiserverSettings) -> tuple[Scrape, ...]:
+    """Scrape every address, at most `_AT_ONCE` at a time; returns the scrapes in the order of the addresses.
 
     Raises SettingsError for a token, CA or client certificate that can't be read.
     """
@@ -46,29 +45,29 @@ async def ask_all(settings: ApiserverSettings) -> tuple[Answer, ...]:
     context, headers = await asyncio.to_thread(_credentials, settings)
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(address: str) -> Answer:
+    async def scrape(address: str) -> Scrape:
         async with gate:
-            return await _ask(address, settings.timeout, context, headers)
+            return await _scrape(address, settings.timeout, context, headers)
 
-    return tuple(await asyncio.gather(*map(ask, settings.addresses)))
+    return tuple(await asyncio.gather(*map(scrape, settings.addresses)))
 
 
-async def _ask(address: str, seconds: float, context: ssl.SSLContext, headers: dict[str, str]) -> Answer:
+async def _scrape(address: str, seconds: float, context: ssl.SSLContext, headers: dict[str, str]) -> Scrape:
     try:
-        # httpx bounds each step; the sum of them, for a server that trickles, is bounded here.
+        # httpx bounds each read; this bounds their sum, against a server that sends slowly.
         async with (
             asyncio.timeout(seconds),
             httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=seconds) as client,
             client.stream("GET", _url(address), headers=headers) as response,
         ):
             _require_usable(response)
-            return Answer(address, parse_reports([line async for line in _lines(response)]))
+            return Scrape(address, parse_reports([line async for line in _lines(response)]))
     except (_UnusableError, ReportError) as error:
-        return Answer(address, fault=str(error))
+        return Scrape(address, fault=str(error))
     except TimeoutError:
-        return Answer(address, fault=f"no whole answer within {seconds:g} s", reached=False)
+        return Scrape(address, fault=f"no whole answer within {seconds:g} s", reached=False)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return Answer(address, fault=f"can't be reached: {kind_of(error)}", reached=False)
+        return Scrape(address, fault=f"can't be reached: {kind_of(error)}", reached=False)
 
 
 def _url(address: str) -> str:
@@ -82,33 +81,33 @@ def _require_usable(response: httpx.Response) -> None:
     if status != httpx.codes.OK:
         raise _UnusableError(f"it answered {status}, and no metrics")
     if response.headers.get("content-encoding", "identity") != "identity":
-        # A small compressed answer may be a huge one; it was not asked for.
+        # The request does not accept compression: a small compressed body may expand to a huge one.
         raise _UnusableError("it answered with compressed metrics that were not asked for")
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the lines that matter. Raises _UnusableError for an answer that is too large to be one."""
+    """Yield the lines of the configuration's metrics. Raises _UnusableError for a body that is too large."""
     rest, size, count = b"", 0, 0
     async for chunk in response.aiter_raw():
         size += len(chunk)
         if size > _MAX_BYTES:
             raise _UnusableError(f"its metrics are larger than {_MAX_BYTES // 2**20} MiB")
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in filter(_matters, lines):
+        for line in filter(_is_kept, lines):
             count += 1
             yield line
         if len(rest) > _MAX_LINE or count > _MAX_LINES:
             raise _UnusableError("its answer is not metrics in Prometheus' text format")
-    if _matters(rest):
+    if _is_kept(rest):
         yield rest
 
 
-def _matters(line: bytes) -> bool:
+def _is_kept(line: bytes) -> bool:
     return line.startswith(PREFIX)
 
 
 def _credentials(settings: ApiserverSettings) -> tuple[ssl.SSLContext, dict[str, str]]:
-    """Read what the files hold now: all of them may be replaced while the service runs."""
+    """Read the files anew: an operator may replace them while the service runs."""
     headers = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
     if settings.token_file is not None:
         headers["Authorization"] = f"Bearer {_token(settings.token_file)}"
@@ -145,7 +144,7 @@ def _token(path: str) -> str:
 
 
 def _refused(name: str, path: str | None, error: Exception) -> SettingsError:
-    """Name the file; of what is in it, nothing is repeated."""
+    """Return an error that names the file and repeats nothing of its content."""
     if isinstance(error, ssl.SSLError):
         reason = "it does not hold what it should"
     elif isinstance(error, OSError):

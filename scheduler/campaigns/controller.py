@@ -15,7 +15,7 @@ import structlog
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Converged, not_converged
+from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Round
 from kube_rewrap.scheduler.campaigns.pauses import Safety
@@ -61,7 +61,9 @@ class Office:
 class CampaignController:
     """See the module's docstring."""
 
-    def __init__(self, office: Office, brake: Brake, sender: Sender, converged: Converged, repaired: Repaired) -> None:
+    def __init__(
+        self, office: Office, brake: Brake, sender: Sender, apiservers: ConvergenceProbe, repaired: Repaired
+    ) -> None:
         self._settings = office.settings
         self._service = office.service
         self._guard = office.guard
@@ -71,7 +73,7 @@ class CampaignController:
         self._schedule = office.schedule
         self._brake = brake
         self._sender = sender
-        self._converged = converged
+        self._apiservers = apiservers
         self._repaired = repaired
         self._safety = Safety(office.settings, office.service, office.campaigns)
         self._outdated: set[str] = set()
@@ -151,9 +153,9 @@ class CampaignController:
         Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
         """
         if self._settings.apiservers.addresses:
-            unconverged = await not_converged(self._converged, self._service.generation.hash)
-            if unconverged:
-                raise _UnconvergedError(unconverged)
+            blocker = (await self._apiservers.probe(self._service.generation.hash)).blocker
+            if blocker:
+                raise _UnconvergedError(blocker)
 
     async def _with_former_pause(self, options: CampaignOptions, origin: Origin) -> CampaignOptions:
         """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""

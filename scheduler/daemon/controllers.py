@@ -1,7 +1,8 @@
 """The controllers of a leader under one generation of the configuration, each a task of its own under one lease.
 
 - the write observer watches every governed write, from before the generation is accepted on;
-- rotation says how worn keys are, and drives the rotation;
+- the key monitor measures the use of write budgets, and logs keys that are due;
+- the rotation controller begins a rotation of a due key, and takes the steps of the unfinished one;
 - campaigns works on campaigns and requests;
 - resync compares everything with the configuration now and then;
 - housekeeping asks for repairs of drift, and forgets old records.
@@ -13,26 +14,30 @@ error is raised: the daemon then gives up leadership and begins again with what 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Converged
+from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.controller import CampaignController, Office
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.housekeeping import Housekeeping
-from kube_rewrap.scheduler.campaigns.repairs import Drift
+from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.scheduler.campaigns.resync import ResyncController, Schedule
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.keys.alerts import LoggedAlert
 from kube_rewrap.scheduler.keys.meter import Meter
+from kube_rewrap.scheduler.keys.monitor import KeyMonitor
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
-from kube_rewrap.scheduler.rotation.controller import Hands, Keeper, Outlets
-from kube_rewrap.scheduler.rotation.driver import Books, ConfigurationFile, Rotator
+from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.rotation.controller import RotationController
+from kube_rewrap.scheduler.rotation.driver import RotationDriver
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preparation import Preparation
-from kube_rewrap.scheduler.rotation.probes import ClusterSenses, leaders_campaigner
+from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
@@ -45,18 +50,26 @@ _LAG_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """What a leader has while it leads: its fencing token, a brake that ends its controllers, and what outlives them.
+class Kept:
+    """Metrics, the last alert logged for each key, and the repairs of drift; kept when a new generation is followed."""
 
-    `before` is the hash of the generation that it followed until a moment ago, "" at first. `file` and `converged` are
-    what a rotation needs.
+    metrics: SchedulerMetrics
+    alerts: dict[str, LoggedAlert] = field(default_factory=dict)
+    repaired: Repaired = field(default_factory=Repaired)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What the controllers of one generation get from the leader: its fencing token, and a brake that ends them.
+
+    `before` is the hash of the generation that it followed until a moment ago, "" at first.
     """
 
     guard: Expect
     brake: Brake
-    outlets: Outlets
+    kept: Kept
     file: ConfigurationFile
-    converged: Converged
+    apiservers: ConvergenceProbe
     before: str = ""
 
 
@@ -72,14 +85,15 @@ class Controllers:
             guard=term.guard,
             campaigns=Campaigns(store, keyspace, [term.guard]),
             inbox=Inbox(Requests(store, keyspace, [term.guard]), service.audit),
-            figures=Figures(service, term.guard, term.outlets.metrics),
+            figures=Figures(service, term.guard, term.kept.metrics),
             schedule=Schedule(settings.service.resync),
         )
         self._drift = Drift()
-        repaired = term.outlets.repaired
+        repaired = term.kept.repaired
         self.observer = Observer(service, term.guard, Listeners(self.drifted, office.schedule.soon))
-        self.rotation = self._rotation()
-        self._campaigns = CampaignController(office, term.brake, sender, term.converged, repaired)
+        self.key_monitor = self._key_monitor()
+        self._rotation = self._rotation_controller()
+        self._campaigns = CampaignController(office, term.brake, sender, term.apiservers, repaired)
         self.resync = ResyncController(service, office.campaigns, office.inbox, office.figures, office.schedule)
         self._housekeeping = Housekeeping(office.inbox, office.figures, self._drift, repaired, service.audit)
 
@@ -94,7 +108,8 @@ class Controllers:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)
             await office.figures.show_records()
-            begin("the rotation controller", self.rotation.run)
+            begin("the key monitor", self.key_monitor.run)
+            begin("the rotation controller", self._rotation.run)
             begin("the resync controller", self.resync.run)
             begin("housekeeping", self._housekeeping.run)
             begin("the lag of the observer", self._show_lag)
@@ -103,28 +118,23 @@ class Controllers:
 
     async def _show_lag(self) -> None:
         while True:
-            self._term.outlets.metrics.lags(self.observer.lag)
+            self._term.kept.metrics.lags(self.observer.lag)
             await asyncio.sleep(_LAG_SECONDS)
 
     def drifted(self, resource: str, namespace: str) -> None:
         """Note that something was written under another key than the primary."""
         self._drift.add(resource, namespace)
-        self._term.outlets.metrics.drifted()
+        self._term.kept.metrics.drifted()
 
-    def _rotation(self) -> Keeper:
-        office, term = self.office, self._term
-        engine, service = office.service.engine, office.service
-        rotations = Rotations(engine.store, engine.keyspace, [term.guard])
-        campaigner = leaders_campaigner(office.campaigns, office.inbox)
-        senses = ClusterSenses(service, self.converged, campaigner, term.brake)
-        rotator = Rotator(rotations, term.file, senses, Books(service.audit, engine.ledger))
-        meter = Meter(Usages(engine.store, engine.keyspace, [term.guard]), office.campaigns, self.observer)
-        preparation = Preparation(office.settings, service, rotations, term.converged, term.file)
-        return Keeper(office.settings, service, Hands(meter, preparation, rotator), term.outlets)
+    def _key_monitor(self) -> KeyMonitor:
+        office, kept, engine = self.office, self._term.kept, self.office.service.engine
+        meter = Meter(Usages(engine.store, engine.keyspace, [self._term.guard]), office.campaigns, self.observer)
+        return KeyMonitor(office.settings.budget, office.service, meter, kept.metrics, kept.alerts)
 
-    async def converged(self, generation: str) -> tuple[bool, str]:
-        """Ask for a rotation, and tell the inbox, where a request may wait for the same."""
-        is_so, because = await self._term.converged(generation)
-        if is_so and generation == self.office.service.generation.hash:
-            self.office.inbox.converged()
-        return is_so, because
+    def _rotation_controller(self) -> RotationController:
+        office, term, service = self.office, self._term, self.office.service
+        rotations = Rotations(service.engine.store, service.engine.keyspace, [term.guard])
+        probe = LeaderProbe(service, term.apiservers, term.brake, office.campaigns, office.inbox)
+        driver = RotationDriver(rotations, term.file, probe, service.audit, service.engine.ledger)
+        preparation = Preparation(office.settings.space, service, term.apiservers, term.file)
+        return RotationController(office.settings, service, preparation, driver)

@@ -13,15 +13,14 @@ from prometheus_client import CollectorRegistry
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Converged, converged_by
+from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
-from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
 from kube_rewrap.scheduler.daemon.election import leadership
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
-from kube_rewrap.scheduler.rotation.controller import Outlets
-from kube_rewrap.scheduler.rotation.driver import ConfigurationFile, archive_of
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
@@ -141,7 +140,7 @@ class Daemon:
                     stop_looking()  # a leader watches the file
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
-                    await self._lead(guard, brake, converged_by(settings, store, self._file))
+                    await self._lead(guard, brake, ApiserverProbe(settings, store, self._file))
         except StoppedError:
             return
         finally:
@@ -162,12 +161,12 @@ class Daemon:
         if self._usable.trouble:
             raise StoppedError(self._usable.trouble)
 
-    async def _lead(self, guard: Expect, brake: Brake, converged: Converged) -> None:
+    async def _lead(self, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
         """Run the controllers under the newest generation; each new one ends those of the one before."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
         archive = self._settings.rotation.archive or archive_of(self._file)
         file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
-        outlets, before = Outlets(self._metrics), ""
+        kept, before = Kept(self._metrics), ""
         async with aclosing(watch.generations()) as generations:
             newest = await brake.unless_pulled(anext(generations))
 
@@ -182,7 +181,7 @@ class Daemon:
                     try:
                         async with background(term.pull) as begin:
                             begin("the configuration watch", partial(follow, term))
-                            await self._follow(generation, Term(guard, term, outlets, file, converged, before))
+                            await self._follow(generation, Term(guard, term, kept, file, apiservers, before))
                     except WorkerError as error:
                         brake.check()
                         if newest is generation:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.convergence import Verdict
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.etcd.grants import Exposure
 from kube_rewrap.worker.rate.pressure import Room
@@ -86,7 +86,7 @@ class Facts:
     generation: GenerationRecord
     proof: Inventory
     keys: tuple[KeyVerdict, ...]
-    convergence: Verdict
+    convergence: Convergence
     budgets: Mapping[str, Budget]
     watched: Mapping[str, float]
     made: Mapping[str, float]

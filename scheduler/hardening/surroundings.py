@@ -66,7 +66,7 @@ def etcd_access(facts: Facts) -> Check:
 def converged(facts: Facts) -> Check:
     """Check that all kube-apiservers run exactly this file."""
     name, verdict = "converged", facts.convergence
-    if verdict.converged:
+    if verdict.is_converged:
         return Check(name, State.PASS, verdict.because)
     if verdict.is_contradicted:
         remedy = "bring the same file to every control-plane node, and follow `rewrap converged --wait`"

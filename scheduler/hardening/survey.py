@@ -15,7 +15,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
-from kube_rewrap.scheduler.rotation.probes import removal_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 from kube_rewrap.worker.etcd.anonymous import probe
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.rate.pressure import judge_space

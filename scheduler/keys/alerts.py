@@ -1,10 +1,10 @@
-"""How worn each aesgcm key is, and what is to be said and done about it. Pure.
+"""Judges how far the budget of each aesgcm key is used, and which alerts and rotations are due. Pure.
 
 1. From the share `due_at` of its limit a key is due for rotation; at the limit it is exhausted, and so
    is one whose budget was restored.
    A key that writes is also due when, at the rate of the last hour, its rest lasts less than three times as
    long as the last rotation took; it stays so (`worker.records.usage`).
-2. That is said when it begins, and again every day, for an exhausted key every hour.
+2. An alert is due when a key reaches such a state, then every day; every hour while an exhausted key writes.
 3. A due key that writes in some entry is a reason to rotate; one that only reads is none.
 """
 
@@ -31,8 +31,8 @@ _WORN = (BudgetState.DUE, BudgetState.EXHAUSTED, BudgetState.RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What was last said of a key, and when (seconds on any clock that only grows)."""
+class LoggedAlert:
+    """The last alert that was logged for a key: its state, and when (seconds of a monotonic clock)."""
 
     state: BudgetState
     at: float
@@ -133,12 +133,12 @@ def _took(rotation: Rotation) -> float | None:
         return None
 
 
-def to_say(worn: Iterable[Worn], said: Mapping[str, Said], now: float) -> tuple[Worn, ...]:
-    """Return what is to be said now: what is new or worse, and what was said long ago."""
-    return tuple(one for one in worn if _is_to_say(one, said.get(one.budget.fingerprint), now))
+def due_alerts(worn: Iterable[Worn], logged: Mapping[str, LoggedAlert], now: float) -> tuple[Worn, ...]:
+    """Return the keys whose state is new, and those whose last alert is too long ago."""
+    return tuple(key for key in worn if _is_due(key, logged.get(key.budget.fingerprint), now))
 
 
-def _is_to_say(worn: Worn, before: Said | None, now: float) -> bool:
+def _is_due(worn: Worn, before: LoggedAlert | None, now: float) -> bool:
     if before is None or before.state is not worn.state:
         return True
     return now - before.at >= (_HOUR if worn.is_exhausted and worn.resources else _DAY)
@@ -152,8 +152,8 @@ def to_rotate(worn: Iterable[Worn]) -> Worn | None:
 def reached_at(budget: Budget, gcm_limit: int, since: int, now: float) -> float | None:
     """Return when a key's limit will be reached if others go on to write as they did (seconds since 1970).
 
-    `since` is when somebody began to watch their writes, 0 = nobody does. None: nobody can tell, there is no
-    limit, or nobody else writes.
+    `since` is when the watch of their writes began, 0 = there is none. None: not known, no limit, or no other
+    writer.
     """
     left, foreign = budget.left(gcm_limit), max(0, budget.observed - budget.committed)
     if left is None or not since or not foreign or now - since < _LEAST_WATCHED:

@@ -1,8 +1,8 @@
-"""Measures how fast others write under each key, and puts it on record.
+"""Measures how fast other writers encrypt with each key, and records it.
 
 It compares two moments at which no campaign is unfinished and the watch has caught up, at least a minute apart; the
-first is a minute after a reign began, when the watch has seen what was written before. What counts in between is
-`worker.records.usage`.
+first is a minute after the controllers began, when the watch has caught up with earlier writes. `worker.records.usage`
+says what counts in between.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ its own, never a silent yes:
 1. Objects under it; unreadable ones that may be; an entry that still writes with it, be it for what is not there yet.
 2. The scan covered a part only, or a campaign is unfinished.
 3. A kube-apiserver runs, or may run, another configuration.
-4. No campaign under this configuration was proven complete, or somebody wrote with the key after it.
+4. No campaign under this configuration was proven complete, or the watch saw a write with the key after it.
 5. etcd still answers at revisions before that proof: watches and paged lists may read what it held then.
 
 Not handled: backups, which hold what they hold. The words of every "removable" say so.

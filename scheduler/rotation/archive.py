@@ -1,13 +1,13 @@
-"""One file replaced as a whole, its old content archived first: a key that left a configuration is kept, not lost.
+"""Replaces a file as a whole, and archives its old content first, so that no key is lost with it.
 
-Does file I/O and nothing else; it neither reads nor judges what the contents mean. The steps, in their order:
+It does file I/O only, and does not parse the contents. The steps, in their order:
 
-1. The file must be a plain one with one name, in a plain directory. Links and mounts are somebody else's to write.
-2. The old content is in the archive, on disk, before anything else is written. Nothing there is ever overwritten.
-3. The file must still hold the old content.
-4. The new content, on disk, with the same mode and owner, takes the file's name in one step.
+1. Refuse a file that is not a regular one with one name, in a real directory: another program manages links and mounts.
+2. Write the old content to the archive, and sync it. Nothing in the archive is ever overwritten.
+3. Check that the file still holds the old content.
+4. Write and sync the new content with the same mode and owner, and rename it to the file's name.
 
-Interrupted anywhere, the file holds the old content or the new one, and the same call again ends the work.
+After an interruption at any point, the file holds the old or the new content, and the same call completes the work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MANAGED = "change it where it is managed: rotate --manual says step by step wha
 
 
 class ReplaceError(ConfigError):
-    """The file was not replaced. It holds what it held before; the archive may hold a copy of the old content."""
+    """The file was not replaced and holds its old content; the archive may hold a copy of it."""
 
 
 def replace_file(
@@ -76,7 +76,7 @@ def _replace(file: str, before: bytes, after: bytes, archive: str, stamp: str) -
 
 @contextmanager
 def _new_file(name: str, directory: int) -> Iterator[str]:
-    """Yield a name for a file that is being written. Whatever has the name afterwards, or from a crash, is removed."""
+    """Yield the name of a temporary file; a file of that name is removed before (after a crash) and afterwards."""
     new = f".{name}.rewrap-new"
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=directory)
@@ -109,7 +109,7 @@ def _lock(file: str, directory: int) -> None:
 
 
 def _content(file: str, name: str, directory: int) -> tuple[bytes, os.stat_result]:
-    """Return what the file holds, and its state. Raises ReplaceError for what must not be replaced."""
+    """Return the file's content and its stat. Raises ReplaceError for a file that must not be replaced."""
     state = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISLNK(state.st_mode):
         raise _refused(file, "it is a symbolic link, so something else manages it", _MANAGED)

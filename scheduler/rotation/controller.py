@@ -1,166 +1,123 @@
-"""What the leader does about keys, beside campaigns: says how worn they are, and drives the rotation.
+"""Begins a rotation when a key is due, and takes the steps of the unfinished one, under the leader's lease.
 
-A rotation changes the file, which ends the reign; the next one goes on with what is on record.
+A step that edits the file ends the leader's controllers; those of the next generation go on by the record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.repairs import Repaired
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
-from kube_rewrap.scheduler.keys.alerts import Said, Worn, judge_wear, to_rotate, to_say
-from kube_rewrap.scheduler.keys.meter import Known, Meter
-from kube_rewrap.scheduler.metrics import SchedulerMetrics
-from kube_rewrap.scheduler.rotation.driver import Order, Rotator
+from kube_rewrap.scheduler.keys.alerts import Worn, judge_wear, to_rotate
+from kube_rewrap.scheduler.rotation.driver import RotationDriver
 from kube_rewrap.scheduler.rotation.preflight import reasons_against
 from kube_rewrap.scheduler.rotation.preparation import Preparation
+from kube_rewrap.scheduler.rotation.request import RotationRequest
 from kube_rewrap.scheduler.rotation.transition import Wait
 from kube_rewrap.worker.errors import FencedError, StoppedError, WorkerError
-from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.records.usages import Usages
 
-_LOOK_SECONDS = 2.0
-_FIRST_PAUSE = 2.0
-_LONGEST_PAUSE = 60.0  # what speaks against a rotation may take a scan to find out
+_PAUSE_SECONDS = 2.0
+_FIRST_RETRY = 2.0
+_LONGEST_RETRY = 60.0  # the preflight of a due rotation may take a scan
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Outlets:
-    """Where is told how worn keys are, and what repairs of drift came to.
-
-    `said` and `repaired` outlive a reign: a new file is no reason to say all of it again.
-    """
-
-    metrics: SchedulerMetrics
-    said: dict[str, Said] = field(default_factory=dict)
-    repaired: Repaired = field(default_factory=Repaired)
-
-
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """What a keeper works with: what measures the use of keys, what looks before a rotation, and what takes steps."""
-
-    meter: Meter
-    preparation: Preparation
-    rotator: Rotator
-
-
-class Keeper:
+class RotationController:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, service: Service, hands: Hands, outlets: Outlets) -> None:
+    def __init__(self, settings: Settings, service: Service, preparation: Preparation, driver: RotationDriver) -> None:
         self._settings = settings
         self._service = service
-        self._hands = hands
-        self._metrics = outlets.metrics
+        self._preparation = preparation
+        self._driver = driver
         self._generation = describe(service.generation)
-        self._said = outlets.said
-        self._waited_for = ""
-        self._limit = settings.budget.gcm_limit
-        self._begin_at, self._pause = 0.0, _FIRST_PAUSE
+        self._usages = Usages(service.engine.store, service.engine.keyspace)
+        self._logged = ""
+        self._begin_at, self._retry = 0.0, _FIRST_RETRY
 
     async def run(self) -> None:
-        """Look again and again until cancelled.
+        """Work every two seconds until cancelled.
 
-        Raises FencedError when somebody else leads by now, StoppedError at the end of the reign.
+        Raises FencedError when another scheduler leads, StoppedError when the brake is pulled.
         """
         while True:
             try:
-                await self.look()
+                if self._settings.rotation.auto:
+                    await self._begin_if_due()
+                await self._step()
             except (FencedError, StoppedError):
                 raise
             except (WorkerError, ConfigError) as error:
-                # What is on record is where the next look goes on.
-                self._tell_waiting(str(error), is_fault=True)
-            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                # The next round goes on by the record.
+                self._log_waiting(str(error), is_fault=True)
+            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
-    async def look(self) -> None:
-        """Say what is to be said of keys, begin a rotation if one is due, and take its next step."""
-        settings = self._settings
-        budgets = await self._service.engine.ledger.all()
-        limit, due_at = self._limit, settings.budget.due_at
-        rotations = tuple([stored.value for stored in await self._hands.rotator.rotations.all()])
+    async def _begin_if_due(self) -> None:
+        """Begin a rotation of a due key, unless one is unfinished, or an operator aborted the one of this key."""
+        earlier = [stored.value for stored in await self._driver.rotations.all()]
         now = asyncio.get_running_loop().time()
-        usage = await self._hands.meter.measure(Known(now, time.time(), budgets, rotations, self._generation, limit))
-        worn = judge_wear(budgets.values(), self._generation, limit, due_at, usage)
-        hasty = [one.budget.fingerprint for one in worn if one.haste is not None]
-        self._metrics.budgets(budgets, limit, due_at, hasty)
-        until = max((budget.until for budget in budgets.values()), default=0)
-        if until:
-            self._metrics.observed(until, max(0, await self._service.engine.store.revision() + 1 - until))
-        for one in to_say(worn, self._said, now):
-            self._said[one.budget.fingerprint] = Said(one.state, now)
-            level, event = (_log.error, "key.exhausted") if one.is_exhausted else (_log.warning, "key.rotation_due")
-            level(
-                event,
-                fingerprint=one.budget.fingerprint,
-                used=one.budget.used,
-                limit=limit,
-                observed_until=one.budget.until or None,
-                because=one.because(limit),
-            )
-        if settings.rotation.auto:
-            await self._begin_if_due(worn, budgets.values(), rotations)
-        await self._step()
-
-    async def _begin_if_due(self, worn: Sequence[Worn], budgets: Iterable[Budget], earlier: Sequence[Rotation]) -> None:
-        """Begin a rotation of a due key, unless one is under way, or an operator aborted the one of this key."""
-        if any(not rotation.step.is_end for rotation in earlier):
+        if now < self._begin_at or any(not rotation.step.is_end for rotation in earlier):
             return
         given_up = {key.fingerprint for one in earlier if one.step is RotationStep.ABORTED for key in one.retired}
-        due = to_rotate([one for one in worn if one.budget.fingerprint not in given_up])
-        now = asyncio.get_running_loop().time()
-        if due is None or now < self._begin_at:
+        due = await self._due(given_up)
+        if due is None:
             return
-        order = Order(due.resources, prune=self._settings.rotation.prune, because=due.because(self._limit))
-        rotation = await self._hands.rotator.plan(order, budgets, self._service.is_idle)
-        self._begin_at, self._pause = now + self._pause, min(_LONGEST_PAUSE, 2 * self._pause)
+        limit = self._settings.budget.gcm_limit
+        request = RotationRequest(due.resources, prune=self._settings.rotation.prune, because=due.because(limit))
+        rotation = await self._preparation.plan(request)
+        self._begin_at, self._retry = now + self._retry, min(_LONGEST_RETRY, 2 * self._retry)
         reasons = await self._reasons_against(rotation, is_exhausted=due.is_exhausted)
         if reasons:
             names = ", ".join(due.budget.names)
-            self._tell_waiting(f"a rotation of {names} is due, and can't begin: {'; '.join(reasons)}")
+            self._log_waiting(f"a rotation of {names} is due, and can't begin: {'; '.join(reasons)}")
             return
-        self._begin_at, self._pause = 0.0, _FIRST_PAUSE
-        await self._hands.rotator.begin(rotation)
+        self._begin_at, self._retry = 0.0, _FIRST_RETRY
+        await self._driver.begin(rotation)
+
+    async def _due(self, given_up: set[str]) -> Worn | None:
+        """Return the key that is to be rotated, by the budgets and the usage on record."""
+        budgets, settings = await self._service.engine.ledger.all(), self._settings.budget
+        usage = (await self._usages.load()).value
+        worn = judge_wear(budgets.values(), self._generation, settings.gcm_limit, settings.due_at, usage)
+        return to_rotate([key for key in worn if key.budget.fingerprint not in given_up])
 
     async def _reasons_against(self, rotation: Rotation, *, is_exhausted: bool) -> tuple[str, ...]:
-        """Return why a rotation can't begin; everything is scanned only when nothing else speaks against it."""
-        preparation = self._hands.preparation
-        ground = replace(await preparation.look(rotation), is_exhausted=is_exhausted)
-        reasons = reasons_against(rotation, ground, self._limit)
+        """Return why a rotation can't begin; it scans only when there is no other reason."""
+        limit = self._settings.budget.gcm_limit
+        facts = await self._preparation.gather(rotation, replaces_file=True)
+        facts = replace(facts, is_exhausted=is_exhausted)
+        reasons = reasons_against(rotation, facts, limit)
         if reasons:
             return reasons
-        ground = replace(ground, scale=await preparation.scan(rotation))
-        return reasons_against(rotation, ground, self._limit)
+        return reasons_against(rotation, await self._preparation.with_workload(facts, rotation), limit)
 
     async def _step(self) -> None:
-        """Take the rotation's next steps, until one has to wait, or has changed the file.
+        """Take steps until the rotation has to wait, or the file has changed.
 
-        The next reign goes on then: its observer knows the new key, and counts what it writes from the
-        first time on.
+        After a change the controllers of the next generation go on: their write observer knows the new key before
+        anything encrypts with it.
         """
-        while await self._hands.rotator.file_hash() == self._service.generation.hash:
-            decided = await self._hands.rotator.step()
-            if decided is None:
+        while await self._driver.file_hash() == self._service.generation.hash:
+            decision = await self._driver.step()
+            if decision is None:
                 return
-            if isinstance(decided.action, Wait):
-                self._tell_waiting(decided.because)
+            if isinstance(decision.action, Wait):
+                self._log_waiting(decision.because)
                 return
-            self._waited_for = ""
+            self._logged = ""
 
-    def _tell_waiting(self, because: str, *, is_fault: bool = False) -> None:
-        if because != self._waited_for:
-            self._waited_for = because
+    def _log_waiting(self, because: str, *, is_fault: bool = False) -> None:
+        """Log why the rotation waits, once for each reason in a row."""
+        if because != self._logged:
+            self._logged = because
             level = _log.warning if is_fault else _log.info
             level("rotation.waiting", because=because)

@@ -1,17 +1,16 @@
-"""May a rotation begin? Pure: what was looked at, against what it needs, and what it will do, in words.
+"""Judges whether a rotation may begin, and lists its steps. Pure: facts in, reasons out.
 
-Everything that can be known before is judged before, and all reasons are returned at once: nothing is written
-while there is one. An operator is shown them before the question; the service asks the same before it begins
-by itself.
+It returns all reasons at once, and a rotation with a reason against it is not recorded. `rewrap rotate` shows the
+reasons before it asks for consent; the rotation controller logs them.
 
-1. No other rotation, and no campaign that is at work or was paused by an operator. One that rests for the write
-   budget, or outside the maintenance windows, is no reason: the new file takes its place. Nor is one at work where a
-   key is exhausted, since others go on to write with that.
-2. The kube-apiservers are known, and all of them run the present file.
-3. The file is ours to replace, unless the operator does that.
+1. No other rotation is unfinished, and no campaign is running or was paused by an operator. A campaign that is paused
+   for the write budget, or outside the maintenance windows, is no reason: the campaign of the new file supersedes it.
+   Nor is a running one if a key is exhausted, since kube-apiserver goes on writing with that.
+2. All kube-apiservers are known to run the present file.
+3. This process can replace the file, unless an operator does.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
 
-What can't be read is no reason: the new key is needed all the same. The rotation will wait at its proof.
+Unreadable objects are no reason: the new key is needed all the same. The rotation will wait at its proof.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER
 from kube_rewrap.worker.records.campaign import Campaign, Pause
 from kube_rewrap.worker.records.rotation import Rotation
@@ -27,8 +27,8 @@ _RESTING = {Pause.BUDGET, Pause.WINDOW}
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """What a scan found of the entries that are rotated: objects, and unreadable ones. `space` speaks against it."""
+class Workload:
+    """Counts of a scan over the rotated entries. `space`: why etcd has no room for a copy of them, "" = it has."""
 
     objects: int = 0
     unreadable: int = 0
@@ -36,59 +36,59 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What was looked at before a rotation.
+class PreflightFacts:
+    """The facts gathered before a rotation.
 
-    `unconverged` and `registry` say what speaks against it, "" = nothing does; `file` are the reasons why the file
-    can't be replaced. `scale` None: it was not scanned. `is_exhausted`: a key that is to be retired is.
+    `other` and `campaigns` are unfinished ones; `file` are the reasons why the file can't be replaced; `registry` says
+    why nothing could be scanned, "" = no reason. `workload` None: not scanned. `is_exhausted`: a retired key is.
     """
 
+    convergence: Convergence
     other: Rotation | None = None
     campaigns: tuple[Campaign, ...] = ()
-    unconverged: str = ""
     file: tuple[str, ...] = ()
     registry: str = ""
-    scale: Scale | None = None
+    workload: Workload | None = None
     is_exhausted: bool = False
 
 
-def reasons_against(rotation: Rotation, ground: Ground, gcm_limit: int) -> tuple[str, ...]:
-    """Return every reason not to begin, in sentences; none = go."""
-    return tuple(_reasons(rotation, ground, gcm_limit))
+def reasons_against(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> tuple[str, ...]:
+    """Return every reason not to begin, in sentences; none: the rotation may begin."""
+    return tuple(_reasons(rotation, facts, gcm_limit))
 
 
-def _reasons(rotation: Rotation, ground: Ground, gcm_limit: int) -> Iterable[str]:
-    other = ground.other
+def _reasons(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> Iterable[str]:
+    other = facts.other
     if other is not None:
         yield (
             f"the rotation {other.id} is at the step {other.step.value}: go on with `rewrap rotate resume`, or end it "
             "with `rewrap rotate abort`"
         )
-    for one in ground.campaigns:
-        if one.paused_for not in _RESTING and not (ground.is_exhausted and one.paused_for is None):
+    for one in facts.campaigns:
+        if one.paused_for not in _RESTING and not (facts.is_exhausted and one.paused_for is None):
             yield f"the campaign {one.id} is {one.state.value}: wait for its end, or cancel it"
-    if ground.unconverged:
-        yield ground.unconverged
-    yield from (f"{fault}; `rewrap rotate --manual` says step by step what to write" for fault in ground.file)
-    if ground.registry:
-        yield ground.registry
-    if ground.scale is not None:
-        yield from _too_large(rotation, ground.scale, gcm_limit)
+    if facts.convergence.blocker:
+        yield facts.convergence.blocker
+    yield from (f"{fault}; `rewrap rotate --manual` says step by step what to write" for fault in facts.file)
+    if facts.registry:
+        yield facts.registry
+    if facts.workload is not None:
+        yield from _too_large(rotation, facts.workload, gcm_limit)
 
 
-def _too_large(rotation: Rotation, scale: Scale, gcm_limit: int) -> Iterable[str]:
-    if rotation.provider == LIMITED_PROVIDER and scale.objects > gcm_limit:
+def _too_large(rotation: Rotation, workload: Workload, gcm_limit: int) -> Iterable[str]:
+    if rotation.provider == LIMITED_PROVIDER and workload.objects > gcm_limit:
         yield (
-            f"{scale.objects} objects are to be encrypted with the new aesgcm key, which may encrypt {gcm_limit} "
+            f"{workload.objects} objects are to be encrypted with the new aesgcm key, which may encrypt {gcm_limit} "
             "times. Take --provider secretbox, or a key for each entry (--resource), or raise --gcm-limit (at most "
             "4294967296, NIST SP 800-38D)"
         )
-    if scale.space:
-        yield scale.space
+    if workload.space:
+        yield workload.space
 
 
 def steps_of(rotation: Rotation) -> tuple[tuple[str, str], ...]:
-    """Return what will happen, by step."""
+    """Return each step, and what happens in it."""
     new = f"{rotation.provider}:{rotation.key_name}"
     old = ", ".join(map(str, rotation.retired))
     hand = "you add" if rotation.by_hand else "the file gets"

@@ -1,50 +1,59 @@
-"""Looks at everything that a rotation needs before it begins; `beginning.py` judges. Writes nothing."""
+"""Plans a rotation from a request, and gathers the facts by which `preflight.py` judges it. Writes nothing."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from kube_rewrap.config.editing.edit import entries_naming
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
-from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Converged, not_converged
+from kube_rewrap.config.settings.schema import SpaceSettings
+from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.service import Service
-from kube_rewrap.scheduler.rotation.driver import ConfigurationFile
-from kube_rewrap.scheduler.rotation.preflight import Ground, Scale
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile
+from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
+from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.rotations import Rotations
 
 
 class Preparation:
-    """See the module's docstring. `file` None: it is not this process that replaces it."""
+    """See the module's docstring."""
 
     def __init__(
-        self,
-        settings: Settings,
-        service: Service,
-        rotations: Rotations,
-        converged: Converged,
-        file: ConfigurationFile | None,
+        self, space: SpaceSettings, service: Service, apiservers: ConvergenceProbe, file: ConfigurationFile
     ) -> None:
-        self._settings = settings
+        self._space = space
         self._service = service
-        self._rotations = rotations
-        self._converged = converged
+        self._apiservers = apiservers
         self._file = file
+        self._rotations = Rotations(service.engine.store, service.engine.keyspace)
 
-    async def look(self, rotation: Rotation) -> Ground:
-        """Look at what is quickly seen: all but what takes a scan."""
-        unconverged = await not_converged(self._converged, rotation.file)
+    async def plan(self, request: RotationRequest) -> Rotation:
+        """Return a rotation that is not recorded yet. Raises SettingsError, and ConfigError for an unusable file.
+
+        Its key gets a name that no key on record had: the budgets hold the names of all keys.
+        """
+        raw = await asyncio.to_thread(self._file.read)
+        taken = {stored.value.key_name for stored in await self._rotations.all()}
+        taken.update(name for budget in (await self._service.engine.ledger.all()).values() for name in budget.names)
+        is_idle = self._service.is_idle
+        return plan_rotation(raw, self._file.path, request, taken, datetime.now(UTC), is_idle=is_idle)
+
+    async def gather(self, rotation: Rotation, *, replaces_file: bool) -> PreflightFacts:
+        """Gather the facts that take no scan. `replaces_file`: this process would edit the file."""
+        convergence = await self._apiservers.probe(rotation.file)
         other = await self._rotations.unfinished()
-        campaigns = tuple([one.value for one in await self._service.unfinished()])
-        file = () if self._file is None or rotation.by_hand else await asyncio.to_thread(self._file.faults)
-        return Ground(other.value if other else None, campaigns, unconverged, file)
+        campaigns = tuple([stored.value for stored in await self._service.unfinished()])
+        file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
+        return PreflightFacts(convergence, other.value if other else None, campaigns, file)
 
-    async def scan(self, rotation: Rotation) -> Scale:
-        """Count what would be rewritten. Raises RefusedError where there is no registry, CompactedError."""
+    async def with_workload(self, facts: PreflightFacts, rotation: Rotation) -> PreflightFacts:
+        """Add the counts of a scan of everything. Raises RefusedError where there is no registry, CompactedError."""
         store = self._service.engine.store
         _, found = await self._service.inventory()
         configuration = self._service.generation.configuration
@@ -52,8 +61,9 @@ class Preparation:
             one for one in found.resources if _is_of(configuration, GroupResource.parse(one.resource), rotation.entries)
         ]
         size = sum(under.bytes for one in tallies for under in one.keys.values())
-        room = judge_space(await store.members(), await store.alarms(), size, self._settings.space)
-        return Scale(sum(one.objects for one in tallies), sum(one.unreadable for one in tallies), room.refusal or "")
+        room = judge_space(await store.members(), await store.alarms(), size, self._space)
+        objects, unreadable = sum(one.objects for one in tallies), sum(one.unreadable for one in tallies)
+        return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""))
 
 
 def _is_of(configuration: EncryptionConfiguration, resource: GroupResource, entries: Iterable[int]) -> bool:

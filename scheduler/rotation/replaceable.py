@@ -1,6 +1,6 @@
-"""What would keep a file from being replaced (`archive.py`), found out without writing anything.
+"""Finds every reason why `archive.py` could not replace a file. Writes nothing.
 
-Not handled: what changes between this look and the replacement; that refuses by itself.
+Not handled: changes between this check and the replacement, which checks again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def faults_of(path: str, archive: str) -> tuple[str, ...]:
-    """Return every reason, as a sentence, why the file can't be replaced, or its old content not archived."""
+    """Return every reason, as a sentence, why the file can't be replaced or its old content can't be archived."""
     file, kept = os.path.abspath(path), os.path.abspath(archive)  # noqa: PTH100 - it must not follow links
     return (*_of_file(file), *_of_archive(kept, os.path.dirname(file)))  # noqa: PTH120 - a string all along
 
@@ -72,7 +72,7 @@ def _of_archive(archive: str, folder: str) -> Iterator[str]:
 
 
 def _mounts() -> frozenset[str]:
-    """Return where something is mounted; nothing where that is not told."""
+    """Return all mount points; none where /proc does not list them."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
             return frozenset(_OCTAL.sub(_char, line.split()[4]) for line in lines)

@@ -1,32 +1,34 @@
-"""The steps of a rotation. Pure: what was seen goes in, the next action and its reason come out.
+"""Decides the next action of a rotation, and why. Pure: `advance` takes the record and the facts gathered so far.
 
-1. Ended or held: nothing is done.
-2. The file is not the one that is expected, nor the one that a prepared edit leads to: somebody edited
-   it. The rotation is held; whoever did it decides what is right.
-3. A step that edits: done when the file is what the edit leads to, else the edit is prepared and made.
-4. A step that waits for the kube-apiservers: passed when all of them run this very file.
-5. Rewrap: passed when a campaign under this file ended complete.
-6. Prove: the kube-apiservers are asked again first, for one of them may have been restarted with an old
-   file. A scan that finds something under the old keys goes back to the rewrap.
-7. Compact: passed when etcd answers no more at the revision before the proof.
-8. The old keys are removed only if that was asked for; else it is said that they may go. Either only if
-   all that was looked at for the proof still holds at that moment: time has passed, in which a node may
-   have got its old file back.
+If a decision needs a fact that is missing, the action is `Need` with that fact; the driver gathers it and asks again.
 
-9. Withdraw, at an operator's word and before the new key was first anywhere: it is removed when all
-   kube-apiservers run the file in which it only reads, and right after that nothing is under it and its
-   budget says that it never encrypted. If something may be under it, the rotation ends and the key stays.
+1. A rotation that ended or is held waits.
+2. If the file is neither the expected one nor the result of the prepared edit, it was edited outside this
+   rotation. The rotation is held until an operator decides which content is right.
+3. A step that edits is done when the file is the result of the edit; else the edit is prepared and made.
+4. A step that waits for the kube-apiservers is done when all of them run exactly this file.
+5. Rewrap is done when a campaign under this file ended complete.
+6. Prove needs the convergence again before the scan: a kube-apiserver may have restarted with an old
+   file. If the scan finds objects under the old keys, the rotation returns to rewrap.
+7. Compact is done when etcd refuses to answer at the revision before the proof.
+8. The old keys are removed only with `prune`; without it the rotation ends and reports that they may be removed.
+   Both need convergence and scan once more, gathered right then: meanwhile a node may have got its old file back.
 
-No other step back in the file exists: once a key may have been used, it stays readable. Ending early
-(`abort`) therefore leaves the file as it is.
+9. Withdraw: an operator gives the rotation up before the new key was primary on any replica. The key is removed
+   when all kube-apiservers run the file in which it only reads, a scan after that finds no object under it, and its
+   budget shows no encryption. If an object may be under it, the rotation ends and the key stays.
 
-Not handled: who edits, asks, rewrites and scans.
+No other step removes the new key: once a key may have encrypted, it stays readable. `abort` leaves the file as it is.
+
+Not handled: edits, probes, campaigns and scans (`driver.py`, `probes.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
@@ -46,18 +48,18 @@ _AFTER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Campaigned:
-    """What became of the campaign under the present file. `is_complete` None: it is at work, or there is none."""
+class CampaignOutcome:
+    """The outcome of the campaign under the present file. `is_complete` None: it has not ended, or there is none."""
 
     is_complete: bool | None
     because: str
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
-    """What a scan found. `under_retired` counts objects under the old keys, unreadable ones that may be included.
+class ScanResult:
+    """Counts of one scan. `under_retired`: objects under the old keys, with unreadable ones that may be.
 
-    `under_new` counts the same for the new key; `new_used` is how often that encrypted, by its budget.
+    `under_new` counts the same for the new key; `new_used` is the number of its encryptions by its budget.
     """
 
     revision: int
@@ -69,99 +71,113 @@ class Scanned:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen just now. None: not looked at, because the step does not need it."""
+class Facts:
+    """The facts gathered for one decision. `file` is the file's hash; None: not gathered."""
 
     file: str
-    converged: bool | None = None
-    converged_because: str = ""
-    campaign: Campaigned | None = None
-    scan: Scanned | None = None
+    convergence: Convergence | None = None
+    campaign: CampaignOutcome | None = None
+    scan: ScanResult | None = None
     compacted: bool | None = None
+
+
+class Fact(Enum):
+    """A fact that a decision may need, by its field in Facts."""
+
+    CONVERGENCE = "convergence"
+    """Whether all kube-apiservers run the rotation's file."""
+    CAMPAIGN = "campaign"
+    """Whether a campaign has rewritten everything under this file."""
+    SCAN = "scan"
+    """Which keys encrypt objects, by a scan that begins after the convergence was probed."""
+    COMPACTED = "compacted"
+    """Whether etcd has compacted past the proof."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Prepare the step's edit, record where it leads, and make it."""
+    """Prepare the step's edit, record the hash of its result, and make it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing can be done now."""
+    """Do nothing now; decide again later with new facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Record this: the rotation went on, or is held."""
+    """Record this rotation: it is at another step, or held."""
 
     rotation: Rotation
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What has to be seen is not there yet: look at it."""
+class Need:
+    """Gather this fact, and decide again."""
 
-    at: str
+    fact: Fact
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
-    """What is next, and the sentence that says why."""
+class Decision:
+    """The next action, and the sentence that says why."""
 
-    action: Edit | Wait | Move | Look
+    action: Edit | Wait | Move | Need
     because: str
 
 
-def advance(rotation: Rotation, seen: Seen, now: str) -> Next:
-    """Return what is next; `now` (ISO 8601, UTC) goes into the record."""
+def advance(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    """Return the next action; `now` (ISO 8601, UTC) is recorded with it."""
     if rotation.step.is_end or rotation.held:
-        return Next(Wait(), rotation.held or rotation.because)
-    if rotation.edited and seen.file == rotation.edited:
-        return _move(rotation, f"the file is {seen.file}", now)
-    if seen.file != rotation.file:
+        return Decision(Wait(), rotation.held or rotation.because)
+    if rotation.edited and facts.file == rotation.edited:
+        return _move(rotation, f"the file is {facts.file}", now)
+    if facts.file != rotation.file:
         return _hold(
             rotation,
-            f"the file is {seen.file}, and {rotation.file} is expected: somebody edited it. Put the expected one back, "
-            "or `rewrap rotate abort` and begin again; no key was taken away",
+            f"the file is {facts.file}, and {rotation.file} is expected: it was edited outside this rotation. Put the "
+            "expected one back, or `rewrap rotate abort` and begin again; no key was removed",
         )
     if rotation.step in {RotationStep.PRUNE, RotationStep.WITHDRAW}:
-        return _take_away(rotation, seen, now)
+        return _remove_key(rotation, facts, now)
     if rotation.step.is_edit:
         return _edit(rotation)
-    return _pass(rotation, seen, now)
+    return _pass(rotation, facts, now)
 
 
-def _take_away(rotation: Rotation, seen: Seen, now: str) -> Next:
-    """Take a key away only right after a look: whoever drives may have been away for days."""
+def _remove_key(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    """Decide on a step that removes a key: only by facts gathered right now, since the last step may be days ago."""
     if rotation.by_hand and rotation.edited:
         return _edit(rotation)
     against = _against if rotation.step is RotationStep.PRUNE else _against_withdrawal
-    return against(rotation, seen, now) or _edit(rotation)
+    return against(rotation, facts, now) or _edit(rotation)
 
 
-def _against_withdrawal(rotation: Rotation, seen: Seen, now: str) -> Next | None:
-    """Return what speaks against the new key being unused; None when a scan after all were asked found nothing."""
-    if seen.converged is None:
-        return Next(Look("apiservers"), f"do all kube-apiservers run {rotation.file}, in which the new key only reads?")
-    if not seen.converged:
-        return Next(Wait(), seen.converged_because)
-    if seen.scan is None:
-        return Next(Look("scan"), "is nothing under the new key?")
-    scan = seen.scan
+def _against_withdrawal(rotation: Rotation, facts: Facts, now: str) -> Decision | None:
+    """Return the decision while the new key is not known to be unused; None when a scan after the probe shows it."""
+    if facts.convergence is None:
+        return Decision(
+            Need(Fact.CONVERGENCE), f"do all kube-apiservers run {rotation.file}, in which the new key only reads?"
+        )
+    if not facts.convergence.is_converged:
+        return Decision(Wait(), facts.convergence.because)
+    if facts.scan is None:
+        return Decision(Need(Fact.SCAN), "is nothing under the new key?")
+    scan = facts.scan
     if not scan.under_new and not scan.new_used:
         return None
     because = (
         f"aborted by an operator; the new key stays in the file as one that only reads: at revision {scan.revision}, "
         f"{scan.under_new} objects are, or may be, under it, and it may have encrypted {scan.new_used} times"
     )
-    return Next(Move(rotation.at(RotationStep.ABORTED, because, now)), because)
+    return Decision(Move(rotation.at(RotationStep.ABORTED, because, now)), because)
 
 
-def _edit(rotation: Rotation) -> Next:
+def _edit(rotation: Rotation) -> Decision:
     if rotation.by_hand and rotation.edited:
-        return Next(Wait(), f"the file with the hash {rotation.edited} has to be put in its place by hand")
+        return Decision(Wait(), f"the file with the hash {rotation.edited} has to be put in its place by hand")
     because = _EDITS[rotation.step].format(key=rotation.key_name, provider=rotation.provider)
-    return Next(Edit(), f"handed to an operator: {because}" if rotation.by_hand else because)
+    return Decision(Edit(), f"handed to an operator: {because}" if rotation.by_hand else because)
 
 
 _EDITS = {
@@ -172,103 +188,103 @@ _EDITS = {
 }
 
 
-def _pass(rotation: Rotation, seen: Seen, now: str) -> Next:
-    """Return what a step that only looks leads to."""
+def _pass(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    """Return the decision at a step that edits nothing."""
     match rotation.step:
         case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.SETTLE | RotationStep.RETURN:
-            return _converge(rotation, seen, now)
+            return _converge(rotation, facts, now)
         case RotationStep.REWRAP:
-            return _rewrap(rotation, seen, now)
+            return _rewrap(rotation, facts, now)
         case RotationStep.PROVE:
-            return _prove(rotation, seen, now)
-    return _compact(rotation, seen, now)
+            return _prove(rotation, facts, now)
+    return _compact(rotation, facts, now)
 
 
-def _converge(rotation: Rotation, seen: Seen, now: str) -> Next:
-    if seen.converged is None:
-        return Next(Look("apiservers"), f"do all kube-apiservers run {rotation.file}?")
-    if not seen.converged:
-        return Next(Wait(), seen.converged_because)
+def _converge(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    if facts.convergence is None:
+        return Decision(Need(Fact.CONVERGENCE), f"do all kube-apiservers run {rotation.file}?")
+    if not facts.convergence.is_converged:
+        return Decision(Wait(), facts.convergence.because)
     if rotation.step is RotationStep.RETURN:
-        because = f"aborted by an operator; the unused key is gone from the file, and {seen.converged_because}"
+        because = f"aborted by an operator; the unused key is gone from the file, and {facts.convergence.because}"
         return _move(rotation, because, now)
-    return _move(rotation, seen.converged_because, now)
+    return _move(rotation, facts.convergence.because, now)
 
 
-def _rewrap(rotation: Rotation, seen: Seen, now: str) -> Next:
-    if seen.campaign is None:
-        return Next(Look("campaign"), "is everything rewritten?")
-    if not seen.campaign.is_complete:
-        return Next(Wait(), seen.campaign.because)
-    return _move(rotation, seen.campaign.because, now)
+def _rewrap(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    if facts.campaign is None:
+        return Decision(Need(Fact.CAMPAIGN), "is everything rewritten?")
+    if not facts.campaign.is_complete:
+        return Decision(Wait(), facts.campaign.because)
+    return _move(rotation, facts.campaign.because, now)
 
 
-def _prove(rotation: Rotation, seen: Seen, now: str) -> Next:
-    against = _against(rotation, seen, now)
-    if against is not None or seen.scan is None:
-        return against or _LOOK_AT_ALL  # never the latter: nothing speaks against it only after a scan
-    proven = replace(rotation, proof_revision=seen.scan.revision)
-    return _move(proven, f"a scan at revision {seen.scan.revision} found nothing under the old keys", now)
+def _prove(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    against = _against(rotation, facts, now)
+    if against is not None or facts.scan is None:
+        return against or _NEED_SCAN  # never the latter: `_against` returns None only with a scan
+    proven = replace(rotation, proof_revision=facts.scan.revision)
+    return _move(proven, f"a scan at revision {facts.scan.revision} found nothing under the old keys", now)
 
 
-def _compact(rotation: Rotation, seen: Seen, now: str) -> Next:
-    if seen.compacted is None:
-        return Next(Look("history"), f"does etcd still answer at revisions before {rotation.proof_revision}?")
-    if not seen.compacted:
-        return Next(
+def _compact(rotation: Rotation, facts: Facts, now: str) -> Decision:
+    if facts.compacted is None:
+        return Decision(Need(Fact.COMPACTED), f"does etcd still answer at revisions before {rotation.proof_revision}?")
+    if not facts.compacted:
+        return Decision(
             Wait(),
             f"etcd still answers at revisions before {rotation.proof_revision}, which may hold the old keys; "
             "kube-apiserver compacts every five minutes",
         )
     if rotation.prune:
         because = f"etcd has compacted past revision {rotation.proof_revision}"
-        return Next(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
-    # Minutes have passed since the proof: a node may have got its old file back, and written with it.
-    against = _against(rotation, seen, now)
+        return Decision(Move(rotation.at(RotationStep.PRUNE, because, now)), because)
+    # The proof is minutes old: meanwhile a node may have got its old file back, and written with it.
+    against = _against(rotation, facts, now)
     if against is not None:
         return against
     names = ", ".join(str(key) for key in rotation.retired)
     because = f"nothing in this cluster is under {names} any more: it may be removed. Backups still need it"
-    return Next(Move(rotation.at(RotationStep.DONE, because, now)), because)
+    return Decision(Move(rotation.at(RotationStep.DONE, because, now)), because)
 
 
-_LOOK_AT_ALL = Next(Look("scan"), "is nothing under the old keys?")
+_NEED_SCAN = Decision(Need(Fact.SCAN), "is nothing under the old keys?")
 
 
-def _against(rotation: Rotation, seen: Seen, now: str) -> Next | None:
-    """Return what speaks against the old keys being unused; None when a scan after all were asked found nothing."""
-    if seen.converged is None:
-        return Next(Look("apiservers"), f"do all kube-apiservers still run {rotation.file}?")
-    if not seen.converged:
-        return Next(Wait(), seen.converged_because)
-    if seen.scan is None:
-        return _LOOK_AT_ALL
-    scan = seen.scan
+def _against(rotation: Rotation, facts: Facts, now: str) -> Decision | None:
+    """Return the decision while the old keys are not known to be unused; None when a scan after the probe shows it."""
+    if facts.convergence is None:
+        return Decision(Need(Fact.CONVERGENCE), f"do all kube-apiservers still run {rotation.file}?")
+    if not facts.convergence.is_converged:
+        return Decision(Wait(), facts.convergence.because)
+    if facts.scan is None:
+        return _NEED_SCAN
+    scan = facts.scan
     if scan.stale or scan.under_retired:
         count = max(scan.stale, scan.under_retired)
         because = f"at revision {scan.revision}, {count} objects are, or may be, under another key than the primary"
-        return Next(Move(rotation.at(RotationStep.REWRAP, because, now)), because)
+        return Decision(Move(rotation.at(RotationStep.REWRAP, because, now)), because)
     if scan.unreadable:
         because = f"at revision {scan.revision}, {scan.unreadable} objects can't be read: `rewrap verify` names them"
-        return Next(Wait(), because)
+        return Decision(Wait(), because)
     return None
 
 
-def _move(rotation: Rotation, because: str, now: str) -> Next:
-    return Next(Move(rotation.at(_AFTER[rotation.step], because, now)), because)
+def _move(rotation: Rotation, because: str, now: str) -> Decision:
+    return Decision(Move(rotation.at(_AFTER[rotation.step], because, now)), because)
 
 
-def _hold(rotation: Rotation, because: str) -> Next:
-    return Next(Move(replace(rotation, held=because)), because)
+def _hold(rotation: Rotation, because: str) -> Decision:
+    return Decision(Move(replace(rotation, held=because)), because)
 
 
 def prepared(rotation: Rotation, edited: str, fingerprint: str) -> Rotation:
-    """Return the rotation with an edit that is about to be made: on record first, so that a crash finds its way."""
+    """Return the rotation with the edit that is about to be made; it is recorded first, for recovery from a crash."""
     return replace(rotation, edited=edited, fingerprint=fingerprint or rotation.fingerprint)
 
 
 def aborted(rotation: Rotation, now: str) -> Rotation:
-    """Return the rotation ended. The file stays as it is: something may be stored under every key in it."""
+    """Return the rotation, aborted. The file stays as it is: objects may be under every key in it."""
     stays = {
         RotationStep.ADD: "the file was not touched, or holds the new key as one that only reads",
         RotationStep.SPREAD: "the new key stays in the file as one that only reads",
@@ -279,16 +295,17 @@ def aborted(rotation: Rotation, now: str) -> Rotation:
 
 
 def may_be_withdrawn(rotation: Rotation) -> bool:
-    """Whether the new key was never first anywhere, and no edit is prepared that makes it so."""
+    """Whether the new key was never primary on any replica, and no prepared edit makes it so."""
     if rotation.step is RotationStep.PROMOTE:
         return not rotation.edited
     return rotation.step in {RotationStep.ADD, RotationStep.SPREAD, RotationStep.WITHDRAW, RotationStep.RETURN}
 
 
 def withdrawing(rotation: Rotation, file: str, now: str) -> Rotation:
-    """Return the rotation on its way back; `file` is the hash of the file. Raises RefusedError when it is too late.
+    """Return the rotation at the step that removes the new key; `file` is the hash of the file.
 
-    Where the file does not have the new key yet, there is nothing to remove, and it is aborted.
+    If the file does not have the new key yet, the rotation is aborted. Raises RefusedError when the key may have
+    encrypted.
     """
     if not may_be_withdrawn(rotation):
         raise RefusedError(
@@ -317,9 +334,9 @@ def is_way_back(rotation: Rotation, before: GenerationRecord, after: GenerationR
 
 
 def resumed(rotation: Rotation, file: str) -> Rotation:
-    """Return the rotation no longer held; whether the file, whose hash this is, is right is looked at again.
+    """Return the rotation no longer held; `file` is the hash of the file, which the next decision checks.
 
-    What an operator was to put in place, and is not there, is handed out anew: it may have been lost.
+    If an operator has not put a handed-out file in place, the next step hands out another: it may be lost.
     """
     is_missing = rotation.by_hand and file == rotation.file
     if is_missing:
@@ -328,5 +345,5 @@ def resumed(rotation: Rotation, file: str) -> Rotation:
 
 
 def paused(rotation: Rotation) -> Rotation:
-    """Return the rotation held by an operator's word."""
+    """Return the rotation, held until an operator resumes it."""
     return replace(rotation, held="paused by an operator")

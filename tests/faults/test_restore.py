@@ -131,7 +131,7 @@ def test_a_rotation_from_a_backup_is_held_and_its_pruned_key_comes_back_from_the
 
     # It would go on where it was: at a key that is first by now.
     rewrap.json("rotate", "resume", code=4)
-    assert "somebody edited it" in plane.rotation()["held"]
+    assert "edited outside this rotation" in plane.rotation()["held"]
     assert keys_of(plane.text) == [new]
     rewrap.json("rotate", "abort")
     assert plane.rotation()["step"] == "aborted"

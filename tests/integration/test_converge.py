@@ -14,10 +14,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.config.errors import SettingsError
-from kube_rewrap.config.settings.schema import ApiserverSettings, EtcdSettings, KeyspaceSettings
-from kube_rewrap.scheduler.apiservers.convergence import ReplicaState, Verdict
-from kube_rewrap.scheduler.apiservers.metrics_client import ask_all
-from kube_rewrap.scheduler.apiservers.probe import Convergence, wait_converged
+from kube_rewrap.config.settings.schema import ApiserverSettings, EtcdSettings, Settings
+from kube_rewrap.scheduler.apiservers.convergence import Convergence, ReplicaState
+from kube_rewrap.scheduler.apiservers.metrics_client import scrape_all
+from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, wait_converged
 from kube_rewrap.worker.errors import StoppedError, TemporaryError
 from kube_rewrap.worker.etcd.client import EtcdStore, open_store
 from kube_rewrap.worker.rate.brake import Brake
@@ -64,18 +64,18 @@ def settings_for(servers: list[MetricsServer]) -> ApiserverSettings:
     return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=5.0)
 
 
-def convergence(servers: list[MetricsServer], store: EtcdStore, file: Path | None = None) -> Convergence:
-    return Convergence(settings_for(servers), KeyspaceSettings(), store, str(file) if file else None)
+def convergence(servers: list[MetricsServer], store: EtcdStore, file: Path | None = None) -> ApiserverProbe:
+    return ApiserverProbe(Settings(apiservers=settings_for(servers)), store, str(file) if file else None)
 
 
-def states(verdict: Verdict) -> list[ReplicaState]:
+def states(verdict: Convergence) -> list[ReplicaState]:
     return [one.state for one in verdict.replicas]
 
 
 async def test_all_run_it_and_one_after_another_does_not(replicas: list[MetricsServer], store: EtcdStore) -> None:
     looking = convergence(replicas, store)
-    verdict = await looking.look(FILE)
-    assert (verdict.converged, verdict.because) == (True, f"all kube-apiservers (3) run {FILE}")
+    verdict = await looking.probe(FILE)
+    assert (verdict.is_converged, verdict.because) == (True, f"all kube-apiservers (3) run {FILE}")
     assert [(one.address, one.id, one.name) for one in verdict.replicas] == [
         (server.url, server.id_hash, server.name) for server in replicas
     ]
@@ -83,39 +83,39 @@ async def test_all_run_it_and_one_after_another_does_not(replicas: list[MetricsS
     replicas[0].shown = Shown(OTHER)
     replicas[1].shown = Shown(OTHER, 1.7e9, 1.8e9)
     replicas[2].go_down()
-    verdict = await looking.look(FILE)
-    assert not verdict.converged
+    verdict = await looking.probe(FILE)
+    assert not verdict.is_converged
     down = [ReplicaState.UNREACHABLE, ReplicaState.NOT_LISTED]
     assert states(verdict) == [ReplicaState.OTHER, ReplicaState.FAILING, *down]
     replicas[2].start()
     for server in replicas:
         server.shown = Shown(FILE)
-    assert (await looking.look(FILE)).converged
+    assert (await looking.probe(FILE)).is_converged
 
 
 async def test_a_replica_that_is_not_named_is_noticed_until_its_lease_is_over(
     replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
 ) -> None:
     looking = convergence(replicas[:2], store)
-    verdict = await looking.look(FILE)
-    assert (verdict.converged, verdict.replicas[2].name) == (False, replicas[2].name)
+    verdict = await looking.probe(FILE)
+    assert (verdict.is_converged, verdict.replicas[2].name) == (False, replicas[2].name)
     assert f"{replicas[2].name} on host-of-{replicas[2].name} has a live lease" in verdict.because
     gateway.put(*replicas[2].lease(age=3700.0))
-    assert (await looking.look(FILE)).converged
+    assert (await looking.probe(FILE)).is_converged
 
 
 async def test_leases_that_are_stored_encrypted_leave_the_number_open(
     replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
 ) -> None:
     gateway.put(replicas[0].lease()[0], b"k8s:enc:secretbox:v1:key1:" + bytes(60))
-    verdict = await convergence(replicas, store).look(FILE)
+    verdict = await convergence(replicas, store).probe(FILE)
     assert states(verdict) == [ReplicaState.CONVERGED] * 3 + [ReplicaState.UNKNOWN]
     assert verdict.because.startswith(f"how many kube-apiservers there are is not known: {replicas[0].lease()[0]}: ")
 
 
 async def test_more_leases_than_a_page_holds(replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway) -> None:
     gateway.put_all(dict(MetricsServer(f"apiserver-x{number:03}").lease() for number in range(205)))
-    verdict = await convergence(replicas, store).look(FILE)
+    verdict = await convergence(replicas, store).probe(FILE)
     assert states(verdict).count(ReplicaState.NOT_LISTED) == 205
 
 
@@ -123,7 +123,7 @@ async def test_the_recorded_lease_in_protobuf(
     replicas: list[MetricsServer], store: EtcdStore, gateway: Gateway
 ) -> None:
     gateway.put(LEASE_KEY.decode(), LEASE)
-    verdict = await convergence(replicas, store).look(FILE)
+    verdict = await convergence(replicas, store).probe(FILE)
     # Live or over, by the clock of whoever runs this; understood in either case.
     assert {one.name for one in verdict.replicas} <= {server.name for server in replicas} | {LEASE_NAME}
     assert ReplicaState.UNKNOWN not in states(verdict)
@@ -134,12 +134,12 @@ async def test_before_1_34_only_times_tell(replicas: list[MetricsServer], store:
     changed_at = file.stat().st_mtime
     for server in replicas:
         server.shown = Shown(None, changed_at + 30.0)
-    assert states(await convergence(replicas, store, file).look(FILE)) == [ReplicaState.BY_TIMESTAMP] * 3
-    assert states(await convergence(replicas, store).look(FILE)) == [ReplicaState.UNKNOWN] * 3
+    assert states(await convergence(replicas, store, file).probe(FILE)) == [ReplicaState.BY_TIMESTAMP] * 3
+    assert states(await convergence(replicas, store).probe(FILE)) == [ReplicaState.UNKNOWN] * 3
     replicas[0].shown = Shown(None, changed_at - 30.0)
-    verdict = await convergence(replicas, store, file).look(FILE)
-    assert (verdict.converged, verdict.replicas[0].state) == (False, ReplicaState.UNKNOWN)
-    assert states(await convergence(replicas, store, tmp_path / "gone").look(FILE)) == [ReplicaState.UNKNOWN] * 3
+    verdict = await convergence(replicas, store, file).probe(FILE)
+    assert (verdict.is_converged, verdict.replicas[0].state) == (False, ReplicaState.UNKNOWN)
+    assert states(await convergence(replicas, store, tmp_path / "gone").probe(FILE)) == [ReplicaState.UNKNOWN] * 3
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ async def test_tls_with_a_client_certificate(certificates: Certificates) -> None
     with metrics_servers(1, Access(certificates, client_certificate=True)) as [server]:
         server.shown.hash = FILE
         settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), timeout=5.0)
-        [answer] = await ask_all(settings)
+        [answer] = await scrape_all(settings)
         assert (answer.reached, answer.reports) == (False, ())
-        [answer] = await ask_all(replace(settings, cert=str(certificates.cert), key=str(certificates.key)))
+        [answer] = await scrape_all(replace(settings, cert=str(certificates.cert), key=str(certificates.key)))
         assert [report.hashes for report in answer.reports] == [(FILE,)]
 
 
@@ -163,7 +163,7 @@ async def test_a_server_with_a_certificate_of_somebody_else_is_not_believed(
     others = Certificates.write(tmp_path / "others")
     with metrics_servers(1, Access(certificates)) as [server]:
         for cacert in (str(others.cacert), None):
-            [answer] = await ask_all(ApiserverSettings((server.url,), cacert=cacert, timeout=5.0))
+            [answer] = await scrape_all(ApiserverSettings((server.url,), cacert=cacert, timeout=5.0))
             assert "SSLCertVerificationError" in answer.fault
         assert server.asked == []
 
@@ -172,10 +172,10 @@ async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, 
     file = write_private(tmp_path / "token", "canary-old\n")
     with metrics_servers(1, Access(certificates, token="canary-new")) as [server], capture_logs() as logs:
         settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), token_file=str(file), timeout=5.0)
-        [answer] = await ask_all(settings)
+        [answer] = await scrape_all(settings)
         assert (answer.reached, answer.fault) == (True, "it answered 401: it does not accept who we are")
         file.write_text("canary-new\n")
-        [answer] = await ask_all(settings)
+        [answer] = await scrape_all(settings)
         assert (answer.fault, len(answer.reports)) == ("", 0)
         assert "canary" not in repr((answer, logs))
 
@@ -184,7 +184,7 @@ async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, 
 async def test_a_file_without_a_token_is_refused_and_not_repeated(tmp_path: Path, content: str) -> None:
     file = write_private(tmp_path / "token", content)
     with pytest.raises(SettingsError, match=r"apiservers\.token_file") as caught:
-        await ask_all(ApiserverSettings(("https://127.0.0.1:1",), token_file=str(file)))
+        await scrape_all(ApiserverSettings(("https://127.0.0.1:1",), token_file=str(file)))
     assert "can" not in str(caught.value).replace("can't", "")
 
 
@@ -199,7 +199,7 @@ async def test_a_file_without_a_token_is_refused_and_not_repeated(tmp_path: Path
 )
 async def test_a_file_that_can_not_be_used_is_named(given: dict[str, str], place: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        await ask_all(replace(ApiserverSettings(("https://127.0.0.1:1",)), **given))  # type: ignore[arg-type]
+        await scrape_all(replace(ApiserverSettings(("https://127.0.0.1:1",)), **given))  # type: ignore[arg-type]
     assert place in str(caught.value)
 
 
@@ -257,7 +257,7 @@ async def test_an_answer_that_is_none(
     replicas: list[MetricsServer], answers: Callable[[BaseHTTPRequestHandler], None], reached: bool, fault: str
 ) -> None:
     replicas[0].answer = answers
-    first, *rest = await ask_all(settings_for(replicas))
+    first, *rest = await scrape_all(settings_for(replicas))
     assert (first.reached, first.fault[: len(fault)], first.reports) == (reached, fault, ())
     assert [report.hashes for answer in rest for report in answer.reports] == [(FILE,), (FILE,)]
     assert replicas[0].asked == ["/metrics"]
@@ -274,7 +274,7 @@ async def test_one_that_never_ends_its_answer_costs_no_more_than_the_bound(repli
 
     replicas[1].answer = trickle
     try:
-        first, second, third = await ask_all(replace(settings_for(replicas), timeout=1.0))
+        first, second, third = await scrape_all(replace(settings_for(replicas), timeout=1.0))
     finally:
         done.set()
     assert (second.reached, second.fault) == (False, "no whole answer within 1 s")
@@ -288,11 +288,11 @@ async def test_a_proxy_of_the_environment_is_passed_by(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name)
-    assert [len(answer.reports) for answer in await ask_all(settings_for(replicas))] == [1, 1, 1]
+    assert [len(answer.reports) for answer in await scrape_all(settings_for(replicas))] == [1, 1, 1]
 
 
 async def test_an_address_may_have_a_path(replicas: list[MetricsServer]) -> None:
-    await ask_all(ApiserverSettings((f"{replicas[0].url}/metrics", f"{replicas[1].url}/", f"{replicas[2].url}/a/b")))
+    await scrape_all(ApiserverSettings((f"{replicas[0].url}/metrics", f"{replicas[1].url}/", f"{replicas[2].url}/a/b")))
     assert [server.asked for server in replicas] == [["/metrics"], ["/metrics"], ["/a/b"]]
 
 
@@ -303,16 +303,16 @@ async def test_waiting_ends_when_the_last_one_came_and_says_each_reason_once(
         server.shown.hash = OTHER
     looking, looks = convergence(replicas, store), 0
 
-    async def look() -> Verdict:
+    async def look() -> Convergence:
         nonlocal looks
         looks += 1
         if looks in {4, 7}:
             replicas[1 + looks // 6].shown.hash = FILE
-        return await looking.look(FILE)
+        return await looking.probe(FILE)
 
     with capture_logs() as logs:
         verdict = await wait_converged(look, Brake(), 30.0, pause=0.01)
-    assert (verdict.converged, looks) == (True, 7)
+    assert (verdict.is_converged, looks) == (True, 7)
     assert [(entry["event"], entry["because"]) for entry in logs] == [
         ("converge.waiting", f"{replicas[1].url} runs {OTHER}; and 1 more"),
         ("converge.waiting", f"{replicas[2].url} runs {OTHER}"),
@@ -324,8 +324,8 @@ async def test_waiting_has_a_bound(replicas: list[MetricsServer], store: EtcdSto
     replicas[0].shown.hash = OTHER
     looking = convergence(replicas, store)
     with capture_logs() as logs:
-        verdict = await wait_converged(lambda: looking.look(FILE), Brake(), 0.2, pause=0.05)
-    assert not verdict.converged
+        verdict = await wait_converged(lambda: looking.probe(FILE), Brake(), 0.2, pause=0.05)
+    assert not verdict.is_converged
     assert [entry["event"] for entry in logs] == ["converge.waiting", "converge.timed_out"]
 
 
@@ -334,8 +334,8 @@ async def test_waiting_stops_when_the_brake_is_pulled(replicas: list[MetricsServ
     looking, brake = convergence(replicas, store), Brake()
     looked = asyncio.Event()
 
-    async def look() -> Verdict:
-        verdict = await looking.look(FILE)
+    async def look() -> Convergence:
+        verdict = await looking.probe(FILE)
         looked.set()
         return verdict
 
@@ -350,13 +350,13 @@ async def test_waiting_stops_when_the_brake_is_pulled(replicas: list[MetricsServ
 async def test_waiting_outlasts_an_etcd_that_is_away_but_not_past_the_bound() -> None:
     away = [True, True, False]
 
-    async def look() -> Verdict:
+    async def look() -> Convergence:
         if away.pop(0):
             raise TemporaryError("no endpoint answers")
-        return Verdict(converged=True, generation=FILE, because="all run it")
+        return Convergence(is_converged=True, generation=FILE, because="all run it")
 
     with capture_logs() as logs:
-        assert (await wait_converged(look, Brake(), 30.0, pause=0.01)).converged
+        assert (await wait_converged(look, Brake(), 30.0, pause=0.01)).is_converged
     assert [entry["event"] for entry in logs] == ["converge.waiting", "converge.done"]
     away[:] = [True] * 100
     with pytest.raises(TemporaryError):
@@ -367,17 +367,17 @@ async def test_an_operators_word_counts_for_this_file_and_never_against_what_a_r
     replicas: list[MetricsServer], store: EtcdStore
 ) -> None:
     nobody = convergence([], store)
-    assert (await nobody.look(FILE)).because.startswith("no address of a kube-apiserver is given")
+    assert (await nobody.probe(FILE)).because.startswith("no address of a kube-apiserver is given")
     audit = AuditLog(store, Keyspace(), "rewrap converged")
     given = await nobody.assume(FILE, "restarted all of them", audit)
-    assert await nobody.look(FILE) == given
-    assert (given.converged, given.assumed) == (True, "restarted all of them")
-    assert not (await nobody.look(OTHER)).converged
+    assert await nobody.probe(FILE) == given
+    assert (given.is_converged, given.assumed) == (True, "restarted all of them")
+    assert not (await nobody.probe(OTHER)).is_converged
     # Two replicas have leases that no address speaks for: nobody can tell, so the word counts.
-    assert (await convergence(replicas[:1], store).look(FILE)).assumed == "restarted all of them"
+    assert (await convergence(replicas[:1], store).probe(FILE)).assumed == "restarted all of them"
     replicas[0].shown.hash = OTHER
-    contradicted = await convergence(replicas[:1], store).look(FILE)
-    assert (contradicted.converged, contradicted.assumed) == (False, None)
+    contradicted = await convergence(replicas[:1], store).probe(FILE)
+    assert (contradicted.is_converged, contradicted.assumed) == (False, None)
     entries = [entry async for entry in audit.entries()]
     assert [(entry.event, entry.detail) for entry in entries] == [
         ("converged.assumed", {"generation": FILE, "reason": "restarted all of them"})

@@ -14,13 +14,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.rotation.transition import (
-    Campaigned,
+    CampaignOutcome,
     Edit,
-    Look,
+    Fact,
+    Facts,
     Move,
-    Scanned,
-    Seen,
+    Need,
+    ScanResult,
     aborted,
     advance,
     may_be_withdrawn,
@@ -66,7 +68,7 @@ class RotationMachine(RuleBasedStateMachine):
             hash_of(self.file),
             prune=True,
         )
-        self.seen = Seen(hash_of(self.file))
+        self.seen = Facts(hash_of(self.file))
 
     # What the cluster does by itself.
 
@@ -98,11 +100,11 @@ class RotationMachine(RuleBasedStateMachine):
 
     @rule(effects=st.integers(1, 12))
     def is_driven_and_dies(self, effects: int) -> None:
-        self.seen = Seen(hash_of(self.file))
+        self.seen = Facts(hash_of(self.file))
         for _ in range(effects):
             if self.rotation.edited and hash_of(self.file) == self.rotation.file and not self.rotation.held:
                 self.file = self._edited()
-                self.seen = Seen(hash_of(self.file))
+                self.seen = Facts(hash_of(self.file))
             else:
                 self._take_a_step()
             self.every_server_reads_every_object()
@@ -111,32 +113,32 @@ class RotationMachine(RuleBasedStateMachine):
         match advance(self.rotation, self.seen, NOW).action:
             case Move(rotation):
                 self.rotation = rotation
-                self.seen = Seen(hash_of(self.file))
+                self.seen = Facts(hash_of(self.file))
             case Edit():
                 self.rotation = prepared(self.rotation, hash_of(self._edited()), "f" * 16)
-            case Look(what):
-                self._look_at(what)
+            case Need(fact):
+                self._gather(fact)
             case _:
-                self.seen = Seen(hash_of(self.file))
+                self.seen = Facts(hash_of(self.file))
 
-    def _look_at(self, what: str) -> None:
-        match what:
-            case "apiservers":
+    def _gather(self, fact: Fact) -> None:
+        match fact:
+            case Fact.CONVERGENCE:
                 converged = all(hash_of(file) == self.rotation.file for file in self.loaded)
-                self.seen = replace(self.seen, converged=converged, converged_because="asked")
-            case "campaign":
+                self.seen = replace(self.seen, convergence=Convergence(converged, self.rotation.file, "asked"))
+            case Fact.CAMPAIGN:
                 for place, key in enumerate(self.stored):
                     if key != self.file[0] and place != self.overlooked:
                         self._store(place, self.file[0])
                 self.overlooked = OBJECTS
-                self.seen = replace(self.seen, campaign=Campaigned(True, "done"))
-            case "scan":
+                self.seen = replace(self.seen, campaign=CampaignOutcome(True, "done"))
+            case Fact.SCAN:
                 stale = sum(key != self.file[0] for key in self.stored)
                 old, new = (sum(key == one for key in self.stored) for one in (OLD, NEW))
                 used = sum(NEW in past for past in self.history)
-                scan = Scanned(len(self.history) - 1, stale, old, 0, new, used)
+                scan = ScanResult(len(self.history) - 1, stale, old, 0, new, used)
                 self.seen = replace(self.seen, scan=scan)
-            case "history":
+            case Fact.COMPACTED:
                 self.seen = replace(self.seen, compacted=self.compacted >= self.rotation.proof_revision)
 
     def _edited(self) -> File:
@@ -240,7 +242,7 @@ def test_a_withdrawal_without_disturbance_leads_back(step: RotationStep) -> None
 @pytest.mark.parametrize("step", [step for step in RotationStep if not step.is_end])
 def test_a_file_that_somebody_edited_holds_the_rotation_at_any_step(step: RotationStep) -> None:
     rotation = replace(RotationMachine().rotation, step=step)
-    held = advance(rotation, Seen("sha256:other"), NOW).action
+    held = advance(rotation, Facts("sha256:other"), NOW).action
     assert isinstance(held, Move)
-    assert "somebody edited it" in held.rotation.held
+    assert "edited outside this rotation" in held.rotation.held
     assert held.rotation.step is step

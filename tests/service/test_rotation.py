@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,34 @@ def test_a_key_that_is_used_fast_is_rotated_before_its_share_is_used(cluster: Se
     assert due["used"] < 0.8 * due["limit"]
     assert "at the rate of an hour its rest lasted" in due["because"]
     assert scheduler.said("rotation.begun")[0]["because"].endswith(due["because"])
+
+
+@pytest.mark.timeout(180)
+def test_by_hand_under_a_leader_every_edit_is_handed_out_the_removal_of_the_old_key_too(cluster: Service) -> None:
+    gateway, registry, first = cluster.etcd.admin(), Registry(), Key.new("aesgcm", "first")
+    (cluster.directory / "enc").mkdir()
+    seed(gateway, registry, first, OBJECTS)
+    file = configure(cluster.directory / "enc", first, IDENTITY)
+    given = cluster.directory / "given.yaml"
+    with compacting(gateway, 1.5), standins(gateway, file, registry, [Temper(poll=0.1)]) as apiservers:
+        cluster.variables |= {"REWRAP_ENCRYPTION_CONFIG": str(file), "REWRAP_APISERVER": apiservers[0].url}
+        cluster.start("scheduler")
+        cluster.start("worker")
+        cluster.wait_finished(1)
+        rotating = cluster.start("rotate", "--prune", "--manual", "--yes", "--write-to", str(given))
+        for step in ("add", "promote", "prune"):
+            cluster.wait(lambda step=step: handed_out(gateway, given, step), f"the file for {step}")  # type: ignore[misc]
+            given.replace(file)
+        cluster.wait(lambda: not rotating.running, "the end of the rotation")
+    assert rotating.stop() == 0, rotating.text
+    assert rotating.said("rotation.followed")
+    assert [key.name for key in apiservers[0].keys if key.provider != "identity"] != [first.name]
+    assert registry.unreadable == []
+    assert first.name not in file.read_text()
+
+
+def handed_out(gateway: Gateway, given: Path, step: str) -> bool:
+    """Whether the file is there that an operator has to put in place at a step."""
+    records = (json.loads(one.value) for one in gateway.read("/kube-rewrap/v1/rotations/"))
+    wanted = [record["edited"] for record in records if record["step"] == step and record["edited"]]
+    return bool(wanted) and given.exists() and f"sha256:{sha256(given.read_bytes()).hexdigest()}" == wanted[0]

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from kube_rewrap.worker.background import uninterrupted
 from kube_rewrap.worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
@@ -121,9 +122,8 @@ async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[
     try:
         yield Session(store, lease)
     finally:
-        renewal.cancel()
-        await asyncio.gather(renewal, return_exceptions=True)
-        await _release(store, lease)
+        # A cancellation, too, gives the locks back: else the next holder waits until the lease expires.
+        await uninterrupted(_release(store, lease, renewal))
 
 
 @asynccontextmanager
@@ -154,8 +154,10 @@ async def _renew(store: Store, lease: int, seconds: int, alive_until: float, los
     lost(FencedError("the lease of this process' locks was not renewed in time; another process may own them now"))
 
 
-async def _release(store: Store, lease: int) -> None:
+async def _release(store: Store, lease: int, renewal: asyncio.Task[None]) -> None:
     """Revoke the lease, so that the next holder need not wait until it expires."""
+    renewal.cancel()
+    await asyncio.gather(renewal, return_exceptions=True)
     try:
         async with asyncio.timeout(5):
             await store.revoke_lease(lease)

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
-from kube_rewrap.scheduler.rotation.controller import Outlets
-from kube_rewrap.scheduler.rotation.driver import ConfigurationFile
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.worker.errors import FencedError, StoppedError, UnavailableError
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
@@ -38,9 +38,11 @@ class Away(Sender):
         raise UnavailableError("away")
 
 
-async def nobody_knows(_generation: str) -> tuple[bool, str]:
-    """No kube-apiserver is there to be asked."""
-    return False, "nobody asked"
+class NobodyKnows:
+    """A ConvergenceProbe without any kube-apiserver."""
+
+    async def probe(self, generation: str) -> Convergence:
+        return Convergence(is_converged=False, generation=generation, because="no address is given")
 
 
 async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
@@ -48,7 +50,7 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     one = service(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
-    term = Term(guard, brake, Outlets(SchedulerMetrics(CollectorRegistry())), file, nobody_knows)
+    term = Term(guard, brake, Kept(SchedulerMetrics(CollectorRegistry())), file, NobodyKnows())
     task = asyncio.create_task(Controllers(Settings(), one, Away(Settings()), term).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from kube_rewrap.scheduler.apiservers.convergence import Answer, ReplicaState, Verdict, assume, judge
+from kube_rewrap.scheduler.apiservers.convergence import Convergence, ReplicaState, Scrape, assume, judge
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases
 from kube_rewrap.scheduler.apiservers.metrics_parser import Report
 
@@ -29,30 +29,30 @@ def report(name: str, *hashes: str, succeeded: float | None = None, failed: floa
     return Report(sha(f"apiserver-{name}"), hashes, succeeded, failed)
 
 
-def answer(name: str, *reports: Report) -> Answer:
-    return Answer(f"https://{name}", reports)
+def answer(name: str, *reports: Report) -> Scrape:
+    return Scrape(f"https://{name}", reports)
 
 
-def runs(name: str, content: str = FILE) -> Answer:
+def runs(name: str, content: str = FILE) -> Scrape:
     return answer(name, report(name, content))
 
 
 AB = Leases((lease("a"), lease("b")))
 A = Leases((lease("a"),))
-NO_ANSWER = Answer("https://b", fault="can't be reached: connection refused", reached=False)
+NO_ANSWER = Scrape("https://b", fault="can't be reached: connection refused", reached=False)
 
 
-def verdict(answers: list[Answer], leases: Leases, changed_at: float | None = CHANGED) -> Verdict:
+def verdict(answers: list[Scrape], leases: Leases, changed_at: float | None = CHANGED) -> Convergence:
     return judge(FILE, answers, leases, NOW, changed_at)
 
 
-def states(given: Verdict) -> list[tuple[str, str]]:
+def states(given: Convergence) -> list[tuple[str, str]]:
     return [(one.address, one.state.value) for one in given.replicas]
 
 
 def test_all_run_it() -> None:
     given = verdict([runs("a"), runs("b")], AB)
-    assert given.converged
+    assert given.is_converged
     assert given.reached
     assert given.because == f"all kube-apiservers (2) run {FILE}"
     assert [(one.name, one.hash) for one in given.replicas] == [("apiserver-a", FILE), ("apiserver-b", FILE)]
@@ -106,7 +106,7 @@ def test_all_run_it() -> None:
             id="nobody named the second one",
         ),
         pytest.param(
-            [runs("a"), Answer("https://a2", (report("a", FILE),))],
+            [runs("a"), Scrape("https://a2", (report("a", FILE),))],
             AB,
             [("https://a", "converged"), ("https://a2", "converged"), ("", "not listed")],
             "apiserver-b on node-b has a live lease, and no address answered for it; a lease of one that is gone ends "
@@ -137,7 +137,7 @@ def test_all_run_it() -> None:
             id="it reports nothing",
         ),
         pytest.param(
-            [Answer("https://a", fault="it answered 403")],
+            [Scrape("https://a", fault="it answered 403")],
             A,
             [("https://a", "unknown"), ("", "not listed")],
             "https://a: it answered 403; and 1 more",
@@ -183,9 +183,9 @@ def test_all_run_it() -> None:
         ),
     ],
 )
-def test_not_converged(answers: list[Answer], leases: Leases, expected: list[tuple[str, str]], because: str) -> None:
+def test_not_converged(answers: list[Scrape], leases: Leases, expected: list[tuple[str, str]], because: str) -> None:
     given = verdict(answers, leases)
-    assert not given.converged
+    assert not given.is_converged
     assert states(given) == expected
     assert given.because == because
 
@@ -199,13 +199,13 @@ def test_not_converged(answers: list[Answer], leases: Leases, expected: list[tup
         pytest.param([answer("a", report("a", FILE, succeeded=1.0, failed=2.0))], A, id="a failure after it loaded it"),
     ],
 )
-def test_converged_all_the_same(answers: list[Answer], leases: Leases) -> None:
-    assert verdict(answers, leases).converged
+def test_converged_all_the_same(answers: list[Scrape], leases: Leases) -> None:
+    assert verdict(answers, leases).is_converged
 
 
 def test_by_time_it_is_a_guess_and_is_called_so() -> None:
     given = verdict([runs("a"), answer("b", report("b", succeeded=CHANGED + 5.1))], AB)
-    assert given.converged
+    assert given.is_converged
     assert states(given) == [("https://a", "converged"), ("https://b", "by timestamp")]
     assert given.because.endswith("; 1 of them as far as the times of their reloads tell")
 
@@ -222,7 +222,7 @@ def test_by_time_without_a_time_nothing_is_known(changed_at: float | None, succe
     ("answers", "warning"),
     [
         pytest.param(
-            [runs("a"), Answer("https://a2", (report("a", FILE),))],
+            [runs("a"), Scrape("https://a2", (report("a", FILE),))],
             "https://a and https://a2 are the same kube-apiserver, or a load balancer stands before them",
             id="listed twice",
         ),
@@ -238,30 +238,30 @@ def test_by_time_without_a_time_nothing_is_known(changed_at: float | None, succe
         ),
     ],
 )
-def test_warnings_change_nothing(answers: list[Answer], warning: str) -> None:
+def test_warnings_change_nothing(answers: list[Scrape], warning: str) -> None:
     given = verdict(answers, A)
-    assert (given.converged, given.warnings) == (True, (warning,))
+    assert (given.is_converged, given.warnings) == (True, (warning,))
 
 
 def test_a_replica_without_identity_is_judged_and_never_counted() -> None:
-    given = verdict([Answer("https://a", (Report("", (FILE,)),))], A)
+    given = verdict([Scrape("https://a", (Report("", (FILE,)),))], A)
     assert states(given) == [("https://a", "converged"), ("", "not listed")]
 
 
 def test_without_addresses_nothing_is_known() -> None:
     given = verdict([], A)
-    assert (given.converged, given.reached, given.replicas) == (False, False, ())
+    assert (given.is_converged, given.reached, given.replicas) == (False, False, ())
     assert given.because.startswith("no address of a kube-apiserver is given")
 
 
 def test_reached_is_whether_anything_answered() -> None:
     assert not verdict([NO_ANSWER], A).reached
-    assert verdict([NO_ANSWER, Answer("https://a", fault="it answered 500, and no metrics")], A).reached
+    assert verdict([NO_ANSWER, Scrape("https://a", fault="it answered 500, and no metrics")], A).reached
 
 
 def test_an_assumption_says_whose_word_it_is() -> None:
     given = assume(FILE, "restarted all of them", "2026-11-23T10:00:00+00:00")
-    assert (given.converged, given.assumed) == (True, "restarted all of them")
+    assert (given.is_converged, given.assumed) == (True, "restarted all of them")
     assert given.because == (
         "an operator said at 2026-11-23T10:00:00+00:00 that all kube-apiservers run it: restarted all of them"
     )

@@ -19,16 +19,15 @@ from kube_rewrap.config.encryption.configuration import (
 )
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.probe import Converged
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
 from kube_rewrap.scheduler.campaigns.service import Service
-from kube_rewrap.scheduler.daemon.controllers import Controllers, Term
+from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
-from kube_rewrap.scheduler.rotation.controller import Outlets
-from kube_rewrap.scheduler.rotation.driver import ConfigurationFile
+from kube_rewrap.scheduler.rotation.file import ConfigurationFile
+from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.errors import OutdatedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
@@ -50,7 +49,7 @@ from kube_rewrap.worker.records.usage import Haste, Usage
 from kube_rewrap.worker.records.usages import Usages
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.campaigns.test_service import NEW, OLD, PLAIN, seal
-from tests.unit.scheduler.test_reign_observer import LEADER, Away, nobody_knows
+from tests.unit.scheduler.test_reign_observer import LEADER, Away, NobodyKnows
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -85,9 +84,7 @@ class Cluster:
             if any(word in sample.name for word in ("scan", "objects", "campaign", "proof", "rotation_due"))
         }
 
-    def reign(
-        self, name: str, *providers: Provider, brake: Brake, before: str = "", converged: Converged = nobody_knows
-    ) -> Controllers:
+    def reign(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Controllers:
         configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
@@ -96,7 +93,7 @@ class Cluster:
         self.registry = CollectorRegistry()
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
-        term = Term(self.guard, brake, Outlets(metrics), file, converged, before)
+        term = Term(self.guard, brake, Kept(metrics), file, NobodyKnows(), before)
         return Controllers(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager
@@ -185,10 +182,7 @@ async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_whoev
     async with cluster.under("sha256:2", OLD, NEW):
         pass
     fingerprint = NEW.keys[0].secret.fingerprint(NEW.type.value)
-    rotation = Rotation(
-        *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2"),
-        fingerprint=fingerprint,
-    )
+    rotation = replace(ROTATION, fingerprint=fingerprint)
     await Rotations(cluster.store, KEYSPACE).save(Stored(rotation, 0))
     async with cluster.under("sha256:1", OLD):
         pass
@@ -296,6 +290,9 @@ async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluste
 
 
 CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
+ROTATION = Rotation(
+    *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2")
+)
 FREE = Pressure(None, None, None)
 
 
@@ -439,17 +436,20 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
 
 
 async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
-    async def all_do(_generation: str) -> tuple[bool, str]:
-        return True, "all run it"
+    class AllDo:
+        async def probe(self, generation: str) -> Convergence:
+            return Convergence(is_converged=True, generation=generation, because="all run it")
 
-    reign = cluster.reign("sha256:1", NEW, OLD, brake=Brake(), converged=all_do)
+    brake = Brake()
+    reign = cluster.reign("sha256:1", NEW, OLD, brake=brake)
+    probe = LeaderProbe(reign.office.service, AllDo(), brake, reign.office.campaigns, reign.office.inbox)
     await reign.office.inbox.ask_for_resync("something is stale")
     [stored] = await cluster.requests.all()
     await reign.office.inbox.put_off_until_converged(stored, "not all do")
     assert await reign.office.inbox.next() is None
-    await reign.converged("sha256:0")  # another file: says nothing about this one
+    await probe.convergence(replace(ROTATION, file="sha256:0"))  # another file: says nothing about this one
     assert await reign.office.inbox.next() is None
-    await reign.converged("sha256:1")
+    await probe.convergence(replace(ROTATION, file="sha256:1"))
     assert await reign.office.inbox.next() is not None
 
 
@@ -476,7 +476,6 @@ async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -
     haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
     usages = Usages(cluster.store, KEYSPACE)
     await usages.save(Stored(Usage(hasty={fingerprint_of(NEW): haste})))
-    with pytest.raises(ConfigError):  # a rotation would be next, and there is no file
-        await reign.rotation.look()
+    await reign.key_monitor.check()
     due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
     assert list(due.values()) == [1.0]

@@ -22,7 +22,7 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import RotationSettings, Settings
-from kube_rewrap.scheduler.apiservers.convergence import Replica, ReplicaState, Verdict
+from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.checklist import CHECKS, judge, summarise
 from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, Facts, FileFacts, State
@@ -118,7 +118,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
         generation=describe(Generation("sha256:0", configuration, "enc.yaml")),
         proof=proof(tally({GCM: 3}), tally({GCM: 2}, resource="configmaps")),
         keys=(KeyVerdict(GCM, 5, ("it is the primary of secrets",)),),
-        convergence=Verdict(converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
+        convergence=Convergence(is_converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
         budgets={GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", ("one",), reserved=10)},
         watched={GCM.fingerprint: NOW - 5 * DAY},
         made={GCM.fingerprint: NOW - 10 * DAY},
@@ -289,7 +289,7 @@ def test_aesgcm_without_a_rotation_by_itself_warns() -> None:
 
 # ---------------------------------------------------------------------------------------------------------- the rest
 
-NOBODY = Verdict(converged=False, generation="sha256:0", because="no address of a kube-apiserver is given")
+NOBODY = Convergence(is_converged=False, generation="sha256:0", because="no address of a kube-apiserver is given")
 LAGGING = Replica("https://a", "", "", ReplicaState.OTHER, "sha256:1", "https://a runs sha256:1")
 WITH_OLD = replace(
     facts(entries((BOTH, [keyed("aesgcm", "one", "two")]))),

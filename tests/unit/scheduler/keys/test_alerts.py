@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from kube_rewrap.scheduler.keys.alerts import (
-    Said,
+    LoggedAlert,
+    due_alerts,
     find_hasty,
     judge_wear,
     reached_at,
     rotation_seconds,
     to_rotate,
-    to_say,
 )
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.generation import GenerationRecord
@@ -80,9 +80,9 @@ def test_the_most_used_key_that_writes_is_rotated_first_and_one_that_only_reads_
     ],
 )
 def test_how_often_it_is_said(key: KeyRef, used: int, before: BudgetState | None, after: float, *, says: bool) -> None:
-    said = {key.fingerprint: Said(before, 100.0)} if before else {}
+    said = {key.fingerprint: LoggedAlert(before, 100.0)} if before else {}
     worn = judge_wear([budget(key, used)], GENERATION, LIMIT, 0.8)
-    assert bool(to_say(worn, said, 100.0 + after)) is says
+    assert bool(due_alerts(worn, said, 100.0 + after)) is says
 
 
 NOW = 1_000_000.0

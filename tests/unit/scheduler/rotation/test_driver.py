@@ -14,13 +14,15 @@ from kube_rewrap.config.encryption.configuration import load
 from kube_rewrap.config.encryption.provider import KeyedProvider, ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.errors import ConfigError, SettingsError
-from kube_rewrap.scheduler.rotation.driver import Order, begin, edit
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.rotation.edits import edit
+from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
 from kube_rewrap.scheduler.rotation.transition import (
     Edit,
-    Look,
+    Facts,
     Move,
-    Scanned,
-    Seen,
+    Need,
+    ScanResult,
     Wait,
     aborted,
     advance,
@@ -68,8 +70,8 @@ HALF = (["deployments.apps", "deployments"], [("aesgcm", "e")])
 OUTSIDE = (["widgets.example.com"], [("kms", "k")])
 
 
-def begun(raw: bytes, order: Order, taken: tuple[str, ...] = ()) -> Rotation:
-    return begin(raw, "enc.json", order, taken, NOW, is_idle=is_idle)
+def begun(raw: bytes, order: RotationRequest, taken: tuple[str, ...] = ()) -> Rotation:
+    return plan_rotation(raw, "enc.json", order, taken, NOW, is_idle=is_idle)
 
 
 def is_idle(name: str) -> bool:
@@ -77,7 +79,7 @@ def is_idle(name: str) -> bool:
 
 
 def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
-    rotation = begun(text(SECRETS), Order())
+    rotation = begun(text(SECRETS), RotationRequest())
     assert (rotation.entries, rotation.resources, rotation.provider) == ((0,), ("secrets",), "aesgcm")
     assert (rotation.step, rotation.key_name) == (RotationStep.ADD, "key-20260203")
     assert [key.name for key in rotation.retired] == ["a"]
@@ -85,22 +87,22 @@ def test_without_a_word_every_entry_gets_a_key_of_the_present_type() -> None:
 
 
 def test_a_resource_chooses_the_entries_that_name_it() -> None:
-    rotation = begun(text(SECRETS, EVENTS), Order(resources=("pods",)))
+    rotation = begun(text(SECRETS, EVENTS), RotationRequest(resources=("pods",)))
     assert (rotation.entries, rotation.resources, rotation.provider) == ((1,), ("events", "pods"), "aescbc")
 
 
 def test_an_entry_whose_names_govern_nothing_gets_no_key() -> None:
-    rotation = begun(text(IDLE, SECRETS, HALF), Order())
+    rotation = begun(text(IDLE, SECRETS, HALF), RotationRequest())
     assert (rotation.entries, rotation.resources) == ((1, 2), ("secrets", "deployments.apps"))
     assert (rotation.provider, [key.name for key in rotation.retired]) == ("aesgcm", ["a", "e"])
 
 
 def test_a_name_that_a_key_once_had_is_not_given_again() -> None:
-    assert begun(text(SECRETS), Order(), ("key-20260203", "key-20260203-2")).key_name == "key-20260203-3"
+    assert begun(text(SECRETS), RotationRequest(), ("key-20260203", "key-20260203-2")).key_name == "key-20260203-3"
 
 
 def test_plaintext_is_retired_like_a_key() -> None:
-    rotation = begun(text(PLAIN), Order(provider=ProviderType.SECRETBOX))
+    rotation = begun(text(PLAIN), RotationRequest(provider=ProviderType.SECRETBOX))
     assert rotation.retired == (KeyRef("identity", "", PLAINTEXT_FINGERPRINT),)
 
 
@@ -108,30 +110,35 @@ def test_plaintext_is_retired_like_a_key() -> None:
     ("raw", "order", "words"),
     [
         pytest.param(
-            text(SECRETS, EVENTS), Order(), "written with aescbc, aesgcm: what shall the new key be for", id="two types"
+            text(SECRETS, EVENTS),
+            RotationRequest(),
+            "written with aescbc, aesgcm: what shall the new key be for",
+            id="two types",
         ),
-        pytest.param(text(PLAIN), Order(), "written with identity: what shall the new key be for", id="plaintext"),
         pytest.param(
-            text(SECRETS), Order(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
+            text(PLAIN), RotationRequest(), "written with identity: what shall the new key be for", id="plaintext"
+        ),
+        pytest.param(
+            text(SECRETS), RotationRequest(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
         ),
         pytest.param(
             text(SECRETS, IDLE),
-            Order(resources=("deployments",)),
+            RotationRequest(resources=("deployments",)),
             "deployments, secrets.apps: governs nothing",
             id="idle",
         ),
-        pytest.param(text(OUTSIDE), Order(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
+        pytest.param(text(OUTSIDE), RotationRequest(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
     ],
 )
-def test_what_is_refused(raw: bytes, order: Order, words: str) -> None:
+def test_what_is_refused(raw: bytes, order: RotationRequest, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         begun(raw, order)
 
 
 def test_aescbc_takes_no_place_of_a_cipher_that_authenticates() -> None:
     with pytest.raises(SettingsError, match="aescbc has no integrity and would take the place of aesgcm"):
-        begun(text(SECRETS), Order(provider=ProviderType.AESCBC))
-    assert begun(text(EVENTS), Order()).provider == "aescbc"
+        begun(text(SECRETS), RotationRequest(provider=ProviderType.AESCBC))
+    assert begun(text(EVENTS), RotationRequest()).provider == "aescbc"
 
 
 @pytest.mark.parametrize(
@@ -148,14 +155,14 @@ def test_aescbc_takes_no_place_of_a_cipher_that_authenticates() -> None:
     ],
 )
 def test_a_forged_record_edits_nothing(forged: dict[str, Any], fault: str) -> None:
-    rotation = replace(begun(text(SECRETS), Order()), **forged)
+    rotation = replace(begun(text(SECRETS), RotationRequest()), **forged)
     with pytest.raises((SettingsError, ValueError), match=fault):
         edit(rotation, text(SECRETS), "enc.json")
 
 
 def test_the_three_edits_of_a_rotation_in_two_entries() -> None:
     raw = text(SECRETS, PLAIN, EVENTS)
-    rotation = begun(raw, Order(resources=("secrets", "configmaps"), provider=ProviderType.AESGCM))
+    rotation = begun(raw, RotationRequest(resources=("secrets", "configmaps"), provider=ProviderType.AESGCM))
     added, fingerprint = edit(rotation, raw, "enc.json")
     assert len(fingerprint) == 16
     assert keys_of(added) == [
@@ -190,14 +197,14 @@ def keys_of(raw: bytes) -> list[list[str]]:
 
 
 def test_an_edit_of_another_file_is_refused_and_not_guessed() -> None:
-    rotation = begun(text(SECRETS), Order())
+    rotation = begun(text(SECRETS), RotationRequest())
     with pytest.raises(ConfigError):
         edit(rotation.at(RotationStep.PROMOTE, "", STAMP), text(SECRETS), "enc.json")
 
 
 # --------------------------------------------------------------------------------------------------------- the record
 
-ROTATION = begun(text(SECRETS), Order(prune=True))
+ROTATION = begun(text(SECRETS), RotationRequest(prune=True))
 
 
 @pytest.mark.parametrize("step", list(RotationStep))
@@ -215,7 +222,7 @@ def test_a_record_without_a_field_is_damaged(field: str) -> None:
 
 
 def test_a_pause_holds_it_and_a_resume_lets_it_go() -> None:
-    seen = Seen(ROTATION.file)
+    seen = Facts(ROTATION.file)
     assert isinstance(advance(paused(ROTATION), seen, STAMP).action, Wait)
     assert isinstance(advance(resumed(paused(ROTATION), ROTATION.file), seen, STAMP).action, Edit)
 
@@ -243,31 +250,44 @@ def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
     assert ended.passed[-1] == Passed(step, STAMP, ended.because)
 
 
+ALL_RUN = Convergence(is_converged=True, generation="", because="all run it")
+LAGS = Convergence(is_converged=False, generation="", because="one lags")
+
+
 # ------------------------------------------------------------------------------------------- just before a key goes
 
 PRUNING = ROTATION.at(RotationStep.PRUNE, "", STAMP)
-SEEN = Seen(PRUNING.file, converged=True, converged_because="all run it", scan=Scanned(70, 0, 0, 0))
+SEEN = Facts(
+    PRUNING.file,
+    convergence=ALL_RUN,
+    scan=ScanResult(70, 0, 0, 0),
+)
 
 
 @pytest.mark.parametrize(
     ("seen", "action", "words"),
     [
         pytest.param(
-            replace(SEEN, converged=None, scan=None), Look, "do all kube-apiservers still run", id="nobody asked"
-        ),
-        pytest.param(replace(SEEN, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
-        pytest.param(replace(SEEN, scan=None), Look, "is nothing under the old keys", id="nobody scanned"),
-        pytest.param(
-            replace(SEEN, scan=Scanned(70, 3, 3, 0)), Move, "3 objects are, or may be", id="something is there"
+            replace(SEEN, convergence=None, scan=None), Need, "do all kube-apiservers still run", id="nobody asked"
         ),
         pytest.param(
-            replace(SEEN, scan=Scanned(70, 0, 0, 1)), Wait, "1 objects can't be read", id="something unreadable"
+            replace(SEEN, convergence=LAGS),
+            Wait,
+            "one lags",
+            id="one lags",
+        ),
+        pytest.param(replace(SEEN, scan=None), Need, "is nothing under the old keys", id="nobody scanned"),
+        pytest.param(
+            replace(SEEN, scan=ScanResult(70, 3, 3, 0)), Move, "3 objects are, or may be", id="something is there"
+        ),
+        pytest.param(
+            replace(SEEN, scan=ScanResult(70, 0, 0, 1)), Wait, "1 objects can't be read", id="something unreadable"
         ),
         pytest.param(SEEN, Edit, "they are removed from the file", id="nothing speaks against it"),
     ],
 )
 def test_a_key_goes_only_right_after_a_look_however_long_whoever_drives_was_away(
-    seen: Seen, action: type, words: str
+    seen: Facts, action: type, words: str
 ) -> None:
     decided = advance(PRUNING, seen, STAMP)
     assert isinstance(decided.action, action)
@@ -322,25 +342,34 @@ def test_a_key_that_may_be_first_stays(rotation: Rotation, words: str) -> None:
         withdrawing(rotation, ROTATION.file, STAMP)
 
 
-UNUSED = Seen(WITHDRAWING.file, converged=True, converged_because="all run it", scan=Scanned(70, 20, 20, 0))
+UNUSED = Facts(
+    WITHDRAWING.file,
+    convergence=ALL_RUN,
+    scan=ScanResult(70, 20, 20, 0),
+)
 
 
 @pytest.mark.parametrize(
     ("seen", "action", "words"),
     [
-        pytest.param(replace(UNUSED, converged=None, scan=None), Look, "the new key only reads", id="not asked"),
-        pytest.param(replace(UNUSED, converged=False, converged_because="one lags"), Wait, "one lags", id="one lags"),
-        pytest.param(replace(UNUSED, scan=None), Look, "is nothing under the new key", id="not scanned"),
-        pytest.param(replace(UNUSED, scan=Scanned(70, 1, 1, 1)), Edit, "it never encrypted", id="not readable"),
-        pytest.param(replace(UNUSED, scan=Scanned(70, 0, 0, 0, 3)), Move, "3 objects are, or may be", id="objects"),
+        pytest.param(replace(UNUSED, convergence=None, scan=None), Need, "the new key only reads", id="not asked"),
         pytest.param(
-            replace(UNUSED, scan=Scanned(70, 0, 0, 0, 0, 1)), Move, "may have encrypted 1 times", id="its budget"
+            replace(UNUSED, convergence=LAGS),
+            Wait,
+            "one lags",
+            id="one lags",
         ),
-        pytest.param(replace(UNUSED, file="sha256:9"), Move, "somebody edited it", id="edited by hand"),
+        pytest.param(replace(UNUSED, scan=None), Need, "is nothing under the new key", id="not scanned"),
+        pytest.param(replace(UNUSED, scan=ScanResult(70, 1, 1, 1)), Edit, "it never encrypted", id="not readable"),
+        pytest.param(replace(UNUSED, scan=ScanResult(70, 0, 0, 0, 3)), Move, "3 objects are, or may be", id="objects"),
+        pytest.param(
+            replace(UNUSED, scan=ScanResult(70, 0, 0, 0, 0, 1)), Move, "may have encrypted 1 times", id="its budget"
+        ),
+        pytest.param(replace(UNUSED, file="sha256:9"), Move, "edited outside this rotation", id="edited by hand"),
         pytest.param(UNUSED, Edit, "it is removed from the file", id="nothing speaks against it"),
     ],
 )
-def test_an_unused_key_goes_only_right_after_a_look(seen: Seen, action: type, words: str) -> None:
+def test_an_unused_key_goes_only_right_after_a_look(seen: Facts, action: type, words: str) -> None:
     decided = advance(WITHDRAWING, seen, STAMP)
     assert isinstance(decided.action, action)
     assert words in decided.because
@@ -351,9 +380,13 @@ def test_an_unused_key_goes_only_right_after_a_look(seen: Seen, action: type, wo
 
 def test_it_ends_when_all_run_the_file_without_it() -> None:
     returning = prepared(WITHDRAWING, "sha256:back", "").at(RotationStep.RETURN, "", STAMP)
-    asked = advance(returning, Seen("sha256:back"), STAMP)
-    assert isinstance(asked.action, Look)
-    done = advance(returning, Seen("sha256:back", converged=True, converged_because="all run it"), STAMP).action
+    asked = advance(returning, Facts("sha256:back"), STAMP)
+    assert isinstance(asked.action, Need)
+    done = advance(
+        returning,
+        Facts("sha256:back", convergence=ALL_RUN),
+        STAMP,
+    ).action
     assert isinstance(done, Move)
     assert done.rotation.is_withdrawn
     assert done.rotation.because == "aborted by an operator; the unused key is gone from the file, and all run it"
@@ -361,7 +394,7 @@ def test_it_ends_when_all_run_the_file_without_it() -> None:
 
 def test_the_edit_of_a_withdrawal_gives_the_bytes_from_before() -> None:
     raw = text(SECRETS, PLAIN)
-    rotation = begun(raw, Order(provider=ProviderType.AESGCM))
+    rotation = begun(raw, RotationRequest(provider=ProviderType.AESGCM))
     added, _ = edit(rotation, raw, "enc.json")
     back, fingerprint = edit(rotation.at(RotationStep.WITHDRAW, "", STAMP), added, "enc.json")
     assert (keys_of(back), fingerprint) == (keys_of(raw), "")

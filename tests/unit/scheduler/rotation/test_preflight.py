@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from kube_rewrap.scheduler.rotation.preflight import Ground, Scale, reasons_against, steps_of
-from kube_rewrap.scheduler.rotation.transition import Seen, advance
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload, reasons_against, steps_of
+from kube_rewrap.scheduler.rotation.transition import Facts, advance
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import KeyRef
@@ -16,7 +17,9 @@ LIMIT = 1_000
 OLD = KeyRef("aescbc", "old", "0" * 16)
 ROTATION = Rotation("r", RotationStep.ADD, "asked for", (0,), ("secrets",), "aesgcm", "new", (OLD,), "sha256:0")
 RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, "2026-01-01T00:00:00", "why")
-READY = Ground(scale=Scale(objects=LIMIT))
+ALL_RUN = Convergence(is_converged=True, generation="sha256:0", because="all run it")
+READY = PreflightFacts(ALL_RUN, workload=Workload(LIMIT))
+LAGS = Convergence(is_converged=False, generation="sha256:0", because="one lags")
 
 
 def resting(pause: Pause) -> Campaign:
@@ -33,16 +36,22 @@ def resting(pause: Pause) -> Campaign:
             "the campaign c is paused",
             id="an operator paused one, even where a key is exhausted",
         ),
-        pytest.param(replace(READY, unconverged="one lags"), "one lags", id="a kube-apiserver lags"),
+        pytest.param(
+            replace(READY, convergence=LAGS),
+            LAGS.blocker,
+            id="a kube-apiserver lags",
+        ),
         pytest.param(replace(READY, file=("it is a link",)), "it is a link; `rewrap rotate --manual`", id="a link"),
         pytest.param(replace(READY, registry="nothing there"), "nothing there", id="no registry"),
         pytest.param(
-            replace(READY, scale=Scale(LIMIT + 1)), "1001 objects are to be encrypted", id="more objects than writes"
+            replace(READY, workload=Workload(LIMIT + 1)),
+            "1001 objects are to be encrypted",
+            id="more objects than writes",
         ),
-        pytest.param(replace(READY, scale=Scale(space="etcd is full")), "etcd is full", id="no room"),
+        pytest.param(replace(READY, workload=Workload(space="etcd is full")), "etcd is full", id="no room"),
     ],
 )
-def test_one_reason_against_it_is_said(ground: Ground, begins: str) -> None:
+def test_one_reason_against_it_is_said(ground: PreflightFacts, begins: str) -> None:
     [reason] = reasons_against(ROTATION, ground, LIMIT)
     assert reason.startswith(begins)
 
@@ -56,21 +65,23 @@ def test_one_reason_against_it_is_said(ground: Ground, begins: str) -> None:
             replace(READY, campaigns=(resting(Pause.WINDOW),)), id="a campaign rests outside the maintenance windows"
         ),
         pytest.param(replace(READY, campaigns=(RUNNING,), is_exhausted=True), id="a key is exhausted => it can't wait"),
-        pytest.param(replace(READY, scale=Scale(10, unreadable=10)), id="what can't be read needs the new key, too"),
-        pytest.param(replace(READY, scale=None), id="not scanned yet"),
+        pytest.param(
+            replace(READY, workload=Workload(10, unreadable=10)), id="what can't be read needs the new key, too"
+        ),
+        pytest.param(replace(READY, workload=None), id="not scanned yet"),
     ],
 )
-def test_what_is_no_reason(ground: Ground) -> None:
+def test_what_is_no_reason(ground: PreflightFacts) -> None:
     assert reasons_against(ROTATION, ground, LIMIT) == ()
 
 
 def test_only_aesgcm_has_a_limit() -> None:
-    ground = replace(READY, scale=Scale(10 * LIMIT))
+    ground = replace(READY, workload=Workload(10 * LIMIT))
     assert reasons_against(replace(ROTATION, provider="secretbox"), ground, LIMIT) == ()
 
 
 def test_all_reasons_are_said_at_once() -> None:
-    ground = Ground(ROTATION, (RUNNING,), "one lags", ("it is a link", "no archive"), "", Scale(9_999, 0, "full"))
+    ground = PreflightFacts(LAGS, ROTATION, (RUNNING,), ("it is a link", "no archive"), "", Workload(9_999, 0, "full"))
     assert len(reasons_against(ROTATION, ground, LIMIT)) == 7
 
 
@@ -85,5 +96,5 @@ def test_by_hand_nothing_is_archived_and_nothing_is_said_to_be() -> None:
     assert [what for _, what in steps_of(by_hand) if "archive" in what] == []
     assert "keep a copy of it" in dict(steps_of(by_hand))["prune"]
     for step in (RotationStep.ADD, RotationStep.PROMOTE):
-        decided = advance(replace(by_hand, step=step), Seen(by_hand.file), "2026-01-01T00:00:00+00:00")
+        decided = advance(replace(by_hand, step=step), Facts(by_hand.file), "2026-01-01T00:00:00+00:00")
         assert decided.because.startswith("handed to an operator: ")

@@ -43,6 +43,32 @@ async def test_the_lock_is_released_at_the_end_and_on_errors() -> None:
         pass
 
 
+async def test_a_cancellation_while_the_lock_is_given_back_waits_for_that() -> None:
+    store = MemoryStore()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+        async def revoke_lease(self, lease: int) -> None:
+            begun.set()
+            await may_end.wait()
+            await store.revoke_lease(lease)
+
+    async def work() -> None:
+        async with own(Slow(), SPACE, ME, ignore):  # type: ignore[arg-type] # the rest is the store's
+            pass
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await store.get(SPACE.owner) is None
+
+
 async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
     store = MemoryStore()
     async with own(store, SPACE, ME, ignore) as (_, guard):

@@ -1,0 +1,86 @@
+"""Measures how far the write budgets are used, exports it as metrics, and logs keys that are due or exhausted.
+
+A controller under the leader's lease. It decides nothing about a rotation: that reads the same records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from kube_rewrap.config.settings.schema import BudgetSettings
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, judge_wear
+from kube_rewrap.scheduler.keys.meter import Known, Meter
+from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.worker.errors import FencedError, StoppedError, WorkerError
+from kube_rewrap.worker.records.rotations import Rotations
+
+_PAUSE_SECONDS = 2.0
+_log = structlog.get_logger()
+
+
+class KeyMonitor:
+    """See the module's docstring. `logged` holds the last alert by fingerprint; the monitor updates it."""
+
+    def __init__(
+        self,
+        settings: BudgetSettings,
+        service: Service,
+        meter: Meter,
+        metrics: SchedulerMetrics,
+        logged: dict[str, LoggedAlert],
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._meter = meter
+        self._metrics = metrics
+        self._logged = logged
+        self._rotations = Rotations(service.engine.store, service.engine.keyspace)
+        self._generation = describe(service.generation)
+        self._failure = ""
+
+    async def run(self) -> None:
+        """Check all budgets every two seconds until cancelled.
+
+        Raises FencedError when another scheduler leads, StoppedError when the brake is pulled.
+        """
+        while True:
+            try:
+                await self.check()
+                self._failure = ""
+            except (FencedError, StoppedError):
+                raise
+            except WorkerError as error:
+                if str(error) != self._failure:
+                    self._failure = str(error)
+                    _log.warning("key.unmeasured", because=str(error))
+            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def check(self) -> None:
+        """Measure the use of all keys once, set the metrics, and log the alerts that are due."""
+        limit, due_at, generation = self._settings.gcm_limit, self._settings.due_at, self._generation
+        budgets = await self._service.engine.ledger.all()
+        rotations = tuple([stored.value for stored in await self._rotations.all()])
+        now = asyncio.get_running_loop().time()
+        usage = await self._meter.measure(Known(now, time.time(), budgets, rotations, generation, limit))
+        worn = judge_wear(budgets.values(), generation, limit, due_at, usage)
+        self._metrics.budgets(budgets, limit, due_at, [key.budget.fingerprint for key in worn if key.haste is not None])
+        until = max((budget.until for budget in budgets.values()), default=0)
+        if until:
+            self._metrics.observed(until, max(0, await self._service.engine.store.revision() + 1 - until))
+        for key in due_alerts(worn, self._logged, now):
+            self._logged[key.budget.fingerprint] = LoggedAlert(key.state, now)
+            level, event = (_log.error, "key.exhausted") if key.is_exhausted else (_log.warning, "key.rotation_due")
+            level(
+                event,
+                fingerprint=key.budget.fingerprint,
+                used=key.budget.used,
+                limit=limit,
+                observed_until=key.budget.until or None,
+                because=key.because(limit),
+            )

@@ -1,0 +1,65 @@
+"""Gathers the facts by which `removal.py` judges whether configured keys may be removed. Read only.
+
+`run`, `verify`, `keys` and `audit` use it. The probe of the kube-apiservers comes before the scan, so that the scan
+covers what a replica with an older file wrote until the probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.observations import load
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalVerdicts:
+    """The verdict on each configured key, in configured order, and the facts that it rests on.
+
+    `proof` is the scan; `proof_revision` that of the newest complete campaign over everything, 0 = there is none.
+    """
+
+    keys: tuple[KeyVerdict, ...]
+    proof: Inventory
+    convergence: Convergence
+    proof_revision: int
+
+
+async def removal_verdicts(service: Service, settings: Settings) -> RemovalVerdicts:
+    """Probe the kube-apiservers, scan everything, and judge every configured key.
+
+    Raises what a scan raises, and SettingsError for credentials that can't be read.
+    """
+    convergence = await ask_apiservers(service, settings)
+    _, proof = await service.inventory()
+    return await judge_removal(service, convergence, proof, whole=True)
+
+
+async def ask_apiservers(service: Service, settings: Settings) -> Convergence:
+    """Return whether all kube-apiservers run the service's generation. Call it before a scan."""
+    generation = service.generation
+    return await ApiserverProbe(settings, service.engine.store, generation.file).probe(generation.hash)
+
+
+async def judge_removal(
+    service: Service, convergence: Convergence, proof: Inventory, *, whole: bool
+) -> RemovalVerdicts:
+    """Judge every configured key by a scan that began after the probe; `whole` as in Surroundings."""
+    engine = service.engine
+    last = await service.last_proof()
+    revision = last.proof_revision if last is not None else 0
+    around = Surroundings(
+        convergence.blocker,
+        campaign_unfinished=bool(await service.unfinished()),
+        whole=whole,
+        proof_revision=revision,
+        compacted=bool(revision) and await engine.is_compacted(revision - 1),
+        last_written=(await load(engine.store, engine.keyspace)).last,
+        chains=service.chains if whole else (),
+    )
+    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision)

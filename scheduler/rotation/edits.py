@@ -1,0 +1,98 @@
+"""Edits of the file at the steps of a rotation. Pure: text in, text out; the new key is generated here.
+
+A record may be forged: an edit refuses a key name that no rotation makes, and a weaker cipher than the present one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from kube_rewrap.config.editing.edit import add_read_key, drop_identity, drop_key, generate_key, promote
+from kube_rewrap.config.encryption.configuration import load
+from kube_rewrap.config.encryption.provider import IdentityProvider, KeyedProvider, Provider, ProviderType
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
+    """Return the file after the step's edit, and the new key's fingerprint ("" where the step generates none).
+
+    Raises EditError when the text can't be edited unambiguously, ValueError when the record does not fit the file.
+    """
+    kind = ProviderType(rotation.provider)
+    configuration = load(raw, file)
+    if not all(0 <= index < len(configuration.entries) for index in rotation.entries):
+        raise ValueError("the record names an entry that the file does not have")
+    match rotation.step:
+        case RotationStep.ADD:
+            if not _KEY_NAME.fullmatch(rotation.key_name):
+                raise ValueError("the record names a key as no rotation does")
+            require_no_weaker(kind, (configuration.entries[index].providers[0] for index in rotation.entries))
+            key = generate_key(rotation.key_name)
+            return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
+        case RotationStep.PROMOTE:
+            return promote(raw, file, rotation.entries, kind, rotation.key_name), ""
+        case RotationStep.WITHDRAW:
+            return drop_key(raw, file, rotation.entries, kind, rotation.key_name), ""
+    return _pruned(rotation, raw, file), ""
+
+
+def require_no_weaker(kind: ProviderType, primaries: Iterable[Provider]) -> None:
+    """Refuse aescbc, which has no integrity, in the place of a cipher that authenticates. Raises SettingsError."""
+    stronger = {one.type.value for one in primaries} & {ProviderType.AESGCM, ProviderType.SECRETBOX, ProviderType.KMS}
+    if kind is ProviderType.AESCBC and stronger:
+        raise refused(
+            "--provider",
+            f"aescbc has no integrity and would take the place of {', '.join(sorted(stronger))}",
+            "choose secretbox or aesgcm",
+        )
+
+
+def _pruned(rotation: Rotation, raw: bytes, file: str) -> bytes:
+    """Return the file without the retired keys, in the rotation's entries only."""
+    for index in rotation.entries:
+        providers = load(raw, file).entries[index].providers
+        held = {_ref(provider, place) for provider in providers for place in range(len(keys_of(provider)) or 1)}
+        for key in rotation.retired:
+            if key in held and key.fingerprint == PLAINTEXT_FINGERPRINT:
+                raw = drop_identity(raw, file, [index])
+            elif key in held:
+                raw = drop_key(raw, file, [index], ProviderType(key.provider), key.name)
+    return raw
+
+
+def primary_of(provider: Provider) -> KeyRef:
+    """Return the key that this provider encrypts with. Raises SettingsError for KMS, whose plugin rotates its keys."""
+    if isinstance(provider, KeyedProvider):
+        key = provider.keys[0]
+        return KeyRef(provider.type.value, key.name, key.secret.fingerprint(provider.type.value))
+    if isinstance(provider, IdentityProvider):
+        return KeyRef(ProviderType.IDENTITY.value, "", PLAINTEXT_FINGERPRINT)
+    raise refused("--resource", "a KMS provider's keys are rotated by its plugin", "name the other resources")
+
+
+def keys_of(provider: Provider) -> Sequence[_Named]:
+    """Return the keys that the file holds for this provider; none for KMS and identity."""
+    return provider.keys if isinstance(provider, KeyedProvider) else ()
+
+
+def _ref(provider: Provider, place: int) -> KeyRef | None:
+    if isinstance(provider, KeyedProvider):
+        key = provider.keys[place]
+        return KeyRef(provider.type.value, key.name, key.secret.fingerprint(provider.type.value))
+    return primary_of(provider) if isinstance(provider, IdentityProvider) else None
+
+
+def refused(place: str, message: str, remedy: str) -> SettingsError:
+    """Return the error for a request that can't be met; `place` is the flag at fault."""
+    return SettingsError("command line", (Fault(place, message, remedy),))
