@@ -200,7 +200,7 @@ class Ledger:
                 return
 
     async def accept(self, fingerprint: str) -> Budget | None:
-        """Record that an operator accepts a restored budget as it is; None if there is none."""
+        """Record that an operator accepts a restored budget as it is; None if no budget is on record."""
         await self._lineage.look()
 
         def accepted(budget: Budget, _: Observations) -> Budget:

@@ -71,7 +71,7 @@ class Request:
     because: str = ""
 
     def decided(self, state: RequestState, because: str, campaign: str = "") -> Request:
-        """Return the request with the scheduler's decision; `because` is its reason."""
+        """Return the request with its decision, and the reason for that."""
         return replace(self, state=state, because=because, campaign=campaign or self.campaign)
 
     def to_json(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The records of requests: the scheduler carries out each request once, however often its message arrives."""
+"""The records of requests: no request takes effect twice, however often its message arrives."""
 
 from __future__ import annotations
 
