@@ -57,7 +57,7 @@ local now = time[1] * 1000000 + time[2]
 """
 
 _TAKE = """
--- GCRA as in bucket.py, in whole microseconds: a Lua number is exact up to 2^53, some 285 years of them.
+-- GCRA as in gcra.py, in whole microseconds: a Lua number is exact up to 2^53, some 285 years of them.
 local cost, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local due, seen = now, now
 local record = redis.pcall('GET', KEYS[1])
