@@ -63,7 +63,10 @@ class Figures:
 
     async def scanned(self, found: Inventory) -> None:
         """Record and show the result of a scan of everything, and log what it could not read."""
-        scan = Scan.of(found, self._service.generation.hash, time.time(), await self._scans.load())
+        generation, known = self._service.generation.hash, await self._scans.load()
+        if known is not None and known.generation == generation and known.revision > found.revision:
+            return  # a later scan ended first
+        scan = Scan.of(found, generation, time.time(), known)
         await self._scans.replace(scan)
         self._metrics.scanned(scan)
         _log_unreadable(scan)

@@ -10,6 +10,7 @@ from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.try_counter import TryCounter
 
 _LOOK_SECONDS = 1.0
 _TIDY_SECONDS = 60.0
@@ -18,12 +19,15 @@ _TIDY_SECONDS = 60.0
 class Housekeeping:
     """See the module's docstring."""
 
-    def __init__(self, inbox: Inbox, figures: Figures, drift: Drift, repaired: Repaired, audit: AuditLog) -> None:
+    def __init__(
+        self, inbox: Inbox, figures: Figures, drift: Drift, repaired: Repaired, *, audit: AuditLog, tries: TryCounter
+    ) -> None:
         self._inbox = inbox
         self._figures = figures
         self._drift = drift
         self._repaired = repaired
         self._audit = audit
+        self._tries = tries
 
     async def run(self) -> None:
         """Repeat the work until cancelled: about every second, parts of it once a minute. Raises WorkerError."""
@@ -34,6 +38,7 @@ class Housekeeping:
             if now >= tidy_at:
                 tidy_at = now + _TIDY_SECONDS
                 await self._inbox.forget_old()
+                await self._tries.age()
                 await self._figures.show_campaigns()
             await self._sum_up_repairs()
             await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

@@ -35,7 +35,7 @@ class Schedule:
 
     def soon(self) -> None:
         """Make the next check due at once: the watch may have missed a write."""
-        self._at = 0.0
+        self._at = -1.0
 
     def checked(self) -> None:
         """Postpone the next check by `every` seconds: everything was scanned, or will be."""
@@ -82,8 +82,12 @@ class ResyncController:
         return True
 
     async def _check(self) -> None:
-        _, found = await self._service.inventory()
-        self._schedule.checked()
+        self._schedule.checked()  # before the scan: a gap that is noticed during it asks for another check
+        try:
+            _, found = await self._service.inventory()
+        except BaseException:
+            self._schedule.soon()
+            raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
         await self._service.begin_budgets(found.look())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"

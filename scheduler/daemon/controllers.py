@@ -14,6 +14,7 @@ error is raised: the daemon then gives up leadership and begins again with what 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kube_rewrap.config.settings.schema import Settings
@@ -21,6 +22,7 @@ from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.controller import CampaignController, Office
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.housekeeping import Housekeeping
+from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.scheduler.campaigns.resync import ResyncController, Schedule
@@ -44,6 +46,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.records.rotations import Rotations
+from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.records.usages import Usages
 
 _LAG_SECONDS = 0.5
@@ -62,7 +65,8 @@ class Kept:
 class Term:
     """What the controllers of one generation get from the leader: its fencing token, and a brake that ends them.
 
-    `before` is the hash of the generation that it followed until a moment ago, "" at first.
+    `accepted` is called when the generation is in force. `before` is the hash of the last generation that this leader
+    accepted, "" at first.
     """
 
     guard: Expect
@@ -70,6 +74,7 @@ class Term:
     kept: Kept
     file: ConfigurationFile
     apiservers: ConvergenceProbe
+    accepted: Callable[[], None]
     before: str = ""
 
 
@@ -95,7 +100,10 @@ class Controllers:
         self._rotation = self._rotation_controller()
         self._campaigns = CampaignController(office, term.brake, sender, term.apiservers, repaired)
         self.resync = ResyncController(service, office.campaigns, office.inbox, office.figures, office.schedule)
-        self._housekeeping = Housekeeping(office.inbox, office.figures, self._drift, repaired, service.audit)
+        tries = TryCounter(store, keyspace, MOST_FRESH, [term.guard])
+        self._housekeeping = Housekeeping(
+            office.inbox, office.figures, self._drift, repaired, audit=service.audit, tries=tries
+        )
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or what makes going on impossible."""
@@ -107,6 +115,7 @@ class Controllers:
         async with background(brake.pull) as begin:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)
+            self._term.accepted()
             await office.figures.show_records()
             begin("the key monitor", self.key_monitor.run)
             begin("the rotation controller", self._rotation.run)

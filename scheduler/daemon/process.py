@@ -135,8 +135,11 @@ class Daemon:
             ):
                 begin("the etcd probe", partial(self._reach.follow, store))
                 stop_looking = begin("the configuration probe", self._usable.follow)
+                await asyncio.to_thread(self._usable.look)  # what an earlier candidacy saw may be over
                 await self._wait_for_file(brake)
                 async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard:
+                    if self._usable.trouble:
+                        return  # it became unusable meanwhile; another scheduler may have a good one
                     stop_looking()  # a leader watches the file
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
@@ -175,25 +178,28 @@ class Daemon:
                 newest = await anext(generations)
                 term.pull(StoppedError("a newer configuration is in force"))
 
+            def accepted() -> None:
+                nonlocal before
+                before = generation.hash
+                self._not_ready = ""
+
             while True:
                 generation = newest
                 async with brake.below() as term:
                     try:
                         async with background(term.pull) as begin:
                             begin("the configuration watch", partial(follow, term))
-                            await self._follow(generation, Term(guard, term, kept, file, apiservers, before))
+                            await self._follow(generation, Term(guard, term, kept, file, apiservers, accepted, before))
                     except WorkerError as error:
                         brake.check()
                         if newest is generation:
                             raise
                         if not isinstance(error, StoppedError):
                             _log.warning("leader.interrupted", generation=generation.hash, because=str(error))
-                before = generation.hash
 
     async def _follow(self, generation: Generation, term: Term) -> None:
         """Run the controllers under one generation until the brake is pulled. Raises its reason."""
         _log.info("leader.following", generation=generation.hash, because="it is the newest usable one in the file")
-        self._not_ready = ""
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
             await Controllers(self._settings, service, self._sender, term).run()

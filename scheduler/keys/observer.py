@@ -133,6 +133,7 @@ class Observer:
                 if tasks[-1].done():
                     tasks.pop().result()
                 await self._flush(_POSITION_SECONDS)
+            tasks[0].result()
         finally:
             for task in tasks:
                 task.cancel()

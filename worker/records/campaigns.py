@@ -49,6 +49,11 @@ class Campaigns(Table[Campaign]):
         changed = await self._update_again(self._keyspace.campaign(name), change, *along)
         return changed.value if changed else None
 
+    async def change_once(self, name: str, change: Callable[[Campaign], Campaign], *along: Put) -> Campaign | None:
+        """As `change`, for what must not be applied twice. Raises RecordUnclearError when it may have been applied."""
+        changed = await self._update(self._keyspace.campaign(name), change, *along)
+        return changed.value if changed else None
+
     async def create(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> Stored[Campaign]:
         """Record the batches, then the campaign: a campaign on record has all its batches."""
         checkpoints = Checkpoints(self._store, self._keyspace, self._guards)

@@ -101,6 +101,8 @@ class Session:
         found = await self._store.get(key)
         if found is not None and found.value == value:
             return Expect(key, found.mod_revision, created=True)
+        if found is not None and found.lease == self._lease:
+            return Expect(key, found.mod_revision, created=True)  # an earlier attempt of this session was applied late
         if found is None:
             raise TemporaryError(f"the lock {key_text(key)} was neither taken nor free; try again", delay=1.0)
         raise BusyError(

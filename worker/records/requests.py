@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, RefusedError
+from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, RefusedError, TemporaryError
 from kube_rewrap.worker.etcd.store import Delete, Put
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
@@ -20,6 +20,8 @@ KEPT = 200
 
 _MOST = 1_000
 """Requests on record from which on operators' requests are refused: a flood of the queue must not fill etcd."""
+
+_ATTEMPTS = 5
 
 
 class Requests(Table[Request]):
@@ -116,14 +118,21 @@ class Requests(Table[Request]):
         done = asked.decided(RequestState.ACCEPTED, f"{asked.kind.value} by an operator")
         # In one transaction with the campaign: a second copy of the message finds the request, and changes nothing.
         note = Put(self._key(asked), encode(done.to_json()))
-        try:
-            campaigns = Campaigns(self._store, self._keyspace)
-            changed = await campaigns.change(asked.campaign, lambda campaign: controlled(campaign, asked.kind), note)
-        except ControlRefusedError as refusal:
-            return await self._noted(asked.decided(RequestState.REFUSED, str(refusal)))
-        if changed is None:
-            return await self._noted(asked.decided(RequestState.REFUSED, "there is no campaign of that name"))
-        return done
+        campaigns = Campaigns(self._store, self._keyspace)
+        for _ in range(_ATTEMPTS):
+            try:
+                changed = await campaigns.change_once(asked.campaign, lambda one: controlled(one, asked.kind), note)
+            except ControlRefusedError as refusal:
+                return await self._noted(asked.decided(RequestState.REFUSED, str(refusal)))
+            except RecordUnclearError:
+                # Not repeated when it was applied: another operator may have changed the campaign since.
+                if await self.get(asked.id) is not None:
+                    return done
+                continue
+            if changed is None:
+                return await self._noted(asked.decided(RequestState.REFUSED, "there is no campaign of that name"))
+            return done
+        raise TemporaryError(f"etcd never told whether the campaign {asked.campaign} was changed", delay=1.0)
 
     async def _noted(self, request: Request) -> Request:
         await self.submit(request)

@@ -32,15 +32,18 @@ class Tries:
     at: Mapping[str, float] = field(default_factory=dict)
 
     def counted(self, digests: Iterable[str], now: float, most: int) -> Tries | None:
-        """Return the tries of the last day with these added; None if they would be more than `most`, and none is added.
-
-        A recorded time in the future, by a clock that was ahead, becomes `now`.
-        """
-        known = {digest: min(at, now) for digest, at in self.at.items() if now - at < DAY}
-        new = {digest: now for digest in digests if digest not in known}
+        """Return the tries with these added; None if they would be more than `most`, and none is added."""
+        new = {digest: now for digest in digests if digest not in self.at}
         if not new:
             return self
-        return Tries(known | new) if len(known) + len(new) <= min(most, MOST_KEPT) else None
+        return Tries({**self.at, **new}) if len(self.at) + len(new) <= min(most, MOST_KEPT) else None
+
+    def aged(self, now: float) -> Tries:
+        """Return the tries of the last day. A recorded time in the future, by a clock that was ahead, becomes `now`.
+
+        Only the leader's clock ages tries: those of workers may be days apart.
+        """
+        return Tries({digest: min(at, now) for digest, at in self.at.items() if now - at < DAY})
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""

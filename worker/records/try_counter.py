@@ -9,10 +9,11 @@ read it either.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from kube_rewrap.worker.errors import QuarantineGrewError, RecordChangedError, RecordError
-from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.table import Stored, Table
 from kube_rewrap.worker.records.tries import Tries
@@ -21,8 +22,8 @@ from kube_rewrap.worker.records.tries import Tries
 class TryCounter(Table[Tries]):
     """Counts tries up to `most` a day, in the one record of a state prefix."""
 
-    def __init__(self, store: Store, keyspace: Keyspace, most: int) -> None:
-        super().__init__(store, keyspace)
+    def __init__(self, store: Store, keyspace: Keyspace, most: int, guards: Sequence[Expect] = ()) -> None:
+        super().__init__(store, keyspace, guards)
         self._most = most
 
     def _key(self, value: Tries) -> bytes:  # noqa: ARG002 - there is one place
@@ -43,6 +44,11 @@ class TryCounter(Table[Tries]):
                 await self._begin(self._counted(Tries(), digests), digests)
         except RecordError as error:
             raise QuarantineGrewError(f"{error}; delete it, then resume the campaign") from None
+
+    async def age(self) -> None:
+        """Forget the tries of more than a day ago; the leader does, by its clock. An unreadable record stays."""
+        with suppress(RecordError):
+            await self._update_again(self._keyspace.tries, lambda tries: tries.aged(time.time()))
 
     async def _begin(self, tries: Tries, digests: Collection[str]) -> None:
         """Write the first record; if another process has written it meanwhile, count there."""

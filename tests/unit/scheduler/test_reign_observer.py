@@ -50,7 +50,7 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     one = service(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
-    term = Term(guard, brake, Kept(SchedulerMetrics(CollectorRegistry())), file, NobodyKnows())
+    term = Term(guard, brake, Kept(SchedulerMetrics(CollectorRegistry())), file, NobodyKnows(), lambda: None)
     task = asyncio.create_task(Controllers(Settings(), one, Away(Settings()), term).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event

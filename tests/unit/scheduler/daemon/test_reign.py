@@ -93,7 +93,7 @@ class Cluster:
         self.registry = CollectorRegistry()
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
-        term = Term(self.guard, brake, Kept(metrics), file, NobodyKnows(), before)
+        term = Term(self.guard, brake, Kept(metrics), file, NobodyKnows(), lambda: None, before)
         return Controllers(Settings(), one, Away(Settings()), term)
 
     @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -27,9 +27,9 @@ from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.scheduler.keys import observer as observing
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
-from kube_rewrap.worker.errors import BudgetExhaustedError, FencedError, RecordError
+from kube_rewrap.worker.errors import BudgetExhaustedError, FencedError, RecordError, RequestRefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.etcd.store import Expect, Page, Put, Watched, WatchFrom
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.inventory import Look
@@ -629,3 +629,28 @@ async def test_a_budget_whose_count_of_others_was_deleted_is_refused_until_it_is
     accepted = await there.service.accept_budget(FP_NEW)
     assert accepted is not None
     assert not accepted.restored
+
+
+class RefusingStore(MemoryStore):
+    """Its watch is refused while the first look at the objects goes on."""
+
+    async def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+        if ranges:
+            raise RequestRefusedError(f"etcd refused to watch {len(ranges)} ranges")
+        yield Watched(0, (), 0, 0)
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        if keys.start.startswith(b"/registry/secrets"):
+            await asyncio.Event().wait()
+        return await super().page(keys, limit, revision=revision, since=since)
+
+
+async def test_a_watch_that_fails_during_the_first_look_ends_the_observer_with_its_error() -> None:
+    store = RefusingStore()
+    store.put(b"/registry/namespaces/default", b"x")
+    early = b"/registry/secrets/default/early"
+    store.put(early, Chain([NEW]).seal(OBJECT, early))
+    there = await scene(store=store)
+    with pytest.raises(RequestRefusedError):
+        async with asyncio.timeout(10):
+            await there.observer().run()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from kube_rewrap.worker.errors import BusyError, FencedError, TemporaryError
-from kube_rewrap.worker.etcd.store import Outcome, Put
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.records import ownership
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import own
+from kube_rewrap.worker.records.ownership import open_session, own
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
 
@@ -148,3 +149,29 @@ async def test_a_lease_that_is_renewed_is_kept_past_its_length(monkeypatch: pyte
         for _ in range(4):
             await renewals.get()
     assert not lost
+
+
+class LateStore(MemoryStore):
+    """The first commit is applied after its answer was given up, and after the read that follows."""
+
+    pending: tuple[Sequence[Expect], Sequence[Put | Delete]] | None = None
+    held_back = 0
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        if not self.held_back:
+            self.held_back = 1
+            self.pending = (expects, changes)
+            return CommitResult(Outcome.UNKNOWN)
+        if self.pending is not None:
+            late, self.pending = self.pending, None
+            await super().commit(*late)
+        return await super().commit(expects, changes)
+
+
+async def test_a_lock_that_was_taken_after_all_is_the_sessions_own() -> None:
+    store = LateStore()
+    async with open_session(store, ignore, 10) as session:
+        with pytest.raises(TemporaryError, match="neither taken nor free"):
+            await session.hold(SPACE.leader, ME)
+        guard = await session.hold(SPACE.leader, ME)
+        assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
