@@ -145,3 +145,23 @@ def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(
         assert leader.said("batch.parked") == []
         one.wait(lambda: [readiness(place) for place in places] == [200] * 3, "all are ready")
         assert len(worker.said("configuration.accepted")) == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_leader_whose_file_goes_bad_and_that_loses_its_lock_lets_another_one_lead(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    """What it saw of the file before it led says nothing about the file now."""
+    with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
+        bad = tmp_path / "bad.json"
+        one.configure(NEW, OLD, file=bad)
+        one.configure(NEW, OLD)
+        first = one.start("scheduler", REWRAP_ENCRYPTION_CONFIG=str(bad))
+        one.wait(lambda: first.said("leader.following"), "it leads")
+        bad.write_text("garbage: [")
+        one.wait(lambda: first.said("configuration.rejected"), "it says that the file can't be used")
+        etcd.admin().delete("/kube-rewrap/v1/leader")
+        second = one.start("scheduler")
+        one.wait(lambda: second.said("leader.following"), "another one leads")
+        assert len(first.said("leader.elected")) == 1
+
