@@ -1,6 +1,6 @@
 """Flags that several commands share, as argparse takes them (`config.settings.flags` has the tables of settings).
 
-`--help` imports this module: it imports nothing that takes long.
+`--help` imports this module: it imports no slow module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviated flags, and raises UsageError where argparse ends the process."""
+    """Accepts no abbreviated flags, and raises UsageError where argparse would end the process."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> 
 
 
 class _Joined(argparse.Action):
-    """A flag with many values: given again, it adds to what it had, as commas do."""
+    """A flag with many values: each further use of the flag, and each comma, adds a value."""
 
     def __call__(
         self,
@@ -83,7 +83,7 @@ def add_configuration(parser: Parser) -> None:
 
 
 def add_days(parser: Parser, name: str, default: str, summary: str) -> None:
-    """Add a flag with a number of days; its variable stands for the default."""
+    """Add a flag with a number of days; its environment variable replaces the default."""
     given = os.environ.get(variable(name), default)
     parser.add_argument(name, type=_days, default=given, metavar="DAYS", help=summary)
 

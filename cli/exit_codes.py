@@ -1,4 +1,4 @@
-"""Exit codes, and which error ends with which."""
+"""Exit codes, and the table from errors to exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kube_rewrap.worker.errors import (
 
 
 class Exit(IntEnum):
-    """What the shell is told (docs/exit-codes.md)."""
+    """The exit codes of every command (docs/exit-codes.md)."""
 
     DONE = 0
     UNEXPECTED = 1

@@ -1,6 +1,6 @@
-"""`rewrap`: parses the command line, runs the command, and turns its end into an exit code and one message.
+"""`rewrap`: parses the command line, runs the command, and turns its result into an exit code and one message.
 
-A command's module is imported when it is chosen, so that `--help` answers within 0.1 s; it has ordinary imports itself.
+It imports only the module of the chosen command, so that `--help` answers within 0.1 s.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class Command(Protocol):
-    """What every command's module offers."""
+    """The interface of a command's module."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; returns the exit code."""
+        """Run the command; returns the exit code."""
 
 
 def run() -> None:
@@ -38,7 +38,7 @@ def run() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; returns its exit code. Errors become one message, never a traceback unless asked for."""
+    """Run one command; returns its exit code. Prints an error as one message; with a traceback on request."""
     as_json = _wants_json(argv)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes lines of its own between ours
     try:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.UNEXPECTED
-    except Exception as error:  # noqa: BLE001 - the top of the program: whatever it is, say it in one place
+    except Exception as error:  # noqa: BLE001 - the top of the program: the one place that reports errors
         if os.environ.get("REWRAP_TRACEBACK"):
             complain(*_traceback(error))
         return _fail(exit_of(error), error, as_json=as_json)
@@ -64,7 +64,7 @@ def _module(command: str) -> Command:
 
 
 def _wants_json(argv: Sequence[str]) -> bool:
-    """Whether the output shall be JSON, known even when the arguments can't be parsed."""
+    """Return whether the output is JSON, even when the arguments can't be parsed."""
     pairs = itertools.pairwise([*argv, ""])
     flag = any(
         (name in {"-o", "--output"} and value == "json") or name in {"-ojson", "-o=json", "--output=json"}
@@ -74,7 +74,7 @@ def _wants_json(argv: Sequence[str]) -> bool:
 
 
 def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
-    """Tell what went wrong: on stdout as the one JSON document, or on stderr in words with the causes."""
+    """Report an error: on stdout as the one JSON document, or on stderr as text with the causes."""
     first, *more = _message(code, error)
     if as_json:
         message = "\n".join((first, *more))
@@ -85,21 +85,21 @@ def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
 
 
 def _message(code: int, error: BaseException) -> tuple[str, ...]:
-    """Return the lines of the message: one, but for the faults of a file."""
+    """Return the lines of the message: one, or one for each fault of a file."""
     if code == _INTERRUPTED:
         return ("interrupted",)
     if isinstance(error, ConfigError):
         return error.lines
     if code != Exit.UNEXPECTED or isinstance(error, WorkerError):
         return (str(error),)
-    # What is not ours may quote what it was given: name its kind and place, not its words.
+    # A library's error may quote its input: name the class and the place, not the text.
     return (f"unexpected {type(error).__name__}; set REWRAP_TRACEBACK=1 to see where, and please report it",)
 
 
 def _traceback(error: BaseException) -> Iterator[str]:
     """Yield the lines of Python's own traceback, which shows no local variables: they could be keys.
 
-    Each message in it is one line, whatever it quotes.
+    Each message in it is one line, even if it quotes line breaks.
     """
     for part in traceback.format_exception(error):
         is_frame = part.lstrip(" |").startswith("File ")

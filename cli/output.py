@@ -1,9 +1,9 @@
-"""How text reaches the operator: one JSON document, or lines of plain text on stdout; what went wrong on stderr.
+"""All output of commands: one JSON document, or lines of plain text on stdout; errors on stderr.
 
-The one door: names in etcd, in a configuration and in arguments may hold what a terminal would obey. Nothing else in
-the command line writes to either stream. The bytes of a file that `rotate --manual` hands out stay as they are.
+No other module of the command line writes to either stream, since names in etcd, in a configuration and in arguments
+may hold control characters, which this one escapes. It writes a file's content for `rotate --manual` unchanged.
 
-What goes to stdout is flushed at once: a command may go on to wait for hours, and stdout may be a pipe.
+It flushes stdout after each write: a command may wait for hours afterwards, and stdout may be a pipe.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def say(line: str = "") -> None:
 
 @contextmanager
 def stdout_for_files() -> Iterator[TextIO]:
-    """Say everything on stderr meanwhile; yields stdout, where only `hand_out` writes then."""
+    """Redirect `say` to stderr meanwhile; yields stdout, to which only `hand_out` writes then."""
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         yield stdout
 
 
 def hand_out(content: bytes, name: str, stdout: TextIO) -> None:
-    """Write a file to stdout, byte for byte, and to stderr a mark before and behind it: each a line of its own."""
+    """Write a file to stdout, byte for byte, and to stderr a mark before and after it: each a line of its own."""
     ending = "" if content.endswith(b"\n") else ", no newline at its end"
     complain(f"----- BEGIN {name}: {len(content)} bytes on stdout{ending} -----")
     # A configuration that is accepted holds no control character.
@@ -59,12 +59,12 @@ def hand_out(content: bytes, name: str, stdout: TextIO) -> None:
 
 
 def complain(*lines: str) -> None:
-    """Write what went wrong to stderr. A line break inside a line is spelled out: a log may be read there."""
+    """Write an error to stderr. Escapes line breaks inside a line, so that it can't forge lines of a log."""
     sys.stderr.write("".join(_printable(line, sys.stderr) + "\n" for line in lines))
 
 
 def ask(question: str) -> str:
-    """Return what an operator answers. Raises EOFError where nobody does."""
+    """Return an operator's answer. Raises EOFError at the end of the input."""
     return input(_printable(question))
 
 
@@ -77,7 +77,7 @@ def _padded(cell: str, width: int) -> str:
 
 
 def _printable(text: str, stream: TextIO | None = None) -> str:
-    """Return text that any terminal takes: bytes that are not UTF-8, and control characters, spelled out."""
+    """Return text that is safe on a terminal: escapes bytes that are not UTF-8, and control characters."""
     cleaned = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )

@@ -1,6 +1,6 @@
 """The whole command line for argparse: every command with its verbs and flags.
 
-`--help` answers from here, so this module imports nothing that takes long: of `config`, the tables of flags only.
+`--help` imports this module, so it imports no slow module: of `config`, the tables of flags only.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _verify(parser: Parser) -> None:
 def _converged(parser: Parser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
     add_switch(parser, "--wait", "look again until all run it, at most --converge-timeout")
-    # An assumption is made once, for one file: a variable would make it again and again.
+    # A statement holds for one file: an environment variable would repeat it for each.
     parser.add_argument(
         "--assume-converged", metavar="REASON", help="put on record that you know that all run it, and why"
     )
@@ -148,7 +148,7 @@ def _rotate(parser: Parser) -> None:
 
 
 def _audit(parser: Parser) -> None:
-    # Without --allow-readable-config: who can read or replace the file is among the checks.
+    # Without --allow-readable-config: the checks report who can read or replace the file.
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")

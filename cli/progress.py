@@ -1,4 +1,4 @@
-"""The progress bar of `run`: on a terminal only; elsewhere the log lines of each page tell."""
+"""The progress bar of `run`: on a terminal only; elsewhere the log lines of pages show the progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kube_rewrap.worker.records.report import BatchReport
 
 @contextmanager
 def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport, int], None]]:
-    """Yield what is to be called with the campaign's report and the number of open batches."""
+    """Yield a function to call with the campaign's report and the number of open batches."""
     if not stream.isatty():
         yield lambda _report, _batches: None
         return

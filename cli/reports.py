@@ -1,4 +1,4 @@
-"""What scans found, as JSON documents and as text. No decisions: those are in `scheduler.keys.removal`."""
+"""Results of scans, as JSON documents and as text. No decisions: `scheduler.keys.removal` makes them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def proof_json(proof: Inventory, keys: Sequence[KeyVerdict]) -> dict[str, object
 
 
 def print_inventory(found: Inventory) -> None:
-    """Print which key encrypts what."""
+    """Print the number of objects by resource and key."""
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
@@ -83,7 +83,7 @@ def print_inventory(found: Inventory) -> None:
 
 
 def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
-    """Print the proof's verdict and what speaks against the removal of each key."""
+    """Print the proof's verdict and the blockers of each key's removal."""
     verdict = "COMPLETE" if proof.is_clean else "NOT COMPLETE"
     say(
         f"{verdict}: {proof.objects:,} objects read at revision {proof.revision}, {proof.stale:,} stale, "
@@ -101,7 +101,7 @@ def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
 
 
 def print_blockers(keys: Sequence[KeyVerdict]) -> None:
-    """Print what speaks against the removal of each key, or what to mind when one may go."""
+    """Print the blockers of each key's removal; where a key is removable, a reminder about backups."""
     blockers = list(dict.fromkeys(blocker for one in keys for blocker in one.blockers))
     if blockers:
         say("Not removable because:")
@@ -127,7 +127,7 @@ def _print_unreadable(found: Inventory) -> None:
 
 
 def print_left_alone(listed: Sequence[Unreadable | Quarantined], total: int, remedy: str) -> None:
-    """Print some of the objects that were left alone, each with its reason, and how many more there are."""
+    """Print some quarantined objects, each with its reason, and the number of further ones."""
     for one in listed[:SHOWN]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
@@ -137,7 +137,7 @@ def print_left_alone(listed: Sequence[Unreadable | Quarantined], total: int, rem
 
 
 def print_counts(counts: Mapping[tuple[str, Reason], int]) -> None:
-    """Print how many objects of a resource were left alone for a reason: all of them, those named above too."""
+    """Print the number of quarantined objects by resource and reason, including those listed above."""
     for (resource, reason), count in counts.items():
         say(f"  {count:,} of {resource} in all: {reason.value}")
 

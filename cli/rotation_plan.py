@@ -23,7 +23,7 @@ from kube_rewrap.worker.records.rotation import Rotation
 class RotationPlan:
     """A rotation that is not recorded yet, the facts of its preflight, and the reasons not to begin it.
 
-    `leader` names the scheduler that would drive it, "" = this process does.
+    `leader` names the scheduler that would drive it, "" = this process would.
     """
 
     rotation: Rotation

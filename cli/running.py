@@ -42,7 +42,7 @@ def _log_level(given: str | None) -> str:
 def brake_on_signals(hint: str = "") -> Brake:
     """Return a brake that SIGINT and SIGTERM pull; a second signal ends the process at once.
 
-    `hint` tells in the message what was done about the work at hand.
+    `hint` is the end of the message: what happens to the unfinished work.
     """
     brake = Brake()
     loop = asyncio.get_running_loop()

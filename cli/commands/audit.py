@@ -19,13 +19,13 @@ _DAY = 86_400.0
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, judge and print. Exit 3 when a check fails."""
+    """Gather the facts, judge and print them. Exit 3 when a check fails."""
     return run_async(lambda: _audit(args))
 
 
 async def _audit(args: argparse.Namespace) -> int:
     settings = read_settings(args, os.environ)
-    # Whatever its mode and owner: who can read or replace it are among the checks.
+    # Accept any mode and owner: the checks report who can read or replace the file.
     path = read_configuration_path(args, os.environ)
     generation = generation_of(path, allow_readable=True, allow_foreign=True)
     ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY)

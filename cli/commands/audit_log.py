@@ -1,4 +1,4 @@
-"""`rewrap audit-log`: shows the audit log, and checks that nobody changed it. Read only."""
+"""`rewrap audit-log`: shows the audit log, and checks its chain of hashes. Read only."""
 
 from __future__ import annotations
 

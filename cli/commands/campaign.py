@@ -1,4 +1,4 @@
-"""`rewrap campaign`: start, follow and steer the campaigns of the service."""
+"""`rewrap campaign`: requests, shows and controls campaigns of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FOLLOW_SECONDS = 0.5
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the verb says. Exit 2 for an unknown campaign, 4 for what can't be done with it now."""
+    """Run the verb. Exit 2 for an unknown campaign, 4 when the campaign's state does not allow the verb."""
     if args.verb in {"start", "wait"} and not 0 <= args.timeout < math.inf:
         fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
         raise SettingsError("command line", (fault,))
@@ -73,7 +73,7 @@ async def _start(args: argparse.Namespace) -> int:
 
 
 def _require_stored(settings: Settings, resources: list[str]) -> None:
-    """Raise SettingsError for a name that governs nothing whatever the configuration says."""
+    """Raise SettingsError for a name that governs no resource under any configuration."""
     layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
     idle = {name: why for name in resources if (why := layout.why_idle(GroupResource.parse(name))) is not None}
     faults = [Fault("--resource", f"{name} governs nothing: {why}", remedy) for name, (why, remedy) in idle.items()]
@@ -94,7 +94,7 @@ async def _steer(args: argparse.Namespace) -> int:
 
 
 async def _overview(args: argparse.Namespace, settings: Settings) -> Overview:
-    """Return what is on record of the campaign or request that ID names. Raises SettingsError where there is none."""
+    """Return the records of the campaign or request that ID names. Raises SettingsError where there is none."""
     found = await _find(settings, args.name)
     if found is None:
         raise _unknown(args.name)
@@ -142,7 +142,7 @@ async def _show(args: argparse.Namespace) -> int:
 
 
 async def _follow(args: argparse.Namespace, name: str) -> int:
-    """Wait until a campaign ends and print how. Exit 3 when it is not complete."""
+    """Wait until a campaign ends and print its end. Exit 3 when it is not complete."""
     settings = read_settings(args, os.environ)
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -1,4 +1,4 @@
-"""`rewrap check [FILE]`: whether kube-apiserver would run this configuration, and what it says."""
+"""`rewrap check [FILE]`: whether kube-apiserver would run this configuration, and its providers by resource."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Warning(TypedDict):
 def run(args: argparse.Namespace) -> int:
     """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file.
 
-    A name that governs nothing is a warning, for kube-apiserver accepts it: what it was meant for stays plaintext.
+    A name that governs no resource is a warning: kube-apiserver accepts it, and the intended resource stays plaintext.
     """
     keyspace = read_settings(args, os.environ).keyspace
     path = read_file_argument(args, os.environ)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
-    """Return each resource with the keys that read it, in the order in which they are tried."""
+    """Return each resource with the keys that read it, in the order in which kube-apiserver tries them."""
     found: list[_Resource] = []
     for name in configuration.resource_names():
         providers = configuration.providers_for(GroupResource.parse(name)) or ()
@@ -74,7 +74,7 @@ def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
 
 
 def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
-    """Return the names that govern nothing, each with the reason."""
+    """Return the names that govern no resource, each with the reason."""
     return [
         {"resource": name, "message": f"governs nothing: {why[0]}", "remedy": why[1]}
         for name in configuration.resource_names()

@@ -19,7 +19,7 @@ from kube_rewrap.worker.records.request import HostileArgumentError, reason_of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the verdict. Exit 3 when not all run it, or nobody knows; 5 when no kube-apiserver could be reached."""
+    """Print the verdict. Exit 3 when not all run it, or it is unknown; 5 when no kube-apiserver could be reached."""
     return run_async(lambda: _converged(args))
 
 

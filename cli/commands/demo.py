@@ -24,8 +24,8 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 def run(args: argparse.Namespace) -> int:
     """Start etcd, fill it, show its state, rewrap, verify, and clean up. Returns the run's exit code."""
     for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
-        os.environ.pop(name, None)  # what the shell says of another etcd, and another Redis, is not for these
-    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # the tour shows results; logs would hide them
+        os.environ.pop(name, None)  # the shell's settings may name a real etcd and Redis
+    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # logs would bury the results
     if args.seed_only is not None:
         return _seed_only(args)
     binary = find_etcd(args.etcd)
@@ -50,7 +50,7 @@ def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
 
 
 def _seed_only(args: argparse.Namespace) -> int:
-    """Fill somebody else's empty etcd; the configuration's first key is not yet under any object."""
+    """Fill the empty etcd of `--seed-only`; no object is under the configuration's first key yet."""
     if args.file is None:
         fault = Fault("--file", "is missing", "name the EncryptionConfiguration that --seed-only shall write")
         raise SettingsError("command line", (fault,))
@@ -59,7 +59,7 @@ def _seed_only(args: argparse.Namespace) -> int:
 
 
 def _seed(url: str, file: Path, objects: int) -> None:
-    """Write what five years of changing providers would leave behind, and today's configuration into a file."""
+    """Write objects under providers from five years, and the present configuration into a file."""
     old = make_key(ProviderType.AESCBC, "key1")
     older = make_key(ProviderType.AESGCM, "2024-01-31T00:00:00Z", 16)
     oldest = make_key(ProviderType.SECRETBOX, "box")

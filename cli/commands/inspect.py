@@ -1,4 +1,4 @@
-"""`rewrap inspect ETCD_KEY`: how one object is stored. Never its plaintext."""
+"""`rewrap inspect ETCD_KEY`: prints how one object is stored, never its plaintext."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at one object and print. Exit 3 when it is unreadable, 2 when there is nothing to look at."""
+    """Decrypt one object and print its state. Exit 3 when it is unreadable, 2 when it is absent or ungoverned."""
     return run_async(lambda: _inspect(args))
 
 

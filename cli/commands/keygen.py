@@ -16,7 +16,7 @@ _SECRETBOX_BYTES = 32
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a fresh key. It is the one thing on stdout that is secret: redirect it to a file of mode 600."""
+    """Print a fresh key. The output is secret: redirect it to a file of mode 0600."""
     if args.provider == "secretbox" and args.bytes != _SECRETBOX_BYTES:
         fault = Fault("--bytes", "secretbox keys have 32 bytes", "leave --bytes out")
         raise SettingsError("command line", (fault,))

@@ -1,4 +1,4 @@
-"""`rewrap keys`: the write budgets, which keys may go, and the acceptance of a budget that was restored."""
+"""`rewrap keys`: shows write budgets and which keys are removable; accepts a restored budget."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def _keys(args: argparse.Namespace) -> int:
             raise SettingsError("command line", (fault,))
         seen = await load(service.engine.store, service.engine.keyspace)
         budgets = await service.budgets()
-        until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have come on meanwhile
+        until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
         beyond = max(0, await service.engine.store.revision() + 1 - until)
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).value
         judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(service, settings))
@@ -93,7 +93,7 @@ def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
 
 
 def _is_uncertain(budget: Budget) -> bool:
-    """Tell whether a key that wears may have written more than what is estimated."""
+    """Return whether a key with a limit may have encrypted more than its estimate."""
     return budget.provider == LIMITED_PROVIDER and budget.estimated_at_most != budget.estimated
 
 
@@ -134,7 +134,7 @@ def _row(
 
 
 def _date(reached: float | None) -> str | None:
-    """Return a day, which is all that an estimate tells; far ones are none."""
+    """Return the date of an estimate, without a time, which would be false precision; None for far dates."""
     if reached is None or reached > _FAR:
         return None
     return datetime.fromtimestamp(reached, UTC).date().isoformat()

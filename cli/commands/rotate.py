@@ -1,4 +1,4 @@
-"""`rewrap rotate`: a new key takes the place of an old one, step by step, and survives every interruption."""
+"""`rewrap rotate`: replaces the primary key by a new one, step by step; may be interrupted and resumed at any step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from kube_rewrap.worker.records.rotations import Rotations
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the verb says. Exit 3 when it was stopped before its end, 4 when it is held or refused."""
+    """Run the verb. Exit 3 when the rotation was stopped before its end, 4 when it is held or refused."""
     _require_fitting(args)
     match args.verb:
         case "start":
@@ -64,7 +64,7 @@ def _require_fitting(args: argparse.Namespace) -> None:
 
 
 def _require_place(args: argparse.Namespace) -> None:
-    """Raise SettingsError where the content of the file has no place of its own to go to."""
+    """Raise SettingsError for JSON output without --write-to, or where --write-to is the configuration itself."""
     if args.output == "json" and not args.write_to:
         raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
     if args.write_to and os.path.realpath(args.write_to) == os.path.realpath(_file(args).path):
@@ -76,7 +76,7 @@ def _wrong(place: str, message: str, remedy: str) -> SettingsError:
 
 
 def _start(args: argparse.Namespace) -> int:
-    """Show the plan, ask, begin. Nothing is written before the answer, and nothing connects while it is waited for."""
+    """Show the plan, ask, begin. It writes nothing before the answer, and holds no connection while it waits."""
     with _out(args, by_hand=args.manual and not args.dry_run) as out:
         _require_consent(args)
         plan = run_async(lambda: _plan(args))
@@ -93,7 +93,7 @@ def _start(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
-    """Yield where a file for the operator goes; where that is stdout, it goes there alone, and words to stderr."""
+    """Yield the stream for the file's new content; if that is stdout, all messages go to stderr."""
     if by_hand and args.output == "text" and not args.write_to:
         with stdout_for_files() as stdout:
             yield stdout
@@ -110,7 +110,7 @@ def _consents(question: str) -> bool:
 
 
 def _require_consent(args: argparse.Namespace) -> None:
-    """Raise SettingsError where --yes is missing and nobody can be asked."""
+    """Raise SettingsError where --yes is missing and there is no terminal to ask on."""
     if args.yes or args.dry_run:
         return
     remedy = "say --yes to begin without a question, or --dry-run to see the plan"
@@ -125,7 +125,7 @@ def _is_terminal() -> bool:
 
 
 def _wants_removal(args: argparse.Namespace) -> bool:
-    """Offer, on a terminal, to take the new key out again, as long as that is possible."""
+    """Offer, on a terminal, to remove the new key again, as long as that is possible."""
     if args.yes or args.output == "json" or not _is_terminal():
         return False
     found = run_async(lambda: _newest(args))
@@ -135,7 +135,7 @@ def _wants_removal(args: argparse.Namespace) -> bool:
 
 
 async def _withdraw(args: argparse.Namespace) -> int:
-    """Abort, and take the new key out again. Exit 4 when it stays, since something may be under it."""
+    """Abort, and remove the new key again. Exit 4 when it stays, since an object may be under it."""
     file, now = content_hash(_file(args).read()), datetime.now(UTC).isoformat(timespec="seconds")
     settings = read_settings(args, os.environ)
     by_hand = await _is_by_hand(args)
@@ -166,7 +166,7 @@ def _file(args: argparse.Namespace) -> ConfigurationFile:
 
 
 async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
-    """Begin a planned rotation, or go on with the one that is under way (None). `out` as in `_out`."""
+    """Begin a planned rotation, or continue the one that is under way (None). `out` as in `_out`."""
     settings, file = read_settings(args, os.environ), _file(args)
     brake = brake_on_signals("; `rewrap rotate resume` goes on")
     tell = _teller(args)
@@ -177,7 +177,7 @@ async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO
 async def _is_by_hand(args: argparse.Namespace) -> bool:
     """Whether an operator edits the file for the rotation that is under way.
 
-    Raises SettingsError where --manual says so and the record does not, or where there is no place for the content.
+    Raises SettingsError where --manual contradicts the record, or where there is no place for the content.
     """
     found = await _newest(args)
     if found is None or found.step.is_end:
@@ -192,7 +192,7 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
 
 
 def _request(args: argparse.Namespace) -> RotationRequest:
-    """Return what is asked for. Raises SettingsError."""
+    """Return the rotation that the arguments describe. Raises SettingsError."""
     try:
         provider = ProviderType(args.provider) if args.provider else None
     except ValueError:
@@ -203,9 +203,9 @@ def _request(args: argparse.Namespace) -> RotationRequest:
 
 
 async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
-    """Take a pause off the record, or what held the rotation, now that an operator put the file right.
+    """Clear a pause, or the reason that held the rotation, from its record.
 
-    Returns whether a content with a new key, handed to an operator before, is void by that.
+    Returns whether this invalidates a content with a new key that the operator received before.
     """
     now, handed = content_hash(file.read()), False
 
@@ -258,7 +258,7 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
 
 
 def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
-    """Return what says how far it is; beside a JSON document that goes to stderr."""
+    """Return the function that prints the progress; with JSON output it prints to stderr."""
     tell = say if args.output == "text" else complain
     return lambda rotation, because: tell(f"{rotation.step.value:<8} {because}")
 
@@ -266,7 +266,7 @@ def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
 def _handing(
     args: argparse.Namespace, file: str, tell: Callable[[Rotation, str], None], out: TextIO
 ) -> Callable[[Rotation, bytes], None]:
-    """Return what gives an operator the content that is to be put in place, and says what is waited for."""
+    """Return the function that writes the file's new content for the operator, and prints what to do with it."""
 
     def hand(rotation: Rotation, content: bytes) -> None:
         if args.write_to:
@@ -282,14 +282,14 @@ def _handing(
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write what an operator is to put in place. Raises SettingsError where that is not possible."""
+    """Write the content that an operator puts in place. Raises SettingsError where that is not possible."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         message = f"{path} can't be written: {error.strerror}"
         raise _wrong("--write-to", message, "name another file, and `rewrap rotate resume`") from None
     with os.fdopen(descriptor, "wb") as stream:
-        # A file that was there may have let others in.
+        # An existing file may have a mode that lets others read.
         os.fchmod(stream.fileno(), 0o600)
         stream.truncate()
         stream.write(content)

@@ -1,4 +1,4 @@
-"""`rewrap run`: bring everything under the primary keys with this process alone, and prove it."""
+"""`rewrap run`: rewraps every object in scope with this process alone, and proves it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kube_rewrap.worker.records.inventory import counts_json
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when it is not safe to go on."""
+    """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when the run is refused for safety."""
     return run_async(lambda: _run(args))
 
 
@@ -43,7 +43,7 @@ async def _run(args: argparse.Namespace) -> int:
             return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
         if not as_json:
             _print_plan(plan, settings.pace.rate, order)
-        # Refused or not: what a restore concerns is marked while etcd still tells.
+        # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
         await brake.unless_pulled(service.note_restore())
         plan.require_safe()
         if settings.apiservers.addresses and not convergence.is_converged:
@@ -65,7 +65,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> int:
-    """Print a plan that is not carried out. Exit 4 when it would be refused."""
+    """Print the plan of `--dry-run`. Exit 4 when the run would be refused."""
     if as_json:
         print_json(_plan_json(plan))
     else:

@@ -24,7 +24,7 @@ async def _run(args: argparse.Namespace) -> int:
     if settings.rotation.auto and not settings.apiservers.addresses:
         message = "needs the addresses of all kube-apiservers: nobody else knows when a key may become the first"
         raise SettingsError("settings", (Fault("rotation.auto", message, "give --apiserver, or turn it off"),))
-    warn_of_clear_text(parse_broker(settings.broker))  # refused now: later it would look as if Redis were away
+    warn_of_clear_text(parse_broker(settings.broker))  # refused now: later it would look like an unavailable Redis
     file = read_configuration_path(args, os.environ)
     brake = brake_on_signals("; another scheduler, or this one started again, goes on")
     await Daemon(settings, file, brake, allow_readable=args.allow_readable_config).run()

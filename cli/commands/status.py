@@ -1,4 +1,4 @@
-"""`rewrap status`: which key encrypts what, counted by opening every object. Read only."""
+"""`rewrap status`: decrypts every governed object and counts objects by key. Read only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kube_rewrap.scheduler.campaigns.service import open_service
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scan and print. Exit 0 whatever it finds: `verify` is the one that judges."""
+    """Scan and print. Exit 0 regardless of the counts: `verify` judges them."""
     return run_async(lambda: _status(args))
 
 

@@ -1,4 +1,4 @@
-"""`rewrap verify`: the proof scan, and which keys could go. Read only."""
+"""`rewrap verify`: the proof scan, and which keys are removable. Read only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scan, judge and print. Exit 3 when anything is stale or unreadable."""
+    """Scan, judge and print. Exit 3 when an object is stale or unreadable, or a path's resource is unknown."""
     return run_async(lambda: _verify(args))
 
 

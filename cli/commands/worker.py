@@ -14,7 +14,7 @@ from kube_rewrap.worker.queue.app import build_app, from_environment, run_worker
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM; what is at work then is brought to the end of its slice. Returns 1 after a fault."""
+    """Run until SIGTERM; then finish the current slices. Returns 1 after a fault."""
     read_settings(args, os.environ)  # refused here, with a message, rather than in every child
     # A child reads its settings from the environment, so the flags go there.
     os.environ[variable("--encryption-config")] = read_configuration_path(args, os.environ)

@@ -1,7 +1,7 @@
-"""A demonstration registry: made-up objects, stored as a cluster's history would have left them.
+"""A demonstration registry: made-up objects under the providers of a cluster's history.
 
-Serves `rewrap demo`, the benchmarks and tests, and only a throw-away etcd: it refuses a registry that
-holds anything, and its keys are made on the spot.
+`rewrap demo`, the benchmarks and tests fill a throw-away etcd with it: it refuses a registry that is not empty,
+and generates its keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EVENT_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Era:
-    """A time in a cluster's life: what its apiservers wrote with, and what share of the objects is left of it."""
+    """A period of a cluster's life: the provider that its apiservers wrote with, and its share of the objects."""
 
     provider: Provider
     share: int
@@ -39,7 +39,7 @@ class Era:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much is to be made: objects in all, payload bytes of each, namespaces to spread them over."""
+    """The size of the registry: number of objects, payload bytes of each, number of namespaces."""
 
     objects: int = 5_000
     payload: int = 1_000

@@ -35,7 +35,7 @@ _ENTRY = "from kube_rewrap.cli.main import run; run()"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the demonstration plays."""
+    """The servers, files and sizes of the demonstration."""
 
     folder: Path
     etcd: str
@@ -61,7 +61,7 @@ class Stage:
 
 
 def play(stage: Stage) -> int:
-    """Show the service at work; returns the exit code of the last command."""
+    """Run the service and show its campaigns; returns the exit code of the last command."""
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
     _tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(stage.etcd,)), [Era(old, 1)], Shape(objects=stage.objects)))
@@ -103,7 +103,7 @@ def _daemon(name: str, stage: Stage) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file as an operator should: another one, renamed into place."""
+    """Replace a file as an operator should: write another one, and rename it."""
     fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
     fresh.write_text(text)
@@ -111,7 +111,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _follow(stage: Stage, known: set[str], total: int) -> str:
-    """Wait for the next campaign and show how far it is; returns its name. Raises UnavailableError."""
+    """Wait for the next campaign and show its progress; returns its name. Raises UnavailableError."""
     return run_async(lambda: _followed(stage, known, total))
 
 
@@ -137,7 +137,7 @@ def _settings(environment: Mapping[str, str]) -> Settings:
 
 
 def _tour(stage: Stage) -> int:
-    """Ask as an operator would."""
+    """Run the commands that an operator would use."""
     place = ["--endpoints", stage.etcd]
     configured = [*place, "--encryption-config", str(stage.configuration)]
     code: int = Exit.DONE
