@@ -156,11 +156,14 @@ def test_a_leader_whose_file_goes_bad_and_that_loses_its_lock_lets_another_one_l
         bad = tmp_path / "bad.json"
         one.configure(NEW, OLD, file=bad)
         one.configure(NEW, OLD)
-        first = one.start("scheduler", REWRAP_ENCRYPTION_CONFIG=str(bad))
+        [port] = free_ports(1)
+        place = f"127.0.0.1:{port}"
+        first = one.start("scheduler", REWRAP_ENCRYPTION_CONFIG=str(bad), REWRAP_METRICS_ADDR=place)
         one.wait(lambda: first.said("leader.following"), "it leads")
         bad.write_text("garbage: [")
         one.wait(lambda: first.said("configuration.rejected"), "it says that the file can't be used")
         etcd.admin().delete("/kube-rewrap/v1/leader")
+        one.wait(lambda: "can't be used" in shown_when_up(place), "it leads no more, and is not ready")
         second = one.start("scheduler")
         one.wait(lambda: second.said("leader.following"), "another one leads")
         assert len(first.said("leader.elected")) == 1
