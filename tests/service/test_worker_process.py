@@ -167,4 +167,3 @@ def test_a_leader_whose_file_goes_bad_and_that_loses_its_lock_lets_another_one_l
         second = one.start("scheduler")
         one.wait(lambda: second.said("leader.following"), "another one leads")
         assert len(first.said("leader.elected")) == 1
-
