@@ -33,6 +33,9 @@ prune = true
 block = 20
 """
 
+COMPACTION = 4.0
+"""Seconds between compactions: a proof's revision lives as long, and a child of a worker takes seconds to start."""
+
 
 def rotations_done(scheduler: Daemon) -> int:
     return len(scheduler.said("rotation.moved", step="done"))
@@ -45,7 +48,14 @@ def budgets(gateway: Gateway) -> dict[str, dict[str, Any]]:
 
 
 def watch_it_rotate(
-    cluster: Service, *, limit: int, times: int, writes: int, seconds: float, due_at: float = 0.8
+    cluster: Service,
+    *,
+    limit: int,
+    times: int,
+    writes: int,
+    seconds: float,
+    due_at: float = 0.8,
+    compaction: float = 1.5,
 ) -> Daemon:
     """Lets three kube-apiservers write until the service has rotated so often; no key may pass its limit, ever.
 
@@ -58,7 +68,7 @@ def watch_it_rotate(
     settings = cluster.directory / "rotating.toml"
     settings.write_text(f"{SETTINGS}due_at = {due_at}\n")
     tempers = [Temper(poll=0.1, lag=0.3 * number, writes=writes, seed=number) for number in range(3)]
-    with compacting(gateway, 1.5), standins(gateway, file, registry, tempers) as apiservers:
+    with compacting(gateway, compaction), standins(gateway, file, registry, tempers) as apiservers:
         cluster.variables |= {
             "REWRAP_ENCRYPTION_CONFIG": str(file),
             "REWRAP_SETTINGS": str(settings),
@@ -96,7 +106,7 @@ def cluster(new_etcd: Callable[[EtcdOptions], EtcdCluster], redis: RedisServer, 
 def test_a_key_that_is_due_is_rotated_before_its_limit_without_another_hand(cluster: Service) -> None:
     # Three writers make at most 30 writes a second, so that 120 s can't reach the limit, however busy the machine is.
     # The chaos test has a limit that a slow rotation would pass.
-    watch_it_rotate(cluster, limit=6_000, times=1, writes=1, seconds=120, due_at=0.05)
+    watch_it_rotate(cluster, limit=6_000, times=1, writes=1, seconds=120, due_at=0.05, compaction=COMPACTION)
 
 
 @pytest.mark.timeout(180)
@@ -117,7 +127,7 @@ def test_in_a_restored_etcd_the_service_leaves_the_key_by_itself(cluster: Servic
 
     cluster.etcd.restore(backup)
     tempers = [Temper(poll=0.1, seed=number) for number in range(2)]
-    with compacting(gateway, 1.5), standins(gateway, file, registry, tempers) as apiservers:
+    with compacting(gateway, COMPACTION), standins(gateway, file, registry, tempers) as apiservers:
         addresses = ",".join(one.url for one in apiservers)
         cluster.variables |= {"REWRAP_APISERVER": addresses, "REWRAP_SETTINGS": str(settings)}
         scheduler = cluster.start("scheduler")
@@ -157,7 +167,7 @@ def test_by_hand_under_a_leader_every_edit_is_handed_out_the_removal_of_the_old_
     seed(gateway, registry, first, OBJECTS)
     file = configure(cluster.directory / "enc", first, IDENTITY)
     given = cluster.directory / "given.yaml"
-    with compacting(gateway, 1.5), standins(gateway, file, registry, [Temper(poll=0.1)]) as apiservers:
+    with compacting(gateway, COMPACTION), standins(gateway, file, registry, [Temper(poll=0.1)]) as apiservers:
         cluster.variables |= {"REWRAP_ENCRYPTION_CONFIG": str(file), "REWRAP_APISERVER": apiservers[0].url}
         cluster.start("scheduler")
         cluster.start("worker")
