@@ -1,4 +1,4 @@
-"""Turns a request into a rotation before its first step: which entries, which type of key, which key name. Pure."""
+"""Turns a request into a rotation before its first step: which entries, which type of key, which key name."""
 
 from __future__ import annotations
 
