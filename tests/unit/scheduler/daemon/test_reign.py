@@ -29,7 +29,8 @@ from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.errors import OutdatedError, StoppedError
-from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Expect, Page, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.audit import AuditLog
@@ -479,3 +480,36 @@ async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -
     await reign.key_monitor.check()
     due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
     assert list(due.values()) == [1.0]
+
+
+class WatchedStore(MemoryStore):
+    """Calls `on_page` while a scan reads its first page."""
+
+    on_page: Callable[[], None] | None = None
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        if self.on_page is not None and keys.start.startswith(b"/registry/secrets"):
+            call, self.on_page = self.on_page, None
+            call()
+        return await super().page(keys, limit, revision=revision, since=since)
+
+
+async def test_a_gap_that_is_noticed_during_a_full_check_asks_for_another_one() -> None:
+    store = WatchedStore()
+    seal(store, "/registry/secrets/default/a", OLD)
+    elected = await store.commit([], [Put(LEADER, b"me")])
+    leader = Cluster(store, Expect(LEADER, elected.revision, created=True)).reign("sha256:1", OLD, NEW, brake=Brake())
+    store.on_page = leader.office.schedule.soon
+    assert [await leader.resync.check_if_due() for _ in range(3)] == [True, True, False]
+
+
+async def test_what_an_earlier_scan_found_does_not_replace_what_a_later_one_did(cluster: Cluster) -> None:
+    office = cluster.reign("sha256:1", NEW, OLD, brake=Brake()).office
+    _, earlier = await office.service.inventory()
+    seal(cluster.store, "/registry/secrets/default/b", OLD)
+    _, later = await office.service.inventory()
+    for found in (later, earlier):
+        await office.figures.scanned(found)
+    scan = await Scans(cluster.store, KEYSPACE).load()
+    assert scan is not None
+    assert (scan.revision, scan.stale) == (later.revision, 2)
