@@ -162,7 +162,7 @@ _NEW_EACH_TIME = (
     (r"[0-9a-f]{32}([0-9a-f]{32})?", "HASH"),
     (r'"by":\s*"[0-9a-f]{16}"', "NONCE"),
     (r"\d+ (s|minutes) ago", "AGO"),
-    (r":\d{4,6}\b", ":PORT"),
+    (r"(?<=\w):\d{1,6}\b", ":PORT"),  # or a pid
 )
 
 
