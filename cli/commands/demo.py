@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
 from kube_rewrap.cli.demo.service import Stage, play
 from kube_rewrap.cli.demo.throwaway import find_etcd, find_redis, throwaway_etcd, throwaway_redis
+from kube_rewrap.cli.demo.tour import tell, tour
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.main import main
-from kube_rewrap.cli.output import say
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
@@ -31,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
     binary = find_etcd(args.etcd)
     with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
         folder = Path(directory)
-        _tell("Starting a throw-away etcd ...")
+        tell("Starting a throw-away etcd ...")
         with throwaway_etcd(binary, folder) as url:
             code = _service(args, folder, url) if args.service else _embedded(args, folder, url)
-        _tell("The throw-away etcd is gone.")
+        tell("The throw-away etcd is gone.")
     return code
 
 
@@ -65,7 +63,7 @@ def _seed(url: str, file: Path, objects: int) -> None:
     oldest = make_key(ProviderType.SECRETBOX, "box")
     plaintext = plaintext_era(1)
     eras = [Era(old, 6), Era(older, 1), Era(oldest, 1), plaintext]
-    _tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
+    tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
     new = make_key(ProviderType.AESGCM, "key2")
     providers = [new, old, older, oldest, plaintext.provider]
@@ -76,16 +74,4 @@ def _seed(url: str, file: Path, objects: int) -> None:
 def _tour(url: str, configuration: Path, rate: str) -> int:
     """Run the commands one after another, as an operator would type them."""
     common = ["--endpoints", url, "--encryption-config", str(configuration)]
-    code: int = Exit.DONE
-    for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]):
-        _tell("")
-        _tell(f"$ rewrap {' '.join(words)}")
-        code = main([*words, *common])
-        if code != Exit.DONE:
-            break
-    return code
-
-
-def _tell(line: str) -> None:
-    say(line)
-    sys.stdout.flush()
+    return tour((words, common) for words in (["status"], ["run", "--rate", rate], ["verify"], ["keys"]))

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
-from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.main import main
-from kube_rewrap.cli.output import say
+from kube_rewrap.cli.demo.tour import tell, tour
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.configuration import ProviderType
@@ -63,17 +61,17 @@ class Stage:
 def play(stage: Stage) -> int:
     """Run the service and show its campaigns; returns the exit code of the last command."""
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
-    _tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
+    tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(stage.etcd,)), [Era(old, 1)], Shape(objects=stage.objects)))
     _write(stage.configuration, configuration_of([old], RESOURCES))
     with ExitStack() as stack:
         for name in ("scheduler", *(f"worker-{number + 1}" for number in range(_WORKERS))):
             stack.enter_context(_daemon(name, stage))
-        _tell(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
+        tell(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
         first = _follow(stage, known=set(), total=0)
-        _tell("")
-        _tell("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
-        _tell("")
+        tell("")
+        tell("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
+        tell("")
         _write(stage.configuration, configuration_of([new, old], RESOURCES))
         _follow(stage, known={first}, total=stage.objects)
         return _tour(stage)
@@ -126,7 +124,7 @@ async def _followed(stage: Stage, known: set[str], total: int) -> str:
             if found is not None:
                 watcher(found.report, 0)
                 if found.is_end:
-                    _tell(f"Campaign {found.name} is {found.state}: {found.because}")
+                    tell(f"Campaign {found.name} is {found.state}: {found.because}")
                     return found.name
             await asyncio.sleep(_LOOK_SECONDS)
     raise UnavailableError(f"no campaign ended within {_PATIENCE:.0f} s; see the logs in {stage.folder}")
@@ -140,21 +138,11 @@ def _tour(stage: Stage) -> int:
     """Run the commands that an operator would use."""
     place = ["--endpoints", stage.etcd]
     configured = [*place, "--encryption-config", str(stage.configuration)]
-    code: int = Exit.DONE
-    for words, flags in (
-        (["campaign", "list"], place),
-        (["verify"], configured),
-        (["keys"], configured),
-        (["audit-log", "verify"], place),
-    ):
-        _tell("")
-        _tell(f"$ rewrap {' '.join(words)}")
-        code = main([*words, *flags])
-        if code != Exit.DONE:
-            break
-    return code
-
-
-def _tell(line: str) -> None:
-    say(line)
-    sys.stdout.flush()
+    return tour(
+        [
+            (["campaign", "list"], place),
+            (["verify"], configured),
+            (["keys"], configured),
+            (["audit-log", "verify"], place),
+        ]
+    )

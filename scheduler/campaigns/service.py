@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -36,6 +37,7 @@ from kube_rewrap.scheduler.campaigns.run import (
 )
 from kube_rewrap.scheduler.campaigns.spans import Spans
 from kube_rewrap.scheduler.dispatch.local import Engine, Examined, LocalDispatcher, open_engine
+from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import (
     BusyError,
     CompactedError,
@@ -258,14 +260,11 @@ class Service:
         """
         plan.require_safe()
         started = asyncio.get_running_loop().time()
-        guarding = asyncio.create_task(self._guard_space(brake), name="space-guard")
-        try:
+        async with background(brake.pull) as begin:
+            begin("the space guard", partial(self._guard_space, brake))
             await self.begin_budgets(plan.look)
             stored = await self.take_up(plan, order.options, lock.guard)
             result = await self._finish(stored, lock, brake, watcher)
-        finally:
-            guarding.cancel()
-            await asyncio.gather(guarding, return_exceptions=True)
         return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
     async def begin_budgets(self, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:

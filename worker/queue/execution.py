@@ -14,10 +14,12 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.background import background
 from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.errors import (
     BudgetExhaustedError,
@@ -116,18 +118,16 @@ async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: E
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-    supervising = asyncio.create_task(_supervise(bench, stored, brake), name="supervisor")
     failure: Exception | None = None
     try:
-        await engine.learn_what_is_complete()
-        bench.pace.rate = lower(bench.settings.pace.rate, campaign.options.rate)
-        options, growth = campaign.options, campaign.growth
-        await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
+        async with background(brake.pull) as begin:
+            begin("the supervisor", partial(_supervise, bench, stored, brake))
+            await engine.learn_what_is_complete()
+            bench.pace.rate = lower(bench.settings.pace.rate, campaign.options.rate)
+            options, growth = campaign.options, campaign.growth
+            await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - record any failure of a batch; the worker lives on
         failure = error
-    finally:
-        supervising.cancel()
-        await asyncio.gather(supervising, return_exceptions=True)
     try:
         return await _settled(bench, checkpoints, (before, spec), failure)
     except FencedError as error:
