@@ -16,6 +16,7 @@ import structlog
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
+from kube_rewrap.scheduler.campaigns.ending import alarm, report_end
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Round
 from kube_rewrap.scheduler.campaigns.pauses import Safety
@@ -196,7 +197,7 @@ class CampaignController:
             campaign, batches = done.stored.value, reconciler.checkpoints
             self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
             if isinstance(done.step.action, Halt):
-                await self._service.alarm(campaign, done.step.because)
+                await alarm(self._service.audit, campaign, done.step.because)
             if done.is_end:
                 await self._ended(done, prover)
                 return
@@ -215,7 +216,7 @@ class CampaignController:
             has_stale=done.proof is not None and done.proof.stale > 0,
             whole=campaign.whole,
         )
-        await self._service.tell_finished(campaign, report)
+        await report_end(self._service.engine, self._service.audit, campaign, report)
         await self._service.engine.learn_what_is_complete()
         if campaign.options.repair:
             self._repaired.add(campaign, report)

@@ -19,8 +19,9 @@ from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.batches import plan_batches
 from kube_rewrap.scheduler.campaigns.discovery import Territory, survey, take_census
+from kube_rewrap.scheduler.campaigns.ending import report_end
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
-from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, plan_growth
+from kube_rewrap.scheduler.campaigns.pausing import plan_growth
 from kube_rewrap.scheduler.campaigns.preflight import preflight, space_of_records
 from kube_rewrap.scheduler.campaigns.run import (
     EVERYTHING,
@@ -72,8 +73,6 @@ _SPACE_SECONDS = 2.0
 _SPACE_UNKNOWN = 30  # failed looks in a row; each may have waited for an unreachable server
 _RESTARTS = 5
 _BUSY_SECONDS = 2.0
-_NAMED = 100
-"""Most quarantined objects that the log names at the end of a campaign: enough to see a pattern."""
 _log = structlog.get_logger()
 
 Chosen = Callable[[Territory, Order], tuple[ResourceRange, ...]]
@@ -335,46 +334,11 @@ class Service:
         assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
         ended = done.stored.value
         report = await total(records, ended.id)
-        await self.tell_finished(ended, report)
+        await report_end(self.engine, self.audit, ended, report)
         quarantined = tuple([one async for one in records.quarantine.all()])
         counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
         rewritten = report.rewritten - before.rewritten
         return RunResult(ended, report, rewritten, quarantined, counts, done.proof, 0.0)
-
-    async def tell_finished(self, ended: Campaign, report: BatchReport) -> None:
-        """Log how a campaign ended and what it quarantined; add to the audit log unless it was a repair."""
-        is_complete = ended.state is CampaignState.COMPLETE
-        if report.quarantined and not is_complete:
-            await self._tell_quarantined(ended)
-        if report.fresh > MOST_FRESH:
-            await self.alarm(ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
-        level = _log.info if is_complete else _log.warning
-        level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
-        if not ended.options.repair:
-            await self.audit.append(
-                "campaign.finished",
-                ended.id,
-                state=ended.state.value,
-                rewritten=report.rewritten,
-                proof_revision=ended.proof_revision,
-                because=ended.because,
-            )
-
-    async def _tell_quarantined(self, ended: Campaign) -> None:
-        """Log up to `_NAMED` quarantined objects, and the count of all by resource and reason."""
-        store, keyspace = self.engine.store, self.engine.keyspace
-        for one in await Quarantine(store, keyspace, ended.id).some(_NAMED):
-            fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
-            _log.info("object.quarantined", campaign=ended.id, **fields)
-        batches = [one.value async for one in Checkpoints(store, keyspace).all(ended.id)]
-        for (resource, reason), count in quarantined_by(batches).items():
-            fields = {"resource": resource, "reason": reason.value, "because": f"{count} objects were left alone"}
-            _log.warning("campaign.quarantined", campaign=ended.id, objects=count, **fields)
-
-    async def alarm(self, campaign: Campaign, because: str) -> None:
-        """Raise the alarm `quarantine.grew` in log and audit log: many new objects that no key opens."""
-        _log.error("quarantine.grew", **campaign.log_context(), because=because)
-        await self.audit.append("quarantine.grew", campaign.id, state=campaign.state.value, because=because)
 
     async def take_up(
         self, plan: RunPlan, options: CampaignOptions, guard: Expect, *, attended: bool = True
