@@ -34,9 +34,14 @@ class Usable:
         self._allow_readable = allow_readable
         self._good = ""
         self._said = ""
+        self._looking = threading.Lock()
 
     def look(self) -> None:
         """Read and judge the file; log each new fault once, and once that the file can be used again."""
+        with self._looking:  # a thread goes on looking after the task that awaited it was cancelled
+            self._look()
+
+    def _look(self) -> None:
         because = self._why_not()
         if because and because != self._said:
             _log.warning("configuration.rejected", file=self._file, because=because)

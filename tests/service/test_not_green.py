@@ -99,7 +99,7 @@ def test_alarms_stay_until_everything_was_scanned_and_redis_is_missed_while_noth
         scheduler.stop()
         second = one.start("scheduler")
         one.wait(lambda: second.said("scan.unreadable", **said), "it says at once what can't be read")
-        assert shown.everything() == alarms
+        one.wait(lambda: shown.everything() == alarms, "its metrics show what the former leader's showed")
 
         # Nobody knows whether this file may be used: nothing is scanned under it, so there are no figures.
         one.configure(NEW, OLD)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from structlog.testing import capture_logs
@@ -90,3 +92,21 @@ def test_another_reason_is_said_anew(file: Path) -> None:
         file.unlink()
         one.look()
     assert [line["event"] for line in logs] == ["configuration.rejected"] * 2
+
+
+def test_looks_at_the_same_time_say_a_fault_once(file: Path) -> None:
+    """The second look begins while the first one logs."""
+    file.chmod(0o644)
+    one = usable(file)
+    second = Thread(target=one.look)
+
+    def begin_second(_logger: object, _method: str, line: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        if second.ident is None:
+            second.start()
+            second.join(0.2)  # it ends only where nothing holds it back
+        return line
+
+    with capture_logs(processors=[begin_second]) as logs:
+        one.look()
+        second.join()
+    assert [line["event"] for line in logs] == ["configuration.rejected"]
