@@ -4,17 +4,20 @@
 
     WorkerError
     ├── TemporaryError            a passing condition: try again after `delay` seconds
-    │   └── UnavailableError      no endpoint answered within the bound (exit 5)
+    │   ├── UnavailableError      no endpoint answered within the bound (exit 5)
+    │   └── KmsUnavailableError   a KMS plugin or its KMS does not work now; nothing is wrong with any object
     ├── PermanentError            trying again changes nothing
     │   ├── RequestRefusedError   etcd understood the request and refused it (permission, bad argument)
     │   ├── TooLargeError         the request exceeds etcd's size limit
     │   ├── CompactedError        etcd compacted the pinned revision away; pin a newer one
     │   ├── RecordError           a record under the state prefix can't be parsed
     │   ├── SealError             a sealed value did not open to the same bytes; it was not written
+    │   ├── KmsUndecidedError     a KMS plugin failed, and its answer does not tell whether it or the key is to blame
     │   └── RefusedError          refused for safety (exit 4)
     │       ├── BudgetExhaustedError   the key's write budget does not cover the work
     │       ├── SpaceError             etcd's database is, or would be, too full
     │       ├── QuarantineGrewError    too many new values that no key opens, and no operator asked
+    │       ├── KmsRefusedError        a KMS plugin can't serve: other version, no permission, unhealthy, another key id
     │       ├── BusyError              another process holds the lock
     │       ├── UnsupportedPrimaryError  this tool can't write with the configured primary
     │       └── OutdatedError          another configuration has replaced this one
@@ -43,6 +46,10 @@ class UnavailableError(TemporaryError):
     """No endpoint gave an answer within the bound."""
 
 
+class KmsUnavailableError(TemporaryError):
+    """A KMS plugin, or the KMS behind it, does not work now."""
+
+
 class PermanentError(WorkerError):
     """The same call would fail again."""
 
@@ -67,6 +74,10 @@ class SealError(PermanentError):
     """A sealed value did not open to the same bytes. It was not written."""
 
 
+class KmsUndecidedError(PermanentError):
+    """A KMS plugin failed to unwrap, in a way that a damaged key, throttling and a disabled KEK share."""
+
+
 class RefusedError(PermanentError):
     """To continue would not be safe. Nothing was lost; the message says what to do."""
 
@@ -81,6 +92,10 @@ class SpaceError(RefusedError):
 
 class QuarantineGrewError(RefusedError):
     """Campaigns that no operator asked for met more new values that no key opens than a day allows."""
+
+
+class KmsRefusedError(RefusedError):
+    """A KMS plugin can't be used until an operator acts; campaigns rest meanwhile."""
 
 
 class BusyError(RefusedError):
