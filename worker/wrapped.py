@@ -85,6 +85,11 @@ class DataKey:
     secret: SecretBytes
 
 
+def hash_of_key_id(key_id: str) -> str:
+    """Return `sha256:` and 64 hexadecimal digits: a KEK's `key_id_hash` in kube-apiserver's metrics."""
+    return f"sha256:{hashlib.sha256(key_id.encode()).hexdigest()}"
+
+
 def fingerprint_of_key_id(key_id: str) -> str:
-    """Return the first 16 hexadecimal digits of a KEK's `key_id_hash` in kube-apiserver's metrics."""
-    return hashlib.sha256(key_id.encode()).hexdigest()[:16]
+    """Return the first 16 hexadecimal digits of `hash_of_key_id`."""
+    return hash_of_key_id(key_id)[7:23]

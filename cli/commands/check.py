@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     warnings = _warnings(generation.configuration, Layout.from_texts(keyspace.etcd_prefix, keyspace.paths))
     if args.output == "json":
         found = {"errors": [], "warnings": warnings, "resources": resources}
-        print_json({"ok": True, "file": path, "hash": generation.hash, **found})
+        print_json({"ok": True, "file": path, "hash": generation.file_hash, **found})
     else:
-        _print_text(path, generation.hash, resources, warnings)
+        _print_text(path, generation.file_hash, resources, warnings)
     return Exit.DONE
 
 

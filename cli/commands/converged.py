@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _converged(args: argparse.Namespace) -> int:
     settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
-    generation = generation_of(path, allow_readable=args.allow_readable_config).hash
+    generation = generation_of(path, allow_readable=args.allow_readable_config).file_hash
     brake = brake_on_signals()
     prefix = settings.keyspace.state_prefix
     async with open_store(settings.etcd, prefix) as store:

@@ -1,29 +1,71 @@
-"""A generation: an EncryptionConfiguration and the hash of its bytes, by which kube-apiserver reports what it runs."""
+"""A generation: an EncryptionConfiguration, the hash of its bytes, and the keys that its KMS plugins write with.
+
+kube-apiserver reports the file that it runs by the hash of the file's bytes. A key-encryption key (KEK) that is rotated
+in the KMS changes no byte of the file, and yet all that is under the former one becomes stale: so the key ids of the
+KEKs are a part of the generation.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kube_rewrap.config.encryption import configuration as encryption
+from kube_rewrap.config.encryption.provider import KmsProvider
+from kube_rewrap.config.encryption.resources import GroupResource
 
 if TYPE_CHECKING:
     from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 
 
+NO_TARGETS: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One EncryptionConfiguration, identified by its bytes rather than by its meaning.
+    """One EncryptionConfiguration, identified by its bytes rather than by its meaning, and by its KEKs.
 
     Two files that mean the same but differ in a comment are two generations, as they are to kube-apiserver.
     """
 
-    hash: str
-    """`sha256:` and 64 hex digits."""
+    file_hash: str
+    """`sha256:` and 64 hex digits: what kube-apiserver reports of this file."""
     configuration: EncryptionConfiguration
     file: str
     """Name of the file, for messages."""
+    targets: Mapping[str, str] = field(default_factory=lambda: NO_TARGETS, repr=False)
+    """The KEK under which each KMS v2 provider that writes is to write, by the provider's name: `sha256:` and the hex
+    digest of the plugin's key id, as in kube-apiserver's metrics."""
+
+    @property
+    def hash(self) -> str:
+        """The generation's identity, `sha256:` and 64 hex digits; equal to `file_hash` while there are no targets."""
+        return identity(self.file_hash, self.targets)
+
+    @property
+    def kms_writers(self) -> tuple[KmsProvider, ...]:
+        """The KMS v2 providers that write some resource, each once, in the file's order: those that need a target."""
+        names = map(GroupResource.parse, self.configuration.resource_names())
+        first = (providers[0] for name in names if (providers := self.configuration.providers_for(name)))
+        return tuple(dict.fromkeys(one for one in first if isinstance(one, KmsProvider) and one.api_version == "v2"))
+
+    def aimed(self, targets: Mapping[str, str]) -> Generation:
+        """Return this generation with a KEK for each of `kms_writers`; see `targets`."""
+        return replace(self, targets=dict(targets))
+
+
+def identity(file_hash: str, targets: Mapping[str, str]) -> str:
+    """Return the hash of a generation of this file with these targets; see `Generation`."""
+    if not targets:
+        return file_hash
+    digest = hashlib.sha256()
+    for part in (file_hash, *(text for pair in sorted(targets.items()) for text in pair)):
+        digest.update(len(part.encode()).to_bytes(4, "big"))
+        digest.update(part.encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def content_hash(raw: bytes) -> str:
@@ -36,4 +78,4 @@ def content_hash(raw: bytes) -> str:
 
 def load_generation(raw: bytes, file: str) -> Generation:
     """Decode and check `raw`. Raises DocumentError or EncryptionConfigError, as `encryption.load` does."""
-    return Generation(hash=content_hash(raw), configuration=encryption.load(raw, file), file=file)
+    return Generation(file_hash=content_hash(raw), configuration=encryption.load(raw, file), file=file)

@@ -21,11 +21,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases
-from kube_rewrap.scheduler.apiservers.metrics_parser import Report
+from kube_rewrap.scheduler.apiservers.metrics_parser import KekReport, Report
 
 CLOCK_MARGIN = 5.0
 """Seconds by which a reload must be later than the change, where only times tell: clocks differ."""
+
+KEK_SECONDS = 180.0
+"""How long a kube-apiserver writes under a KEK after the plugin named it last (kmsv2/envelope.go)."""
 
 _NO_ADDRESS = (
     "no address of a kube-apiserver is given: name all of them with --apiserver, or give your word with "
@@ -40,6 +44,7 @@ class ReplicaState(StrEnum):
     BY_TIMESTAMP = "by timestamp"
     OTHER = "other configuration"
     FAILING = "reload failing"
+    OTHER_KEK = "other key-encryption key"
     UNREACHABLE = "unreachable"
     NOT_LISTED = "not listed"
     UNKNOWN = "unknown"
@@ -105,7 +110,7 @@ class Convergence:
     @property
     def is_contradicted(self) -> bool:
         """Whether a replica reports that it runs another configuration."""
-        return any(replica.state in {ReplicaState.OTHER, ReplicaState.FAILING} for replica in self.replicas)
+        return any(replica.state in _CONTRADICTS for replica in self.replicas)
 
     @property
     def blocker(self) -> str:
@@ -113,6 +118,9 @@ class Convergence:
         if self.is_converged:
             return ""
         return f"the kube-apiservers are not known to run this configuration: {self.because}"
+
+
+_CONTRADICTS = {ReplicaState.OTHER, ReplicaState.FAILING, ReplicaState.OTHER_KEK}
 
 
 def judge(
@@ -123,22 +131,25 @@ def judge(
     changed_at: float | None,
     *,
     margin: float = CLOCK_MARGIN,
+    targets: Mapping[str, str] = NO_TARGETS,
 ) -> Convergence:
-    """Return whether every replica runs the configuration with the hash `expected`.
+    """Return whether every replica runs the file with the hash `expected`, and writes under the KEKs in `targets`.
 
-    `now` and `changed_at` (of the file; None = not known) are in seconds since 1970, `margin` in seconds.
+    `now` and `changed_at` (of the file; None = not known) are in seconds since 1970, `margin` in seconds. `targets` as
+    in `Generation.targets`.
     """
     if not scrapes:
         return Convergence(is_converged=False, generation=expected, because=_NO_ADDRESS)
     live = {lease.id_hash: lease for lease in leases.found if lease.is_live(now)}
     threshold = None if changed_at is None else changed_at + margin
-    scraped = [replica for scrape in scrapes for replica in _scraped(scrape, expected, live, threshold)]
+    wanted = _Wanted(expected, targets, threshold)
+    scraped = [replica for scrape in scrapes for replica in _scraped(scrape, wanted, live)]
     replicas = (*scraped, *_not_listed(scraped, live), *_uncounted(leases, live))
     missing = [replica for replica in replicas if not replica.state.is_converged]
     return Convergence(
         is_converged=not missing,
         generation=expected,
-        because=_waits_for(missing) if missing else _done(expected, scraped),
+        because=_waits_for(missing) if missing else _done(wanted, scraped),
         replicas=replicas,
         warnings=tuple(_warnings(expected, scraped, scrapes, live)),
         reached=any(scrape.reached for scrape in scrapes),
@@ -152,14 +163,21 @@ def assume(expected: str, reason: str, at: str, seen: Convergence | None = None)
     return replace(known, is_converged=True, because=because, assumed=reason)
 
 
-def _scraped(
-    scrape: Scrape, expected: str, live: Mapping[str, IdentityLease], threshold: float | None
-) -> Iterable[Replica]:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What each replica is to report. `threshold`: when a reload is surely later than the change, None = not known."""
+
+    file: str
+    targets: Mapping[str, str]
+    threshold: float | None
+
+
+def _scraped(scrape: Scrape, wanted: _Wanted, live: Mapping[str, IdentityLease]) -> Iterable[Replica]:
     if scrape.fault:
         state = ReplicaState.UNKNOWN if scrape.reached else ReplicaState.UNREACHABLE
         yield Replica(scrape.address, "", "", state, "", f"{scrape.address}: {scrape.fault}")
         return
-    if not scrape.reports:
+    if not any(report.shows_file for report in scrape.reports):
         because = (
             f"{scrape.address} reports no EncryptionConfiguration: it runs without "
             "--encryption-provider-config-automatic-reload, or, before v1.34, took no change since it started"
@@ -168,23 +186,58 @@ def _scraped(
         return
     reports = [report for report in scrape.reports if report.id in live] or scrape.reports
     for report in reports:
-        state, content, because = _judged(report, expected, threshold)
+        state, content, because = _judged(report, wanted)
         name = live[report.id].name if report.id in live else ""
         yield Replica(scrape.address, report.id, name, state, content, f"{scrape.address} {because}")
 
 
-def _judged(report: Report, expected: str, threshold: float | None) -> tuple[ReplicaState, str, str]:
+def _judged(report: Report, wanted: _Wanted) -> tuple[ReplicaState, str, str]:
     """Return a report's state, its hash ("" for none) and the rest of the sentence that begins with the address."""
+    state, content, because = _of_file(report, wanted)
+    if state.is_converged:
+        for provider, target in sorted(wanted.targets.items()):
+            behind = _behind(report.keks, provider, target)
+            if behind is not None:
+                return behind[0], content, behind[1]
+    return state, content, because
+
+
+def _of_file(report: Report, wanted: _Wanted) -> tuple[ReplicaState, str, str]:
     match report.hashes:
-        case (content,) if content == expected:
+        case (content,) if content == wanted.file:
             return ReplicaState.CONVERGED, content, "runs it"
         case (content,) if report.is_failing:
             return ReplicaState.FAILING, content, f"runs {content}, and failed to load its file: its log says why"
         case (content,):
             return ReplicaState.OTHER, content, f"runs {content}"
         case ():
-            return _by_time(report, threshold)
+            return _by_time(report, wanted.threshold)
     return ReplicaState.UNKNOWN, "", "reports more than one configuration under one id"
+
+
+def _behind(keks: Iterable[KekReport], provider: str, target: str) -> tuple[ReplicaState, str] | None:
+    """Return why a replica may still write under another KEK than the target of a KMS provider, None if it does not.
+
+    kube-apiserver writes under a KEK for three minutes after its plugin named it last (kmsv2 `State`): it has left the
+    others when the plugin named the target that much later than each of them, or when its newest write was under the
+    target. Both times are the replica's own, so clocks do not matter.
+    """
+    mine = [kek for kek in keks if kek.provider == provider]
+    ours = next((kek for kek in mine if kek.key_id_hash == target and kek.named), None)
+    others = [kek for kek in mine if kek.key_id_hash != target]
+    last = max((kek.named for kek in others), default=0.0)
+    if ours is None and not others:
+        return ReplicaState.UNKNOWN, f"reports no key id of the KMS provider {provider!r}"
+    if ours is None or ours.named < last:
+        return ReplicaState.OTHER_KEK, f"has another KEK of the KMS provider {provider!r} than this configuration's"
+    has_written = ours.written > max((kek.written for kek in others), default=0.0) and ours.written > last
+    left = KEK_SECONDS - (ours.named - last)
+    if not last or left <= 0 or has_written:
+        return None
+    return (
+        ReplicaState.OTHER_KEK,
+        f"may write under its former KEK of the KMS provider {provider!r} for another {left:.0f} s",
+    )
 
 
 def _by_time(report: Report, threshold: float | None) -> tuple[ReplicaState, str, str]:
@@ -222,10 +275,12 @@ def _uncounted(leases: Leases, live: Mapping[str, IdentityLease]) -> Iterable[Re
     yield Replica("", "", "", ReplicaState.UNKNOWN, "", f"{because}. Once you know, say so with --assume-converged")
 
 
-def _done(expected: str, scraped: Sequence[Replica]) -> str:
+def _done(wanted: _Wanted, scraped: Sequence[Replica]) -> str:
     count = len({replica.id for replica in scraped})
     guessed = len({replica.id for replica in scraped if replica.state is ReplicaState.BY_TIMESTAMP})
-    said = f"all kube-apiservers ({count}) run {expected}"
+    said = f"all kube-apiservers ({count}) run {wanted.file}"
+    if wanted.targets:
+        said += f", and write under the present KEK of {', '.join(map(repr, sorted(wanted.targets)))}"
     return f"{said}; {guessed} of them as far as the times of their reloads tell" if guessed else said
 
 

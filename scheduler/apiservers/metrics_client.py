@@ -19,7 +19,7 @@ from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.library_errors import kind_of
 from kube_rewrap.config.settings.schema import ApiserverSettings
 from kube_rewrap.scheduler.apiservers.convergence import Scrape
-from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, ReportError, parse_reports
+from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIXES, ReportError, parse_reports
 
 _MAX_BYTES = 32 * 2**20
 """Of one response; a large cluster's metrics are some five megabytes."""
@@ -103,7 +103,7 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _is_kept(line: bytes) -> bool:
-    return line.startswith(PREFIX)
+    return line.startswith(PREFIXES)
 
 
 def _credentials(settings: ApiserverSettings) -> tuple[ssl.SSLContext, dict[str, str]]:

@@ -1,12 +1,17 @@
-"""What a kube-apiserver's /metrics says of the EncryptionConfiguration that it runs. Pure.
+"""What a kube-apiserver's /metrics says of the EncryptionConfiguration that it runs, and of its KEKs. Pure.
 
-kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go. Series are told apart by
-their labels, never by their place in the text:
+kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go, and for KMS
+pkg/storage/value/encrypt/envelope/metrics/metrics.go. Series are told apart by their labels, never by their place in
+the text:
 
 - `…_last_config_info{apiserver_id_hash, hash} 1`: the file that it runs, by the hash of its bytes; v1.34
   and later. A series of another value than 1 says nothing.
 - `…_automatic_reload_last_timestamp_seconds{apiserver_id_hash, status}`: when it last took a changed file,
   and when it last could not. Before the first change after its start there is none.
+- `apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{apiserver_id_hash, key_id_hash,
+  provider_name}`: when a KMS v2 plugin last named a KEK in its Status.
+- `apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds{…, transformation_type="to_storage"}`: when the
+  kube-apiserver last wrote under a KEK. Absent until the first write.
 
 Not handled: any other metric, and what OpenMetrics adds to the format.
 """
@@ -20,11 +25,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-PREFIX = b"apiserver_encryption_config_controller_"
+_INFO = "apiserver_encryption_config_controller_last_config_info"
+_RELOADED = "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds"
+_NAMED = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
+_USED = "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds"
+
+PREFIXES = tuple(f"{name}{{".encode() for name in (_INFO, _RELOADED, _NAMED, _USED))
 """How the lines begin that matter here: a few of some twenty thousand."""
 
-_INFO = f"{PREFIX.decode()}last_config_info"
-_RELOADED = f"{PREFIX.decode()}automatic_reload_last_timestamp_seconds"
 _SERIES = re.compile(r"(\w+)\{(.*)\}[ \t]+(\S+)(?:[ \t]+-?\d+)?[ \t]*\r?")
 _LABEL = re.compile(r'[ \t]*(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
 _ESCAPE = re.compile(r"\\(.)")
@@ -33,6 +41,19 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 class ReportError(ValueError):
     """A line is not as it should be; its text is ours and quotes nothing of the line but a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class KekReport:
+    """When a kube-apiserver last saw, or used, one KEK of one KMS v2 provider; seconds since 1970 by its clock.
+
+    `named`: by the plugin's Status; `written`: the last write under it. 0 = never since its start.
+    """
+
+    provider: str
+    key_id_hash: str
+    named: float = 0.0
+    written: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,12 @@ class Report:
     hashes: tuple[str, ...] = ()
     succeeded: float | None = None
     failed: float | None = None
+    keks: tuple[KekReport, ...] = ()
+
+    @property
+    def shows_file(self) -> bool:
+        """Whether it says more than its KEKs, which it reports without automatic reload, too."""
+        return bool(self.hashes or self.succeeded or self.failed or not self.keks)
 
     @property
     def is_failing(self) -> bool:
@@ -58,6 +85,14 @@ class Report:
 class _Gathered:
     hashes: list[str] = field(default_factory=list)
     reloads: dict[str, float] = field(default_factory=dict)
+    named: dict[tuple[str, str], float] = field(default_factory=dict)
+    written: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def keks(self) -> tuple[KekReport, ...]:
+        return tuple(
+            KekReport(*one, self.named.get(one, 0.0), self.written.get(one, 0.0))
+            for one in sorted({*self.named, *self.written})
+        )
 
 
 def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
@@ -67,20 +102,35 @@ def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
     """
     gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
     for line in lines:
-        if not line.startswith((_INFO.encode() + b"{", _RELOADED.encode() + b"{")):
+        if not line.startswith(PREFIXES):
             continue
         name, labels, value = _series(line)
         one = gathered[_hash_of(labels, "apiserver_id_hash", may_be_empty=True)]
         if name == _RELOADED:
             status = labels.get("status", "")
             one.reloads[status] = max(value, one.reloads.get(status, 0.0))
-        elif value == 1:
+        elif name == _INFO and value == 1:
             one.hashes.append(_hash_of(labels, "hash"))
+        elif name == _NAMED:
+            _keep_latest(one.named, labels, value)
+        elif name == _USED and labels.get("transformation_type") == "to_storage":
+            _keep_latest(one.written, labels, value)
     return tuple(
-        Report(identity, tuple(sorted({*one.hashes})), one.reloads.get("success") or None, one.reloads.get("failure"))
+        Report(
+            identity,
+            tuple(sorted({*one.hashes})),
+            one.reloads.get("success") or None,
+            one.reloads.get("failure"),
+            one.keks(),
+        )
         for identity, one in sorted(gathered.items())
-        if one.hashes or one.reloads
+        if one.hashes or one.reloads or one.named or one.written
     )
+
+
+def _keep_latest(times: dict[tuple[str, str], float], labels: dict[str, str], value: float) -> None:
+    kek = labels.get("provider_name", ""), _hash_of(labels, "key_id_hash")
+    times[kek] = max(value, times.get(kek, 0.0))
 
 
 def _series(line: bytes) -> tuple[str, dict[str, str], float]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from kube_rewrap.config.encryption.generation import NO_TARGETS, identity
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, assume, judge
@@ -41,8 +42,8 @@ _log = structlog.get_logger()
 class ConvergenceProbe(Protocol):
     """Probes the kube-apiservers of one cluster."""
 
-    async def probe(self, generation: str) -> Convergence:
-        """Return whether all kube-apiservers run the configuration with this hash.
+    async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:
+        """Return whether all kube-apiservers run the file with this hash, and write under the KEKs in `targets`.
 
         Raises SettingsError for credentials that can't be read, TemporaryError when etcd does not answer.
         """
@@ -62,11 +63,12 @@ class ApiserverProbe:
         self._store = store
         self._file = file
 
-    async def probe(self, generation: str) -> Convergence:
+    async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:
         """See ConvergenceProbe."""
         scrapes, leases = await asyncio.gather(scrape_all(self._settings), self._read_leases())
         changed_at = await asyncio.to_thread(self._changed_at)
-        found = judge(generation, scrapes, leases, time.time(), changed_at)
+        found = judge(file_hash, scrapes, leases, time.time(), changed_at, targets=targets)
+        generation = identity(file_hash, targets)
         given = await Assumptions(self._store, self._keyspace).load()
         if found.is_converged or found.is_contradicted or given is None or given.generation != generation:
             return found

@@ -154,7 +154,7 @@ class CampaignController:
         Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
         """
         if self._settings.apiservers.addresses:
-            blocker = (await self._apiservers.probe(self._service.generation.hash)).blocker
+            blocker = (await self._apiservers.probe(self._service.generation.file_hash)).blocker
             if blocker:
                 raise _UnconvergedError(blocker)
 

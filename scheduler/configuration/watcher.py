@@ -122,8 +122,8 @@ class ConfigurationWatch:
     def _accept(self, generation: Generation) -> Generation | None:
         """Put a good generation into force; None if it is in force already."""
         was_bad, self._is_bad = self._is_bad, False
-        is_new = generation.hash != self._good
-        self._good = generation.hash
+        is_new = generation.file_hash != self._good
+        self._good = generation.file_hash
         if is_new or was_bad:
             because = "it is new" if is_new else "the file is back to what is in force"
             _log.info("configuration.accepted", file=self._file, generation=generation.hash, because=because)

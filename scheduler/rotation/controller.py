@@ -106,7 +106,7 @@ class RotationController:
         After a change the controllers of the next generation go on: their write observer knows the new key before
         anything encrypts with it.
         """
-        while await self._driver.file_hash() == self._service.generation.hash:
+        while await self._driver.file_hash() == self._service.generation.file_hash:
             decision = await self._driver.step()
             if decision is None:
                 return

@@ -75,7 +75,7 @@ class LeaderProbe(ClusterProbe):
     async def convergence(self, rotation: Rotation) -> Convergence:
         """See ClusterProbe. Requests that wait for convergence become due when it is found."""
         found = await super().convergence(rotation)
-        if found.is_converged and rotation.file == self._service.generation.hash:
+        if found.is_converged and rotation.file == self._service.generation.file_hash:
             self._inbox.converged()
         return found
 
@@ -92,7 +92,9 @@ class LeaderProbe(ClusterProbe):
             return CampaignOutcome(None, f"the campaign {one.id} is {one.state.value}: {one.because}")
         if (waiting := await self._inbox.waiting_for_us()) is not None:
             return CampaignOutcome(None, f"the request {waiting.id} waits: {waiting.because or waiting.options.reason}")
-        ended = [one.value for one in await self._campaigns.all() if one.value.generation == rotation.file]
+        generation = self._service.generation
+        mine = generation.hash if rotation.file == generation.file_hash else rotation.file
+        ended = [one.value for one in await self._campaigns.all() if one.value.generation == mine]
         if not ended:
             await self._inbox.ask_for_resync("a rotation needs everything under the new key")
             return CampaignOutcome(None, "a campaign was requested")

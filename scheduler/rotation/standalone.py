@@ -115,7 +115,7 @@ class StandaloneRotation:
             apiservers = ApiserverProbe(self._settings, engine.store, self._file.path)
             probe = StandaloneProbe(service, apiservers, self._brake)
             driver = RotationDriver(rotations, self._file, probe, service.audit, engine.ledger, hand_out=hand_out)
-            yield driver, generation.hash
+            yield driver, generation.file_hash
 
     async def _drive_under(self, driver: RotationDriver, file: str, planned: Rotation | None) -> Rotation | None:
         """Drive under one generation of the file; returns the rotation when it ended or is held, None at a new one."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_rewrap.scheduler.apiservers.leases import decode_lease
-from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIX, parse_reports
+from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIXES, parse_reports
 from tests.golden.convergence_recording import LEASE, LEASE_KEY
 
 
@@ -27,7 +27,7 @@ def test_a_changed_byte_of_the_recorded_one(place: int, change: int) -> None:
         assert str(error).startswith(LEASE_KEY.decode())  # noqa: PT017 - only where it is refused
 
 
-@given(st.lists(st.binary(max_size=100).map(lambda tail: PREFIX + b"last_config_info{" + tail), max_size=3))
+@given(st.lists(st.builds(bytes.__add__, st.sampled_from(PREFIXES), st.binary(max_size=100)), max_size=3))
 def test_any_line(lines: list[bytes]) -> None:
     with contextlib.suppress(ValueError):
         parse_reports(lines)

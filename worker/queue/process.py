@@ -99,7 +99,7 @@ class Child:
         """Return the bench for the file's present content, or the last one if the file can't be used."""
         try:
             raw = read(self._file, allow_readable=self._allow_readable)
-            if self._bench is not None and self._bench.engine.generation.hash == content_hash(raw):
+            if self._bench is not None and self._bench.engine.generation.file_hash == content_hash(raw):
                 return self._bench
             # In a thread: a large file takes seconds, and the job's time limit needs the loop.
             generation = await asyncio.to_thread(load_generation, raw, self._file)

@@ -18,6 +18,7 @@
     <state-prefix>/v1/tries                         object versions of the last day that no key opened
     <state-prefix>/v1/rotations/<id>                a key rotation
     <state-prefix>/v1/assumption                    an operator's statement that all kube-apiservers run a configuration
+    <state-prefix>/v1/keks/<hash>                   the key-encryption key of a KMS provider
     <state-prefix>/v1/handbacks/<worker>            a worker that holds another configuration (on a lease)
     <state-prefix>/v1/audit-head                    the newest entry of the audit log
     <state-prefix>/v1/audit/<number>                one entry of the audit log
@@ -165,6 +166,15 @@ class Keyspace:
     def tries(self) -> bytes:
         """The object versions of the last day that no key opened."""
         return self._path("tries")
+
+    def kek(self, provider: str) -> bytes:
+        """Return the path of a KMS provider's KEK. It has the name hashed: names may be long, of any characters."""
+        return self._path("keks", hashlib.sha256(provider.encode()).hexdigest()[:32])
+
+    @property
+    def keks(self) -> KeyRange:
+        """The KEKs of all KMS providers."""
+        return KeyRange.of_prefix(self._path("keks", ""))
 
     def handback(self, worker: str) -> bytes:
         """Return the path where a worker records that it holds another configuration."""

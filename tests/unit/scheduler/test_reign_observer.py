@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
@@ -41,8 +43,8 @@ class Away(Sender):
 class NobodyKnows:
     """A ConvergenceProbe without any kube-apiserver."""
 
-    async def probe(self, generation: str) -> Convergence:
-        return Convergence(is_converged=False, generation=generation, because="no address is given")
+    async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
+        return Convergence(is_converged=False, generation=file_hash, because="no address is given")
 
 
 async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,7 @@ from kube_rewrap.config.encryption.configuration import (
     Provider,
     ResourceEntry,
 )
-from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.generation import NO_TARGETS, Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
@@ -438,8 +438,8 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
 
 async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
     class AllDo:
-        async def probe(self, generation: str) -> Convergence:
-            return Convergence(is_converged=True, generation=generation, because="all run it")
+        async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
+            return Convergence(is_converged=True, generation=file_hash, because="all run it")
 
     brake = Brake()
     reign = cluster.reign("sha256:1", NEW, OLD, brake=brake)

@@ -1,0 +1,97 @@
+"""Which key-encryption key (KEK) a KMS provider is to write with, and which one its plugin names now.
+
+A KEK is rotated in the KMS; no file changes, and kube-apiserver tells nobody. The leader asks the plugin for its key id
+and records it here. Key ids are held as hashes: they may be account numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kube_rewrap.worker.fields import Fields
+
+_FORMER = 50
+"""Former KEKs that a record keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kek:
+    """One KMS provider. Hashes as `wrapped.hash_of_key_id` returns them; times in seconds since 1970."""
+
+    provider: str
+    target: str
+    """What campaigns rewrap to."""
+    since: float
+    """When `target` took its place."""
+    named: str = ""
+    """What the plugin names, where that is not the target; "" = it names the target."""
+    named_since: float = 0.0
+    former: tuple[str, ...] = ()
+    """Earlier targets, the newest last."""
+
+    @property
+    def is_return(self) -> bool:
+        """Whether the plugin names a former target again."""
+        return self.named in self.former
+
+    def why_held(self, seconds: float) -> str:
+        """Return why nothing may be written under this provider, "" = nothing speaks against it.
+
+        `seconds` is how long a new KEK must stand.
+        """
+        if not self.named:
+            return ""
+        if self.is_return:
+            return (
+                f"the plugin of the KMS provider {self.provider!r} names a KEK that was in force before: a key id must "
+                "never come back, for nothing tells old data from new then. Let the plugin name a new key id"
+            )
+        return (
+            f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after it has stood "
+            f"for {seconds:g} s"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "provider": self.provider,
+            "target": self.target,
+            "since": self.since,
+            "named": self.named,
+            "named_since": self.named_since,
+            "former": list(self.former),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Kek:
+        """Read the JSON form. Raises ValueError if `value` is not one."""
+        fields = Fields.of(value)
+        return cls(
+            provider=fields.text("provider"),
+            target=fields.text("target"),
+            since=fields.number("since"),
+            named=fields.text("named"),
+            named_since=fields.number("named_since"),
+            former=fields.texts("former", _FORMER),
+        )
+
+
+def observe(known: Kek | None, provider: str, named: str, now: float, settle: float) -> Kek:
+    """Return the record after a provider's plugin named a KEK at `now`.
+
+    1. The first one that is ever seen is the target at once.
+    2. Another one becomes the target after it has been named for `settle` seconds, without a break.
+    3. A former target never becomes the target again.
+    """
+    if known is None:
+        return Kek(provider=provider, target=named, since=now)
+    if named == known.target:
+        return replace(known, named="", named_since=0.0)
+    # A clock that was set back must not make a KEK look older than it is.
+    is_known = named == known.named and known.named_since <= now
+    seen = replace(known, named=named, named_since=known.named_since if is_known else now)
+    if seen.is_return or now - seen.named_since < settle:
+        return seen
+    former = (*known.former, known.target)[-_FORMER:]
+    return Kek(provider=provider, target=named, since=now, former=former)

@@ -1,0 +1,26 @@
+"""The records of the KEKs of all KMS providers, one a provider. Only the leader and an embedded run write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.table import Stored, Table
+
+
+class Keks(Table[Kek]):
+    """A table of one record per provider's name."""
+
+    def _key(self, value: Kek) -> bytes:
+        return self._keyspace.kek(value.provider)
+
+    def _value(self, fields: Mapping[str, object]) -> Kek:
+        return Kek.from_json(fields)
+
+    async def get(self, provider: str) -> Stored[Kek] | None:
+        """Return a provider's record; None if there is none. Raises RecordError for a damaged one."""
+        return await self._at(self._keyspace.kek(provider))
+
+    async def all(self) -> list[Stored[Kek]]:
+        """Return the records of all providers, of damaged ones none."""
+        return [stored async for stored in self._within(self._keyspace.keks)]
