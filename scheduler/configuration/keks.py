@@ -1,0 +1,119 @@
+"""Follows the key-encryption keys (KEKs) of the KMS plugins, which are rotated in the KMS without any change of a file.
+
+1. Ask the plugin of each KMS v2 provider that writes for its key id, every half minute.
+2. A new key id is put on record, and takes effect after it has stood for a while (`worker/records/kek.py`): plugins
+   on other nodes may not know it yet, and some plugins name a wrong one for a moment.
+3. When it takes effect, the same file is a new generation: what is under the former KEK is stale.
+4. While a plugin names another KEK than the one in force, or names none, `held` says why nothing may be written.
+
+Whether the kube-apiservers write under it is judged later, before a campaign begins (`apiservers/convergence.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+
+import structlog
+
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.kek import Kek, observe
+from kube_rewrap.worker.records.keks import Keks
+from kube_rewrap.worker.records.table import Stored
+
+_ASK_SECONDS = 30.0
+_RETRY_SECONDS = 2.0
+_log = structlog.get_logger()
+
+Ask = Callable[[Generation], Awaitable[Mapping[str, str | WorkerError]]]
+"""Returns what the plugin of each of `Generation.kms_writers` names: its key id's hash, or why there is none."""
+
+
+class KekWatch:
+    """See the module's docstring. `keks` are fenced by the leader's token; a KEK must stand for `settle` seconds."""
+
+    def __init__(self, keks: Keks, audit: AuditLog, ask: Ask, settle: float) -> None:
+        self._keks = keks
+        self._audit = audit
+        self._ask = ask
+        self._settle = settle
+        self._held: dict[str, str] = {}
+        self.asked_at: dict[str, float] = {}
+        """When each provider's plugin last named a key id, in seconds since 1970."""
+
+    @property
+    def held(self) -> str:
+        """Why nothing may be written under a KMS provider now, "" = nothing speaks against it."""
+        return "; ".join(because for _, because in sorted(self._held.items()))
+
+    async def generations(self, files: AsyncGenerator[Generation]) -> AsyncGenerator[Generation]:
+        """Yield each generation of the file with its KEKs, and the same file again when another KEK takes effect.
+
+        Waits for a plugin that has never named a key id. Raises FencedError when leadership is lost.
+        """
+        async with aclosing(files):
+            present = await anext(files)
+            following = asyncio.ensure_future(anext(files))
+            try:
+                last = ""
+                while True:
+                    aimed = await self._aimed(present)
+                    if aimed is not None and aimed.hash != last:
+                        last = aimed.hash
+                        yield aimed
+                    await asyncio.wait({following}, timeout=_pause(present, is_known=aimed is not None))
+                    if following.done():
+                        present = following.result()
+                        following = asyncio.ensure_future(anext(files))
+            finally:
+                following.cancel()
+                await asyncio.wait({following})
+
+    async def _aimed(self, generation: Generation) -> Generation | None:
+        """Return the generation with the KEKs in force; None while one is not known."""
+        named = await self._ask(generation) if generation.kms_writers else {}
+        targets: dict[str, str] = {}
+        self._held = {name: because for name, because in self._held.items() if name in named}
+        for name, answer in named.items():
+            stored = await self._keks.get(name)
+            if isinstance(answer, WorkerError):
+                self._hold(name, f"the plugin of the KMS provider {name!r} gives no key id: {answer}")
+            else:
+                self.asked_at[name] = time.time()
+                stored = await self._seen(stored, name, answer)
+                self._hold(name, stored.value.why_held(self._settle))
+            if stored is not None:
+                targets[name] = stored.value.target
+        return generation.aimed(targets) if len(targets) == len(named) else None
+
+    async def _seen(self, stored: Stored[Kek] | None, name: str, key_id_hash: str) -> Stored[Kek]:
+        before = stored.value if stored is not None else None
+        after = observe(before, name, key_id_hash, time.time(), self._settle)
+        if stored is not None and after == before:
+            return stored
+        if before is not None and after.target != before.target:
+            because = f"its plugin has named another KEK for {self._settle:g} s"
+            await self._audit.append("kek.changed", "", provider=name, because=because)
+            _log.warning("kek.changed", provider=name, because=because)
+        return await self._keks.save(stored.holding(after) if stored is not None else Stored(after))
+
+    def _hold(self, name: str, because: str) -> None:
+        """Keep why a provider is held, and log each reason once."""
+        before = self._held.pop(name, "")
+        if because:
+            self._held[name] = because
+        if because != before:
+            level = _log.warning if because else _log.info
+            level("kek.held" if because else "kek.in_force", provider=name, because=because or "its plugin names it")
+
+
+def _pause(generation: Generation, *, is_known: bool) -> float | None:
+    """Return the seconds until the plugins are asked again, None = there are none to ask."""
+    if not generation.kms_writers:
+        return None
+    return (_ASK_SECONDS if is_known else _RETRY_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
