@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TypeVar
@@ -20,7 +20,14 @@ from kube_rewrap.config.editing import splice
 from kube_rewrap.config.editing.pieces import BY_HAND, Path, Unsafe
 from kube_rewrap.config.editing.splice import Tree
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, load
-from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, Provider, ProviderType
+from kube_rewrap.config.encryption.provider import (
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+)
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.encryption.validate import KEY_LENGTHS
@@ -74,23 +81,48 @@ def add_read_key(raw: bytes, file: str, entries: Sequence[int], provider_type: P
     return _edit(raw, file, entries, plan)
 
 
+def add_read_kms(raw: bytes, file: str, providers: Mapping[int, KmsProvider]) -> bytes:
+    """Return the text with a KMS v2 provider that reads and does not write yet, one for each entry, by its index.
+
+    It becomes the second provider of its entry. One cannot serve two entries: kube-apiserver refuses a KMS v2 name that
+    the file has twice. Raises EditError, also for a name that the entry has already, and what `load` raises.
+    """
+    if any(provider.api_version != "v2" for provider in providers.values()):
+        raise ValueError("only KMS v2 is added")
+
+    def plan(present: tuple[Provider, ...], path: Path) -> _Change:
+        new = providers[int(path[1])]
+        if any(isinstance(one, KmsProvider) and one.name == new.name for one in present):
+            raise _refused(path, "the entry already has a KMS provider of this name", "take another name")
+        timeout = f"{new.timeout_seconds:.9f}".rstrip("0").rstrip(".") + "s"
+        stanza: Tree = {"apiVersion": "v2", "name": new.name, "endpoint": new.endpoint, "timeout": timeout}
+        return _Change(
+            (lambda text: splice.insert_second(text, path, {"kms": stanza}),), (present[0], new, *present[1:])
+        )
+
+    return _edit(raw, file, tuple(providers), plan)
+
+
 def promote(raw: bytes, file: str, entries: Sequence[int], provider_type: ProviderType, key_name: str) -> bytes:
     """Return the text with that key as the one that writes: first of its provider, which is first of its entry.
 
     The whole provider moves, with its other keys. A key that writes already stays: the text comes back as it is.
-    Raises EditError, also when no key or several keys of this type have the name, and what `load` raises.
+    A KMS provider is taken for its only key. Raises EditError, also when no key or several keys of this type have the
+    name, and what `load` raises.
     """
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
         at, provider, index = _the_key(providers, path, provider_type, key_name)
-        keys = (*path, at, str(provider_type), "keys")
+        first: Provider = provider
         steps: list[Callable[[str], str]] = []
-        if index:
-            steps.append(lambda text: splice.move_to_front(text, keys, index))
+        if isinstance(provider, KeyedProvider):
+            keys = (*path, at, str(provider_type), "keys")
+            if index:
+                steps.append(lambda text: splice.move_to_front(text, keys, index))
+            first = replace(provider, keys=(provider.keys[index], *_without(provider.keys, index)))
         if at:
             steps.append(lambda text: splice.move_to_front(text, path, at))
-        ordered = (provider.keys[index], *_without(provider.keys, index))
-        return _Change(tuple(steps), (replace(provider, keys=ordered), *_without(providers, at)))
+        return _Change(tuple(steps), (first, *_without(providers, at)))
 
     return _edit(raw, file, entries, plan)
 
@@ -98,15 +130,15 @@ def promote(raw: bytes, file: str, entries: Sequence[int], provider_type: Provid
 def drop_key(raw: bytes, file: str, entries: Sequence[int], provider_type: ProviderType, key_name: str) -> bytes:
     """Return the text without that key, and without its provider when it was the provider's only one.
 
-    Raises EditError, also for the key that writes and when no key or several keys of this type have the name, and what
-    `load` raises. **Whether objects still need the key is not known here.**
+    A KMS provider is taken for its only key. Raises EditError, also for the key that writes and when no key or several
+    keys of this type have the name, and what `load` raises. **Whether objects still need the key is not known here.**
     """
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
         at, provider, index = _the_key(providers, path, provider_type, key_name)
         if at == index == 0:
             raise _refused(path, "this key is the one that writes", "promote another key first")
-        if len(provider.keys) == 1:
+        if isinstance(provider, KmsProvider) or len(provider.keys) == 1:
             return _Change((lambda text: splice.remove(text, path, at),), _without(providers, at))
         keys = (*path, at, str(provider_type), "keys")
         narrower = replace(provider, keys=_without(provider.keys, index))
@@ -217,20 +249,24 @@ def _proven(edited: bytes, file: str, intended: EncryptionConfiguration) -> byte
 
 def _the_key(
     providers: tuple[Provider, ...], path: Path, provider_type: ProviderType, key_name: str
-) -> tuple[int, KeyedProvider, int]:
+) -> tuple[int, KeyedProvider | KmsProvider, int]:
     """Return the provider's index, the provider, and the key's index in it. Raises Unsafe unless exactly one fits."""
     found = [
         (at, provider, index)
         for at, provider in enumerate(providers)
-        if isinstance(provider, KeyedProvider) and provider.type is provider_type
-        for index, key in enumerate(provider.keys)
-        if key.name == key_name
+        if not isinstance(provider, IdentityProvider) and provider.type is provider_type
+        for index, name in enumerate(_names(provider))
+        if name == key_name
     ]
     if not found:
         raise _refused(path, f"no {provider_type} key there has this name", "check name, provider and entry")
     if len(found) > 1:
         raise _refused(path, f"several {provider_type} keys there have this name", BY_HAND)
     return found[0]
+
+
+def _names(provider: KeyedProvider | KmsProvider) -> tuple[str, ...]:
+    return (provider.name,) if isinstance(provider, KmsProvider) else tuple(key.name for key in provider.keys)
 
 
 def _keyed(providers: tuple[Provider, ...], provider_type: ProviderType) -> Iterator[KeyedProvider]:
