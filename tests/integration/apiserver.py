@@ -23,6 +23,7 @@ from nacl.secret import SecretBox
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from tests.servers.gateway import Gateway, KeyValue
+from tests.servers.kms_values import KmsKey
 
 _BLOCK = 16
 _GCM_NONCE = 12
@@ -164,6 +165,6 @@ def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: Key) -> None:
     gateway.put_all({name: key.seal(name, plaintext) for name, plaintext in plaintexts.items()})
 
 
-def opened(found: Iterable[KeyValue], key: Key) -> dict[str, bytes | None]:
+def opened(found: Iterable[KeyValue], key: Key | KmsKey) -> dict[str, bytes | None]:
     """What one key reads: a plaintext for each etcd key, None where it can't."""
     return {one.key: key.open(one.key, one.value) for one in found}

@@ -21,14 +21,18 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
 import yaml
 
 from tests.integration.apiserver import IDENTITY, Key, manifest
 from tests.servers.gateway import Gateway, GatewayError, KeyValue
+from tests.servers.kms_values import KmsKey, named_key_id
 
 LEASES = "/registry/leases/kube-system/"
 _METRIC = "apiserver_encryption_config_controller_last_config_info"
 _RELOADED = "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds"
+_NAMED = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
+_USED = "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds"
 _LEASE_SECONDS = 3600
 
 
@@ -63,7 +67,9 @@ class StandIn:
         self._temper = temper
         self._dice = random.Random(f"{name}-{temper.seed}")
         self._raw = b""
-        self.keys: list[Key] = []
+        self.keys: list[Key | KmsKey] = []
+        self._named: dict[tuple[str, str], float] = {}
+        self._written: dict[tuple[str, str], float] = {}
         self._reloads: dict[str, float] = {}
         self._refuses = threading.Event()
         self._down = threading.Event()
@@ -121,7 +127,18 @@ class StandIn:
                 seen_at = (raw, time.monotonic())
             if raw != self._raw and time.monotonic() >= seen_at[1] + self._temper.lag:
                 self._reloads["success" if self._load() else "failure"] = time.time()
+            self._ask_plugins()
             self._use_etcd()
+
+    def _ask_plugins(self) -> None:
+        """As kube-apiserver does once a minute: a KEK that the plugin names is taken at once, with a new seed."""
+        for key in self.keys:
+            if isinstance(key, KmsKey):
+                with suppress(grpc.RpcError):
+                    named = named_key_id(key.endpoint)
+                    if named != key.key_id:
+                        key.turn(named)
+                    self._named[key.name, key.key_id_hash] = time.time()
 
     def _load(self) -> bool:
         """Returns whether it runs the file now; else it keeps what it has."""
@@ -130,9 +147,10 @@ class StandIn:
         raw = self._file.read_bytes()
         try:
             self.keys = _keys_of(raw)
-        except (yaml.YAMLError, KeyError, TypeError):
-            return False
+        except (yaml.YAMLError, KeyError, TypeError, grpc.RpcError):
+            return False  # kube-apiserver takes no file with a plugin that does not answer
         self._raw = raw
+        self._ask_plugins()
         return True
 
     def _use_etcd(self) -> None:
@@ -183,6 +201,8 @@ class StandIn:
             self._registry.encryptions[key.fingerprint] += 1
             if self._swap(before, key.seal(name, plaintext)):
                 self._registry.objects[name] = plaintext
+                if isinstance(key, KmsKey):
+                    self._written[key.name, key.key_id_hash] = time.time()
 
     def _swap(self, before: KeyValue, value: bytes) -> bool:
         name = base64.b64encode(before.key.encode()).decode()
@@ -219,6 +239,11 @@ class StandIn:
             f'{_METRIC}{{{labels},hash="{self.hash}"}} 1',
             f"# TYPE {_RELOADED} gauge",
             *(f'{_RELOADED}{{{labels},status="{status}"}} {at}' for status, at in list(self._reloads.items())),
+            *(f"{_NAMED}{{{labels},{_of_kek(kek)}}} {at}" for kek, at in list(self._named.items())),
+            *(
+                f'{_USED}{{{labels},{_of_kek(kek)},transformation_type="to_storage"}} {at}'
+                for kek, at in list(self._written.items())
+            ),
         ]
         return "\n".join(lines) + "\n"
 
@@ -243,13 +268,20 @@ class StandIn:
         return Handler
 
 
-def _keys_of(raw: bytes) -> list[Key]:
-    """The keys of the first entry, in the order in which they are tried."""
-    found = []
+def _of_kek(kek: tuple[str, str]) -> str:
+    return f'key_id_hash="{kek[1]}",provider_name="{kek[0]}"'
+
+
+def _keys_of(raw: bytes) -> list[Key | KmsKey]:
+    """The keys of the first entry, in the order in which they are tried. Raises grpc.RpcError."""
+    found: list[Key | KmsKey] = []
     for block in yaml.safe_load(raw)["resources"][0]["providers"]:
         ((provider, content),) = block.items()
         if provider == "identity":
             found.append(IDENTITY)
+        elif provider == "kms":
+            # A reload keeps nothing: every KMS provider gets a new seed.
+            found.append(KmsKey(content["name"], content["endpoint"], named_key_id(content["endpoint"])))
         else:
             found += [Key(provider, key["name"], base64.b64decode(key["secret"])) for key in content["keys"]]
     return found
