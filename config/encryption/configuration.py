@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kube_rewrap.config.encryption.decode import decode
+from kube_rewrap.config.encryption.decode import decode, decode_provider
 from kube_rewrap.config.encryption.provider import (
     IdentityProvider,
     Key,
@@ -20,7 +20,7 @@ from kube_rewrap.config.encryption.provider import (
 )
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.config.encryption.validate import is_encryption_kind, validate
+from kube_rewrap.config.encryption.validate import is_encryption_kind, validate, validate_provider
 from kube_rewrap.config.errors import EncryptionConfigError
 from kube_rewrap.config.parsing.document import parse
 from kube_rewrap.config.parsing.golang import decode_base64
@@ -90,6 +90,15 @@ def load(raw: bytes, file: str) -> EncryptionConfiguration:
     if faults:
         raise EncryptionConfigError(file, faults)
     return _build(decoded.draft)
+
+
+def load_provider(raw: bytes, file: str) -> Provider:
+    """Return the provider in `raw`, which is written as one element of `providers`. Raises as `load` does."""
+    decoded = decode_provider(parse(raw, file))
+    faults = decoded.faults + [one for one in validate_provider(decoded.draft) if one.path not in decoded.broken]
+    if faults:
+        raise EncryptionConfigError(file, faults)
+    return _provider(decoded.draft.entries[0].providers[0])
 
 
 def _faults(decoded: Decoded) -> list[Fault]:

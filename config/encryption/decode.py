@@ -84,6 +84,15 @@ def decode(root: Node) -> Decoded:
     return Decoded(draft, report.faults, report.broken)
 
 
+def decode_provider(root: Node) -> Decoded:
+    """Return the draft of a document that is one element of `providers`, alone in one entry. Raises nothing."""
+    report = _Report()
+    place = Place("", root.line)
+    entry = DraftEntry((), place, (_provider(root, place, report),), place)
+    nothing = Text("", place)
+    return Decoded(Draft(nothing, nothing, (entry,), place), report.faults, report.broken)
+
+
 def _entry(node: Node, place: Place, report: _Report) -> DraftEntry:
     fields = _struct(node, place, ("resources", "providers"), report)
     resources_place, resources = _list(fields, place, "resources", report)

@@ -79,6 +79,11 @@ def validate(draft: Draft) -> Iterator[Fault]:
     yield from _masked(draft)
 
 
+def validate_provider(draft: Draft) -> Iterator[Fault]:
+    """Yield every fault of the only provider of a draft that `decode_provider` returned."""
+    yield from _providers(draft.entries[0], set())
+
+
 def is_encryption_kind(draft: Draft) -> bool:
     """Whether the document has the kind of an EncryptionConfiguration, in any version."""
     return draft.kind.value in {KIND, LEGACY_KIND}

@@ -16,6 +16,7 @@ from kube_rewrap.config.encryption.configuration import (
     Provider,
     ProviderType,
     load,
+    load_provider,
 )
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
@@ -457,3 +458,29 @@ def test_a_name_with_the_dot_of_the_empty_group_governs_the_core_resource() -> N
 
 def test_resource_names_are_in_file_order_without_repeats() -> None:
     assert PRECEDENCE.resource_names() == ("secrets", "deployments.apps", "configmaps", "*.apps", "*.", "*.*")
+
+
+def test_one_provider_alone_is_read_by_the_same_rules() -> None:
+    stanza = b"kms:\n  apiVersion: v2\n  name: cloud\n  endpoint: unix:///run/kms.sock\n"
+    expected = KmsProvider("v2", "cloud", "unix:///run/kms.sock", 3.0, None)
+    assert load_provider(stanza, "stanza.yaml") == expected
+    assert load_provider(
+        b'{"kms": {"apiVersion": "v2", "name": "cloud", "endpoint": "unix:///run/kms.sock"}}', "f"
+    ) == (expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("kms: {apiVersion: v2, endpoint: 'unix:///run/kms.sock'}", "kms.name"),
+        ("kms: {apiVersion: v2, name: a, endpoint: 'https://x', cachesize: 3}", "kms.endpoint"),
+        ("kms: {name: 3}", "kms.name"),
+        ("{}", ""),
+        ("- kms: {}", ""),
+        ("kms: {}\nidentity: {}", ""),
+    ],
+)
+def test_one_provider_alone_is_refused_with_path(text: str, path: str) -> None:
+    with pytest.raises(EncryptionConfigError) as caught:
+        load_provider(text.encode(), "stanza.yaml")
+    assert path in [fault.path for fault in caught.value.faults]
