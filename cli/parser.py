@@ -131,7 +131,9 @@ def _rotate(parser: Parser) -> None:
         "abort it, which leaves the file as it is (but see --remove-unused)",
     )
     add_many(parser, "--resource", "R", "only entries that name it")
-    parser.add_argument("--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc")
+    parser.add_argument(
+        "--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc; kms with --kms-file"
+    )
     parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
     parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
     add_switch(parser, "--yes", "begin without a question")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.fields import members_of, text_of
 
 PLAINTEXT_FINGERPRINT = "-"
@@ -56,6 +57,12 @@ class KeyRef:
     def from_json(cls, value: object) -> KeyRef:
         """Read the JSON form. Raises ValueError if it is malformed."""
         return cls(*(text_of(one, "a key") for one in members_of(value, "a key", 3)))
+
+    def covers(self, other: KeyRef) -> bool:
+        """Whether what is under `other` is under this key: for KMS, under any KEK of a provider of this name."""
+        if self.provider == ProviderType.KMS:
+            return (self.provider, self.name) == (other.provider, other.name)
+        return (self.provider, self.fingerprint) == (other.provider, other.fingerprint)
 
     def __str__(self) -> str:
         return f"{self.provider}:{self.name} ({self.fingerprint})" if self.name else self.provider

@@ -161,8 +161,9 @@ async def _plan(args: argparse.Namespace) -> RotationPlan:
 
 def _file(args: argparse.Namespace) -> ConfigurationFile:
     path = read_configuration_path(args, os.environ)
-    archive = read_settings(args, os.environ).rotation.archive or archive_of(path)
-    return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config)
+    settings = read_settings(args, os.environ).rotation
+    archive = settings.archive or archive_of(path)
+    return ConfigurationFile(path, archive, allow_readable=args.allow_readable_config, kms_file=settings.kms_file)
 
 
 async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
@@ -196,10 +197,11 @@ def _request(args: argparse.Namespace) -> RotationRequest:
     try:
         provider = ProviderType(args.provider) if args.provider else None
     except ValueError:
-        provider = ProviderType.KMS
-    if provider in {ProviderType.KMS, ProviderType.IDENTITY}:
-        raise _wrong("--provider", "is not a provider with keys in the file", "use secretbox, aesgcm or aescbc")
-    return RotationRequest(tuple(args.resource), provider, args.prune, args.manual)
+        provider = ProviderType.IDENTITY
+    if provider is ProviderType.IDENTITY:
+        raise _wrong("--provider", "is no provider that encrypts", "use secretbox, aesgcm, aescbc or kms")
+    stanza, stanza_hash = _file(args).stanza() if provider is ProviderType.KMS else (None, "")
+    return RotationRequest(tuple(args.resource), provider, stanza, stanza_hash, args.prune, args.manual)
 
 
 async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:

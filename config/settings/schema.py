@@ -193,6 +193,10 @@ class RotationSettings:
         None, "directory", "Where contents of the configuration file are kept before it is changed", "--archive"
     )
     """Made with mode 0700. None: `kube-rewrap-archive` beside the file."""
+    kms_file: str | None = setting(
+        None, "file", "The KMS provider that a rotation to KMS adds, as an element of providers", "--kms-file"
+    )
+    """The process that edits the configuration file reads it: the leading scheduler, or `rewrap rotate`."""
 
 
 @dataclass(frozen=True, slots=True)

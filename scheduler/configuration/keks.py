@@ -107,9 +107,10 @@ class KekWatch:
         before = self._held.pop(name, "")
         if because:
             self._held[name] = because
-        if because != before:
-            level = _log.warning if because else _log.info
-            level("kek.held" if because else "kek.in_force", provider=name, because=because or "its plugin names it")
+            if because != before:
+                _log.warning("kek.held", provider=name, because=because)
+        elif before:
+            _log.info("kek.in_force", provider=name, because="its plugin names the KEK that is in force")
 
 
 def _pause(generation: Generation, *, is_known: bool) -> float | None:

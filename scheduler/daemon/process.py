@@ -167,8 +167,9 @@ class Daemon:
     async def _lead(self, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
         """Run the controllers under the newest generation; each new one ends those of the one before."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
-        archive = self._settings.rotation.archive or archive_of(self._file)
-        file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable)
+        settings = self._settings.rotation
+        archive = settings.archive or archive_of(self._file)
+        file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable, kms_file=settings.kms_file)
         kept, before = Kept(self._metrics), ""
         async with aclosing(watch.generations()) as generations:
             newest = await brake.unless_pulled(anext(generations))

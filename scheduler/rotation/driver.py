@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 import structlog
 
 from kube_rewrap.config.encryption.generation import content_hash
-from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.encryption.provider import KmsProvider
+from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.rotation.edits import edit
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import ClusterProbe
@@ -34,7 +35,7 @@ from kube_rewrap.worker.background import uninterrupted
 from kube_rewrap.worker.errors import RecordChangedError, RefusedError
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.rotation import Rotation
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
@@ -124,7 +125,8 @@ class RotationDriver:
             because = "`rewrap rotate resume` has to be run: it writes the file that is to be put in place"
             return Decision(Wait(), because)
         try:
-            edited, fingerprint = edit(stored.value, raw, self._file.path)
+            stanza = await asyncio.to_thread(self._stanza, stored.value)
+            edited, fingerprint = edit(stored.value, raw, self._file.path, stanza)
         except ConfigError as error:
             return await self._hold(stored, f"the file can't be edited: {error}")
         except ValueError:
@@ -143,6 +145,20 @@ class RotationDriver:
                 return await self._hold(stored, f"the file can't be replaced: {error}")
         await self._report("rotation.edited", rotation, decision.because)
         return decision
+
+    def _stanza(self, rotation: Rotation) -> KmsProvider | None:
+        """Return the KMS provider to add. Raises ConfigError when it is not the one that the rotation was planned with.
+
+        The record has its hash only: whoever can write records must not choose the plugin.
+        """
+        if not rotation.stanza or rotation.step is not RotationStep.ADD:
+            return None
+        provider, found = self._file.stanza()
+        if found != rotation.stanza:
+            message = f"{self._file.kms_file} is not the one that the rotation was planned with: {rotation.stanza}"
+            remedy = "let the process that edits the configuration file read the same file"
+            raise SettingsError("command line", (Fault("--kms-file", message, remedy),))
+        return provider
 
     async def _hold(self, stored: Stored[Rotation], because: str) -> Decision:
         """Hold the rotation until an operator acts: a retry would fail again."""

@@ -6,12 +6,13 @@ A record may be forged: an edit refuses a key name that no rotation makes, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from kube_rewrap.config.editing.edit import add_read_key, drop_identity, drop_key, generate_key, promote
+from kube_rewrap.config.editing.edit import add_read_key, add_read_kms, drop_identity, drop_key, generate_key, promote
 from kube_rewrap.config.encryption.configuration import load
-from kube_rewrap.config.encryption.provider import IdentityProvider, KeyedProvider, Provider, ProviderType
+from kube_rewrap.config.encryption.provider import KeyedProvider, KmsProvider, Provider, ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -24,10 +25,11 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
+def edit(rotation: Rotation, raw: bytes, file: str, stanza: KmsProvider | None = None) -> tuple[bytes, str]:
     """Return the file after the step's edit, and the new key's fingerprint ("" where the step generates none).
 
-    Raises EditError when the text can't be edited unambiguously, ValueError when the record does not fit the file.
+    `stanza` is the KMS provider that a rotation to KMS adds. Raises EditError when the text can't be edited
+    unambiguously, ValueError when the record does not fit the file or the stanza.
     """
     kind = ProviderType(rotation.provider)
     configuration = load(raw, file)
@@ -38,13 +40,28 @@ def edit(rotation: Rotation, raw: bytes, file: str) -> tuple[bytes, str]:
             if not _KEY_NAME.fullmatch(rotation.key_name):
                 raise ValueError("the record names a key as no rotation does")
             require_no_weaker(kind, (configuration.entries[index].providers[0] for index in rotation.entries))
+            if kind is ProviderType.KMS:
+                return add_read_kms(raw, file, _stanzas(rotation, stanza)), ""
             key = generate_key(rotation.key_name)
             return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
         case RotationStep.PROMOTE:
-            return promote(raw, file, rotation.entries, kind, rotation.key_name), ""
+            return _each(rotation, raw, lambda text, entry, name: promote(text, file, [entry], kind, name)), ""
         case RotationStep.WITHDRAW:
-            return drop_key(raw, file, rotation.entries, kind, rotation.key_name), ""
+            return _each(rotation, raw, lambda text, entry, name: drop_key(text, file, [entry], kind, name)), ""
     return _pruned(rotation, raw, file), ""
+
+
+def _each(rotation: Rotation, raw: bytes, change: Callable[[bytes, int, str], bytes]) -> bytes:
+    """Return the text after a change of each entry, given the entry and the new key's name in it."""
+    for entry in rotation.entries:
+        raw = change(raw, entry, rotation.name_in(entry))
+    return raw
+
+
+def _stanzas(rotation: Rotation, stanza: KmsProvider | None) -> dict[int, KmsProvider]:
+    if stanza is None or stanza.name != rotation.key_name:
+        raise ValueError("the record names another KMS provider")
+    return {entry: replace(stanza, name=rotation.name_in(entry)) for entry in rotation.entries}
 
 
 def require_no_weaker(kind: ProviderType, primaries: Iterable[Provider]) -> None:
@@ -72,13 +89,13 @@ def _pruned(rotation: Rotation, raw: bytes, file: str) -> bytes:
 
 
 def primary_of(provider: Provider) -> KeyRef:
-    """Return the key that this provider encrypts with. Raises SettingsError for KMS, whose plugin rotates its keys."""
+    """Return the key that this provider encrypts with; a KMS provider by its name and version, whatever its KEK."""
     if isinstance(provider, KeyedProvider):
         key = provider.keys[0]
         return KeyRef(provider.type.value, key.name, key.secret.fingerprint(provider.type.value))
-    if isinstance(provider, IdentityProvider):
-        return KeyRef(ProviderType.IDENTITY.value, "", PLAINTEXT_FINGERPRINT)
-    raise refused("--resource", "a KMS provider's keys are rotated by its plugin", "name the other resources")
+    if isinstance(provider, KmsProvider):
+        return KeyRef(ProviderType.KMS.value, provider.name, provider.api_version)
+    return KeyRef(ProviderType.IDENTITY.value, "", PLAINTEXT_FINGERPRINT)
 
 
 def keys_of(provider: Provider) -> Sequence[_Named]:
@@ -86,11 +103,11 @@ def keys_of(provider: Provider) -> Sequence[_Named]:
     return provider.keys if isinstance(provider, KeyedProvider) else ()
 
 
-def _ref(provider: Provider, place: int) -> KeyRef | None:
+def _ref(provider: Provider, place: int) -> KeyRef:
     if isinstance(provider, KeyedProvider):
         key = provider.keys[place]
         return KeyRef(provider.type.value, key.name, key.secret.fingerprint(provider.type.value))
-    return primary_of(provider) if isinstance(provider, IdentityProvider) else None
+    return primary_of(provider)
 
 
 def refused(place: str, message: str, remedy: str) -> SettingsError:

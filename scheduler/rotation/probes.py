@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 
+from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.requests import Inbox
@@ -20,6 +22,7 @@ from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.verdict import KeyRef
 
 _SCAN_SECONDS = 5.0
 """Least time between two scans for one rotation: a second scan at once seldom finds anything else."""
@@ -42,8 +45,10 @@ class ClusterProbe(ABC):
         """Cause a campaign under the rotation's file if there is none, and return its outcome so far."""
 
     async def convergence(self, rotation: Rotation) -> Convergence:
-        """Return whether all kube-apiservers run the rotation's file."""
-        return await self._apiservers.probe(rotation.file)
+        """Return whether all kube-apiservers run the rotation's file, and write under the KEKs that are in force."""
+        generation = self._service.generation
+        targets = generation.targets if rotation.file == generation.file_hash else NO_TARGETS
+        return await self._apiservers.probe(rotation.file, targets)
 
     async def scan(self, rotation: Rotation) -> ScanResult:
         """Decrypt every governed object at one revision, taken now, and count them by key."""
@@ -51,11 +56,14 @@ class ClusterProbe(ABC):
         await self._brake.unless_pulled(asyncio.sleep(max(0.0, self._next_scan - loop.time())))
         _, found = await self._brake.unless_pulled(self._service.inventory())
         self._next_scan = loop.time() + _SCAN_SECONDS
-        budget = (await self._service.engine.ledger.all()).get(rotation.fingerprint)
-        # An unknown number of encryptions counts as use.
-        used = 1 if budget is None or budget.restored else budget.used
+        used = 0 if rotation.stanza else await self._used(rotation)
         under_retired, under_new = _under_retired(found, rotation), _under_new(found, rotation)
         return ScanResult(found.revision, found.stale, under_retired, found.unreadable, under_new, used)
+
+    async def _used(self, rotation: Rotation) -> int:
+        """Return how often the new key has encrypted, by its budget; an unknown number counts as use."""
+        budget = (await self._service.engine.ledger.all()).get(rotation.fingerprint)
+        return 1 if budget is None or budget.restored else budget.used
 
     async def is_compacted(self, revision: int) -> bool:
         """Return whether etcd refuses to answer at every revision before this one."""
@@ -106,13 +114,12 @@ class LeaderProbe(ClusterProbe):
 
 def _under_retired(found: Inventory, rotation: Rotation) -> int:
     """Count objects of the rotation's resources under the old keys, and unreadable ones that may be."""
-    retired = {key.fingerprint for key in rotation.retired}
     count = 0
     for tally in found.resources:
-        if tally.primary.fingerprint in retired:
+        if _is_one_of(tally.primary, rotation.retired):
             continue  # an entry outside the rotation may keep the key as its primary
-        count += sum(under.objects for key, under in tally.keys.items() if key.fingerprint in retired)
-        count += sum(objects for key, objects in tally.claimed.items() if key.fingerprint in retired)
+        count += sum(under.objects for key, under in tally.keys.items() if _is_one_of(key, rotation.retired))
+        count += sum(objects for key, objects in tally.claimed.items() if _is_one_of(key, rotation.retired))
     return count
 
 
@@ -120,4 +127,8 @@ def _under_new(found: Inventory, rotation: Rotation) -> int:
     """Count objects under the new key, and unreadable ones that may be."""
     counts = [(key, under.objects) for tally in found.resources for key, under in tally.keys.items()]
     counts += [item for tally in found.resources for item in tally.claimed.items()]
-    return sum(count for key, count in counts if key.fingerprint == rotation.fingerprint)
+    return sum(count for key, count in counts if _is_one_of(key, rotation.new_keys))
+
+
+def _is_one_of(key: KeyRef, keys: Sequence[KeyRef]) -> bool:
+    return any(one.covers(key) for one in keys)

@@ -10,7 +10,7 @@ from datetime import datetime
 from kube_rewrap.config.editing.edit import entries_naming, new_key_name
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, load
 from kube_rewrap.config.encryption.generation import content_hash
-from kube_rewrap.config.encryption.provider import Provider, ProviderType
+from kube_rewrap.config.encryption.provider import KmsProvider, Provider, ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.scheduler.rotation.edits import keys_of, primary_of, refused, require_no_weaker
 from kube_rewrap.worker.records.campaign import new_id
@@ -21,10 +21,15 @@ _KEYED = (ProviderType.SECRETBOX, ProviderType.AESGCM, ProviderType.AESCBC)
 
 @dataclass(frozen=True, slots=True)
 class RotationRequest:
-    """A requested rotation. No resources: every entry of the file. `provider` None: the type of the present key."""
+    """A requested rotation. No resources: every entry of the file. `provider` None: the type of the present key.
+
+    `stanza` is the KMS provider to add, and `stanza_hash` the hash of its text, where `provider` is KMS.
+    """
 
     resources: tuple[str, ...] = ()
     provider: ProviderType | None = None
+    stanza: KmsProvider | None = None
+    stanza_hash: str = ""
     prune: bool = False
     by_hand: bool = False
     because: str = "asked for"
@@ -53,22 +58,33 @@ def plan_rotation(
     primaries = [configuration.entries[index].providers[0] for index in entries]
     kind = request.provider or _common_type(primaries)
     require_no_weaker(kind, primaries)
-    names = [key.name for entry in configuration.entries for provider in entry.providers for key in keys_of(provider)]
+    present = [provider for entry in configuration.entries for provider in entry.providers]
+    names = [key.name for provider in present for key in keys_of(provider)]
     retired = dict.fromkeys(primary_of(provider) for provider in primaries)
     resources = dict.fromkeys(name for index in entries for name in configuration.entries[index].resources)
-    return Rotation(
+    planned = Rotation(
         new_id(now, os.urandom(2)),
         RotationStep.ADD,
         request.because,
         entries,
         tuple(name for name in resources if not is_idle(name)),
         kind.value,
-        new_key_name([*names, *taken], now.date()),
+        new_key_name([*names, *taken], now.date()) if request.stanza is None else request.stanza.name,
         tuple(retired),
         content_hash(raw),
         by_hand=request.by_hand,
         prune=request.prune,
+        stanza=request.stanza_hash,
     )
+    _require_free(planned, (one.name for one in present if isinstance(one, KmsProvider)))
+    return planned
+
+
+def _require_free(planned: Rotation, kms_names: Iterable[str]) -> None:
+    """Raise SettingsError where a KMS provider to add has the name of one in the file: names are prefixes of values."""
+    clash = sorted({key.name for key in planned.new_keys} & set(kms_names)) if planned.stanza else []
+    if clash:
+        raise refused("--kms-file", f"the file has a KMS provider named {', '.join(clash)}", "choose another name")
 
 
 def _entries(configuration: EncryptionConfiguration, resources: Sequence[str]) -> tuple[int, ...]:

@@ -327,7 +327,7 @@ def is_way_back(rotation: Rotation, before: GenerationRecord, after: GenerationR
     if not (rotation.is_withdrawn or rotation.step in {RotationStep.WITHDRAW, RotationStep.RETURN}):
         return False
     kept = tuple(
-        (name, tuple(key for key in chain if key.fingerprint != rotation.fingerprint))
+        (name, tuple(key for key in chain if not any(new.covers(key) for new in rotation.new_keys)))
         for name, chain in before.resources
     )
     return before.resources != after.resources == kept

@@ -23,6 +23,7 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import FASTEST, NO_OPTIONS, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import Holder
 from kube_rewrap.worker.records.proof import ProofPart
@@ -100,6 +101,10 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "observer": (
         read_observer,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
+    ),
+    "keks": (
+        Kek.from_json,
+        st.just(Kek(provider="p", target="t", since=1.0, named="n", named_since=2.0, former=("a", "b")).to_json()),
     ),
     "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),

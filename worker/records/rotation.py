@@ -69,7 +69,8 @@ class Rotation:
     `entries` are indexes into the file's `resources`; `retired` are the keys that were primary there. `file` is the
     hash that the file must have; in a step that edits the file, `edited` is the hash after the edit, "" before the
     edit is prepared. `held` is why the rotation is held: an operator paused it, or the file changed otherwise; "" = it
-    is not held. `waits` is what the last check of this step found missing. `proof_revision` is the revision of the
+    is not held. `stanza` is the hash of the KMS provider to add, as the operator wrote it; "" = the new key is no KMS
+    provider. `waits` is what the last check of this step found missing. `proof_revision` is the revision of the
     last clean scan, 0 before the first.
     """
 
@@ -90,6 +91,22 @@ class Rotation:
     proof_revision: int = 0
     passed: tuple[Passed, ...] = ()
     waits: str = ""
+    stanza: str = ""
+
+    @property
+    def new_keys(self) -> tuple[KeyRef, ...]:
+        """The new key; for KMS a provider for each entry, since one can't serve two.
+
+        A key has no fingerprint before the step `add`, a KMS provider has none here at all: its KEK may change.
+        """
+        if not self.stanza:
+            return (KeyRef(self.provider, self.key_name, self.fingerprint),)
+        return tuple(KeyRef(self.provider, self.name_in(entry), self.fingerprint) for entry in self.entries)
+
+    def name_in(self, entry: int) -> str:
+        """Return the new key's name in an entry: that of a KMS provider gets a number in all but the first one."""
+        place = self.entries.index(entry)
+        return f"{self.key_name}-{place + 1}" if self.stanza and place else self.key_name
 
     @property
     def is_withdrawn(self) -> bool:
@@ -125,6 +142,7 @@ class Rotation:
             "held": self.held,
             "proof_revision": self.proof_revision,
             "waits": self.waits,
+            "stanza": self.stanza,
             "passed": [{"step": one.step.value, "at": one.at, "because": one.because} for one in self.passed],
         }
 
@@ -150,6 +168,7 @@ class Rotation:
             fields.count("proof_revision"),
             fields.each("passed", _passed),
             fields.text("waits"),
+            fields.text("stanza") if fields.has("stanza") else "",  # absent in records of earlier versions
         )
 
 

@@ -127,7 +127,7 @@ def test_plaintext_is_retired_like_a_key() -> None:
             "deployments, secrets.apps: governs nothing",
             id="idle",
         ),
-        pytest.param(text(OUTSIDE), RotationRequest(provider=ProviderType.AESGCM), "rotated by its plugin", id="KMS"),
+        pytest.param(text(OUTSIDE), RotationRequest(), "written with kms: what shall the new key be for", id="KMS"),
     ],
 )
 def test_what_is_refused(raw: bytes, order: RotationRequest, words: str) -> None:
@@ -213,7 +213,7 @@ def test_a_record_is_read_as_it_was_written(step: RotationStep) -> None:
     assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation
 
 
-@pytest.mark.parametrize("field", sorted(ROTATION.to_json()))
+@pytest.mark.parametrize("field", sorted({*ROTATION.to_json()} - {"stanza"}))
 def test_a_record_without_a_field_is_damaged(field: str) -> None:
     broken = ROTATION.to_json()
     del broken[field]
