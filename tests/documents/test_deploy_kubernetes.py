@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import tomllib
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -68,7 +70,7 @@ def test_the_validation_refuses_what_is_misspelt() -> None:
 def test_the_kustomization_takes_every_manifest_and_each_once() -> None:
     assert set(KUSTOMIZATION) == {"apiVersion", "kind", "namespace", "resources", "images"}
     assert (KUSTOMIZATION["apiVersion"], KUSTOMIZATION["kind"]) == ("kustomize.config.k8s.io/v1beta1", "Kustomization")
-    files = {path.name for path in (DEPLOY / "kubernetes").iterdir()} - {"kustomization.yaml"}
+    files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
     assert sorted(KUSTOMIZATION["resources"]) == sorted(files)
     names = [(one["kind"], one["metadata"]["name"]) for one in ALL]
     assert len(names) == len(set(names))
@@ -297,3 +299,32 @@ def test_the_pages_patch_fits_the_manifests() -> None:
     kinds = {one["target"]["kind"] for one in patches}
     assert kinds == {"Deployment"}
     assert [name for name in DAEMONS if not re.fullmatch(patches[0]["target"]["name"], f"kube-rewrap-{name}")] == []
+
+
+def test_the_component_for_kms_mounts_the_directory_of_the_socket_in_both_daemons() -> None:
+    component = yaml.safe_load((DEPLOY / "kubernetes" / "kms" / "kustomization.yaml").read_text(encoding="utf-8"))
+    assert component["kind"] == "Component"
+    [patch] = component["patches"]
+    operations = yaml.safe_load((DEPLOY / "kubernetes" / "kms" / patch["path"]).read_text(encoding="utf-8"))
+    patched = []
+    for document in of_kind("Deployment"):
+        if re.fullmatch(patch["target"]["name"], document["metadata"]["name"]):
+            patched.append(document["metadata"]["name"])
+            after = copy.deepcopy(document)
+            for operation in operations:
+                assert operation["op"] == "add"
+                *path, last = operation["path"].removeprefix("/").split("/")
+                assert last == "-"
+                reduce(lambda at, part: at[int(part) if isinstance(at, list) else part], path, after).append(
+                    operation["value"]
+                )
+            kubernetes_validate.validate(after, VERSION, strict=True)
+            [mount] = [
+                one
+                for one in after["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+                if one["name"] == "kms-plugin"
+            ]
+            [volume] = [one for one in after["spec"]["template"]["spec"]["volumes"] if one["name"] == "kms-plugin"]
+            assert volume["hostPath"] == {"path": mount["mountPath"], "type": "Directory"}
+            assert mount["readOnly"]
+    assert patched == ["kube-rewrap-scheduler", "kube-rewrap-worker"]
