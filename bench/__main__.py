@@ -1,4 +1,4 @@
-"""`make bench`: every figure is a ratio within this one run; the machine's own speed cancels out."""
+"""`make bench`: compares rates within one run, so that the machine's speed cancels out of the ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every benchmark stands on: a throw-away etcd with objects in it, and two EncryptionConfigurations."""
+"""The fixture of every benchmark: a throw-away etcd, and files of EncryptionConfigurations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESOURCES = ("secrets", "configmaps")
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A throw-away etcd: how to reach it, and a directory for files."""
+    """A throw-away etcd: the settings to connect to it, and a directory for files."""
 
     settings: Settings
     directory: Path
@@ -29,7 +29,7 @@ class Ground:
         return load_generation(configuration_of(providers, RESOURCES).encode(), "bench")
 
     def configuration_file(self, *providers: KeyedProvider) -> Path:
-        """Write the same as a file for the command line."""
+        """Write the same configuration to a file for the command line, and return its path."""
         path = self.directory / "encryption.json"
         path.touch(mode=0o600)
         path.write_text(configuration_of(providers, RESOURCES))

@@ -1,4 +1,4 @@
-"""Peak resident memory of the command line's own processes, on a small and on a large store."""
+"""Measures the peak resident memory of commands, each in its own process, on a small and on a large etcd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kube_rewrap.config.encryption.configuration import ProviderType
 SIZES = (10_000, 200_000)
 _MEASURE = """
 import resource, sys
-from cli.main import main
+from kube_rewrap.cli.main import main
 code = main(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 sys.exit(code)
@@ -22,7 +22,7 @@ sys.exit(code)
 
 
 async def compare() -> None:
-    """Print the table: each size on an etcd of its own."""
+    """Print the table; each size has its own etcd."""
     print(f"{'objects':>9} {'verify MiB':>11} {'run MiB':>9} {'run s':>7}")
     for objects in SIZES:
         with ground() as place:
@@ -36,7 +36,7 @@ async def compare() -> None:
 
 
 def _peak(*words: str) -> tuple[float, str]:
-    """Run a command in a process of its own; returns its peak in MiB and what it printed."""
+    """Run a command in its own process; returns its peak memory in MiB, and its output."""
     environment = {**os.environ, "REWRAP_LOG_LEVEL": "warning"}
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *words], capture_output=True, text=True, check=False, env=environment

@@ -1,8 +1,7 @@
-"""`run` against a bare loop of compare-and-swap puts over the same stubs, turn about, in one run.
+"""Compares `rewrap run` with a bare loop of compare-and-swap puts over the same stubs, alternating, in one run.
 
-The loop does what no rewrap can do without: one transaction an object. It decrypts, encrypts,
-checks, records and adapts nothing. It is tuned as well as the engine is: it sends one by one or in
-groups, with the best of several windows that are tried first.
+The loop makes one transaction an object, the minimum of any rewrap. It does not decrypt, encrypt, check or record, and
+its window is fixed: the fastest of several that are tried first, with swaps sent one by one or in groups.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ async def read_everything(store: Store) -> list[Item]:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the bare loop sends: so many swaps in flight, one by one or in groups."""
+    """How the bare loop sends: the number of swaps in flight, and whether one by one or in groups."""
 
     window: int
     grouped: bool
@@ -97,7 +96,7 @@ async def _swap_some(store: Store, work: Iterator[tuple[Item, bytes]], size: int
 
 
 async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Speed]:
-    """Run a campaign; returns the speed of its batches alone, and of the whole with plan and proof."""
+    """Run a campaign; returns the speed of its batches alone, and that of the whole run with plan and proof."""
     whole_started, whole_cpu = time.perf_counter(), _cpu()
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(ground.settings, ground.generation(*providers)))

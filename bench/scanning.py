@@ -1,4 +1,4 @@
-"""The proof scan against a bare paged Range over the same stubs, turn about, in one run."""
+"""Compares the proof scan with a bare paged Range over the same stubs, alternating, in one run."""
 
 from __future__ import annotations
 

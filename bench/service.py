@@ -1,7 +1,7 @@
-"""The service against one embedded run, and how soon it begins and goes on.
+"""Compares the service with one embedded run, and measures how soon it starts, and resumes after a worker's death.
 
-Figures of the service hold its messages, claims and waits; they are wall clock from the first swap to the end of the
-last batch. CPU is that of the worker's processes alone.
+The service's rate includes messages, claims and waits: wall clock from the first swap to the end of the last batch. CPU
+time is that of the worker's processes alone.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CHILDREN = 4
 TURNS = 3
 _BOUND = 180.0
 _LOOK = 0.02
-_SLOW = "500"  # so that there is something left to go on with
+_SLOW = "500"  # objects a second, so that the campaign is unfinished when the worker is killed
 _START_SECONDS = 4.0  # until the second worker is up
 _ENTRY = "from kube_rewrap.cli.main import run; run()"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Daemons:
-    """Scheduler and worker as processes of their own."""
+    """Starts scheduler and worker, each in its own process."""
 
     def __init__(self, ground: Ground, redis: str) -> None:
         self.file = ground.directory / "service.json"
@@ -130,7 +130,7 @@ async def _turn(daemons: Daemons, store: Store, worker: int, old: KeyedProvider,
 
 
 async def _kill(daemons: Daemons, store: Store, old: KeyedProvider) -> None:
-    """Measure how long a batch waits when whoever works on it dies, while another worker stands by."""
+    """Measure how long a batch waits after its worker is killed, while another worker is idle."""
     claims = Claims(store, Keyspace())
     known = await campaigns(store)
     with daemons.running("worker", "--children", "1", "--rate", _SLOW) as worker:
@@ -147,7 +147,7 @@ async def _kill(daemons: Daemons, store: Store, old: KeyedProvider) -> None:
                 if any(pid != dead for pid in holders) or time.perf_counter() > killed + _BOUND:
                     break
                 await asyncio.sleep(_LOOK)
-            print(f"from the death of a worker to its batch going on: {time.perf_counter() - killed:.1f} s")
+            print(f"from the death of a worker until another claims its batch: {time.perf_counter() - killed:.1f} s")
             await ended(store, known)
 
 
@@ -166,7 +166,7 @@ async def _claimed(store: Store, claims: Claims, known: set[str]) -> tuple[str, 
 
 
 def _session(pid: object) -> int | None:
-    """Return the session of a living process."""
+    """Return the session of a process; None if it has ended."""
     try:
         return os.getsid(int(str(pid)))
     except (OSError, ValueError):
@@ -188,7 +188,7 @@ async def first_swap(store: Store, revision: int) -> float:
 
 
 async def ended(store: Store, known: set[str], state: CampaignState | None = None) -> float:
-    """Wait until a campaign that was not known is in a state, or has ended; returns when that was."""
+    """Wait until a campaign that is not in `known` is in a state, or has ended; returns the time (perf_counter)."""
     until = time.perf_counter() + _BOUND
     while time.perf_counter() < until:
         found = [one.value for one in await Campaigns(store, Keyspace()).all() if one.value.id not in known]

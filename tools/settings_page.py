@@ -1,4 +1,4 @@
-"""Writes the tables of docs/settings.md from config/settings/schema.py; the text around them stays: `make docs`."""
+"""`make docs`: writes the tables of docs/settings.md from config/settings/schema.py, and keeps the text around them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TABLE = r"(^## `\[{group}\]`[^\n]*\n(?:(?!## )[^|\n]*\n)*)(?:\|[^\n]*\n)*"
 
 
 def with_tables(page: str) -> str:
-    """Return the page with the first table below each group's heading made from the schema. ValueError without one."""
+    """Return the page with the first table below each group's heading replaced. Raises ValueError."""
     docstrings = dict(_docstrings())
     for group, rows in itertools.groupby(schema.SETTINGS, lambda one: one.group):
         kind = type(getattr(schema.Settings(), group)).__name__

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes a virtual environment with pip in it:  tools/venv.sh DIRECTORY
 #
-# Takes $PYTHON, or the first Python >= 3.11 that it finds. Debian ships python3 without ensurepip; then pip comes from
-# Debian's own wheel of it, which needs no root either. REWRAP_NO_ENSUREPIP=1 takes that path anyway, to test it.
+# Uses $PYTHON, or the first Python >= 3.11 that it finds. Debian ships python3 without ensurepip; then the script takes
+# pip from Debian's own wheel, which needs no root either. REWRAP_NO_ENSUREPIP=1 forces that way, to test it.
 set -euo pipefail
 
 venv=$1

@@ -1,1 +1,1 @@
-"""The scheduler's process: leader election, and what the leader does under one configuration."""
+"""The scheduler's process: leader election, and the controllers that the leader runs under one configuration."""

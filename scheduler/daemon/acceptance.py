@@ -1,7 +1,7 @@
-"""Accepts a generation: compares it with the one on record, and asks for the campaign that its changes take.
+"""Accepts a generation: compares it with the one on record, and requests the campaign that its changes need.
 
-Without a change the cluster is compared with it all the same (`campaigns/resync.py`): things happen while no scheduler
-runs. A file of the same meaning takes over the unfinished campaign. An old copy of the file is refused.
+If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
+the file is refused. Not handled: objects that became stale while no scheduler ran; `campaigns/resync.py` finds them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class Acceptance:
-    """See the module's docstring. `before`: the hash of the generation that this leader followed until now, or ""."""
+    """See the module's docstring. `before`: the hash of the generation that this leader accepted last, "" = none."""
 
     def __init__(self, office: Office, now: GenerationRecord, before: str) -> None:
         self._office = office
@@ -36,9 +36,9 @@ class Acceptance:
     async def current(self) -> Stored[History] | None:
         """Return the generations on record, None before the first. Raises OutdatedError for an old copy of the file.
 
-        A scheduler on another node that comes to lead may hold a copy of the file that nobody renewed. For a leader
-        that followed the newer one until now, the file that goes back is a change as any other. So is the removal of
-        a key that a rotation added and nobody used.
+        The file on another control-plane node may not have been updated before its scheduler is elected. Two rollbacks
+        to a former generation are accepted: one that this leader observed, and the removal of the unused key that a
+        withdrawn rotation had added.
         """
         stored = await self._generations.load()
         if stored is None or self._now.hash not in stored.value.former:
@@ -48,15 +48,15 @@ class Acceptance:
         if self._before == newer.hash or (rotations and is_way_back(rotations[-1].value, newer, self._now)):
             return stored
         raise OutdatedError(
-            f"the file is {self._now.hash}, which was in force before {newer.hash} took its place: it is taken for an "
-            "old copy, and nothing is written under it. Bring it up to date; to really go back to it, change anything "
-            "in it, a comment will do"
+            f"the file is {self._now.hash}, which {newer.hash} has replaced: this scheduler takes it for an old copy, "
+            "and writes nothing under it. Update the file; to return to this configuration on purpose, change anything "
+            "in the file, for example a comment"
         )
 
     async def accept(self, stored: Stored[History] | None) -> None:
-        """Compare the generation with the one on record, and ask for a campaign if its changes take one.
+        """Compare the generation with the one on record, record it, and request a campaign if its changes need one.
 
-        A name that governs nothing comes and goes without a change: nothing is stored by it.
+        A name that governs no etcd path is left out of the comparison: no object is stored under it.
         """
         now, former = self._now, stored.value.generation if stored else None
         changes = [change for change in detect(former, now) if not self._office.service.is_idle(change.resource)]
@@ -65,21 +65,21 @@ class Acceptance:
             level("configuration.changed", generation=now.hash, **change.log_context())
         wanted = [change for change in changes if change.needs_campaign]
         if wanted:
-            reason = f"{len(wanted)} changes, the first: {wanted[0].because}"
+            reason = f"{len(wanted)} changes of the configuration, the first: {wanted[0].because}"
             await self._office.inbox.ask_for_change(stored.revision if stored else 0, reason)
             self._office.schedule.checked()
         if former == now:
             return
         if former is not None and not changes:
             await self._adopt(former.hash)
-        # Recorded last: a crash before this compares again, and asks by the same name.
+        # Recorded last: after a crash before this, the next leader compares again, and its request has the same id.
         late = settled(stored, [one.value for one in await self._office.campaigns.all()], now)
         fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
         await self._generations.save(fresh)
         await self._office.service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 
     async def _adopt(self, before: str) -> None:
-        """Let the unfinished campaign of a file with the same meaning go on under this one."""
+        """Continue the unfinished campaign of a generation with the same meaning under this one."""
         for stored in await self._office.campaigns.unfinished():
             if stored.value.generation != before:
                 continue

@@ -1,14 +1,14 @@
-"""The controllers of a leader under one generation of the configuration, each a task of its own under one lease.
+"""The leader's controllers under one generation of the configuration: tasks under the leader's lease.
 
-- the write observer watches every governed write, from before the generation is accepted on;
-- the key monitor measures the use of write budgets, and logs keys that are due;
-- the rotation controller begins a rotation of a due key, and takes the steps of the unfinished one;
-- campaigns works on campaigns and requests;
-- resync compares everything with the configuration now and then;
-- housekeeping asks for repairs of drift, and forgets old records.
+- The write observer watches every governed write. It starts before the generation is accepted.
+- The key monitor measures the use of write budgets, and logs keys that are due.
+- The rotation controller begins the rotation of a due key, and takes the steps of the unfinished rotation.
+- The campaign controller plans requests, and drives one campaign at a time.
+- The resync controller scans all governed objects at intervals, and requests a campaign for stale ones.
+- Housekeeping requests repairs of drift, and deletes old records.
 
-Each reads records, decides by a pure function, acts, and says why. The first that fails ends all of them, and its
-error is raised: the daemon then gives up leadership and begins again with what is on record.
+Each controller reads records, decides by a pure function, acts, and logs why. If one fails, all are cancelled and its
+error is raised; the daemon then gives up leadership, and the next leader continues from the records.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _LAG_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Metrics, the last alert logged for each key, and the repairs of drift; kept when a new generation is followed."""
+class LeaderState:
+    """Metrics, the last alert logged for each key, and the repairs of drift; kept across generations by one leader."""
 
     metrics: SchedulerMetrics
     alerts: dict[str, LoggedAlert] = field(default_factory=dict)
@@ -62,16 +62,16 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """What the controllers of one generation get from the leader: its fencing token, and a brake that ends them.
+class ControllerContext:
+    """Dependencies of one generation's controllers. `guard` is the leader's fencing token; `brake` stops them.
 
-    `accepted` is called when the generation is in force. `before` is the hash of the last generation that this leader
-    accepted, "" at first.
+    The controllers call `accepted` when the generation is in force. `before` is the hash of the generation that this
+    leader accepted last, "" = none.
     """
 
     guard: Expect
     brake: Brake
-    kept: Kept
+    state: LeaderState
     file: ConfigurationFile
     apiservers: ConvergenceProbe
     accepted: Callable[[], None]
@@ -81,69 +81,69 @@ class Term:
 class Controllers:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, service: Service, sender: Sender, term: Term) -> None:
-        self._term = term
+    def __init__(self, settings: Settings, service: Service, sender: Sender, context: ControllerContext) -> None:
+        self._context = context
         store, keyspace = service.engine.store, service.engine.keyspace
         self.office = office = Office(
             settings=settings,
             service=service,
-            guard=term.guard,
-            campaigns=Campaigns(store, keyspace, [term.guard]),
-            inbox=Inbox(Requests(store, keyspace, [term.guard]), service.audit),
-            figures=Figures(service, term.guard, term.kept.metrics),
+            guard=context.guard,
+            campaigns=Campaigns(store, keyspace, [context.guard]),
+            inbox=Inbox(Requests(store, keyspace, [context.guard]), service.audit),
+            figures=Figures(service, context.guard, context.state.metrics),
             schedule=Schedule(settings.service.resync),
         )
         self._drift = Drift()
-        repaired = term.kept.repaired
-        self.observer = Observer(service, term.guard, Listeners(self.drifted, office.schedule.soon))
+        repaired = context.state.repaired
+        self.observer = Observer(service, context.guard, Listeners(self.drifted, office.schedule.soon))
         self.key_monitor = self._key_monitor()
         self._rotation = self._rotation_controller()
-        self._campaigns = CampaignController(office, term.brake, sender, term.apiservers, repaired)
+        self._campaigns = CampaignController(office, context.brake, sender, context.apiservers, repaired)
         self.resync = ResyncController(service, office.campaigns, office.inbox, office.figures, office.schedule)
-        tries = TryCounter(store, keyspace, MOST_FRESH, [term.guard])
+        tries = TryCounter(store, keyspace, MOST_FRESH, [context.guard])
         self._housekeeping = Housekeeping(
             office.inbox, office.figures, self._drift, repaired, audit=service.audit, tries=tries
         )
 
     async def run(self) -> None:
-        """Work until the brake is pulled; raises its reason, or what makes going on impossible."""
-        office, service, brake = self.office, self.office.service, self._term.brake
-        acceptance = Acceptance(office, describe(service.generation), self._term.before)
+        """Run until the brake is pulled. Raises the brake's reason, and OutdatedError for an old copy of the file."""
+        office, service, brake = self.office, self.office.service, self._context.brake
+        acceptance = Acceptance(office, describe(service.generation), self._context.before)
         history = await acceptance.current()
         await brake.unless_pulled(service.note_restore())
         await service.engine.learn_what_is_complete()
         async with background(brake.pull) as begin:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)
-            self._term.accepted()
+            self._context.accepted()
             await office.figures.show_records()
             begin("the key monitor", self.key_monitor.run)
             begin("the rotation controller", self._rotation.run)
             begin("the resync controller", self.resync.run)
             begin("housekeeping", self._housekeeping.run)
-            begin("the lag of the observer", self._show_lag)
-            # Not cancelled: it stops between two steps, so that it gives the lock on campaigns back.
+            begin("the observer's lag", self._show_lag)
+            # Awaited here, not cancelled: it stops between two steps, and releases the lock on campaigns.
             await self._campaigns.run()
 
     async def _show_lag(self) -> None:
         while True:
-            self._term.kept.metrics.lags(self.observer.lag)
+            self._context.state.metrics.lags(self.observer.lag)
             await asyncio.sleep(_LAG_SECONDS)
 
     def drifted(self, resource: str, namespace: str) -> None:
-        """Note that something was written under another key than the primary."""
+        """Count a write under another key than the primary; housekeeping requests its repair."""
         self._drift.add(resource, namespace)
-        self._term.kept.metrics.drifted()
+        self._context.state.metrics.drifted()
 
     def _key_monitor(self) -> KeyMonitor:
-        office, kept, engine = self.office, self._term.kept, self.office.service.engine
-        meter = Meter(Usages(engine.store, engine.keyspace, [self._term.guard]), office.campaigns, self.observer)
-        return KeyMonitor(office.settings.budget, office.service, meter, kept.metrics, kept.alerts)
+        office, state, engine = self.office, self._context.state, self.office.service.engine
+        meter = Meter(Usages(engine.store, engine.keyspace, [self._context.guard]), office.campaigns, self.observer)
+        return KeyMonitor(office.settings.budget, office.service, meter, state.metrics, state.alerts)
 
     def _rotation_controller(self) -> RotationController:
-        office, term, service = self.office, self._term, self.office.service
-        rotations = Rotations(service.engine.store, service.engine.keyspace, [term.guard])
-        probe = LeaderProbe(service, term.apiservers, term.brake, office.campaigns, office.inbox)
-        driver = RotationDriver(rotations, term.file, probe, service.audit, service.engine.ledger)
-        preparation = Preparation(office.settings.space, service, term.apiservers, term.file)
+        office, context, service = self.office, self._context, self.office.service
+        rotations = Rotations(service.engine.store, service.engine.keyspace, [context.guard])
+        probe = LeaderProbe(service, context.apiservers, context.brake, office.campaigns, office.inbox)
+        driver = RotationDriver(rotations, context.file, probe, service.audit, service.engine.ledger)
+        preparation = Preparation(office.settings.space, service, context.apiservers, context.file)
         return RotationController(office.settings, service, preparation, driver)

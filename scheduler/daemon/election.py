@@ -1,4 +1,4 @@
-"""Leadership among schedulers: a lock on an etcd lease. Whoever does not have it waits."""
+"""Leader election among schedulers: a lock on an etcd lease. A scheduler without the lock asks again each second."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ from kube_rewrap.worker.records.ownership import LEASE_SECONDS, Session, open_se
 _LOOK_SECONDS = 1.0
 _log = structlog.get_logger()
 
-Asked = Callable[[str], None]
-"""Shown why etcd gave no answer, "" when it did: another one leads."""
+OnWaiting = Callable[[str], None]
+"""Called when a request for the lock failed: with etcd's error, "" if another scheduler holds the lock."""
 
 
 @asynccontextmanager
-async def leadership(store: Store, keyspace: Keyspace, brake: Brake, asked: Asked) -> AsyncIterator[Expect]:
-    """Wait to be the leader, and be it while the block runs; yields the fencing token.
+async def leadership(store: Store, keyspace: Keyspace, brake: Brake, waiting: OnWaiting) -> AsyncIterator[Expect]:
+    """Wait for the lock, and hold it while the block runs; yields the fencing token.
 
-    `asked` is told each time that etcd was asked for the lock. The brake is pulled when leadership is lost.
-    Raises the brake's reason when it is pulled before.
+    Pulls the brake when the lock is lost. Raises the brake's reason when the brake is pulled while this waits.
     """
     async with open_session(store, brake.pull, LEASE_SECONDS) as session:
-        guard = await _elected(session, keyspace, brake, asked)
+        guard = await _elected(session, keyspace, brake, waiting)
         _log.info("leader.elected", revision=guard.revision)
         yield guard
 
 
-async def _elected(session: Session, keyspace: Keyspace, brake: Brake, asked: Asked) -> Expect:
-    said = ""
+async def _elected(session: Session, keyspace: Keyspace, brake: Brake, waiting: OnWaiting) -> Expect:
+    logged = ""
     while True:
         brake.check()
         try:
             return await session.hold(keyspace.leader, who("rewrap scheduler"))
         except (BusyError, TemporaryError) as error:
-            asked("" if isinstance(error, BusyError) else str(error))
-            if str(error) != said:
-                said = str(error)
-                _log.info("leader.waiting", because=said)
+            waiting("" if isinstance(error, BusyError) else str(error))
+            if str(error) != logged:
+                logged = str(error)
+                _log.info("leader.waiting", because=logged)
         await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

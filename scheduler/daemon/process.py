@@ -1,4 +1,4 @@
-"""`rewrap scheduler`: waits to lead, follows the configuration file, and runs the controllers under each generation."""
+"""`rewrap scheduler`: waits for leadership, follows the configuration file, runs controllers under each generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
-from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
+from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.daemon.election import leadership
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
@@ -36,18 +36,18 @@ _LONGEST_PAUSE = 30.0
 _TICK_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _FILE_SECONDS = 0.1
-# Whoever asks whether this process is ready sees these, unauthenticated; the log has the particulars.
-_OUTDATED = "the configuration in the file is not the newest; see the log: configuration.outdated"
+# Reasons that /readyz shows to unauthenticated clients; only the log has details.
+_OUTDATED = "the configuration file is an old copy; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
-_FAILED = "this scheduler failed and begins again; see the log: scheduler.restarted"
-_NO_QUEUE = "Redis takes no messages, so no campaign gets on; the log says queue.unavailable"
-_NO_FILE = "this scheduler leads, and no configuration is in force yet; the log may say configuration.rejected"
+_FAILED = "this scheduler failed and starts again; see the log: scheduler.restarted"
+_NO_QUEUE = "Redis takes no messages, so campaigns make no progress; see the log: queue.unavailable"
+_NO_FILE = "this scheduler leads, and no configuration is in force yet; see the log: configuration.rejected"
 
 _log = structlog.get_logger()
 
 
 class Daemon:
-    """The scheduler's process. `stop` is pulled by a signal."""
+    """The scheduler's process. A signal pulls `stop`."""
 
     def __init__(self, settings: Settings, file: str, stop: Brake, *, allow_readable: bool) -> None:
         self._settings = settings
@@ -63,7 +63,10 @@ class Daemon:
         self._usable = Usable(file, layout, allow_readable=allow_readable)
 
     async def run(self) -> None:
-        """Lead, whenever possible, until it is told to stop. Raises ConfigError and what no waiting mends."""
+        """Wait for leadership and lead, again and again, until `stop` is pulled.
+
+        Raises ConfigError, and any error that is no WorkerError: a retry would not mend either.
+        """
         address = self._settings.service.metrics_addr
         async with background(self._stop.pull) as begin:
             begin("the heartbeat", self._tick)
@@ -74,25 +77,25 @@ class Daemon:
                 await self._run()
 
     async def _tick(self) -> None:
-        """Show whoever asks for our health that the loop is not stuck."""
+        """Show /healthz that the event loop runs."""
         while True:
             self._metrics.ticked()
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _probe(self) -> None:
-        """Look at Redis again and again: while nothing is sent, nothing else would notice that it is gone."""
+        """Probe Redis at intervals: while no message is sent, only this notices an outage."""
         while True:
             await self._sender.probe()
             self._metrics.queue(is_available=self._sender.is_available)
             await asyncio.sleep(_PROBE_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
 
     def _ready(self) -> str:
-        """See Question: whether work is taken, which takes etcd, a file in force where this one leads, and Redis."""
+        """See Question: ready while etcd and Redis answer and the file is usable; a leader also needs it in force."""
         return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
-        said = ""
+        logged = ""
         try:
             while True:
                 self._stop.check()
@@ -102,18 +105,18 @@ class Daemon:
                 except StoppedError:
                     raise
                 except OutdatedError as error:
-                    # Leadership was given up: one with the right file may have it before this one asks again.
+                    # Leadership was released, so that a scheduler with the newer file may take it.
                     self._not_ready = _OUTDATED
-                    if str(error) != said:
-                        said = str(error)
-                        _log.error("configuration.outdated", because=said)
+                    if str(error) != logged:
+                        logged = str(error)
+                        _log.error("configuration.outdated", because=logged)
                 except WorkerError as error:
-                    # Whatever it was, the records say how far things are; the next term begins with them.
+                    # The records hold all progress; the next candidacy continues from them.
                     self._not_ready = _not_ready(error)
-                    if str(error) != said:
-                        said = str(error)
+                    if str(error) != logged:
+                        logged = str(error)
                         expected = isinstance(error, TemporaryError | FencedError)
-                        (_log.warning if expected else _log.error)("scheduler.restarted", because=said)
+                        (_log.warning if expected else _log.error)("scheduler.restarted", because=logged)
                 if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
@@ -125,7 +128,7 @@ class Daemon:
             self._sender.close()
 
     async def _candidate(self) -> None:
-        """Wait for leadership, and lead until it is lost or the process is to stop."""
+        """Wait for leadership, and lead until it is lost, a controller fails, or `stop` is pulled."""
         settings = self._settings
         try:
             async with (
@@ -135,12 +138,12 @@ class Daemon:
             ):
                 begin("the etcd probe", partial(self._reach.follow, store))
                 stop_looking = begin("the configuration probe", self._usable.follow)
-                await asyncio.to_thread(self._usable.look)  # what an earlier candidacy saw may be over
+                await asyncio.to_thread(self._usable.look)  # the result of an earlier candidacy may be outdated
                 await self._wait_for_file(brake)
-                async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._asked) as guard:
+                async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._waiting) as guard:
                     if self._usable.trouble:
-                        return  # it became unusable meanwhile; another scheduler may have a good one
-                    stop_looking()  # a leader watches the file
+                        return  # the file became unusable meanwhile; another scheduler may have a usable one
+                    stop_looking()  # ConfigurationWatch follows the file from here on
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
                     await self._lead(guard, brake, ApiserverProbe(settings, store, self._file))
@@ -150,34 +153,34 @@ class Daemon:
             self._metrics.leads(leads=False)
 
     async def _wait_for_file(self, brake: Brake) -> None:
-        """Ask for no leadership without a usable file: as a leader this one would keep out those that have one."""
+        """Wait until the file is usable: a leader without one would keep out schedulers that have one."""
         while self._usable.trouble:
             self._not_ready = self._usable.trouble
             await brake.unless_pulled(asyncio.sleep(_FILE_SECONDS))
 
-    def _asked(self, because: str) -> None:
-        """See Asked. One that waits to lead is as ready as one that leads, while etcd answers it and its file is good.
+    def _waiting(self, because: str) -> None:
+        """See OnWaiting. A scheduler that waits is ready while etcd answers and its file is usable.
 
-        Raises StoppedError when the file is not: it asks again when it is.
+        Raises StoppedError when the file is unusable, which ends the candidacy.
         """
         self._not_ready = because or self._usable.trouble
         if self._usable.trouble:
             raise StoppedError(self._usable.trouble)
 
     async def _lead(self, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
-        """Run the controllers under the newest generation; each new one ends those of the one before."""
+        """Run controllers under the newest generation; a newer one stops them, and starts others."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
         settings = self._settings.rotation
         archive = settings.archive or archive_of(self._file)
         file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable, kms_file=settings.kms_file)
-        kept, before = Kept(self._metrics), ""
+        state, before = LeaderState(self._metrics), ""
         async with aclosing(watch.generations()) as generations:
             newest = await brake.unless_pulled(anext(generations))
 
-            async def follow(term: Brake) -> None:
+            async def follow(superseded: Brake) -> None:
                 nonlocal newest
                 newest = await anext(generations)
-                term.pull(StoppedError("a newer configuration is in force"))
+                superseded.pull(StoppedError("a newer configuration is in force"))
 
             def accepted() -> None:
                 nonlocal before
@@ -186,11 +189,12 @@ class Daemon:
 
             while True:
                 generation = newest
-                async with brake.below() as term:
+                async with brake.below() as below:
+                    context = ControllerContext(guard, below, state, file, apiservers, accepted, before)
                     try:
-                        async with background(term.pull) as begin:
-                            begin("the configuration watch", partial(follow, term))
-                            await self._follow(generation, Term(guard, term, kept, file, apiservers, accepted, before))
+                        async with background(below.pull) as begin:
+                            begin("the configuration watch", partial(follow, below))
+                            await self._follow(generation, context)
                     except WorkerError as error:
                         brake.check()
                         if newest is generation:
@@ -198,12 +202,14 @@ class Daemon:
                         if not isinstance(error, StoppedError):
                             _log.warning("leader.interrupted", generation=generation.hash, because=str(error))
 
-    async def _follow(self, generation: Generation, term: Term) -> None:
+    async def _follow(self, generation: Generation, context: ControllerContext) -> None:
         """Run the controllers under one generation until the brake is pulled. Raises its reason."""
-        _log.info("leader.following", generation=generation.hash, because="it is the newest usable one in the file")
+        _log.info(
+            "leader.following", generation=generation.hash, because="it is the newest usable configuration in the file"
+        )
         self._metrics.configured(generation.hash)
         async with open_service(self._settings, generation, "rewrap scheduler") as service:
-            await Controllers(self._settings, service, self._sender, term).run()
+            await Controllers(self._settings, service, self._sender, context).run()
 
 
 def _not_ready(error: WorkerError) -> str:

@@ -1,1 +1,1 @@
-"""The keys of a cluster: who writes under them, how worn they are, whether they may go."""
+"""The keys of a cluster: counts of writes under each, alerts on their write budgets, verdicts on their removal."""

@@ -1,11 +1,11 @@
-"""Judges how far the budget of each aesgcm key is used, and which alerts and rotations are due. Pure.
+"""Judges the write budget of each aesgcm key: is it due for rotation or exhausted, is an alert due? Pure.
 
-1. From the share `due_at` of its limit a key is due for rotation; at the limit it is exhausted, and so
-   is one whose budget was restored.
-   A key that writes is also due when, at the rate of the last hour, its rest lasts less than three times as
-   long as the last rotation took; it stays so (`worker.records.usage`).
-2. An alert is due when a key reaches such a state, then every day; every hour while an exhausted key writes.
-3. A due key that writes in some entry is a reason to rotate; one that only reads is none.
+1. A key is due when it has made the share `due_at` of the writes that its limit allows, and exhausted at the limit.
+   A key whose budget was restored from a backup counts as exhausted.
+2. A primary key is also due when, at the rate of the last hour, its remaining writes would last less than three times
+   as long as the last rotation took. It stays due when the rate falls (`worker.records.usage`).
+3. An alert is due when a key reaches such a state, then every day; every hour if it is exhausted and primary.
+4. Only a primary key is rotated. A due key that only reads makes no further writes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from kube_rewrap.worker.records.usage import NOTHING, Haste, Usage, find_haste
 _DAY = 86_400.0
 _HOUR = 3_600.0
 _LEAST_WATCHED = 60.0
-"""Seconds of watching below which a rate says nothing."""
+"""Seconds that the watch must have run before `reached_at` computes a rate."""
 
 _ROTATION_SECONDS = 30 * 60.0
-"""How long a rotation is taken to last when none is on record."""
+"""The assumed duration of a rotation when none is on record."""
 
-_WORN = (BudgetState.DUE, BudgetState.EXHAUSTED, BudgetState.RESTORED)
+_ALERTED = (BudgetState.DUE, BudgetState.EXHAUSTED, BudgetState.RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class LoggedAlert:
 
 
 @dataclass(frozen=True, slots=True)
-class Worn:
-    """A key that wears, or is worn out, and the resources that are written with it, as the file names them.
+class DueKey:
+    """A key that is due, exhausted or restored. `resources`: those of which it is the primary, as the file names them.
 
-    `haste`: why it is due before its share of the limit is used; None when it is due for that share.
+    `haste`: why it is due before the share `due_at` of its limit is used; None when that share is the reason.
     """
 
     budget: Budget
@@ -52,29 +52,32 @@ class Worn:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing of ours may encrypt with it any more."""
+        """Whether rewrap must not encrypt with it any more."""
         return self.state is not BudgetState.DUE
 
     def because(self, limit: int) -> str:
-        """Return the sentence for the log."""
-        budget, used = self.budget, f"{self.budget.used} of {limit} writes are used"
-        names = ", ".join(budget.names) or budget.fingerprint
-        where = f"; {', '.join(self.resources)} are written with it" if self.resources else "; nothing writes with it"
+        """Return the sentence for the log; `limit` is the key's write limit."""
+        names = ", ".join(self.budget.names) or self.budget.fingerprint
+        is_primary = bool(self.resources)
+        where = f"it is the primary key of {', '.join(self.resources)}" if is_primary else "it only reads"
+        remedy = "rotate it" if is_primary else "remove it when `rewrap verify` calls it removable"
         if self.state is BudgetState.RESTORED:
-            return f"{names}: etcd was restored, and how often it has encrypted is not known{where}: rotate it"
+            return f"{names}: etcd was restored, so the number of its encryptions is unknown; {where}: {remedy}"
+        used = f"{self.budget.used} of {limit} writes are used"
         if self.state is BudgetState.EXHAUSTED:
-            return f"{names}: {used}{where}. rewrap encrypts nothing more with it; kube-apiserver does: ROTATE IT NOW"
+            others = "kube-apiserver still does: ROTATE IT NOW" if is_primary else remedy
+            return f"{names}: {used}; {where}. rewrap encrypts nothing more with it; {others}"
         if self.haste is not None:
-            return f"{names}: {used}, and {self.haste.because}{where}: rotate it"
-        return f"{names}: {used}{where}: rotate it"
+            return f"{names}: {used}, and {self.haste.because}; {where}: {remedy}"
+        return f"{names}: {used}; {where}: {remedy}"
 
 
-def judge_wear(
+def find_due_keys(
     budgets: Iterable[Budget], generation: GenerationRecord, gcm_limit: int, due_at: float, usage: Usage = NOTHING
-) -> tuple[Worn, ...]:
+) -> tuple[DueKey, ...]:
     """Return the configured keys that are due, exhausted or restored, the most used first.
 
-    `usage` holds those that were found due by their rate.
+    `gcm_limit` is in writes, `due_at` a share of it. `usage` names the keys that were found due by their rate.
     """
     configured = {key.fingerprint for _, chain in generation.resources for key in chain}
     found = []
@@ -82,16 +85,16 @@ def judge_wear(
         if budget.fingerprint not in configured:
             continue
         state, haste = judge_state(budget, generation, gcm_limit, due_at, usage)
-        if state in _WORN:
+        if state in _ALERTED:
             writes = (name for name, chain in generation.resources if chain[0].fingerprint == budget.fingerprint)
-            found.append(Worn(budget, state, tuple(writes), haste))
-    return tuple(sorted(found, key=lambda worn: -worn.budget.used))
+            found.append(DueKey(budget, state, tuple(writes), haste))
+    return tuple(sorted(found, key=lambda due: -due.budget.used))
 
 
 def judge_state(
     budget: Budget, generation: GenerationRecord, gcm_limit: int, due_at: float, usage: Usage
 ) -> tuple[BudgetState, Haste | None]:
-    """Return a budget's state, and why it is due if that is for its rate alone."""
+    """Return a budget's state, and the reason if only its rate makes it due."""
     state = budget.state(gcm_limit, due_at)
     if state is not BudgetState.OK or budget.fingerprint not in writing(generation):
         return state, None
@@ -100,14 +103,14 @@ def judge_state(
 
 
 def writing(generation: GenerationRecord) -> frozenset[str]:
-    """Return the fingerprints of the keys that write."""
+    """Return the fingerprints of the primary keys."""
     return frozenset(chain[0].fingerprint for _, chain in generation.resources if chain)
 
 
 def find_hasty(budget: Budget, gcm_limit: int, usage: Usage, took: float, now: float) -> Haste | None:
-    """Return why a key that writes is due by its rate, None when it is not, or was found so before.
+    """Return why a primary key is newly due by its rate; None when it is not, or when `usage` names it already.
 
-    `took` is how long a rotation lasts in seconds, `now` in seconds since 1970.
+    `took` is the duration of a rotation in seconds, `now` in seconds since 1970.
     """
     left = budget.left(gcm_limit)
     if left is None or usage.haste(budget.fingerprint, gcm_limit) is not None:
@@ -116,16 +119,16 @@ def find_hasty(budget: Budget, gcm_limit: int, usage: Usage, took: float, now: f
 
 
 def rotation_seconds(rotations: Iterable[Rotation]) -> float:
-    """Return how long the last rotation that came to its end took, in seconds; half an hour where none did.
+    """Return how long the last completed rotation took, in seconds; half an hour where none is on record.
 
-    At most a day: one that was held, or waited for an operator, says nothing about the next.
+    At most a day: a rotation that was held, or waited for an operator, does not predict the next one.
     """
     took = [seconds for one in rotations if one.step is RotationStep.DONE and (seconds := _took(one)) is not None]
     return min(_DAY, took[-1]) if took else _ROTATION_SECONDS
 
 
 def _took(rotation: Rotation) -> float | None:
-    """Return how long one rotation took; None when its record does not say. Its name begins with when it began."""
+    """Return a rotation's duration in seconds, from the time in its id to its last step; None for an invalid record."""
     try:
         began = datetime.strptime(rotation.id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
         return max(0.0, (datetime.fromisoformat(rotation.passed[-1].at) - began).total_seconds())
@@ -133,27 +136,30 @@ def _took(rotation: Rotation) -> float | None:
         return None
 
 
-def due_alerts(worn: Iterable[Worn], logged: Mapping[str, LoggedAlert], now: float) -> tuple[Worn, ...]:
-    """Return the keys whose state is new, and those whose last alert is too long ago."""
-    return tuple(key for key in worn if _is_due(key, logged.get(key.budget.fingerprint), now))
+def due_alerts(keys: Iterable[DueKey], logged: Mapping[str, LoggedAlert], now: float) -> tuple[DueKey, ...]:
+    """Return the keys for which an alert has to be logged; `logged` holds the last alert by fingerprint.
+
+    `now` is in seconds of the same clock as `LoggedAlert.at`.
+    """
+    return tuple(key for key in keys if _is_due(key, logged.get(key.budget.fingerprint), now))
 
 
-def _is_due(worn: Worn, before: LoggedAlert | None, now: float) -> bool:
-    if before is None or before.state is not worn.state:
+def _is_due(key: DueKey, before: LoggedAlert | None, now: float) -> bool:
+    if before is None or before.state is not key.state:
         return True
-    return now - before.at >= (_HOUR if worn.is_exhausted and worn.resources else _DAY)
+    return now - before.at >= (_HOUR if key.is_exhausted and key.resources else _DAY)
 
 
-def to_rotate(worn: Iterable[Worn]) -> Worn | None:
-    """Return the key that should be rotated, one at a time; None when none should."""
-    return next((one for one in worn if one.resources), None)
+def choose_key_to_rotate(keys: Iterable[DueKey]) -> DueKey | None:
+    """Return the first primary key; None when all of them only read. Rotations run one at a time."""
+    return next((one for one in keys if one.resources), None)
 
 
 def reached_at(budget: Budget, gcm_limit: int, since: int, now: float) -> float | None:
-    """Return when a key's limit will be reached if others go on to write as they did (seconds since 1970).
+    """Return when a key will reach its limit if others continue to write at the present rate (seconds since 1970).
 
-    `since` is when the watch of their writes began, 0 = there is none. None: not known, no limit, or no other
-    writer.
+    `since` is when the watch began to count their writes (seconds since 1970), 0 = never. None: the key has no limit,
+    no other process wrote under it, or the watch has run for less than a minute.
     """
     left, foreign = budget.left(gcm_limit), max(0, budget.observed - budget.committed)
     if left is None or not since or not foreign or now - since < _LEAST_WATCHED:

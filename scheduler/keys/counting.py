@@ -1,15 +1,17 @@
-"""Counts what a watch over several spans delivers, so that one can say up to where the counts are complete. Pure.
+"""Counts the writes that a watch over several spans delivers, by resource and key. Pure.
 
-- A key's writes in a resource are counted from a first revision on: where it was followed already, from where
-  that ended; where its objects were looked at, or it was made, from the next revision on. What was written
-  before is an estimate, or nothing, and is not counted again.
-- Until that first revision is known, its writes are held, and nothing goes on record.
-- What goes on record of a span is complete up to the place that it has reached, and goes on record with it. So
-  our own swaps can be told from others' writes.
-- A gap counts, for each key that has a limit, every revision that may have been a write of that key: not those
-  before the key was there, not those that are known to be something else, and none twice.
+The watch has a place in each span: the next revision that it will deliver.
 
-Not handled here: what a key is, and where the events come from.
+1. Writes under a key in a resource are counted from a start revision on. If an observer followed the key there before,
+   the start is the place that it reached. Otherwise it is the revision after the first estimate of the key's earlier
+   writes, or after the key was generated. Writes before the start are in that estimate, or there are none.
+2. While the start revision is unknown, the writes are held, and no counts are recorded.
+3. The counts of a span are recorded together with the place, and include every write before it. The ledger can
+   therefore subtract exactly those of our own swaps that the counts include.
+4. In a gap, each revision that may have been a write under a key with a limit counts as one. Revisions before the key
+   existed, revisions that are known to be other writes, and revisions that already count are left out.
+
+Not handled: which key opens a value, and the watch itself (`observer.py`).
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ Interval = tuple[int, int]
 class Counting:
     """See the module's docstring.
 
-    `chains` are those of the configuration, `spans` the names in it that each span is watched for, `now` is the store's
-    next revision.
+    `recorded` is the observer's record. `chains` holds the fingerprints of each name's keys in the configuration,
+    `spans` the names that each span is watched for. `now` is the store's next revision.
     """
 
     def __init__(
         self, recorded: Observations, chains: Mapping[str, tuple[str, ...]], spans: Sequence[Collection[str]], now: int
     ) -> None:
-        # A restore takes the store back; what was seen beyond its end is not seen of what comes there now.
+        # After a restore, the store assigns recorded revisions again, to writes that no watch has delivered.
         clipped = (
             replace(one, places={name: min(place, now) for name, place in one.places.items()})
             for one in recorded.followed
@@ -51,18 +53,18 @@ class Counting:
         self._starts: dict[Pair, int | None] = {}
         self._budgets: Mapping[str, Budget] = {}
         self._pending: dict[Pair, list[int]] = {}
-        self._grown: Counter[str] = Counter()
-        self._bridged: dict[str, list[Interval]] = {}
+        self._added: Counter[str] = Counter()
+        self._counted_gaps: dict[str, list[Interval]] = {}
         self._last = dict(recorded.last)
-        self._folding: dict[Pair, list[int]] = {}
-        self._folded: Counter[str] = Counter()
+        self._recording: dict[Pair, list[int]] = {}
+        self._recorded_added: Counter[str] = Counter()
 
-    # From where on.
+    # Start revisions.
 
-    def place(self, pairs: Iterable[Pair], budgets: Mapping[str, Budget]) -> list[Pair]:
-        """Note what keys may have written in which resources before now.
+    def find_starts(self, pairs: Iterable[Pair], budgets: Mapping[str, Budget]) -> list[Pair]:
+        """Determine the start revisions of pairs that may have writes before now; returns those that remain unknown.
 
-        Returns those whose first revision nobody knows: their objects have to be looked at, and this is called again.
+        For these, the caller estimates the earlier writes, then calls this again with the updated budgets.
         """
         self._budgets = budgets
         for pair in pairs:
@@ -72,9 +74,10 @@ class Counting:
         return [pair for pair, start in self._starts.items() if start is None]
 
     def _former(self) -> list[Pair]:
-        """Return what was looked at, or followed by its name, and may have no object now.
+        """Return further pairs with a known start, whose resource may have no object now.
 
-        For a key that we made, that is all that a wildcard names, and what earlier configurations named apart from it.
+        These are the resources with a recorded place or estimate. For a key that rewrap generated, they are also all
+        wildcards, and all resources that earlier configurations named.
         """
         born = {key for key, budget in self._budgets.items() if budget.born}
         named = {name for one in self.recorded.followed for name in one.chains if not name.startswith("*")}
@@ -92,26 +95,26 @@ class Counting:
     def _chain(self, resource: str) -> tuple[str, ...]:
         return self.chains.get(governing(resource, self.chains) or "", ())
 
-    def vanished(self, pairs: Iterable[Pair]) -> None:
-        """Note that these had no object any more when they were looked at: what the watch sees of them counts."""
+    def start_without_estimate(self, pairs: Iterable[Pair]) -> None:
+        """Set the start of pairs that the estimate found no objects for: all writes that the watch delivers count."""
         for resource, fingerprint in pairs:
             self._starts[resource, fingerprint] = self._start(resource, fingerprint, existed=False)
 
     def starts(self) -> dict[Pair, int]:
-        """Return from where on each key is counted in each resource, where that is known."""
+        """Return the known start revisions."""
         return {pair: start for pair, start in self._starts.items() if start is not None}
 
     def is_first(self, pair: Pair) -> bool:
-        """Tell whether nobody ever counted this key's writes in this resource."""
+        """Return whether no observer has counted this key's writes in this resource before."""
         return not self.recorded.position(*pair)
 
-    def forget(self, pairs: Iterable[Pair]) -> None:
-        """Note that the first revision of these is too old to be of use."""
+    def discard_starts(self, pairs: Iterable[Pair]) -> None:
+        """Make the starts of these pairs unknown: etcd has compacted past them."""
         for pair in pairs:
             self._starts[pair] = None
 
-    def watch(self) -> list[int]:
-        """Return the first revision that is to be delivered of each span."""
+    def begin(self) -> list[int]:
+        """Set the places to where the watch has to start, and return them by span."""
         for name, span in self._span_of.items():
             places = [self.recorded.position(name, key) for key in self.chains[name]]
             self._begins[span] = min([self._begins[span], *filter(None, places)])
@@ -130,46 +133,46 @@ class Counting:
             return max(position, begins or 0)
         return self._begins[self._span(resource)] if begins is None and not existed else begins
 
-    # What is delivered.
+    # Delivered writes.
 
     @property
     def places(self) -> list[int]:
-        """The next revision to be delivered, of each span."""
+        """The next revision that the watch will deliver, by span."""
         return list(self._places)
 
     @property
     def until(self) -> int:
-        """The revision before which everything was delivered."""
+        """The revision before which the watch has delivered every write in every span."""
         return min(self._places, default=self._now)
 
     @property
-    def unplaced(self) -> bool:
-        """Whether something was written in a resource that was not there before."""
+    def has_new_pairs(self) -> bool:
+        """Whether a write was delivered whose resource and key have no start revision yet."""
         return any(pair not in self._starts for pair in self._pending)
 
-    def appeared(self, budgets: Mapping[str, Budget]) -> None:
-        """Note that what has no first revision yet was not there when the watch began."""
+    def start_new_pairs(self, budgets: Mapping[str, Budget]) -> None:
+        """Set the start of delivered pairs that have none: they had no object when the watch began."""
         self._budgets = budgets
         for pair in self._pending.keys() - self._starts.keys():
             self._starts[pair] = self._start(*pair, existed=False)
 
     def wrote(self, resource: str, fingerprint: str, revision: int) -> None:
-        """Count one write."""
+        """Count one delivered write under a key."""
         self._pending.setdefault((resource, fingerprint), []).append(revision)
         self._note_last(fingerprint, revision)
 
     def moved(self, span: int, following: int) -> None:
-        """Note that all of a range before a revision was delivered."""
+        """Move the place of a span forward, to `following`."""
         self._places[span] = max(self._places[span], following)
 
-    def is_at(self, span: int) -> int:
-        """Return the next revision of a range."""
+    def place(self, span: int) -> int:
+        """Return the next revision that the watch will deliver in a span."""
         return self._places[span]
 
-    def bridge(self, span: int, gap: Gap, fingerprints: Iterable[str]) -> int:
-        """Count what may have been written in a span before the end of a gap, and was never delivered.
+    def count_gap(self, span: int, gap: Gap, fingerprints: Iterable[str]) -> int:
+        """Count the writes that a gap in a span may hold, for these keys, and move the span's place to its end.
 
-        `fingerprints` are the keys that it matters for. Returns the most that was added for any of them.
+        Returns the largest count that was added for one key.
         """
         names = [name for name, index in self._span_of.items() if index == span]
         counted = {revision for held in self._pending.values() for revision in held}
@@ -179,18 +182,18 @@ class Counting:
             if not any(fingerprint in self.chains[name] for name in names):
                 continue
             first = max(self._places[span], self._floor(fingerprint, names))
-            left = _without(first, end, self._bridged.get(fingerprint, []))
+            left = _without(first, end, self._counted_gaps.get(fingerprint, []))
             added = sum(gap.most(fingerprint, low, high, counted) for low, high in left)
             if first < end:
-                self._bridged.setdefault(fingerprint, []).append((first, end))
+                self._counted_gaps.setdefault(fingerprint, []).append((first, end))
                 self._note_last(fingerprint, end - 1)
-            self._grown[fingerprint] += added
+            self._added[fingerprint] += added
             most = max(most, added)
         self.moved(span, end)
         return most
 
     def _floor(self, fingerprint: str, names: Collection[str]) -> int:
-        """Return the revision before which all that a key has written there is counted, or estimated, or will be."""
+        """Return the least start of a key among these names; its writes before that are estimated, or none."""
         starts = self.starts().items()
         found = [at for (where, key), at in starts if key == fingerprint and governing(where, self.chains) in names]
         budget = self._budgets.get(fingerprint)
@@ -205,41 +208,44 @@ class Counting:
     def _note_last(self, fingerprint: str, revision: int) -> None:
         self._last[fingerprint] = max(self._last.get(fingerprint, 0), revision)
 
-    # What goes on record.
+    # Records.
 
     @property
     def counts(self) -> dict[str, int]:
-        """Writes by fingerprint, with those that can't go on record yet."""
+        """Writes by fingerprint, with those that can't be recorded yet."""
         return dict(self._counted())
 
-    def fold(self, now: int) -> Observations | None:
-        """Return what can go on record at this time (seconds since 1970); None while there is nothing."""
+    def to_record(self, now: int) -> Observations | None:
+        """Return the next version of the observer's record, at this time (seconds since 1970).
+
+        None while a start is unknown, or while the watch has not reached the recorded places again.
+        """
         places = {name: self._places[span] for name, span in self._span_of.items()}
         reached = [(name, key) for name in self.chains for key in self.chains[name]]
-        is_behind = any(
+        is_catching_up = any(
             self.recorded.position(*pair) > self._places[self._span(pair[0])] for pair in (*reached, *self._starts)
         )
-        if is_behind or self.unplaced or None in self._starts.values():
+        if is_catching_up or self.has_new_pairs or None in self._starts.values():
             return None
-        self._folding = {
+        self._recording = {
             pair: [revision for revision in held if revision < self._places[self._span(pair[0])]]
             for pair, held in self._pending.items()
         }
-        counts = dict(self._counted(self._folding))
+        counts = dict(self._counted(self._recording))
         since = {fingerprint: self.recorded.since.get(fingerprint, now) for fingerprint in counts}
         followed = self.recorded.following(places, self.chains)
-        self._folded = Counter(self._grown)
+        self._recorded_added = Counter(self._added)
         replaced = self.recorded.replacing(places)
         return Observations(counts, followed, dict(self._last), since, self.recorded.revision, replaced)
 
     def saved(self, seen: Observations) -> None:
-        """Note that what was folded last is on record by now. What was delivered meanwhile is held."""
+        """Take over the version that `to_record` returned last, which is stored now. Keeps writes delivered since."""
         self.recorded = seen
-        for pair, folded in self._folding.items():
-            # By value: what etcd delivers late stands behind what it overtook.
-            left = Counter(self._pending[pair]) - Counter(folded)
+        for pair, stored in self._recording.items():
+            # By value, not by position: etcd may deliver an earlier revision after a later one.
+            left = Counter(self._pending[pair]) - Counter(stored)
             self._pending[pair] = list(left.elements())
-        self._grown -= self._folded
+        self._added -= self._recorded_added
 
     def _counted(self, pending: Mapping[Pair, Collection[int]] | None = None) -> Counter[str]:
         counts = Counter(self.recorded.counts)
@@ -248,12 +254,12 @@ class Counting:
             wrote = sum(revision >= start for revision in held) if start is not None else 0
             if wrote:
                 counts[fingerprint] += wrote
-        counts.update({fingerprint: added for fingerprint, added in self._grown.items() if added})
+        counts.update({fingerprint: added for fingerprint, added in self._added.items() if added})
         return counts
 
 
 def _without(first: int, end: int, covered: Iterable[Interval]) -> list[Interval]:
-    """Return what is left of an interval when others are taken out of it."""
+    """Return the parts of an interval that no other interval covers."""
     left = [(first, end)] if first < end else []
     for low, high in covered:
         left = [

@@ -1,8 +1,8 @@
 """Measures how fast other writers encrypt with each key, and records it.
 
-It compares two moments at which no campaign is unfinished and the watch has caught up, at least a minute apart; the
-first is a minute after the controllers began, when the watch has caught up with earlier writes. `worker.records.usage`
-says what counts in between.
+It compares two samples, taken at least a minute apart while no campaign is unfinished and the watch has no lag. The
+first sample is taken no earlier than a minute after the controllers started: until then the watch may still deliver
+writes from before. `worker.records.usage` computes the rate between two samples.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from kube_rewrap.worker.records.usages import Usages
 
 
 class Watching(Protocol):
-    """What the observer knows."""
+    """The observer's counts."""
 
     @property
     def lag(self) -> int:
-        """Revisions that are not counted yet."""
+        """Revisions that the watch has not counted yet."""
 
     @property
     def opened(self) -> Mapping[str, int]:
-        """Writes that this watch saw and opened, by fingerprint."""
+        """Writes that the watch delivered and a key opened, by fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a look at the keys begins with. `steady` never jumps; `wall` is in seconds since 1970."""
+class MeterFacts:
+    """The facts for one measurement. `steady` is in seconds of a monotonic clock, `wall` in seconds since 1970."""
 
     steady: float
     wall: float
@@ -57,15 +57,15 @@ class Meter:
         self._stored: Stored[Usage] | None = None
         self._before: Look | None = None
 
-    async def measure(self, known: Known) -> Usage:
-        """Look once; returns what is on record then. Raises FencedError, TemporaryError."""
+    async def measure(self, facts: MeterFacts) -> Usage:
+        """Take a sample, if it is time; returns the usage on record afterwards. Raises FencedError, TemporaryError."""
         stored = self._stored or await self._usages.load()
         self._stored = None  # after a failure it is read again
-        usage = await self._with_interval(stored.value, known)
-        took, writes = rotation_seconds(known.rotations), writing(known.generation)
+        usage = await self._with_interval(stored.value, facts)
+        took, writes = rotation_seconds(facts.rotations), writing(facts.generation)
         found = {
-            name: find_hasty(budget, known.gcm_limit, usage, took, known.wall)
-            for name, budget in known.budgets.items()
+            name: find_hasty(budget, facts.gcm_limit, usage, took, facts.wall)
+            for name, budget in facts.budgets.items()
             if name in writes
         }
         hasty = {name: haste for name, haste in found.items() if haste is not None}
@@ -76,20 +76,20 @@ class Meter:
         self._stored = stored
         return usage
 
-    async def _with_interval(self, usage: Usage, known: Known) -> Usage:
+    async def _with_interval(self, usage: Usage, facts: MeterFacts) -> Usage:
         if self._began is None:
-            self._began = known.steady
-        if known.steady < (self._before.at if self._before else self._began) + SAMPLE_SECONDS:
+            self._began = facts.steady
+        if facts.steady < (self._before.at if self._before else self._began) + SAMPLE_SECONDS:
             return usage
         if self._watching.lag or await self._campaigns.unfinished():
             return usage
-        look = Look(known.steady, self._watching.opened, _own(known.budgets.values()))
+        look = Look(facts.steady, self._watching.opened, _own(facts.budgets.values()))
         if self._before is None:
             self._before = look
             return usage
-        interval = between(self._before, look, int(known.wall))
+        interval = between(self._before, look, int(facts.wall))
         if interval is None:
-            # Nothing was written: it grows on, but not so far that quiet hours thin out what comes after them.
+            # Without writes the interval stays open, for at most an hour: quiet hours must not lower a later rate.
             self._before = look if look.at - self._before.at > HOUR else self._before
             return usage
         self._before = look

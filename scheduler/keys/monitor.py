@@ -1,6 +1,6 @@
 """Measures how far the write budgets are used, exports it as metrics, and logs keys that are due or exhausted.
 
-A controller under the leader's lease. It decides nothing about a rotation: that reads the same records.
+A controller under the leader's lease. It starts no rotation: the rotation controller reads the same records.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import structlog
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
-from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, judge_wear
-from kube_rewrap.scheduler.keys.meter import Known, Meter
+from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, find_due_keys
+from kube_rewrap.scheduler.keys.meter import Meter, MeterFacts
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.errors import FencedError, StoppedError, WorkerError
 from kube_rewrap.worker.records.rotations import Rotations
@@ -67,13 +67,14 @@ class KeyMonitor:
         budgets = await self._service.engine.ledger.all()
         rotations = tuple([stored.value for stored in await self._rotations.all()])
         now = asyncio.get_running_loop().time()
-        usage = await self._meter.measure(Known(now, time.time(), budgets, rotations, generation, limit))
-        worn = judge_wear(budgets.values(), generation, limit, due_at, usage)
-        self._metrics.budgets(budgets, limit, due_at, [key.budget.fingerprint for key in worn if key.haste is not None])
+        usage = await self._meter.measure(MeterFacts(now, time.time(), budgets, rotations, generation, limit))
+        due_keys = find_due_keys(budgets.values(), generation, limit, due_at, usage)
+        hasty = [key.budget.fingerprint for key in due_keys if key.haste is not None]
+        self._metrics.budgets(budgets, limit, due_at, hasty)
         until = max((budget.until for budget in budgets.values()), default=0)
         if until:
             self._metrics.observed(until, max(0, await self._service.engine.store.revision() + 1 - until))
-        for key in due_alerts(worn, self._logged, now):
+        for key in due_alerts(due_keys, self._logged, now):
             self._logged[key.budget.fingerprint] = LoggedAlert(key.state, now)
             level, event = (_log.error, "key.exhausted") if key.is_exhausted else (_log.warning, "key.rotation_due")
             level(

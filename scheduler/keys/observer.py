@@ -1,12 +1,13 @@
-"""One watch over everything that is governed: who writes how often with which key, and what drifts.
+"""Watches every governed write: counts the writes under each key, and reports writes under other keys than the primary.
 
-Every PUT counts, whoever made it, for kube-apiserver's writes wear a key out as ours do. What a write
-was made with is told by opening it, not by its prefix, which proves a name only. What can't be opened
-counts for every key whose prefix it carries. How that adds up, from where on and up to where, is
-`counting`'s; where to watch, and what an event belongs to, is `spans`'.
+1. Every PUT counts, by any client: a write of kube-apiserver uses a key's budget as a write of ours does.
+2. The observer opens each value to learn its key; the prefix proves only the key's name. A value that no key opens
+   counts once for every key whose prefix it carries.
+3. Before it records a key's writes in a resource for the first time, it estimates the earlier ones from the objects.
+   The watch runs meanwhile, so no write is missed.
 
-Before a key's writes in a resource go on record for the first time, its objects are looked at: what it
-encrypted until then is estimated. The watch is at work meanwhile, and so misses nothing.
+`counting.py` adds up the writes from start revisions to places; `campaigns/spans.py` says which ranges to watch, and
+which resource an etcd key belongs to.
 """
 
 from __future__ import annotations
@@ -38,35 +39,32 @@ from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 
 _FLUSH_SECONDS = 1.0
 _POSITION_SECONDS = 5.0
-"""How old a record may get in which only the places would change: each write of it is a revision, too.
-
-Where counts change, the places that belong to them are written with them.
-"""
+"""Least time between two writes of the record if only its places change: each such write is a revision itself."""
 _CLOSE_SECONDS = 5.0
 _SLICE = 32
 _SILENT_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
-class Ground(Protocol):
-    """What there is to be observed."""
+class ObservedCluster(Protocol):
+    """The engine and the ranges that the observer works with."""
 
     engine: Engine
 
     @property
     def spans(self) -> Spans:
-        """What is to be watched."""
+        """The ranges to watch."""
 
     async def territory(self) -> Territory:
-        """Return what is governed, and there by now."""
+        """Return the governed resources that have objects now."""
 
     async def look_at_keys(self, resources: Collection[str], again: Collection[Pair]) -> None:
-        """Estimate what keys encrypted in resources where nobody counted; `again`, too."""
+        """Estimate the writes of keys in these resources where none is on record, and once more for `again`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who is told: of drift in a resource and namespace ("" = cluster scope), and of a gap."""
+    """Callbacks: for drift in a resource and namespace ("" = cluster scope), and for a gap that may hold writes."""
 
     drift: Callable[[str, str], None]
     gap: Callable[[], None]
@@ -75,10 +73,10 @@ class Listeners:
 class Observer:
     """See the module's docstring. `guard` is the leader's fencing token."""
 
-    def __init__(self, ground: Ground, guard: Expect, listeners: Listeners) -> None:
-        self._ground = ground
-        self._engine = ground.engine
-        self._spans = ground.spans
+    def __init__(self, cluster: ObservedCluster, guard: Expect, listeners: Listeners) -> None:
+        self._cluster = cluster
+        self._engine = cluster.engine
+        self._spans = cluster.spans
         self._guard = guard
         self._listeners = listeners
         self._counting = Counting(Observations(), {}, (), 0)
@@ -98,35 +96,35 @@ class Observer:
 
     @property
     def lag(self) -> int:
-        """Revisions of the store that are not yet counted, as far as the watch itself knows."""
+        """Revisions that are not counted yet, up to the newest one that the watch has heard of."""
         return max(0, self._sent - self._counting.until + 1)
 
     @property
     def places(self) -> list[int]:
-        """The next revision to be delivered, of each span."""
+        """The next revision that the watch will deliver, by span."""
         return self._counting.places
 
     @property
     def counts(self) -> dict[str, int]:
-        """Writes seen so far by the fingerprint of their key."""
+        """Counted writes, by the fingerprint of their key."""
         return self._counting.counts
 
     @property
     def opened(self) -> dict[str, int]:
-        """Writes that this watch saw and opened, by the fingerprint of their key: nothing that it inferred."""
+        """Writes that the watch delivered and a key opened, by its fingerprint; without estimates and gaps."""
         return dict(self._opened)
 
     @property
     def recorded(self) -> Observations:
-        """What is on record."""
+        """The record as this observer wrote or read it last."""
         return self._counting.recorded
 
     async def run(self) -> None:
-        """Watch until cancelled. Raises FencedError when somebody else observes by now."""
+        """Watch until cancelled. Raises FencedError when another scheduler leads or has written the record."""
         begins, unseen = await self._begin()
         tasks = [asyncio.create_task(self._watch(begins), name="watch")]
         if unseen:
-            tasks.append(asyncio.create_task(self._look(unseen), name="first-sight"))
+            tasks.append(asyncio.create_task(self._estimate(unseen), name="first-sight"))
         try:
             while not tasks[0].done():
                 await asyncio.wait(tasks, timeout=_FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -141,36 +139,38 @@ class Observer:
             await self._close()
 
     async def _begin(self) -> tuple[list[int], list[Pair]]:
-        """Find out where to go on; returns that, and which keys have to be looked for in which resources first."""
+        """Read the record; returns the first revision of each span, and the pairs whose writes have to be estimated."""
         store = self._engine.store
         recorded = await load(store, self._engine.keyspace)
         now = await store.revision() + 1
         if recorded.until > now:
-            # Nothing would be seen until the store came that far again. What the budgets make of it is the ledger's.
-            _log.error("observer.rewound", because="etcd's revision is below one that was seen: it was restored")
+            # Counting cuts the places: a watch from a future revision would deliver nothing until etcd reached it. The
+            # ledger marks the budgets as restored.
+            because = "etcd's revision is lower than the recorded one, so etcd was restored from a backup"
+            _log.error("observer.rewound", because=because)
         counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
-        unseen = counting.place(await self._pairs(), await self._engine.ledger.all())
+        unseen = counting.find_starts(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
         gone = {start for start in set(first.values()) if await self._engine.is_compacted(start)}
         self._again = [pair for pair, start in first.items() if start in gone]
-        counting.forget(self._again)
-        begins = counting.watch()
-        self._counting = counting  # only now does it say where the watch is
+        counting.discard_starts(self._again)
+        begins = counting.begin()
+        self._counting = counting  # only now its places are those of the watch
         return begins, [*unseen, *self._again]
 
     async def _pairs(self) -> list[Pair]:
-        """Return which keys that have a write budget may have been used in which resources already."""
-        found = (await self._ground.territory()).governed
+        """Return the resources that have objects, each with the keys of its chain that have a write budget."""
+        found = (await self._cluster.territory()).governed
         chains = ((one.resource, self._engine.chains[one.resource].keys) for one in found)
         return [(resource, key.fingerprint) for resource, keys in chains for key in keys if has_budget(key)]
 
-    async def _look(self, unseen: Sequence[Pair]) -> None:
-        """Estimate what was written before, and let it be known."""
-        await self._ground.look_at_keys(sorted({resource for resource, _ in unseen}), self._again)
-        self._counting.vanished(self._counting.place(unseen, await self._engine.ledger.all()))
+    async def _estimate(self, unseen: Sequence[Pair]) -> None:
+        """Estimate the writes before the watch, so that the counts can be recorded."""
+        await self._cluster.look_at_keys(sorted({resource for resource, _ in unseen}), self._again)
+        self._counting.start_without_estimate(self._counting.find_starts(unseen, await self._engine.ledger.all()))
 
     async def _close(self) -> None:
-        """Record what was counted, as a courtesy to the next one, who would see it again."""
+        """Record the last counts. Without this the next observer would watch and count these writes again."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._flush(0.0)
@@ -178,11 +178,11 @@ class Observer:
             _log.info("observer.not_settled", because=str(error) or "no answer in time")
 
     async def _flush(self, every: float) -> None:
-        """Write counts and their revision in one, if there is something new; the revision alone, now and then."""
+        """Record counts and places together if counts changed; else the places alone, at most once in `every` s."""
         counting = self._counting
-        if counting.unplaced:
-            counting.appeared(await self._engine.ledger.all())
-        seen, before = counting.fold(int(time.time())), counting.recorded
+        if counting.has_new_pairs:
+            counting.start_new_pairs(await self._engine.ledger.all())
+        seen, before = counting.to_record(int(time.time())), counting.recorded
         if seen is None or (seen.counts, seen.followed) == (before.counts, before.followed):
             return
         is_only_later = seen.counts == before.counts and counting.chains == before.chains
@@ -199,7 +199,10 @@ class Observer:
                 await self._take(watched)
 
     async def _take(self, watched: Watched) -> None:
-        """Count what happened in one range, then move its revision; a flush falls before or behind both."""
+        """Count the writes that the watch delivered for one span, then move its place.
+
+        A flush in between records none of these writes: it records only writes before the place.
+        """
         self._sent = max(self._sent, watched.revision)
         opened: Counter[str] = Counter()
         drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]] = {}
@@ -209,12 +212,12 @@ class Observer:
             located = self._spans.locate(item.key)
             if located is not None:
                 opened[self._count(item, *located, drifted)] += 1
-        is_torn = watched.compacted > self._counting.is_at(watched.index)
-        may_hold_writes = is_torn and await self._bridge(watched.index, watched.compacted)
+        has_gap = watched.compacted > self._counting.place(watched.index)
+        may_hold_writes = has_gap and await self._count_gap(watched.index, watched.compacted)
         self._opened.update(opened)
         self._counting.moved(watched.index, watched.next_revision)
         for (resource, namespace), (key, found) in drifted.items():
-            self._tell(resource, namespace, key, found)
+            self._report_drift(resource, namespace, key, found)
         if may_hold_writes:
             self._listeners.gap()
 
@@ -225,12 +228,12 @@ class Observer:
         path: bytes,
         drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]],
     ) -> str:
-        """Count one write; returns the fingerprint of the key that opened it, "" when none did."""
+        """Count one write; returns the fingerprint of the key that opened it, "" if none did. Adds to `drifted`."""
         found = self._engine.recognise(item, resource)
         if isinstance(found, Quarantine):
             for fingerprint in {key.fingerprint for key in found.claimed}:
                 self._counting.wrote(resource, fingerprint, item.mod_revision)
-            self._tell_unreadable(item.key, found)
+            self._report_unreadable(item.key, found)
             return ""
         self._counting.wrote(resource, found.fingerprint, item.mod_revision)
         if found != self._engine.chains[resource].primary:
@@ -238,15 +241,15 @@ class Observer:
             drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
         return found.fingerprint
 
-    async def _bridge(self, index: int, end: int) -> bool:
-        """Count what a gap may have held; False when it is proven to have held nothing of this range."""
-        first, span = self._counting.is_at(index), self._spans.all[index]
-        if self._gap.end != end:  # the other ranges are torn by the same compaction
+    async def _count_gap(self, index: int, end: int) -> bool:
+        """Count the writes that a gap may hold; returns False when it is proven to hold none of this span."""
+        first, span = self._counting.place(index), self._spans.all[index]
+        if self._gap.end != end:  # the other spans have a gap up to the same compaction
             self._gap = await self._engine.gap(self._spans.locate, min(self._counting.places), end)
         gap = replace(self._gap, makers={**dict.fromkeys(self.recorded.replaced, frozenset()), **self._gap.makers})
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
-        counted = self._counting.bridge(index, gap, limited)
+        counted = self._counting.count_gap(index, gap, limited)
         is_touched = any(governing(name, self._chains) in span.names for name in gap.wheres.values())
         if not counted and not is_touched:
             return False
@@ -255,14 +258,15 @@ class Observer:
             resource=", ".join(span.names),
             growth=end - first,
             counted=counted,
-            because="etcd compacted revisions away before they were seen; each that may have been a write counts",
+            because="etcd compacted revisions before the watch received them; each one that may be a write counts",
         )
         return True
 
-    def _tell(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
-        """Name one object of each namespace, once a minute; the repair looks at all of them.
+    def _report_drift(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
+        """Report drift, and log one object of each namespace, at most once a minute.
 
-        Not while somebody seems to try out values: a repair would tell them which one opened.
+        Not while many unreadable values are written: a client with write access to etcd may be trying out ciphertexts,
+        and a repair would show it which of them a key opened.
         """
         now = time.monotonic()
         self._allowance = self._allowance.spent(now)
@@ -280,21 +284,21 @@ class Observer:
             because=f"it was written with {found}, which is not the primary key",
         )
 
-    def _tell_unreadable(self, key: bytes, found: Quarantine) -> None:
-        """Name the first, and then every thousandth."""
+    def _report_unreadable(self, key: bytes, found: Quarantine) -> None:
+        """Log the first unreadable write, and every thousandth after it."""
         if self._unreadable % 1000 == 0:
             _log.error("observer.unreadable", key=key_text(key), reason=found.reason.value, because=found.detail)
         self._unreadable += 1
         if found.claimed and found.reason not in {Reason.KMS, Reason.LATE_PLAINTEXT}:
-            self._spend()
+            self._note_unopened()
 
-    def _spend(self) -> None:
-        """Count one value that a key was tried on in vain."""
+    def _note_unopened(self) -> None:
+        """Count one value that carries the prefix of a key that does not open it."""
         was_exceeded = self._allowance.is_exceeded
         self._allowance = self._allowance.spent(time.monotonic(), 1)
         if self._allowance.is_exceeded and not was_exceeded:
             because = (
-                f"more than {MOST_FRESH} values that no key opens were written within a day: somebody may be trying "
-                "them out. Drift is left to the full check until that is over"
+                f"more than {MOST_FRESH} values that no key opens were written within a day: a client with write "
+                "access to etcd may be trying out ciphertexts. Until that ends, only the full check finds drift"
             )
             _log.error("drift.muted", because=because)

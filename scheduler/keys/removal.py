@@ -1,15 +1,15 @@
-"""May this key go? Pure.
+"""Judges whether a key may be removed from the configuration. Pure.
 
-A key is removable only when every blocker was checked and is absent. What is not known is a blocker of
-its own, never a silent yes:
+A key is removable when each of these blockers was checked and is absent. A fact that is not known is a blocker, too.
 
-1. Objects under it; unreadable ones that may be; an entry that still writes with it, be it for what is not there yet.
-2. The scan covered a part only, or a campaign is unfinished.
+1. Objects are under the key, or unreadable objects may be; or it is the primary key of an entry, even one without
+   objects.
+2. The scan covered only a part of the configured resources, or a campaign is unfinished.
 3. A kube-apiserver runs, or may run, another configuration.
-4. No campaign under this configuration was proven complete, or the watch saw a write with the key after it.
-5. etcd still answers at revisions before that proof: watches and paged lists may read what it held then.
+4. No campaign under this configuration was proven complete, or the watch saw a write under the key after the proof.
+5. etcd still answers at revisions before that proof: watches and paged lists may read values under the key there.
 
-Not handled: backups, which hold what they hold. The words of every "removable" say so.
+Not handled: backups, which still hold values under a removed key. Every output of "removable" says so (`BACKUPS`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BACKUPS = "Backups of etcd hold old ciphertext for as long as they are kept: arc
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is known beside the scan.
+    """The facts beside the scan.
 
-    `unconverged` says why the kube-apiservers are not known to run this configuration, "" = they do.
-    `proof_revision` is that of the newest complete campaign over everything, 0 = there is none, and
-    `compacted` whether etcd refuses to answer before it. `last_written` holds, by fingerprint, the last
-    revision at which a watch saw the key used. `chains` are the keys that the file has for each name, in its order:
-    those for which nothing was there to be scanned, too.
+    `unconverged` says why the kube-apiservers are not known to run this configuration, "" = they do. `whole`: the scan
+    covered all configured resources. `proof_revision` is that of the newest complete campaign over everything, 0 =
+    none; `compacted`: etcd refuses to answer before it. `last_written` holds, by fingerprint, the revision of the last
+    write that a watch saw under the key. `chains` are the keys of each name in the file, in its order, also of names
+    without objects.
     """
 
     unconverged: str
@@ -48,7 +48,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class KeyVerdict:
-    """One configured key: what is under it, and what speaks against its removal."""
+    """The verdict on one configured key: the number of objects under it, and the blockers of its removal."""
 
     key: KeyRef
     objects: int
@@ -56,7 +56,7 @@ class KeyVerdict:
 
     @property
     def removable(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether it has no blocker."""
         return not self.blockers
 
     def to_json(self) -> dict[str, object]:
@@ -72,7 +72,7 @@ class KeyVerdict:
 
 
 def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
-    """Judge every configured key by a proof scan and what is known beside it."""
+    """Judge every configured key by a proof scan and the facts beside it."""
     common = (
         *((UNFINISHED,) if around.campaign_unfinished else ()),
         *(() if around.whole and not proof.unknown else (PARTIAL,)),
@@ -82,7 +82,7 @@ def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
 
 
 def _configured_keys(proof: Inventory, around: Surroundings) -> list[KeyRef]:
-    """Return the keys of all scanned resources, then what else is in the file; without repeats, in configured order."""
+    """Return the keys of all scanned resources, then the file's other keys; each once, in configured order."""
     chains = [*(tally.configured for tally in proof.resources), *(chain for _, chain in around.chains)]
     return list(dict.fromkeys(key for chain in chains for key in chain))
 
@@ -104,13 +104,13 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
 
 
 def _in_the_past(key: KeyRef, around: Surroundings) -> Iterable[str]:
-    """Return what speaks against a key in revisions that etcd may still show."""
+    """Return the blockers that come from writes in the past, at revisions that etcd may still show."""
     proof = around.proof_revision
     if not proof:
         return (NEVER_PROVEN,)
     written = around.last_written.get(key.fingerprint, 0)
     if written > proof:
-        return (f"it was written with at revision {written}, after the last proof at revision {proof}",)
+        return (f"a write under it was seen at revision {written}, after the last proof at revision {proof}",)
     if not around.compacted:
         because = f"etcd has not compacted past revision {proof}, where a scan found nothing under it"
         return (f"{because}: watches may still show older values",)

@@ -1,7 +1,7 @@
 """Gathers the facts by which `removal.py` judges whether configured keys may be removed. Read only.
 
-`run`, `verify`, `keys` and `audit` use it. The probe of the kube-apiservers comes before the scan, so that the scan
-covers what a replica with an older file wrote until the probe.
+`run`, `verify`, `keys` and `audit` use it. The kube-apiservers are probed before the scan, so that the scan includes
+all writes of a replica that ran an older file until the probe.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import describe
-from kube_rewrap.scheduler.keys.alerts import Worn, judge_wear, to_rotate
+from kube_rewrap.scheduler.keys.alerts import DueKey, choose_key_to_rotate, find_due_keys
 from kube_rewrap.scheduler.rotation.driver import RotationDriver
 from kube_rewrap.scheduler.rotation.preflight import reasons_against
 from kube_rewrap.scheduler.rotation.preparation import Preparation
@@ -83,12 +83,12 @@ class RotationController:
         self._begin_at, self._retry = 0.0, _FIRST_RETRY
         await self._driver.begin(rotation)
 
-    async def _due(self, given_up: set[str]) -> Worn | None:
+    async def _due(self, given_up: set[str]) -> DueKey | None:
         """Return the key that is to be rotated, by the budgets and the usage on record."""
         budgets, settings = await self._service.engine.ledger.all(), self._settings.budget
         usage = (await self._usages.load()).value
-        worn = judge_wear(budgets.values(), self._generation, settings.gcm_limit, settings.due_at, usage)
-        return to_rotate([key for key in worn if key.budget.fingerprint not in given_up])
+        due_keys = find_due_keys(budgets.values(), self._generation, settings.gcm_limit, settings.due_at, usage)
+        return choose_key_to_rotate([key for key in due_keys if key.budget.fingerprint not in given_up])
 
     async def _reasons_against(self, rotation: Rotation, *, is_exhausted: bool) -> tuple[str, ...]:
         """Return why a rotation can't begin; it scans only when there is no other reason."""

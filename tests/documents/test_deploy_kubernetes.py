@@ -6,7 +6,6 @@ import copy
 import importlib
 import re
 import tomllib
-from functools import reduce
 from typing import Any
 
 import pytest
@@ -310,14 +309,15 @@ def test_the_component_for_kms_mounts_the_directory_of_the_socket_in_both_daemon
     for document in of_kind("Deployment"):
         if re.fullmatch(patch["target"]["name"], document["metadata"]["name"]):
             patched.append(document["metadata"]["name"])
-            after = copy.deepcopy(document)
+            after: dict[str, Any] = copy.deepcopy(document)
             for operation in operations:
                 assert operation["op"] == "add"
                 *path, last = operation["path"].removeprefix("/").split("/")
                 assert last == "-"
-                reduce(lambda at, part: at[int(part) if isinstance(at, list) else part], path, after).append(
-                    operation["value"]
-                )
+                place: Any = after
+                for part in path:
+                    place = place[int(part) if isinstance(place, list) else part]
+                place.append(operation["value"])
             kubernetes_validate.validate(after, VERSION, strict=True)
             [mount] = [
                 one

@@ -309,14 +309,14 @@ class Budgets(RuleBasedStateMachine):
         spans: list[tuple[str, ...]] = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
         counting = Counting(world.seen, self.chains, spans, world.revision + 1)
         pairs = [(one, key) for one in sorted(self.there()) for key in chain_of(self.chains, one)]
-        unseen = counting.place(pairs, world.budgets)
+        unseen = counting.find_starts(pairs, world.budgets)
         again = [
             pair
             for pair, start in counting.starts().items()
             if counting.is_first(pair) and start <= world.revision and start < world.compacted
         ]
-        counting.forget(again)
-        begins = counting.watch()
+        counting.discard_starts(again)
+        begins = counting.begin()
         resources: list[tuple[str, ...]] = [RESOURCES] if "*.*" in self.chains else list(spans)
         self.watching = Watching(counting, resources, [*unseen, *again], again, min(begins))
         self.counted = self.chains
@@ -333,7 +333,9 @@ class Budgets(RuleBasedStateMachine):
         now, self.chains = self.chains, self.counted
         self.look_at(self.watching.again, {resource for resource, _ in self.watching.unseen})
         self.chains = now
-        self.watching.counting.vanished(self.watching.counting.place(self.watching.unseen, self.world.budgets))
+        self.watching.counting.start_without_estimate(
+            self.watching.counting.find_starts(self.watching.unseen, self.world.budgets)
+        )
         self.watching.unseen = []
 
     @precondition(lambda self: self.watching)
@@ -352,7 +354,7 @@ class Budgets(RuleBasedStateMachine):
 
     def deliver(self, watching: Watching, span: int, revisions: int, data: st.DataObject) -> None:
         counting, world = watching.counting, self.world
-        first = counting.is_at(span)
+        first = counting.place(span)
         if first < world.compacted:
             self.tear(watching, span, data)
             return
@@ -360,7 +362,7 @@ class Budgets(RuleBasedStateMachine):
 
     def deliver_before(self, watching: Watching, span: int, end: int) -> None:
         counting, world = watching.counting, self.world
-        first = counting.is_at(span)
+        first = counting.place(span)
         for one in world.log:
             is_here = first <= one.revision < end and one.resource in watching.spans[span]
             if is_here and one.key in chain_of(self.counted, one.resource):
@@ -372,7 +374,7 @@ class Budgets(RuleBasedStateMachine):
         counting, world = watching.counting, self.world
         left = world.compacted_objects if data.draw(st.booleans()) else world.objects
         before = Counter(counting.counts)
-        counting.bridge(span, self.gap(min(counting.places), left), KEYS)
+        counting.count_gap(span, self.gap(min(counting.places), left), KEYS)
         for key, count in (Counter(counting.counts) - before).items():
             self.wasted[key] += count
 
@@ -394,9 +396,9 @@ class Budgets(RuleBasedStateMachine):
     def the_observer_records(self) -> None:
         assert self.watching
         counting = self.watching.counting
-        if counting.unplaced:
-            counting.appeared(self.world.budgets)
-        seen = counting.fold(0)
+        if counting.has_new_pairs:
+            counting.start_new_pairs(self.world.budgets)
+        seen = counting.to_record(0)
         if seen is not None:
             self.world.revision += 1
             before, self.world.seen = self.world.seen, replace(seen, revision=self.world.revision)

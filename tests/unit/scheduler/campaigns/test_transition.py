@@ -322,7 +322,7 @@ def test_what_speaks_against_a_removal(scan: Inventory, key: KeyRef, first: tupl
         ),
         pytest.param(
             replace(FREE, last_written={OLD.fingerprint: 71}),
-            "it was written with at revision 71, after the last proof at revision 70",
+            "a write under it was seen at revision 71, after the last proof at revision 70",
             id="somebody wrote with it after the proof",
         ),
     ],

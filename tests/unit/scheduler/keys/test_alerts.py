@@ -8,12 +8,12 @@ import pytest
 
 from kube_rewrap.scheduler.keys.alerts import (
     LoggedAlert,
+    choose_key_to_rotate,
     due_alerts,
+    find_due_keys,
     find_hasty,
-    judge_wear,
     reached_at,
     rotation_seconds,
-    to_rotate,
 )
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.generation import GenerationRecord
@@ -36,35 +36,35 @@ def budget(key: KeyRef, used: int, *, restored: bool = False) -> Budget:
     [(0, None), (799, None), (800, BudgetState.DUE), (999, BudgetState.DUE), (1_000, BudgetState.EXHAUSTED)],
 )
 def test_a_key_is_due_from_its_share_on_and_exhausted_at_its_limit(used: int, state: BudgetState | None) -> None:
-    found = judge_wear([budget(A, used)], GENERATION, LIMIT, 0.8)
+    found = find_due_keys([budget(A, used)], GENERATION, LIMIT, 0.8)
     assert [one.state for one in found] == ([state] if state else [])
 
 
-def test_a_restored_budget_is_worn_out_whatever_it_says() -> None:
-    [worn] = judge_wear([budget(A, 1, restored=True)], GENERATION, LIMIT, 0.8)
-    assert (worn.state, worn.is_exhausted) == (BudgetState.RESTORED, True)
-    assert "how often it has encrypted is not known" in worn.because(LIMIT)
+def test_a_restored_budget_counts_as_exhausted_whatever_its_use() -> None:
+    [due] = find_due_keys([budget(A, 1, restored=True)], GENERATION, LIMIT, 0.8)
+    assert (due.state, due.is_exhausted) == (BudgetState.RESTORED, True)
+    assert "the number of its encryptions is unknown" in due.because(LIMIT)
 
 
 def test_what_has_no_limit_or_is_not_configured_is_not_spoken_of() -> None:
     gone = KeyRef("aesgcm", "gone", "9" * 16)
-    assert judge_wear([budget(BOX, 10**9), budget(gone, 5_000)], GENERATION, LIMIT, 0.8) == ()
+    assert find_due_keys([budget(BOX, 10**9), budget(gone, 5_000)], GENERATION, LIMIT, 0.8) == ()
 
 
 def test_the_resources_are_those_that_are_written_with_it() -> None:
     by_name = {
         one.budget.names[0]: one.resources
-        for one in judge_wear([budget(A, 900), budget(B, 950), budget(OLD, 990)], GENERATION, LIMIT, 0.8)
+        for one in find_due_keys([budget(A, 900), budget(B, 950), budget(OLD, 990)], GENERATION, LIMIT, 0.8)
     }
     assert by_name == {"a-key": ("secrets", "pods"), "b-key": ("events",), "old-key": ()}
 
 
 def test_the_most_used_key_that_writes_is_rotated_first_and_one_that_only_reads_never() -> None:
-    worn = judge_wear([budget(A, 900), budget(B, 950), budget(OLD, 999)], GENERATION, LIMIT, 0.8)
-    found = to_rotate(worn)
+    due = find_due_keys([budget(A, 900), budget(B, 950), budget(OLD, 999)], GENERATION, LIMIT, 0.8)
+    found = choose_key_to_rotate(due)
     assert found is not None
     assert found.resources == ("events",)
-    assert to_rotate(judge_wear([budget(OLD, 1_000)], GENERATION, LIMIT, 0.8)) is None
+    assert choose_key_to_rotate(find_due_keys([budget(OLD, 1_000)], GENERATION, LIMIT, 0.8)) is None
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_the_most_used_key_that_writes_is_rotated_first_and_one_that_only_reads_
 )
 def test_how_often_it_is_said(key: KeyRef, used: int, before: BudgetState | None, after: float, *, says: bool) -> None:
     said = {key.fingerprint: LoggedAlert(before, 100.0)} if before else {}
-    worn = judge_wear([budget(key, used)], GENERATION, LIMIT, 0.8)
-    assert bool(due_alerts(worn, said, 100.0 + after)) is says
+    due = find_due_keys([budget(key, used)], GENERATION, LIMIT, 0.8)
+    assert bool(due_alerts(due, said, 100.0 + after)) is says
 
 
 NOW = 1_000_000.0
@@ -144,22 +144,22 @@ def test_a_key_is_due_by_its_rate_when_its_rest_is_less_than_three_rotations(
 
 def test_what_is_due_by_its_rate_stays_due_until_another_key_writes_or_the_limit_is_raised() -> None:
     usage = Usage(hasty={A.fingerprint: Haste(LIMIT, 4_000, 1_800)})
-    [worn] = judge_wear([budget(A, 100)], GENERATION, LIMIT, 0.8, usage)
-    assert (worn.state, worn.resources) == (BudgetState.DUE, ("secrets", "pods"))
-    assert worn.because(LIMIT) == (
+    [due] = find_due_keys([budget(A, 100)], GENERATION, LIMIT, 0.8, usage)
+    assert (due.state, due.resources) == (BudgetState.DUE, ("secrets", "pods"))
+    assert due.because(LIMIT) == (
         "a-key: 100 of 1000 writes are used, and at the rate of an hour its rest lasted 66 min, less than three times "
-        "as long as a rotation takes (30 min); secrets, pods are written with it: rotate it"
+        "as long as a rotation takes (30 min); it is the primary key of secrets, pods: rotate it"
     )
-    assert judge_wear([budget(A, 100)], GENERATION, 2 * LIMIT, 0.8, usage) == ()
+    assert find_due_keys([budget(A, 100)], GENERATION, 2 * LIMIT, 0.8, usage) == ()
     others = GenerationRecord("sha256:1", (("secrets", (B, A)),))
-    assert judge_wear([budget(A, 100)], others, LIMIT, 0.8, usage) == ()
+    assert find_due_keys([budget(A, 100)], others, LIMIT, 0.8, usage) == ()
     assert usage.with_hasty({}, frozenset({B.fingerprint})).hasty == {}
 
 
 def test_a_key_that_is_due_for_its_share_says_nothing_of_its_rate() -> None:
     usage = Usage(hasty={A.fingerprint: Haste(LIMIT, 4_000, 1_800)})
-    [worn] = judge_wear([budget(A, 800)], GENERATION, LIMIT, 0.8, usage)
-    assert (worn.state, worn.haste) == (BudgetState.DUE, None)
+    [due] = find_due_keys([budget(A, 800)], GENERATION, LIMIT, 0.8, usage)
+    assert (due.state, due.haste) == (BudgetState.DUE, None)
 
 
 FIRST = Look(0.0, {A.fingerprint: 50}, {A.fingerprint: 1_000})

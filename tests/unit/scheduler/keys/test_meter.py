@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from kube_rewrap.scheduler.keys.meter import Known, Meter
+from kube_rewrap.scheduler.keys.meter import Meter, MeterFacts
 from kube_rewrap.worker.etcd.store import Put
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
@@ -57,7 +57,7 @@ class Leaders:
         self.watch.count += others + ours
         self.budget = replace(self.budget, reserved=self.budget.reserved + ours, committed=self.budget.committed + ours)
         return await self.meter.measure(
-            Known(self.now, 10**9 + self.now, {KEY.fingerprint: self.budget}, (), GENERATION, LIMIT)
+            MeterFacts(self.now, 10**9 + self.now, {KEY.fingerprint: self.budget}, (), GENERATION, LIMIT)
         )
 
     async def lengths(self) -> list[tuple[int, int]]:

@@ -1,22 +1,18 @@
-"""A reign ends with its observer, whatever it is at; the daemon begins another one."""
+"""How the write observer ends: fenced, it ends all controllers; stopped by the brake, it records its counts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.daemon.controllers import Controllers, Kept, Term
-from kube_rewrap.scheduler.dispatch.celery import Sender
+from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
-from kube_rewrap.worker.errors import FencedError, StoppedError, UnavailableError
+from kube_rewrap.worker.errors import FencedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
@@ -24,36 +20,20 @@ from kube_rewrap.worker.records.observations import load, save
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
 from tests.unit.scheduler.campaigns.test_service import NEW, OLD, seal, service
+from tests.unit.scheduler.daemon.leader import LEADER, UnknownConvergence, UnreachableSender
 
 pytestmark = pytest.mark.timeout(20)
 
-LEADER = b"/kube-rewrap/v1/leader"
 
-
-class Away(Sender):
-    """No message leaves, so that a campaign never ends."""
-
-    async def send(self, *_: object, **__: object) -> None:
-        raise UnavailableError("away")
-
-    async def length(self, *_: object) -> int:
-        raise UnavailableError("away")
-
-
-class NobodyKnows:
-    """A ConvergenceProbe without any kube-apiserver."""
-
-    async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
-        return Convergence(is_converged=False, generation=file_hash, because="no address is given")
-
-
-async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
-    """A reign in the middle of its first campaign."""
+async def controllers_at_work(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
+    """Start a leader's controllers, and return their task when the first campaign is unfinished."""
     one = service(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
-    term = Term(guard, brake, Kept(SchedulerMetrics(CollectorRegistry())), file, NobodyKnows(), lambda: None)
-    task = asyncio.create_task(Controllers(Settings(), one, Away(Settings()), term).run())
+    context = ControllerContext(
+        guard, brake, LeaderState(SchedulerMetrics(CollectorRegistry())), file, UnknownConvergence(), lambda: None
+    )
+    task = asyncio.create_task(Controllers(Settings(), one, UnreachableSender(Settings()), context).run())
     campaigns = Campaigns(store, one.engine.keyspace)
     while not task.done() and not await campaigns.unfinished():  # noqa: ASYNC110 - records have no event
         await asyncio.sleep(0.01)
@@ -61,10 +41,10 @@ async def reign_over(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
 
 
 @without_waiting
-async def test_in_the_middle_of_a_campaign_a_fenced_observer_ends_the_reign() -> None:
+async def test_a_fenced_observer_ends_all_controllers_in_the_middle_of_a_campaign() -> None:
     store = MemoryStore()
     seal(store, "/registry/secrets/default/a", OLD)
-    task = await reign_over(store, Brake())
+    task = await controllers_at_work(store, Brake())
     keyspace = service(store, NEW, OLD).engine.keyspace
     seen = await load(store, keyspace)
     await save(store, keyspace, replace(seen, counts={"somebody": 1}), [])
@@ -73,10 +53,10 @@ async def test_in_the_middle_of_a_campaign_a_fenced_observer_ends_the_reign() ->
         await task
 
 
-async def test_a_reign_that_is_stopped_records_what_its_observer_saw() -> None:
+async def test_the_observer_records_its_counts_when_the_brake_stops_the_controllers() -> None:
     store, brake = MemoryStore(), Brake()
     seal(store, "/registry/secrets/default/a", OLD)
-    task = await reign_over(store, brake)
+    task = await controllers_at_work(store, brake)
     seal(store, "/registry/secrets/default/b", NEW)
     brake.pull(StoppedError("enough"))
     with pytest.raises(StoppedError):

@@ -1,0 +1,292 @@
+"""What a leader's controllers do with requests, earlier records, drift, gaps and due keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from kube_rewrap.config.encryption.configuration import (
+    KeyedProvider,
+)
+from kube_rewrap.config.encryption.generation import NO_TARGETS
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
+from kube_rewrap.scheduler.rotation.probes import LeaderProbe
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Expect, Page, Put
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState, start_request
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from kube_rewrap.worker.records.scans import Scans
+from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.records.usage import Haste, Usage
+from kube_rewrap.worker.records.usages import Usages
+from tests.fakes.store import MemoryStore
+from tests.unit.scheduler.campaigns.test_service import NEW, OLD, seal
+from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, until
+
+pytestmark = pytest.mark.timeout(20)
+
+CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
+ROTATION = Rotation(
+    *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2")
+)
+FREE = Pressure(None, None, None)
+
+
+# ---------------------------------------------------------------------------------------- words that come early or late
+
+
+async def test_a_request_that_waits_can_be_paused_and_begins_at_rest(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine", "priority": 100}, "", NOW))
+    done = await cluster.requests.control(RequestKind.PAUSE, "mine", "p-1")
+    assert (done.state, done.because) == (RequestState.ACCEPTED, "pause by an operator, before it began")
+    async with cluster.under("sha256:1", NEW, OLD):
+        paused = await cluster.campaign(CampaignState.PAUSED)
+    assert paused.paused_for is Pause.OPERATOR
+    answered = await cluster.requests.get("mine")
+    assert answered is not None
+    assert answered.value.campaign == paused.id
+
+
+async def test_a_request_that_waits_can_be_resumed_and_cancelled(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine"}, "", NOW))
+    for kind in (RequestKind.PAUSE, RequestKind.RESUME):
+        await cluster.requests.control(kind, "mine", f"word-{kind}")
+        stored = await cluster.requests.get("mine")
+        assert stored is not None
+        assert stored.value.options.paused is (kind is RequestKind.PAUSE)
+    await cluster.requests.control(RequestKind.CANCEL, "mine", "word-cancel")
+    stored = await cluster.requests.get("mine")
+    assert stored is not None
+    assert stored.value.state is RequestState.CANCELLED
+
+
+async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster) -> None:
+    await cluster.campaigns.create(CAMPAIGN.paused(Pause.OPERATOR, "by hand"), [])
+    await cluster.requests.control(RequestKind.RESUME, "c", "r-1")
+    stored = await cluster.campaigns.get("c")
+    assert stored is not None
+    resumed = stored.value
+    assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
+    closed = judge_rest(resumed, replace(FREE, window="it is night"))
+    assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
+    assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
+
+
+async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_their_word(cluster: Cluster) -> None:
+    with capture_logs() as logs:
+        async with cluster.under("sha256:1", NEW, OLD):
+            campaign = await cluster.campaign(CampaignState.RUNNING)
+            checkpoints = Checkpoints(cluster.store, KEYSPACE)
+            stored = await checkpoints.load(campaign.id, 0)
+            # As a worker would leave it.
+            grown = stored.value.advanced(b"", BatchReport(quarantined=201, fresh=201))
+            await checkpoints.save(stored.holding(grown))
+            paused = await cluster.campaign(CampaignState.PAUSED)
+            assert (paused.paused_for, paused.growth.most) == (Pause.QUARANTINE, 200)
+            await cluster.requests.control(RequestKind.RESUME, campaign.id, "r-1")
+            resumed = await cluster.campaign(CampaignState.RUNNING)
+            assert resumed.growth.most is None
+    assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
+    entries = [entry.event async for entry in AuditLog(cluster.store, KEYSPACE, "test").entries()]
+    assert entries.count("quarantine.grew") == 1
+
+
+def test_options_without_the_field_for_a_pause_are_read_as_ones_without_a_pause() -> None:
+    old = Request("r", RequestKind.START, NOW, options=CampaignOptions("because", 5.0, 1)).to_json()
+    options = old["options"]
+    assert isinstance(options, dict)
+    del options["paused"]
+    assert Request.from_json(old).options == CampaignOptions("because", 5.0, 1)
+
+
+# ------------------------------------------------------------------------------------------- what a leader takes over
+
+
+def damage(store: MemoryStore) -> None:
+    store.put(b"/registry/secrets/default/lost", b"k8s:enc:aescbc:v1:lost-key:nothing")
+
+
+async def test_a_leader_shows_and_says_what_the_one_before_found_and_nothing_under_another_file(
+    cluster: Cluster,
+) -> None:
+    damage(cluster.store)
+    async with cluster.under("sha256:1", NEW, OLD):
+        await until(lambda: shows(cluster, "kube_rewrap_stale_objects", 1.0))
+        before = cluster.shown()
+    assert before["kube_rewrap_unreadable_objects secrets no_key_of_that_name"] == 1.0
+    with capture_logs() as logs:
+        async with cluster.under("sha256:1", NEW, OLD):
+            await until(lambda: shows(cluster, "kube_rewrap_stale_objects", 1.0))
+            after = cluster.shown()
+    assert after["kube_rewrap_unreadable_objects secrets no_key_of_that_name"] == 1.0
+    assert [(log["resource"], log["reason"], log["objects"]) for log in logs if log["event"] == "scan.unreadable"] == [
+        ("secrets", "no_key_of_that_name", 1)
+    ]
+    # Of a record of another generation nothing is shown: nothing was scanned under this one.
+    stored = await Scans(cluster.store, KEYSPACE).load()
+    assert stored is not None
+    await Scans(cluster.store, KEYSPACE).replace(replace(stored, generation="sha256:0"))
+    controllers = cluster.controllers("sha256:1", NEW, OLD, brake=Brake())
+    await controllers.office.figures.show_records()
+    assert [name for name in cluster.shown() if "campaign" not in name] == []
+
+
+async def shows(cluster: Cluster, name: str, value: float) -> bool:
+    return cluster.shown().get(name) == value
+
+
+async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+    await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+    gone = Request(
+        "drift-1", RequestKind.START, NOW, Origin.DRIFT, ("widgets.example.com",), options=CampaignOptions(priority=90)
+    )
+    await cluster.requests.submit(gone)
+    async with cluster.under("sha256:1", NEW, OLD):
+        await cluster.campaign(CampaignState.RUNNING)
+    refused = await cluster.requests.get("drift-1")
+    assert refused is not None
+    told = "resources: widgets.example.com is not governed by the configuration; it governs secrets"
+    assert (refused.value.state, refused.value.because) == (RequestState.REFUSED, told)
+
+
+async def test_an_operators_request_about_nothing_is_refused_with_its_reason(cluster: Cluster) -> None:
+    await cluster.requests.submit(start_request({"id": "mine", "namespaces": ["nosuch"], "priority": 100}, "", NOW))
+    async with cluster.under("sha256:1", NEW, OLD):
+        await cluster.campaign(CampaignState.RUNNING)
+    refused = await cluster.requests.get("mine")
+    assert refused is not None
+    told = "namespaces: nosuch: no object is there, so nothing would be proven about it; "
+    assert refused.value.state is RequestState.REFUSED
+    assert refused.value.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
+
+
+async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+        await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything running", 1.0))
+        await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+        await until(lambda: shows(cluster, "kube_rewrap_campaign_state everything cancelled", 1.0))
+
+
+# ------------------------------------------------------------------------------------------- beside, and in between
+
+
+async def test_while_a_campaign_is_at_work_drift_is_asked_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube_rewrap.scheduler.campaigns.housekeeping._LOOK_SECONDS", 0.01)
+    async with cluster.under("sha256:1", NEW, OLD) as controllers:
+        await cluster.campaign(CampaignState.RUNNING)
+        controllers.drifted("secrets", "default")
+
+        async def is_asked_for() -> bool:
+            return any(one.value.origin is Origin.DRIFT for one in await cluster.requests.all())
+
+        await until(is_asked_for)
+        assert [one.value.state for one in await cluster.campaigns.all()] == [CampaignState.RUNNING]
+
+
+async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cluster: Cluster) -> None:
+    whole = replace(CAMPAIGN, state=CampaignState.INCOMPLETE, whole=True)
+    part = replace(CAMPAIGN, id="d", state=CampaignState.CANCELLED)
+    for one in (whole, part):
+        await cluster.campaigns.create(one, [])
+    await cluster.controllers("sha256:0", NEW, OLD, brake=Brake()).office.figures.show_records()
+    shown = cluster.shown()
+    assert shown["kube_rewrap_campaign_state everything incomplete"] == 1.0
+    assert shown["kube_rewrap_campaign_state part cancelled"] == 1.0
+
+
+async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
+    class AllDo:
+        async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
+            return Convergence(is_converged=True, generation=file_hash, because="all run it")
+
+    brake = Brake()
+    controllers = cluster.controllers("sha256:1", NEW, OLD, brake=brake)
+    probe = LeaderProbe(
+        controllers.office.service, AllDo(), brake, controllers.office.campaigns, controllers.office.inbox
+    )
+    await controllers.office.inbox.ask_for_resync("something is stale")
+    [stored] = await cluster.requests.all()
+    await controllers.office.inbox.put_off_until_converged(stored, "not all do")
+    assert await controllers.office.inbox.next() is None
+    await probe.convergence(replace(ROTATION, file="sha256:0"))  # another file: says nothing about this one
+    assert await controllers.office.inbox.next() is None
+    await probe.convergence(replace(ROTATION, file="sha256:1"))
+    assert await controllers.office.inbox.next() is not None
+
+
+def fingerprint_of(key: KeyedProvider) -> str:
+    return key.keys[0].secret.fingerprint(key.type.value)
+
+
+async def test_a_full_check_puts_a_key_on_record_that_only_reads(cluster: Cluster) -> None:
+    controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
+    assert await controllers.resync.check_if_due()
+    assert set(await controllers.office.service.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
+
+
+async def test_a_full_check_is_put_off_by_the_one_before_and_made_soon_after_a_gap(cluster: Cluster) -> None:
+    controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
+    assert (await controllers.resync.check_if_due(), await controllers.resync.check_if_due()) == (True, False)
+    controllers.office.schedule.soon()
+    assert await controllers.resync.check_if_due()
+
+
+async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -> None:
+    controllers = cluster.controllers("sha256:1", NEW, OLD, brake=Brake())
+    await controllers.resync.check_if_due()
+    haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
+    usages = Usages(cluster.store, KEYSPACE)
+    await usages.save(Stored(Usage(hasty={fingerprint_of(NEW): haste})))
+    await controllers.key_monitor.check()
+    due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
+    assert list(due.values()) == [1.0]
+
+
+class WatchedStore(MemoryStore):
+    """Calls `on_page` while a scan reads its first page."""
+
+    on_page: Callable[[], None] | None = None
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        if self.on_page is not None and keys.start.startswith(b"/registry/secrets"):
+            call, self.on_page = self.on_page, None
+            call()
+        return await super().page(keys, limit, revision=revision, since=since)
+
+
+async def test_a_gap_that_is_noticed_during_a_full_check_asks_for_another_one() -> None:
+    store = WatchedStore()
+    seal(store, "/registry/secrets/default/a", OLD)
+    elected = await store.commit([], [Put(LEADER, b"me")])
+    leader = Cluster(store, Expect(LEADER, elected.revision, created=True)).controllers(
+        "sha256:1", OLD, NEW, brake=Brake()
+    )
+    store.on_page = leader.office.schedule.soon
+    assert [await leader.resync.check_if_due() for _ in range(3)] == [True, True, False]
+
+
+async def test_what_an_earlier_scan_found_does_not_replace_what_a_later_one_did(cluster: Cluster) -> None:
+    office = cluster.controllers("sha256:1", NEW, OLD, brake=Brake()).office
+    _, earlier = await office.service.inventory()
+    seal(cluster.store, "/registry/secrets/default/b", OLD)
+    _, later = await office.service.inventory()
+    for found in (later, earlier):
+        await office.figures.scanned(found)
+    scan = await Scans(cluster.store, KEYSPACE).load()
+    assert scan is not None
+    assert (scan.revision, scan.stale) == (later.revision, 2)
