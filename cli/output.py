@@ -40,7 +40,7 @@ def say(line: str = "") -> None:
 
 @contextmanager
 def stdout_for_files() -> Iterator[TextIO]:
-    """Redirect `say` to stderr meanwhile; yields stdout, to which only `hand_out` writes then."""
+    """Redirect `say` to stderr while the block runs; yields stdout, to which only `hand_out` writes then."""
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         yield stdout

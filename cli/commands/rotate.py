@@ -48,16 +48,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _require_fitting(args: argparse.Namespace) -> None:
-    """Raise SettingsError for arguments that don't go together."""
+    """Raise SettingsError for arguments that contradict each other or the verb."""
     if args.dry_run and args.verb != "start":
         raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
     if args.remove_unused and args.verb != "abort":
-        raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+        raise _wrong("--remove-unused", f"is not for {args.verb}", "use it with abort")
     for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
         if given and args.verb != "start":
-            raise _wrong(flag, f"is said when a rotation begins, and {args.verb} begins none", "leave it out")
+            raise _wrong(flag, f"is for a new rotation, and {args.verb} begins none", "leave it out")
     if args.write_to and args.verb == "start" and not args.manual:
-        raise _wrong("--write-to", "goes with --manual, without which the file itself is edited", "say both, or none")
+        message = "needs --manual: without it, the rotation edits the configuration file itself"
+        raise _wrong("--write-to", message, "give both, or neither")
     drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
     if drives and args.manual:
         _require_place(args)
@@ -110,14 +111,14 @@ def _consents(question: str) -> bool:
 
 
 def _require_consent(args: argparse.Namespace) -> None:
-    """Raise SettingsError where --yes is missing and there is no terminal to ask on."""
+    """Raise SettingsError where --yes is missing and the command can't ask for consent."""
     if args.yes or args.dry_run:
         return
-    remedy = "say --yes to begin without a question, or --dry-run to see the plan"
+    remedy = "give --yes to begin without asking for consent, or --dry-run to see the plan"
     if args.output == "json":
-        raise _wrong("--yes", "is missing: JSON output is one document, so nobody is asked", remedy)
+        raise _wrong("--yes", "is missing: JSON output is one document and leaves no place for a question", remedy)
     if not _is_terminal():
-        raise _wrong("--yes", "is missing, and nobody can be asked: this is no terminal", remedy)
+        raise _wrong("--yes", "is missing, and the command can't ask for consent: this is no terminal", remedy)
 
 
 def _is_terminal() -> bool:
@@ -151,7 +152,9 @@ async def _resume(args: argparse.Namespace) -> int:
     settings, file, by_hand = read_settings(args, os.environ), _file(args), await _is_by_hand(args)
     with _out(args, by_hand=by_hand) as out:
         if await _unhold(settings, file) and args.output == "text":
-            say("What was handed out before is void: it is not in place, and the next one has another key.")
+            say(
+                "Discard the file content that you were given before: it is not in place, and the next has another key."
+            )
         return await _drive(args, None, out)
 
 
@@ -168,16 +171,16 @@ def _file(args: argparse.Namespace) -> ConfigurationFile:
 async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
     """Begin a planned rotation, or continue the one that is under way (None). `out` as in `_out`."""
     settings, file = read_settings(args, os.environ), _file(args)
-    brake = brake_on_signals("; `rewrap rotate resume` goes on")
+    brake = brake_on_signals("; `rewrap rotate resume` continues the rotation")
     tell = _teller(args)
     rotation = await StandaloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
     return _show(rotation, args)
 
 
 async def _is_by_hand(args: argparse.Namespace) -> bool:
-    """Whether an operator edits the file for the rotation that is under way.
+    """Return whether an operator edits the file for the rotation that is under way.
 
-    Raises SettingsError where --manual contradicts the record, or where there is no place for the content.
+    Raises SettingsError where --manual contradicts the record, or where the arguments name no place for the content.
     """
     found = await _newest(args)
     if found is None or found.step.is_end:
@@ -185,7 +188,7 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
     if found.by_hand:
         _require_place(args)
     elif args.manual or args.write_to:
-        message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
+        message = f"the rotation {found.id} was begun without --manual: it edits the file itself"
         flag = "--manual" if args.manual else "--write-to"
         raise _wrong(flag, message, "leave it out, or abort that rotation and begin one with --manual")
     return found.by_hand
@@ -205,7 +208,7 @@ def _request(args: argparse.Namespace) -> RotationRequest:
 async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
     """Clear a pause, or the reason that held the rotation, from its record.
 
-    Returns whether this invalidates a content with a new key that the operator received before.
+    Returns whether this invalidates file content with a new key that the operator received before.
     """
     now, handed = content_hash(file.read()), False
 
@@ -272,11 +275,13 @@ def _handing(
         if args.write_to:
             _write(args.write_to, content)
         elif args.output == "json":
-            raise RefusedError("--write-to is missing: JSON output is one document; `rewrap rotate resume` goes on")
+            raise RefusedError(
+                "--write-to is missing: JSON output is one document; `rewrap rotate resume` continues the rotation"
+            )
         else:
             hand_out(content, f"{rotation.edited} for the step {rotation.step.value}", out)
-        what = f"what {args.write_to} holds" if args.write_to else "what was written to stdout"
-        tell(rotation, f"waits for you: put {what} in the place of {file}, on every control-plane node")
+        source = args.write_to or "stdout"
+        tell(rotation, f"waits for you: replace {file} with the content of {source}, on every control-plane node")
 
     return hand
 
@@ -287,7 +292,7 @@ def _write(path: str, content: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         message = f"{path} can't be written: {error.strerror}"
-        raise _wrong("--write-to", message, "name another file, and `rewrap rotate resume`") from None
+        raise _wrong("--write-to", message, "name another file, and run `rewrap rotate resume`") from None
     with os.fdopen(descriptor, "wb") as stream:
         # An existing file may have a mode that lets others read.
         os.fchmod(stream.fileno(), 0o600)

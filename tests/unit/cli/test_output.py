@@ -62,12 +62,12 @@ def test_an_argument_is_spelled_out(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rotate", "--write-to", "next.yaml"], "--write-to: goes with --manual"),
-        (["rotate", "resume", "--prune"], "--prune: is said when a rotation begins"),
-        (["rotate", "status", "--provider", "aesgcm"], "--provider: is said when a rotation begins"),
-        (["rotate", "abort", "--resource", "secrets"], "--resource: is said when a rotation begins"),
-        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is no number of seconds from 0 on"),
-        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is no number of seconds from 0 on"),
+        (["rotate", "--write-to", "next.yaml"], "--write-to: needs --manual"),
+        (["rotate", "resume", "--prune"], "--prune: is for a new rotation"),
+        (["rotate", "status", "--provider", "aesgcm"], "--provider: is for a new rotation"),
+        (["rotate", "abort", "--resource", "secrets"], "--resource: is for a new rotation"),
+        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is not a number of seconds, 0 or more"),
+        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is not a number of seconds, 0 or more"),
         (["campaign", "start", "--namespace", "A"], "namespaces must be names such as kube-system"),
         (["check", ""], "rewrap: : it can't be read"),
         (["converged", ""], "rewrap: : it can't be read"),
