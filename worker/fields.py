@@ -160,7 +160,7 @@ def key_of(value: object, what: str) -> bytes:
 def matching(value: object, what: str, form: re.Pattern[str]) -> str:
     """Return a text that matches `form`."""
     if not isinstance(value, str) or not form.fullmatch(value):
-        raise ValueError(f"{what} does not have the required form")
+        raise ValueError(f"{what} is not of the required form")
     return value
 
 

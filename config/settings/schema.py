@@ -265,7 +265,7 @@ class PlaintextSettings:
     kube-apiserver encrypts it, and an object that another client wrote as plaintext would, once sealed, look like one
     that kube-apiserver wrote. rewrap quarantines it with the reason `plaintext_after_completion`. A scheduler records
     each configuration; with one, this continues after the file changes, in a rotation or otherwise, as long as
-    `identity` stays listed behind a key. After a file that has `identity` first, lists it anew, or did not govern the
+    `identity` stays listed behind a key. After a file that has `identity` first, adds it again, or did not govern the
     resource, rewrap seals plaintext again until the next such campaign is complete; without a scheduler, after every
     change of the file. Off by default: kube-apiserver reads plaintext anyway as long as `identity` is configured, and a
     kube-apiserver that had not loaded the file yet may have written it."""

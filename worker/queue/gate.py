@@ -164,7 +164,7 @@ def _arguments(body: object) -> Mapping[str, object]:
         raise _HostileError("it asks for callbacks, a chain or a chord")
     for name, value in arguments.items():
         if not _ARGUMENT.fullmatch(name):
-            raise _HostileError("the name of an argument does not have the required form")
+            raise _HostileError("the name of an argument is not of the required form")
         if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
             raise _HostileError("an argument is more than a text, a number, or a list of them")
     return arguments

@@ -77,9 +77,7 @@ async def _begin_attempt(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoin
     before = stored.value.spec
     # Not the generation: the campaign may have been moved to a file with the same meaning and another hash.
     if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
-        raise FencedError(
-            f"batch {spec.number} of {spec.campaign} is not the one on record, which a later plan replaced"
-        )
+        raise FencedError(f"batch {spec.number} of {spec.campaign} differs from its record, which a later plan wrote")
     if stored.value.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored
     return await tools.checkpoints.save(stored.holding(stored.value.begun(spec, time.time())))

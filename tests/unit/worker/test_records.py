@@ -176,7 +176,7 @@ async def test_batches_come_in_order_and_only_what_changed_since() -> None:
             {**checkpoint().to_json(), "state": "lost"}, "state is none of pending, run", id="a strange state"
         ),
         pytest.param(
-            {**checkpoint().to_json(), "spec": {}}, "campaign does not have the required form", id="no batch in it"
+            {**checkpoint().to_json(), "spec": {}}, "campaign is not of the required form", id="no batch in it"
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_the_largest_request_that_is_documented_passes() -> None:
         ),
         pytest.param(
             with_body('[[], {"__type__": "uuid", "__value__": 1}, {}]'),
-            "the name of an argument does not have the required form",
+            "the name of an argument is not of the required form",
             id="an object that kombu would revive",
         ),
         pytest.param(
