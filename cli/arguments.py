@@ -1,4 +1,4 @@
-"""Flags that several commands share, as argparse takes them (`config.settings.flags` has the tables of settings).
+"""Adds the flags that several commands share to argparse (`config.settings.flags` has the tables of settings).
 
 `--help` imports this module: it imports no slow module.
 """
@@ -13,7 +13,7 @@ from kube_rewrap.config.settings.flags import Flag, is_on, variable
 
 
 class UsageError(Exception):
-    """argparse's complaint, kept for the JSON error."""
+    """argparse refused the arguments."""
 
 
 class Parser(argparse.ArgumentParser):

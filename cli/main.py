@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from kube_rewrap.cli.arguments import UsageError
 from kube_rewrap.cli.exit_codes import Exit, exit_of
-from kube_rewrap.cli.output import complain, print_json
+from kube_rewrap.cli.output import print_json, print_to_stderr
 from kube_rewrap.cli.parser import parse
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.worker.coredump import forbid_core_dumps
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         return Exit.UNEXPECTED
     except Exception as error:  # noqa: BLE001 - the top of the program: the one place that reports errors
         if os.environ.get("REWRAP_TRACEBACK"):
-            complain(*_traceback(error))
+            print_to_stderr(*_traceback(error))
         return _fail(exit_of(error), error, as_json=as_json)
 
 
@@ -80,7 +80,7 @@ def _fail(code: int, error: BaseException, *, as_json: bool) -> int:
         message = "\n".join((first, *more))
         print_json({"error": {"code": int(code), "type": type(error).__name__, "message": message}}, indent=None)
     else:
-        complain(f"rewrap: {first}", *more)
+        print_to_stderr(f"rewrap: {first}", *more)
     return code
 
 

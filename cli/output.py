@@ -40,26 +40,26 @@ def say(line: str = "") -> None:
 
 @contextmanager
 def stdout_for_files() -> Iterator[TextIO]:
-    """Redirect `say` to stderr meanwhile; yields stdout, to which only `hand_out` writes then."""
+    """Redirect `say` to stderr while the block runs; yields stdout, to which only `print_file` writes then."""
     stdout = sys.stdout
     with redirect_stdout(sys.stderr):
         yield stdout
 
 
-def hand_out(content: bytes, name: str, stdout: TextIO) -> None:
+def print_file(content: bytes, name: str, stdout: TextIO) -> None:
     """Write a file to stdout, byte for byte, and to stderr a mark before and after it: each a line of its own."""
     ending = "" if content.endswith(b"\n") else ", no newline at its end"
-    complain(f"----- BEGIN {name}: {len(content)} bytes on stdout{ending} -----")
+    print_to_stderr(f"----- BEGIN {name}: {len(content)} bytes on stdout{ending} -----")
     # A configuration that is accepted holds no control character.
     stdout.write(content.decode())
     stdout.flush()
     if ending and stdout.isatty():
-        complain("")
-    complain(f"----- END {name} -----")
+        print_to_stderr("")
+    print_to_stderr(f"----- END {name} -----")
 
 
-def complain(*lines: str) -> None:
-    """Write an error to stderr. Escapes line breaks inside a line, so that it can't forge lines of a log."""
+def print_to_stderr(*lines: str) -> None:
+    """Write lines to stderr. Escapes line breaks inside a line, so that it can't forge lines of a log."""
     sys.stderr.write("".join(_printable(line, sys.stderr) + "\n" for line in lines))
 
 

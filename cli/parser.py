@@ -100,10 +100,10 @@ def _verify(parser: Parser) -> None:
 
 def _converged(parser: Parser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="the file; default: --encryption-config")
-    add_switch(parser, "--wait", "look again until all run it, at most --converge-timeout")
+    add_switch(parser, "--wait", "repeat the check until all run it, for at most --converge-timeout")
     # A statement holds for one file: an environment variable would repeat it for each.
     parser.add_argument(
-        "--assume-converged", metavar="REASON", help="put on record that you know that all run it, and why"
+        "--assume-converged", metavar="REASON", help="record that you know, for REASON, that all kube-apiservers run it"
     )
     add_configuration(parser)
     add_settings(parser, ETCD, APISERVERS)
@@ -115,7 +115,7 @@ def _keys(parser: Parser) -> None:
     parser.add_argument(
         "--accept", default=accept, metavar="FINGERPRINT", help="accept the budget of a restored key as it is"
     )
-    add_switch(parser, "--no-scan", "leave out which keys may go: that takes a scan of everything, as verify does")
+    add_switch(parser, "--no-scan", "don't judge which keys are removable: that takes the same scan as verify")
     add_configuration(parser)
     add_settings(parser, ETCD, BUDGET, APISERVERS)
     add_output(parser)
@@ -127,23 +127,25 @@ def _rotate(parser: Parser) -> None:
         nargs="?",
         choices=("start", "resume", "status", "pause", "abort"),
         default="start",
-        help="start (if nothing is said), resume one that is under way or was paused, show its status, pause it, or "
+        help="start (the default), resume one that is under way or was paused, show its status, pause it, or "
         "abort it, which leaves the file as it is (but see --remove-unused)",
     )
-    add_many(parser, "--resource", "R", "only entries that name it")
+    add_many(parser, "--resource", "R", "only the configuration's entries that name this resource; may be repeated")
     parser.add_argument(
         "--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc; kms with --kms-file"
     )
-    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; it is archived")
-    parser.add_argument("--manual", action="store_true", help="show what the file must hold, don't change it")
-    add_switch(parser, "--yes", "begin without a question")
+    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; the archive keeps it")
+    parser.add_argument(
+        "--manual", action="store_true", help="don't edit the file; write out its new content, for you to put in place"
+    )
+    add_switch(parser, "--yes", "begin without asking for consent")
     parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
     parser.add_argument(
         "--remove-unused",
         action="store_true",
-        help="with abort, before the new key writes: take it out of the file again",
+        help="with abort: remove the new key from the file, as long as kube-apiserver does not write with it",
     )
-    parser.add_argument("--write-to", metavar="FILE", help="with --manual: where the content goes (else stdout)")
+    parser.add_argument("--write-to", metavar="FILE", help="with --manual: write the content to FILE, not to stdout")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
     add_output(parser)
@@ -163,7 +165,7 @@ def _campaign(parser: Parser) -> None:
     start = _add_verb(verbs, "start", "ask the scheduler for a campaign")
     add_many(start, "--resource", "R", "only this resource; repeatable")
     add_many(start, "--namespace", "N", "only this namespace; repeatable")
-    start.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
+    start.add_argument("--reason", default="", metavar="TEXT", help="why you start it; kept in the campaign's record")
     start.add_argument(
         "--rate", default="0", metavar="N", help="its own ceiling in objects a second (0 = the service's)"
     )
@@ -172,13 +174,11 @@ def _campaign(parser: Parser) -> None:
     start.add_argument("--allow-empty", action="store_true", help="accept a namespace or resource without an object")
     start.add_argument("--wait", action="store_true", help="wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
-    _add_name(_add_verb(verbs, "show", "show one campaign, with its namespaces"))
+    _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")
     _add_name(wait)
     for waiting in (start, wait):
-        waiting.add_argument(
-            "--timeout", type=float, default=0, metavar="SECONDS", help="wait no longer (0 = for ever)"
-        )
+        waiting.add_argument("--timeout", type=float, default=0, metavar="SECONDS", help="longest wait (0 = for ever)")
     for verb in ("pause", "resume", "cancel"):
         _add_name(_add_verb(verbs, verb, f"{verb} a campaign"))
 
@@ -199,7 +199,9 @@ def _audit_log(parser: Parser) -> None:
     _add_verb(verbs, "verify", "check the chain of hashes")
     listing = _add_verb(verbs, "list", "show the entries")
     listing.add_argument("--campaign", metavar="ID", help="only the entries of this campaign")
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="the newest so many (50, 0 = all)")
+    listing.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="number of entries, the newest (50; 0 = all)"
+    )
 
 
 def _scheduler(parser: Parser) -> None:
@@ -225,7 +227,7 @@ def _keygen(parser: Parser) -> None:
 
 
 def _demo(parser: Parser) -> None:
-    objects = f"objects to make ({_DEMO_OBJECTS})"
+    objects = f"number of objects to generate ({_DEMO_OBJECTS})"
     parser.add_argument("--objects", type=int, default=_DEMO_OBJECTS, metavar="N", help=objects)
     parser.add_argument("--rate", default="0", metavar="N", help="most objects rewritten a second (0 = no ceiling)")
     parser.add_argument("--etcd", metavar="PATH", help="the etcd binary")
@@ -241,16 +243,16 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "inspect": ("show how one object is stored, never its plaintext", _inspect),
     "run": ("rewrap everything under the primary keys, and prove it", _run),
     "verify": ("prove by a scan that everything is under its primary key", _verify),
-    "converged": ("say whether all kube-apiservers run this EncryptionConfiguration", _converged),
-    "keys": ("show the write budgets of the keys", _keys),
-    "rotate": ("put a new key in the place of an old one, step by step", _rotate),
-    "audit": ("go through the hardening checklist for encryption at rest", _audit),
+    "converged": ("check whether all kube-apiservers run this EncryptionConfiguration", _converged),
+    "keys": ("show the write budgets of the keys, and which keys are removable", _keys),
+    "rotate": ("replace the primary key by a new one, step by step", _rotate),
+    "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),
     "worker": ("run the daemon that rewrites batches", _worker),
     "keygen": ("make a key, or a ready provider block", _keygen),
-    "demo": ("do the main job on a throw-away etcd", _demo),
+    "demo": ("rewrap generated objects in a throw-away etcd", _demo),
 }
 """Summary and arguments by command. `cli/commands/` holds a module of each name, `-` written `_`."""
 

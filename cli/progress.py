@@ -1,4 +1,4 @@
-"""The progress bar of `run`: on a terminal only; elsewhere the log lines of pages show the progress."""
+"""The progress bar of `run`, shown on a terminal only. Without a terminal, the log has one line for each page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kube_rewrap.worker.records.report import BatchReport
 
 @contextmanager
 def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport, int], None]]:
-    """Yield a function to call with the campaign's report and the number of open batches."""
+    """Yield a function to call with the campaign's report and the number of open batches; `total` objects = 100 %."""
     if not stream.isatty():
         yield lambda _report, _batches: None
         return
@@ -30,7 +30,7 @@ def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport,
     )
     with Progress(*columns, console=Console(file=stream), transient=False) as progress:
         task = progress.add_task("rewrap", total=total, rate=0, conflicts=0, quarantined=0)
-        start: list[int] = []  # what an earlier run had done already is not this run's progress
+        start: list[int] = []  # objects that earlier runs of a resumed campaign rewrote: no progress of this run
 
         def show(report: BatchReport, _batches: int) -> None:
             if not start:

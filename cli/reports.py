@@ -145,5 +145,5 @@ def print_counts(counts: Mapping[tuple[str, Reason], int]) -> None:
 def _print_unknown(unknown: Sequence[str]) -> None:
     if unknown:
         say()
-        say(f"Not looked at, because no table knows whose they are: {', '.join(unknown)}")
-        say("Name them with --path RESOURCE=PATH.")
+        say(f"Not scanned, since no resource is known for the objects under: {', '.join(unknown)}")
+        say("Name their resources with --path RESOURCE=PATH.")

@@ -71,7 +71,7 @@ def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:
     say(f"Old keys:   {', '.join(map(str, rotation.retired))}; {_end_of_old(plan)}")
     say(f"Objects:    {plan.workload.objects:,} to rewrite")
     if plan.workload.unreadable:
-        say(f"            {plan.workload.unreadable:,} can't be read, and it will wait for them; see `rewrap verify`")
+        say(f"            {plan.workload.unreadable:,} unreadable, for which it will wait; see `rewrap verify`")
     say(f"File:       {plan.file.path}, {_editor(plan)}")
     say()
     replicas = plan.convergence.replicas
@@ -89,17 +89,17 @@ def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:
 
 def _end_of_old(plan: RotationPlan) -> str:
     if plan.rotation.prune:
-        kept = "keep a copy of the file" if plan.rotation.by_hand else "and kept in the archive"
+        kept = "so keep a copy of the file" if plan.rotation.by_hand else "and kept in the archive"
         return f"removed at the end, {kept}"
-    return "stays to read with; --prune would remove it at the end"
+    return "kept in the file for reading; --prune would remove it at the end"
 
 
 def _editor(plan: RotationPlan) -> str:
     if plan.rotation.by_hand:
-        return "which you change at each step"
+        return "edited by you at each step"
     if plan.leader:
         return f"edited on its own node by the leader: {plan.leader}"
-    return f"edited by this process; what it held before is kept in {plan.file.archive}"
+    return f"edited by this process, which keeps the old content in {plan.file.archive}"
 
 
 def _json(plan: RotationPlan) -> dict[str, object]:

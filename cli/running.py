@@ -22,7 +22,7 @@ _HARD_STOP = 130
 
 
 def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | None = None) -> T:
-    """Run a command's coroutine on its own loop, with logs on stderr; `level` is that of a daemon."""
+    """Run a command's coroutine on a new loop, with logs on stderr; `level` replaces the default log level."""
     configure_logs(_log_level(level))
     forward_library_logs()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -59,7 +59,7 @@ class ConfigError(Exception):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The message in lines; what is quoted in one may hold a line break of its own."""
+        """The lines of the message. A value that a line quotes may hold a line break of its own."""
         if len(self.faults) == 1:
             return (f"{self.file}: {self.faults[0]}",)
         return (f"{self.file}: {len(self.faults)} faults", *(f"  {fault}" for fault in self.faults))

@@ -1,8 +1,8 @@
-"""What of a library's error may be shown: its class, and never its text.
+"""Describes a library's error by its class, never by its text.
 
-A client's error quotes its input: a Redis that does not know a command repeats the arguments, and those of AUTH are a
-user and a password. Which part of such a text is secret can't be known for every library, server and proxy, so no part
-of it is shown.
+The text of a client's error may quote its input: a Redis that does not know a command repeats the arguments, and those
+of AUTH are a user and a password. This program can't know for every library, server and proxy which part of such a text
+is secret, so it shows no part.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import os
 import ssl
 
 _LONGEST_CHAIN = 4
-_REFUSES_LOGIN = "it refuses the user or the password, or wants one"
+_REFUSES_LOGIN = "it refuses the user or the password, or requires one"
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (ssl.SSLCertVerificationError, "TLS failed: its certificate is not one that is trusted for this name"),
-    (ssl.SSLError, "TLS failed; does it speak TLS, and does it want a client certificate?"),
+    (ssl.SSLCertVerificationError, "TLS failed: its certificate is not trusted for this name"),
+    (ssl.SSLError, "TLS failed; does it serve TLS, and does it require a client certificate?"),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
     (TimeoutError, "it does not answer in time"),
-    (ConnectionError, "the connection broke; does it want TLS (rediss://), or none?"),
-    (FileNotFoundError, "a file that is given for TLS can't be read"),
-    (PermissionError, "a file that is given for TLS can't be read"),
+    (ConnectionError, "the connection broke; does it require TLS (rediss://), or serve none?"),
+    (FileNotFoundError, "one of the files for TLS can't be read"),
+    (PermissionError, "one of the files for TLS can't be read"),
 )
 _BY_NAME = {
     "gaierror": "its name can't be resolved",
     "TimeoutError": "it does not answer in time",
     "AuthenticationError": _REFUSES_LOGIN,
     "AuthenticationWrongNumberOfArgsError": _REFUSES_LOGIN,
-    "NoPermissionError": "its user may not do what is needed",
+    "NoPermissionError": "its user lacks a permission that rewrap needs",
     "ReadOnlyError": "it is a replica, which takes no writes",
     "OutOfMemoryError": "its memory is full",
     "BusyLoadingError": "it still loads its data",
     "MasterNotFoundError": "no sentinel names a master",
-    "InvalidResponse": "what answers is not Redis",
+    "InvalidResponse": "the server that answers is not Redis",
     "ResponseError": "it refuses a command, or does not know it",
 }
 """Mostly redis-py's classes, by name: this module imports no client."""
@@ -43,7 +43,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def why_unreachable(error: BaseException) -> str:
-    """Return a fixed sentence that says why Redis can't be used; with the error's classes where none is fixed."""
+    """Return why Redis can't be used: a fixed sentence for known errors, else one with the classes of the error."""
     sentences = (sentence for one in _chain(error) if (sentence := _sentence(one)))
     return next(sentences, f"it can't be used: {kind_of(error)}")
 

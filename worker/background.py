@@ -1,4 +1,4 @@
-"""Background tasks of a code block: named, cancelled at the block's end, and never failing in silence."""
+"""Background tasks of a code block: each has a name, passes its failure on, and is cancelled when the block ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from kube_rewrap.worker.errors import WorkerError
 
 Work = Callable[[], Coroutine[object, object, object]]
-"""Creates the coroutine when the task starts: a task that is cancelled before creates none."""
+"""Creates the coroutine when the task starts; a task that is cancelled before its start creates none."""
 
 Begin = Callable[[str, Work], Callable[[], object]]
 """Starts a task under a name, and returns a function that cancels it before the block ends."""
@@ -19,8 +19,8 @@ Begin = Callable[[str, Work], Callable[[], object]]
 async def background(fail: Callable[[WorkerError], None]) -> AsyncIterator[Begin]:
     """Yield a function that starts tasks beside the block; they are cancelled, and awaited, when the block ends.
 
-    A task that fails calls `fail`, mostly the `pull` of a brake. An exception that is no WorkerError is passed as one
-    that names the task and the exception's type.
+    A task that fails calls `fail`, mostly the `pull` of a brake. For an exception that is no WorkerError, `fail` gets a
+    WorkerError that names the task and the exception's type.
     """
     tasks: list[asyncio.Task[None]] = []
 

@@ -1,8 +1,7 @@
 """Readers of a record's fields: they check type, value and size before other code sees a value.
 
-Records are hostile input, as messages are: anyone who can write to etcd can write them, and damaged ones are handled
-alike. Each reader returns a value within its bounds, or raises ValueError with a sentence that names the field and
-quotes nothing of it.
+Records are hostile input, as messages are: anyone who can write to etcd can forge them. Each reader returns a value
+within its bounds, or raises ValueError with a sentence that names the field and does not quote it.
 """
 
 from __future__ import annotations
@@ -155,18 +154,18 @@ def key_of(value: object, what: str) -> bytes:
     try:
         return key_bytes(value)
     except UnicodeEncodeError:
-        raise ValueError(f"{what} is a text that stands for no bytes") from None
+        raise ValueError(f"{what} is a text that no etcd key has") from None
 
 
 def matching(value: object, what: str, form: re.Pattern[str]) -> str:
     """Return a text that matches `form`."""
     if not isinstance(value, str) or not form.fullmatch(value):
-        raise ValueError(f"{what} is not of the form that it must have")
+        raise ValueError(f"{what} is not of the required form")
     return value
 
 
 def count_of(value: object, what: str, least: int = 0, most: int = MOST) -> int:
-    """Return a whole number; true and false are refused, though Python counts with them."""
+    """Return a whole number; refuses true and false, which are integers in Python."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{what} is no whole number from {least} to {most}")
     return value

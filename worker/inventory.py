@@ -96,7 +96,7 @@ async def last_stamps(
 async def last_writes(
     store: Store, stamps: Sequence[Stamp], sizer: PageSizer, *, revision: int
 ) -> AsyncGenerator[Item]:
-    """Yield the objects of one such list with their values, without those written since."""
+    """Yield the objects of one list of `last_stamps`, with values; leaves out objects that were written since."""
     keys = KeyRange(stamps[0].key, after(stamps[-1].key))
     wanted = {one.key: one.modified for one in stamps}
     pages = read_pages(store, keys, sizer, revision=revision, since=min(wanted.values()))

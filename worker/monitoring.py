@@ -2,8 +2,8 @@
 
 `/metrics`, `/healthz` and `/readyz`, by GET or HEAD, in plain text without TLS or login: the answers hold no secret,
 and a network policy limits access. At most `_AT_ONCE` connections are open at once. A connection must send its request
-within `_ASK_SECONDS`, and loses its place to a newer one until it has: idle clients can't keep a probe waiting. A
-connection that sent its request is answered.
+within `_ASK_SECONDS`; until then the server may close it for a newer one, so that idle clients can't keep a probe
+waiting. The server answers each connection that has sent its request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _ASK_SECONDS = 2.0
-"""Time limit for a whole request head. A probe sends it at once, and waits for one second."""
+"""Time limit for a whole request head. kubelet's probes send it at once, and wait one second for the answer."""
 
 _SECONDS = 5.0
 """Time limit for each read and write on a connection. Prometheus scrapes every few seconds."""
@@ -110,7 +110,7 @@ class _Server(WSGIServer):
         threading.Thread(target=self._work, args=(request, client_address), name="metrics", daemon=True).start()
 
     def service_actions(self) -> None:
-        """Close connections that take too long to send a head: byte by byte, none of their reads times out."""
+        """Close connections that take too long to send a head; one that sends byte by byte exceeds no read's limit."""
         late = monotonic() - _ASK_SECONDS
         with self._lock:
             overdue = sum(since <= late for since in self._silent.values())

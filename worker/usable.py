@@ -1,7 +1,7 @@
 """Checks every few seconds whether this process can use its configuration file.
 
-A worker reads the file for a message, in a child, and a scheduler while it leads; without this check, an idle worker
-or a standby would not notice that it can't read it.
+A worker's child reads the file only for a message, and a scheduler only while it leads. Without this check, an idle
+worker or a standby scheduler would not notice that it can't use the file.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ class Usable:
     """`trouble` is a sentence while the file can't be used, "" while it can. Other threads may read it."""
 
     def __init__(self, file: str, layout: Layout, *, allow_readable: bool) -> None:
-        self.trouble = "the configuration file was not looked at yet"
+        self.trouble = "the configuration file was not read yet"
         self._file = file
         self._layout = layout
         self._allow_readable = allow_readable
         self._good = ""
-        self._said = ""
+        self._logged = ""
         self._looking = threading.Lock()
 
     def look(self) -> None:
         """Read and judge the file; log each new fault once, and once that the file can be used again."""
-        with self._looking:  # a thread goes on looking after the task that awaited it was cancelled
+        with self._looking:  # a thread that runs this outlives the task that awaited it, if that is cancelled
             self._look()
 
     def _look(self) -> None:
         because = self._why_not()
-        if because and because != self._said:
+        if because and because != self._logged:
             _log.warning("configuration.rejected", file=self._file, because=because)
-        elif self._said and not because:
+        elif self._logged and not because:
             _log.info("configuration.accepted", file=self._file, generation=self._good, because="it can be used again")
-        self._said = because
+        self._logged = because
         self.trouble = _UNUSABLE if because else ""
 
     def _why_not(self) -> str:
@@ -63,12 +63,12 @@ class Usable:
                 self._good = generation
         except ConfigError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 - an error that ended the loop would freeze the last answer
+        except Exception as error:  # noqa: BLE001 - an error must not end the loop: `trouble` would never change again
             return f"unexpected {type(error).__name__}"
         return ""
 
     async def follow(self) -> None:
-        """Look every few seconds until cancelled, in a thread: a large file takes seconds."""
+        """Read and judge the file every few seconds until cancelled, in a thread: a large file takes seconds."""
         while True:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(_pause())
@@ -76,7 +76,10 @@ class Usable:
 
 @contextmanager
 def followed(usable: Usable) -> Iterator[Usable]:
-    """Look now, then every few seconds in a thread, for a process whose main thread has no event loop."""
+    """Read and judge the file now, then every few seconds in a thread, while the block runs.
+
+    For a process whose main thread has no event loop.
+    """
     usable.look()
     stop = threading.Event()
 

@@ -11,8 +11,8 @@ from kube_rewrap.worker.fields import members_of, text_of
 
 PLAINTEXT_FINGERPRINT = "-"
 
-NOT_RECOGNISED_DETAIL = "what came out is no Kubernetes object: wrong key material, or damaged"
-"""The only detail ever reported of a value that an unauthenticated cipher did not open."""
+NOT_RECOGNISED_DETAIL = "it did not decrypt to a Kubernetes object: the key material is wrong, or the value is damaged"
+"""The only detail reported of a value that an unauthenticated cipher did not open."""
 
 _UNAUTHENTICATED = re.compile(r"aescbc:.+? \([0-9a-f]{16}\)", re.DOTALL)
 
@@ -20,8 +20,8 @@ _UNAUTHENTICATED = re.compile(r"aescbc:.+? \([0-9a-f]{16}\)", re.DOTALL)
 class Reason(StrEnum):
     """Why an object is quarantined. The values are stable: records, logs and JSON hold them.
 
-    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are for ciphers that authenticate. For one that does not, every
-    failure is `NOT_RECOGNISED`: telling wrong padding from wrong content gives plaintext away.
+    `AUTHENTICATION_FAILED` and `NOT_KUBERNETES` are for ciphers that authenticate. For a cipher that does not, every
+    failure is `NOT_RECOGNISED`: to distinguish wrong padding from wrong content would reveal plaintext to an attacker.
     """
 
     UNKNOWN_PREFIX = "unknown_prefix"
@@ -70,14 +70,14 @@ class KeyRef:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The primary key read the value: nothing is written."""
+    """The primary key opened the value: write nothing."""
 
     opened_by: KeyRef
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrap:
-    """Another key read the value: seal the plaintext under the primary and swap it in."""
+    """Another key opened the value: seal the plaintext under the primary and swap it in."""
 
     opened_by: KeyRef
     plaintext: bytes = field(repr=False)
@@ -101,11 +101,11 @@ Verdict = Keep | Rewrap | Quarantine
 def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
     """Return a reason and its sentence as read from a record. Raises ValueError for an unknown reason.
 
-    Records of older versions tell what was wrong with an aescbc value; here it becomes `NOT_RECOGNISED`.
+    Records of older versions hold the exact reason of an aescbc value; this function replaces it by `NOT_RECOGNISED`.
     """
     known = Reason(reason)
-    owner = _UNAUTHENTICATED.match(detail) if known in _TOLD_TOO_MUCH else None
+    owner = _UNAUTHENTICATED.match(detail) if known in _TOO_DETAILED else None
     return (Reason.NOT_RECOGNISED, f"{owner[0]}: {NOT_RECOGNISED_DETAIL}") if owner else (known, detail)
 
 
-_TOLD_TOO_MUCH = {Reason.AUTHENTICATION_FAILED, Reason.NOT_KUBERNETES}
+_TOO_DETAILED = {Reason.AUTHENTICATION_FAILED, Reason.NOT_KUBERNETES}

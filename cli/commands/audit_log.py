@@ -17,7 +17,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 
 _ADVICE = (
     "Compare the last hash with the log lines `audit` that are kept elsewhere: "
-    "who can write to etcd can write a whole new chain."
+    "anyone who can write to etcd can write a whole new chain."
 )
 
 
@@ -47,7 +47,7 @@ async def _verify(args: argparse.Namespace) -> int:
         }
         print_json(document)
     else:
-        _tell(found, faults)
+        _print_verdict(found, faults)
     return Exit.INCOMPLETE if faults else Exit.DONE
 
 
@@ -55,21 +55,21 @@ def _ends(entries: tuple[Entry, ...]) -> dict[str, object] | None:
     return next(({"number": entry.number, "at": entry.at, "hash": entry.hash} for entry in entries), None)
 
 
-def _tell(found: Snapshot, faults: list[str]) -> None:
+def _print_verdict(found: Snapshot, faults: list[str]) -> None:
     if faults:
         say(f"NOT WHOLE: faults: {len(faults)}, entries: {len(found.entries)}")
         for fault in faults:
             say(f"  {fault}")
         return
     if not found.entries:
-        say("There is nothing in the audit log yet.")
+        say("The audit log has no entries yet.")
         return
     first, last = found.entries[0], found.entries[-1]
     say(f"WHOLE: {len(found.entries)} entries, {first.number} to {last.number}")
     say(f"first hash: {first.hash}")
     say(f"last hash:  {last.hash}")
     if not is_anchored(found.head):
-        say(f"Older entries have fallen out: what entry {first.number} says of the one before can't be checked.")
+        say(f"Older entries were deleted: the hash in entry {first.number} of the entry before it can't be checked.")
     say(_ADVICE)
 
 

@@ -22,7 +22,7 @@ from kube_rewrap.worker.errors import RefusedError, UnavailableError
 from kube_rewrap.worker.records.request import HostileArgumentError, RequestKind, RequestState, name_of
 
 _TAKEN_UP_SECONDS = 30.0
-"""How long `wait` gives a worker to take up the message of a program that requested a campaign through the queue."""
+"""How long `wait` waits for a worker to record a request that another program sent through the queue."""
 
 _FOLLOW_SECONDS = 0.5
 
@@ -30,7 +30,7 @@ _FOLLOW_SECONDS = 0.5
 def run(args: argparse.Namespace) -> int:
     """Run the verb. Exit 2 for an unknown campaign, 4 when the campaign's state does not allow the verb."""
     if args.verb in {"start", "wait"} and not 0 <= args.timeout < math.inf:
-        fault = Fault("--timeout", "is no number of seconds from 0 on", "0 waits for ever")
+        fault = Fault("--timeout", "is not a number of seconds, 0 or more", "0 waits for ever")
         raise SettingsError("command line", (fault,))
     match args.verb:
         case "start":
@@ -62,7 +62,7 @@ async def _start(args: argparse.Namespace) -> int:
         message = str(error) if isinstance(error, HostileArgumentError) else "--rate and --priority must be numbers"
         raise SettingsError("command line", (Fault("campaign start", message, "see --help"),)) from None
     if args.output == "text":
-        say(f"Asked for: {name}")
+        say(f"Requested: {name}")
     if args.wait:
         return await _follow(args, name)
     if args.output == "json":
@@ -109,7 +109,7 @@ async def _find(settings: Settings, name: str) -> Overview | None:
 
 
 def _unknown(name: str) -> SettingsError:
-    message = f"there is no campaign or request {name}; one that a program sent through the queue waits for a worker"
+    message = f"there is no campaign or request {name}; a worker has to record those that come through the queue first"
     return SettingsError("command line", (Fault("ID", message, "see `rewrap campaign list`"),))
 
 
@@ -153,7 +153,7 @@ async def _follow(args: argparse.Namespace, name: str) -> int:
         if found is not None and found.is_end:
             break
         if args.timeout and loop.time() > began + args.timeout:
-            state = f"it is {found.state}, {found.because}" if found else "no worker has taken up the message yet"
+            state = f"it is {found.state}, {found.because}" if found else "no worker has recorded the request yet"
             raise UnavailableError(f"{name} has not ended in time: {state}")
         await asyncio.sleep(_FOLLOW_SECONDS)
     if args.output == "json":

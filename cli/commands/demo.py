@@ -1,4 +1,4 @@
-"""`rewrap demo`: the main job on a throw-away etcd, with the same commands that an operator would use."""
+"""`rewrap demo`: rewraps generated objects in a throw-away etcd, with the same commands that an operator would use."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
-from kube_rewrap.cli.demo.service import Stage, play
+from kube_rewrap.cli.demo.service import DemoService, run_demo
 from kube_rewrap.cli.demo.throwaway import find_etcd, find_redis, throwaway_etcd, throwaway_redis
-from kube_rewrap.cli.demo.tour import tell, tour
+from kube_rewrap.cli.demo.tour import tour
 from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.output import say
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
@@ -23,16 +24,16 @@ def run(args: argparse.Namespace) -> int:
     """Start etcd, fill it, show its state, rewrap, verify, and clean up. Returns the run's exit code."""
     for name in (variable("--settings"), "REWRAP_PASSWORD", *(flag.variable for flag in EVERY)):
         os.environ.pop(name, None)  # the shell's settings may name a real etcd and Redis
-    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # logs would bury the results
+    os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # fewer log lines between the results
     if args.seed_only is not None:
         return _seed_only(args)
     binary = find_etcd(args.etcd)
     with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
         folder = Path(directory)
-        tell("Starting a throw-away etcd ...")
+        say("Starting a throw-away etcd ...")
         with throwaway_etcd(binary, folder) as url:
             code = _service(args, folder, url) if args.service else _embedded(args, folder, url)
-        tell("The throw-away etcd is gone.")
+        say("The throw-away etcd is gone.")
     return code
 
 
@@ -44,7 +45,7 @@ def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
 
 def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
     with throwaway_redis(find_redis(args.redis), folder) as redis:
-        return play(Stage(folder, url, redis, args.rate, args.objects))
+        return run_demo(DemoService(folder, url, redis, args.rate, args.objects))
 
 
 def _seed_only(args: argparse.Namespace) -> int:
@@ -57,13 +58,13 @@ def _seed_only(args: argparse.Namespace) -> int:
 
 
 def _seed(url: str, file: Path, objects: int) -> None:
-    """Write objects under providers from five years, and the present configuration into a file."""
+    """Write objects under four providers, and into `file` a configuration with a fifth one before them."""
     old = make_key(ProviderType.AESCBC, "key1")
     older = make_key(ProviderType.AESGCM, "2024-01-31T00:00:00Z", 16)
     oldest = make_key(ProviderType.SECRETBOX, "box")
     plaintext = plaintext_era(1)
     eras = [Era(old, 6), Era(older, 1), Era(oldest, 1), plaintext]
-    tell(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
+    say(f"Filling it with {objects:,} objects: plaintext, and three providers that came and went ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(url,)), eras, Shape(objects=objects)))
     new = make_key(ProviderType.AESGCM, "key2")
     providers = [new, old, older, oldest, plaintext.provider]

@@ -26,9 +26,9 @@ from kube_rewrap.worker.records.usage import Haste
 from kube_rewrap.worker.records.usages import Usages
 
 NOTE = (
-    "Counts this tool's own encryptions, and what a scheduler observed others write; what was written before a key was "
-    "first seen is estimated from the objects that were there then: deleted objects are not in it. Without a scheduler "
-    "that observes, later writes of kube-apiserver are not counted."
+    "`used` counts the encryptions of this tool, and the writes of others that a scheduler observed. Writes before a "
+    "key was first seen are estimated from the objects that existed then, which leaves out deleted ones. Writes of "
+    "kube-apiserver while no scheduler observes are not counted."
 )
 
 _FAR = 253_402_300_799.0  # the end of the year 9999
@@ -83,13 +83,13 @@ async def _keys(args: argparse.Namespace) -> int:
     if until:
         say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
     else:
-        say("No scheduler ever observed what others write.")
+        say("No scheduler has observed the writes of others yet.")
     say(NOTE)
     return Exit.DONE
 
 
 def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
-    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit are used"
+    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit is used"
 
 
 def _is_uncertain(budget: Budget) -> bool:
@@ -99,8 +99,8 @@ def _is_uncertain(budget: Budget) -> bool:
 
 def _uncertainty(budget: Budget) -> str:
     most = budget.estimated_at_most
-    bound = "nobody knows how many those were" if most is None else f"with them, at most {most}"
-    return f"{budget.estimated} of its writes are an estimate; deleted objects are not in it ({bound})"
+    bound = "of which no bound is known" if most is None else f"with which they are at most {most}"
+    return f"{budget.estimated} of its writes are an estimate without those of deleted objects, {bound}"
 
 
 def _row(

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_configuration_path, read_settings
-from kube_rewrap.cli.output import ask, complain, hand_out, print_json, print_table, say, stdout_for_files
+from kube_rewrap.cli.output import ask, print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
 from kube_rewrap.cli.rotation_plan import RotationPlan, prepare_rotation, print_plan
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import content_hash
@@ -33,7 +33,7 @@ from kube_rewrap.worker.records.rotations import Rotations
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb. Exit 3 when the rotation was stopped before its end, 4 when it is held or refused."""
-    _require_fitting(args)
+    _check_arguments(args)
     match args.verb:
         case "start":
             return _start(args)
@@ -47,37 +47,38 @@ def run(args: argparse.Namespace) -> int:
     return run_async(lambda: _resume(args))
 
 
-def _require_fitting(args: argparse.Namespace) -> None:
-    """Raise SettingsError for arguments that don't go together."""
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Raise SettingsError for arguments that contradict each other or the verb."""
     if args.dry_run and args.verb != "start":
-        raise _wrong("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
+        raise _refused("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
     if args.remove_unused and args.verb != "abort":
-        raise _wrong("--remove-unused", f"does not go with {args.verb}", "say it with abort")
+        raise _refused("--remove-unused", f"is not for {args.verb}", "use it with abort")
     for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
         if given and args.verb != "start":
-            raise _wrong(flag, f"is said when a rotation begins, and {args.verb} begins none", "leave it out")
+            raise _refused(flag, f"is for a new rotation, and {args.verb} begins none", "leave it out")
     if args.write_to and args.verb == "start" and not args.manual:
-        raise _wrong("--write-to", "goes with --manual, without which the file itself is edited", "say both, or none")
+        message = "needs --manual: without it, the rotation edits the configuration file itself"
+        raise _refused("--write-to", message, "give both, or neither")
     drives = args.remove_unused or (args.verb in {"start", "resume"} and not args.dry_run)
     if drives and args.manual:
-        _require_place(args)
+        _require_target(args)
 
 
-def _require_place(args: argparse.Namespace) -> None:
+def _require_target(args: argparse.Namespace) -> None:
     """Raise SettingsError for JSON output without --write-to, or where --write-to is the configuration itself."""
     if args.output == "json" and not args.write_to:
-        raise _wrong("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
+        raise _refused("--write-to", "is missing: JSON output is one document", "name a file for the file's content")
     if args.write_to and os.path.realpath(args.write_to) == os.path.realpath(_file(args).path):
-        raise _wrong("--write-to", "is the configuration itself, which --manual leaves alone", "name another file")
+        raise _refused("--write-to", "is the configuration itself, which --manual leaves alone", "name another file")
 
 
-def _wrong(place: str, message: str, remedy: str) -> SettingsError:
+def _refused(place: str, message: str, remedy: str) -> SettingsError:
     return SettingsError("command line", (Fault(place, message, remedy),))
 
 
 def _start(args: argparse.Namespace) -> int:
     """Show the plan, ask, begin. It writes nothing before the answer, and holds no connection while it waits."""
-    with _out(args, by_hand=args.manual and not args.dry_run) as out:
+    with _content_stream(args, by_hand=args.manual and not args.dry_run) as out:
         _require_consent(args)
         plan = run_async(lambda: _plan(args))
         if args.dry_run or args.output == "text":
@@ -92,7 +93,7 @@ def _start(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _out(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
+def _content_stream(args: argparse.Namespace, *, by_hand: bool) -> Iterator[TextIO]:
     """Yield the stream for the file's new content; if that is stdout, all messages go to stderr."""
     if by_hand and args.output == "text" and not args.write_to:
         with stdout_for_files() as stdout:
@@ -110,14 +111,14 @@ def _consents(question: str) -> bool:
 
 
 def _require_consent(args: argparse.Namespace) -> None:
-    """Raise SettingsError where --yes is missing and there is no terminal to ask on."""
+    """Raise SettingsError where --yes is missing and the command can't ask for consent."""
     if args.yes or args.dry_run:
         return
-    remedy = "say --yes to begin without a question, or --dry-run to see the plan"
+    remedy = "give --yes to begin without asking for consent, or --dry-run to see the plan"
     if args.output == "json":
-        raise _wrong("--yes", "is missing: JSON output is one document, so nobody is asked", remedy)
+        raise _refused("--yes", "is missing: JSON output is one document and leaves no place for a question", remedy)
     if not _is_terminal():
-        raise _wrong("--yes", "is missing, and nobody can be asked: this is no terminal", remedy)
+        raise _refused("--yes", "is missing, and the command can't ask for consent: this is no terminal", remedy)
 
 
 def _is_terminal() -> bool:
@@ -143,15 +144,17 @@ async def _withdraw(args: argparse.Namespace) -> int:
     if changed.step.is_end:
         _print(changed, args)
         return Exit.DONE
-    with _out(args, by_hand=by_hand) as out:
+    with _content_stream(args, by_hand=by_hand) as out:
         return await _drive(args, None, out)
 
 
 async def _resume(args: argparse.Namespace) -> int:
     settings, file, by_hand = read_settings(args, os.environ), _file(args), await _is_by_hand(args)
-    with _out(args, by_hand=by_hand) as out:
-        if await _unhold(settings, file) and args.output == "text":
-            say("What was handed out before is void: it is not in place, and the next one has another key.")
+    with _content_stream(args, by_hand=by_hand) as out:
+        if await _release(settings, file) and args.output == "text":
+            say(
+                "Discard the file content that you were given before: it is not in place, and the next has another key."
+            )
         return await _drive(args, None, out)
 
 
@@ -167,28 +170,30 @@ def _file(args: argparse.Namespace) -> ConfigurationFile:
 
 
 async def _drive(args: argparse.Namespace, planned: Rotation | None, out: TextIO) -> int:
-    """Begin a planned rotation, or continue the one that is under way (None). `out` as in `_out`."""
+    """Begin a planned rotation, or continue the one that is under way (None). `out` as in `_content_stream`."""
     settings, file = read_settings(args, os.environ), _file(args)
-    brake = brake_on_signals("; `rewrap rotate resume` goes on")
-    tell = _teller(args)
-    rotation = await StandaloneRotation(settings, file, brake, tell).run(planned, _handing(args, file.path, tell, out))
+    brake = brake_on_signals("; `rewrap rotate resume` continues the rotation")
+    report = _progress_printer(args)
+    rotation = await StandaloneRotation(settings, file, brake, report).run(
+        planned, _content_writer(args, file.path, report, out)
+    )
     return _show(rotation, args)
 
 
 async def _is_by_hand(args: argparse.Namespace) -> bool:
-    """Whether an operator edits the file for the rotation that is under way.
+    """Return whether an operator edits the file for the rotation that is under way.
 
-    Raises SettingsError where --manual contradicts the record, or where there is no place for the content.
+    Raises SettingsError where --manual contradicts the record, or where the arguments name no place for the content.
     """
     found = await _newest(args)
     if found is None or found.step.is_end:
         return False
     if found.by_hand:
-        _require_place(args)
+        _require_target(args)
     elif args.manual or args.write_to:
-        message = f"the rotation {found.id} was not begun by hand: it would edit the file itself"
+        message = f"the rotation {found.id} was begun without --manual: it edits the file itself"
         flag = "--manual" if args.manual else "--write-to"
-        raise _wrong(flag, message, "leave it out, or abort that rotation and begin one with --manual")
+        raise _refused(flag, message, "leave it out, or abort that rotation and begin one with --manual")
     return found.by_hand
 
 
@@ -199,15 +204,15 @@ def _request(args: argparse.Namespace) -> RotationRequest:
     except ValueError:
         provider = ProviderType.IDENTITY
     if provider is ProviderType.IDENTITY:
-        raise _wrong("--provider", "is no provider that encrypts", "use secretbox, aesgcm, aescbc or kms")
+        raise _refused("--provider", "is no provider that encrypts", "use secretbox, aesgcm, aescbc or kms")
     stanza, stanza_hash = _file(args).stanza() if provider is ProviderType.KMS else (None, "")
     return RotationRequest(tuple(args.resource), provider, stanza, stanza_hash, args.prune, args.manual)
 
 
-async def _unhold(settings: Settings, file: ConfigurationFile) -> bool:
+async def _release(settings: Settings, file: ConfigurationFile) -> bool:
     """Clear a pause, or the reason that held the rotation, from its record.
 
-    Returns whether this invalidates a content with a new key that the operator received before.
+    Returns whether this invalidates file content with a new key that the operator received before.
     """
     now, handed = content_hash(file.read()), False
 
@@ -259,28 +264,30 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
     return found[-1].value if found else None
 
 
-def _teller(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
+def _progress_printer(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
     """Return the function that prints the progress; with JSON output it prints to stderr."""
-    tell = say if args.output == "text" else complain
-    return lambda rotation, because: tell(f"{rotation.step.value:<8} {because}")
+    report = say if args.output == "text" else print_to_stderr
+    return lambda rotation, because: report(f"{rotation.step.value:<8} {because}")
 
 
-def _handing(
-    args: argparse.Namespace, file: str, tell: Callable[[Rotation, str], None], out: TextIO
+def _content_writer(
+    args: argparse.Namespace, file: str, report: Callable[[Rotation, str], None], out: TextIO
 ) -> Callable[[Rotation, bytes], None]:
     """Return the function that writes the file's new content for the operator, and prints what to do with it."""
 
-    def hand(rotation: Rotation, content: bytes) -> None:
+    def write(rotation: Rotation, content: bytes) -> None:
         if args.write_to:
             _write(args.write_to, content)
         elif args.output == "json":
-            raise RefusedError("--write-to is missing: JSON output is one document; `rewrap rotate resume` goes on")
+            raise RefusedError(
+                "--write-to is missing: JSON output is one document; `rewrap rotate resume` continues the rotation"
+            )
         else:
-            hand_out(content, f"{rotation.edited} for the step {rotation.step.value}", out)
-        what = f"what {args.write_to} holds" if args.write_to else "what was written to stdout"
-        tell(rotation, f"waits for you: put {what} in the place of {file}, on every control-plane node")
+            print_file(content, f"{rotation.edited} for the step {rotation.step.value}", out)
+        source = args.write_to or "stdout"
+        report(rotation, f"waits for you: replace {file} with the content of {source}, on every control-plane node")
 
-    return hand
+    return write
 
 
 def _write(path: str, content: bytes) -> None:
@@ -289,7 +296,7 @@ def _write(path: str, content: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         message = f"{path} can't be written: {error.strerror}"
-        raise _wrong("--write-to", message, "name another file, and `rewrap rotate resume`") from None
+        raise _refused("--write-to", message, "name another file, and run `rewrap rotate resume`") from None
     with os.fdopen(descriptor, "wb") as stream:
         # An existing file may have a mode that lets others read.
         os.fchmod(stream.fileno(), 0o600)

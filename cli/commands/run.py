@@ -48,7 +48,7 @@ async def _run(args: argparse.Namespace) -> int:
         plan.require_safe()
         if settings.apiservers.addresses and not convergence.is_converged:
             raise RefusedError(
-                f"{convergence.blocker}. What is rewritten now, one of them may be unable to read; "
+                f"{convergence.blocker}. One of them may be unable to read objects that are rewritten now; "
                 "see `rewrap converged`"
             )
         async with service.owned(order, brake) as lock:
@@ -129,7 +129,7 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     if plan.resumes:
         say(f"Resumes the unfinished campaign {plan.resumes.value.id}.")
     for path in plan.found.unknown:
-        say(f"Nobody knows whose objects lie under {path}: they are left alone, and the proof can't be complete.")
+        say(f"No resource is known for the objects under {path}: they are left alone, and the proof can't be complete.")
     for refusal in plan.refusals:
         say(f"Refused: {refusal}")
     say()
@@ -150,5 +150,5 @@ def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -
     if not order.covers_everything:
         scope = result.campaign.scope
         where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
-        say(f"Only {', '.join(scope.resources)}{where} was looked at; nothing is said about the rest.")
+        say(f"This run covered only {', '.join(scope.resources)}{where}; its result says nothing about other objects.")
     print_proof(result.proof, keys)

@@ -15,17 +15,17 @@ from kube_rewrap.worker.queue.app import warn_of_clear_text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT. Several may run at once: one leads."""
+    """Run until SIGTERM or SIGINT. Several schedulers may run at once: one leads, the others wait."""
     return run_async(lambda: _run(args), level="info")
 
 
 async def _run(args: argparse.Namespace) -> int:
     settings = read_settings(args, os.environ)
     if settings.rotation.auto and not settings.apiservers.addresses:
-        message = "needs the addresses of all kube-apiservers: nobody else knows when a key may become the first"
+        message = "needs the addresses of all kube-apiservers: each must report the new file before its key may write"
         raise SettingsError("settings", (Fault("rotation.auto", message, "give --apiserver, or turn it off"),))
     warn_of_clear_text(parse_broker(settings.broker))  # refused now: later it would look like an unavailable Redis
     file = read_configuration_path(args, os.environ)
-    brake = brake_on_signals("; another scheduler, or this one started again, goes on")
+    brake = brake_on_signals("; another scheduler, or this one after a restart, continues")
     await Daemon(settings, file, brake, allow_readable=args.allow_readable_config).run()
     return Exit.DONE

@@ -1,7 +1,6 @@
-"""A demonstration registry: made-up objects under the providers of a cluster's history.
+"""Fills a throw-away etcd with generated objects, under generated keys of several providers.
 
-`rewrap demo`, the benchmarks and tests fill a throw-away etcd with it: it refuses a registry that is not empty,
-and generates its keys.
+`rewrap demo`, the benchmarks and tests use it. It refuses a registry that is not empty.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ async def seed(settings: EtcdSettings, eras: Sequence[Era], shape: Shape) -> int
     async with open_store(settings, REGISTRY) as store:
         if await store.count(KeyRange.of_prefix(f"{REGISTRY}/".encode())):
             raise RefusedError("this etcd holds a registry already; the demonstration wants an empty one")
-        lease = await store.grant_lease(_EVENT_SECONDS)
+        lease = await store.grant_lease(_EVENT_SECONDS)  # kube-apiserver puts events on a lease of an hour, too
         objects = _objects(eras, shape, lease)
         while puts := list(islice(objects, _PER_COMMIT)):
             await store.commit([], puts)
@@ -87,7 +86,7 @@ async def seed(settings: EtcdSettings, eras: Sequence[Era], shape: Shape) -> int
 
 
 def _objects(eras: Sequence[Era], shape: Shape, lease: int) -> Iterator[Put]:
-    """Make the objects; eras take turns by their share, resources and namespaces evenly."""
+    """Yield the objects: eras by their share, resources and namespaces evenly."""
     chains = [chain for era in eras for chain in [Chain([era.provider])] * era.share]
     for number in range(shape.objects):
         resource = shape.resources[number % len(shape.resources)]

@@ -1,4 +1,4 @@
-"""`rewrap demo --service`: etcd, Redis, a scheduler and two workers; the key changes, and they follow."""
+"""`rewrap demo --service`: runs a scheduler and two workers, changes the primary key, and shows the campaign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
-from kube_rewrap.cli.demo.tour import tell, tour
+from kube_rewrap.cli.demo.tour import tour
+from kube_rewrap.cli.output import say
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.configuration import ProviderType
@@ -25,14 +26,14 @@ from kube_rewrap.scheduler.campaigns.status import look, look_at_all
 from kube_rewrap.worker.errors import UnavailableError
 
 _WORKERS = 2
-_PATIENCE = 300.0
-_LOOK_SECONDS = 0.2
+_CAMPAIGN_SECONDS = 300.0
+_POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
 _ENTRY = "from kube_rewrap.cli.main import run; run()"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoService:
     """The servers, files and sizes of the demonstration."""
 
     folder: Path
@@ -58,35 +59,35 @@ class Stage:
         }
 
 
-def play(stage: Stage) -> int:
+def run_demo(demo: DemoService) -> int:
     """Run the service and show its campaigns; returns the exit code of the last command."""
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
-    tell(f"Filling etcd with {stage.objects:,} objects under the key {old.type.value}:key1 ...")
-    run_async(lambda: seed(EtcdSettings(endpoints=(stage.etcd,)), [Era(old, 1)], Shape(objects=stage.objects)))
-    _write(stage.configuration, configuration_of([old], RESOURCES))
+    say(f"Filling etcd with {demo.objects:,} objects under the key {old.type.value}:key1 ...")
+    run_async(lambda: seed(EtcdSettings(endpoints=(demo.etcd,)), [Era(old, 1)], Shape(objects=demo.objects)))
+    _write(demo.configuration, configuration_of([old], RESOURCES))
     with ExitStack() as stack:
         for name in ("scheduler", *(f"worker-{number + 1}" for number in range(_WORKERS))):
-            stack.enter_context(_daemon(name, stage))
-        tell(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
-        first = _follow(stage, known=set(), total=0)
-        tell("")
-        tell("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
-        tell("")
-        _write(stage.configuration, configuration_of([new, old], RESOURCES))
-        _follow(stage, known={first}, total=stage.objects)
-        return _tour(stage)
+            stack.enter_context(_daemon(name, demo))
+        say(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
+        first = _follow(demo, known=set(), total=0)
+        say()
+        say("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
+        say()
+        _write(demo.configuration, configuration_of([new, old], RESOURCES))
+        _follow(demo, known={first}, total=demo.objects)
+        return _tour(demo)
 
 
 @contextmanager
-def _daemon(name: str, stage: Stage) -> Iterator[None]:
+def _daemon(name: str, demo: DemoService) -> Iterator[None]:
     """Run a daemon while the block runs; its log is a file."""
-    with (stage.folder / f"{name}.log").open("wb") as log:
+    with (demo.folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - this very program
             [sys.executable, "-c", _ENTRY, name.partition("-")[0]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=stage.environment(),
+            env=demo.environment(),
             start_new_session=True,
         )
     try:
@@ -108,14 +109,14 @@ def _write(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
-def _follow(stage: Stage, known: set[str], total: int) -> str:
+def _follow(demo: DemoService, known: set[str], total: int) -> str:
     """Wait for the next campaign and show its progress; returns its name. Raises UnavailableError."""
-    return run_async(lambda: _followed(stage, known, total))
+    return run_async(lambda: _followed(demo, known, total))
 
 
-async def _followed(stage: Stage, known: set[str], total: int) -> str:
-    settings = _settings(stage.environment())
-    until = time.monotonic() + _PATIENCE
+async def _followed(demo: DemoService, known: set[str], total: int) -> str:
+    settings = _settings(demo.environment())
+    until = time.monotonic() + _CAMPAIGN_SECONDS
     with open_progress(total, sys.stderr) as watcher:
         while time.monotonic() < until:
             rows = await look_at_all(settings)
@@ -124,20 +125,20 @@ async def _followed(stage: Stage, known: set[str], total: int) -> str:
             if found is not None:
                 watcher(found.report, 0)
                 if found.is_end:
-                    tell(f"Campaign {found.name} is {found.state}: {found.because}")
+                    say(f"Campaign {found.name} is {found.state}: {found.because}")
                     return found.name
-            await asyncio.sleep(_LOOK_SECONDS)
-    raise UnavailableError(f"no campaign ended within {_PATIENCE:.0f} s; see the logs in {stage.folder}")
+            await asyncio.sleep(_POLL_SECONDS)
+    raise UnavailableError(f"no campaign ended within {_CAMPAIGN_SECONDS:.0f} s; see the logs in {demo.folder}")
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:
     return settings_from(EVERY, {}, environment)
 
 
-def _tour(stage: Stage) -> int:
+def _tour(demo: DemoService) -> int:
     """Run the commands that an operator would use."""
-    place = ["--endpoints", stage.etcd]
-    configured = [*place, "--encryption-config", str(stage.configuration)]
+    place = ["--endpoints", demo.etcd]
+    configured = [*place, "--encryption-config", str(demo.configuration)]
     return tour(
         [
             (["campaign", "list"], place),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
 from kube_rewrap.cli.exit_codes import Exit
@@ -13,15 +12,9 @@ from kube_rewrap.cli.output import say
 def tour(commands: Iterable[tuple[Sequence[str], Sequence[str]]]) -> int:
     """Run each command, given as the words to show and the flags to add; returns the first exit code that is not 0."""
     for words, flags in commands:
-        tell("")
-        tell(f"$ rewrap {' '.join(words)}")
+        say()
+        say(f"$ rewrap {' '.join(words)}")
         code = main([*words, *flags])
         if code != Exit.DONE:
             return code
     return Exit.DONE
-
-
-def tell(line: str) -> None:
-    """Print a line at once, so that it stands before what a server prints next."""
-    say(line)
-    sys.stdout.flush()

@@ -62,7 +62,7 @@ def add_read_key(raw: bytes, file: str, entries: Sequence[int], provider_type: P
     after the first one. Raises EditError, also when the entry has the name or the key already, and what `load` raises.
     """
     if provider_type not in KEY_LENGTHS or len(key.secret) not in KEY_LENGTHS[provider_type] or not key.name:
-        raise ValueError(f"this is no key for {provider_type}")
+        raise ValueError(f"not a valid key for {provider_type}")
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
         for provider in _keyed(providers, provider_type):
@@ -104,15 +104,15 @@ def add_read_kms(raw: bytes, file: str, providers: Mapping[int, KmsProvider]) ->
 
 
 def promote(raw: bytes, file: str, entries: Sequence[int], provider_type: ProviderType, key_name: str) -> bytes:
-    """Return the text with that key as the one that writes: first of its provider, which is first of its entry.
+    """Return the text with that key as the primary: first of its provider, which is first of its entry.
 
-    The whole provider moves, with its other keys. A key that writes already stays: the text comes back as it is.
-    A KMS provider is taken for its only key. Raises EditError, also when no key or several keys of this type have the
+    The whole provider moves, with its other keys. If the key is the primary already, the text is returned unchanged.
+    A KMS provider counts as its only key. Raises EditError, also when no key or several keys of this type have the
     name, and what `load` raises.
     """
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
-        at, provider, index = _the_key(providers, path, provider_type, key_name)
+        at, provider, index = _find_key(providers, path, provider_type, key_name)
         first: Provider = provider
         steps: list[Callable[[str], str]] = []
         if isinstance(provider, KeyedProvider):
@@ -130,14 +130,14 @@ def promote(raw: bytes, file: str, entries: Sequence[int], provider_type: Provid
 def drop_key(raw: bytes, file: str, entries: Sequence[int], provider_type: ProviderType, key_name: str) -> bytes:
     """Return the text without that key, and without its provider when it was the provider's only one.
 
-    A KMS provider is taken for its only key. Raises EditError, also for the key that writes and when no key or several
-    keys of this type have the name, and what `load` raises. **Whether objects still need the key is not known here.**
+    A KMS provider counts as its only key. Raises EditError, also for the primary and when no key or several keys of
+    this type have the name, and what `load` raises. **Does not check whether objects still need the key.**
     """
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
-        at, provider, index = _the_key(providers, path, provider_type, key_name)
+        at, provider, index = _find_key(providers, path, provider_type, key_name)
         if at == index == 0:
-            raise _refused(path, "this key is the one that writes", "promote another key first")
+            raise _refused(path, "kube-apiserver writes with this key", "promote another key first")
         if isinstance(provider, KmsProvider) or len(provider.keys) == 1:
             return _Change((lambda text: splice.remove(text, path, at),), _without(providers, at))
         keys = (*path, at, str(provider_type), "keys")
@@ -151,8 +151,8 @@ def drop_key(raw: bytes, file: str, entries: Sequence[int], provider_type: Provi
 def drop_identity(raw: bytes, file: str, entries: Sequence[int]) -> bytes:
     """Return the text without `identity`, so that kube-apiserver does not read plaintext any more.
 
-    Raises EditError, also when identity is the provider that writes and when it is not there, and what `load` raises.
-    **Whether objects are still stored as plaintext is not known here.**
+    Raises EditError, also when identity is the primary and when an entry does not list it, and what `load` raises.
+    **Does not check whether objects are still stored as plaintext.**
     """
 
     def plan(providers: tuple[Provider, ...], path: Path) -> _Change:
@@ -160,7 +160,7 @@ def drop_identity(raw: bytes, file: str, entries: Sequence[int]) -> bytes:
         if not found:
             raise _refused(path, "there is no identity provider", "check which entries still have one")
         if found[0] == 0:
-            raise _refused(path, "identity is the provider that writes", "promote a key first")
+            raise _refused(path, "kube-apiserver writes with identity", "promote a key first")
         kept = tuple(provider for provider in providers if not isinstance(provider, IdentityProvider))
         # The last one first, so that the indexes before it stay valid.
         return _Change(tuple(_removal(path, at) for at in reversed(found)), kept)
@@ -237,17 +237,17 @@ def _decoded(raw: bytes) -> str:
 
 
 def _proven(edited: bytes, file: str, intended: EncryptionConfiguration) -> bytes:
-    """Return the text if it means exactly what was intended, else raise EditError."""
+    """Return the text if it means exactly the intended configuration, else raise EditError."""
     try:
         right = load(edited, file) == intended
     except ConfigError:
         right = False
     if not right:
-        raise EditError(file, (Fault("", "the edited text would not mean what was intended", BY_HAND),))
+        raise EditError(file, (Fault("", "the edited text would have another meaning than the edit intends", BY_HAND),))
     return edited
 
 
-def _the_key(
+def _find_key(
     providers: tuple[Provider, ...], path: Path, provider_type: ProviderType, key_name: str
 ) -> tuple[int, KeyedProvider | KmsProvider, int]:
     """Return the provider's index, the provider, and the key's index in it. Raises Unsafe unless exactly one fits."""

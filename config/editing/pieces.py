@@ -1,4 +1,4 @@
-"""Where the parts of a YAML or JSON document stand in its text, by the events of the YAML parser.
+"""Finds where each value of a YAML or JSON document starts and ends in its text, by the events of the YAML parser.
 
 Finds one list for `splice` and refuses what can't be edited without a guess: shared values (anchors, aliases, merge
 keys), several documents, unusual line breaks. Pieces hold key material as text: their reprs are masked.
@@ -15,13 +15,13 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Ev
 from kube_rewrap.config.errors import Fault
 from kube_rewrap.config.parsing.yaml_events import Unreadable, line_of, read_events
 
-BY_HAND = "edit the file by hand: rotate --manual says step by step what to write"
+BY_HAND = "edit the file by hand: rotate --manual prints its new content for each step"
 
 Path = tuple[str | int, ...]
 """Field names and indexes from the root, such as `("resources", 0, "providers")`."""
 
 _ODD_BREAK = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
-# Nothing is given back: a \r can belong to two of its parts, and lines of them have as many ways as powers of two.
+# Possessive quantifiers: a \r fits two parts of the pattern, so n lines of them could be matched in 2^n ways.
 _AFTER = re.compile(r"[ \t]*+(?:#[^\n]*+)?+(?:\r?\n(?:\.\.\.)?+[ \t\r]*+(?:#[^\n]*+)?+)*+")
 _BLOCK_STYLES = {"|", ">"}
 
@@ -37,7 +37,7 @@ class Unsafe(ValueError):  # noqa: N818 - it never leaves this package
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Piece:
-    """Where one value stands."""
+    """The place of one value: its first character, and the one after its last, as indexes into the text."""
 
     start: int
     end: int
@@ -55,13 +55,13 @@ class Piece:
 def find(text: str, path: Path) -> tuple[Piece, Piece]:
     """Return the list at `path`, and the mapping that it is a field of. Raises Unsafe.
 
-    The path must be there, and the text be one that `encryption.load` takes.
+    The path must exist, and `encryption.load` must accept the text.
     """
     if _ODD_BREAK.search(text):
         raise Unsafe((), "it has line breaks other than LF and CR LF")
     parent = piece = _root(text)
     if not _AFTER.fullmatch(text, piece.end):
-        raise Unsafe((), "something follows the first document, and kube-apiserver would not look at it")
+        raise Unsafe((), "text follows the first document, which kube-apiserver would ignore")
     for depth, part in enumerate(path):
         _check(piece, path[:depth])
         parent, piece = piece, _child(piece, part, path[: depth + 1])
@@ -75,7 +75,7 @@ def _child(piece: Piece, part: str | int, path: Path) -> Piece:
     fields = zip(piece.children[::2], piece.children[1::2], strict=True)
     found = next((value for name, value in fields if name.name == part), None)
     if found is None:
-        raise Unsafe(path, "its place can't be found", piece.line)
+        raise Unsafe(path, "the field can't be found in the text", piece.line)
     return found
 
 
@@ -106,7 +106,7 @@ def _compose(event: Event, events: Iterator[Event], text: str) -> Piece:
     line, shared = line_of(event), isinstance(event, AliasEvent)
     if isinstance(event, ScalarEvent):
         if event.style in _BLOCK_STYLES:
-            # The parser lets it end where the next token starts.
+            # The parser reports the start of the next token as its end.
             end = start + len(text[start:end].rstrip())
         return Piece(start, end, line, column, event.anchor is not None, event.value)
     if not isinstance(event, CollectionStartEvent):

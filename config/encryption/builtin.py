@@ -2,8 +2,8 @@
 
 Only stored resources: reviews, bindings, component statuses and subresources have no path in etcd.
 Sources: k/k pkg/kubeapiserver/default_storage_factory_builder.go (exceptions, cohabitation) and the group
-registrations under k/k pkg/registry. A custom resource may live in a group that ends in .k8s.io
-(snapshot.storage.k8s.io, gateway.networking.k8s.io); what distinguishes it is that its group is not in this table.
+registrations under k/k pkg/registry. The group of a custom resource may end in .k8s.io, too
+(snapshot.storage.k8s.io, gateway.networking.k8s.io), but is not in this table.
 
 A name of one of these groups that is not listed governs nothing. kube-apiserver compares resource and group: with
 `deployments` or `deployments.batch` in its file, it stores deployments.apps in plaintext.
@@ -55,7 +55,7 @@ RESOURCES_BY_GROUP: Mapping[str, tuple[str, ...]] = {
     "coordination.k8s.io": ("leasecandidates", "leases"),
     "discovery.k8s.io": ("endpointslices",),
     "events.k8s.io": (),  # stored as events of the core group
-    "extensions": (),  # gone since 1.22; what it served is stored under the groups that have it now
+    "extensions": (),  # removed in 1.22; its resources are stored under their present groups
     "flowcontrol.apiserver.k8s.io": ("flowschemas", "prioritylevelconfigurations"),
     "imagepolicy.k8s.io": (),  # reviews
     "internal.apiserver.k8s.io": ("storageversions",),

@@ -109,7 +109,7 @@ def _provider(node: Node, place: Place, report: _Report) -> DraftProvider:
     before = len(report.faults)
     fields = _struct(node, place, tuple(ProviderType), report)
     if not fields and len(report.faults) > before:
-        # An element with a misspelt provider is not also one without any.
+        # An element with a misspelt provider must not be reported as one without a provider, too.
         report.broken.add(place.path)
     kms = fields.get(ProviderType.KMS)
     identity = fields.get(ProviderType.IDENTITY)
@@ -262,6 +262,6 @@ def _duration(fields: dict[str, Field], place: Place, name: str, report: _Report
 
 
 def _at(place: Place, found: Field) -> Place:
-    """Return the place of a known field that is there."""
+    """Return the place of a known field that the file has."""
     at = place.child(found.name)
     return at if found.line is None else Place(at.path, found.line)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a value in the file, or of a missing one where it belongs."""
+    """The place of a value in the file; of a missing value, the place where it belongs."""
 
     path: str
     line: int | None

@@ -180,8 +180,8 @@ class Layout:
         reasons = [(name, self.why_idle(name)) for name in dict.fromkeys(resources)]
         if any(why is None for _, why in reasons):
             return ""
-        told = "; ".join(f"{name} {why[0]}: {why[1]}" for name, why in reasons if why is not None)
-        return f"no name in the configuration governs anything: {told}"
+        listed = "; ".join(f"{name} {why[0]}: {why[1]}" for name, why in reasons if why is not None)
+        return f"no name in the configuration governs anything: {listed}"
 
     def owns(self, resource: GroupResource, start: bytes, end: bytes) -> bool:
         """Whether all keys from `start` (included) to `end` (excluded) are under the path of this one resource."""

@@ -1,13 +1,13 @@
-"""Reads a configuration file once and whole; refuses one that other users may read, or whose content they may choose.
+"""Reads a configuration file once and whole; refuses a file that other users may read, write or replace.
 
-It does file I/O only: no watching, no decoding. The rules, in their order:
+It neither watches nor decodes the file. The rules, in their order:
 
 1. Symbolic links are followed: kubelet mounts files as links into a directory that it swaps.
 2. It must be a regular file of at most `MAX_BYTES`.
 3. Neither group nor others may have any permission on it, unless the caller allows them to read it.
-4. No user but root and our own may be able to replace it (`trust.py`). No flag allows another: a user who can read
-   the file knows the keys, and one who can write it chooses them.
-5. The bytes count only if the file was the same before and after the read; otherwise it is read again.
+4. No user but root and our own may be able to replace it (`trust.py`). No flag allows that to others: a user who can
+   read the file knows the keys, and a user who can write it chooses them.
+5. If the file changed during the read, it is read again, up to `_ATTEMPTS` times.
 """
 
 from __future__ import annotations

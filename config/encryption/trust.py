@@ -1,11 +1,11 @@
-"""Whether another user could have written or replaced a file, or could do so now.
+"""Checks whether another user could have written or replaced a file, or could do so now.
 
 The EncryptionConfiguration decides what root encrypts, and with which keys. So, as sshd does for authorized_keys, this
 checks the whole path to the file: each directory, each symbolic link, and the file itself. All must belong to root or
 to the user of this process, and neither group nor others may write to them. They may write to a sticky directory, such
 as /tmp and the mounts of kubelet: there only the owner of a file can replace it.
 
-It does file I/O only. Not checked here: whether other users may read the file.
+Not checked here: whether other users may read the file.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def _kms_name(kms: DraftKms, taken: set[str]) -> Iterator[Fault]:
     if kms.api_version.value == "v1":
         return
     if ":" in name.value:
-        yield name.place.fault("the name of a KMS v2 provider has no colon", "choose a name without a colon")
+        yield name.place.fault("the name of a KMS v2 provider must have no colon", "choose a name without a colon")
     if name.value in taken:
         yield name.place.fault("an earlier KMS provider has this name", "choose another name")
 
@@ -219,7 +219,7 @@ def _cache_size(kms: DraftKms) -> Iterator[Fault]:
     if kms.api_version.value != "v1" and kms.cache_size is not None:
         yield kms.cache_size_place.fault("KMS v2 has no cachesize", "remove it")
     if kms.api_version.value == "v1" and kms.cache_size == 0:
-        yield kms.cache_size_place.fault("cachesize is not zero", "write a positive number, or -1 for no cache")
+        yield kms.cache_size_place.fault("cachesize must not be zero", "write a positive number, or -1 for no cache")
 
 
 def _masked(draft: Draft) -> Iterator[Fault]:

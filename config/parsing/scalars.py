@@ -93,7 +93,7 @@ def _implicit(text: str, line: int) -> Node:
 
 def _binary(text: str, line: int) -> Node | None:
     data = decode_base64(text)
-    # encoding/json writes U+FFFD for what is not UTF-8.
+    # encoding/json writes U+FFFD for bytes that are not UTF-8.
     return None if data is None else Node(NodeKind.STRING, line, data.decode("utf-8", "replace"))
 
 

@@ -1,7 +1,7 @@
 """libyaml's parser, of which kube-apiserver's goyaml is a port; its errors quote nothing of the document.
 
-libyaml is newer than goyaml and reads a question mark inside an unquoted flow scalar, which goyaml refuses: so does
-this module. Where the two still differ, libyaml refuses more: `[a:, b]`, and a comma or bracket in a tag.
+libyaml is newer than goyaml and accepts a question mark inside an unquoted flow scalar. goyaml refuses it, so this
+module does, too. Where the two still differ, libyaml refuses more: `[a:, b]`, and a comma or bracket in a tag.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kube_rewrap.config.errors import Fault, SettingsError
 try:
     from yaml import CBaseLoader
 except ImportError:
-    remedy = "install one of its wheels, or build it where libyaml's headers are"
+    remedy = "install one of its wheels, or build it where libyaml's headers are installed"
     raise SettingsError("installation", (Fault("PyYAML", "was built without libyaml", remedy),)) from None
 
 if TYPE_CHECKING:
@@ -85,5 +85,5 @@ def _take(events: Iterator[Event]) -> Event:
         refused = Unreadable("it holds a character that YAML does not allow", None)
     else:
         return event
-    # Raised out here, where no exception is being handled, so that none of PyYAML's is chained.
+    # Outside the handler, so that no error of PyYAML is chained: it may hold the text.
     raise refused

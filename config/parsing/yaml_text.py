@@ -1,12 +1,12 @@
 """The first document of a YAML stream as a tree, by goyaml.v2's rules.
 
-PyYAML's composer and constructors are not used: they keep the last of duplicate keys, resolve other words
-than goyaml does, and their errors quote the document. What is done here instead:
+It does not use PyYAML's composer and constructors: they keep the last of duplicate keys, resolve other words than
+goyaml does, and their errors quote the document. Instead, this module
 
-- anchors, aliases and merge keys (`<<`) are resolved; a merged field that clashes stays a duplicate, as in
-  goyaml's strict mode;
-- the tree is bounded in depth and, with aliases counted at their full size, in nodes;
-- a scalar is typed by `scalars.resolve`.
+- resolves anchors, aliases and merge keys (`<<`); a merged field that clashes stays a duplicate, as in goyaml's strict
+  mode;
+- bounds the tree in depth and, with aliases counted at their full size, in nodes;
+- types a scalar by `scalars.resolve`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class _Composer:
 
 
 def _scalar(event: ScalarEvent, line: int) -> Node:
-    # "!" is the tag that means "as if it had none and no quotes".
+    # The tag "!" means: resolve the scalar as if it had no tag and no quotes.
     tag = None if event.tag == "!" else event.tag
     node = scalars.resolve(event.value, tag, line, plain=bool(event.implicit[0]))
     if node is None:

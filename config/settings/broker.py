@@ -1,4 +1,4 @@
-"""How to reach Redis, from one URL, for both of its clients: ours (worker/rate/shared.py) and Celery's.
+"""Parses Redis' URL for both of its clients: ours (worker/rate/shared.py) and Celery's.
 
 Accepted are `redis://`, `rediss://` (TLS) and, in kombu's syntax, `sentinel://H1:26379;sentinel://H2:26379/0`. User
 and password in a sentinel URL are those of Redis itself. Refused are sentinels with a password of their own, Unix
@@ -75,7 +75,7 @@ class Broker:
 
     @property
     def url(self) -> SecretBytes:
-        """Celery's `broker_url`, with the password. Made from the parsed parts: kombu gets only what was checked.
+        """Celery's `broker_url`, with the password. Made from the parsed parts, so that kombu gets only checked ones.
 
         kombu forgets user and database when it tries the next sentinel, so each part names them.
         """
@@ -112,14 +112,14 @@ def parse_broker(settings: BrokerSettings) -> Broker:
     parts = tuple(_split(part) for part in (text.split(";") if sentinels else [text]))
     if sentinels and any(part.scheme != "sentinel" for part in parts):
         raise _refused("names a sentinel without sentinel://", _SHAPE)
-    login = _the_one((_login(part) for part in parts), "user or password")
+    login = _only((_login(part) for part in parts), "user or password")
     if not settings.sentinel_master and sentinels:
         fault = Fault("broker.sentinel_master", "is empty", "name the master that the sentinels watch")
         raise SettingsError("settings", (fault,))
     return Broker(
         nodes=tuple(_node(part) for part in parts),
         master=settings.sentinel_master if sentinels else None,
-        db=_the_one((_db(part) for part in parts), "database") or 0,
+        db=_only((_db(part) for part in parts), "database") or 0,
         user=login[0] if login else None,
         password=login[1] if login else None,
         tls=_tls(parts[0].scheme, settings),
@@ -190,7 +190,7 @@ def _tls(scheme: str, settings: BrokerSettings) -> Tls | None:
     return files if given or scheme == "rediss" else None
 
 
-def _the_one(found: Iterable[T | None], what: str) -> T | None:
+def _only(found: Iterable[T | None], what: str) -> T | None:
     given = {one for one in found if one is not None}
     if len(given) > 1:
         raise _refused(f"names more than one {what}", f"give every sentinel the same {what}, or only one of them")

@@ -1,7 +1,7 @@
 """Refuses addresses that would send a password in clear text, or leave certificate files unused. Pure.
 
 An operator who gives certificates expects an encrypted connection, and one who gives a password expects that it stays
-secret: such a setting is refused, not ignored.
+secret. So these settings are refused, not ignored.
 """
 
 from __future__ import annotations

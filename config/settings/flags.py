@@ -1,7 +1,7 @@
-"""The flags that set settings, in the sets that commands take. What each means is in `schema.py`.
+"""The flags that set settings, in the sets that commands take; `schema.py` declares them.
 
 Every flag has a variable: `--encryption-config` is `REWRAP_ENCRYPTION_CONFIG`. `sources.py` reads both. `--help` needs
-this module, so it imports nothing that takes long.
+this module, so it imports no slow module.
 """
 
 from __future__ import annotations
@@ -66,4 +66,4 @@ BUDGET = _flags("budget")
 APISERVERS = _flags("apiservers")
 
 EVERY = (*ETCD, *PACE, *SPACE, *WINDOW, *BUDGET, *ROTATION, *BROKER, *METRICS, *SCHEDULER, *WORKER, *APISERVERS)
-"""Every flag that sets a setting: what a worker's child process may find in its environment, as variables."""
+"""Every flag that sets a setting. A worker's child process reads their variables from its environment."""

@@ -1,8 +1,9 @@
-"""Logs: JSON lines with stable event names on stderr, and what libraries log as events of ours.
+"""Logs: JSON lines with stable event names on stderr, those of libraries included.
 
-docs/log-events.md gives each field one meaning for all events. The last processor before the renderer masks what could
-hold a key or a plaintext: raw bytes, and fields by their name. Tracebacks have neither local variables nor the texts of
-errors, and of a library's log record only its place and the class of its error are logged: all of these may hold keys.
+docs/log-events.md gives each field one meaning for all events. The last processor before the renderer masks values that
+could hold a key or a plaintext: raw bytes, and fields by their name. Local variables, the texts of errors and the texts
+of libraries' log records may hold keys, too: tracebacks leave them out, and a library's record is logged only as its
+source line and the class of its error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Maintenance windows: the times of day, such as `22:00-06:00` in one time zone, at which the service may write.
 
-They are wall-clock times, daylight saving included: an hour that a zone has twice in a night counts twice, and one that
-it skips is not there. The minute at which a window ends is outside; `22:00-06:00` crosses midnight, `00:00-24:00` is a
-whole day. Without any window the service may always write. The clock is an argument.
+They are wall-clock times, daylight saving included: a window includes both occurrences of an hour that the zone repeats
+in a night, and is shorter by an hour that the zone skips. It excludes the minute at which it ends; `22:00-06:00`
+crosses midnight, `00:00-24:00` is a whole day. Without any window the service may always write. Callers pass the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kube_rewrap.config.errors import Fault, SettingsError
 
 _WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 _DAY = 24 * 60
-_SHAPE = "write HH:MM-HH:MM, such as 22:00-06:00; 24:00 is an end, too"
+_SHAPE = "write HH:MM-HH:MM, such as 22:00-06:00; the end may be 24:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class MaintenanceWindows:
 def parse_maintenance_windows(texts: Iterable[str], time_zone: str) -> MaintenanceWindows:
     """Return windows from `HH:MM-HH:MM` texts and an IANA zone. Raises SettingsError with every fault.
 
-    Reads the zone's file of the system, but none for UTC.
+    Reads the system's file of the zone; UTC needs none.
     """
     read = [_window(text, f"pace.windows[{place}]") for place, text in enumerate(texts)]
     zone = _zone(time_zone)
@@ -89,7 +89,7 @@ def _window(text: str, path: str) -> MaintenanceWindow | Fault:
 
 
 def _zone(name: str) -> tzinfo | Fault:
-    """Return the zone of that name. UTC, the default, is there even on a system without time zone data."""
+    """Return the zone of that name. UTC, the default, needs no time zone data on the system."""
     if name == "UTC":
         return UTC
     try:

@@ -1,6 +1,6 @@
-"""Which settings no run could use: numbers out of their bounds, and settings that contradict each other. Pure.
+"""Refuses settings that no run could use: numbers out of bounds, and settings that contradict each other. Pure.
 
-The bounds are in the table (`schema.py`); the rules here look at more than one number.
+The table (`schema.py`) declares the bounds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _half_certificates(settings: Settings) -> Iterator[Fault]:
         given = getattr(settings, group)
         if (given.cert is None) != (given.key is None):
             remedy = f"give both {flags[f'{group}.cert']} and {flags[f'{group}.key']}"
-            yield Fault(f"{group}.cert", "a client certificate needs its key, and the other way round", remedy)
+            yield Fault(f"{group}.cert", "a client certificate needs its key, and a key its certificate", remedy)
 
 
 def _etcd_and_redis(settings: Settings) -> Iterator[Fault]:
@@ -52,7 +52,7 @@ def _etcd_and_redis(settings: Settings) -> Iterator[Fault]:
     if not settings.etcd.endpoints:
         yield Fault("etcd.endpoints", "must name at least one endpoint", "give --endpoints")
     if not _apart(keyspace.etcd_prefix, keyspace.state_prefix):
-        message = "must be outside the registry's prefix, and the registry outside of it; neither may be /"
+        message = "must be outside the registry's prefix, and must not contain it; neither may be /"
         yield Fault("keyspace.state_prefix", message, "keep the default /kube-rewrap")
     if not f"{keyspace.etcd_prefix}{keyspace.state_prefix}".isprintable():
         yield Fault("keyspace", "a prefix must be printable", "leave out the characters that can't be printed")
@@ -81,7 +81,7 @@ def _raised_by(read: Callable[[], object]) -> tuple[Fault, ...]:
 def _is_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        _ = parts.port  # raises where it is none
+        _ = parts.port  # raises ValueError for an invalid one
     except ValueError:
         return False
     plain = text.isprintable() and " " not in text and not {"@", "?", "#"} & set(text)

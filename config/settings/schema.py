@@ -27,8 +27,8 @@ class EtcdSettings:
     endpoints: tuple[str, ...] = setting(
         ("http://127.0.0.1:2379",), "URLs", "URLs of the etcd members, separated by commas", "--endpoints"
     )
-    """`https` turns TLS on. Without a scheme, TLS is on when `cacert` or `cert` is set; with `http://`, those files are
-    refused. No user in a URL. All are tried; the first that answers is used."""
+    """`https` turns TLS on. Without a scheme, TLS is on when `cacert` or `cert` is set; with `http://`, rewrap refuses
+    those files. It refuses a URL with a user. It tries one after another, and uses the first that answers."""
     cacert: str | None = file("PEM file of the CA that signed etcd's certificates", "--cacert")
     """None: the public CAs that come with gRPC, which do not sign etcd certificates: set it whenever TLS is on."""
     cert: str | None = file("PEM file of the client certificate for etcd", "--cert")
@@ -43,15 +43,15 @@ class EtcdSettings:
     )
     """Every user of the machine sees a flag in the process list."""
     password: SecretBytes | None = setting(None, "text", "The user's password", variable="REWRAP_PASSWORD")
-    """Never shown."""
+    """rewrap never shows it."""
     allow_insecure_password: bool = setting(
         False, "true or false", "Send the password over http to other machines, too", "--allow-insecure-password"
     )
-    """Every machine on the way can then read it. Otherwise it is refused over `http://`, but for loopback and Unix
-    sockets. The flag has no value; the variable is `1`, `true` or `yes`."""
+    """Every machine on the way can then read it. By default rewrap refuses a password with `http://`, except on
+    loopback addresses and Unix sockets. The flag has no value; the variable is `1`, `true` or `yes`."""
     call_timeout: float = seconds(10.0, "Limit of one call to etcd")
     """kube-apiserver's own etcd calls have similar limits."""
-    give_up_after: float = seconds(60.0, "How long a read is tried again over all endpoints")
+    give_up_after: float = seconds(60.0, "How long a read is repeated over all endpoints before it fails")
     """Longer than an election, or the restart of a member, takes."""
     connect_timeout: float = seconds(10.0, "Limit of the first contact with etcd")
     """Short, so that a wrong address is reported at once."""
@@ -64,18 +64,19 @@ class KeyspaceSettings:
     etcd_prefix: str = setting("/registry", "prefix", "kube-apiserver's `--etcd-prefix`", "--etcd-prefix")
     """OpenShift has `/kubernetes.io` and `/openshift.io`."""
     state_prefix: str = setting("/kube-rewrap", "prefix", "Where kube-rewrap keeps its own records", "--state-prefix")
-    """Outside `etcd_prefix`. What is there: [records](records.md)."""
+    """Outside `etcd_prefix`. The records are described in [records](records.md)."""
     paths: tuple[str, ...] = setting(
         (),
         "`RESOURCE=PATH`",
-        "Paths of resources that are stored where the built-in table does not expect them",
+        "Paths in etcd of resources that the built-in table does not have, or has elsewhere",
         "--path",
     )
-    """Such as `routes.route.openshift.io=routes`; never a path that belongs to another resource. In a flag or variable
-    separated by commas. Give workers the same: they write only under the path of a batch's resource."""
+    """Such as `routes.route.openshift.io=routes`; never a path that belongs to another resource. Separate several by
+    commas in a flag or variable. Give scheduler and workers the same: a worker writes only under the path that it knows
+    of a batch's resource."""
 
     def __post_init__(self) -> None:
-        # One spelling: with or without a slash at either end, the records are the same.
+        # One spelling: a slash more or less at either end must not lead to other records.
         object.__setattr__(self, "state_prefix", "/" + self.state_prefix.strip("/"))
 
 
@@ -93,28 +94,29 @@ class PaceSettings:
     """For one `rewrap run`, and for all workers of a cluster together. Each rewrite is a watch event for
     kube-apiserver, which drops watchers that can't keep up: 3,000 a second made it do so, 500 does not."""
     max_window: int = setting(256, "swaps", "Most swaps in flight", "--max-window", bounds=Bounds(1, 4096))
-    """The number in flight begins at 32 and follows etcd's latency. Above 256 even a slow disk gains nothing."""
-    batches: int = setting(3, "batches", "Batches worked on side by side", bounds=Bounds(1, 64))
-    """While one writes its checkpoint, the others keep etcd busy."""
+    """The number in flight begins at 32 and follows etcd's latency. More than 256 gain nothing, even on a slow disk."""
+    batches: int = setting(3, "batches", "Batches that one `rewrap run` works on at a time", bounds=Bounds(1, 64))
+    """While one batch writes its checkpoint, the others keep etcd busy."""
     windows: tuple[str, ...] = setting(
         (),
         "`HH:MM-HH:MM`",
         "Maintenance windows: times of day when the service may write, as 22:00-06:00,12:00-13:00",
         "--window",
     )
-    """The end is outside; `24:00` is an end, too. None: at any time."""
+    """A window excludes its end, which may be `24:00`. None: the service may write at any time."""
     time_zone: str = setting("UTC", "zone", "IANA time zone of `--window`", "--time-zone")
-    """In a zone with daylight saving an hour may come twice, or not at all; in UTC none does."""
+    """In a zone with daylight saving, one hour of the year occurs twice and one not at all. UTC has no such hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageSettings:
-    """How much is read at once."""
+    """How much one request reads from etcd."""
 
     objects: int = setting(500, "objects", "Most objects in a page", bounds=Bounds(1, 10_000))
     """kube-apiserver lists in the same size."""
-    bytes: int = setting(4 * 2**20, "bytes", "Size that a page is aimed at", bounds=Bounds(4096))
-    """Large objects make pages shorter. The first page has 8 objects; pages grow fourfold."""
+    bytes: int = setting(4 * 2**20, "bytes", "Wanted size of a page", bounds=Bounds(4096))
+    """Pages of large objects have fewer of them. The first page has at most 8 objects, each further one at most four
+    times as many as the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,9 @@ class SpaceSettings:
         "--quota-bytes",
         bounds=Bounds(0),
     )
-    """None: what etcd reports (3.6 does), else etcd's own default of 2 GiB."""
-    stop_at: float = setting(0.8, "share", "Share of the quota above which nothing more is written", bounds=_SHARE)
-    """The rest belongs to the cluster."""
+    """None: the quota that etcd reports (from 3.6 on), else etcd's default of 2 GiB."""
+    stop_at: float = setting(0.8, "share", "Share of the quota above which rewrap stops writing", bounds=_SHARE)
+    """The rest is for the cluster's own writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +146,10 @@ class BudgetSettings:
         "--gcm-limit",
         bounds=Bounds(1, MAX_GCM_WRITES),
     )
-    """The default is what [Kubernetes' documentation](https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/)
-    asks for."""
+    """The default is the limit that [Kubernetes'
+    documentation](https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/) gives."""
     block: int = setting(1_000, "writes", "Most write tokens reserved at once", bounds=Bounds(1, 100_000))
-    """A process that crashes loses the rest of its blocks."""
+    """A process that crashes leaves the rest of its block unused; it stays counted as used."""
     due_at: float = setting(0.8, "share", "Share of the limit from which a key is `due` for rotation", bounds=_SHARE)
     """A key may be due earlier [by its rate](key-is-due.md#due-by-its-rate)."""
 
@@ -159,24 +161,25 @@ class ApiserverSettings:
     addresses: tuple[str, ...] = setting(
         (), "URLs", "URL of every kube-apiserver; repeat the flag, or separate by commas", "--apiserver"
     )
-    """`https://HOST:6443`; never a load balancer, which answers for one of them. Without a path, `/metrics` is asked
-    for. None: no kube-apiserver can be asked, and only an [operator's statement](cli.md#converged) says that all run
-    the same file."""
+    """`https://HOST:6443`; never the URL of a load balancer, which would answer for only one of them. rewrap reads
+    `/metrics` unless the URL has a path. None: rewrap asks no kube-apiserver, and only an [operator's
+    statement](cli.md#converged) says that all run the same file."""
     cacert: str | None = file("PEM file of the CA that signed the kube-apiservers' certificates", "--apiserver-cacert")
-    """Such as `/etc/kubernetes/pki/ca.crt`. None: the system's CAs, which seldom did."""
+    """Such as `/etc/kubernetes/pki/ca.crt`. None: the system's CAs, which seldom sign such certificates."""
     cert: str | None = file("PEM file of the client certificate for the kube-apiservers", "--apiserver-cert")
     """Needs `key`."""
     key: str | None = file("PEM file of the key of that client certificate", "--apiserver-key")
     """Needs `cert`."""
     token_file: str | None = file("File with a bearer token for the kube-apiservers", "--apiserver-token-file")
-    """Read for each request, since tokens of service accounts are replaced every hour. Sent over https only."""
+    """rewrap reads the file before each request, since tokens of service accounts are replaced every hour. It sends the
+    token over https only."""
     timeout: float = seconds(10.0, "Limit of one answer of a kube-apiserver")
     """A large cluster's metrics are some megabytes."""
     converge_timeout: float = seconds(
         900.0, "How long to wait until all kube-apiservers run the file", "--converge-timeout", most=86_400
     )
     """For `rewrap converged --wait`, and for one step of `rewrap rotate`; a scheduler waits without a limit. A
-    kube-apiserver looks at its copy of the file once a minute, and a new copy takes its time to get there."""
+    kube-apiserver reads its copy of the file once a minute, and copying the file to each node takes time, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,14 @@ class RotationSettings:
         False, "true or false", "The leading scheduler begins a rotation without a request when an aesgcm key is due"
     )
     """It then edits its configuration file, and needs the addresses of all kube-apiservers."""
-    prune: bool = setting(False, "true or false", "Such a rotation also removes the old key, once nothing needs it")
-    """Nothing in the cluster, that is. Backups still need the key: it is archived."""
-    archive: str | None = setting(
-        None, "directory", "Where contents of the configuration file are kept before it is changed", "--archive"
+    prune: bool = setting(
+        False, "true or false", "Such a rotation also removes the old key, once no object in the cluster needs it"
     )
-    """Made with mode 0700. None: `kube-rewrap-archive` beside the file."""
+    """Backups of etcd still need the key, so the archive keeps it."""
+    archive: str | None = setting(
+        None, "directory", "Directory to which a rotation copies the configuration file before each edit", "--archive"
+    )
+    """rewrap makes it with mode 0700. None: `kube-rewrap-archive` beside the file."""
     kms_file: str | None = setting(
         None, "file", "The KMS provider that a rotation to KMS adds, as an element of providers", "--kms-file"
     )
@@ -201,7 +206,7 @@ class RotationSettings:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How to reach Redis. It carries messages and the shared rate ceiling; nothing in it is the truth."""
+    """How to reach Redis. It holds messages and the shared rate ceiling; all of it may be lost at any time."""
 
     url: SecretBytes = setting(
         SecretBytes(b"redis://127.0.0.1:6379/0"),
@@ -209,10 +214,11 @@ class BrokerSettings:
         "URL of Redis (better: REWRAP_BROKER, since it may hold a password)",
         "--broker",
     )
-    """`redis://USER:PASSWORD@HOST:6379/0`, `rediss://…` for TLS, or `sentinel://HOST:26379;sentinel://…/0`. Never
-    shown. Every user of the machine sees a flag in the process list: give the variable, or a file of mode 0600."""
+    """`redis://USER:PASSWORD@HOST:6379/0`, `rediss://…` for TLS, or `sentinel://HOST:26379;sentinel://…/0`. rewrap
+    never shows it. Every user of the machine sees a flag in the process list: use the variable, or a settings file of
+    mode 0600."""
     cacert: str | None = file("PEM file of the CA that signed Redis' certificate", "--broker-cacert")
-    """Trusted beside the system's CAs. None: the system's CAs alone."""
+    """Trusted in addition to the system's CAs. None: the system's CAs alone."""
     cert: str | None = file("PEM file of the client certificate for Redis", "--broker-cert")
     """Needs `key`."""
     key: str | None = file("PEM file of the key of that client certificate", "--broker-key")
@@ -220,9 +226,9 @@ class BrokerSettings:
     sentinel_master: str = setting(
         "mymaster", "name", "Name of the master that the sentinels watch", "--sentinel-master"
     )
-    """The default is that of Redis' own example."""
+    """The default is the name in Redis' example of a Sentinel configuration."""
     timeout: float = seconds(5.0, "Limit of one connection attempt, and of one answer")
-    """Short: without Redis work goes on, only more slowly."""
+    """Short, since work continues without Redis, only more slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +236,7 @@ class ServiceSettings:
     """How scheduler and worker behave."""
 
     poll: float = seconds(10.0, "Time between two reads of the configuration file", "--poll")
-    """Beside the watch on its directory: some mounts report no changes."""
+    """In addition to the watch on its directory, since some mounts report no changes."""
     debounce: float = seconds(0.5, "How long the configuration file must be unchanged before it is read")
     """Editors write a file more than once."""
     resync: float = setting(
@@ -240,8 +246,8 @@ class ServiceSettings:
         "--resync",
         bounds=Bounds(10, or_zero=True),
     )
-    """A full check finds what a watch missed."""
-    slice: float = seconds(5.0, "How long a worker stays with one batch before it takes other messages", "--slice")
+    """A full check finds writes that the watch missed."""
+    slice: float = seconds(5.0, "How long a worker works on one batch before it takes another message", "--slice")
     """A pause takes effect after this time at the latest."""
     progress: float = seconds(30.0, "Time between two `campaign.progress` lines in the log", "--progress")
     children: int = setting(2, "processes", "Child processes of a worker", "--children", bounds=Bounds(1, 64))
@@ -249,7 +255,7 @@ class ServiceSettings:
     metrics_addr: str | None = setting(
         None, "`HOST:PORT`", "Address where Prometheus metrics and health checks are served", "--metrics-addr"
     )
-    """None: they are not served."""
+    """None: the process serves neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,16 +263,16 @@ class PlaintextSettings:
     """How stored plaintext is treated."""
 
     quarantine_late: bool = setting(
-        False, "true or false", "Leave plaintext alone that appears after a complete campaign, and do not seal it"
+        False, "true or false", "Quarantine plaintext that appears after a complete campaign, rather than seal it"
     )
-    """Such an object is quarantined (`plaintext_after_completion`) in a resource of which a campaign over all
-    namespaces was proven complete. A scheduler records which configurations there were: where one runs, this holds
-    after a change of the file, too, a rotation's included, as long as `identity` stays listed behind a key. If a file
-    has `identity` first, lists it anew, or did not govern the resource, plaintext is sealed until the next such
-    campaign is complete; without a scheduler, after every change of the file. After such a campaign every
-    kube-apiserver encrypts; sealed, the object would pass for one that kube-apiserver wrote. Off: kube-apiserver reads
-    it all the same as long as `identity` is configured, and a kube-apiserver that had not loaded the file yet may have
-    written it."""
+    """Applies to each resource of which a campaign over all namespaces was proven complete. Since then every
+    kube-apiserver encrypts it, and an object that another client wrote as plaintext would, once sealed, look like one
+    that kube-apiserver wrote. rewrap quarantines it with the reason `plaintext_after_completion`. A scheduler records
+    each configuration; with one, this continues after the file changes, in a rotation or otherwise, as long as
+    `identity` stays listed behind a key. After a file that has `identity` first, adds it again, or did not govern the
+    resource, rewrap seals plaintext again until the next such campaign is complete; without a scheduler, after every
+    change of the file. Off by default: kube-apiserver reads plaintext anyway as long as `identity` is configured, and a
+    kube-apiserver that had not loaded the file yet may have written it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Setting:
     name: str
     """Its key in that table, and its field of the group."""
     kind: type
-    """`int`, `float`, `str`, `bool`, `SecretBytes`, or `tuple` for texts. None is a value where it is the default."""
+    """`int`, `float`, `str`, `bool`, `SecretBytes`, or `tuple` for texts. Where the default is None, None is valid."""
     default: object
     unit: str
     summary: str

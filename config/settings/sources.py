@@ -1,6 +1,6 @@
-"""Where a setting comes from: its flag, else its variable, else the settings file, else the default.
+"""Reads each setting from its flag, else its variable, else the settings file, else its default.
 
-The environment is an argument: nothing here reads that of the process.
+Callers pass the environment: this module does not read that of the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kube_rewrap.config.settings.schema import SETTINGS, Settings
 
 
 def settings_from(flags: Iterable[Flag], given: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
-    """Return settings from the texts of flags by name, the environment, and the file that either names.
+    """Return settings from the texts of flags by name, the environment, and the settings file that one of these names.
 
     Raises SettingsError with the flag or variable at fault.
     """

@@ -169,12 +169,12 @@ def test_a_log_whose_first_entries_fell_out_says_what_it_can_not_prove(
     gateway.put(HEAD, json.dumps({"v": 1, "number": 4, "hash": log[3]["hash"], "oldest": 2}).encode())
     document = audit.json("audit-log", "verify")
     assert (document["whole"], document["anchored"], document["first"]["number"]) == (True, False, 2)
-    said = "Older entries have fallen out: what entry 2 says of the one before can't be checked."
+    said = "Older entries were deleted: the hash in entry 2 of the entry before it can't be checked."
     assert said in audit.run("audit-log", "verify").stdout.splitlines()
 
 
 def test_an_empty_log_is_whole(audit: Command) -> None:
-    assert audit.run("audit-log", "verify").stdout == "There is nothing in the audit log yet.\n"
+    assert audit.run("audit-log", "verify").stdout == "The audit log has no entries yet.\n"
     document = audit.json("audit-log", "verify")
     assert (document["whole"], document["entries"], document["first"], document["last"]) == (True, 0, None, None)
     assert audit.json("audit-log", "list") == {"entries": [], "damaged": []}

@@ -258,7 +258,8 @@ def test_where_nobody_can_be_asked_it_takes_a_word(etcd: EtcdCluster, tmp_path: 
         for words in ((), ("-o", "json")):
             ended = plane.rewrap.with_environment(REWRAP_YES="").run("rotate", *words)
             assert ended.code == 2
-            assert "say --yes to begin without a question, or --dry-run to see the plan" in ended.stdout + ended.stderr
+            wanted = "give --yes to begin without asking for consent, or --dry-run to see the plan"
+            assert wanted in ended.stdout + ended.stderr
         assert_nothing_is_written(plane)
 
 
@@ -449,7 +450,7 @@ def test_what_an_operator_shall_do_comes_through_a_pipe_before_it_waits_for_it(
     with control_plane(etcd, tmp_path, odd(OLD).removesuffix("\n")) as plane:
         with by_hand(plane, "start", "--yes", "--write-to", str(given)) as process:
             assert process.stdout is not None
-            wanted = f"add      waits for you: put what {given} holds in the place of {plane.file}, on every"
+            wanted = f"add      waits for you: replace {plane.file} with the content of {given}, on every"
             assert any(line.startswith(wanted.encode()) for line in process.stdout)
             assert process.poll() is None
         assert keys_of(given.read_text())[0] == OLD
@@ -458,13 +459,13 @@ def test_what_an_operator_shall_do_comes_through_a_pipe_before_it_waits_for_it(
             assert process.stdout is not None
             assert process.stderr is not None
             said = iter(process.stderr)
-            assert b"What was handed out before is void" in next(line for line in said if not line.startswith(b"{"))
+            assert b"Discard the file content" in next(line for line in said if not line.startswith(b"{"))
             mark = next(found for line in said if (found := MARK.fullmatch(line)))
             content = process.stdout.read(int(mark[2]))
             assert f"sha256:{hashlib.sha256(content).hexdigest()}".encode() == mark[1]
             assert mark[3] == b", no newline at its end"
             assert next(said) == b"----- END %s for the step add -----\n" % mark[1]
-            wanted = f"add      waits for you: put what was written to stdout in the place of {plane.file}, on every"
+            wanted = f"add      waits for you: replace {plane.file} with the content of stdout, on every"
             assert next(said).startswith(wanted.encode())
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
@@ -510,7 +511,7 @@ def test_by_hand_words_and_the_file_are_kept_apart_whatever_is_asked(etcd: EtcdC
             ended = running.end()
         assert ended.error["code"] == 3
         # What is waited for is said beside the one document.
-        assert f"add      waits for you: put what {given} holds in the place of {plane.file}" in ended.stderr
+        assert f"add      waits for you: replace {plane.file} with the content of {given}" in ended.stderr
 
 
 # ------------------------------------------------------------------------------------------- a second hand on the wheel

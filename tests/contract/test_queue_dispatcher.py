@@ -183,8 +183,8 @@ async def test_a_look_at_redis_takes_no_right_beyond_those_of_the_user_in_deploy
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("redis://:{wrong}@127.0.0.1:{port}/0", "it refuses the user or the password, or wants one"),
-        ("redis://127.0.0.1:{port}/0", "it refuses the user or the password, or wants one"),
+        ("redis://:{wrong}@127.0.0.1:{port}/0", "it refuses the user or the password, or requires one"),
+        ("redis://127.0.0.1:{port}/0", "it refuses the user or the password, or requires one"),
         ("redis://:{wrong}@127.0.0.1:1/0", "it refuses connections; does it run?"),
         ("redis://:{wrong}@no-such-host.invalid:{port}/0", "its name can't be resolved"),
     ],

@@ -54,7 +54,7 @@ def client(redis: RedisServer) -> Iterator[redis_client.Redis]:
 @pytest.fixture
 def consumer(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Consumer]:
     monkeypatch.setattr(transport, "counters", [])
-    monkeypatch.setattr(transport, "accounts", [])
+    monkeypatch.setattr(transport, "in_progress", [])
     one = Consumer(redis.url)
     yield one
     one.connection.close()
@@ -104,7 +104,7 @@ def test_whatever_taking_a_message_raises_it_is_settled(
     with capture_logs() as logs:
         consumer.drain(6)
     assert counted == ["failed"] * 5
-    assert [line["because"] for line in logs] == ["it ended in KeyError"] * 5
+    assert [line["because"] for line in logs] == ["Celery raised KeyError on its delivery"] * 5
     assert "MARKER" not in repr(logs)
     assert (client.llen(CONTROL), client.hlen("unacked"), client.zcard("unacked_index")) == (0, 0, 0)
 
@@ -127,13 +127,13 @@ def test_what_nothing_works_on_any_more_is_settled_at_the_second_look(
     consumer.drain(4)
     assert ids(consumer) == ["m-0", "m-1"]  # that is all that it may take
     at_work = [consumer.taken[0].delivery_tag]
-    transport.accounts.append(lambda: at_work)
+    transport.in_progress.append(lambda: at_work)
     assert consumer.channel.takes_messages()
-    consumer.channel.sweep()
+    consumer.channel.drop_lost()
     assert not consumer.channel.takes_messages()
     with capture_logs() as logs:
-        consumer.channel.sweep()
-    assert [line["because"] for line in logs] == ["nothing works on it any more"]
+        consumer.channel.drop_lost()
+    assert [line["because"] for line in logs] == ["Celery did not settle it, and has no task for it"]
     assert counted == ["failed"]
     consumer.drain(2)
     assert ids(consumer) == ["m-0", "m-1", "m-2"]
@@ -197,6 +197,6 @@ def test_the_pulse_says_when_no_message_could_be_taken_for_long() -> None:
     now = 30.0
     assert pulse.trouble() == ""
     now = 31.0
-    assert pulse.trouble() == "no message could be taken for 31 s"
+    assert pulse.trouble() == "this worker could take no message for 31 s"
     pulse.beat()
     assert pulse.trouble() == ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kube_rewrap.worker.queue.gate import Message, delivered
+from kube_rewrap.worker.queue.gate import Message, judge_delivery
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, PROVE, REWRITE
 from kube_rewrap.worker.records.request import ARGUMENTS, start_request
 
@@ -65,7 +65,7 @@ def test_the_message_by_redis_alone() -> None:
     assert queue == message["properties"]["delivery_info"]["routing_key"] == CONTROL
     assert json.loads(base64.b64decode(message["body"])) == [[], arguments, {}]
     assert message["headers"]["task"] in CONTROL_TASKS
-    passed = delivered(json.dumps(message).encode(), queue, datetime.now(UTC))
+    passed = judge_delivery(json.dumps(message).encode(), queue, datetime.now(UTC))
     assert isinstance(passed, Message)
     assert passed.arguments == arguments
     assert start_request(arguments, "", "").id == "monday-1"

@@ -27,7 +27,7 @@ from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.queue.execution import Bench, Done, prove, rewrite
+from kube_rewrap.worker.queue.execution import ChildTools, MessageResult, prove, rewrite
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import SharedPace, open_pace
@@ -58,16 +58,16 @@ def generation(name: str) -> Generation:
 class Workers:
     """Takes batches and parts as the queue does, and lets a worker of this process do each at once."""
 
-    bench: Bench
-    done: list[Done] = field(default_factory=list)
+    tools: ChildTools
+    done: list[MessageResult] = field(default_factory=list)
 
     async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
         for one in [one for one in batches if one.number not in owned][:1]:
-            self.done.append(await rewrite(self.bench, one.campaign, one.number))
+            self.done.append(await rewrite(self.tools, one.campaign, one.number))
 
     async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
         for number in [number for number in numbers if number not in owned][:1]:
-            self.done.append(await prove(self.bench, campaign, number))
+            self.done.append(await prove(self.tools, campaign, number))
 
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.0))
@@ -103,7 +103,7 @@ class Cluster:
     async def restart(self, name: str) -> None:
         """A new leader's loop, and workers that hold this file."""
         self.service = at(self.store, name)
-        self.workers = Workers(Bench(SETTINGS, self.service.engine, self.pace))
+        self.workers = Workers(ChildTools(SETTINGS, self.service.engine, self.pace))
         self.loop = loop(self.service, self.name, self.workers, self.lock)
 
     async def until(self, holds: Callable[[Round], bool]) -> Round:
@@ -138,7 +138,7 @@ async def cluster(redis: RedisServer) -> AsyncIterator[Cluster]:
         plan = await service.plan(EVERYTHING)
         await service.begin_budgets(plan.look)
         name = (await service.take_up(plan, EVERYTHING.options, lock.guard)).value.id
-        workers = Workers(Bench(SETTINGS, service.engine, pace))
+        workers = Workers(ChildTools(SETTINGS, service.engine, pace))
         yield Cluster(store, pace, lock, service, name, workers, loop(service, name, workers, lock))
 
 
@@ -186,7 +186,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     stored = await cluster.service.take_up(plan, EVERYTHING.options, cluster.lock.guard)
     cluster.name = stored.value.id
     hasty = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
-    cluster.workers = Workers(Bench(hasty, cluster.service.engine, cluster.pace))
+    cluster.workers = Workers(ChildTools(hasty, cluster.service.engine, cluster.pace))
     prover = QueueProver(cluster.service, cluster.workers, cluster.lock.guard, EVERYTHING, part_objects=10)
     records = cluster.service.records(cluster.name, cluster.lock.guard)
     cluster.loop = Reconciler(records, cluster.workers, prover, lambda _report, _left: None)
@@ -204,7 +204,7 @@ async def test_a_proof_from_before_a_pause_is_not_used_after_it(cluster: Cluster
     proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
     while not all(one.value.is_done for one in await proofs.all(cluster.name)):
         for one in await proofs.all(cluster.name):
-            await prove(cluster.workers.bench, cluster.name, one.value.number)
+            await prove(cluster.workers.tools, cluster.name, one.value.number)
     await cluster.said(RequestKind.PAUSE)
     await cluster.loop.round(cluster.name)
     fill(cluster.store, OLD, 1, RESOURCES[0])  # long after the scan
@@ -219,7 +219,7 @@ async def test_a_proof_that_another_leader_left_long_ago_begins_again(cluster: C
     proofs = Proofs(cluster.store, cluster.service.engine.keyspace)
     while not all(one.value.is_done for one in await proofs.all(cluster.name)):
         for one in await proofs.all(cluster.name):
-            await prove(cluster.workers.bench, cluster.name, one.value.number)
+            await prove(cluster.workers.tools, cluster.name, one.value.number)
     fill(cluster.store, OLD, 1, RESOURCES[0])
     cluster.store.compact()
     await cluster.restart(FIRST)

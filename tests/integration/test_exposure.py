@@ -60,7 +60,7 @@ async def test_etcd_with_tls_alone_answers_whoever_trusts_it(new_etcd: Callable[
 async def test_where_nobody_answers_nobody_can_tell() -> None:
     [port] = free_ports(1)
     settings = EtcdSettings(endpoints=(f"http://localhost:{port}",))
-    because = "it does not answer with our certificate either"
+    because = "the endpoint does not answer with our certificate either"
     assert await probe(settings) == (
         Exposure(f"http://localhost:{port}", secure=False, local=True, access=Access.UNCLEAR, because=because),
     )
@@ -95,7 +95,7 @@ async def test_a_file_that_is_not_there_is_the_settings_fault() -> None:
             (Code.UNAVAILABLE, ""),
             Code.UNAVAILABLE,
             Access.UNCLEAR,
-            "it does not answer with our certificate either",
+            "the endpoint does not answer with our certificate either",
             id="nobody is there",
         ),
         pytest.param(

@@ -34,7 +34,7 @@ def test_an_etcd_that_freezes_and_comes_back_is_said_once_each(
         wait(reach, away=False)
         member.freeze()
         wait(reach, away=True)
-        assert reach.away == "etcd does not answer, so nothing can be done; the log says etcd.unavailable"
+        assert reach.away == "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
         os.kill(member.pid, signal.SIGCONT)
         wait(reach, away=False)
     assert [log["event"] for log in logs] == ["etcd.available", "etcd.unavailable", "etcd.available"]

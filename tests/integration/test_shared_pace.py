@@ -225,7 +225,7 @@ async def test_killed_in_the_middle_the_local_share_holds_and_each_turn_is_logge
     # As the connection finds it: ended, or not to be had again.
     assert gone["because"] in {"ConnectionError", "ConnectionError, from ConnectionRefusedError (Connection refused)"}
     assert (back["log_level"], back["broker"], back["rate"]) == ("info", f"127.0.0.1:{server.port}", 400.0)
-    assert back["because"].startswith("it answers again after ")
+    assert back["because"].startswith("Redis answers again after ")
 
 
 async def test_frozen_it_holds_nobody_up_for_longer_than_the_timeout(new_redis: NewRedis) -> None:
@@ -582,7 +582,7 @@ async def test_a_user_with_too_few_rights_is_told_of(new_redis: NewRedis) -> Non
         async with open_pace(settings_of(server), "cluster", 100.0, 2) as pace:
             assert excess(await take(pace, 5, 3), 50.0) <= 0
     assert names(logs) == ["redis.unavailable"]
-    assert logs[0]["because"].startswith("its user may not run what is needed")
+    assert logs[0]["because"].startswith("its user lacks a permission that rewrap needs")
 
 
 async def test_a_wrong_password_is_told_of_and_not_repeated(new_redis: NewRedis) -> None:

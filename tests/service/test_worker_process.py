@@ -76,8 +76,8 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
             one.redis.run("LPUSH", CONTROL, message)
         one.wait(lambda: worker.said("message.refused"), "the damaged record is told")
         assert [line["because"] for line in worker.said("message.malformed")] == [
-            "this queue has no task of the name that it gives",
-            "its content is said to be something else than JSON in UTF-8",
+            "it names a task that its queue does not have",
+            "its content type and encoding are not those of JSON in UTF-8",
         ]
         assert "/requests/damaged" in worker.said("message.refused", task="rewrap.campaign.pause")[0]["because"]
         assert readiness(place) == 200

@@ -1,7 +1,7 @@
-"""Tries whether an etcd endpoint answers a client that has no certificate and no password.
+"""Tests whether an etcd endpoint answers a client that has no certificate and no password.
 
 The probe asks the member alone for a count of one key: it reads no value and needs no quorum. gRPC reports a refused
-certificate and a dead server by the same code. The same call with our certificate, right after it, distinguishes them.
+certificate and a dead server by the same code; a second call with our certificate, right after, distinguishes them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _rpc: Any = compat.load()[0]
 _SECONDS = 3.0
 _PAGE_BYTES = 2**20
 _Code = grpc.StatusCode
+_Answer = tuple[grpc.StatusCode, str]
+"""The code and the details of a gRPC answer."""
 
 _NAMELESS = "user name is empty"
 """etcd's error for a read without a token with authentication on, an INVALID_ARGUMENT (api/v3rpc/rpctypes/error.go)."""
@@ -45,29 +47,29 @@ async def _probe(url: str, settings: EtcdSettings) -> Exposure:
     # Without a scheme, the TLS files decide (channel.py). The anonymous client has none, so the scheme is set here.
     full = url if "://" in url else f"{'https' if settings.cacert or settings.cert else 'http'}://{url}"
     parts = urlsplit(full)
-    stranger = await _ask(full, replace(settings, cert=None, key=None))
-    ours = await _ask(full, settings) if stranger[0] in _SILENT else stranger
-    access, because = judge_answers(stranger, ours)
+    anonymous = await _ask(full, replace(settings, cert=None, key=None))
+    authenticated = await _ask(full, settings) if anonymous[0] in _SILENT else anonymous
+    access, because = judge_answers(anonymous, authenticated)
     if access is Access.ANSWERS and parts.scheme.startswith("unix"):
-        access, because = Access.UNCLEAR, "the permissions of the socket's file decide, and were not looked at"
+        access, because = Access.UNCLEAR, "the permissions of the socket's file decide, which the probe does not check"
     return Exposure(url, parts.scheme in {"https", "unixs"}, _is_local(parts), access, because)
 
 
-def judge_answers(stranger: tuple[grpc.StatusCode, str], ours: tuple[grpc.StatusCode, str]) -> tuple[Access, str]:
+def judge_answers(anonymous: _Answer, authenticated: _Answer) -> tuple[Access, str]:
     """Judge the code and details of the call without, and with, our certificate. The text is "" unless UNCLEAR."""
-    code, words = stranger
+    code, words = anonymous
     if code is _Code.OK:
         return Access.ANSWERS, ""
     if code in {_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED} or _NAMELESS in words:
         return Access.ASKS_PASSWORD, ""
-    if code is _Code.UNAVAILABLE and ours[0] not in _SILENT:
+    if code is _Code.UNAVAILABLE and authenticated[0] not in _SILENT:
         return Access.REFUSES, ""
     if code is _Code.UNAVAILABLE:
-        return Access.UNCLEAR, "it does not answer with our certificate either"
+        return Access.UNCLEAR, "the endpoint does not answer with our certificate either"
     return Access.UNCLEAR, f"the call ended with {code.name}"
 
 
-async def _ask(url: str, settings: EtcdSettings) -> tuple[grpc.StatusCode, str]:
+async def _ask(url: str, settings: EtcdSettings) -> _Answer:
     """Send one read without a user name; returns the code and the details of the answer."""
     endpoint = open_endpoint(url, settings, _PAGE_BYTES)
     request = _rpc.RangeRequest(key=b"/", count_only=True, serializable=True)

@@ -162,19 +162,19 @@ class EtcdStore:
         """See Store."""
         return follow(self, ranges)
 
-    def line(self) -> tuple[Endpoint, Token]:
-        """See `worker.etcd.watch.Lines`."""
+    def current(self) -> tuple[Endpoint, Token]:
+        """See `worker.etcd.watch.Connections`."""
         return self._endpoints[self._current], self._metadata
 
     async def renew(self, token: Token) -> bool:
-        """See `worker.etcd.watch.Lines`."""
+        """See `worker.etcd.watch.Connections`."""
         if self._settings.user is None:
             return False
         await self._authenticate(token)
         return True
 
     async def probe(self, endpoint: Endpoint) -> None:
-        """See `worker.etcd.watch.Lines`. An answer that refuses the token counts, too."""
+        """See `worker.etcd.watch.Connections`. An answer that refuses the token counts, too."""
         try:
             await self._send(endpoint.kv.Range, _rpc.RangeRequest(key=self._state.start, count_only=True))
         except grpc.aio.AioRpcError as failure:
@@ -182,7 +182,7 @@ class EtcdStore:
                 raise
 
     async def version(self, endpoint: Endpoint) -> str:
-        """See `worker.etcd.watch.Lines`."""
+        """See `worker.etcd.watch.Connections`."""
         status = await self._status(endpoint)
         return status.version if status else ""
 

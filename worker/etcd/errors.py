@@ -1,7 +1,7 @@
 """Maps gRPC's status codes and etcd's messages to our own errors; no other module does.
 
-`rejected` tells whether an answer proves that etcd did not apply a write. After any other error the outcome counts as
-unknown, and a caller needs one more read.
+`rejected` returns whether an answer proves that etcd did not apply a write. After any other error the outcome is
+unknown until the caller has read the key once more.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _BY_CODE: dict[grpc.StatusCode, _Make] = {
     _Code.UNKNOWN: lambda text: TemporaryError(f"etcd failed: {text}"),
     _Code.INVALID_ARGUMENT: lambda text: RequestRefusedError(f"etcd refused the request: {text}"),
     _Code.DEADLINE_EXCEEDED: lambda text: UnavailableError(f"etcd did not answer in time: {text}"),
-    _Code.NOT_FOUND: lambda text: RequestRefusedError(f"etcd does not know it: {text}"),
-    _Code.ALREADY_EXISTS: lambda text: RequestRefusedError(f"etcd has it already: {text}"),
+    _Code.NOT_FOUND: lambda text: RequestRefusedError(f"etcd does not have the object of the request: {text}"),
+    _Code.ALREADY_EXISTS: lambda text: RequestRefusedError(f"etcd already has the object of the request: {text}"),
     _Code.PERMISSION_DENIED: lambda text: RequestRefusedError(
         f"etcd denied permission: {text}; the user needs read and write on the registry and on the state prefix"
     ),
@@ -48,7 +48,7 @@ _BY_CODE: dict[grpc.StatusCode, _Make] = {
     _Code.UNIMPLEMENTED: lambda text: RequestRefusedError(f"this server does not offer the call; is it etcd 3? {text}"),
     _Code.INTERNAL: lambda text: TemporaryError(f"the connection broke: {text}"),
     _Code.UNAVAILABLE: lambda text: UnavailableError(f"etcd is not available: {text}"),
-    _Code.DATA_LOSS: lambda text: RefusedError(f"etcd reports data loss, nothing more is written: {text}"),
+    _Code.DATA_LOSS: lambda text: RefusedError(f"etcd reports data loss, so rewrap writes nothing more: {text}"),
     _Code.UNAUTHENTICATED: lambda text: RequestRefusedError(f"etcd did not accept the credentials: {text}"),
 }
 

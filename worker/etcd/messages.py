@@ -39,13 +39,13 @@ def swapped(response: Any, guard: Expect | None) -> SwapResult:
     if response.succeeded:
         return SwapResult(Outcome.APPLIED, revision)
     if guard is not None and not _holds(guard, response.responses[1].response_range.kvs):
-        raise FencedError("this process lost its claim on the batch; nothing more is written")
+        raise FencedError("this process lost the claim or lock that guards this write; it writes nothing more")
     found = response.responses[0].response_range.kvs
     return SwapResult(Outcome.LOST, revision, item_of(found[0]) if found else None)
 
 
 def _holds(guard: Expect, found: Any) -> bool:
-    """Whether the guard's record, as read in a lost transaction, is as expected."""
+    """Whether the guard's record, as a lost transaction read it, meets the guard's condition."""
     if not found:
         return guard.revision == 0
     return bool(guard.revision == (found[0].create_revision if guard.created else found[0].mod_revision))

@@ -1,7 +1,7 @@
 """Reads a range page by page, one page ahead; each page is bounded by count and by bytes.
 
-etcd bounds a Range by count only. So the reader begins with a small page, and computes the count of each next one from
-the largest object of the page before. If an answer is too large all the same, it asks for a quarter of the count.
+etcd bounds a Range by count only. So the reader begins with a small page, and computes the count of each next page from
+the largest object of the page before. If an answer is too large nevertheless, it requests a quarter of the count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checks every few seconds whether etcd answers: an idle process makes no other calls that would fail.
+"""Checks every few seconds whether etcd answers, since an idle process makes no other calls that would show it.
 
-A check waits at most a few seconds, independent of the time-outs of other calls.
+A check waits at most `_ANSWER_SECONDS`, whatever the time-outs of other calls.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
 
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 _ANSWER_SECONDS = 4.0
-_AWAY = "etcd does not answer, so nothing can be done; the log says etcd.unavailable"
+_AWAY = "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
 _log = structlog.get_logger()
 
 
@@ -34,10 +34,10 @@ class Reach:
     async def follow(self, store: Store) -> None:
         """Check every few seconds until cancelled."""
         while True:
-            await self._look(store)
-            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+            await self._check(store)
+            await asyncio.sleep(_CHECK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
 
-    async def _look(self, store: Store) -> None:
+    async def _check(self, store: Store) -> None:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await store.revision()
@@ -61,7 +61,7 @@ class Reach:
                     await self.follow(store)
             except (ConfigError, WorkerError) as error:
                 self._lost(type(error).__name__)
-            await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(_CHECK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
 
 
 @contextmanager

@@ -251,6 +251,6 @@ class Store(Protocol):
     def watch(self, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
         """Follow ranges until the caller closes the generator (`contextlib.aclosing`).
 
-        It survives lost connections and stalled servers: when an endpoint does not answer, it goes on with the next
-        one, without end. Raises RequestRefusedError when the user lacks permission to read the ranges.
+        It survives lost connections and stalled servers: when an endpoint does not answer, it continues with the next
+        one, and never gives up. Raises RequestRefusedError when the user lacks permission to read the ranges.
         """

@@ -47,17 +47,17 @@ _LONGEST_PAUSE = 2.0
 Token = tuple[tuple[str, str], ...] | None
 
 
-class Lines(Protocol):
-    """What a watch needs from the client: its channels and its token."""
+class Connections(Protocol):
+    """The part of the client that a watch needs: its endpoints and its token."""
 
-    def line(self) -> tuple[Endpoint, Token]:
+    def current(self) -> tuple[Endpoint, Token]:
         """Return the current endpoint, and the token for its calls."""
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Make another endpoint the current one, if this one is."""
+        """Make the next endpoint the current one, unless another task has left this one already."""
 
     async def renew(self, token: Token) -> bool:
-        """Get a new token, unless there is a newer one than this already; False if calls need no token."""
+        """Get a new token, unless another task has replaced this one already; False if calls need no token."""
 
     async def probe(self, endpoint: Endpoint) -> None:
         """Send a small read to this endpoint. Raises AioRpcError when it does not answer in time."""
@@ -120,20 +120,20 @@ class Reader:
         if response.canceled:
             self._indices.pop(response.watch_id, None)
             return self._cancelled(index, place, response)
-        return self._grown(index, place, response)
+        return self._advanced(index, place, response)
 
     def progressed(self, revision: int) -> list[Watched]:
         """Take a progress answer for all ranges; return the deliveries of the answer that it confirms, if any."""
         self._progress.append(revision)
         if len(self._progress) <= (self.doubts or 0):
             return []
-        believed = self._progress.popleft()
+        confirmed = self._progress.popleft()
         if self._expected or len(self._indices) < len(self._places):
             return []  # a watch does not exist yet, or has ended
         moved = []
         for index, place in enumerate(self._places):
-            if place.next_revision <= believed and not place.held:
-                place.next_revision = believed + 1
+            if place.next_revision <= confirmed and not place.held:
+                place.next_revision = confirmed + 1
                 moved.append(Watched(index, (), place.next_revision, revision))
         return moved
 
@@ -145,7 +145,7 @@ class Reader:
         compacted = place.next_revision
         return Watched(index, (), compacted, max(response.header.revision, compacted), compacted=compacted)
 
-    def _grown(self, index: int, place: _Place, response: Any) -> Watched | None:
+    def _advanced(self, index: int, place: _Place, response: Any) -> Watched | None:
         place.held += [messages.item_of(event.kv) for event in response.events if event.type == _PUT]
         # The header's revision may be ahead of the events: etcd sends a backlog in several answers.
         last = response.events[-1].kv.mod_revision if response.events else response.header.revision
@@ -160,16 +160,16 @@ class Reader:
         return Watched(index, puts, place.next_revision, max(response.header.revision, last))
 
 
-async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
+async def follow(connections: Connections, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Watched]:
     """See Store.watch."""
     revisions = [one.revision for one in ranges]
     pause = _FIRST_PAUSE
     refused = ""
     while True:
-        endpoint, token = lines.line()
+        endpoint, token = connections.current()
         reader = Reader(revisions)
         try:
-            async with aclosing(_stream(lines, endpoint, token, ranges, reader)) as stream:
+            async with aclosing(_stream(connections, endpoint, token, ranges, reader)) as stream:
                 async for watched in stream:
                     pause, refused = _FIRST_PAUSE, ""
                     revisions[watched.index] = watched.next_revision
@@ -178,39 +178,39 @@ async def follow(lines: Lines, ranges: Sequence[WatchFrom]) -> AsyncGenerator[Wa
         except _EndedError as ended:
             refused = "" if reader.is_accepted else refused
             # etcd 3.5 answers "permission denied" for an old token, too: the watch tries once more with a new one.
-            error, refused = await _judge(lines, token, str(ended), refused)
+            error, refused = await _error_of(connections, token, str(ended), refused)
         except grpc.aio.AioRpcError as failure:
             code, details = failure.code(), failure.details() or ""
             error = translate(code, details)
             refused = "" if reader.is_accepted else refused
             if token_expired(code, details):
-                error, refused = await _judge(lines, token, details, refused)
+                error, refused = await _error_of(connections, token, details, refused)
         if isinstance(error, PermanentError):
             raise error
-        lines.leave(endpoint)
+        connections.leave(endpoint)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
         pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
-async def _judge(lines: Lines, token: Token, because: str, refused: str) -> tuple[WorkerError, str]:
+async def _error_of(connections: Connections, token: Token, because: str, refused: str) -> tuple[WorkerError, str]:
     """Return the error for a watch that etcd ended, and the refusal to remember until the next delivery, or ""."""
     is_refusal = "permission denied" in because or token_expired(grpc.StatusCode.UNKNOWN, because)
     if not is_refusal:
         return TemporaryError(f"etcd ended the watch: {because}"), refused
-    if refused == because or not await _renewed(lines, token):
+    if refused == because or not await _renewed(connections, token):
         return RequestRefusedError(f"etcd refused the watch: {because}; the user needs read on the registry"), because
     return TemporaryError(because), because
 
 
-async def _renewed(lines: Lines, token: Token) -> bool:
+async def _renewed(connections: Connections, token: Token) -> bool:
     try:
-        return await lines.renew(token)
+        return await connections.renew(token)
     except TemporaryError:
         return True  # no endpoint answered: the next try shows it
 
 
 async def _stream(
-    lines: Lines, endpoint: Endpoint, token: Token, ranges: Sequence[WatchFrom], reader: Reader
+    connections: Connections, endpoint: Endpoint, token: Token, ranges: Sequence[WatchFrom], reader: Reader
 ) -> AsyncGenerator[Watched]:
     """Yield the deliveries of one stream until it ends. Raises AioRpcError and _EndedError."""
     requests: asyncio.Queue[Any] = asyncio.Queue()
@@ -228,12 +228,12 @@ async def _stream(
         while True:
             await asyncio.wait({reading}, timeout=_SILENT_SECONDS)
             if not reading.done():
-                await lines.probe(endpoint)
+                await connections.probe(endpoint)
                 continue
             response = reading.result()
             if response is grpc.aio.EOF:
                 return
-            for watched in await _completed(lines, endpoint, reader, response):
+            for watched in await _completed(connections, endpoint, reader, response):
                 if watched.compacted:
                     ask(watched.index)
                 yield watched
@@ -248,11 +248,11 @@ async def _stream(
         await asyncio.gather(reading, asking, return_exceptions=True)
 
 
-async def _completed(lines: Lines, endpoint: Endpoint, reader: Reader, response: Any) -> list[Watched]:
+async def _completed(connections: Connections, endpoint: Endpoint, reader: Reader, response: Any) -> list[Watched]:
     """Return the deliveries that an answer completes. Raises _EndedError when it ends a watch."""
     if response.watch_id == _ALL and not response.created and not response.canceled:
         if reader.doubts is None:
-            reader.doubts = 0 if _is_sound(await lines.version(endpoint)) else _DOUBTED
+            reader.doubts = 0 if _is_sound(await connections.version(endpoint)) else _DOUBTED
         return reader.progressed(response.header.revision)
     watched = reader.take(response)
     return [] if watched is None else [watched]
@@ -272,7 +272,7 @@ async def _each(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
 
 
 def _is_sound(version: str) -> bool:
-    """Tell whether this etcd version sends a progress answer only after the events that it covers."""
+    """Return whether this etcd version sends a progress answer only after the events that it covers."""
     try:
         major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))
     except ValueError:

@@ -48,7 +48,7 @@ from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.etcd.reach import followed
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
-from kube_rewrap.worker.queue.transport import accounts, counters, pulse, register
+from kube_rewrap.worker.queue.transport import counters, in_progress, pulse, register
 from kube_rewrap.worker.usable import Usable
 from kube_rewrap.worker.usable import followed as followed_file
 
@@ -244,7 +244,7 @@ def _set_up_logs(**_: object) -> None:
 
 @celeryd_after_setup.connect
 def _undo_celerys_logs(**_: object) -> None:
-    """Undo parts of Celery's log set-up before it starts children."""
+    """Undo parts of Celery's log set-up, before it starts children."""
     # With this variable set, billiard would log in each child in lines that are not JSON.
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
     # At each broker outage Celery warns about a setting that build_app makes on purpose.
@@ -252,9 +252,9 @@ def _undo_celerys_logs(**_: object) -> None:
 
 
 @celeryd_after_setup.connect
-def _account(**_: object) -> None:
-    """Give the transport the delivery tags of messages in progress; runs in the parent only."""
-    accounts.append(_tags)
+def _report_progress(**_: object) -> None:
+    """Give the transport access to the delivery tags of messages in progress; runs in the parent only."""
+    in_progress.append(_tags)
 
 
 def _tags() -> list[str]:
@@ -263,7 +263,7 @@ def _tags() -> list[str]:
 
 @celeryd_after_setup.connect
 def _begin_parent(**_: object) -> None:
-    """Follow the configuration file, and serve metrics of children's results; runs in the parent, after log set-up."""
+    """Check the configuration file, and serve metrics of children's results; runs in the parent, after log set-up."""
     settings = from_environment()
     forbid_core_dumps()
     layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
@@ -297,7 +297,7 @@ def _warn(**_: object) -> None:
 def warn_of_clear_text(broker: Broker) -> None:
     """Warn if the Redis password crosses the network without TLS. Not refused: Redis holds hints, etcd the records."""
     if broker.is_in_clear:
-        because = "the password goes to another machine without TLS; write rediss:// where others share the network"
+        because = "the Redis password crosses the network in clear text; write rediss:// unless you trust the network"
         _log.warning("broker.password_in_clear", broker=broker.place, because=because)
 
 
@@ -353,13 +353,13 @@ class _Forward(LibraryLogHandler):
                 self._away = True
                 _broker.away = "no connection to Redis; see the log: broker.unavailable"
                 error = logged_error(record)
-                because = "no reason given" if error is None else why_unreachable(error)
+                because = "Celery gave no reason" if error is None else why_unreachable(error)
                 place = parse_broker(from_environment().broker).place
                 _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.away = ""
-            _log.info("broker.available", because="the connection to Redis is there again")
+            _log.info("broker.available", because="Celery is connected to Redis again")
         elif not _is_handed_back(record):
             super().emit(record)
 

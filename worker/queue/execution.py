@@ -1,10 +1,10 @@
 """Executes a message from the queue of batches: a slice of a batch, or a part of a proof.
 
-A message is a hint. It names a campaign and a number, and the worker reads the work to do from etcd; so a late,
-duplicate or forged message causes no work that the records do not ask for. The claim on a batch is a lock on a lease,
-taken only if the campaign's record is unchanged since it was read.
+A message is a hint: it names a campaign and a number, and the worker reads the work to do from etcd. So a late,
+duplicate or forged message causes no work that the records do not ask for. The claim on a batch is a lock on a lease;
+the worker takes it only if the campaign's record has not changed since it read the record.
 
-Not handled: control messages, which leave a request for the scheduler (`tasks.py`).
+Not handled: control messages, for which `tasks.py` records a request to the scheduler.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.table import Stored
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
 _PART_SECONDS = 60.0
-"""Seconds after which a message about a part of a proof ends; far below the child's own limit (`process.py`)."""
+"""Seconds after which `prove` ends, finished or not; far below the child's own limit (`process.py`)."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """The settings, engine and shared rate limit of one worker process."""
+class ChildTools:
+    """The settings, engine and shared rate limit that one child process works with."""
 
     settings: Settings
     engine: Engine
@@ -66,7 +66,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class MessageResult:
     """The result of a message. `report` counts this slice only; `window` is the swaps allowed in flight, 0 = unknown.
 
     `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`.
@@ -78,25 +78,25 @@ class Done:
     window: int = 0
 
 
-_Job = Callable[[Bench, Stored[Campaign], int, Expect, Brake], Awaitable[Done]]
+_Job = Callable[[ChildTools, Stored[Campaign], int, Expect, Brake], Awaitable[MessageResult]]
 
 
-async def rewrite(bench: Bench, name: str, number: int) -> Done:
+async def rewrite(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Work on one batch for a slice of time."""
-    return await _under_claim(bench, name, number, CampaignState.RUNNING, _rewrite)
+    return await _under_claim(tools, name, number, CampaignState.RUNNING, _rewrite)
 
 
-async def prove(bench: Bench, name: str, number: int) -> Done:
+async def prove(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Scan one part of a campaign's proof, at the revision that the part is pinned to."""
-    return await _under_claim(bench, name, number, CampaignState.PROVING, _prove)
+    return await _under_claim(tools, name, number, CampaignState.PROVING, _prove)
 
 
-async def _under_claim(bench: Bench, name: str, number: int, state: CampaignState, job: _Job) -> Done:
+async def _under_claim(tools: ChildTools, name: str, number: int, state: CampaignState, job: _Job) -> MessageResult:
     """Run `job` under a claim, if the campaign is in this state and of this process' generation."""
-    engine = bench.engine
+    engine = tools.engine
     stored = await Campaigns(engine.store, engine.keyspace).get(name)
     if stored is None or stored.value.state is not state:
-        return _dropped(name, number, f"no campaign of that name is {state.value}")
+        return _dropped(name, number, f"no campaign of this name is {state.value}")
     if stored.value.generation != engine.generation.hash:
         return await _hand_back(engine, stored.value, number)
     brake = Brake()
@@ -104,15 +104,17 @@ async def _under_claim(bench: Bench, name: str, number: int, state: CampaignStat
         async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
             unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
             claim = await session.hold(engine.keyspace.claim(name, number), who("rewrap worker"), [unchanged])
-            done = await job(bench, stored, number, claim, brake)
+            done = await job(tools, stored, number, claim, brake)
             await session.release(claim)
             return done
     except (BusyError, FencedError, TemporaryError) as error:
         return _dropped(name, number, str(error))
 
 
-async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake) -> Done:
-    engine, campaign = bench.engine, stored.value
+async def _rewrite(
+    tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
+) -> MessageResult:
+    engine, campaign = tools.engine, stored.value
     checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
     before = (await checkpoints.load(campaign.id, number)).value
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
@@ -121,53 +123,54 @@ async def _rewrite(bench: Bench, stored: Stored[Campaign], number: int, claim: E
     failure: Exception | None = None
     try:
         async with background(brake.pull) as begin:
-            begin("the supervisor", partial(_supervise, bench, stored, brake))
+            begin("the supervisor", partial(_supervise, tools, stored, brake))
             await engine.learn_what_is_complete()
-            bench.pace.rate = lower(bench.settings.pace.rate, campaign.options.rate)
+            tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
             await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
-    except Exception as error:  # noqa: BLE001 - record any failure of a batch; the worker lives on
+    except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         failure = error
     try:
-        return await _settled(bench, checkpoints, (before, spec), failure)
+        return await _finish_slice(tools, checkpoints, (before, spec), failure)
     except FencedError as error:
         return _dropped(spec.campaign, spec.number, str(failure or error))
 
 
-async def _settled(
-    bench: Bench, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
-) -> Done:
+async def _finish_slice(
+    tools: ChildTools, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+) -> MessageResult:
     """Settle the ledger, record the failure of this slice if it had one, and return its counts.
 
-    A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_judged`)
-    counts against it, so that it is parked in the end, not sent for ever. Raises FencedError when the claim is lost.
+    A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_classify`)
+    counts against it: the scheduler parks a batch that fails too often, rather than send it for ever. Raises
+    FencedError when this worker lost the claim.
     """
-    engine, (before, spec) = bench.engine, slice_of
+    engine, (before, spec) = tools.engine, slice_of
     try:
         await engine.ledger.settle()
     except WorkerError as error:
         failure = failure or error
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.value.report.since(before.report)
-    await bench.pace.compare()
+    await tools.pace.compare()
     if failure is None:
-        return Done("worked", report=report, window=engine.window)
-    because, counts = _judged(failure)
+        return MessageResult("worked", report=report, window=engine.window)
+    because, counts = _classify(failure)
     begun = stored.value
-    if begun.attempts == before.attempts:  # it ended before its attempt was on record
+    if begun.attempts == before.attempts:  # the slice failed before it recorded its attempt
         begun = begun.begun(spec, time.time())
     failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
     if failed != stored.value:
         await checkpoints.save(stored.holding(failed))
     if isinstance(failure, StoppedError):
-        return Done("worked", because, report, engine.window)
+        return MessageResult("worked", because, report, engine.window)
     _log.warning("batch.failed", **spec.log_context(), because=because, stalled=failed.stalled)
     if isinstance(failure, BudgetExhaustedError | SpaceError | QuarantineGrewError):
         await _pause(engine, spec.campaign, failure)
-    return Done("failed", because, report, engine.window)
+    return MessageResult("failed", because, report, engine.window)
 
 
-def _judged(failure: Exception) -> tuple[str, bool]:
+def _classify(failure: Exception) -> tuple[str, bool]:
     """Return a failure's sentence, and whether the failure counts against the batch."""
     if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError | QuarantineGrewError):
         return str(failure), False
@@ -178,7 +181,10 @@ def _judged(failure: Exception) -> tuple[str, bool]:
 
 
 async def _pause(engine: Engine, name: str, failure: WorkerError) -> None:
-    """Pause the campaign for a failure that would stop every batch. The worker that paused it raises the alarm."""
+    """Pause the campaign for a failure that would stop every batch.
+
+    If new values that no key opens are the cause, the worker whose write paused it also logs an error and audits it.
+    """
     cause = _cause(failure)
     was_running = False
 
@@ -202,13 +208,13 @@ def _cause(failure: WorkerError) -> Pause:
     return Pause.SPACE if isinstance(failure, SpaceError) else Pause.BUDGET
 
 
-async def _supervise(bench: Bench, stored: Stored[Campaign], brake: Brake) -> None:
+async def _supervise(tools: ChildTools, stored: Stored[Campaign], brake: Brake) -> None:
     """Pull the brake when the slice is over, or when the campaign no longer runs in the same sweep."""
-    campaigns = Campaigns(bench.engine.store, bench.engine.keyspace)
+    campaigns = Campaigns(tools.engine.store, tools.engine.keyspace)
     loop = asyncio.get_running_loop()
-    until = loop.time() + bench.settings.service.slice
+    until = loop.time() + tools.settings.service.slice
     while (left := until - loop.time()) > 0:
-        await asyncio.sleep(min(_LOOK_SECONDS, left))
+        await asyncio.sleep(min(_POLL_SECONDS, left))
         try:
             now = await campaigns.get(stored.value.id)
         except WorkerError as error:
@@ -221,12 +227,14 @@ async def _supervise(bench: Bench, stored: Stored[Campaign], brake: Brake) -> No
     brake.pull(StoppedError("the slice of time is over"))
 
 
-async def _prove(bench: Bench, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake) -> Done:
+async def _prove(
+    tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
+) -> MessageResult:
     """Scan the part in slices, saving counts and cursor after each, until it is done or `_PART_SECONDS` have passed.
 
     The next message about the part continues at the cursor. Raises FencedError when the proof has ended or restarted.
     """
-    engine, name = bench.engine, stored.value.id
+    engine, name = tools.engine, stored.value.id
     proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(name, number)
     if part is None or part.value.is_done:
@@ -234,10 +242,10 @@ async def _prove(bench: Bench, stored: Stored[Campaign], number: int, claim: Exp
     is_late = _timer(_PART_SECONDS)
     while True:
         brake.check()
-        scanned = await _scanned(engine, part.value, _timer(bench.settings.service.slice))
+        scanned = await _scan_slice(engine, part.value, _timer(tools.settings.service.slice))
         part = await proofs.save(part.holding(scanned))
         if part.value.is_done or is_late():
-            return Done("worked")
+            return MessageResult("worked")
 
 
 def _timer(seconds: float) -> Callable[[], bool]:
@@ -247,7 +255,7 @@ def _timer(seconds: float) -> Callable[[], bool]:
     return lambda: loop.time() > until
 
 
-async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
     """Return a part after one slice of its scan.
 
     A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
@@ -261,35 +269,36 @@ async def _scanned(engine: Engine, part: ProofPart, is_over: Callable[[], bool])
     except CompactedError:
         return replace(part, compacted=True)
     except KeyError:
-        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because="nothing governs its resource")
+        because = "the configuration does not govern its resource"
+        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because=because)
         return replace(part, compacted=True)
     is_last = len(part.rest) == 1
     return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
 
 
-async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> Done:
+async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> MessageResult:
     """Return `handed_back`, which requeues the message, and record the reason for `_HANDBACK_SECONDS`."""
-    because = f"this worker holds the configuration {engine.generation.hash}"
+    because = f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     me = who("rewrap worker")
     lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
     record = encode({**me, "generation": engine.generation.hash})
     name = f"{socket.gethostname()}-{me['pid']}"
     await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
-    return Done("handed_back", because)
+    return MessageResult("handed_back", because)
 
 
-def lower(ceiling: float, wanted: float) -> float:
+def lower_rate(ceiling: float, wanted: float) -> float:
     """Return the lower of two rates; 0 = no limit."""
     return min(ceiling or wanted, wanted or ceiling)
 
 
-def _dropped(name: str, number: int, because: str) -> Done:
+def _dropped(name: str, number: int, because: str) -> MessageResult:
     _log.info("batch.dropped", campaign=name, batch=number, because=because)
-    return Done("dropped", because)
+    return MessageResult("dropped", because)
 
 
-def described(done: Mapping[str, object]) -> BatchReport:
-    """Return the report inside the JSON form of a `Done`."""
+def report_in(done: Mapping[str, object]) -> BatchReport:
+    """Return the report in the JSON form of a `MessageResult`, an empty one if it has none."""
     report = done.get("report")
     return BatchReport.from_json(report) if isinstance(report, Mapping) else BatchReport()

@@ -1,7 +1,7 @@
-"""Validates what a queue delivers: bytes in; one of our messages, or the reason for refusing them, out.
+"""Validates the bytes that a queue delivers; returns one of our messages, or the reason for refusing the bytes.
 
-Anyone who may push to a queue, or write to Redis, writes these bytes, so Celery and kombu never parse them. A message
-that passes is rebuilt from the fields that are checked here, and from no others:
+Anyone who may push to a queue, or write to Redis, can choose these bytes, so Celery and kombu never parse them. The
+gate rebuilds a message that passes from the fields that it has checked, and from no others:
 
 1. at most 256 KiB; plain JSON in UTF-8, no name twice, no number or text that JSON can't hold, 8 levels deep;
 2. a task of the queue that it came from, with Celery's content type and encodings;
@@ -42,7 +42,7 @@ _ARGUMENT = re.compile(r"[a-z][a-z_]{0,39}")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that passed. `expires` is an ISO 8601 time, "" = never."""
+    """A message that passed the gate. `expires` is an ISO 8601 time, "" = never."""
 
     queue: str
     task: str
@@ -85,31 +85,31 @@ class Refused:
     because: str
 
 
-Verdict = Message | Expired | Refused
+GateResult = Message | Expired | Refused
 
 
 class _HostileError(ValueError):
     """Ends the check; its text becomes `Refused.because`."""
 
 
-def delivered(raw: bytes, queue: str, now: datetime) -> Verdict:
+def judge_delivery(raw: bytes, queue: str, now: datetime) -> GateResult:
     """Judge the bytes that a queue delivered at `now`."""
-    return _judged(lambda: _message(_json(raw), queue), now)
+    return _result(lambda: _message(_json(raw), queue), now)
 
 
-def kept(raw: bytes, now: datetime) -> Verdict:
+def judge_copy(raw: bytes, now: datetime) -> GateResult:
     """Judge Redis' copy of an unacknowledged message: kombu's `[envelope, exchange, routing key]`."""
 
     def read() -> Message:
         match _json(raw):
             case [envelope, str(), str(queue)] if queue in _TASKS:
                 return _message(envelope, queue)
-        raise _HostileError("it is not what a worker keeps of a message")
+        raise _HostileError("it is not the copy of a message in kombu's form")
 
-    return _judged(read, now)
+    return _result(read, now)
 
 
-def _judged(read: Callable[[], Message], now: datetime) -> Verdict:
+def _result(read: Callable[[], Message], now: datetime) -> GateResult:
     try:
         message = read()
         return Expired() if message.expires and _moment(message.expires) <= now else message
@@ -120,24 +120,24 @@ def _judged(read: Callable[[], Message], now: datetime) -> Verdict:
 def _message(value: object, queue: str) -> Message:
     envelope = _object(value, "it is")
     if envelope.get("content-type") != "application/json" or envelope.get("content-encoding") != "utf-8":
-        raise _HostileError("its content is said to be something else than JSON in UTF-8")
+        raise _HostileError("its content type and encoding are not those of JSON in UTF-8")
     properties = _object(envelope.get("properties"), "its properties are")
     if properties.get("body_encoding") != "base64":
-        raise _HostileError("its body is not said to be in base64")
+        raise _HostileError("its body encoding is not base64")
     if not _is_text(properties.get("delivery_tag")):
         raise _HostileError("its delivery tag is no text")
     if _object(properties.get("delivery_info"), "its delivery information is").get("routing_key") != queue:
-        raise _HostileError("it says that it belongs to another queue")
+        raise _HostileError("its routing key names another queue")
     headers = _object(envelope.get("headers"), "its headers are")
     task = headers.get("task")
     if not isinstance(task, str) or task not in _TASKS.get(queue, ()):
-        raise _HostileError("this queue has no task of the name that it gives")
+        raise _HostileError("it names a task that its queue does not have")
     identity = headers.get("id")
     if not isinstance(identity, str) or not _ID.fullmatch(identity):
         raise _HostileError(f"its id is not 1 to {_LONGEST_ID} printable characters of ASCII without a space")
     for name, is_good in _HEADERS.items():
         if name in headers and not is_good(headers[name]):
-            raise _HostileError(f"its header {name} is nothing that a message may ask for")
+            raise _HostileError(f"its header {name} has a value that rewrap does not accept")
     retries, expires = headers.get("retries"), headers.get("expires")
     return Message(
         queue,
@@ -145,7 +145,7 @@ def _message(value: object, queue: str) -> Message:
         identity,
         _arguments(envelope.get("body")),
         retries if isinstance(retries, int) else 0,
-        # Records decide whether a batch is done: a clock that is ahead must not drop the scheduler's messages.
+        # No expiry for batches, whose records say whether they are done: a fast clock must not drop these messages.
         expires if isinstance(expires, str) and queue == CONTROL else "",
     )
 
@@ -164,7 +164,7 @@ def _arguments(body: object) -> Mapping[str, object]:
         raise _HostileError("it asks for callbacks, a chain or a chord")
     for name, value in arguments.items():
         if not _ARGUMENT.fullmatch(name):
-            raise _HostileError("an argument has a name that none of ours has")
+            raise _HostileError("the name of an argument is not of the required form")
         if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
             raise _HostileError("an argument is more than a text, a number, or a list of them")
     return arguments

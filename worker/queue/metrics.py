@@ -1,6 +1,6 @@
 """Metrics of a worker's parent process, counted from its children's results (docs/metrics.md).
 
-The scrape's thread reads the values, so they are replaced, never mutated.
+Another thread reads the values for a scrape, so `count` replaces them and never mutates them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from kube_rewrap.worker.queue.execution import described
+from kube_rewrap.worker.queue.execution import report_in
 from kube_rewrap.worker.records.report import NOTHING
 
-_ENDS = ("rewritten", "current", "gone", "quarantined")
-_BECAME = ("worked", "dropped", "handed_back", "failed", "refused")
+_OBJECT_OUTCOMES = ("rewritten", "current", "gone", "quarantined")
+_OUTCOMES = ("worked", "dropped", "handed_back", "failed", "refused")
 _OTHER = "other"
 
 
@@ -32,10 +32,10 @@ class WorkerMetrics(Collector):
         registry.register(self)
 
     def count(self, done: Mapping[str, object]) -> None:
-        """Count the JSON form of a `Done`; any other value counts as outcome `other`."""
-        became = done.get("outcome")
-        self._messages = self._messages + Counter([became if became in _BECAME else _OTHER])
-        self._report += described(done)
+        """Count the JSON form of a `MessageResult`; any other value counts as outcome `other`."""
+        outcome = done.get("outcome")
+        self._messages = self._messages + Counter([outcome if outcome in _OUTCOMES else _OTHER])
+        self._report += report_in(done)
         window = done.get("window")
         if isinstance(window, int) and window:
             self._window = window
@@ -43,23 +43,27 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """See Collector."""
         report, messages, window = self._report, self._messages, self._window
-        became = CounterMetricFamily(
-            "kube_rewrap_messages", "Messages dealt with, by what became of them.", labels=["outcome"]
+        outcome = CounterMetricFamily(
+            "kube_rewrap_messages", "Messages that the worker finished, by outcome.", labels=["outcome"]
         )
-        for name in (*_BECAME, _OTHER):
-            became.add_metric([name], messages[name])
-        yield became
-        ends = CounterMetricFamily("kube_rewrap_objects", "Objects dealt with, by how they ended.", labels=["outcome"])
-        for name in _ENDS:
+        for name in (*_OUTCOMES, _OTHER):
+            outcome.add_metric([name], messages[name])
+        yield outcome
+        ends = CounterMetricFamily(
+            "kube_rewrap_objects", "Objects that the worker finished, by outcome.", labels=["outcome"]
+        )
+        for name in _OBJECT_OUTCOMES:
             ends.add_metric([name], getattr(report, name))
         yield ends
         yield CounterMetricFamily(
-            "kube_rewrap_swap_conflicts", "Swaps lost to another writer; tried again.", report.conflicts
+            "kube_rewrap_swap_conflicts",
+            "Swaps lost to another writer; the worker reads the object and tries again.",
+            report.conflicts,
         )
         yield CounterMetricFamily(
             "kube_rewrap_swap_unknown", "Swaps whose answer was lost; resolved by reading.", report.unknown
         )
-        yield CounterMetricFamily("kube_rewrap_encryptions", "Times that a key was used to seal.", report.encryptions)
+        yield CounterMetricFamily("kube_rewrap_encryptions", "Encryptions done with any key.", report.encryptions)
         yield CounterMetricFamily("kube_rewrap_written_bytes", "Bytes of ciphertext written.", report.bytes)
         yield GaugeMetricFamily("kube_rewrap_window_swaps", "Swaps that may be in flight in one child.", window)
         yield GaugeMetricFamily(

@@ -1,7 +1,7 @@
 """One child process of a worker: its event loop, and the engine for the configuration that it has read.
 
 This process creates its etcd clients after it was spawned: a `grpc.aio` channel does not survive a fork, and belongs
-to one loop. The loop runs only while a message is worked on, and keeps no task between two messages.
+to one loop. The loop runs only while the child works on a message, and keeps no task between two messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.engine import open_engine
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.queue.execution import Bench
+from kube_rewrap.worker.queue.execution import ChildTools
 from kube_rewrap.worker.rate.shared import open_pace
 from kube_rewrap.worker.records.keyspace import Keyspace
 
@@ -44,19 +44,19 @@ class Child:
         self._allow_readable = allow_readable
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
-        self._bench: Bench | None = None
+        self._tools: ChildTools | None = None
 
-    def work(self, job: Callable[[Bench], Awaitable[T]]) -> T:
+    def work(self, job: Callable[[ChildTools], Awaitable[T]]) -> T:
         """Run a job with the engine.
 
         Raises ConfigError without a usable configuration, TimeoutError after `_BOUND_SECONDS`.
         """
 
-        async def at_the_bench() -> T:
+        async def with_tools() -> T:
             async with asyncio.timeout(_BOUND_SECONDS):
-                return await job(await self._present())
+                return await job(await self._tools_for_file())
 
-        return self._run(at_the_bench())
+        return self._run(with_tools())
 
     def control(self, job: Callable[[Store, Keyspace], Awaitable[T]]) -> T:
         """Run a job that needs records only, no keys and no configuration. Raises TimeoutError."""
@@ -76,7 +76,7 @@ class Child:
 
         async def close() -> None:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._leave()
+                await self._close_engine()
 
         try:
             self._run(close())
@@ -95,26 +95,29 @@ class Child:
 
         return self._runner.run(alone())
 
-    async def _present(self) -> Bench:
-        """Return the bench for the file's present content, or the last one if the file can't be used."""
+    async def _tools_for_file(self) -> ChildTools:
+        """Return the tools for the file's present content; the previous ones if the file can't be used.
+
+        Raises ConfigError if there are no previous ones.
+        """
         try:
             raw = read(self._file, allow_readable=self._allow_readable)
-            if self._bench is not None and self._bench.engine.generation.file_hash == content_hash(raw):
-                return self._bench
+            if self._tools is not None and self._tools.engine.generation.file_hash == content_hash(raw):
+                return self._tools
             # In a thread: a large file takes seconds, and the job's time limit needs the loop.
             generation = await asyncio.to_thread(load_generation, raw, self._file)
         except ConfigError:
             # The worker's parent checks the file, too, and logs its faults.
-            if self._bench is None:
+            if self._tools is None:
                 raise
-            return self._bench
-        because = "a message about a batch came" if self._bench is None else "the file holds another configuration"
-        await self._leave()
-        self._bench = await self._open(generation)
+            return self._tools
+        because = "its first message about a batch arrived" if self._tools is None else "the configuration file changed"
+        await self._close_engine()
+        self._tools = await self._open(generation)
         _log.info("worker.ready", generation=generation.hash, because=because)
-        return self._bench
+        return self._tools
 
-    async def _open(self, generation: Generation) -> Bench:
+    async def _open(self, generation: Generation) -> ChildTools:
         settings = self._settings
         async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
             cluster = (await store.members())[0].cluster_id
@@ -122,10 +125,10 @@ class Child:
             open_pace(settings.broker, f"{cluster:x}", settings.pace.rate, _SHARES)
         )
         engine = await self._stack.enter_async_context(open_engine(settings, generation, pace))
-        return Bench(settings, engine, pace)
+        return ChildTools(settings, engine, pace)
 
-    async def _leave(self) -> None:
-        if self._bench is not None:
-            await self._bench.engine.ledger.settle()
-        self._bench = None
+    async def _close_engine(self) -> None:
+        if self._tools is not None:
+            await self._tools.engine.ledger.settle()
+        self._tools = None
         await self._stack.aclose()

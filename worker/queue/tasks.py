@@ -1,8 +1,8 @@
 """Celery's tasks, one line each. A control message becomes a request that the scheduler decides on.
 
-`execution.py` executes batches and parts of proofs, on the event loop of `process.py`.
+Messages about batches and parts of proofs go to `execution.py`, on the event loop of `process.py`.
 
-Tasks accept any arguments and check them before use: anyone who can push to the queue chooses them.
+Tasks accept any arguments and check them before use: anyone who can push to the queue can choose them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.worker.errors import PermanentError, WorkerError
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.queue.app import child
-from kube_rewrap.worker.queue.execution import Bench, Done, prove, rewrite
+from kube_rewrap.worker.queue.execution import ChildTools, MessageResult, prove, rewrite
 from kube_rewrap.worker.queue.gate import MOST_RETRIES
 from kube_rewrap.worker.queue.names import PROVE, REWRITE, control_task
 from kube_rewrap.worker.records.audit import AuditLog
@@ -81,27 +81,27 @@ def cancel_campaign(task: Any, *_: object, **arguments: object) -> Result:
     return _request(task, RequestKind.CANCEL, arguments)
 
 
-def _batch(task: str, job: Callable[[Bench, str, int], Awaitable[Done]], arguments: Arguments) -> Result:
+def _batch(task: str, job: Callable[[ChildTools, str, int], Awaitable[MessageResult]], arguments: Arguments) -> Result:
     try:
         campaign = name_of(arguments.get("campaign"), "campaign")
         number = number_of(arguments.get("number"), "number")
     except HostileArgumentError as error:
         return _refused(task, str(error))
     try:
-        done = child().work(lambda bench: job(bench, campaign, number))
+        done = child().work(lambda tools: job(tools, campaign, number))
     except ConfigError as error:
-        # As with another configuration: requeue until another worker, or this one with a better file, takes it.
+        # As with another configuration: requeue, until a worker whose file can be used takes the message.
         _log.warning("batch.handed_back", campaign=campaign, batch=number, because=str(error))
-        done = Done("handed_back", str(error))
+        done = MessageResult("handed_back", str(error))
     except (WorkerError, TimeoutError) as error:
         # The scheduler resends unfinished work, with growing delay.
         _log.warning("message.failed", task=task, because=_why(error))
-        done = Done("failed", str(error))
+        done = MessageResult("failed", str(error))
     if done.outcome == "handed_back":
         # After a delay, so that a worker with the right configuration is likely to take it next.
         time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         raise Reject(done.because, requeue=True)
-    return _said(done)
+    return _encoded(done)
 
 
 def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
@@ -114,15 +114,15 @@ def _request(task: Any, kind: RequestKind, arguments: Arguments) -> Result:
         if gives_up(error, task.request.retries):
             return _refused(task.name, _why(error))
         _log.warning("message.retried", task=task.name, because=_why(error))
-        # The next worker delays its try (worker/queue/transport.py): the gate refuses an ETA.
+        # No countdown: the gate refuses an ETA. The worker that takes the retry delays it (worker/queue/transport.py).
         raise task.retry(countdown=0) from None
 
 
 def gives_up(error: Exception, retries: int) -> bool:
     """Whether to stop retrying a control message: the error is permanent, or `MOST_RETRIES` retries failed.
 
-    No process resends such a message, so a write that was fenced or has an unknown result is retried: a request takes
-    effect once, however often its message arrives.
+    No process resends a control message, so this task retries even a write that was fenced or has an unknown result. A
+    request takes effect once, however often its message arrives.
     """
     return isinstance(error, PermanentError) or retries >= MOST_RETRIES
 
@@ -139,9 +139,9 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
             requests = Requests(store, keyspace)
             await requests.require_room()
             new = await requests.submit(asked)
-            because = "the scheduler decides on it" if new else "a request of that name was on record already"
+            because = "the scheduler will decide on it" if new else "a request of this name was on record already"
             _log.info("request.received", request=asked.id, kind=kind.value, new=new, because=because)
-            return _said(Done("worked"))
+            return _encoded(MessageResult("worked"))
 
         return start
     unknown = set(arguments) - {"campaign", "id"}
@@ -155,11 +155,11 @@ def _control(kind: RequestKind, arguments: Arguments, fallback: str) -> Callable
         known = await requests.get(name)
         done = await requests.control(kind, campaign, name)
         _log.info("request.received", request=name, kind=kind.value, campaign=done.campaign, because=done.because)
-        # No entry without a change: anyone who can push could otherwise rotate the audit log.
+        # No entry without a change: the log keeps a limited number, and anyone who can push could replace them all.
         if known is None and done.state is RequestState.ACCEPTED:
             log = AuditLog(store, keyspace, "rewrap worker")
             await log.append(f"request.{kind.value}", done.campaign, request=name, because=done.because)
-        return _said(Done("worked"))
+        return _encoded(MessageResult("worked"))
 
     return control
 
@@ -170,9 +170,9 @@ def _why(error: Exception) -> str:
 
 def _refused(task: str, because: str) -> Result:
     _log.warning("message.refused", task=task, because=because)
-    return _said(Done("refused"))
+    return _encoded(MessageResult("refused"))
 
 
-def _said(done: Done) -> Result:
-    """Return a `Done` as JSON without its sentence, which is in the log."""
+def _encoded(done: MessageResult) -> Result:
+    """Return a `MessageResult` as JSON without its sentence, which is in the log."""
     return json.dumps({"outcome": done.outcome, "report": done.report.to_json(), "window": done.window})

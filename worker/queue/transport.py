@@ -1,13 +1,13 @@
 """kombu's Redis transports, changed so that a worker never stops consuming (docs/adr/0006-celery-as-a-hint.md).
 
-1. Anyone who may push to the queue may push anything. kombu and Celery see only what the gate (`gate.py`) rebuilt, of
-   deliveries and of Redis' copies of unacknowledged messages alike.
-2. A message whose delivery raises, or that Celery forgot after delivery, is acknowledged, not requeued: otherwise the
-   worker would stop consuming as soon as such messages are as many as its children.
-3. When Redis goes away while every child is busy, nothing polls. The acknowledgements then fail, kombu counts the
-   messages as in progress for ever, and never polls again until the worker restarts. This transport forgets them;
+1. Anyone who may push to the queue may push anything. So kombu and Celery only see messages that the gate (`gate.py`)
+   has checked and rebuilt: deliveries, and Redis' copies of unacknowledged messages.
+2. The transport acknowledges a message whose delivery raises, or that Celery forgot after delivery, and does not
+   requeue it: the worker would stop consuming as soon as it has as many such messages as children.
+3. If Redis fails while every child is busy, the worker does not poll. The acknowledgements then fail, kombu counts the
+   messages as in progress for ever, and does not poll again until the worker restarts. This transport forgets them;
    Redis redelivers them after the visibility timeout.
-4. Routes are not read from Redis: kombu's binding tables are neither written nor read.
+4. The transport neither writes nor reads kombu's binding tables in Redis.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from kube_rewrap.worker.queue.names import BATCHES, CONTROL, EXCHANGE
 
 RETRY_SECONDS = 10
 _MOST_WAITING = 64
-"""Most retries that one worker delays at a time; it tries further ones immediately."""
+"""Most retries that one worker delays at a time. It does not delay further ones."""
 
-_SWEEP_SECONDS = 10.0
+_DROP_SECONDS = 10.0
 _STALE_SECONDS = 30.0
 
 # kombu counts KeyError among these, but any code may raise it.
@@ -41,9 +41,9 @@ _REFUSED_BY_REDIS = redis.Transport.channel_errors
 _log = structlog.get_logger()
 
 counters: list[Callable[[Mapping[str, object]], None]] = []
-"""Functions in a worker's parent that receive each `Done` in JSON form, and the outcome of undelivered messages."""
+"""Functions in a worker's parent that receive each `MessageResult` as JSON, and the outcome of undelivered messages."""
 
-accounts: list[Callable[[], Iterable[Any]]] = []
+in_progress: list[Callable[[], Iterable[Any]]] = []
 """Functions in a worker's parent that return the delivery tags of messages in progress or waiting."""
 
 
@@ -55,30 +55,30 @@ class Pulse:
         self._at = clock()
 
     def beat(self) -> None:
-        """Note that the worker polls for messages, or that all it may take are in progress."""
+        """Note that the worker polls for messages, or has as many in progress as it may."""
         self._at = self._clock()
 
     def trouble(self) -> str:
         """Return why the worker takes no messages, "" = it does."""
         silent = self._clock() - self._at
-        return f"no message could be taken for {silent:.0f} s" if silent > _STALE_SECONDS else ""
+        return f"this worker could take no message for {silent:.0f} s" if silent > _STALE_SECONDS else ""
 
 
 pulse = Pulse()
-"""The pulse of this process."""
+"""That of this process."""
 
 
 class SettlingQoS(redis.QoS):
     """Requeues only messages that pass the gate again; forgets messages that Redis does not let it acknowledge."""
 
     def append(self, message: Any, delivery_tag: Any) -> None:
-        """See kombu. If Redis refuses to keep a copy, the message is delivered all the same."""
+        """See kombu. Delivers the message even if Redis refuses to keep a copy of it."""
         virtual.QoS.append(self, message, delivery_tag)
-        with _going_on():
+        with _logging_refusals():
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: Any) -> None:
-        """See kombu. Raises if Redis did not take it; the message is forgotten all the same."""
+        """See kombu. Forgets the message even if Redis did not accept the acknowledgement; then it raises."""
         try:
             super().ack(delivery_tag)
         except Exception:
@@ -95,28 +95,28 @@ class SettlingQoS(redis.QoS):
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """See kombu."""
-        with _going_on():
+        with _logging_refusals():
             super().restore_visible(*args, **options)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Requeue Redis' copy of this tag if it passes the gate, else drop it; in one transaction, as kombu."""
 
-        def put_back(pipe: Any) -> tuple[bytes, gate.Verdict] | None:
+        def put_back(pipe: Any) -> tuple[bytes, gate.GateResult] | None:
             raw = pipe.hget(self.unacked_key, tag)
             pipe.multi()
             self._remove_from_indices(tag, pipe)
             if not raw:
                 return None
-            verdict = gate.kept(raw, datetime.now(UTC))
+            verdict = gate.judge_copy(raw, datetime.now(UTC))
             if isinstance(verdict, gate.Message):
                 push = pipe.lpush if leftmost else pipe.rpush
                 push(verdict.queue, json.dumps(verdict.envelope(uuid())))
             return raw, verdict
 
-        with _going_on(), self.channel.conn_or_acquire(client) as connected:
+        with _logging_refusals(), self.channel.conn_or_acquire(client) as connected:
             found = connected.transaction(put_back, self.unacked_key, value_from_callable=True)
             if found is not None:
-                _settled(*found)
+                _report(*found)
 
     def unsettled(self) -> dict[Any, Any]:
         """Return the messages that were delivered and not settled, by delivery tag."""
@@ -155,7 +155,7 @@ class GuardedChannel(redis.Channel):
         return sum(message.headers["eta"] is not None for message in self.qos.unsettled().values())
 
     def takes_messages(self) -> bool:
-        """Whether the channel polled Redis lately, or accounts for all messages that it may take."""
+        """Whether the channel polled Redis lately, or has as many messages as it may, all of them in progress."""
         if not self.active_queues:
             return False
         if not self.qos.can_consume():
@@ -163,13 +163,13 @@ class GuardedChannel(redis.Channel):
         sent: Any = self._brpop_sent_at
         return sent is not None and monotonic() - sent < _STALE_SECONDS
 
-    def sweep(self) -> None:
-        """Give up messages that were unsettled and in no account, now and at the last sweep."""
+    def drop_lost(self) -> None:
+        """Drop each message that is neither settled nor in progress, now and at the call before."""
         lost = self.qos.unsettled()
-        for tag in [tag for account in accounts for tag in account()]:
+        for tag in [tag for tags in in_progress for tag in tags()]:
             lost.pop(tag, None)
         for tag in self._lost.intersection(lost):
-            self._give_up(tag, lost[tag].stored(), "nothing works on it any more")
+            self._give_up(tag, lost[tag].stored(), "Celery did not settle it, and has no task for it")
         self._lost = set(lost)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
@@ -180,15 +180,15 @@ class GuardedChannel(redis.Channel):
         """Write no binding table to Redis."""
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Deliver BRPOP's answer if it passes the gate. Otherwise as kombu, which would decode any bytes."""
+        """Deliver BRPOP's answer if it passes the gate; kombu's own method would decode any bytes."""
         try:
             queue, raw = self._popped(options)
             self._queue_cycle.rotate(queue)
-            verdict = gate.delivered(raw, queue, datetime.now(UTC))
+            verdict = gate.judge_delivery(raw, queue, datetime.now(UTC))
             if not isinstance(verdict, gate.Message):
-                _settled(raw, verdict)
+                _report(raw, verdict)
                 raise Empty
-            self._hand_over(raw, verdict)
+            self._deliver(raw, verdict)
             return True
         finally:
             self._in_poll = False
@@ -205,14 +205,14 @@ class GuardedChannel(redis.Channel):
         place, raw = answer
         return place.decode().rsplit(self.sep, 1)[0], raw
 
-    def _hand_over(self, raw: bytes, message: gate.Message) -> None:
+    def _deliver(self, raw: bytes, message: gate.Message) -> None:
         tag = uuid()
         try:
             self.connection._deliver(message.envelope(tag), message.queue)  # noqa: SLF001 - where kombu hands it over
         except _LOST:
             raise
         except Exception as error:  # noqa: BLE001 - one bad message must not stop the consumer
-            self._give_up(tag, raw, f"it ended in {type(error).__name__}")
+            self._give_up(tag, raw, f"Celery raised {type(error).__name__} on its delivery")
 
     def _give_up(self, tag: Any, raw: bytes, because: str) -> None:
         _log.warning("message.abandoned", because=because, **_digest(raw))
@@ -234,17 +234,17 @@ class GuardedTransport(redis.Transport):
         """See kombu."""
         super().register_with_event_loop(connection, loop)
         loop.on_tick.add(self.beat)
-        loop.call_repeatedly(_SWEEP_SECONDS, self.sweep)
+        loop.call_repeatedly(_DROP_SECONDS, self.drop_lost)
 
     def beat(self) -> None:
-        """Beat the pulse if a channel takes messages."""
+        """Note in `pulse` whether a channel takes messages."""
         if any(channel.takes_messages() for channel in self.channels):
             pulse.beat()
 
-    def sweep(self) -> None:
-        """Sweep every channel."""
+    def drop_lost(self) -> None:
+        """Drop the lost messages of every channel."""
         for channel in self.channels:
-            channel.sweep()
+            channel.drop_lost()
 
 
 class GuardedSentinelTransport(GuardedTransport, redis.SentinelTransport):
@@ -260,7 +260,7 @@ def register() -> None:
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
+def _logging_refusals() -> Iterator[None]:
     """Log and suppress a refusal by Redis: it is full, or its keys of unacknowledged messages have a foreign type."""
     try:
         yield
@@ -268,11 +268,11 @@ def _going_on() -> Iterator[None]:
         _log.warning("message.not_kept", because=type(error).__name__)
 
 
-def _settled(raw: bytes, verdict: gate.Verdict) -> None:
+def _report(raw: bytes, verdict: gate.GateResult) -> None:
     """Log and count a message that did not pass."""
     match verdict:
         case gate.Expired():
-            _log.info("message.expired", because="its sender wanted it done by a time that has passed", **_digest(raw))
+            _log.info("message.expired", because="the expiry that its sender set has passed", **_digest(raw))
             _count("dropped")
         case gate.Refused(because):
             _log.warning("message.malformed", because=because, **_digest(raw))

@@ -51,7 +51,7 @@ class Brake:
 
     @asynccontextmanager
     async def below(self) -> AsyncIterator[Brake]:
-        """Yield a lower brake: pulling this one also pulls it while the block runs, but not the reverse."""
+        """Yield a second brake for the block. Pulling this one pulls the second, too; not the reverse."""
         lower = Brake()
 
         async def pass_on() -> None:

@@ -2,7 +2,7 @@
 
 The window grows while the mean latency of swaps stays within `_TOLERANCE` times the baseline, or below
 `_CALM_SECONDS`, a latency that does not harm a control plane; above that it shrinks in proportion. It grows beyond
-its first size, too: etcd commits in groups, so a larger window raises the throughput of a slow disk much.
+its first size, too: etcd commits in groups, so a larger window raises the throughput on a slow disk considerably.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class WindowSize:
     def after_round(self, latency: float, *, was_full: bool) -> WindowSize:
         """Return the window after a round of swaps with this mean latency in seconds.
 
-        `was_full`: the swaps used the whole window. A window that they did not (the rate ceiling) does not grow.
+        `was_full`: the swaps used the whole window. Otherwise another limit held, such as the rate ceiling, and the
+        window does not grow.
         """
         baseline = min(latency, self.baseline * _DRIFT) if self.baseline else latency
         calm = max(_CALM_SECONDS, _TOLERANCE * baseline)
@@ -53,7 +54,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The fullest member's projected database size and its quota, in bytes. `refusal` is why to stop, None = go on."""
+    """The fullest member's projected database size and its quota, in bytes. `refusal`: why to stop, None = continue."""
 
     projected: int
     quota: int
@@ -76,19 +77,19 @@ def judge_space(members: Iterable[MemberStatus], alarms: Iterable[str], to_write
     if "CORRUPT" in raised:
         return replace(worst, refusal=f"etcd raised the alarm CORRUPT: {_CORRUPT}")
     if raised:
-        return replace(worst, refusal=f"etcd raised the alarm {', '.join(raised)}: {_WAY_OUT}")
+        return replace(worst, refusal=f"etcd raised the alarm {', '.join(raised)}: {_REMEDY}")
     if worst.quota and worst.projected > settings.stop_at * worst.quota:
         return replace(
             worst,
             refusal=f"etcd would hold {worst.projected / _MIB:,.1f} MiB, past {settings.stop_at:.0%} of its quota of "
-            f"{worst.quota / _MIB:,.1f} MiB: {_WAY_OUT}",
+            f"{worst.quota / _MIB:,.1f} MiB: {_REMEDY}",
         )
     return worst
 
 
 _CORRUPT = "its members hold different data; write nothing, and follow etcd's documentation on data corruption"
 
-_WAY_OUT = (
+_REMEDY = (
     "wait for a compaction or compact it, defragment (`etcdctl defrag`), disarm the alarm if one is raised, and run "
-    "again to resume; if the quota is larger than assumed, say so with --quota-bytes; or rewrap a part with --namespace"
+    "again to resume; if the quota is larger than assumed, set it with --quota-bytes; or rewrap a part with --namespace"
 )

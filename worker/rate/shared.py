@@ -1,8 +1,8 @@
 """The rate ceiling over all processes of a cluster: one bucket in Redis, on Redis' clock.
 
 No call here fails when Redis is slow, wiped or away, and no state in Redis needs to survive. While Redis is away each
-process limits itself to its own share of the rate, which is at most half of it. Redis holds numbers under the names of
-clusters, no etcd key and no secret.
+process limits itself to its own share of the rate, at most half of it. This module stores only numbers in Redis, under
+the ids of clusters: no etcd key and no secret.
 
 Not handled: counting the processes. The caller of `open_pace` states how many there may be.
 """
@@ -44,13 +44,13 @@ _LONGEST_RATE = 20
 _MEANINGS = {
     "maxmemory": "its memory is full",
     "read only replica": "it is a replica, which takes no writes",
-    "can't run this command": "its user may not run what is needed",
-    "no permissions": "its user may not run what is needed",
+    "can't run this command": "its user lacks a permission that rewrap needs",
+    "no permissions": "its user lacks a permission that rewrap needs",
 }
 """Parts of Redis' error messages, and what they mean."""
 
 _CLOCK = """
--- Redis 6 may be set up so that it has to be asked before a script writes what depends on TIME; 7 needs no asking.
+-- Redis 6 may be configured to refuse a write after TIME unless the script turns on the replication of effects first.
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -65,7 +65,8 @@ if type(record) == 'string' and #record < 64 then -- more digits may be no numbe
   local due_then, seen_then = string.match(record, '^(%d+) (%d+)$')
   if due_then then due, seen = tonumber(due_then), tonumber(seen_then) end
 end
--- A clock that went back (set by hand, or a replica's after a fail-over) takes what is due along; nobody waits for it.
+-- If the clock went back (set by hand, or a replica's after a fail-over), move the due time back as far: otherwise
+-- callers would wait for the difference.
 if now < seen then due = due - (seen - now) end
 due = math.max(due, now)
 if due - now > longest then due = now end
@@ -109,7 +110,7 @@ class SharedPace:
         self._alone = Bucket(1.0)
         self._outage: _Outage | None = None
         self._turn = asyncio.Lock()
-        self._errand: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
 
     @property
     def rate(self) -> float:
@@ -137,12 +138,13 @@ class SharedPace:
             await asyncio.sleep(wait)
 
     async def compare(self) -> None:
-        """Log, once, that another process of the cluster has another ceiling: the processes together keep to neither.
+        """Compare this process' ceiling with that of the process that did so before; log, once, that they differ.
 
-        Call it once a slice. It compares nothing while Redis is away.
+        Processes with different ceilings together keep to neither. Call it once a slice. It does nothing while Redis
+        is away.
         """
         if self._outage is not None:
-            self._run_errand()
+            self._start_check()
             return
         try:
             async with _answering(self._broker), self._client.pipeline(transaction=False) as pipe:
@@ -157,9 +159,9 @@ class SharedPace:
 
     async def aclose(self) -> None:
         """Cancel the background task. The client stays open."""
-        if self._errand is not None:
-            self._errand.cancel()
-            await asyncio.gather(self._errand, return_exceptions=True)
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
 
     async def _ask(self, objects: int) -> float:
         """Take objects from the bucket in Redis, or from this process' share, and return the seconds to wait."""
@@ -171,7 +173,7 @@ class SharedPace:
                     return await self._run(cost)
         except _AwayError as error:
             self._failed(str(error))
-        self._run_errand()
+        self._start_check()
         return self._take_alone(objects)
 
     async def _run(self, cost: int) -> float:
@@ -190,7 +192,7 @@ class SharedPace:
         if not isinstance(other, str) or other == f"{self._ceiling:g}" or self._has_disagreed:
             return
         self._has_disagreed = True
-        because = "another worker of this cluster goes by another --rate, or did a minute ago; give all the same"
+        because = "another worker of this cluster has another --rate, or had a minute ago; give all workers the same"
         _log.warning("pace.disagreement", because=because, rate=self._ceiling, other=other[:_LONGEST_RATE])
 
     def _take_alone(self, objects: int) -> float:
@@ -201,12 +203,12 @@ class SharedPace:
         self._alone, wait = bucket.take(objects, _now())
         return wait
 
-    def _run_errand(self) -> None:
+    def _start_check(self) -> None:
         """Start a background check whether Redis is back, if `retry_at` has come and no check is running."""
-        if self._errand is None and self._outage is not None and _now() >= self._outage.retry_at:
-            self._errand = asyncio.create_task(self._go(), name="pace: redis")
+        if self._checking is None and self._outage is not None and _now() >= self._outage.retry_at:
+            self._checking = asyncio.create_task(self._check(), name="pace: redis")
 
-    async def _go(self) -> None:
+    async def _check(self) -> None:
         try:
             async with _answering(self._broker):
                 # Idle connections may lead to a server that is a replica now: drop them, to look up the master again.
@@ -217,7 +219,7 @@ class SharedPace:
         else:
             self._answered()
         finally:
-            self._errand = None
+            self._checking = None
 
     def _failed(self, because: str) -> None:
         now, outage = _now(), self._outage
@@ -229,7 +231,7 @@ class SharedPace:
 
     def _answered(self) -> None:
         if self._outage is not None:
-            because = f"it answers again after {_now() - self._outage.since:.0f} s"
+            because = f"Redis answers again after {_now() - self._outage.since:.0f} s"
             self._outage = None
             _log.info("redis.available", because=because, broker=self._broker.place, rate=self._rate)
 

@@ -50,9 +50,9 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
 
     Returns the report of the whole batch, earlier attempts included. When the brake is pulled, finishes and records
     the groups in flight, then raises the brake's reason. Raises FencedError when this worker lost the claim on the
-    batch, QuarantineGrewError when the day's tries are exceeded.
+    batch, QuarantineGrewError when the batch met more new values that no key opens than a day allows.
     """
-    stored = await _take_up(spec, tools)
+    stored = await _begin_attempt(spec, tools)
     if stored.value.state is BatchState.DONE:
         return stored.value.report
     with tools.window.shared():
@@ -68,7 +68,7 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
     return done.value.report
 
 
-async def _take_up(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
+async def _begin_attempt(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
     """Record one more attempt, unless the batch is done.
 
     Raises FencedError when the record is of another plan, or of a later sweep.
@@ -77,7 +77,7 @@ async def _take_up(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
     before = stored.value.spec
     # Not the generation: the campaign may have been moved to a file with the same meaning and another hash.
     if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
-        raise FencedError(f"batch {spec.number} of {spec.campaign} is not the one on record; it was planned anew")
+        raise FencedError(f"batch {spec.number} of {spec.campaign} differs from its record, which a later plan wrote")
     if stored.value.state is BatchState.DONE and before.sweep == spec.sweep:
         return stored
     return await tools.checkpoints.save(stored.holding(stored.value.begun(spec, time.time())))
@@ -87,7 +87,7 @@ async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -
     """Rewrap one page, group by group, and record the outcome of the finished groups.
 
     When a group fails, nothing of the page is recorded: the next attempt reads it again, and finds rewritten objects
-    current. When the brake is pulled, or a group exceeds the day's tries, the groups finished before are recorded.
+    current. When the brake is pulled, or a group raises QuarantineGrewError, the groups finished before are recorded.
     """
     report, quarantined, done = BatchReport(), list[Quarantined](), 0
     refused: QuarantineGrewError | None = None

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from kube_rewrap.cli.main import main
-from kube_rewrap.cli.output import complain, hand_out, print_json, print_table, say, stdout_for_files
+from kube_rewrap.cli.output import print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
 
 DOORS = {"print", "sys.stdout.write", "sys.stderr.write", "stdout.write", "out.write", "traceback.print_exc"}
 COMMANDS = Path(__file__).parents[3] / "cli"
@@ -62,12 +62,12 @@ def test_an_argument_is_spelled_out(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rotate", "--write-to", "next.yaml"], "--write-to: goes with --manual"),
-        (["rotate", "resume", "--prune"], "--prune: is said when a rotation begins"),
-        (["rotate", "status", "--provider", "aesgcm"], "--provider: is said when a rotation begins"),
-        (["rotate", "abort", "--resource", "secrets"], "--resource: is said when a rotation begins"),
-        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is no number of seconds from 0 on"),
-        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is no number of seconds from 0 on"),
+        (["rotate", "--write-to", "next.yaml"], "--write-to: needs --manual"),
+        (["rotate", "resume", "--prune"], "--prune: is for a new rotation"),
+        (["rotate", "status", "--provider", "aesgcm"], "--provider: is for a new rotation"),
+        (["rotate", "abort", "--resource", "secrets"], "--resource: is for a new rotation"),
+        (["campaign", "wait", "one", "--timeout", "nan"], "--timeout: is not a number of seconds, 0 or more"),
+        (["campaign", "wait", "one", "--timeout", "-1"], "--timeout: is not a number of seconds, 0 or more"),
         (["campaign", "start", "--namespace", "A"], "namespaces must be names such as kube-system"),
         (["check", ""], "rewrap: : it can't be read"),
         (["converged", ""], "rewrap: : it can't be read"),
@@ -88,7 +88,7 @@ def test_what_would_be_taken_for_something_else_is_refused(
 
 def test_every_door_spells_out_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a{CLEAR}")
-    complain("b", CLEAR)
+    print_to_stderr("b", CLEAR)
     print_table(["NAME"], [[f"c{CLEAR}"]])
     assert capsys.readouterr() == (f"a{SPELLED}\nNAME\nc{SPELLED}\n", f"b\n{SPELLED}\n")
     print_json({"name": CLEAR})
@@ -108,8 +108,8 @@ def test_no_command_goes_by_another_door() -> None:
 def test_what_is_handed_out_is_alone_on_stdout_and_marked_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     with stdout_for_files() as stdout:
         say("plan")
-        hand_out(b"a: 1\n", "one", stdout)
-        hand_out(b"{}", "two", stdout)
+        print_file(b"a: 1\n", "one", stdout)
+        print_file(b"{}", "two", stdout)
         print_table(["STEP"], [["add"]])
     said = capsys.readouterr()
     assert said.out == "a: 1\n{}"

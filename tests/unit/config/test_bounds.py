@@ -43,5 +43,5 @@ def test_a_file_of_tag_directives_is_refused() -> None:
 
 
 def test_blank_lines_from_windows_in_front_of_something_else_are_refused() -> None:
-    with pytest.raises(Unsafe, match="something follows"):
+    with pytest.raises(Unsafe, match="text follows"):
         find("a: [1]\r\n" + "\r\n" * 2_000 + "--- b\r\n", ("a",))

@@ -175,7 +175,9 @@ async def test_batches_come_in_order_and_only_what_changed_since() -> None:
         pytest.param(
             {**checkpoint().to_json(), "state": "lost"}, "state is none of pending, run", id="a strange state"
         ),
-        pytest.param({**checkpoint().to_json(), "spec": {}}, "campaign is not of the form", id="no batch in it"),
+        pytest.param(
+            {**checkpoint().to_json(), "spec": {}}, "campaign is not of the required form", id="no batch in it"
+        ),
     ],
 )
 async def test_a_damaged_batch_is_named(value: dict[str, object], fault: str) -> None:

@@ -33,7 +33,7 @@ def usable(file: Path) -> Usable:
 
 def test_before_the_first_look_nothing_is_known(file: Path) -> None:
     one = usable(file)
-    assert one.trouble == "the configuration file was not looked at yet"
+    assert one.trouble == "the configuration file was not read yet"
     with capture_logs() as logs:
         one.look()
     assert one.trouble == ""

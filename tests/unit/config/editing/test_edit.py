@@ -404,7 +404,7 @@ WHOLE = INDENTED.whole
     [
         (
             lambda: drop_key(WHOLE, "f", [0], AESCBC, "a"),
-            "this key is the one that writes; promote another key first",
+            "kube-apiserver writes with this key; promote another key first",
         ),
         (
             lambda: drop_key(WHOLE, "f", [0], AESCBC, "c"),
@@ -412,7 +412,7 @@ WHOLE = INDENTED.whole
         ),
         (
             lambda: drop_identity(TWO.encode(), "f", [1]),
-            "identity is the provider that writes; promote a key first",
+            "kube-apiserver writes with identity; promote a key first",
         ),
         (
             lambda: drop_identity(TWO.encode(), "f", [0]),
@@ -434,7 +434,7 @@ def test_what_would_not_be_safe_is_refused(edit: Callable[[], bytes], message: s
 
 def test_a_name_that_two_keys_have_is_refused() -> None:
     raw = WHOLE.replace(b'name: "b"', b"name: a")
-    by_hand = "edit the file by hand: rotate --manual says step by step what to write"
+    by_hand = "edit the file by hand: rotate --manual prints its new content for each step"
     assert refused(lambda: promote(raw, "f", [0], AESCBC, "a")) == (
         f"resources[0].providers: several aescbc keys there have this name; {by_hand}"
     )
@@ -445,7 +445,7 @@ def test_a_name_that_two_keys_have_is_refused() -> None:
     [(ProviderType.IDENTITY, NEW), (SECRETBOX, Key("k", SecretBytes(b"k" * 16))), (AESCBC, Key("", NEW.secret))],
 )
 def test_what_is_no_key_is_a_bug_of_the_callers(provider_type: ProviderType, key: Key) -> None:
-    with pytest.raises(ValueError, match="this is no key for"):
+    with pytest.raises(ValueError, match="not a valid key for"):
         add_read_key(WHOLE, "f", [0], provider_type, key)
 
 
@@ -457,7 +457,7 @@ JSON = (
 )
 SHARED = "it has an anchor, alias, merge key or tag"
 LOST = "its parts can't be found in the text"
-MORE = "something follows the first document, and kube-apiserver would not look at it"
+MORE = "text follows the first document, which kube-apiserver would ignore"
 
 
 @pytest.mark.parametrize(
@@ -492,13 +492,13 @@ MORE = "something follows the first document, and kube-apiserver would not look 
         (
             # The second name is resolved to `keys` by YAML's rules, and is another text.
             f"{ENTRY}  - aescbc:\n      !!binary a2V5cw==: [{KEY_A}, {KEY_B}]\n",
-            "resources[0].providers[0].aescbc.keys (line 7): its place can't be found",
+            "resources[0].providers[0].aescbc.keys (line 7): the field can't be found in the text",
         ),
     ],
 )
 def test_what_would_be_a_guess_is_refused(text: str, place: str) -> None:
     load(text.encode(), "f")
-    by_hand = "edit the file by hand: rotate --manual says step by step what to write"
+    by_hand = "edit the file by hand: rotate --manual prints its new content for each step"
     assert refused(lambda: promote(text.encode(), "f", [0], AESCBC, "b")) == f"{place}; {by_hand}"
 
 
@@ -527,7 +527,7 @@ def test_a_file_that_kube_apiserver_refuses_is_not_edited() -> None:
 def test_an_edit_that_did_something_else_is_never_returned(wrong: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splice, "move_to_front", lambda *_: wrong.decode())
     assert refused(lambda: promote(WHOLE, "f", [0], AESCBC, "b")).startswith(
-        "the edited text would not mean what was intended; edit the file by hand"
+        "the edited text would have another meaning than the edit intends; edit the file by hand"
     )
 
 

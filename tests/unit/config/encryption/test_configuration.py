@@ -174,7 +174,7 @@ REFUSED = {
         kms("name: a, endpoint: /run/kms.sock"), [f"{PROVIDER}.kms.endpoint: only unix sockets are supported"]
     ),
     "kms v1 cachesize zero": (
-        kms(f"name: a, endpoint: '{UNIX}', cachesize: 0"), [f"{PROVIDER}.kms.cachesize: cachesize is not zero"]
+        kms(f"name: a, endpoint: '{UNIX}', cachesize: 0"), [f"{PROVIDER}.kms.cachesize: cachesize must not be zero"]
     ),
     "kms v2 cachesize zero": (
         kms(f"apiVersion: v2, name: a, endpoint: '{UNIX}', cachesize: 0"),

@@ -76,7 +76,7 @@ def test_a_text_that_is_no_window_is_refused_by_its_place(wrong: str) -> None:
     expected = Fault(
         "pace.windows[1]",
         "is not a maintenance window",
-        "write HH:MM-HH:MM, such as 22:00-06:00; 24:00 is an end, too",
+        "write HH:MM-HH:MM, such as 22:00-06:00; the end may be 24:00",
     )
     assert faults(["12:00-13:00", wrong]) == (expected,)
 

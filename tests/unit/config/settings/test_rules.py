@@ -71,7 +71,7 @@ def test_not_a_number_is_in_no_bounds() -> None:
 )
 @pytest.mark.parametrize("given", ["cert", "key"])
 def test_half_a_client_certificate_is_refused(group: str, flags: str, given: str) -> None:
-    message = "a client certificate needs its key, and the other way round"
+    message = "a client certificate needs its key, and a key its certificate"
     assert faults(group, **{given: "/f.pem"})[0] == Fault(f"{group}.cert", message, f"give both {flags}")
 
 

@@ -136,7 +136,7 @@ def test_the_operators_provider_is_read_from_its_file(tmp_path: Path) -> None:
     [
         ("kms: {name: a, endpoint: 'unix:///a'}", "has no KMS v2 provider"),
         ("identity: {}", "has no KMS v2 provider"),
-        ("kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'}", "has no colon"),
+        ("kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'}", "must have no colon"),
         ("{", "stanza.yaml"),
     ],
 )

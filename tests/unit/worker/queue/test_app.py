@@ -69,7 +69,7 @@ def test_an_outage_is_told_once_and_so_is_its_end() -> None:
         connect()
     assert [line["event"] for line in logs] == ["broker.unavailable", "broker.available"] * 2
     assert [line["because"] for line in logs[::2]] == [
-        "no connection: the connection broke; does it want TLS (rediss://), or none?",
+        "no connection: the connection broke; does it require TLS (rediss://), or serve none?",
         "no connection: it refuses a command, or does not know it",
     ]
     assert {line["broker"] for line in logs[::2]} == {"127.0.0.1:6379"}
