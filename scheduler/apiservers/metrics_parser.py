@@ -1,10 +1,10 @@
-"""What a kube-apiserver's /metrics says of the EncryptionConfiguration that it runs. Pure.
+"""Parses what a kube-apiserver's /metrics report of the EncryptionConfiguration that it runs. Pure.
 
-kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go. Series are told apart by
-their labels, never by their place in the text:
+kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go. The parser identifies
+series by their labels, not by their order:
 
 - `…_last_config_info{apiserver_id_hash, hash} 1`: the file that it runs, by the hash of its bytes; v1.34
-  and later. A series of another value than 1 says nothing.
+  and later. A series with another value than 1 is ignored.
 - `…_automatic_reload_last_timestamp_seconds{apiserver_id_hash, status}`: when it last took a changed file,
   and when it last could not. Before the first change after its start there is none.
 
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 PREFIX = b"apiserver_encryption_config_controller_"
-"""How the lines begin that matter here: a few of some twenty thousand."""
+"""The prefix of the lines to keep: a few of some twenty thousand."""
 
 _INFO = f"{PREFIX.decode()}last_config_info"
 _RELOADED = f"{PREFIX.decode()}automatic_reload_last_timestamp_seconds"
@@ -32,7 +32,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ReportError(ValueError):
-    """A line is not as it should be; its text is ours and quotes nothing of the line but a number."""
+    """A line is malformed. The message quotes nothing of the line but a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class _Gathered:
 
 
 def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
-    """Return what lines in Prometheus' text format say, a report for each id, by id; () = nothing.
+    """Parse lines in Prometheus' text format; returns a report for each id, sorted by id.
 
-    Lines of other metrics are passed over. Raises ReportError for a line of these that is not as it should be.
+    Ignores lines of other metrics. Raises ReportError for a malformed line of these.
     """
     gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
     for line in lines:
