@@ -1,1 +1,1 @@
-"""Decides what is done to the cluster, and when: campaigns, rotations, keys. Never decrypts."""
+"""Decides what workers do to the cluster, and when: campaigns, rotations, removal of keys. Never decrypts."""

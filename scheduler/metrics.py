@@ -89,7 +89,7 @@ class SchedulerMetrics(Collector):
         self._generation, self._known = generation, _Known()
 
     def ticked(self) -> None:
-        """Note that the loop is alive."""
+        """Record that the event loop runs."""
         self._tick_at = self._wall()
         self._ticked = self._steady()
 

@@ -1,1 +1,1 @@
-"""Which kube-apiservers there are, what each of them runs, and whether all have converged."""
+"""The kube-apiservers: their number, the configuration that each runs, and whether all have converged."""

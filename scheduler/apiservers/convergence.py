@@ -32,7 +32,7 @@ KEK_SECONDS = 180.0
 """How long a kube-apiserver writes under a KEK after the plugin named it last (kmsv2/envelope.go)."""
 
 _NO_ADDRESS = (
-    "no address of a kube-apiserver is given: name all of them with --apiserver, or give your word with "
+    "no address of a kube-apiserver is given: name all of them with --apiserver, or state that all run it with "
     "--assume-converged"
 )
 
@@ -67,7 +67,7 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One kube-apiserver, or a gap in what is known of them.
+    """One kube-apiserver, or a reason why their number or state is unknown.
 
     `address` is empty if it was not scraped, `id` (`sha256:` and hex) if it reported none, `name` (of its
     lease) if no live lease has that id, `hash` if it reported none.
@@ -158,7 +158,7 @@ def judge(
 
 def assume(expected: str, reason: str, at: str, seen: Convergence | None = None) -> Convergence:
     """Return the convergence that an operator asserted at a time (ISO 8601); `seen` adds the replicas of a probe."""
-    because = f"an operator said at {at} that all kube-apiservers run it: {reason}"
+    because = f"an operator stated at {at} that all kube-apiservers run it: {reason}"
     known = seen or Convergence(is_converged=True, generation=expected, because=because)
     return replace(known, is_converged=True, because=because, assumed=reason)
 
@@ -257,7 +257,7 @@ def _not_listed(scraped: Sequence[Replica], live: Mapping[str, IdentityLease]) -
         if identity not in matched:
             host = f" on {lease.hostname}" if lease.hostname else ""
             because = (
-                f"{lease.name}{host} has a live lease, and no address answered for it; a lease of one that is gone "
+                f"{lease.name}{host} has a live lease, and no address reported its id; the lease of a removed one "
                 f"ends {lease.seconds} s after its last renewal"
             )
             yield Replica("", identity, lease.name, ReplicaState.NOT_LISTED, "", because)
@@ -272,7 +272,8 @@ def _uncounted(leases: Leases, live: Mapping[str, IdentityLease]) -> Iterable[Re
         because = "how many kube-apiservers there are is not known: there is no live identity lease of one"
     else:
         return
-    yield Replica("", "", "", ReplicaState.UNKNOWN, "", f"{because}. Once you know, say so with --assume-converged")
+    because += ". Once you know that all run it, state it with --assume-converged"
+    yield Replica("", "", "", ReplicaState.UNKNOWN, "", because)
 
 
 def _done(wanted: _Wanted, scraped: Sequence[Replica]) -> str:
@@ -281,7 +282,7 @@ def _done(wanted: _Wanted, scraped: Sequence[Replica]) -> str:
     said = f"all kube-apiservers ({count}) run {wanted.file}"
     if wanted.targets:
         said += f", and write under the present KEK of {', '.join(map(repr, sorted(wanted.targets)))}"
-    return f"{said}; {guessed} of them as far as the times of their reloads tell" if guessed else said
+    return f"{said}; {guessed} of them inferred from the times of their reloads" if guessed else said
 
 
 def _waits_for(missing: Sequence[Replica]) -> str:
@@ -298,9 +299,9 @@ def _warnings(
             addresses[replica.id].append(replica.address)
     for identity, ones in addresses.items():
         if len(ones) > 1:
-            yield f"{' and '.join(ones)} are the same kube-apiserver, or a load balancer stands before them"
+            yield f"{' and '.join(ones)} are the same kube-apiserver, or the addresses are a load balancer's"
         if live and identity not in live:
-            yield f"{ones[0]} has no live identity lease in this etcd: is it of this cluster?"
+            yield f"{ones[0]} has no live identity lease in this etcd: check that it belongs to this cluster"
     for scrape in scrapes:
         if any(report.is_failing and report.hashes == (expected,) for report in scrape.reports):
-            yield f"{scrape.address} runs it, and failed to load its file since: after a restart it may not come up"
+            yield f"{scrape.address} runs it, and failed to load its file since: it may fail to start after a restart"

@@ -92,12 +92,12 @@ def decode_lease(key: bytes, value: bytes) -> IdentityLease | None:
     except ValueError as error:
         raise ValueError(f"{key_text(key)}: {error}") from None
     if stored.kind != _KIND or stored.name != key_text(key).rpartition("/")[2]:
-        raise ValueError(f"{key_text(key)}: it is not the lease that its key names")
+        raise ValueError(f"{key_text(key)}: it is not a Lease of the name in its etcd key")
     # A lease without the label (no release writes one) counts as a kube-apiserver: a replica more to wait for is safe.
     if stored.labels.get(_IDENTITY, _OURS) != _OURS:
         return None
     if stored.renewed <= 0 or stored.seconds <= 0:
-        raise ValueError(f"{key_text(key)}: it does not say until when it is valid")
+        raise ValueError(f"{key_text(key)}: its renewTime or duration is not positive")
     hostname = stored.labels.get(_HOSTNAME) or stored.annotations.get(_HOSTNAME, "")
     return IdentityLease(stored.name, hostname, stored.renewed, stored.seconds)
 
@@ -163,7 +163,7 @@ def _from_json(value: bytes) -> _Stored:
         }:
             labels, annotations = _texts(metadata.get("labels")), _texts(metadata.get("annotations"))
             return _Stored((version, kind), name, labels, annotations, _seconds(renewed), seconds)
-    raise ValueError("it is not a Lease that says who renewed it when")
+    raise ValueError("it is not a Lease with name, renewTime and duration")
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -107,7 +107,7 @@ def _is_kept(line: bytes) -> bool:
 
 
 def _credentials(settings: ApiserverSettings) -> tuple[ssl.SSLContext, dict[str, str]]:
-    """Read the files anew: an operator may replace them while the service runs."""
+    """Read the files at each probe: an operator may replace them while the service runs."""
     headers = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
     if settings.token_file is not None:
         headers["Authorization"] = f"Bearer {_token(settings.token_file)}"

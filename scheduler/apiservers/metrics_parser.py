@@ -1,11 +1,10 @@
-"""What a kube-apiserver's /metrics says of the EncryptionConfiguration that it runs, and of its KEKs. Pure.
+"""Parses what a kube-apiserver's /metrics report of the EncryptionConfiguration that it runs, and of its KEKs. Pure.
 
 kubernetes/apiserver pkg/server/options/encryptionconfig/metrics/metrics.go, and for KMS
-pkg/storage/value/encrypt/envelope/metrics/metrics.go. Series are told apart by their labels, never by their place in
-the text:
+pkg/storage/value/encrypt/envelope/metrics/metrics.go. The parser identifies series by their labels, not by their order:
 
 - `…_last_config_info{apiserver_id_hash, hash} 1`: the file that it runs, by the hash of its bytes; v1.34
-  and later. A series of another value than 1 says nothing.
+  and later. A series with another value than 1 is ignored.
 - `…_automatic_reload_last_timestamp_seconds{apiserver_id_hash, status}`: when it last took a changed file,
   and when it last could not. Before the first change after its start there is none.
 - `apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{apiserver_id_hash, key_id_hash,
@@ -31,7 +30,7 @@ _NAMED = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_second
 _USED = "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds"
 
 PREFIXES = tuple(f"{name}{{".encode() for name in (_INFO, _RELOADED, _NAMED, _USED))
-"""How the lines begin that matter here: a few of some twenty thousand."""
+"""The prefixes of the lines to keep: a few of some twenty thousand."""
 
 _SERIES = re.compile(r"(\w+)\{(.*)\}[ \t]+(\S+)(?:[ \t]+-?\d+)?[ \t]*\r?")
 _LABEL = re.compile(r'[ \t]*(\w+)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,|$)')
@@ -40,7 +39,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ReportError(ValueError):
-    """A line is not as it should be; its text is ours and quotes nothing of the line but a number."""
+    """A line is malformed. The message quotes nothing of the line but a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,9 @@ class _Gathered:
 
 
 def parse_reports(lines: Iterable[bytes]) -> tuple[Report, ...]:
-    """Return what lines in Prometheus' text format say, a report for each id, by id; () = nothing.
+    """Parse lines in Prometheus' text format; returns a report for each id, sorted by id.
 
-    Lines of other metrics are passed over. Raises ReportError for a line of these that is not as it should be.
+    Ignores lines of other metrics. Raises ReportError for a malformed line of these.
     """
     gathered: defaultdict[str, _Gathered] = defaultdict(_Gathered)
     for line in lines:

@@ -8,8 +8,8 @@
 5. The other keys: other material under the same name, removed, added.
 6. The primary stayed, and the keys that stayed are tried in another order.
 
-Two files of the same meaning have no changes, whatever their hashes. Not detected: another key under the name of a KMS
-provider, another endpoint of it, and KMS v1 turned into v2 under one name.
+Two files of the same meaning have no changes, though their hashes differ. Not detected: another key under the name of a
+KMS provider, another endpoint of it, and KMS v1 turned into v2 under one name.
 """
 
 from __future__ import annotations

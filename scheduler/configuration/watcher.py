@@ -1,4 +1,4 @@
-"""Follows the EncryptionConfiguration's file: the last good content that two reads agreed on is in force.
+"""Follows the EncryptionConfiguration's file: the last valid content that two reads agreed on is in force.
 
 1. Look at the file when a directory that decides which file its path names has changed, and after each poll interval
    anyway. Directories, because renames and kubelet's swap of the link `..data` show there and not on the file; polls,
@@ -107,7 +107,7 @@ class ConfigurationWatch:
             before, sample = sample, await asyncio.to_thread(_sample, self._file, allow_readable=self._allow_readable)
             if sample == before:
                 return sample
-        return (Fault("", "it never stands still", "write another file and rename it to this name"),)
+        return (Fault("", "it keeps changing", "write another file and rename it to this name"),)
 
     def _reject(self, faults: tuple[Fault, ...]) -> None:
         self._is_bad = True
@@ -125,7 +125,7 @@ class ConfigurationWatch:
         is_new = generation.file_hash != self._good
         self._good = generation.file_hash
         if is_new or was_bad:
-            because = "it is new" if is_new else "the file is back to what is in force"
+            because = "it is new" if is_new else "the file has the content in force again"
             _log.info("configuration.accepted", file=self._file, generation=generation.hash, because=because)
         return generation if is_new else None
 

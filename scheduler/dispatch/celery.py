@@ -171,7 +171,7 @@ class QueueDispatcher:
         self._sent[task, number] = again
         if again.times == _TOLD_AFTER:
             because = (
-                f"its message was sent {again.times} times, and nobody took it up: is there a worker that holds this "
-                "configuration, and what does its log say?"
+                f"its message was sent {again.times} times, and no worker claimed it: check that a worker holds this "
+                "configuration, and read its log"
             )
             _log.warning("message.unanswered", task=task, campaign=campaign, batch=number, because=because)

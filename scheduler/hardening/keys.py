@@ -40,7 +40,7 @@ def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
         reason = f"no write budget is on record for {named(unrecorded)}"
         return Check(name, State.UNKNOWN, reason, "`rewrap run` begins one, and a scheduler keeps it up to date")
     if unwatched := [str(key) for fingerprint, key in writing.items() if fingerprint not in facts.watched]:
-        reason = f"nobody counts what kube-apiserver writes with {named(unwatched)}; within its limit as far as known"
+        reason = f"no scheduler counts kube-apiserver's writes with {named(unwatched)}; within its limit without them"
         return Check(name, State.UNKNOWN, reason, "run `rewrap scheduler`: it observes every writer")
     return None
 
@@ -109,4 +109,4 @@ def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
 
 
 def _untold(key: KeyRef, age: float) -> str:
-    return f"{key} (its KMS knows)" if key.provider == "kms" else f"{key} (at least {days(age)})"
+    return f"{key} (only its KMS knows)" if key.provider == "kms" else f"{key} (at least {days(age)})"

@@ -57,10 +57,10 @@ def etcd_access(facts: Facts) -> Check:
         reason = f"answers a client that has no certificate and no password: {named(opened)}"
         return Check(name, State.FAIL, reason, "run etcd with --client-cert-auth and --trusted-ca-file")
     if unclear := [f"{one.endpoint}: {one.because}" for one in facts.exposures if one.access is Access.UNCLEAR]:
-        reason = f"whether it answers a client without certificate and password can't be told: {named(unclear)}"
+        reason = f"whether it answers a client without certificate and password can't be determined: {named(unclear)}"
         return Check(name, State.UNKNOWN, reason, "see that the endpoint is up, and audit again")
     said = (f"{one.endpoint} {one.access.value}" for one in facts.exposures)
-    return Check(name, State.PASS, f"a client without certificate and password gets nothing: {named(said)}")
+    return Check(name, State.PASS, f"a client without certificate and password gets no data: {named(said)}")
 
 
 def converged(facts: Facts) -> Check:
@@ -78,13 +78,13 @@ def space(facts: Facts) -> Check:
     """Check that etcd has room for a rewrite, and that no alarm is raised."""
     name, room = "space", facts.room
     share = room.projected / room.quota if room.quota else 0.0
-    quota = "its quota" if facts.quota_told else "its quota, taken for etcd's default (--quota-bytes says better)"
-    said = f"the database is at {share:.0%} of {quota}"
+    assumed = "" if facts.quota_told else ", assumed to be etcd's default (set --quota-bytes if it is not)"
+    said = f"the database is at {share:.0%} of its quota{assumed}"
     if room.refusal is not None:
         return Check(name, State.FAIL, room.refusal.partition(": ")[0], room.refusal.partition(": ")[2])
     if share > _FILLING:
         return Check(name, State.WARN, said, "compact and defragment it (docs/etcd-nearly-full.md)")
     if facts.silent:
-        reason = f"{said}, but these did not tell theirs: {named(facts.silent)}"
+        reason = f"{said}, but these endpoints did not report theirs: {named(facts.silent)}"
         return Check(name, State.UNKNOWN, reason, "see that every endpoint is up, and audit again")
     return Check(name, State.PASS, f"{said}, and no alarm is raised")

@@ -116,7 +116,7 @@ def _file(path: str) -> FileFacts:
         directories = tuple((str(parent), stat.S_IMODE(parent.stat().st_mode)) for parent in parents)
     except OSError as error:
         message = f"it can't be looked at any more: {error.strerror}"
-        raise SourceError(path, (Fault("", message, "audit again when nobody replaces it"),)) from None
+        raise SourceError(path, (Fault("", message, "audit again when it is not being replaced"),)) from None
     return FileFacts(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime, directories)
 
 

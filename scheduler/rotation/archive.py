@@ -43,7 +43,7 @@ def replace_file(
     """Replace the content `before` of a file by `after`, and return where the archive holds `before`.
 
     `stamp` becomes part of the archive file's name: `<name>.<stamp>.<first 12 hex of its SHA-256>`. A content that the
-    archive holds already, under whatever stamp, is not archived again; a file that holds `after` already is left alone.
+    archive holds already, under any stamp, is not archived again; a file that holds `after` already is left alone.
     Raises ReplaceError.
     """
     if not _STAMP.fullmatch(stamp):

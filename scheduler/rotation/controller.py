@@ -1,6 +1,6 @@
 """Begins a rotation when a key is due, and takes the steps of the unfinished one, under the leader's lease.
 
-A step that edits the file ends the leader's controllers; those of the next generation go on by the record.
+A step that edits the file ends the leader's controllers; those of the next generation continue from the record.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RotationController:
             except (FencedError, StoppedError):
                 raise
             except (WorkerError, ConfigError) as error:
-                # The next round goes on by the record.
+                # The next round continues from the record.
                 self._log_waiting(str(error), is_fault=True)
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
@@ -103,7 +103,7 @@ class RotationController:
     async def _step(self) -> None:
         """Take steps until the rotation has to wait, or the file has changed.
 
-        After a change the controllers of the next generation go on: their write observer knows the new key before
+        After a change the controllers of the next generation continue: their write observer knows the new key before
         anything encrypts with it.
         """
         while await self._driver.file_hash() == self._service.generation.file_hash:

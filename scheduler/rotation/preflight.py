@@ -5,7 +5,7 @@ reasons before it asks for consent; the rotation controller logs them.
 
 1. No other rotation is unfinished, and no campaign is running or was paused by an operator. A campaign that is paused
    for the write budget, or outside the maintenance windows, is no reason: the campaign of the new file supersedes it.
-   Nor is a running one if a key is exhausted, since kube-apiserver goes on writing with that.
+   Nor is a running one if a key is exhausted, since kube-apiserver continues to write with that.
 2. All kube-apiservers are known to run the present file.
 3. This process can replace the file, unless an operator does.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
@@ -61,8 +61,8 @@ def _reasons(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> Itera
     other = facts.other
     if other is not None:
         yield (
-            f"the rotation {other.id} is at the step {other.step.value}: go on with `rewrap rotate resume`, or end it "
-            "with `rewrap rotate abort`"
+            f"the rotation {other.id} is at the step {other.step.value}: continue it with `rewrap rotate resume`, or "
+            "end it with `rewrap rotate abort`"
         )
     for one in facts.campaigns:
         if one.paused_for not in _RESTING and not (facts.is_exhausted and one.paused_for is None):

@@ -77,7 +77,7 @@ class StandaloneRotation:
 
         Raises RefusedError when another rotation is unfinished, when the file was changed since the plan, or when
         there is none to resume; StoppedError when the brake is pulled, or a step takes longer than the time-out. The
-        record stays, and `resume` goes on with it.
+        record stays, and `resume` continues it.
         """
         async with AsyncExitStack() as stack:
             settings = self._settings
@@ -168,8 +168,8 @@ class StandaloneRotation:
         bound = self._settings.apiservers.converge_timeout
         if now > self._since + bound:
             raise StoppedError(
-                f"nothing moved for {bound:.0f} s (--converge-timeout) at the step {rotation.step.value}: "
-                f"{rotation.waits or rotation.because}. `rewrap rotate resume` goes on"
+                f"the rotation made no progress for {bound:.0f} s (--converge-timeout) at the step "
+                f"{rotation.step.value}: {rotation.waits or rotation.because}. `rewrap rotate resume` continues it"
             )
 
     def _show_once(self, rotation: Rotation, because: str) -> None:
@@ -189,8 +189,8 @@ async def take_up(driver: RotationDriver, planned: Rotation | None, name: str) -
     stored = await driver.rotations.unfinished()
     if planned is not None and stored is not None:
         raise RefusedError(
-            f"the rotation {stored.value.id} is at the step {stored.value.step.value}: go on with "
-            "`rewrap rotate resume`, or end it with `rewrap rotate abort`"
+            f"the rotation {stored.value.id} is at the step {stored.value.step.value}: continue it "
+            "with `rewrap rotate resume`, or end it with `rewrap rotate abort`"
         )
     if planned is not None:
         return (await driver.begin(planned)).id

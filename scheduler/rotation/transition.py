@@ -309,14 +309,16 @@ def withdrawing(rotation: Rotation, file: str, now: str) -> Rotation:
     """
     if not may_be_withdrawn(rotation):
         raise RefusedError(
-            f"the rotation is at the step {rotation.step.value}: the new key may write already, and stays. Go on with "
-            "`rewrap rotate resume`, or leave things as they are with `rewrap rotate abort`"
+            f"the rotation is at the step {rotation.step.value}: the new key may write already, and stays. Continue "
+            "it with `rewrap rotate resume`, or leave things as they are with `rewrap rotate abort`"
         )
     if rotation.step in {RotationStep.WITHDRAW, RotationStep.RETURN}:
         return replace(rotation, held="")
     if rotation.step is RotationStep.ADD and file != rotation.edited:
         if rotation.edited and not rotation.by_hand:
-            raise RefusedError("the new key is added to the file at this moment, or that was killed: resume it first")
+            raise RefusedError(
+                "another process adds the new key to the file now, or was killed while it did: resume it first"
+            )
         return aborted(rotation, now)
     because = "aborted by an operator, who wants the unused key removed again"
     return replace(rotation, held="").at(RotationStep.WITHDRAW, because, now)

@@ -99,7 +99,7 @@ def test_a_good_cluster_fails_nothing(
 
     said = reasons(document)
     [url] = etcd_tls.endpoints
-    assert said["etcd-access"] == f"a client without certificate and password gets nothing: {url} refuses"
+    assert said["etcd-access"] == f"a client without certificate and password gets no data: {url} refuses"
     assert said["converged"] == f"all kube-apiservers (2) run {document['generation']}"
     assert said["proof-age"].startswith("everything was proven 0 days ago, at revision ")
     assert etcd_tls.admin().revision() == revision, "it wrote"
@@ -182,5 +182,5 @@ def test_an_endpoint_that_is_down_is_not_vouched_for(bad: Command) -> None:
     [port] = free_ports(1)
     down = f"http://127.0.0.1:{port}"
     document = bad.json("audit", "--endpoints", down, code=3)
-    assert reasons(document)["space"].endswith(f", but these did not tell theirs: {down}")
+    assert reasons(document)["space"].endswith(f", but these endpoints did not report theirs: {down}")
     assert "space" in by_state(document, "unknown")

@@ -22,7 +22,7 @@ LEASED = "/registry/events/default/e"
 
 NOT_CONVERGED = (
     "the kube-apiservers are not known to run this configuration: no address of a kube-apiserver is given: name all of "
-    "them with --apiserver, or give your word with --assume-converged"
+    "them with --apiserver, or state that all run it with --assume-converged"
 )
 NEVER_PROVEN = "no campaign over everything is on record as complete under this configuration: `rewrap run` makes one"
 

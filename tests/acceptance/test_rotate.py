@@ -158,7 +158,7 @@ def test_a_kube_apiserver_that_nobody_listed_blocks_until_its_address_is_given(
 ) -> None:
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
         *listed, forgotten = plane.apiservers
-        lease = f"{forgotten.name} on {forgotten.name} has a live lease, and no address answered for it"
+        lease = f"{forgotten.name} on {forgotten.name} has a live lease, and no address reported its id"
         refused = plane.listing(*listed).run("rotate", "--prune")
         assert refused.code == 4
         assert lease in refused.stdout
@@ -559,7 +559,7 @@ def test_a_rotation_in_which_nothing_moves_ends_the_command_and_can_be_resumed(
         plane.apiservers[0].refuse_to_reload(refuses=True)
         ended = plane.rewrap.run("rotate", "--converge-timeout", "2")
         assert ended.code == 3
-        assert "nothing moved for 2 s (--converge-timeout) at the step spread" in ended.stderr
+        assert "the rotation made no progress for 2 s (--converge-timeout) at the step spread" in ended.stderr
         plane.apiservers[0].refuse_to_reload(refuses=False)
         end_well(plane.rewrap.start("rotate", "resume"))
         plane.assert_all_is_under(plane.new_key())

@@ -344,7 +344,7 @@ async def test_back_to_what_is_in_force_is_told_and_is_no_new_generation(file: P
         await seen.until(ONE, TWO)
     assert [line["because"] for line in told(logs, "accepted")] == [
         "it is new",
-        "the file is back to what is in force",
+        "the file has the content in force again",
         "it is new",
     ]
 
@@ -421,7 +421,7 @@ async def test_a_file_that_never_stands_still_is_told_once(
         await seen.until(ONE)
     (rejected,) = told(logs, "rejected")
     assert rejected["errors"] == [
-        {"path": "", "message": "it never stands still", "remedy": "write another file and rename it to this name"}
+        {"path": "", "message": "it keeps changing", "remedy": "write another file and rename it to this name"}
     ]
 
 

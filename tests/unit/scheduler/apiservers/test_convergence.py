@@ -101,7 +101,7 @@ def test_all_run_it() -> None:
             [runs("a")],
             AB,
             [("https://a", "converged"), ("", "not listed")],
-            "apiserver-b on node-b has a live lease, and no address answered for it; a lease of one that is gone ends "
+            "apiserver-b on node-b has a live lease, and no address reported its id; the lease of a removed one ends "
             "3600 s after its last renewal",
             id="nobody named the second one",
         ),
@@ -109,7 +109,7 @@ def test_all_run_it() -> None:
             [runs("a"), Scrape("https://a2", (report("a", FILE),))],
             AB,
             [("https://a", "converged"), ("https://a2", "converged"), ("", "not listed")],
-            "apiserver-b on node-b has a live lease, and no address answered for it; a lease of one that is gone ends "
+            "apiserver-b on node-b has a live lease, and no address reported its id; the lease of a removed one ends "
             "3600 s after its last renewal",
             id="a load balancer gave the same one twice",
         ),
@@ -161,16 +161,16 @@ def test_all_run_it() -> None:
             [runs("a")],
             Leases(),
             [("https://a", "converged"), ("", "unknown")],
-            "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know, "
-            "say so with --assume-converged",
+            "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know "
+            "that all run it, state it with --assume-converged",
             id="no leases at all",
         ),
         pytest.param(
             [runs("a")],
             Leases((lease("a", age=3601.0),)),
             [("https://a", "converged"), ("", "unknown")],
-            "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know, "
-            "say so with --assume-converged",
+            "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know "
+            "that all run it, state it with --assume-converged",
             id="all leases have expired",
         ),
         pytest.param(
@@ -178,7 +178,7 @@ def test_all_run_it() -> None:
             Leases((lease("a"),), ("/registry/b: it is stored encrypted", "/registry/c: it is stored encrypted")),
             [("https://a", "converged"), ("", "unknown")],
             "how many kube-apiservers there are is not known: /registry/b: it is stored encrypted; and 1 more. Once "
-            "you know, say so with --assume-converged",
+            "you know that all run it, state it with --assume-converged",
             id="leases that can't be read",
         ),
     ],
@@ -207,7 +207,7 @@ def test_by_time_it_is_a_guess_and_is_called_so() -> None:
     given = verdict([runs("a"), answer("b", report("b", succeeded=CHANGED + 5.1))], AB)
     assert given.is_converged
     assert states(given) == [("https://a", "converged"), ("https://b", "by timestamp")]
-    assert given.because.endswith("; 1 of them as far as the times of their reloads tell")
+    assert given.because.endswith("; 1 of them inferred from the times of their reloads")
 
 
 @pytest.mark.parametrize(
@@ -223,17 +223,17 @@ def test_by_time_without_a_time_nothing_is_known(changed_at: float | None, succe
     [
         pytest.param(
             [runs("a"), Scrape("https://a2", (report("a", FILE),))],
-            "https://a and https://a2 are the same kube-apiserver, or a load balancer stands before them",
+            "https://a and https://a2 are the same kube-apiserver, or the addresses are a load balancer's",
             id="listed twice",
         ),
         pytest.param(
             [runs("a"), runs("stranger")],
-            "https://stranger has no live identity lease in this etcd: is it of this cluster?",
+            "https://stranger has no live identity lease in this etcd: check that it belongs to this cluster",
             id="of another cluster",
         ),
         pytest.param(
             [answer("a", report("a", FILE, succeeded=1.0, failed=2.0))],
-            "https://a runs it, and failed to load its file since: after a restart it may not come up",
+            "https://a runs it, and failed to load its file since: it may fail to start after a restart",
             id="its own copy is broken now",
         ),
     ],
@@ -263,5 +263,5 @@ def test_an_assumption_says_whose_word_it_is() -> None:
     given = assume(FILE, "restarted all of them", "2026-11-23T10:00:00+00:00")
     assert (given.is_converged, given.assumed) == (True, "restarted all of them")
     assert given.because == (
-        "an operator said at 2026-11-23T10:00:00+00:00 that all kube-apiservers run it: restarted all of them"
+        "an operator stated at 2026-11-23T10:00:00+00:00 that all kube-apiservers run it: restarted all of them"
     )

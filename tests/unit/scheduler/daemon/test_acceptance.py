@@ -45,19 +45,19 @@ async def test_an_old_copy_of_the_file_is_no_change_and_nothing_is_asked_for(clu
     assert await cluster.has_accepted("sha256:2")()
 
 
-async def test_who_saw_the_file_go_back_goes_back(cluster: Cluster) -> None:
+async def test_a_leader_that_observed_the_rollback_follows_it(cluster: Cluster) -> None:
     async with cluster.under("sha256:1", OLD):
         pass
     async with cluster.under("sha256:2", NEW, OLD):
         pass
     async with cluster.under("sha256:1", OLD, NEW, before="sha256:2"):
         pass
-    # From here on it is the other one that is old.
+    # From here on the other file is the old copy.
     with pytest.raises(OutdatedError, match="sha256:2"):
         await cluster.controllers("sha256:2", NEW, OLD, brake=Brake()).run()
 
 
-async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_whoever_comes_to_lead(
+async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_a_new_leader(
     cluster: Cluster,
 ) -> None:
     async with cluster.under("sha256:1", OLD):
@@ -71,7 +71,7 @@ async def test_a_file_from_which_an_unused_key_was_removed_is_a_change_for_whoev
         pass
 
 
-async def test_a_file_that_was_never_in_force_is_a_change_for_whoever_comes_to_lead(cluster: Cluster) -> None:
+async def test_a_file_that_was_never_in_force_is_a_change_for_a_new_leader(cluster: Cluster) -> None:
     async with cluster.under("sha256:1", OLD):
         pass
     async with cluster.under("sha256:2", NEW, OLD):

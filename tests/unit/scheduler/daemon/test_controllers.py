@@ -42,7 +42,7 @@ ROTATION = Rotation(
 FREE = Pressure(None, None, None)
 
 
-# ---------------------------------------------------------------------------------------- words that come early or late
+# -------------------------------------------------------------------------------- requests before and after a plan
 
 
 async def test_a_request_that_waits_can_be_paused_and_begins_at_rest(cluster: Cluster) -> None:

@@ -327,7 +327,7 @@ def test_a_key_that_never_was_first_may_go_again(rotation: Rotation, file: str, 
 @pytest.mark.parametrize(
     ("rotation", "words"),
     [
-        pytest.param(ADDED, "added to the file at this moment", id="it is being added"),
+        pytest.param(ADDED, "another process adds the new key", id="it is being added"),
         pytest.param(
             prepared(SPREAD.at(RotationStep.PROMOTE, "", STAMP), "sha256:2", ""),
             "may write already",

@@ -1,0 +1,132 @@
+"""Checks of the keys: each row differs from a good cluster in a budget, an age or a removal verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
+from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from tests.unit.scheduler.hardening.cluster import (
+    FAIL,
+    GCM,
+    GCM_TWO,
+    GOOD,
+    NOW,
+    OF_KMS,
+    ONLY_IDENTITY,
+    PASS,
+    PLAIN,
+    UNKNOWN,
+    WARN,
+    WITH_OLD,
+    old_key,
+    require,
+    used,
+)
+
+ROWS = [
+    (
+        "a budget at 80 % => warn",
+        "write-budget",
+        used(160_000),
+        WARN,
+        f"due for rotation: {GCM}: 160000 of 200000 writes",
+    ),
+    (
+        "a budget at its limit => fail",
+        "write-budget",
+        used(200_000),
+        FAIL,
+        f"no write is left to {GCM}: 200000 of 200000 writes",
+    ),
+    ("a restored budget => fail", "write-budget", used(1, restored=True), FAIL, f"no write is left to {GCM}: restored"),
+    (
+        "a worn key that only reads => warn",
+        "write-budget",
+        WITH_OLD,
+        WARN,
+        f"worn out, though it only reads: {GCM_TWO}: 200000 of 200000 writes",
+    ),
+    (
+        "no budget on record => unknown",
+        "write-budget",
+        replace(GOOD, budgets={}),
+        UNKNOWN,
+        f"no write budget is on record for {GCM}",
+    ),
+    (
+        "nobody watches what others write => unknown",
+        "write-budget",
+        replace(GOOD, watched={}),
+        UNKNOWN,
+        f"no scheduler counts kube-apiserver's writes with {GCM}; within its limit without them",
+    ),
+    ("no key that wears => pass", "write-budget", OF_KMS, PASS, "no key that writes wears out"),
+    (
+        "a rotation made the key too long ago => warn",
+        "key-age",
+        replace(GOOD, made={GCM.fingerprint: NOW - 91 * DAY}),
+        WARN,
+        f"older than 90 days: {GCM} (91 days or more)",
+    ),
+    (
+        "the key was seen too long ago => warn, though nobody knows how old it is",
+        "key-age",
+        replace(GOOD, made={}, watched={GCM.fingerprint: NOW - 200 * DAY}),
+        WARN,
+        f"older than 90 days: {GCM} (200 days or more)",
+    ),
+    (
+        "the file has not changed for too long => its keys are as old => warn",
+        "key-age",
+        replace(GOOD, made={}, file=replace(GOOD.file, changed_at=NOW - 100 * DAY)),
+        WARN,
+        f"older than 90 days: {GCM} (100 days or more)",
+    ),
+    (
+        "the key was first seen lately => unknown, for it may be older",
+        "key-age",
+        replace(GOOD, made={}),
+        UNKNOWN,
+        f"no record says how old it is: {GCM} (at least 5 days)",
+    ),
+    (
+        "a KMS writes => unknown",
+        "key-age",
+        OF_KMS,
+        UNKNOWN,
+        "no record says how old it is: kms:vault (kms) (only its KMS knows)",
+    ),
+    ("nothing is written with a key => no age", "key-age", ONLY_IDENTITY, PASS, "nothing is written with a key"),
+    ("an old key without blockers => warn", "old-keys", old_key(), WARN, f"may be removed: {GCM_TWO}"),
+    (
+        "an old key with blockers, and nothing under it => pass, and the first blocker is told",
+        "old-keys",
+        old_key("etcd has not compacted", "more"),
+        PASS,
+        f"no readable object is under these, which can't go yet: {GCM_TWO}: etcd has not compacted",
+    ),
+    (
+        "objects under the old key => pass: it is in use",
+        "old-keys",
+        old_key("4 objects are under it", objects=4),
+        PASS,
+        "every configured key is in use",
+    ),
+    (
+        "identity could be removed => judged elsewhere",
+        "old-keys",
+        replace(GOOD, keys=(*GOOD.keys, KeyVerdict(PLAIN, 0, ()))),
+        PASS,
+        "every configured key is in use",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "state", "reason"), [pytest.param(*row[1:], id=f"{row[1]}: {row[0]}") for row in ROWS]
+)
+def test_what_is_found(name: str, given: Facts, state: State, reason: str) -> None:
+    require(given, name, state, reason)

@@ -1,0 +1,180 @@
+"""Checks of the stored objects: each row differs from a good cluster in what a scan finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
+from kube_rewrap.worker.verdict import Reason
+from tests.unit.scheduler.hardening.cluster import (
+    FAIL,
+    GCM,
+    GCM_TWO,
+    GOOD,
+    NEVER,
+    NOW,
+    OPAQUE,
+    PASS,
+    PASSED_OVER,
+    PLAIN,
+    UNKNOWN,
+    WARN,
+    require,
+    scanned,
+    tally,
+    under_kms,
+)
+
+ROWS = [
+    (
+        "plaintext left under a resource => fail, counted by resource",
+        "plaintext",
+        scanned(
+            tally({GCM: 1, PLAIN: 2}, configured=(GCM, PLAIN)), tally({PLAIN: 1}, resource="x", configured=(GCM, PLAIN))
+        ),
+        FAIL,
+        "3 objects are stored in plaintext: secrets 2, x 1",
+    ),
+    (
+        "plaintext that identity may not even read => fail",
+        "plaintext",
+        scanned(tally({GCM: 1}, Reason.IDENTITY_MISSING)),
+        FAIL,
+        "1 objects are stored in plaintext: secrets 1",
+    ),
+    (
+        "paths that nobody knows => whether there is plaintext is unknown",
+        "plaintext",
+        scanned(tally({GCM: 1}), unknown=PASSED_OVER),
+        UNKNOWN,
+        "none of 1 objects is in plaintext, but paths that no table knows were not looked at: /x/",
+    ),
+    (
+        "an unreadable object => fail, and it is named",
+        "readable",
+        scanned(tally({GCM: 1}, Reason.NO_SUCH_KEY)),
+        FAIL,
+        "1 objects can't be read, 0 more are in quarantine: /registry/secrets/n/o0 (no_key_of_that_name)",
+    ),
+    (
+        "a readable object in quarantine => fail",
+        "readable",
+        replace(GOOD, quarantined=("/registry/secrets/n/big (too_large_after_encryption)",), stuck=1),
+        FAIL,
+        "0 objects can't be read, 1 more are in quarantine: /registry/secrets/n/big (too_large_after_encryption)",
+    ),
+    (
+        "paths that nobody knows => whether all can be read is unknown",
+        "readable",
+        scanned(tally({GCM: 1}), unknown=PASSED_OVER),
+        UNKNOWN,
+        "1 objects can be read, but paths that no table knows were not looked at: /x/",
+    ),
+    (
+        "objects under an older key => warn; plaintext is not counted again",
+        "current",
+        scanned(tally({GCM: 1, GCM_TWO: 4, PLAIN: 2}, configured=(GCM, GCM_TWO, PLAIN))),
+        WARN,
+        "4 objects are under older keys: secrets 4",
+    ),
+    (
+        "paths that nobody knows => whether all is current is unknown",
+        "current",
+        scanned(tally({GCM: 1}), unknown=PASSED_OVER),
+        UNKNOWN,
+        "nothing is under an older key, but paths that no table knows were not looked at: /x/",
+    ),
+    (
+        "no campaign is on record, and this scan is clean => warn",
+        "proof-age",
+        replace(GOOD, proof_revision=0, proven_at=None),
+        WARN,
+        f"{NEVER}; this scan found everything under its primary key",
+    ),
+    (
+        "no campaign is on record, and this scan is not clean => fail",
+        "proof-age",
+        replace(scanned(tally({GCM_TWO: 1})), proof_revision=0, proven_at=None),
+        FAIL,
+        f"{NEVER}; this scan did not find everything under its primary key",
+    ),
+    (
+        "the last proof is older than it may be => warn",
+        "proof-age",
+        replace(GOOD, proven_at=NOW - 9 * DAY),
+        WARN,
+        "everything was proven 9 days ago, at revision 70, which is more than 7 days",
+    ),
+    (
+        "the last proof has no time on record => unknown",
+        "proof-age",
+        replace(GOOD, proven_at=None),
+        UNKNOWN,
+        "the campaign proven at revision 70 does not say when it ended",
+    ),
+    (
+        "identity may read, and nothing is in plaintext => warn",
+        "identity-reads",
+        scanned(tally({GCM: 1}, configured=(GCM, PLAIN))),
+        WARN,
+        "secrets: nothing is in plaintext, and identity may still read",
+    ),
+    (
+        "identity still has plaintext to read => pass",
+        "identity-reads",
+        scanned(tally({PLAIN: 1}, configured=(GCM, PLAIN))),
+        PASS,
+        "secrets: identity still has to read",
+    ),
+    (
+        "identity writes => no question of this check",
+        "identity-reads",
+        scanned(tally({PLAIN: 1}, configured=(PLAIN, GCM))),
+        PASS,
+        "identity reads nothing that it does not write",
+    ),
+    (
+        "objects under KMS => encrypted, whatever is in them",
+        "plaintext",
+        under_kms(),
+        PASS,
+        "none of 3 objects is in plaintext",
+    ),
+    (
+        "objects under KMS => whether they can be read is unknown",
+        "readable",
+        under_kms(),
+        UNKNOWN,
+        f"1 objects can be read, {OPAQUE}",
+    ),
+    (
+        "an unreadable object beside those under KMS => fail for that one",
+        "readable",
+        under_kms(Reason.NO_SUCH_KEY),
+        FAIL,
+        "1 objects can't be read, 0 more are in quarantine: /registry/secrets/n/o0 (no_key_of_that_name)",
+    ),
+    (
+        "objects under KMS => whether they are current is unknown",
+        "current",
+        under_kms(),
+        UNKNOWN,
+        f"nothing is under an older key, {OPAQUE}",
+    ),
+    (
+        "objects under KMS, and no campaign on record => unknown",
+        "proof-age",
+        replace(under_kms(), proof_revision=0, proven_at=None),
+        UNKNOWN,
+        "2 objects under KMS can't be opened by this version, so nothing can be proven of them",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "state", "reason"), [pytest.param(*row[1:], id=f"{row[1]}: {row[0]}") for row in ROWS]
+)
+def test_what_is_found(name: str, given: Facts, state: State, reason: str) -> None:
+    require(given, name, state, reason)

@@ -1,0 +1,144 @@
+"""Checks of the environment: each row differs in the file, an endpoint, the kube-apiservers or etcd's size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kube_rewrap.scheduler.hardening.facts import Facts, State
+from kube_rewrap.worker.etcd.grants import Access
+from kube_rewrap.worker.rate.pressure import Room
+from tests.unit.scheduler.hardening.cluster import (
+    DEFAULT,
+    FAIL,
+    FULL,
+    GOOD,
+    LAGGING,
+    NOBODY,
+    NOTHING,
+    PASS,
+    UNCLEAR,
+    UNKNOWN,
+    WARN,
+    endpoint,
+    file,
+    require,
+)
+
+ROWS = [
+    (
+        "others may read the file => fail",
+        "file-mode",
+        file(mode=0o644),
+        FAIL,
+        "/e/enc.yaml holds keys, and its mode 0644 gives group or others access",
+    ),
+    (
+        "the group may write it => fail",
+        "file-mode",
+        file(mode=0o620),
+        FAIL,
+        "/e/enc.yaml holds keys, and its mode 0620 gives group or others access",
+    ),
+    ("the file is not root's => warn", "file-owner", file(owner=7), WARN, "/e/enc.yaml belongs to uid 7, not to root"),
+    (
+        "the group may write to the directory => fail",
+        "directory-mode",
+        file(directory=0o770),
+        FAIL,
+        "group or others can write to the directory of the file: /e (0770)",
+    ),
+    (
+        "everybody may write to the directory => fail, whatever its sticky bit",
+        "directory-mode",
+        file(directory=0o1777),
+        FAIL,
+        "group or others can write to the directory of the file: /e (1777)",
+    ),
+    (
+        "http on the network => fail",
+        "etcd-tls",
+        endpoint("http://10.0.0.2:2379", Access.ASKS_PASSWORD, secure=False),
+        FAIL,
+        "no TLS on the network: http://10.0.0.2:2379",
+    ),
+    (
+        "http on loopback => warn",
+        "etcd-tls",
+        endpoint("http://127.0.0.1:2379", Access.ASKS_PASSWORD, secure=False, local=True),
+        WARN,
+        "no TLS, though not beyond this machine: http://127.0.0.1:2379",
+    ),
+    (
+        "one endpoint answers strangers => fail",
+        "etcd-access",
+        endpoint("https://10.0.0.2:2379", Access.ANSWERS),
+        FAIL,
+        "answers a client that has no certificate and no password: https://10.0.0.2:2379",
+    ),
+    (
+        "one endpoint does not answer at all => unknown",
+        "etcd-access",
+        endpoint("https://10.0.0.2:2379", Access.UNCLEAR, "it is down"),
+        UNKNOWN,
+        f"{UNCLEAR}: https://10.0.0.2:2379: it is down",
+    ),
+    (
+        "a password is asked for => pass",
+        "etcd-access",
+        endpoint("https://10.0.0.2:2379", Access.ASKS_PASSWORD),
+        PASS,
+        f"{NOTHING}: https://10.0.0.1:2379 refuses, https://10.0.0.2:2379 asks for a password",
+    ),
+    (
+        "a kube-apiserver says that it runs another file => fail",
+        "converged",
+        replace(GOOD, convergence=replace(NOBODY, because=LAGGING.because, replicas=(LAGGING,))),
+        FAIL,
+        "https://a runs sha256:1",
+    ),
+    (
+        "no address is given => unknown",
+        "converged",
+        replace(GOOD, convergence=NOBODY),
+        UNKNOWN,
+        "no address of a kube-apiserver is given",
+    ),
+    (
+        "past 60 % of the quota => warn",
+        "space",
+        replace(GOOD, room=Room(61, 100, None)),
+        WARN,
+        "the database is at 61% of its quota",
+    ),
+    ("past the stop mark => fail", "space", replace(GOOD, room=Room(81, 100, f"{FULL}: compact it")), FAIL, FULL),
+    (
+        "an alarm is raised => fail",
+        "space",
+        replace(GOOD, room=Room(1, 100, "etcd raised the alarm NOSPACE: compact it")),
+        FAIL,
+        "etcd raised the alarm NOSPACE",
+    ),
+    (
+        "one endpoint does not tell its size => unknown",
+        "space",
+        replace(GOOD, silent=("https://10.0.0.3:2379",)),
+        UNKNOWN,
+        "the database is at 50% of its quota, but these endpoints did not report theirs: https://10.0.0.3:2379",
+    ),
+    (
+        "etcd does not tell its quota => pass, and that is said",
+        "space",
+        replace(GOOD, quota_told=False),
+        PASS,
+        f"the database is at 50% of its quota, {DEFAULT}, and no alarm is raised",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "state", "reason"), [pytest.param(*row[1:], id=f"{row[1]}: {row[0]}") for row in ROWS]
+)
+def test_what_is_found(name: str, given: Facts, state: State, reason: str) -> None:
+    require(given, name, state, reason)
