@@ -21,7 +21,7 @@ from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, send_by_stock_client, service
 from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
-from tests.service.test_worker_process import readiness
+from tests.service.http import readiness
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -13,7 +13,7 @@ from tests.servers.ports import free_ports
 from tests.servers.redis import RedisOptions, RedisServer
 from tests.service.harness import service
 from tests.service.hostile import assert_honest_work_is_done, mutations, push
-from tests.service.test_worker_process import readiness
+from tests.service.http import readiness
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 BATCHES = 50

@@ -16,7 +16,7 @@ from kube_rewrap.worker.queue.names import BATCHES
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, OLD, Service, service
-from tests.service.test_failures import OBJECTS, assert_ended_well
+from tests.service.midway import OBJECTS, assert_ended_well
 
 pytestmark = pytest.mark.timeout(180)
 

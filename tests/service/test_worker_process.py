@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
@@ -15,6 +13,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
 from tests.service.harness import NEW, OLD, celery_message, service
+from tests.service.http import readiness, shown, shown_when_up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -26,32 +25,6 @@ ELSEWHERE = {
     "CELERY_LOADER": "nowhere:Loader",
     "CELERY_CONFIG_MODULE": "nowhere",
 }
-
-
-def shown(place: str, path: str) -> str:
-    """What anybody who reaches the port is shown, whatever the status."""
-    try:
-        with urlopen(f"http://{place}{path}", timeout=10) as answer:
-            return str(answer.read())
-    except HTTPError as error:
-        with error:
-            return str(error.read())
-
-
-def shown_when_up(place: str) -> str:
-    try:
-        return shown(place, "/readyz")
-    except OSError:
-        return ""
-
-
-def readiness(place: str) -> int:
-    try:
-        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        with error:
-            return error.code
 
 
 def pickled(message: str) -> str:
