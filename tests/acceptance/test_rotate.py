@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.command import Running
-from tests.acceptance.control_plane import ControlPlane, control_plane, keys_of, wait
+from tests.acceptance.control_plane import ControlPlane, control_plane, hash_of, keys_of, wait
 from tests.integration.apiserver import IDENTITY, Key, configuration, write_private
 from tests.servers.apiserver import StandIn, Temper, compacting
 from tests.servers.etcd import EtcdCluster, EtcdOptions
@@ -74,10 +74,6 @@ def plain(*keys: Key) -> str:
 
 def mode(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
-
-
-def hash_of(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def wait_for(plane: ControlPlane, because: str, apiserver: StandIn) -> dict[str, Any]:
@@ -165,10 +161,12 @@ def test_a_kube_apiserver_that_nobody_listed_blocks_until_its_address_is_given(
         assert (plane.rotations(), plane.text) == ([], plain(OLD))
         stop_at_spread(plane, "--prune")
         with plane.listing(*listed).start("rotate", "resume") as running:
-            wait(lambda: any(one["waits"].startswith(lease) for one in plane.rotations()), "wait for the forgotten one")
-            found = plane.rotation()
-            assert found["step"] == "spread"
-            assert "more" not in found["waits"], "the listed ones have loaded it"
+            # Only for it, once the listed ones have loaded the file: until then its words end in "and 1 more".
+            wait(
+                lambda: any(one["waits"].startswith(lease) and "more" not in one["waits"] for one in plane.rotations()),
+                "wait for the forgotten one alone",
+            )
+            assert plane.rotation()["step"] == "spread"
             running.send(signal.SIGTERM)
             stopped = running.end()
         assert stopped.code == 3
@@ -302,7 +300,7 @@ def on_a_terminal(plane: ControlPlane, answer: str) -> tuple[int, str]:
                 is_answered = True
     os.close(ours)
     assert is_answered, shown
-    return process.wait(30), shown.decode()
+    return process.wait(60), shown.decode()
 
 
 # ------------------------------------------------------------------------------------------------- an edit by hand
@@ -428,14 +426,10 @@ def test_by_hand_the_operator_puts_every_content_in_place_and_the_tool_never_tou
 def copy_into_place(plane: ControlPlane, given: Path, step: str, before: str) -> str:
     """Plays the operator at one step; returns the content that is in place now."""
 
-    def is_given() -> bool:
-        found = [one for one in plane.rotations() if one["step"] == step and one["edited"]]
-        return bool(found) and given.exists() and hash_of(given.read_text()) == found[0]["edited"]
-
-    wait(is_given, f"content for {step}")
+    content = plane.wait_until_handed_out(given, step)
     assert plane.text == before
-    plane.put(given.read_text())
-    return given.read_text()
+    plane.put(content)
+    return content
 
 
 MARK = re.compile(rb"----- BEGIN (sha256:[0-9a-f]{64}) for the step add: ([0-9]+) bytes on stdout(.*) -----\n")
@@ -485,7 +479,7 @@ def by_hand(plane: ControlPlane, *words: str) -> Iterator[subprocess.Popen[bytes
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_by_hand_words_and_the_file_are_kept_apart_whatever_is_asked(etcd: EtcdCluster, tmp_path: Path) -> None:
@@ -505,12 +499,14 @@ def test_by_hand_words_and_the_file_are_kept_apart_whatever_is_asked(etcd: EtcdC
         assert refused.code == 2
         assert "--write-to: is missing" in refused.error["message"]
         with plane.rewrap.start("rotate", "resume", "-o", "json", "--write-to", str(given)) as running:
-            wait(given.exists, "content for the operator")
+            # What is waited for is said beside the one document, after the file is written.
+            wanted = f"add      waits for you: put what {given} holds in the place of {plane.file}"
+            running.wait_for_words(wanted)
             running.send(signal.SIGTERM)
             ended = running.end()
         assert ended.error["code"] == 3
-        # What is waited for is said beside the one document.
-        assert f"add      waits for you: put what {given} holds in the place of {plane.file}" in ended.stderr
+        assert wanted in ended.stderr
+        assert given.exists()
 
 
 # ------------------------------------------------------------------------------------------- a second hand on the wheel
@@ -540,7 +536,7 @@ def test_one_rotation_at_a_time_and_it_can_be_paused_looked_at_and_resumed(etcd:
 @pytest.mark.chaos
 def test_a_pause_while_objects_are_rewritten_holds_the_rotation(etcd: EtcdCluster, tmp_path: Path) -> None:
     with control_plane(etcd, tmp_path, plain(OLD), objects=60, tempers=[Temper(poll=0.2)] * 3) as plane:
-        with plane.rewrap.with_environment(REWRAP_RATE="20").start("rotate") as running:
+        with plane.rewrap.with_environment(REWRAP_RATE="5").start("rotate") as running:
             running.wait_for_event("campaign.planned")
             assert plane.rewrap.json("rotate", "pause")["step"] == "rewrap"
             ended = running.end()

@@ -25,7 +25,7 @@ from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 
 pytestmark = pytest.mark.timeout(60)
 
-BOUND = 20.0
+BOUND = 40.0
 NEVER = 3600.0
 
 FELT = ServiceSettings(poll=NEVER, debounce=0.05)

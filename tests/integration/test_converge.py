@@ -61,7 +61,7 @@ async def store(etcd: EtcdCluster, gateway: Gateway) -> AsyncIterator[EtcdStore]
 
 
 def settings_for(servers: list[MetricsServer]) -> ApiserverSettings:
-    return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=5.0)
+    return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=20.0)
 
 
 def convergence(servers: list[MetricsServer], store: EtcdStore, file: Path | None = None) -> ApiserverProbe:
@@ -274,10 +274,11 @@ async def test_one_that_never_ends_its_answer_costs_no_more_than_the_bound(repli
 
     replicas[1].answer = trickle
     try:
-        first, second, third = await scrape_all(replace(settings_for(replicas), timeout=1.0))
+        # Long enough for the other two, however busy the machine is.
+        first, second, third = await scrape_all(replace(settings_for(replicas), timeout=4.0))
     finally:
         done.set()
-    assert (second.reached, second.fault) == (False, "no whole answer within 1 s")
+    assert (second.reached, second.fault) == (False, "no whole answer within 4 s")
     assert (len(first.reports), len(third.reports)) == (1, 1)
 
 
@@ -343,7 +344,7 @@ async def test_waiting_stops_when_the_brake_is_pulled(replicas: list[MetricsServ
     await looked.wait()
     brake.pull(StoppedError("stopped by SIGTERM"))
     with pytest.raises(StoppedError, match="SIGTERM"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await waiting
 
 

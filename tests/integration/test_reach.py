@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def wait(reach: Reach, *, away: bool) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 50
     while bool(reach.away) is not away:
         assert time.monotonic() < until, reach.away
         time.sleep(0.05)

@@ -231,16 +231,16 @@ async def test_killed_in_the_middle_the_local_share_holds_and_each_turn_is_logge
 async def test_frozen_it_holds_nobody_up_for_longer_than_the_timeout(new_redis: NewRedis) -> None:
     server = new_redis(RedisOptions())
     with capture_logs() as logs:
-        async with open_pace(settings_of(server, timeout=0.5), "cluster", 400.0, 2) as pace:
+        async with open_pace(settings_of(server, timeout=2.0), "cluster", 400.0, 2) as pace:
             await pace.take(1)
             server.freeze()
             begun = now()
             async with asyncio.TaskGroup() as group:
                 for _ in range(10):
                     group.create_task(pace.take(1))
-            # All wait side by side, not one after another: ten time-outs would be five seconds.
-            assert now() - begun < 3
-            assert logs[0]["because"] == "no answer within 0.5 s"
+            # All wait side by side, not one after another: ten time-outs would be twenty seconds.
+            assert now() - begun < 15
+            assert logs[0]["because"] == "no answer within 2 s"
             server.thaw()
             await take_until(pace, 1, logs, "redis.available")
     assert names(logs) == ["redis.unavailable", "redis.available"]
@@ -281,7 +281,7 @@ async def test_a_process_may_end_while_redis_is_asked_again() -> None:
             async with open_pace(settings, "cluster", 200.0, 2) as pace:
                 await pace.take(1)
                 await asked.acquire()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while asked.locked():
                         await pace.take(1)
     assert names(logs) == ["redis.unavailable"]
@@ -326,14 +326,14 @@ def test_the_pauses_end_growing() -> None:
 
 @asynccontextmanager
 async def served(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], answer_within: float = 0.5
 ) -> AsyncIterator[BrokerSettings]:
-    """Something that is not Redis."""
+    """Something that is not Redis. `answer_within`: how long who asks it waits, in seconds."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         url = SecretBytes(f"redis://me:CanaryPassword@127.0.0.1:{port}".encode())
-        yield BrokerSettings(url=url, timeout=0.5)
+        yield BrokerSettings(url=url, timeout=answer_within)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,8 @@ async def test_whatever_answers_it_goes_on_at_its_share(answers: bytes, because:
         await reader.read()
         writer.close()
 
-    async with served(serve) as settings:
+    # Only silence takes as long as the time-out.
+    async with served(serve, answer_within=0.5 if because.startswith("no answer") else 20.0) as settings:
         with capture_logs() as logs:
             async with open_pace(settings, "cluster", 100.0, 2) as pace:
                 assert excess(await take(pace, 5, 4), 50.0) <= 0
@@ -509,7 +510,7 @@ async def test_without_a_ceiling_redis_is_only_asked_for_those_of_others(new_red
             server.kill()
             await pace.compare()
             server.start()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while "redis.available" not in names(logs):
                     await pace.compare()
                     await asyncio.sleep(0.01)
@@ -540,7 +541,7 @@ def through_kombu(settings: BrokerSettings) -> None:
             sent: dict[str, Any] = {"exchange": EXCHANGE, "routing_key": CONTROL, "headers": good()["headers"]}
             producer.publish([[], {"number": 7}, {}], **sent)
         with connection.Consumer([queue], on_message=taken.append):
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=30)
         taken[0].ack()
     assert taken[0].decode() == [[], {"number": 7}, {}]
 

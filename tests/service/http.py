@@ -24,9 +24,12 @@ def shown_when_up(place: str) -> str:
 
 
 def readiness(place: str) -> int:
+    """The status of `/readyz`; 0 while nothing listens yet."""
     try:
         with urlopen(f"http://{place}/readyz", timeout=10) as answer:
             return int(answer.status)
     except HTTPError as error:
         with error:
             return error.code
+    except OSError:
+        return 0

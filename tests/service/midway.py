@@ -24,6 +24,7 @@ def assert_ended_well(cluster: Service) -> None:
     assert [line["state"] for line in ended] == ["complete"] * len(ended)
     assert len({line["campaign"] for line in ended}) == len(ended)
     assert cluster.opened_by(NEW) == OBJECTS
+    cluster.wait_observed(NEW, OBJECTS)
     budgets = {row["names"][0]: row for row in cluster.run("keys").document["keys"]}
     assert budgets["new-key"]["used"] >= budgets["new-key"]["observed"] >= OBJECTS
     assert budgets["new-key"]["reserved"] >= sum(line["encryptions"] for line in ended)
