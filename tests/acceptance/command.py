@@ -81,7 +81,7 @@ class Running:
         """Returns when it logged the event so often. Raises AssertionError when it ended before, or in time."""
 
         def is_logged() -> bool:
-            return sum(event["event"] == name for event in log_events(self._stderr.read_text())) >= times
+            return [event["event"] for event in log_events(self._stderr.read_text())].count(name) >= times
 
         self._wait(is_logged, name, seconds)
 

@@ -3,143 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kube_rewrap.config.encryption.configuration import (
-    EncryptionConfiguration,
-    IdentityProvider,
-    Key,
-    KeyedProvider,
-    KmsProvider,
-    Provider,
-    ProviderType,
-    ResourceEntry,
-)
-from kube_rewrap.config.encryption.generation import Generation
-from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.config.settings.schema import RotationSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
-from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.checklist import CHECKS, judge, summarise
-from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, Facts, FileFacts, State
+from kube_rewrap.scheduler.hardening.facts import DAY, Facts, FileFacts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.etcd.grants import Access, Exposure
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.budget import Budget
-from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
-from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
-
-NOW = 1_000 * DAY
-PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
-MATERIAL = {"one": b"CanaryKey-one-0123456789-abcdef!", "two": b"CanaryKey-two-0123456789-abcdef!"}
-NEVER = "no complete campaign over everything is on record under this configuration"
-NOTHING = "a client without certificate and password gets nothing"
-SHARED = "the same key material serves as more than one key"
-DEFAULT = "taken for etcd's default (--quota-bytes says better)"
-IDENTITY = IdentityProvider()
-WARN, FAIL, UNKNOWN, PASS = State.WARN, State.FAIL, State.UNKNOWN, State.PASS
-
-IDS = [
-    "primary-encrypts",
-    "secrets-covered",
-    "configmaps-covered",
-    "plaintext",
-    "readable",
-    "current",
-    "proof-age",
-    "aescbc",
-    "aesgcm-rotation",
-    "kms-v1",
-    "identity-reads",
-    "write-budget",
-    "key-age",
-    "key-material",
-    "key-names",
-    "old-keys",
-    "file-mode",
-    "file-owner",
-    "directory-mode",
-    "etcd-tls",
-    "etcd-access",
-    "converged",
-    "space",
-]
-
-
-def keyed(provider: str, *names: str, material: str = "") -> KeyedProvider:
-    keys = (Key(name, SecretBytes(MATERIAL[material or name])) for name in names)
-    return KeyedProvider(ProviderType(provider), tuple(keys))
-
-
-def kms(version: str) -> KmsProvider:
-    return KmsProvider("v1" if version == "v1" else "v2", "vault", "unix:///kms.sock", 3.0, None)
-
-
-def ref(provider: str, name: str) -> KeyRef:
-    return KeyRef(provider, name, SecretBytes(MATERIAL[name]).fingerprint(provider))
-
-
-def entries(*pairs: tuple[Sequence[str], Sequence[Provider]]) -> EncryptionConfiguration:
-    return EncryptionConfiguration(tuple(ResourceEntry(tuple(names), tuple(chain)) for names, chain in pairs))
-
-
-BOTH = ("secrets", "configmaps")
-GCM, GCM_TWO, BOX = ref("aesgcm", "one"), ref("aesgcm", "two"), ref("secretbox", "one")
-
-
-def tally(
-    under: dict[KeyRef, int], *reasons: Reason, resource: str = "secrets", configured: tuple[KeyRef, ...] = (GCM,)
-) -> ResourceTally:
-    found = ResourceTally(resource, configured[0], configured)
-    for key, count in under.items():
-        for _ in range(count):
-            found.add_readable(key, 100, 1)
-    for number, reason in enumerate(reasons):
-        found.add_unreadable(b"/registry/%s/n/o%d" % (resource.encode(), number), Quarantine(reason, "why"))
-    return found
-
-
-def proof(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> Inventory:
-    return Inventory(77, tallies, unknown)
-
-
-def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
-    """A cluster where nothing is to be found fault with; another configuration changes that alone."""
-    configuration = configuration or entries((BOTH, [keyed("aesgcm", "one")]))
-    return Facts(
-        settings=Settings(rotation=RotationSettings(auto=True)),
-        ages=Ages(90 * DAY, 7 * DAY),
-        now=NOW,
-        configuration=configuration,
-        generation=describe(Generation("sha256:0", configuration, "enc.yaml")),
-        proof=proof(tally({GCM: 3}), tally({GCM: 2}, resource="configmaps")),
-        keys=(KeyVerdict(GCM, 5, ("it is the primary of secrets",)),),
-        convergence=Convergence(is_converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
-        budgets={GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", ("one",), reserved=10)},
-        watched={GCM.fingerprint: NOW - 5 * DAY},
-        made={GCM.fingerprint: NOW - 10 * DAY},
-        file=FileFacts("/etc/enc.yaml", 0o600, 0, NOW - DAY, (("/etc", 0o755),)),
-        exposures=(Exposure("https://10.0.0.1:2379", secure=True, local=False, access=Access.REFUSES),),
-        proof_revision=70,
-        proven_at=NOW - 2 * DAY,
-        quarantined=(),
-        stuck=0,
-        room=Room(50, 100, None),
-        quota_told=True,
-        silent=(),
-    )
-
-
-GOOD = facts()
-
-
-def line(given: Facts, name: str) -> Check:
-    [found] = [check for check in judge(given) if check.id == name]
-    return found
+from kube_rewrap.worker.records.inventory import ResourceTally
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from tests.unit.scheduler.hardening.clusters import (
+    BOTH,
+    DEFAULT,
+    FAIL,
+    GCM,
+    GCM_TWO,
+    GOOD,
+    IDENTITY,
+    IDS,
+    NEVER,
+    NOTHING,
+    NOW,
+    PASS,
+    PLAIN,
+    UNKNOWN,
+    WARN,
+    entries,
+    facts,
+    keyed,
+    kms,
+    line,
+    proof,
+    tally,
+)
 
 
 def test_a_good_cluster_passes_every_check_without_a_remedy() -> None:
@@ -148,146 +49,6 @@ def test_a_good_cluster_passes_every_check_without_a_remedy() -> None:
     assert all(check.reason for check in checks)
     assert summarise(checks) == {"pass": len(CHECKS), "warn": 0, "fail": 0, "unknown": 0}
 
-
-# ------------------------------------------------------------------------------------------------------ configuration
-
-
-@pytest.mark.parametrize(
-    ("name", "configuration", "state", "reason"),
-    [
-        pytest.param(
-            "primary-encrypts",
-            entries((["secrets"], [keyed("aesgcm", "one")]), (["events", "*.apps"], [IDENTITY])),
-            FAIL,
-            "events, *.apps: written in plaintext, for identity is the first provider",
-            id="identity is the first provider of one entry => fail, and its resources are named",
-        ),
-        pytest.param(
-            "secrets-covered",
-            entries((["configmaps"], [keyed("aesgcm", "one")])),
-            FAIL,
-            "no entry covers secrets: kube-apiserver writes them in plaintext",
-            id="no entry covers secrets => fail",
-        ),
-        pytest.param(
-            "secrets-covered",
-            entries((["secrets"], [IDENTITY, keyed("aesgcm", "one")])),
-            FAIL,
-            "identity is the first provider of secrets: kube-apiserver writes them in plaintext",
-            id="secrets are named, and written in plaintext => fail",
-        ),
-        pytest.param(
-            "secrets-covered",
-            entries((["*.*"], [kms("v2")])),
-            PASS,
-            "secrets are written with kms",
-            id="a wildcard covers secrets => pass",
-        ),
-        pytest.param(
-            "configmaps-covered",
-            entries((["secrets"], [keyed("aesgcm", "one")])),
-            WARN,
-            "no entry covers configmaps: kube-apiserver writes them in plaintext",
-            id="no entry covers configmaps => warn",
-        ),
-        pytest.param(
-            "aescbc",
-            entries((["secrets"], [keyed("aescbc", "one")])),
-            WARN,
-            "secrets: written with aescbc, which does not notice that a value was tampered with",
-            id="aescbc writes => warn",
-        ),
-        pytest.param(
-            "aescbc",
-            entries((["secrets"], [keyed("secretbox", "one"), keyed("aescbc", "two")])),
-            PASS,
-            "nothing is written with aescbc",
-            id="aescbc only reads => pass",
-        ),
-        pytest.param(
-            "aesgcm-rotation",
-            entries((["secrets"], [keyed("secretbox", "one")])),
-            PASS,
-            "nothing is written with aesgcm",
-            id="aesgcm does not write => pass",
-        ),
-        pytest.param(
-            "kms-v1",
-            entries((["secrets"], [kms("v1")])),
-            FAIL,
-            "vault: writes by KMS v1, which is deprecated",
-            id="KMS v1 writes => fail",
-        ),
-        pytest.param(
-            "kms-v1",
-            entries((["secrets"], [keyed("aesgcm", "one"), kms("v1")])),
-            WARN,
-            "vault: may read by KMS v1, which is deprecated",
-            id="KMS v1 only reads => warn",
-        ),
-        pytest.param(
-            "kms-v1",
-            entries((["secrets"], [kms("v2")])),
-            PASS,
-            "no provider speaks KMS v1",
-            id="KMS v2 => pass",
-        ),
-        pytest.param(
-            "key-material",
-            entries((["secrets"], [keyed("aesgcm", "one")]), (["configmaps"], [keyed("aesgcm", "one")])),
-            PASS,
-            "no key material serves as two keys",
-            id="one key in two entries => pass: it is seen, and has one budget",
-        ),
-        pytest.param(
-            "key-material",
-            entries(
-                (["secrets"], [keyed("aesgcm", "one")]), (["configmaps"], [keyed("aesgcm", "two", material="one")])
-            ),
-            WARN,
-            f"{SHARED}: resources[0] aesgcm 'one' = resources[1] aesgcm 'two'",
-            id="the same bytes under two names => warn",
-        ),
-        pytest.param(
-            "key-material",
-            entries((["secrets"], [keyed("aesgcm", "one"), keyed("secretbox", "two", material="one")])),
-            WARN,
-            f"{SHARED}: resources[0] aesgcm 'one' = resources[0] secretbox 'two'",
-            id="the same bytes for two providers => warn, though their fingerprints differ",
-        ),
-        pytest.param(
-            "key-names",
-            entries((["secrets"], [keyed("aesgcm", "one"), keyed("aesgcm", "one", material="two")])),
-            WARN,
-            "two keys have one name: 'one'",
-            id="two keys of one name => warn",
-        ),
-        pytest.param(
-            "key-names",
-            entries((["secrets"], [keyed("aesgcm", "one")]), (["configmaps"], [keyed("aesgcm", "one")])),
-            PASS,
-            "every key has a name of its own",
-            id="one key twice is one key => pass",
-        ),
-    ],
-)
-def test_what_the_configuration_says(
-    name: str, configuration: EncryptionConfiguration, state: State, reason: str
-) -> None:
-    check = line(facts(configuration), name)
-    assert (check.state, check.reason) == (state, reason)
-    assert bool(check.remedy) == (state is not PASS)
-
-
-def test_aesgcm_without_a_rotation_by_itself_warns() -> None:
-    check = line(replace(GOOD, settings=Settings()), "aesgcm-rotation")
-    assert (check.state, check.reason) == (
-        WARN,
-        "secrets, configmaps: written with aesgcm, which wears out, and these settings rotate no key by themselves",
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------- the rest
 
 NOBODY = Convergence(is_converged=False, generation="sha256:0", because="no address of a kube-apiserver is given")
 LAGGING = Replica("https://a", "", "", ReplicaState.OTHER, "sha256:1", "https://a runs sha256:1")

@@ -1,0 +1,136 @@
+"""Facts about a cluster that is in order, and the parts that tests make others of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kube_rewrap.config.encryption.configuration import (
+    EncryptionConfiguration,
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+    ResourceEntry,
+)
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.schema import RotationSettings, Settings
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.hardening.checklist import judge
+from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, Facts, FileFacts, State
+from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from kube_rewrap.worker.etcd.grants import Access, Exposure
+from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.budget import Budget
+from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
+
+NOW = 1_000 * DAY
+PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
+MATERIAL = {"one": b"CanaryKey-one-0123456789-abcdef!", "two": b"CanaryKey-two-0123456789-abcdef!"}
+NEVER = "no complete campaign over everything is on record under this configuration"
+NOTHING = "a client without certificate and password gets nothing"
+SHARED = "the same key material serves as more than one key"
+DEFAULT = "taken for etcd's default (--quota-bytes says better)"
+IDENTITY = IdentityProvider()
+WARN, FAIL, UNKNOWN, PASS = State.WARN, State.FAIL, State.UNKNOWN, State.PASS
+IDS = [
+    "primary-encrypts",
+    "secrets-covered",
+    "configmaps-covered",
+    "plaintext",
+    "readable",
+    "current",
+    "proof-age",
+    "aescbc",
+    "aesgcm-rotation",
+    "kms-v1",
+    "identity-reads",
+    "write-budget",
+    "key-age",
+    "key-material",
+    "key-names",
+    "old-keys",
+    "file-mode",
+    "file-owner",
+    "directory-mode",
+    "etcd-tls",
+    "etcd-access",
+    "converged",
+    "space",
+]
+
+
+def keyed(provider: str, *names: str, material: str = "") -> KeyedProvider:
+    keys = (Key(name, SecretBytes(MATERIAL[material or name])) for name in names)
+    return KeyedProvider(ProviderType(provider), tuple(keys))
+
+
+def kms(version: str) -> KmsProvider:
+    return KmsProvider("v1" if version == "v1" else "v2", "vault", "unix:///kms.sock", 3.0, None)
+
+
+def ref(provider: str, name: str) -> KeyRef:
+    return KeyRef(provider, name, SecretBytes(MATERIAL[name]).fingerprint(provider))
+
+
+def entries(*pairs: tuple[Sequence[str], Sequence[Provider]]) -> EncryptionConfiguration:
+    return EncryptionConfiguration(tuple(ResourceEntry(tuple(names), tuple(chain)) for names, chain in pairs))
+
+
+BOTH = ("secrets", "configmaps")
+GCM, GCM_TWO, BOX = ref("aesgcm", "one"), ref("aesgcm", "two"), ref("secretbox", "one")
+
+
+def tally(
+    under: dict[KeyRef, int], *reasons: Reason, resource: str = "secrets", configured: tuple[KeyRef, ...] = (GCM,)
+) -> ResourceTally:
+    found = ResourceTally(resource, configured[0], configured)
+    for key, count in under.items():
+        for _ in range(count):
+            found.add_readable(key, 100, 1)
+    for number, reason in enumerate(reasons):
+        found.add_unreadable(b"/registry/%s/n/o%d" % (resource.encode(), number), Quarantine(reason, "why"))
+    return found
+
+
+def proof(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> Inventory:
+    return Inventory(77, tallies, unknown)
+
+
+def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
+    """A cluster where nothing is to be found fault with; another configuration changes that alone."""
+    configuration = configuration or entries((BOTH, [keyed("aesgcm", "one")]))
+    return Facts(
+        settings=Settings(rotation=RotationSettings(auto=True)),
+        ages=Ages(90 * DAY, 7 * DAY),
+        now=NOW,
+        configuration=configuration,
+        generation=describe(Generation("sha256:0", configuration, "enc.yaml")),
+        proof=proof(tally({GCM: 3}), tally({GCM: 2}, resource="configmaps")),
+        keys=(KeyVerdict(GCM, 5, ("it is the primary of secrets",)),),
+        convergence=Convergence(is_converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
+        budgets={GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", ("one",), reserved=10)},
+        watched={GCM.fingerprint: NOW - 5 * DAY},
+        made={GCM.fingerprint: NOW - 10 * DAY},
+        file=FileFacts("/etc/enc.yaml", 0o600, 0, NOW - DAY, (("/etc", 0o755),)),
+        exposures=(Exposure("https://10.0.0.1:2379", secure=True, local=False, access=Access.REFUSES),),
+        proof_revision=70,
+        proven_at=NOW - 2 * DAY,
+        quarantined=(),
+        stuck=0,
+        room=Room(50, 100, None),
+        quota_told=True,
+        silent=(),
+    )
+
+
+GOOD = facts()
+
+
+def line(given: Facts, name: str) -> Check:
+    [found] = [check for check in judge(given) if check.id == name]
+    return found
