@@ -238,9 +238,9 @@ def test_a_change_in_the_middle_takes_over_and_keeps_what_was_done(cluster: Serv
 def test_a_campaign_that_run_left_behind_is_finished_by_the_service(cluster: Service) -> None:
     cluster.fill(600)
     cluster.configure(NEW, OLD)
-    command = Command(cluster.directory, environment={**cluster.environment, "REWRAP_RATE": "200"})
+    command = Command(cluster.directory, environment={**cluster.environment, "REWRAP_RATE": "80"})
     with command.start("run", "-o", "json") as running:
-        running.wait_for_event("batch.page", times=2)
+        running.wait_for_event("batch.page")
         running.send(signal.SIGINT)
         assert running.end().code == 3
     assert 0 < cluster.opened_by(NEW) < 600
