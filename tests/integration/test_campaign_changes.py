@@ -38,9 +38,9 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.request import RequestKind
 from kube_rewrap.worker.records.requests import Requests
+from tests.fakes.objects import NEW, OLD, fill, seal
 from tests.fakes.store import MemoryStore
 from tests.servers.redis import RedisServer
-from tests.unit.scheduler.campaigns.test_service import NEW, OLD, fill, seal
 
 pytestmark = pytest.mark.timeout(60)
 
