@@ -112,7 +112,7 @@ class Running:
     ) -> None:
         if not self.is_over:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
 
 @dataclass(frozen=True)

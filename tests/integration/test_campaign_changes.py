@@ -42,7 +42,7 @@ from tests.fakes.objects import NEW, OLD, fill, seal
 from tests.fakes.store import MemoryStore
 from tests.servers.redis import RedisServer
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 SETTINGS = replace(Settings(), page=PageSettings(objects=5))
 FIRST, SECOND = "sha256:" + "1" * 64, "sha256:" + "2" * 64

@@ -14,7 +14,7 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.etcd.reach import Reach, followed
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(170)
 
 
 def wait(reach: Reach, *, away: bool) -> None:

@@ -161,6 +161,13 @@ class Service:
         rows: list[dict[str, Any]] = self.run("campaign", "list").document["campaigns"]
         return [row for row in rows if row["kind"] == "campaign"]
 
+    def campaign(self, name: str) -> dict[str, Any]:
+        """A campaign's record: a look that costs less than a command."""
+        found = self.etcd.admin().get(f"/kube-rewrap/v1/campaigns/{name}")
+        assert found is not None
+        record: dict[str, Any] = json.loads(found.value)
+        return record
+
     def wait(self, holds: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Waits for a condition."""
         until = time.monotonic() + seconds
@@ -175,7 +182,7 @@ class Service:
 
         def observed() -> int:
             found = self.etcd.admin().get("/kube-rewrap/v1/observer")
-            return json.loads(found.value)["counts"].get(fingerprint, 0) if found else 0
+            return int(json.loads(found.value)["counts"].get(fingerprint, 0)) if found else 0
 
         self.wait(lambda: observed() >= writes, f"{writes} observed writes under {one.name}")
 

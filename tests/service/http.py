@@ -9,7 +9,7 @@ from urllib.request import urlopen
 def shown(place: str, path: str) -> str:
     """What anybody who reaches the port is shown, whatever the status."""
     try:
-        with urlopen(f"http://{place}{path}", timeout=10) as answer:
+        with urlopen(f"http://{place}{path}", timeout=30) as answer:
             return str(answer.read())
     except HTTPError as error:
         with error:
@@ -26,7 +26,7 @@ def shown_when_up(place: str) -> str:
 def readiness(place: str) -> int:
     """The status of `/readyz`; 0 while nothing listens yet."""
     try:
-        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
+        with urlopen(f"http://{place}/readyz", timeout=30) as answer:
             return int(answer.status)
     except HTTPError as error:
         with error:

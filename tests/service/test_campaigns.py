@@ -175,7 +175,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
 
     send_by_stock_client(cluster, "rewrap.campaign.pause", {"campaign": name})
     worker = cluster.daemons[1]
-    cluster.wait(lambda: cluster.campaigns()[0]["state"] == "paused", "the message is heeded")
+    cluster.wait(lambda: cluster.campaign(name)["state"] == "paused", "the message is heeded")
     cluster.wait_no_claim(name)
     rewritten = cluster.opened_by(NEW)
     shown = cluster.run("campaign", "show", name).document
@@ -197,9 +197,9 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
 
 def test_a_comment_in_the_file_changes_nothing_about_a_campaign_and_it_comes_to_its_proof(cluster: Service) -> None:
     def comment() -> None:
-        cluster.file.write_bytes(cluster.file.read_bytes() + b"\n")
         scheduler = cluster.daemons[0]
         adopted = len(scheduler.said("campaign.adopted"))
+        cluster.file.write_bytes(cluster.file.read_bytes() + b"\n")
         cluster.wait(lambda: len(scheduler.said("campaign.adopted")) > adopted, "it was adopted")
 
     cluster.variables["REWRAP_RATE"] = "50"

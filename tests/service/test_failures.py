@@ -27,7 +27,7 @@ def cluster(etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer],
 
 def counted(place: str, outcome: str) -> float:
     """How many messages came to this end, as a worker's parent shows it."""
-    with urlopen(f"http://{place}/metrics", timeout=10) as answer:
+    with urlopen(f"http://{place}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     [value] = [
         line.split()[-1] for line in lines if line.startswith(f'kube_rewrap_messages_total{{outcome="{outcome}"}}')

@@ -28,7 +28,7 @@ class Shown:
         self._place = place
 
     def samples(self) -> dict[str, float]:
-        with urlopen(f"http://{self._place}/metrics", timeout=10) as answer:
+        with urlopen(f"http://{self._place}/metrics", timeout=30) as answer:
             return {
                 name: float(value)
                 for name, value in re.findall(r"^(kube_rewrap_\S+) (\S+)$", answer.read().decode(), re.MULTILINE)
@@ -41,7 +41,7 @@ class Shown:
 
     def readiness(self) -> tuple[int, str]:
         try:
-            with urlopen(f"http://{self._place}/readyz", timeout=10) as answer:
+            with urlopen(f"http://{self._place}/readyz", timeout=30) as answer:
                 return int(answer.status), answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()

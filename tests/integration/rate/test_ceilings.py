@@ -31,7 +31,7 @@ def test_four_processes_together_stay_at_the_ceiling(redis: RedisServer) -> None
     finally:
         for process in processes:
             process.kill()
-            process.wait(10)
+            process.wait(30)
     assert [errors for _, errors in ends] == [b""] * 4
     grants = [Grant(*row) for output, _ in ends for row in json.loads(output)]
     total = sum(grant.objects for grant in grants)
