@@ -19,7 +19,7 @@ from tests.servers.apiserver import Registry, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdOptions, start_etcd
 from tests.servers.redis import RedisOptions, start_redis
 from tests.service.harness import Daemon, Service
-from tests.service.test_rotation import SETTINGS, rotations_done
+from tests.service.rotation import SETTINGS, rotations_done
 
 OBJECTS = 650
 LIMIT = 1_500

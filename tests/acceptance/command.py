@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -77,18 +77,29 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait_for_event(self, name: str, times: int = 1, seconds: float = 30.0) -> None:
+    def wait_for_event(self, name: str, times: int = 1, seconds: float = 60.0) -> None:
         """Returns when it logged the event so often. Raises AssertionError when it ended before, or in time."""
+
+        def is_logged() -> bool:
+            return [event["event"] for event in log_events(self._stderr.read_text())].count(name) >= times
+
+        self._wait(is_logged, name, seconds)
+
+    def wait_for_words(self, words: str, seconds: float = 60.0) -> None:
+        """Returns when it printed these words, on whichever stream. Raises as `wait_for_event` does."""
+        self._wait(lambda: words in self._stderr.read_text() + self._stdout.read_text(), words, seconds)
+
+    def _wait(self, is_so: Callable[[], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
             over = self.is_over
-            if sum(event["event"] == name for event in log_events(self._stderr.read_text())) >= times:
+            if is_so():
                 return
-            assert not over, f"it ended before {name}: {self._stderr.read_text()}{self._stdout.read_text()}"
-            assert time.monotonic() < deadline, f"no {name} in {seconds} s: {self._stderr.read_text()}"
+            assert not over, f"it ended before {what}: {self._stderr.read_text()}{self._stdout.read_text()}"
+            assert time.monotonic() < deadline, f"no {what} in {seconds} s: {self._stderr.read_text()}"
             time.sleep(_POLL_SECONDS)
 
-    def end(self, seconds: float = 60.0) -> Ended:
+    def end(self, seconds: float = 90.0) -> Ended:
         """Waits for its end."""
         code = self._process.wait(seconds)
         return Ended(code, self._stdout.read_text(), self._stderr.read_text())
@@ -101,7 +112,7 @@ class Running:
     ) -> None:
         if not self.is_over:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,7 @@ class Command:
         process = start_program(self.line(*words), environment, stdout, stderr, anew=self.anew)
         return Running(process, stdout, stderr)
 
-    def run(self, *words: str, seconds: float = 60.0) -> Ended:
+    def run(self, *words: str, seconds: float = 90.0) -> Ended:
         """Runs it to its end."""
         with self.start(*words) as running:
             return running.end(seconds)

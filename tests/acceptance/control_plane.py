@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,10 +64,20 @@ class ControlPlane:
         [found] = self.rotations()
         return found
 
-    def wait_until_at(self, step: str, seconds: float = 30.0) -> dict[str, Any]:
+    def wait_until_at(self, step: str, seconds: float = 60.0) -> dict[str, Any]:
         """Returns the only rotation's record once it is at a step and says what it waits for."""
         wait(lambda: [one["step"] for one in self.rotations() if one["waits"]] == [step], f"a wait at {step}", seconds)
         return self.rotation()
+
+    def wait_until_handed_out(self, given: Path, step: str) -> str:
+        """Returns the content that the operator has to put in place at a step, once all of it is in the file."""
+
+        def is_whole() -> bool:
+            wanted = [one["edited"] for one in self.rotations() if one["step"] == step and one["edited"]]
+            return bool(wanted) and given.exists() and hash_of(given.read_text()) == wanted[0]
+
+        wait(is_whole, f"content for {step}")
+        return given.read_text()
 
     def put(self, text: str) -> None:
         """Another content in the place of the file, all at once, as a careful operator does."""
@@ -117,6 +128,11 @@ def control_plane(
         yield ControlPlane(gateway, registry, file, apiservers, rewrap)
 
 
+def hash_of(text: str) -> str:
+    """How records name a content of the file."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def keys_of(text: str) -> list[Key]:
     """The keys of the entry for secrets, in the order in which they are tried, read without our code."""
     found = []
@@ -132,7 +148,7 @@ def keys_of(text: str) -> list[Key]:
     return found
 
 
-def wait(is_so: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait(is_so: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Returns once it is so. Raises AssertionError when that takes too long."""
     deadline = time.monotonic() + seconds
     while not is_so():

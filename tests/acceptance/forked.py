@@ -87,7 +87,7 @@ def stop_server() -> None:
     if _server.cache_info().currsize:
         process, channel = _server()
         channel.close()
-        process.wait(10)
+        process.wait(30)
         _server.cache_clear()
 
 

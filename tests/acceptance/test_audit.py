@@ -12,7 +12,7 @@ import pytest
 
 from kube_rewrap.config.encryption.generation import content_hash
 from tests.acceptance.command import Command, Ended, command_for
-from tests.acceptance.test_canary import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
+from tests.acceptance.marks import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
 from tests.integration.apiserver import IDENTITY, configuration, configure, manifest, secrets, store, write_private
 from tests.servers.apiserver_metrics import Access, MetricsServer, metrics_servers, sha256
 from tests.servers.certificates import Certificates

@@ -17,8 +17,8 @@ OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
 OBJECTS = 300
 OWNER = "/kube-rewrap/v1/owner"
 CAMPAIGNS = "/kube-rewrap/v1/campaigns/"
-# Slow enough to be met at work, in the second page of a few.
-SLOW = ("run", "-o", "json", "--rate", "60")
+# Slow enough to be met at work, in the second page of a few; most are stopped there, so this costs little time.
+SLOW = ("run", "-o", "json", "--rate", "45")
 FAST = ("run", "--rate", "0")
 
 
@@ -78,8 +78,8 @@ def test_a_second_signal_ends_at_once(rewrap: Command, gateway: Gateway) -> None
         running.wait_for_event("campaign.step")
         running.send(signal.SIGINT)
         running.send(signal.SIGTERM)
-        ended = running.end(5)
-    assert (ended.code, ended.stdout) == (130, "")
+        ended = running.end()
+    assert (ended.code, ended.stdout) == (130, "")  # a run that finishes what is in flight ends with 3
     # It had no time to give its lock back: the lock ends with its lease.
     owner = gateway.get(OWNER)
     assert owner is not None
@@ -123,7 +123,7 @@ def test_a_run_that_waits_can_be_stopped(rewrap: Command, gateway: Gateway) -> N
     with rewrap.start("run", "-o", "json", "--wait") as running:
         running.wait_for_event("lock.waiting")
         running.send(signal.SIGINT)
-        ended = running.end(10)
+        ended = running.end()
     assert (ended.code, ended.error["type"]) == (3, "StoppedError")
     assert rewritten(gateway) == 0
 

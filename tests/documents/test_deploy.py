@@ -10,7 +10,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,17 +19,20 @@ from kube_rewrap.config.settings.broker import parse_broker
 from kube_rewrap.config.settings.flags import EVERY, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
-
-TOP = Path(__file__).parents[2]
-DEPLOY = TOP / "deploy"
-COMPOSE = TOP / "docker-compose.yml"
-PAGE = TOP / "docs" / "deploy.md"
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-EXAMPLE = DEPLOY / "systemd" / "rewrap.env.example"
-
-FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
-TEXTS = [*FILES, COMPOSE, TOP / ".dockerignore", PAGE]
-DAEMONS = ("scheduler", "worker")
+from tests.documents.deployment import (
+    DAEMONS,
+    DEPLOY,
+    EXAMPLE,
+    FILES,
+    PAGE,
+    TEXTS,
+    TOP,
+    UNITS,
+    deployments,
+    manifests,
+    services,
+    unit,
+)
 
 
 def test_every_kind_is_looked_at() -> None:
@@ -48,43 +50,6 @@ def test_every_kind_is_looked_at() -> None:
 
 
 # Commands.
-
-
-def manifests() -> list[dict[str, Any]]:
-    """Every document of deploy/kubernetes but the kustomization."""
-    paths = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-    return [
-        document
-        for path in paths
-        if path.name != "kustomization.yaml"
-        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    ]
-
-
-def deployments() -> dict[str, dict[str, Any]]:
-    """The pod template's spec of each Deployment, by the component's name."""
-    found = [one for one in manifests() if one["kind"] == "Deployment"]
-    return {one["metadata"]["name"].removeprefix("kube-rewrap-"): one["spec"]["template"]["spec"] for one in found}
-
-
-def services() -> dict[str, dict[str, Any]]:
-    """The services of the compose file."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
-    return found
-
-
-def unit(path: Path) -> list[tuple[str, str, str]]:
-    """Section, key and value of each line of a unit. Keys may come more than once."""
-    section, found = "", []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if re.fullmatch(r"\[\w+\]", line):
-            section = line.strip("[]")
-        elif line and not line.startswith("#"):
-            key, equals, value = line.partition("=")
-            assert equals, f"{path.name}: {line!r} is neither a section nor KEY=VALUE"
-            assert not line.endswith("\\"), f"{path.name}: {line!r} goes on in the next line, which this reader can't"
-            found.append((section, key, value))
-    return found
 
 
 def command_lines() -> Iterator[tuple[str, list[str]]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.documents.test_deploy import COMPOSE, DAEMONS, DEPLOY, TOP
+from tests.documents.deployment import COMPOSE, DAEMONS, DEPLOY, TOP
 
 TEXT = COMPOSE.read_text(encoding="utf-8")
 DOCUMENT: dict[str, Any] = yaml.safe_load(TEXT)

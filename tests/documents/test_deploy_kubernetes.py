@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.documents.test_deploy import DAEMONS, DEPLOY, PAGE, TOP, deployments, manifests
+from tests.documents.deployment import DAEMONS, DEPLOY, PAGE, TOP, deployments, manifests
 
 # Typed nowhere; the schemas of this version come with it.
 kubernetes_validate: Any = importlib.import_module("kubernetes_validate")

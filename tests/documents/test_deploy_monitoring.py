@@ -15,7 +15,7 @@ from kube_rewrap.cli.parser import COMMANDS
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.records.campaign import CampaignState
-from tests.documents.test_deploy import DEPLOY, TOP
+from tests.documents.deployment import DEPLOY, TOP
 
 RULES: list[dict[str, Any]] = [
     rule

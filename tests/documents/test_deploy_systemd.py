@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.test_deploy import DEPLOY, EXAMPLE, PAGE, UNITS, unit
+from tests.documents.deployment import DEPLOY, EXAMPLE, PAGE, UNITS, unit
 
 HARDENING = {
     "AmbientCapabilities": "",

@@ -16,7 +16,7 @@ from tests.acceptance.command import Running
 from tests.faults.harness import POINTS
 from tests.faults.registry import OWNER, POISON, Registry, prepare
 from tests.integration.apiserver import IDENTITY, secrets
-from tests.integration.test_concurrent_writers import Writer, assert_values
+from tests.integration.blind_writer import Writer, assert_values
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
 from tests.servers.proxy import Proxy
 

@@ -80,7 +80,8 @@ def test_a_process_that_dies_again_and_again_comes_to_the_end(registry: Registry
 def test_a_kill_when_a_sweep_begins_forgets_no_quarantined_object(
     etcd: EtcdCluster, tmp_path: Path, point: str
 ) -> None:
-    registry = prepare(etcd, tmp_path, rate="60")
+    # After three pages of eight, four seconds are left for the late write.
+    registry = prepare(etcd, tmp_path, rate="12")
     late = "/registry/events/default/e0"
     with registry.killed_at(point).start("run", "-o", "json") as running:
         running.wait_for_event("batch.page", times=3)

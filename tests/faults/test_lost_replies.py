@@ -29,11 +29,8 @@ def registry(etcd: EtcdCluster, tmp_path: Path) -> Registry:
 @pytest.mark.parametrize(("marker", "times"), WRITES.values(), ids=WRITES)
 def test_the_lost_reply_of(registry: Registry, marker: bytes, times: int) -> None:
     with Proxy(registry.cluster.endpoints[0]) as proxy:
-        proxy.swallow_replies(to=marker)
+        proxy.swallow_replies(to=marker, times=times)
         with registry.through(proxy.endpoint).command.start("run", "-o", "json") as running:
-            for _ in range(times - 1):
-                proxy.wait_until_swallowed()
-                proxy.swallow_replies(to=marker)
             proxy.wait_until_swallowed()
             ended = running.end()
     assert ended.code == 3, ended.stdout + ended.stderr

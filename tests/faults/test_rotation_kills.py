@@ -183,7 +183,7 @@ def test_whoever_resumes_at_once_waits_for_the_dead_ones_lock_and_then_drives(ro
     """The lock of a process that was killed is there for some seconds more, and its holder is taken for a leader."""
     rotated.crash("rotations.after:4", "--prune")
     with rotated.rewrap.start("rotate", "resume") as running:
-        wait(lambda: running.is_over, "end of the rotation that was resumed", 40)
+        wait(lambda: running.is_over, "end of the rotation that was resumed", 90)
         assert running.end().code == 0
     rotated.assert_ended_well()
 
@@ -238,8 +238,6 @@ def test_by_hand_a_content_that_was_recorded_and_never_written_is_written_by_who
     rotated.crash("rotations.after:2", *by_hand)
     assert not given.exists()
     rotated.end_locks()
-    with rotated.rewrap.start("rotate", "resume", *by_hand) as running:
-        wait(lambda: given.exists() or running.is_over, "content for the operator", 15)
-        assert given.exists()
-        rotated.plane.put(given.read_text())
+    with rotated.rewrap.start("rotate", "resume", *by_hand):
+        rotated.plane.put(rotated.plane.wait_until_handed_out(given, "add"))
         wait(lambda: rotated.plane.rotation()["step"] != "add", "next step")

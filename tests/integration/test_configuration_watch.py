@@ -23,9 +23,9 @@ from kube_rewrap.config.settings.schema import ServiceSettings
 from kube_rewrap.scheduler.configuration import watcher as watch
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
-BOUND = 20.0
+BOUND = 40.0
 NEVER = 3600.0
 
 FELT = ServiceSettings(poll=NEVER, debounce=0.05)

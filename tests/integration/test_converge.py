@@ -61,7 +61,7 @@ async def store(etcd: EtcdCluster, gateway: Gateway) -> AsyncIterator[EtcdStore]
 
 
 def settings_for(servers: list[MetricsServer]) -> ApiserverSettings:
-    return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=5.0)
+    return ApiserverSettings(addresses=tuple(server.url for server in servers), timeout=20.0)
 
 
 def convergence(servers: list[MetricsServer], store: EtcdStore, file: Path | None = None) -> ApiserverProbe:
@@ -150,7 +150,7 @@ def certificates(tmp_path: Path) -> Certificates:
 async def test_tls_with_a_client_certificate(certificates: Certificates) -> None:
     with metrics_servers(1, Access(certificates, client_certificate=True)) as [server]:
         server.shown.hash = FILE
-        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), timeout=5.0)
+        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), timeout=20.0)
         [answer] = await scrape_all(settings)
         assert (answer.reached, answer.reports) == (False, ())
         [answer] = await scrape_all(replace(settings, cert=str(certificates.cert), key=str(certificates.key)))
@@ -163,7 +163,7 @@ async def test_a_server_with_a_certificate_of_somebody_else_is_not_believed(
     others = Certificates.write(tmp_path / "others")
     with metrics_servers(1, Access(certificates)) as [server]:
         for cacert in (str(others.cacert), None):
-            [answer] = await scrape_all(ApiserverSettings((server.url,), cacert=cacert, timeout=5.0))
+            [answer] = await scrape_all(ApiserverSettings((server.url,), cacert=cacert, timeout=20.0))
             assert "SSLCertVerificationError" in answer.fault
         assert server.asked == []
 
@@ -171,7 +171,7 @@ async def test_a_server_with_a_certificate_of_somebody_else_is_not_believed(
 async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, tmp_path: Path) -> None:
     file = write_private(tmp_path / "token", "canary-old\n")
     with metrics_servers(1, Access(certificates, token="canary-new")) as [server], capture_logs() as logs:
-        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), token_file=str(file), timeout=5.0)
+        settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), token_file=str(file), timeout=20.0)
         [answer] = await scrape_all(settings)
         assert (answer.reached, answer.fault) == (True, "it answered 401: it does not accept who we are")
         file.write_text("canary-new\n")
@@ -274,10 +274,11 @@ async def test_one_that_never_ends_its_answer_costs_no_more_than_the_bound(repli
 
     replicas[1].answer = trickle
     try:
-        first, second, third = await scrape_all(replace(settings_for(replicas), timeout=1.0))
+        # Long enough for the other two, however busy the machine is.
+        first, second, third = await scrape_all(replace(settings_for(replicas), timeout=4.0))
     finally:
         done.set()
-    assert (second.reached, second.fault) == (False, "no whole answer within 1 s")
+    assert (second.reached, second.fault) == (False, "no whole answer within 4 s")
     assert (len(first.reports), len(third.reports)) == (1, 1)
 
 
@@ -343,7 +344,7 @@ async def test_waiting_stops_when_the_brake_is_pulled(replicas: list[MetricsServ
     await looked.wait()
     brake.pull(StoppedError("stopped by SIGTERM"))
     with pytest.raises(StoppedError, match="SIGTERM"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await waiting
 
 

@@ -14,11 +14,11 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.etcd.reach import Reach, followed
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(170)
 
 
 def wait(reach: Reach, *, away: bool) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 50
     while bool(reach.away) is not away:
         assert time.monotonic() < until, reach.away
         time.sleep(0.05)

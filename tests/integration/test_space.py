@@ -48,7 +48,7 @@ def test_an_alarm_in_the_middle_stops_the_run_and_the_next_one_goes_on(new_etcd:
     plaintexts = secrets(120, payload="p" * 60_000)
     store(gateway, plaintexts, OLD)
     # It is not told of the small quota, so that etcd itself has to stop it.
-    flags = ("--settings", str(write_private(tmp_path / "settings.toml", "[page]\nobjects = 10\n")), "--rate", "60")
+    flags = ("--settings", str(write_private(tmp_path / "settings.toml", "[page]\nobjects = 10\n")), "--rate", "15")
     rewrap = command_for(tmp_path, cluster, configure(tmp_path, NEW, OLD)).with_flags(*flags)
     with rewrap.start("run", "-o", "json") as running:
         running.wait_for_event("batch.page")
@@ -75,7 +75,7 @@ def campaign_of(stderr: str) -> str:
 
 def fill(gateway: Gateway) -> None:
     """Writes one key over and over until etcd has no space left."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             gateway.put("/filler", b"x" * 500_000)
@@ -83,4 +83,4 @@ def fill(gateway: Gateway) -> None:
             if "space exceeded" in str(error):
                 return
             raise
-    raise AssertionError("etcd did not get full in 20 s")
+    raise AssertionError("etcd did not get full in 60 s")

@@ -22,10 +22,10 @@ from tests.servers.etcd import REWRAP, EtcdCluster, EtcdOptions, EtcdVersion
 from tests.servers.gateway import Gateway
 from tests.servers.proxy import Proxy
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 PREFIXES = ("/registry/secrets/", "/registry/configmaps/")
-_SECONDS = 20.0
+_SECONDS = 40.0
 
 # Key, value and revision.
 Written = tuple[str, bytes, int]

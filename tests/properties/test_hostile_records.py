@@ -34,7 +34,7 @@ from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.tries import Tries
 from kube_rewrap.worker.records.usage import Usage
 from tests.fakes.store import MemoryStore
-from tests.properties.test_records import (
+from tests.properties.record_strategies import (
     BUDGETS,
     CAMPAIGNS,
     CHECKPOINTS,

@@ -28,8 +28,8 @@ ETCDUTL = SERVERS / "3.5" / "etcdutl"
 ROOT = Login("root", "root-password")
 REWRAP = Login("rewrap", "rewrap-password")
 
-_START_SECONDS = 30.0
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _PORT_ATTEMPTS = 5
 

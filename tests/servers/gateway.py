@@ -61,7 +61,7 @@ class Gateway:
         endpoint: str,
         tls: ssl.SSLContext | None = None,
         login: Login | None = None,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
     ) -> None:
         self._url = urlsplit(endpoint)
         self._tls = tls

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tests.servers.http2 import Frame, FrameReader, client_frames, server_frames
 
-_CONTROL_SECONDS = 5.0
+_CONTROL_SECONDS = 30.0
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +49,7 @@ class Proxy:
         self._delay = 0.0
         self._refusing = False
         self._marker: bytes | None = None
+        self._times = 0
         self._swallowed = threading.Event()
 
     @property
@@ -80,23 +81,24 @@ class Proxy:
 
         self._control(act)
 
-    def swallow_replies(self, to: bytes = b"") -> None:
+    def swallow_replies(self, to: bytes = b"", times: int = 1) -> None:
         """From now on requests reach the server and no reply comes back. When a whole reply was lost like that, every
-        connection is cut, and then everything passes again.
+        connection is cut; after so many times everything passes again.
 
         `to`: wait for the first request that holds these bytes (in one frame of at most 16 kB), and lose its reply.
         """
 
         def act() -> None:
             self._marker = to
+            self._times = times
             self._swallowed.clear()
 
         self._control(act)
 
-    def wait_until_swallowed(self, seconds: float = 10.0) -> None:
-        """Raises TimeoutError where no reply got lost by then."""
+    def wait_until_swallowed(self, seconds: float = 60.0) -> None:
+        """Raises TimeoutError where not all replies that were to be lost got lost by then."""
         if not self._swallowed.wait(seconds):
-            raise TimeoutError(f"no reply was swallowed in {seconds} s")
+            raise TimeoutError(f"no reply was swallowed in {seconds} s, of {self._times} that were to be")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -202,6 +204,8 @@ class Proxy:
         return frame.ends_stream and link.marked in {None, frame.stream}
 
     def _lost_one(self) -> None:
-        self._marker = None
         self._cut_all()
-        self._swallowed.set()
+        self._times -= 1
+        if self._times == 0:
+            self._marker = None
+            self._swallowed.set()

@@ -30,9 +30,9 @@ DEFAULT = Login("default", "default-password")
 REWRAP = Login("rewrap", "rewrap-password")
 MASTER = "mymaster"
 
-_START_SECONDS = 15.0
-_STOP_SECONDS = 10.0
-_ANSWER_SECONDS = 5.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_ANSWER_SECONDS = 20.0
 _POLL_SECONDS = 0.02
 _PORT_ATTEMPTS = 5
 

@@ -29,7 +29,7 @@ from tests.servers.redis import RedisServer
 
 SECONDS = 60.0
 _POLL = 0.2
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 60.0
 OLD = make_key(ProviderType.AESCBC, "old-key")
 NEW = make_key(ProviderType.AESGCM, "new-key")
 NEWEST = make_key(ProviderType.SECRETBOX, "newest-key")
@@ -67,10 +67,15 @@ class Daemon:
             if line["event"] == event and all(line.get(name) == value for name, value in fields.items())
         ]
 
+    def assert_said_once_an_outage(self, away: str, back: str) -> None:
+        """It logged that something is away, and that it is back, in turn. A busy machine may make a second outage."""
+        turns = [line["event"] for line in self.events if line["event"] in {away, back}]
+        assert turns == [away, back] * (len(turns) // 2) + [away] * (len(turns) % 2)
+
     def kill(self) -> None:
         """SIGKILL, its children too."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(_STOP_SECONDS)
 
     def terminate(self) -> None:
         """SIGTERM, once: a second one would end it on the spot. No waiting."""
@@ -156,12 +161,35 @@ class Service:
         rows: list[dict[str, Any]] = self.run("campaign", "list").document["campaigns"]
         return [row for row in rows if row["kind"] == "campaign"]
 
+    def campaign(self, name: str) -> dict[str, Any]:
+        """A campaign's record: a look that costs less than a command."""
+        found = self.etcd.admin().get(f"/kube-rewrap/v1/campaigns/{name}")
+        assert found is not None
+        record: dict[str, Any] = json.loads(found.value)
+        return record
+
     def wait(self, holds: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Waits for a condition."""
         until = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < until, f"{what}: not in {seconds:.0f} s\n{self.logs()}"
             time.sleep(_POLL)
+
+    def wait_observed(self, key: KeyedProvider, writes: int) -> None:
+        """Waits until the leader has recorded that it saw so many writes under this key: about a second after them."""
+        [one] = key.keys
+        fingerprint = one.secret.fingerprint(key.type)
+
+        def observed() -> int:
+            found = self.etcd.admin().get("/kube-rewrap/v1/observer")
+            return int(json.loads(found.value)["counts"].get(fingerprint, 0)) if found else 0
+
+        self.wait(lambda: observed() >= writes, f"{writes} observed writes under {one.name}")
+
+    def wait_no_claim(self, campaign: str) -> None:
+        """Waits until no worker is at work on a batch of this campaign: its counts and budgets are on record then."""
+        claims = f"/kube-rewrap/v1/claims/{campaign}/"
+        self.wait(lambda: not self.etcd.admin().read(claims), "no worker at work")
 
     def finished(self) -> list[dict[str, Any]]:
         """The lines that say how campaigns ended, of all schedulers."""
@@ -223,4 +251,4 @@ def send_by_stock_client(service: Service, task: str, arguments: dict[str, objec
         "Celery(broker=sys.argv[1]).send_task(sys.argv[2], kwargs=json.loads(sys.argv[3]), queue='rewrap.control')"
     )
     words = [sys.executable, "-c", script, service.redis.url, task, json.dumps(arguments)]
-    subprocess.run(words, check=True, timeout=30, cwd=service.directory)
+    subprocess.run(words, check=True, timeout=60, cwd=service.directory)

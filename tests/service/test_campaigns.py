@@ -21,7 +21,7 @@ from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, NEWEST, OLD, Service, celery_message, send_by_stock_client, service
 from tests.service.hostile import assert_honest_work_is_done, corpus, kept, mutations, push, with_time_limits
-from tests.service.test_worker_process import readiness
+from tests.service.http import readiness
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -42,13 +42,16 @@ def test_a_new_key_in_the_file_is_followed_to_its_proof_without_another_hand(clu
     cluster.anew = True
     cluster.fill(5_000)
     cluster.start("scheduler")
-    workers = [cluster.start("worker"), cluster.start("worker")]
+    places = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    workers = [cluster.start("worker", REWRAP_METRICS_ADDR=place) for place in places]
     assert cluster.wait_finished(1)["state"] == "complete"
+    cluster.wait(lambda: [readiness(place) for place in places] == [200, 200], "both workers take messages")
     cluster.configure(NEW, OLD)
     ended = cluster.wait_finished(2)
     assert (ended["state"], ended["rewritten"]) == ("complete", 5_000)
     assert cluster.opened_by(NEW) == 5_000
-    assert all(worker.said("batch.finished") for worker in workers)
+    # The record of a batch comes before the line that says so.
+    cluster.wait(lambda: all(worker.said("batch.finished") for worker in workers), "both workers finished batches")
     verified = cluster.run("verify")
     assert (verified.code, verified.document["complete"]) == (0, True)
     # Each campaign ended once; all processes end when they are told to; the audit log is whole.
@@ -112,16 +115,24 @@ def test_hostile_messages_change_nothing_and_the_worker_lives_on(cluster: Servic
     for number, some in enumerate(rows[at : at + 200] for at in range(0, len(rows), 200)):
         push(cluster, some)
         assert_honest_work_is_done(cluster, f"honest-{number}")
-        assert readiness(place) == 200
-    assert len(worker.said("message.refused")) >= len(arguments)
+        cluster.wait(lambda: readiness(place) == 200, "the worker is ready")
+    # Another child may still be at work on a message that came before the honest one.
+    cluster.wait(lambda: len(worker.said("message.refused")) >= len(arguments), "all strange arguments are refused")
     assert worker.said("audit") == []  # they can't turn the log of what was done over
-    told = {line["sha256"]: line["bytes"] for line in worker.said("message.malformed")}
-    assert {sha256(raw).hexdigest(): len(raw) for raw in (b"null", b"[" * 300_000)}.items() <= told.items()
+
+    def told() -> dict[str, int]:
+        return {line["sha256"]: line["bytes"] for line in worker.said("message.malformed")}
+
+    assert {sha256(raw).hexdigest(): len(raw) for raw in (b"null", b"[" * 300_000)}.items() <= told().items()
     strange = [raw for raw in forged if raw and isinstance(gate.judge_copy(raw, datetime.now(UTC)), gate.Refused)]
     assert len(strange) > 80
-    assert {sha256(raw).hexdigest() for raw in strange} <= set(told)
+    # What was kept unacknowledged comes by a look of its own, in no order with the queues.
+    wanted = {sha256(raw).hexdigest() for raw in strange}
+    cluster.wait(lambda: wanted <= told().keys(), "what Redis keeps of others is refused")
     with redis_client.Redis.from_url(cluster.redis.url) as client:
-        assert not [tag for tag in client.hkeys("unacked") if tag.startswith(b"forged")]
+        cluster.wait(
+            lambda: not [tag for tag in client.hkeys("unacked") if tag.startswith(b"forged")], "Redis keeps none of it"
+        )
         assert not client.exists("elsewhere")
     send_by_stock_client(cluster, "rewrap.campaign.start", {"id": "still-alive"})
     cluster.wait_finished(2)
@@ -141,15 +152,19 @@ def test_no_message_sets_a_time_limit_that_kills_children_and_burns_reservations
     push(cluster, with_time_limits(cluster.campaigns()[0]["id"], 150))
     ended = cluster.wait_finished(1)
     assert (ended["state"], ended["rewritten"]) == ("complete", 600)
+    # A slice settles its budget after the record that ends its batch, and before it gives up its claim.
+    cluster.wait_no_claim(str(ended["campaign"]))
     [budget] = [row for row in cluster.run("keys").document["keys"] if row["names"] == ["new-key"]]
     # A child that is killed in a slice commits nothing of it, and loses what it had reserved.
     assert budget["committed"] == 600
     assert budget["reserved"] <= 620
+    cluster.wait(lambda: len(worker.said("message.malformed")) >= 150, "all messages with time limits are refused")
     assert len(worker.said("message.malformed")) == 150
 
 
 def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Service) -> None:
-    cluster.variables["REWRAP_RATE"] = "100"
+    # It is cancelled, so the rate costs no time; it leaves 40 s for what happens to it in the middle.
+    cluster.variables["REWRAP_RATE"] = "30"
     cluster.fill(1_200)
     cluster.start("scheduler")
     cluster.start("worker")
@@ -160,9 +175,8 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
 
     send_by_stock_client(cluster, "rewrap.campaign.pause", {"campaign": name})
     worker = cluster.daemons[1]
-    cluster.wait(lambda: cluster.campaigns()[0]["state"] == "paused", "the message is heeded")
-    claims = f"/kube-rewrap/v1/claims/{name}/"
-    cluster.wait(lambda: not cluster.etcd.admin().read(claims), "no worker at work")
+    cluster.wait(lambda: cluster.campaign(name)["state"] == "paused", "the message is heeded")
+    cluster.wait_no_claim(name)
     rewritten = cluster.opened_by(NEW)
     shown = cluster.run("campaign", "show", name).document
     assert (shown["state"], shown["because"], shown["workers"]) == ("paused", "paused by an operator", [])
@@ -173,7 +187,7 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
     assert cluster.run("campaign", "resume", name).code == 0
     cluster.wait(lambda: cluster.opened_by(NEW) > rewritten, "it goes on")
     send_by_stock_client(cluster, "rewrap.campaign.cancel", {"campaign": name})
-    waited = cluster.run("campaign", "wait", name, "--timeout", "30")
+    waited = cluster.run("campaign", "wait", name, "--timeout", "60")
     assert (waited.code, waited.document["state"]) == (3, "cancelled")
     assert 0 < cluster.opened_by(NEW) < 1_200
     assert worker.said("batch.failed") == []
@@ -183,12 +197,12 @@ def test_a_campaign_is_paused_resumed_and_cancelled_in_the_middle(cluster: Servi
 
 def test_a_comment_in_the_file_changes_nothing_about_a_campaign_and_it_comes_to_its_proof(cluster: Service) -> None:
     def comment() -> None:
-        cluster.file.write_bytes(cluster.file.read_bytes() + b"\n")
         scheduler = cluster.daemons[0]
         adopted = len(scheduler.said("campaign.adopted"))
+        cluster.file.write_bytes(cluster.file.read_bytes() + b"\n")
         cluster.wait(lambda: len(scheduler.said("campaign.adopted")) > adopted, "it was adopted")
 
-    cluster.variables["REWRAP_RATE"] = "150"
+    cluster.variables["REWRAP_RATE"] = "50"
     cluster.fill(600)
     cluster.configure(NEW, OLD)
     cluster.start("scheduler")
@@ -196,7 +210,8 @@ def test_a_comment_in_the_file_changes_nothing_about_a_campaign_and_it_comes_to_
     cluster.wait(lambda: cluster.opened_by(NEW) > 0, "the first swap")
     name = cluster.campaigns()[0]["id"]
     comment()
-    cluster.wait(lambda: cluster.opened_by(NEW) > 300, "work under the file with the comment")
+    rewritten = cluster.opened_by(NEW)
+    cluster.wait(lambda: cluster.opened_by(NEW) > rewritten, "work under the file with the comment")
     assert cluster.run("campaign", "pause", name).code == 0
     comment()
     assert cluster.run("campaign", "resume", name).code == 0
@@ -223,9 +238,9 @@ def test_a_change_in_the_middle_takes_over_and_keeps_what_was_done(cluster: Serv
 def test_a_campaign_that_run_left_behind_is_finished_by_the_service(cluster: Service) -> None:
     cluster.fill(600)
     cluster.configure(NEW, OLD)
-    command = Command(cluster.directory, environment={**cluster.environment, "REWRAP_RATE": "200"})
+    command = Command(cluster.directory, environment={**cluster.environment, "REWRAP_RATE": "80"})
     with command.start("run", "-o", "json") as running:
-        running.wait_for_event("batch.page", times=2)
+        running.wait_for_event("batch.page")
         running.send(signal.SIGINT)
         assert running.end().code == 3
     assert 0 < cluster.opened_by(NEW) < 600
@@ -244,18 +259,22 @@ def test_what_a_lagging_apiserver_writes_under_the_old_key_is_repaired_and_count
     cluster.wait_finished(1)
     late = "/registry/secrets/team-001/late"
     cluster.etcd.admin().put(late, foreign(late))
-    cluster.wait(lambda: cluster.opened_by(NEW, late) == 1, "the late write is under the new key", seconds=10)
+    cluster.wait(lambda: cluster.opened_by(NEW, late) == 1, "the late write is under the new key")
     assert [line["key"] for line in scheduler.said("drift.found")] == [late]
     cluster.wait_finished(2)
+    cluster.wait_observed(OLD, 1)
+    cluster.wait_observed(NEW, 201)
     observed = {row["names"][0]: row["observed"] for row in cluster.run("keys").document["keys"]}
     assert observed == {"new-key": 201, "old-key": 1}
-    assert cluster.run("campaign", "list").document["campaigns"][0]["because"].startswith("a scan at revision")
+    assert cluster.campaigns()[0]["because"].startswith("a scan at revision")
     # Any key can be written into etcd: where no namespace can be, the resource is repaired, and nothing waits for it.
     strange = "/registry/secrets/Team_A/late"
     cluster.etcd.admin().put(strange, foreign(strange))
-    cluster.wait(lambda: cluster.opened_by(NEW, strange) == 1, "it is under the new key", seconds=10)
+    cluster.wait(lambda: cluster.opened_by(NEW, strange) == 1, "it is under the new key")
     cluster.wait_finished(3)
     assert scheduler.said("request.put_off") == []
+    # The log of a process has a line for each entry; the first repair is entered about a second after its end.
+    cluster.wait(lambda: scheduler.said("audit", entry_event="drift.repaired"), "the repair is in the audit log")
     events = [entry["event"] for entry in cluster.run("audit-log", "list", "--limit", "0").document["entries"]]
     assert [event for event in events if event.startswith(("campaign", "drift"))] == [
         "campaign.planned",

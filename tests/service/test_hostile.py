@@ -13,7 +13,7 @@ from tests.servers.ports import free_ports
 from tests.servers.redis import RedisOptions, RedisServer
 from tests.service.harness import service
 from tests.service.hostile import assert_honest_work_is_done, mutations, push
-from tests.service.test_worker_process import readiness
+from tests.service.http import readiness
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 BATCHES = 50
@@ -31,7 +31,8 @@ def test_a_hundred_thousand_damaged_messages(
         for number in range(BATCHES):
             push(one, mutations(SEED * BATCHES + number, EACH))
             assert_honest_work_is_done(one, f"honest-{number}", seconds=300)
-            assert (worker.running, readiness(place)) == (True, 200), f"seed {SEED}, batch {number}"
+            one.wait(lambda: readiness(place) == 200, f"seed {SEED}, batch {number}: ready")
+            assert worker.running
         assert worker.stop() == 0
         assert worker.said("library.message") == []
         assert len(worker.said("message.malformed")) > BATCHES * EACH / 2

@@ -16,11 +16,12 @@ from kube_rewrap.worker.queue.names import BATCHES
 from tests.servers.etcd import EtcdCluster
 from tests.servers.redis import RedisServer
 from tests.service.harness import NEW, OLD, Service, service
-from tests.service.test_failures import OBJECTS, assert_ended_well
+from tests.service.midway import OBJECTS, assert_ended_well
 
 pytestmark = pytest.mark.timeout(180)
 
 SEED = 7
+WAYS = ("dropped", "doubled", "held back")
 
 
 class BadQueue:
@@ -54,7 +55,7 @@ class BadQueue:
 
     def _meddle_with(self, client: redis_client.Redis, message: Any) -> None:
         # In turn, so that few messages are enough for each.
-        what = ("dropped", "doubled", "held back")[self.did.total() % 3]
+        what = WAYS[self.did.total() % 3]
         self.did[what] += 1
         if what == "held back":
             self._held.append(message)
@@ -79,8 +80,9 @@ def test_dropped_doubled_and_late_messages_cost_nothing_but_time(cluster: Servic
     cluster.configure(NEW, OLD)
     with BadQueue(cluster.redis.url) as queue:
         cluster.start("scheduler")
+        # Alone at first: it gets its own doubles back, and so comes to each of the three.
+        cluster.wait(lambda: min(queue.did[what] for what in WAYS) > 0, "messages dropped, doubled and held back")
         for _ in range(2):
             cluster.start("worker")
         cluster.wait_finished(1, seconds=120)
-    assert min(queue.did[what] for what in ("dropped", "doubled", "held back")) > 0, queue.did
     assert_ended_well(cluster)

@@ -29,14 +29,14 @@ def cluster(etcd: EtcdCluster, redis: RedisServer, tmp_path: Path) -> Iterator[S
         yield one
 
 
-def fill_up(gateway: Gateway, until: Callable[[], bool]) -> None:
+def fill_up(gateway: Gateway, name: str, until: Callable[[], bool]) -> None:
     """Writes what is not Kubernetes' until etcd is as full as is wanted, or takes no more."""
     for number in range(800):
         if until():
             return
         try:
             # Small: etcd says its size as of its last commit, up to 100 ms ago, and must not be full by then.
-            gateway.put(f"/ballast/{number}", os.urandom(64 * 1024))
+            gateway.put(f"/ballast/{name}/{number}", os.urandom(64 * 1024))
         except GatewayError:
             return
     raise AssertionError("etcd was never full")
@@ -62,8 +62,10 @@ def small(
     """A service in the middle of a campaign on an etcd with little room, and its scheduler."""
     etcd = new_etcd(EtcdOptions(quota_bytes=16 * MIB))
     with service(etcd, redis, tmp_path) as cluster:
-        cluster.variables |= {"REWRAP_RATE": "100", "REWRAP_QUOTA_BYTES": str(16 * MIB)}
+        cluster.variables |= {"REWRAP_RATE": "60", "REWRAP_QUOTA_BYTES": str(16 * MIB)}
         cluster.fill(OBJECTS)
+        # Most of the ballast comes before the campaign, which has 15 s: what is left to write takes few of them.
+        fill_up(etcd.admin(), "before", lambda: database_size(etcd.admin()) > 10 * MIB)
         cluster.configure(NEW, OLD)
         scheduler = cluster.start("scheduler")
         cluster.start("worker")
@@ -74,7 +76,7 @@ def small(
 def test_before_etcd_is_full_a_campaign_rests_and_goes_on_when_there_is_room(small: tuple[Service, Daemon]) -> None:
     cluster, scheduler = small
     gateway = cluster.etcd.admin()
-    fill_up(gateway, lambda: database_size(gateway) > 13.5 * MIB)
+    fill_up(gateway, "more", lambda: database_size(gateway) > 13.5 * MIB)
     cluster.wait(lambda: scheduler.said("campaign.paused", cause="space"), "it rests")
     assert 0 < cluster.opened_by(NEW) < OBJECTS
     make_room(cluster.etcd)
@@ -85,7 +87,7 @@ def test_before_etcd_is_full_a_campaign_rests_and_goes_on_when_there_is_room(sma
 def test_under_an_alarm_nothing_is_lost_and_the_service_goes_on_by_itself(small: tuple[Service, Daemon]) -> None:
     """etcd then takes no record either: not even that the campaign rests."""
     cluster, _ = small
-    fill_up(cluster.etcd.admin(), lambda: False)
+    fill_up(cluster.etcd.admin(), "more", lambda: False)
     cluster.wait(lambda: any("NOSPACE" in daemon.text for daemon in cluster.daemons), "it is noticed")
     assert "NOSPACE" in cluster.etcd.etcdctl("alarm", "list")
     make_room(cluster.etcd)
@@ -115,7 +117,7 @@ def test_outside_the_maintenance_windows_a_campaign_is_planned_and_rests(cluster
     assert row["because"].startswith("outside the maintenance windows (--window); the next opens at ")
     # An operator's request does not open the window.
     cluster.run("campaign", "resume", str(row["id"]))
-    cluster.wait(lambda: len(closed.said("campaign.paused", cause="window")) == 2, "it rests again")
+    cluster.wait(lambda: len(closed.said("campaign.paused", cause="window")) >= 2, "it rests again")
     assert cluster.opened_by(NEW) == 0
     closed.stop()
     cluster.start("scheduler", REWRAP_WINDOW=window(-timedelta(hours=3), timedelta(hours=3)))

@@ -40,6 +40,9 @@ def test_values_that_somebody_tries_out_stop_the_campaign_until_an_operators_wor
     worker = cluster.start("worker")
     cluster.wait(lambda: worker.said("quarantine.grew"), "the alarm")
     (paused,) = cluster.campaigns()
+    # The worker that raised the alarm pauses the campaign first; all enter their counts before they give up a claim.
+    cluster.wait(lambda: worker.said("audit", entry_event="quarantine.grew"), "it is in the audit log")
+    cluster.wait_no_claim(str(paused["id"]))
     shown = cluster.run("campaign", "show", str(paused["id"])).document
     assert shown["campaign"]["paused_for"] == "quarantine"
     # The bound holds over all that were at work; a group of objects that would pass it is not answered at all.

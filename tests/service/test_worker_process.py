@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 
@@ -15,6 +13,7 @@ from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
 from tests.service.harness import NEW, OLD, celery_message, service
+from tests.service.http import readiness, shown, shown_when_up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -26,32 +25,6 @@ ELSEWHERE = {
     "CELERY_LOADER": "nowhere:Loader",
     "CELERY_CONFIG_MODULE": "nowhere",
 }
-
-
-def shown(place: str, path: str) -> str:
-    """What anybody who reaches the port is shown, whatever the status."""
-    try:
-        with urlopen(f"http://{place}{path}", timeout=10) as answer:
-            return str(answer.read())
-    except HTTPError as error:
-        with error:
-            return str(error.read())
-
-
-def shown_when_up(place: str) -> str:
-    try:
-        return shown(place, "/readyz")
-    except OSError:
-        return ""
-
-
-def readiness(place: str) -> int:
-    try:
-        with urlopen(f"http://{place}/readyz", timeout=10) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        with error:
-            return error.code
 
 
 def pickled(message: str) -> str:
@@ -80,14 +53,14 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
             "its content type and encoding are not those of JSON in UTF-8",
         ]
         assert "/requests/damaged" in worker.said("message.refused", task="rewrap.campaign.pause")[0]["because"]
-        assert readiness(place) == 200
+        one.wait(lambda: readiness(place) == 200, "it is ready")
         one.redis.stop()
         one.wait(lambda: worker.said("broker.unavailable"), "it notices that Redis is away")
-        assert readiness(place) == 503
+        one.wait(lambda: readiness(place) == 503, "it is not ready")
         one.redis.start()
         one.wait(lambda: worker.said("broker.available"), "it notices that Redis is back")
-        assert readiness(place) == 200
-        assert len(worker.said("broker.unavailable")) == 1
+        one.wait(lambda: readiness(place) == 200, "it is ready again")
+        worker.assert_said_once_an_outage("broker.unavailable", "broker.available")
         assert worker.said("library.message") == []
         # A fault that no message makes, and no reconnecting mends: the queue is no list any more.
         one.redis.run("SET", CONTROL, "x")
@@ -113,7 +86,8 @@ def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
             out += [shown(place, path) for path in ("/metrics", "/healthz", "/readyz") if daemon.running]
         out += [str(one.run(*words)) for words in (("status",), ("run",), ("campaign", "start"), ("campaign", "list"))]
         assert worker.running
-        assert "no connection to Redis; see the log: broker.unavailable" in shown(places[0], "/readyz")
+        because = "no connection to Redis; see the log: broker.unavailable"
+        one.wait(lambda: because in shown(places[0], "/readyz"), "it says why it is not ready")
     assert [text for text in out if DEFAULT.password in text] == []
     assert "it refuses a command, or does not know it" in worker.text
 

@@ -1,4 +1,4 @@
-"""One of several processes under one ceiling, as a worker's child is: `python -m tests.integration.pace_process`.
+"""One of several processes under one ceiling, as a worker's child is: `python -m tests.integration.rate.pace_process`.
 
 Arguments: Redis' URL, rate, share, objects a call, calls. On stdout one JSON list of grants, on Redis' clock.
 """
