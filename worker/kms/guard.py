@@ -4,7 +4,11 @@ The circuit of a method counts its failures in a row, so that a plugin that may 
 is still used for what it can do. An undecided failure counts only where the argument was this process' own: a value
 from etcd may be damaged.
 
-Not handled: the deadline of a call, which is the client's; caching and retries (`keyring.py`).
+Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
+times the plugin's timeout, the pauses, and the waits for a place and a token.
+
+Not handled: the deadline of one call, which is the client's; keys from etcd and what their failures mean
+(`keyring.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +32,10 @@ T = TypeVar("T")
 
 AT_ONCE = 8
 """Calls side by side. Plugins answer one after another, or pass all on to a KMS that throttles."""
+
+TRIES = 3
+_PAUSE_SECONDS = 1.0
+"""Between two tries, give or take a half: quotas of KMSs are by the second."""
 
 _log = structlog.get_logger()
 
@@ -87,16 +95,16 @@ class GuardedPlugin:
 
     async def status(self) -> Status:
         """Return a healthy plugin's answer. Raises KmsUnavailableError, KmsRefusedError."""
-        answer = await self._call(Method.STATUS, self._client.status, is_ours=True)
+        answer = await self._try(Method.STATUS, self._client.status)
         self._status_at = _now()
         return answer
 
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
         """Have a secret of this process wrapped. Raises KmsUnavailableError, KmsRefusedError."""
-        return await self._call(Method.ENCRYPT, lambda: self._client.encrypt(secret), is_ours=True)
+        return await self._try(Method.ENCRYPT, lambda: self._client.encrypt(secret))
 
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
-        """Have a wrapped key from etcd unwrapped.
+        """Have a wrapped key from etcd unwrapped, by one call.
 
         Raises KmsUnavailableError, KmsRefusedError, or KmsUndecidedError where the wrapped key may be to blame.
         """
@@ -107,7 +115,11 @@ class GuardedPlugin:
 
         The key is not to blame for a failure. Raises KmsUnavailableError, KmsRefusedError.
         """
-        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=True)
+        return await self._try(Method.DECRYPT, lambda: self._client.decrypt(wrapped))
+
+    def is_open(self, method: Method) -> bool:
+        """Whether the method is not to be called now."""
+        return self._lines[method].circuit.wait(_now()) > 0
 
     def counts(self) -> PluginCounts:
         """Return what was counted so far."""
@@ -124,6 +136,16 @@ class GuardedPlugin:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
+
+    async def _try(self, method: Method, ask: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return await self._call(method, ask, is_ours=True)
+            except KmsUnavailableError:
+                if self.is_open(method):
+                    raise
+            await pause()
+        return await self._call(method, ask, is_ours=True)
 
     async def _call(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
         """Call when there is a place, a token and no open circuit; fail at once while the circuit is open."""
@@ -197,6 +219,11 @@ class GuardedPlugin:
 
     def _log_context(self, method: Method) -> dict[str, str]:
         return {"provider": self.plugin.name, "version": self.plugin.version, "method": method.value}
+
+
+async def pause() -> None:
+    """Wait between two tries."""
+    await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
 def _now() -> float:

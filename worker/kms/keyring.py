@@ -2,12 +2,12 @@
 
 What becomes of a Decrypt that fails:
 
-1. The plugin or its KMS is down (KmsUnavailableError), or can't serve (KmsRefusedError): raised. Nothing is said of any
-   key, so no object is quarantined.
-2. The failure may be the key's or the plugin's (KmsUndecidedError): it is tried `_TRIES` times, with pauses. Before the
-   last try a canary proves that the plugin works. If it does not: as 1. If it does, and the last try fails again, the
-   key is `Refused`, and is not asked for again for `REFUSED_SECONDS`. The canary is before the last try, not after it:
-   a plugin that recovers between the two must not make sound keys look damaged.
+1. The plugin or its KMS is down (KmsUnavailableError): tried `TRIES` times with pauses, then raised. The plugin can't
+   serve (KmsRefusedError): raised. Nothing is said of any key, so no object is quarantined.
+2. The failure may be the key's or the plugin's (KmsUndecidedError): tried `TRIES` times, too. Before the last try a
+   canary proves that the plugin works. If it does not: as 1. If it does, and the last try fails as the others, the key
+   is `Refused`, and is not asked for again for `REFUSED_SECONDS`. The canary is before the last try, not after it: a
+   plugin that recovers between the two must not make sound keys look damaged.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when
@@ -17,24 +17,20 @@ Each call is bounded by the plugin's timeout, and the calls for a key by the tri
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Collection
 
 import structlog
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
-from kube_rewrap.worker.errors import KmsUndecidedError, WorkerError
+from kube_rewrap.worker.errors import KmsUnavailableError, KmsUndecidedError, WorkerError
 from kube_rewrap.worker.kms.cache import KeyCache
 from kube_rewrap.worker.kms.canary import Canary
-from kube_rewrap.worker.kms.guard import AT_ONCE
+from kube_rewrap.worker.kms.counts import Method
+from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, pause
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
 from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
-
-_TRIES = 3
-_PAUSE_SECONDS = 1.0
-"""Between two tries, give or take a half: quotas of KMSs are by the second."""
 
 _log = structlog.get_logger()
 
@@ -116,21 +112,27 @@ class Keyring:
             flight.cancel()  # does nothing once it has a result
 
     async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | Refused:
-        """Follow rule 2 of the module's docstring."""
+        """Follow rules 1 and 2 of the module's docstring."""
         plugin = self._plugins[wrapped.plugin]
-        failed_at = 0.0
-        for attempt in range(1, _TRIES + 1):
+        failed_at, away = 0.0, None
+        for attempt in range(1, TRIES + 1):
             if attempt > 1:
-                await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            if attempt == _TRIES:
+                await pause()
+            if attempt == TRIES and away is None:
                 await self._require_working(wrapped, failed_at)
             try:
                 secret = await plugin.decrypt(wrapped)
             except KmsUndecidedError:
                 failed_at = _now()
+            except KmsUnavailableError as error:
+                away = error
+                if plugin.is_open(Method.DECRYPT):
+                    break
             else:
                 plugin.sources += 1
                 return secret
+        if away is not None:
+            raise away
         because = f"{plugin} does not unwrap it, and unwraps other keys"
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
         return Refused(because)
