@@ -193,10 +193,8 @@ class GuardedPlugin:
         wait = line.circuit.wait(_now())
         if wait <= 0:
             return
-        message = (
-            f"{self} failed {line.circuit.failures} times in a row and is not asked to {method} for another "
-            f"{wait:.0f} s; the last failure: {line.failure}"
-        )
+        # Without numbers: a sentence that stays the same is logged and recorded once.
+        message = f"{self} is not asked to {method} for a while, after failures in a row; the last one: {line.failure}"
         if isinstance(line.failure, KmsRefusedError):
             raise KmsRefusedError(message)
         raise KmsUnavailableError(message, delay=wait)
