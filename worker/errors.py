@@ -23,6 +23,7 @@
     │       └── OutdatedError          another configuration has replaced this one
     ├── StoppedError              asked to stop, as by a signal or a pause; a later run resumes
     └── FencedError               another process may own the work: stop, write nothing more
+        ├── KmsTargetError        the plugin beside this process names another key id than the campaign's target
         └── RecordChangedError    a record, or the lock that guards it, changed since this process read it
             └── RecordUnclearError   and our own write may have been applied before the change
 """
@@ -112,6 +113,10 @@ class OutdatedError(RefusedError):
 
 class FencedError(WorkerError):
     """This process no longer owns the work; another one may."""
+
+
+class KmsTargetError(FencedError):
+    """The plugin beside this process names another key id than the campaign's target; hand the batch back."""
 
 
 class RecordChangedError(FencedError):

@@ -276,6 +276,39 @@ class PlaintextSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KmsSettings:
+    """How the plugins of KMS providers are called."""
+
+    v1_rate: float = setting(
+        10.0,
+        "calls a second",
+        "Most calls a second to each KMS v1 provider, 0 = no ceiling",
+        bounds=Bounds(0.1, 100_000, or_zero=True),
+    )
+    """For one `rewrap run`, and for all workers of a cluster together. Each object takes a call to read it and two to
+    write it, and one more in every kube-apiserver that caches its resource, all out of the KMS' quota."""
+    v2_rate: float = setting(
+        50.0,
+        "calls a second",
+        "Most calls a second to each KMS v2 provider, 0 = no ceiling",
+        bounds=Bounds(0.1, 100_000, or_zero=True),
+    )
+    """As `v1_rate`. Objects share their keys, so tens to hundreds of calls read all of a cluster."""
+    check_wrapped: bool = setting(
+        True, "true or false", "Have each new KMS v1 data key unwrapped before an object is sealed with it"
+    )
+    """Otherwise a plugin that wraps wrongly ruins objects, and none of them tells. It costs a call for each object.
+    The seeds of KMS v2, one for each process, are always checked."""
+    cache_entries: int = setting(
+        10_000, "keys", "Most unwrapped keys that a process remembers", bounds=Bounds(1, 1_000_000)
+    )
+    """Far above the number of seeds that are in use in a cluster. KMS v1 has a key for each object, which is seldom
+    read twice."""
+    cache_bytes: int = setting(16 * 2**20, "bytes", "Most memory for them in a process", bounds=Bounds(65_536, 2**32))
+    """Most take 1.5 kB; one whose annotations reach Kubernetes' limit takes 35 kB."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All groups. Frozen: a run uses the settings it started with."""
 
@@ -290,6 +323,7 @@ class Settings:
     apiservers: ApiserverSettings = field(default_factory=ApiserverSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
     plaintext: PlaintextSettings = field(default_factory=PlaintextSettings)
+    kms: KmsSettings = field(default_factory=KmsSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
         """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""

@@ -32,6 +32,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.UnavailableError: Exit.UNREACHABLE,
     worker_errors.KmsUnavailableError: Exit.UNREACHABLE,
     worker_errors.KmsRefusedError: Exit.REFUSED,
+    worker_errors.KmsTargetError: Exit.REFUSED,
     worker_errors.KmsUndecidedError: Exit.UNEXPECTED,
     worker_errors.WorkerError: Exit.UNEXPECTED,
     worker_errors.PermanentError: Exit.UNEXPECTED,

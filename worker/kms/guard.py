@@ -1,0 +1,228 @@
+"""One plugin, called within limits: at most `AT_ONCE` calls side by side, a rate ceiling, a circuit for each method.
+
+The circuit of a method counts its failures in a row, so that a plugin that may decrypt and not encrypt, or the reverse,
+is still used for what it can do. An undecided failure counts only where the argument was this process' own: a value
+from etcd may be damaged.
+
+Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
+times the plugin's timeout, the pauses, and the waits for a place and a token.
+
+Not handled: the deadline of one call, which is the client's; keys from etcd and what their failures mean
+(`keyring.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import structlog
+
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
+from kube_rewrap.worker.kms.circuit import Circuit
+from kube_rewrap.worker.kms.counts import Calls, Method, Outcome, PluginCounts
+from kube_rewrap.worker.kms.pace import Pace
+from kube_rewrap.worker.wrapped import Plugin, WrappedKey
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Calls side by side. Plugins answer one after another, or pass all on to a KMS that throttles."""
+
+TRIES = 3
+_PAUSE_SECONDS = 1.0
+"""Between two tries, give or take a half: quotas of KMSs are by the second."""
+
+_log = structlog.get_logger()
+
+
+class Status(Protocol):
+    """A healthy plugin's answer to Status."""
+
+    @property
+    def key_id(self) -> str:
+        """The key id that Encrypt is to answer; 1 to 1,024 bytes of untrusted text."""
+
+
+class Client(Protocol):
+    """A plugin's service. Each call ends within the plugin's timeout.
+
+    Each raises KmsUnavailableError, KmsRefusedError or KmsUndecidedError; the messages are ours.
+    """
+
+    async def status(self) -> Status:
+        """Return the answer of a healthy plugin; v2 only."""
+
+    async def encrypt(self, secret: SecretBytes) -> WrappedKey:
+        """Have a secret wrapped."""
+
+    async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
+        """Have a wrapped key unwrapped."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+class _Line:
+    """The circuit of one method, and the failure that opened it."""
+
+    def __init__(self) -> None:
+        self.circuit = Circuit()
+        self.failure: KmsUnavailableError | KmsRefusedError | None = None
+        self.probe = asyncio.Lock()
+
+
+class GuardedPlugin:
+    """See the module's docstring. For one event loop."""
+
+    def __init__(self, plugin: Plugin, client: Client, pace: Pace) -> None:
+        self.plugin = plugin
+        self.sources = 0
+        self.seeds = 0
+        self._client = client
+        self._pace = pace
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._lines = {method: _Line() for method in Method}
+        self._calls: defaultdict[tuple[Method, Outcome], Calls] = defaultdict(Calls)
+        self._status_at: float | None = None
+
+    def __str__(self) -> str:
+        return f"KMS {self.plugin.version} provider {self.plugin.name!a}"
+
+    async def status(self) -> Status:
+        """Return a healthy plugin's answer. Raises KmsUnavailableError, KmsRefusedError."""
+        answer = await self._try(Method.STATUS, self._client.status)
+        self._status_at = _now()
+        return answer
+
+    async def encrypt(self, secret: SecretBytes) -> WrappedKey:
+        """Have a secret of this process wrapped. Raises KmsUnavailableError, KmsRefusedError."""
+        return await self._try(Method.ENCRYPT, lambda: self._client.encrypt(secret))
+
+    async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
+        """Have a wrapped key from etcd unwrapped, by one call.
+
+        Raises KmsUnavailableError, KmsRefusedError, or KmsUndecidedError where the wrapped key may be to blame.
+        """
+        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=False)
+
+    async def decrypt_known(self, wrapped: WrappedKey) -> SecretBytes:
+        """Have a key unwrapped that this plugin wrapped, or unwrapped before, for this process.
+
+        The key is not to blame for a failure. Raises KmsUnavailableError, KmsRefusedError.
+        """
+        return await self._try(Method.DECRYPT, lambda: self._client.decrypt(wrapped))
+
+    def is_open(self, method: Method) -> bool:
+        """Whether the method is not to be called now."""
+        return self._lines[method].circuit.wait(_now()) > 0
+
+    def counts(self) -> PluginCounts:
+        """Return what was counted so far."""
+        now = _now()
+        return PluginCounts(
+            self.plugin,
+            dict(self._calls),
+            {method: line.circuit.state(now) for method, line in self._lines.items()},
+            None if self._status_at is None else now - self._status_at,
+            self.sources,
+            self.seeds,
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def _try(self, method: Method, ask: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return await self._call(method, ask, is_ours=True)
+            except KmsUnavailableError:
+                if self.is_open(method):
+                    raise
+            await pause()
+        return await self._call(method, ask, is_ours=True)
+
+    async def _call(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
+        """Call when there is a place, a token and no open circuit; fail at once while the circuit is open."""
+        line = self._lines[method]
+        async with self._places:
+            self._require_not_open(method)
+            # Inside the place: a process that is killed or cancelled loses a few tokens of the shared bucket, not many.
+            await self._pace.take(1)
+            self._require_not_open(method)
+            if line.circuit.state(_now()) == "closed":
+                return await self._judged(method, ask, is_ours=is_ours)
+            async with line.probe:
+                self._require_not_open(method)
+                return await self._judged(method, ask, is_ours=is_ours)
+
+    async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
+        began, outcome = _now(), Outcome.CANCELLED
+        try:
+            answer = await ask()
+        except KmsUnavailableError as error:
+            outcome = Outcome.UNAVAILABLE
+            self._failed(method, error)
+            raise
+        except KmsRefusedError as error:
+            outcome = Outcome.REFUSED
+            self._failed(method, error)
+            raise
+        except KmsUndecidedError as error:
+            outcome = Outcome.UNDECIDED
+            if not is_ours:
+                raise
+            failure = KmsUnavailableError(str(error), delay=1.0)
+            self._failed(method, failure)
+            raise failure from None
+        else:
+            outcome = Outcome.OK
+            self._succeeded(method)
+            return answer
+        finally:
+            counted = self._calls[method, outcome]
+            self._calls[method, outcome] = counted.counted(_now() - began)
+
+    def _require_not_open(self, method: Method) -> None:
+        line = self._lines[method]
+        wait = line.circuit.wait(_now())
+        if wait <= 0:
+            return
+        # Without numbers: a sentence that stays the same is logged and recorded once.
+        message = f"{self} is not asked to {method} for a while, after failures in a row; the last one: {line.failure}"
+        if isinstance(line.failure, KmsRefusedError):
+            raise KmsRefusedError(message)
+        raise KmsUnavailableError(message, delay=wait)
+
+    def _failed(self, method: Method, failure: KmsUnavailableError | KmsRefusedError) -> None:
+        line, now = self._lines[method], _now()
+        before = line.circuit
+        line.circuit = before.failed(now, random.uniform(1.0, 1.1))  # noqa: S311 - jitter
+        line.failure = failure
+        if line.circuit.openings != before.openings:
+            wait = round(line.circuit.wait(now))
+            _log.warning("kms.circuit_opened", **self._log_context(method), seconds=wait, because=str(failure))
+
+    def _succeeded(self, method: Method) -> None:
+        line = self._lines[method]
+        if line.circuit.openings:
+            because = f"a call succeeded after {line.circuit.failures} failures"
+            _log.info("kms.circuit_closed", **self._log_context(method), because=because)
+        line.circuit, line.failure = Circuit(), None
+
+    def _log_context(self, method: Method) -> dict[str, str]:
+        return {"provider": self.plugin.name, "version": self.plugin.version, "method": method.value}
+
+
+async def pause() -> None:
+    """Wait between two tries."""
+    await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
