@@ -43,11 +43,11 @@ ROWS = [
     ),
     ("a restored budget => fail", "write-budget", used(1, restored=True), FAIL, f"no write is left to {GCM}: restored"),
     (
-        "a worn key that only reads => warn",
+        "an exhausted key that only reads => warn",
         "write-budget",
         WITH_OLD,
         WARN,
-        f"worn out, though it only reads: {GCM_TWO}: 200000 of 200000 writes",
+        f"exhausted, though it only reads: {GCM_TWO}: 200000 of 200000 writes",
     ),
     (
         "no budget on record => unknown",
@@ -63,7 +63,7 @@ ROWS = [
         UNKNOWN,
         f"no scheduler counts kube-apiserver's writes with {GCM}; within its limit without them",
     ),
-    ("no key that wears => pass", "write-budget", OF_KMS, PASS, "no key that writes wears out"),
+    ("no key that wears => pass", "write-budget", OF_KMS, PASS, "no primary key has a limit"),
     (
         "a rotation made the key too long ago => warn",
         "key-age",
@@ -90,14 +90,14 @@ ROWS = [
         "key-age",
         replace(GOOD, made={}),
         UNKNOWN,
-        f"no record says how old it is: {GCM} (at least 5 days)",
+        f"no record shows its age: {GCM} (at least 5 days)",
     ),
     (
         "a KMS writes => unknown",
         "key-age",
         OF_KMS,
         UNKNOWN,
-        "no record says how old it is: kms:vault (kms) (only its KMS knows)",
+        "no record shows its age: kms:vault (kms) (only its KMS knows)",
     ),
     ("nothing is written with a key => no age", "key-age", ONLY_IDENTITY, PASS, "nothing is written with a key"),
     ("an old key without blockers => warn", "old-keys", old_key(), WARN, f"may be removed: {GCM_TWO}"),
@@ -106,7 +106,7 @@ ROWS = [
         "old-keys",
         old_key("etcd has not compacted", "more"),
         PASS,
-        f"no readable object is under these, which can't go yet: {GCM_TWO}: etcd has not compacted",
+        f"no readable object is under these, which can't be removed yet: {GCM_TWO}: etcd has not compacted",
     ),
     (
         "objects under the old key => pass: it is in use",

@@ -49,7 +49,7 @@ ROWS = [
         "plaintext",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "none of 1 objects is in plaintext, but paths that no table knows were not looked at: /x/",
+        "none of 1 objects is in plaintext, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "an unreadable object => fail, and it is named",
@@ -70,7 +70,7 @@ ROWS = [
         "readable",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "1 objects can be read, but paths that no table knows were not looked at: /x/",
+        "1 objects can be read, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "objects under an older key => warn; plaintext is not counted again",
@@ -84,7 +84,7 @@ ROWS = [
         "current",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "nothing is under an older key, but paths that no table knows were not looked at: /x/",
+        "nothing is under an older key, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "no campaign is on record, and this scan is clean => warn",
