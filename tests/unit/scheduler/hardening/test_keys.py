@@ -57,7 +57,7 @@ ROWS = [
         f"no write budget is on record for {GCM}",
     ),
     (
-        "nobody watches what others write => unknown",
+        "no scheduler counts other clients' writes => unknown",
         "write-budget",
         replace(GOOD, watched={}),
         UNKNOWN,
@@ -72,7 +72,7 @@ ROWS = [
         f"older than 90 days: {GCM} (91 days or more)",
     ),
     (
-        "the key was seen too long ago => warn, though nobody knows how old it is",
+        "the key was seen too long ago => warn, though its age is unknown",
         "key-age",
         replace(GOOD, made={}, watched={GCM.fingerprint: NOW - 200 * DAY}),
         WARN,

@@ -45,7 +45,7 @@ ROWS = [
         "1 objects are stored in plaintext: secrets 1",
     ),
     (
-        "paths that nobody knows => whether there is plaintext is unknown",
+        "paths of unknown resources => whether there is plaintext is unknown",
         "plaintext",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
@@ -66,7 +66,7 @@ ROWS = [
         "0 objects can't be read, 1 more are in quarantine: /registry/secrets/n/big (too_large_after_encryption)",
     ),
     (
-        "paths that nobody knows => whether all can be read is unknown",
+        "paths of unknown resources => whether all can be read is unknown",
         "readable",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
@@ -80,7 +80,7 @@ ROWS = [
         "4 objects are under older keys: secrets 4",
     ),
     (
-        "paths that nobody knows => whether all is current is unknown",
+        "paths of unknown resources => whether all is current is unknown",
         "current",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
@@ -136,7 +136,7 @@ ROWS = [
         "identity reads nothing that it does not write",
     ),
     (
-        "objects under KMS => encrypted, whatever is in them",
+        "objects under KMS => encrypted, though not opened",
         "plaintext",
         under_kms(),
         PASS,
