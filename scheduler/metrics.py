@@ -174,27 +174,27 @@ class SchedulerMetrics(Collector):
         yield GaugeMetricFamily(
             "kube_rewrap_last_tick_timestamp_seconds", "When the scheduler's loop last ticked.", self._tick_at
         )
-        yield CounterMetricFamily("kube_rewrap_drift_found", "Times that drift was found.", self._drift)
+        yield CounterMetricFamily("kube_rewrap_drift_found", "Writes under another key than the primary.", self._drift)
         yield GaugeMetricFamily("kube_rewrap_watch_lag_revisions", "Revisions not yet observed.", known.lag)
         yield GaugeMetricFamily(
             "kube_rewrap_observed_until_revision",
-            "The revision before which each write of others is in its key's budget.",
+            "The revision before which each write of other clients is in its key's budget.",
             known.observed_until,
         )
         yield GaugeMetricFamily(
             "kube_rewrap_revisions_since_observed",
-            "Revisions since then: so many writes at most are in no budget.",
+            "Revisions since then: at most that many writes are in no budget.",
             known.revisions_since,
         )
         yield from _of_scan(known.scan)
         yield GaugeMetricFamily(
             "kube_rewrap_last_scan_age_seconds",
-            "Since the last scan of everything.",
+            "Seconds since the last scan of everything.",
             self._age(known.scan.at if known.scan else 0.0),
         )
         yield GaugeMetricFamily(
             "kube_rewrap_last_proof_age_seconds",
-            "Since the last scan that found all under their primary keys.",
+            "Seconds since the last scan that found every object under its primary key.",
             self._age(known.proven_at),
         )
         yield from _of_campaigns(known.campaigns)
@@ -225,7 +225,7 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
     )
     pauses = GaugeMetricFamily(
         "kube_rewrap_campaign_paused",
-        "1 for what the newest campaign of a scope is paused for.",
+        "1 for the cause for which the newest campaign of a scope is paused.",
         labels=["scope", "cause"],
     )
     objects = GaugeMetricFamily(
@@ -236,7 +236,7 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
     left = GaugeMetricFamily("kube_rewrap_campaign_batches_left", "Batches that are not done.", labels=["scope"])
     parked = GaugeMetricFamily(
         "kube_rewrap_campaign_batches_parked",
-        "Batches that were given up until the next campaign, or sweep.",
+        "Parked batches: five attempts in a row made no progress.",
         labels=["scope"],
     )
     rate = GaugeMetricFamily(
@@ -258,10 +258,10 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
 
 def _of_keys(known: _Known) -> Iterable[Metric]:
     names = ["fingerprint", "provider"]
-    used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Encryptions under a key, at the least.", labels=names)
+    used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Counted encryptions under a key.", labels=names)
     limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
     due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
-    observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Writes seen, by anyone.", labels=names)
+    observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Observed writes, by any client.", labels=names)
     for budget in known.budgets:
         key = [budget.fingerprint, budget.provider]
         used.add_metric(key, budget.used)

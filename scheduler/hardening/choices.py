@@ -31,8 +31,8 @@ def primary_encrypts(facts: Facts) -> Check:
     keyspace = facts.settings.keyspace
     layout = Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)
     if idle := [one for one in _names(facts) if layout.why_idle(GroupResource.parse(one)) is not None]:
-        reason = f"{named(idle)}: governs nothing, so what was meant is written in plaintext"
-        return Check(name, State.WARN, reason, "`rewrap check` says what to write instead")
+        reason = f"{named(idle)}: governs no resource, so the intended one is written in plaintext"
+        return Check(name, State.WARN, reason, "`rewrap check` shows what to write instead")
     return Check(name, State.PASS, f"every configured resource is written encrypted: {named(_names(facts))}")
 
 
@@ -63,7 +63,7 @@ def aescbc(facts: Facts) -> Check:
     name = "aescbc"
     weak = _written_by(facts, ProviderType.AESCBC)
     if weak:
-        reason = f"{named(weak)}: written with aescbc, which does not notice that a value was tampered with"
+        reason = f"{named(weak)}: written with aescbc, which does not detect a changed value"
         return Check(name, State.WARN, reason, "rotate to secretbox or KMS v2: `rewrap rotate --provider secretbox`")
     return Check(name, State.PASS, "nothing is written with aescbc")
 
@@ -75,11 +75,11 @@ def aesgcm_rotation(facts: Facts) -> Check:
     if not wearing:
         return Check(name, State.PASS, "nothing is written with aesgcm")
     if facts.settings.rotation.auto:
-        return Check(name, State.PASS, f"{named(wearing)}: written with aesgcm, and a due key is rotated by itself")
+        return Check(name, State.PASS, f"{named(wearing)}: written with aesgcm, and the scheduler rotates a due key")
     return Check(
         name,
         State.WARN,
-        f"{named(wearing)}: written with aesgcm, which wears out, and these settings rotate no key by themselves",
+        f"{named(wearing)}: written with aesgcm, whose keys need rotation; these settings rotate none automatically",
         "set `auto = true` in [rotation] of the scheduler's settings (give the same file here), or use secretbox",
     )
 
@@ -92,7 +92,7 @@ def kms_v1(facts: Facts) -> Check:
         return Check(name, State.FAIL, f"{named(writing)}: writes by KMS v1, which is deprecated", remedy)
     if reading := _v1(provider for entry in facts.configuration.entries for provider in entry.providers):
         return Check(name, State.WARN, f"{named(reading)}: may read by KMS v1, which is deprecated", remedy)
-    return Check(name, State.PASS, "no provider speaks KMS v1")
+    return Check(name, State.PASS, "no provider uses KMS v1")
 
 
 def _v1(providers: Iterable[object]) -> list[str]:
@@ -100,7 +100,7 @@ def _v1(providers: Iterable[object]) -> list[str]:
 
 
 def key_material(facts: Facts) -> Check:
-    """Check that no two names or providers share key material: it would wear and leak for both, unnoticed.
+    """Check that no two names or providers share key material: its writes and its loss would count for both, unnoticed.
 
     One key in several entries is no fault: it has one budget, and a rotation of all entries creates just that.
     """

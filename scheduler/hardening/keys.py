@@ -13,9 +13,9 @@ _OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
 
 
 def write_budget(facts: Facts) -> Check:
-    """Check that no aesgcm key that writes is due for rotation or worn out.
+    """Check that no aesgcm key that writes is due for rotation or exhausted.
 
-    A worn-out key that only reads is a warning; one that is merely due is none, for it wears no further.
+    An exhausted key that only reads is a warning; a due one is none, for it makes no further writes.
     """
     name = "write-budget"
     writing = {key.fingerprint: key for key in facts.writers if key.provider == LIMITED_PROVIDER}
@@ -28,7 +28,7 @@ def write_budget(facts: Facts) -> Check:
     if due:
         return Check(name, State.WARN, f"due for rotation: {named(_used(facts, one) for one in due)}", rotate)
     if over:
-        reason = f"worn out, though it only reads: {named(_used(facts, one) for one in over)}"
+        reason = f"exhausted, though it only reads: {named(_used(facts, one) for one in over)}"
         return Check(name, State.WARN, reason, "`rewrap run`, then remove it when `rewrap verify` calls it removable")
     return _uncounted(facts, writing) or _within(facts, writing)
 
@@ -47,7 +47,7 @@ def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
 
 def _within(facts: Facts, writing: Mapping[str, KeyRef]) -> Check:
     used = named(_used(facts, one) for one in writing)
-    return Check("write-budget", State.PASS, f"within the limit: {used}" if used else "no key that writes wears out")
+    return Check("write-budget", State.PASS, f"within the limit: {used}" if used else "no primary key has a limit")
 
 
 def key_age(facts: Facts) -> Check:
@@ -59,8 +59,8 @@ def key_age(facts: Facts) -> Check:
         reason = f"older than {days(oldest)}: {named(old)}"
         return Check(name, State.WARN, reason, "rotate it: `rewrap rotate`")
     if untold := [_untold(key, age) for key, (age, is_whole) in ages.items() if not is_whole]:
-        reason = f"no record says how old it is: {named(untold)}"
-        return Check(name, State.UNKNOWN, reason, "keys that `rewrap rotate` brings in have their time on record")
+        reason = f"no record shows its age: {named(untold)}"
+        return Check(name, State.UNKNOWN, reason, "`rewrap rotate` records the age of the keys that it adds")
     if ages:
         told = (f"{key} ({days(age)})" for key, (age, _) in ages.items())
         return Check(name, State.PASS, f"no older than {days(oldest)}: {named(told)}")
@@ -78,7 +78,7 @@ def old_keys(facts: Facts) -> Check:
     idle = [one for one in ours if not one.objects and one.key.fingerprint not in writing]
     if idle:
         held = named(f"{one.key}: {one.blockers[0]}" for one in idle)
-        return Check(name, State.PASS, f"no readable object is under these, which can't go yet: {held}")
+        return Check(name, State.PASS, f"no readable object is under these, which can't be removed yet: {held}")
     return Check(name, State.PASS, "every configured key is in use")
 
 

@@ -101,7 +101,7 @@ def _seen(facts: Facts, otherwise: Check) -> Check:
     unknown = facts.proof.unknown
     if not unknown:
         return otherwise
-    reason = f"{otherwise.reason}, but paths that no table knows were not looked at: {named(unknown)}"
+    reason = f"{otherwise.reason}, but paths of unknown resources were not scanned: {named(unknown)}"
     return Check(otherwise.id, State.UNKNOWN, reason, "name them with --path RESOURCE=PATH")
 
 

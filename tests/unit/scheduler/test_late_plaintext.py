@@ -1,4 +1,4 @@
-"""`plaintext.quarantine_late`: after everything was encrypted, plaintext is nobody's word, wherever one looks."""
+"""`plaintext.quarantine_late`: after a complete campaign, each reader quarantines plaintext."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ AES, MORE, IDENTITY = KeyRef("aesgcm", "a", "1"), KeyRef("aescbc", "b", "2"), Ke
         pytest.param((("*.*", (AES, IDENTITY)),), "secrets", True, id="by a wildcard"),
         pytest.param((("*.*", (AES, IDENTITY)), ("*.", (AES,))), "secrets", False, id="by the nearest wildcard"),
         pytest.param((("*.*", (AES, IDENTITY)), ("secrets", (AES,))), "secrets", False, id="by its name first"),
-        pytest.param((("*.apps", (AES, IDENTITY)),), "secrets", False, id="governed by nobody"),
+        pytest.param((("*.apps", (AES, IDENTITY)),), "secrets", False, id="no entry governs it"),
     ],
 )
 def test_a_configuration_reads_plaintext(

@@ -1,4 +1,4 @@
-"""What a campaign leaves alone: named up to a bound, counted exactly, said once, and of older campaigns a count."""
+"""The quarantine of a campaign: names up to a bound, exact counts, one log line; counts of older campaigns."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
     one = service(store, NEW, OLD)
     campaign = await planned(one, attended=False)
     assert campaign.growth.most == MOST_FRESH
-    for _ in range(2):  # whoever sends it again gets no more
+    for _ in range(2):  # a second message changes nothing
         with pytest.raises(QuarantineGrewError, match="more than 200 objects that nothing opens were written within"):
             await engine_run(one, campaign)
         report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report

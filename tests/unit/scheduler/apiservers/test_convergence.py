@@ -103,7 +103,7 @@ def test_all_run_it() -> None:
             [("https://a", "converged"), ("", "not listed")],
             "apiserver-b on node-b has a live lease, and no address reported its id; the lease of a removed one ends "
             "3600 s after its last renewal",
-            id="nobody named the second one",
+            id="the second one has no address",
         ),
         pytest.param(
             [runs("a"), Scrape("https://a2", (report("a", FILE),))],

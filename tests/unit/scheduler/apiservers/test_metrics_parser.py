@@ -1,4 +1,4 @@
-"""What a kube-apiserver's /metrics says of its configuration: by labels, whatever else is there."""
+"""Parses what a kube-apiserver's /metrics report of its configuration: by labels, among other metrics."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def kinds(before: Chains | None, after: Chains) -> list[tuple[str, str, bool]]:
             [K1, K2, PLAIN], [K1, PLAIN, BOX, K2], [("read_key_added", False), ("order_changed", False)], id="both"
         ),
         pytest.param([K1, K2], [K1, K2, K1], [], id="a key that stands there twice"),
-        pytest.param([KMS], [KMS], [], id="KMS, whatever is behind its name"),
+        pytest.param([KMS], [KMS], [], id="KMS, with any key behind its name"),
     ],
 )
 def test_a_resource_in_both(before: list[KeyRef], after: list[KeyRef], expected: list[tuple[str, bool]]) -> None:
@@ -282,9 +282,7 @@ def test_at_first_sight_every_resource_asks_for_a_campaign(one: GenerationRecord
 
 
 @given(RECORDS, RECORDS)
-def test_whatever_is_written_with_another_key_asks_for_a_campaign(
-    before: GenerationRecord, after: GenerationRecord
-) -> None:
+def test_each_resource_with_another_primary_needs_a_campaign(before: GenerationRecord, after: GenerationRecord) -> None:
     """Also for resources that no entry names: their wildcard asks, or what takes them out of it."""
     asking = {change.resource for change in detect(before, after) if change.needs_campaign}
     left = {change.resource for change in detect(before, after) if change.kind is ChangeKind.RESOURCE_REMOVED}

@@ -47,7 +47,7 @@ async def test_a_fenced_observer_ends_all_controllers_in_the_middle_of_a_campaig
     task = await controllers_at_work(store, Brake())
     keyspace = service(store, NEW, OLD).engine.keyspace
     seen = await load(store, keyspace)
-    await save(store, keyspace, replace(seen, counts={"somebody": 1}), [])
+    await save(store, keyspace, replace(seen, counts={"another": 1}), [])
     seal(store, "/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
         await task

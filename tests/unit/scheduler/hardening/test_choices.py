@@ -69,7 +69,7 @@ from tests.unit.scheduler.hardening.cluster import (
             "aescbc",
             entries((["secrets"], [keyed("aescbc", "one")])),
             WARN,
-            "secrets: written with aescbc, which does not notice that a value was tampered with",
+            "secrets: written with aescbc, which does not detect a changed value",
             id="aescbc writes => warn",
         ),
         pytest.param(
@@ -104,7 +104,7 @@ from tests.unit.scheduler.hardening.cluster import (
             "kms-v1",
             entries((["secrets"], [kms("v2")])),
             PASS,
-            "no provider speaks KMS v1",
+            "no provider uses KMS v1",
             id="KMS v2 => pass",
         ),
         pytest.param(
@@ -152,15 +152,15 @@ def test_what_the_configuration_says(
     require(facts(configuration), name, state, reason)
 
 
-def test_aesgcm_without_a_rotation_by_itself_warns() -> None:
+def test_aesgcm_without_automatic_rotation_warns() -> None:
     check = line(replace(GOOD, settings=Settings()), "aesgcm-rotation")
     assert (check.state, check.reason) == (
         WARN,
-        "secrets, configmaps: written with aesgcm, which wears out, and these settings rotate no key by themselves",
+        "secrets, configmaps: written with aesgcm, whose keys need rotation; these settings rotate none automatically",
     )
 
 
 def test_a_name_that_governs_nothing_is_not_called_encrypted() -> None:
     check = line(facts(entries((["secrets", "deployments"], [keyed("aesgcm", "one")]))), "primary-encrypts")
     assert check.state is State.WARN
-    assert check.reason == "deployments: governs nothing, so what was meant is written in plaintext"
+    assert check.reason == "deployments: governs no resource, so the intended one is written in plaintext"

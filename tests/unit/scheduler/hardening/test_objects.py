@@ -45,11 +45,11 @@ ROWS = [
         "1 objects are stored in plaintext: secrets 1",
     ),
     (
-        "paths that nobody knows => whether there is plaintext is unknown",
+        "paths of unknown resources => whether there is plaintext is unknown",
         "plaintext",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "none of 1 objects is in plaintext, but paths that no table knows were not looked at: /x/",
+        "none of 1 objects is in plaintext, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "an unreadable object => fail, and it is named",
@@ -66,11 +66,11 @@ ROWS = [
         "0 objects can't be read, 1 more are in quarantine: /registry/secrets/n/big (too_large_after_encryption)",
     ),
     (
-        "paths that nobody knows => whether all can be read is unknown",
+        "paths of unknown resources => whether all can be read is unknown",
         "readable",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "1 objects can be read, but paths that no table knows were not looked at: /x/",
+        "1 objects can be read, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "objects under an older key => warn; plaintext is not counted again",
@@ -80,11 +80,11 @@ ROWS = [
         "4 objects are under older keys: secrets 4",
     ),
     (
-        "paths that nobody knows => whether all is current is unknown",
+        "paths of unknown resources => whether all is current is unknown",
         "current",
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
-        "nothing is under an older key, but paths that no table knows were not looked at: /x/",
+        "nothing is under an older key, but paths of unknown resources were not scanned: /x/",
     ),
     (
         "no campaign is on record, and this scan is clean => warn",
@@ -136,7 +136,7 @@ ROWS = [
         "identity reads nothing that it does not write",
     ),
     (
-        "objects under KMS => encrypted, whatever is in them",
+        "objects under KMS => encrypted, though not opened",
         "plaintext",
         under_kms(),
         PASS,

@@ -50,7 +50,7 @@ ROWS = [
         "group or others can write to the directory of the file: /e (0770)",
     ),
     (
-        "everybody may write to the directory => fail, whatever its sticky bit",
+        "everyone may write to the directory => fail, even with the sticky bit",
         "directory-mode",
         file(directory=0o1777),
         FAIL,

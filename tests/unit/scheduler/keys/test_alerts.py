@@ -1,4 +1,4 @@
-"""When a key is due, what is said of it and how often, and when its limit will be reached."""
+"""When a key is due, what its alert says and how often it is logged, and when the key reaches its limit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_restored_budget_counts_as_exhausted_whatever_its_use() -> None:
     assert "the number of its encryptions is unknown" in due.because(LIMIT)
 
 
-def test_what_has_no_limit_or_is_not_configured_is_not_spoken_of() -> None:
+def test_a_key_without_a_limit_or_not_configured_is_never_due() -> None:
     gone = KeyRef("aesgcm", "gone", "9" * 16)
     assert find_due_keys([budget(BOX, 10**9), budget(gone, 5_000)], GENERATION, LIMIT, 0.8) == ()
 
@@ -79,7 +79,9 @@ def test_the_most_used_key_that_writes_is_rotated_first_and_one_that_only_reads_
         pytest.param(OLD, 1_000, BudgetState.EXHAUSTED, 3_600.0, False, id="exhausted, but nothing writes with it"),
     ],
 )
-def test_how_often_it_is_said(key: KeyRef, used: int, before: BudgetState | None, after: float, *, says: bool) -> None:
+def test_how_often_an_alert_is_logged(
+    key: KeyRef, used: int, before: BudgetState | None, after: float, *, says: bool
+) -> None:
     said = {key.fingerprint: LoggedAlert(before, 100.0)} if before else {}
     due = find_due_keys([budget(key, used)], GENERATION, LIMIT, 0.8)
     assert bool(due_alerts(due, said, 100.0 + after)) is says
@@ -99,9 +101,9 @@ NOW = 1_000_000.0
             NOW + 5_000,
             id="our own swaps",
         ),
-        pytest.param(Budget("f", "aesgcm", observed=500), 0, None, id="nobody watches"),
+        pytest.param(Budget("f", "aesgcm", observed=500), 0, None, id="no watch"),
         pytest.param(Budget("f", "aesgcm", observed=500), NOW - 30, None, id="for half a minute only"),
-        pytest.param(Budget("f", "aesgcm", observed=0), NOW - 1_000, None, id="nobody writes"),
+        pytest.param(Budget("f", "aesgcm", observed=0), NOW - 1_000, None, id="no other writer"),
         pytest.param(Budget("f", "secretbox", observed=500), NOW - 1_000, None, id="no limit"),
     ],
 )
@@ -132,7 +134,7 @@ def minutes(count: int, writes: int, *, until: float = NOW) -> Usage:
         pytest.param(100, minutes(60, 11, until=NOW + 7_200), HALF_AN_HOUR, False, id="a clock ahead => not due"),
         pytest.param(100, minutes(1, 90), HALF_AN_HOUR, False, id="a burst in the first minute => as if in ten"),
         pytest.param(100, minutes(1, 110), HALF_AN_HOUR, True, id="a burst that is too much even for ten => due"),
-        pytest.param(999, minutes(60, 0), HALF_AN_HOUR, False, id="nobody writes => not due by rate"),
+        pytest.param(999, minutes(60, 0), HALF_AN_HOUR, False, id="no writes => not due by rate"),
         pytest.param(1_000, minutes(60, 1), HALF_AN_HOUR, True, id="nothing is left => due"),
     ],
 )

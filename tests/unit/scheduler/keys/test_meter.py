@@ -1,4 +1,4 @@
-"""What a leader puts on record of how fast others write, over an hour and a change of leader."""
+"""How a leader measures and records write rates, over an hour and a change of leader."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_quiet_hours_do_not_thin_out_what_comes_after_them(leaders: Leader
     assert usage.rate(KEY.fingerprint, 10**9 + leaders.now) == 100
 
 
-async def test_another_leader_goes_on_and_what_nobody_watched_is_left_out(leaders: Leaders) -> None:
+async def test_another_leader_continues_and_unwatched_time_is_left_out(leaders: Leaders) -> None:
     await leaders.lead()
     await leaders.after(60)
     await leaders.after(60, others=40)

@@ -52,7 +52,7 @@ async def test_what_opens_with_no_key_counts_for_each_key_whose_name_it_carries(
             there.write("/registry/secrets/default/a", IMPOSTOR)
             there.store.put(b"/registry/secrets/default/b", b"k8s:enc:aesgcm:v1:unheard-of:???")
             await until(lambda: observer.counts == {FP_NEW: 1})
-            # Both were seen: the second one counts for nobody.
+            # Both were delivered: the second one counts for no key.
             there.write("/registry/secrets/default/c", BOX)
             await until(lambda: observer.counts == {FP_NEW: 1, FP_BOX: 1})
     (told,) = [log for log in logs if log["event"] == "observer.unreadable"]

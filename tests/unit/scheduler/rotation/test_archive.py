@@ -96,7 +96,7 @@ def test_the_same_call_again_changes_nothing(place: Place) -> None:
     assert place.archived() == {NAME: OLD}
 
 
-def test_a_content_is_archived_once_under_whatever_stamp(place: Place) -> None:
+def test_a_content_is_archived_once_under_any_stamp(place: Place) -> None:
     first = place.replace()
     place.file.write_bytes(OLD)
     assert place.replace(stamp="later") == first
@@ -255,7 +255,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_crash_at_any_call_is_made_good_by_the_next_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill leaves whatever is there: here even the clean-up does not run, from each call on."""
+    """A kill, simulated at each call: from that call on, even the clean-up does not run."""
     for survived in range(40):
         place.file.write_bytes(OLD)
         left = survived

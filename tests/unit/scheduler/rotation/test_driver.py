@@ -1,4 +1,4 @@
-"""What a rotation begins with: which entries, which type of key, which name; and what it refuses."""
+"""The plan of a rotation: its entries, the type and name of its key; and requests that it refuses."""
 
 from __future__ import annotations
 
@@ -119,7 +119,10 @@ def test_plaintext_is_retired_like_a_key() -> None:
             text(PLAIN), RotationRequest(), "written with identity: what shall the new key be for", id="plaintext"
         ),
         pytest.param(
-            text(SECRETS), RotationRequest(resources=("pods",)), "no entry of the file names pods", id="nobody names it"
+            text(SECRETS),
+            RotationRequest(resources=("pods",)),
+            "no entry of the file names pods",
+            id="no entry names it",
         ),
         pytest.param(
             text(SECRETS, IDLE),
@@ -268,7 +271,10 @@ SEEN = Facts(
     ("seen", "action", "words"),
     [
         pytest.param(
-            replace(SEEN, convergence=None, scan=None), Need, "do all kube-apiservers still run", id="nobody asked"
+            replace(SEEN, convergence=None, scan=None),
+            Need,
+            "do all kube-apiservers still run",
+            id="convergence not gathered",
         ),
         pytest.param(
             replace(SEEN, convergence=LAGS),
@@ -276,7 +282,7 @@ SEEN = Facts(
             "one lags",
             id="one lags",
         ),
-        pytest.param(replace(SEEN, scan=None), Need, "is nothing under the old keys", id="nobody scanned"),
+        pytest.param(replace(SEEN, scan=None), Need, "is nothing under the old keys", id="no scan gathered"),
         pytest.param(
             replace(SEEN, scan=ScanResult(70, 3, 3, 0)), Move, "3 objects are, or may be", id="something is there"
         ),
@@ -286,7 +292,7 @@ SEEN = Facts(
         pytest.param(SEEN, Edit, "they are removed from the file", id="nothing speaks against it"),
     ],
 )
-def test_a_key_goes_only_right_after_a_look_however_long_whoever_drives_was_away(
+def test_a_key_is_removed_only_right_after_a_scan_however_long_the_driver_was_away(
     seen: Facts, action: type, words: str
 ) -> None:
     decided = advance(PRUNING, seen, STAMP)
@@ -308,7 +314,7 @@ WITHDRAWING = withdrawing(SPREAD, SPREAD.file, STAMP)
     [
         pytest.param(ROTATION, ROTATION.file, RotationStep.ABORTED, id="nothing was added yet => aborted"),
         pytest.param(
-            replace(ADDED, by_hand=True), ROTATION.file, RotationStep.ABORTED, id="nobody put it in place => aborted"
+            replace(ADDED, by_hand=True), ROTATION.file, RotationStep.ABORTED, id="the file is not in place => aborted"
         ),
         pytest.param(ADDED, "sha256:added", RotationStep.WITHDRAW, id="just added"),
         pytest.param(SPREAD, SPREAD.file, RotationStep.WITHDRAW, id="it spreads"),
@@ -411,7 +417,7 @@ WITH = GenerationRecord("sha256:added", (("secrets", (OLD_KEY, NEW_KEY)),))
         pytest.param(WITHDRAWING, WITH, WITHOUT, True, id="the key was removed"),
         pytest.param(WITHDRAWING, WITHOUT, WITH, False, id="it was added"),
         pytest.param(WITHDRAWING, WITHOUT, WITHOUT, False, id="it was not there"),
-        pytest.param(SPREAD, WITH, WITHOUT, False, id="nobody asked for it"),
+        pytest.param(SPREAD, WITH, WITHOUT, False, id="no withdrawal was requested"),
         pytest.param(
             WITHDRAWING,
             GenerationRecord("sha256:2", (("secrets", (NEW_KEY, OLD_KEY)), ("pods", (OLD_KEY,)))),

@@ -1,4 +1,4 @@
-"""What speaks against a rotation before it begins: all of it at once, and nothing else."""
+"""The reasons against a rotation before it begins: all at once, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would keep the configuration file from being replaced is known before, and nothing is written to find out."""
+"""The reasons why the configuration file can't be replaced, found before a rotation and without a write."""
 
 from __future__ import annotations
 
