@@ -13,12 +13,16 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError
+from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
+from kube_rewrap.worker.kms.client import KmsClient
+from kube_rewrap.worker.kms.key_ids import read_key_ids
+from kube_rewrap.worker.kms.pace import ceiling
+from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace, Pace
@@ -269,3 +273,12 @@ async def open_engine(settings: Settings, generation: Generation, pace: Pace | N
     forbid_core_dumps()
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         yield Engine(store, settings, generation, pace or LocalPace(settings.pace.rate))
+
+
+async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str, str | WorkerError]:
+    """Return the hash of the key id that each KMS plugin of `Generation.kms_writers` names, or why there is none.
+
+    Connects anew for each call, which is made every half minute.
+    """
+    async with open_plugins(KmsClient, lambda plugin: LocalPace(ceiling(plugin, settings.kms))) as plugins:
+        return await read_key_ids(plugins, generation)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.secret import SecretBytes
 
 KmsVersion = Literal["v1", "v2"]
@@ -36,6 +37,11 @@ class Plugin:
     endpoint: str
     timeout_seconds: float = 3.0
     """For one call."""
+
+
+def plugin_of(provider: KmsProvider) -> Plugin:
+    """Return the plugin of a stanza."""
+    return Plugin(provider.name, provider.api_version, provider.endpoint, provider.timeout_seconds)
 
 
 @dataclass(frozen=True, slots=True)

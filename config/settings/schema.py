@@ -299,6 +299,13 @@ class KmsSettings:
     )
     """Otherwise a plugin that wraps wrongly ruins objects, and none of them tells. It costs a call for each object.
     The seeds of KMS v2, one for each process, are always checked."""
+    settle: float = setting(
+        300.0,
+        "seconds",
+        "How long a KMS plugin must name another key-encryption key before rewrap takes it",
+        bounds=Bounds(0, 86_400),
+    )
+    """The plugins on other nodes may not know it yet, and some plugins name a wrong one for a moment."""
     cache_entries: int = setting(
         10_000, "keys", "Most unwrapped keys that a process remembers", bounds=Bounds(1, 1_000_000)
     )

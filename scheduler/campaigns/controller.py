@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -48,7 +49,10 @@ class _UnconvergedError(RefusedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """What the leader's controllers share under one generation. `guard` is the leader's fencing token."""
+    """What the leader's controllers share under one generation. `guard` is the leader's fencing token.
+
+    `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
+    """
 
     settings: Settings
     service: Service
@@ -57,6 +61,7 @@ class Office:
     inbox: Inbox
     figures: Figures
     schedule: Schedule
+    held: Callable[[], str]
 
 
 class CampaignController:
@@ -76,7 +81,8 @@ class CampaignController:
         self._sender = sender
         self._apiservers = apiservers
         self._repaired = repaired
-        self._safety = Safety(office.settings, office.service, office.campaigns)
+        self._held = office.held
+        self._safety = Safety(office.settings, office.service, office.campaigns, office.held)
         self._outdated: set[str] = set()
         self._said_busy = ""
 
@@ -153,8 +159,11 @@ class CampaignController:
 
         Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
         """
+        if held := self._held():
+            raise _UnconvergedError(held)
         if self._settings.apiservers.addresses:
-            blocker = (await self._apiservers.probe(self._service.generation.file_hash)).blocker
+            generation = self._service.generation
+            blocker = (await self._apiservers.probe(generation.file_hash, generation.targets)).blocker
             if blocker:
                 raise _UnconvergedError(blocker)
 

@@ -1,7 +1,8 @@
-"""Pauses and resumes a campaign by etcd's quota, the keys' write budgets and the maintenance windows."""
+"""Pauses and resumes a campaign by etcd's quota, the keys' write budgets, KMS plugins and the maintenance windows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -19,12 +20,16 @@ _log = structlog.get_logger()
 
 
 class Safety:
-    """See the module's docstring. `campaigns` are fenced by the leader's token."""
+    """See the module's docstring. `campaigns` are fenced by the leader's token.
 
-    def __init__(self, settings: Settings, service: Service, campaigns: Campaigns) -> None:
+    `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
+    """
+
+    def __init__(self, settings: Settings, service: Service, campaigns: Campaigns, held: Callable[[], str]) -> None:
         self._settings = settings
         self._service = service
         self._campaigns = campaigns
+        self._held = held
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
     async def keep(self, name: str) -> None:
@@ -56,6 +61,7 @@ class Safety:
             judge_room(room, settings.space, campaign.paused_for),
             await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
+            self._held() or None,
         )
 
     def _closed(self, now: datetime) -> str | None:

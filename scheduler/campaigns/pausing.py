@@ -1,7 +1,8 @@
 """Decides whether a campaign pauses or resumes. Pure.
 
 1. Only an operator's request ends an operator's pause.
-2. No room in etcd, no write left for a key, or outside the maintenance windows: pause, in this order of gravity.
+2. No room in etcd, no write left for a key, a KMS plugin that does not name the KEK in force, or outside the
+   maintenance windows: pause, in this order of gravity.
 3. None of these any more: resume. After a lack of room only once there is some distance to the limit, so that it does
    not switch with every compaction.
 4. A quarantine that grew too much (`worker.records.try_counter`, `transition.advance`): pause until an operator's
@@ -39,11 +40,17 @@ class Pressure:
     space: str | None
     budget: str | None
     window: str | None
+    kms: str | None = None
 
     @property
     def cause(self) -> tuple[Pause, str] | None:
         """The gravest reason, None if there is none."""
-        causes = ((Pause.SPACE, self.space), (Pause.BUDGET, self.budget), (Pause.WINDOW, self.window))
+        causes = (
+            (Pause.SPACE, self.space),
+            (Pause.BUDGET, self.budget),
+            (Pause.KMS, self.kms),
+            (Pause.WINDOW, self.window),
+        )
         return next(((cause, because) for cause, because in causes if because is not None), None)
 
 

@@ -66,7 +66,7 @@ class ControllerContext:
     """Dependencies of one generation's controllers. `guard` is the leader's fencing token; `brake` stops them.
 
     The controllers call `accepted` when the generation is in force. `before` is the hash of the generation that this
-    leader accepted last, "" = none.
+    leader accepted last, "" = none. `held` as in Office.
     """
 
     guard: Expect
@@ -75,6 +75,7 @@ class ControllerContext:
     file: ConfigurationFile
     apiservers: ConvergenceProbe
     accepted: Callable[[], None]
+    held: Callable[[], str]
     before: str = ""
 
 
@@ -92,6 +93,7 @@ class Controllers:
             inbox=Inbox(Requests(store, keyspace, [context.guard]), service.audit),
             figures=Figures(service, context.guard, context.state.metrics),
             schedule=Schedule(settings.service.resync),
+            held=context.held,
         )
         self._drift = Drift()
         repaired = context.state.repaired

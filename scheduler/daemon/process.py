@@ -15,19 +15,23 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.daemon.election import leadership
 from kube_rewrap.scheduler.dispatch.celery import Sender
+from kube_rewrap.scheduler.dispatch.local import ask_key_ids
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.reach import Reach
-from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.monitoring import serve
 from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.usable import Usable
 
@@ -146,7 +150,7 @@ class Daemon:
                     stop_looking()  # ConfigurationWatch follows the file from here on
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
-                    await self._lead(guard, brake, ApiserverProbe(settings, store, self._file))
+                    await self._lead(store, guard, brake, ApiserverProbe(settings, store, self._file))
         except StoppedError:
             return
         finally:
@@ -167,14 +171,21 @@ class Daemon:
         if self._usable.trouble:
             raise StoppedError(self._usable.trouble)
 
-    async def _lead(self, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
+    async def _lead(self, store: Store, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
         """Run controllers under the newest generation; a newer one stops them, and starts others."""
         watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
         settings = self._settings.rotation
         archive = settings.archive or archive_of(self._file)
         file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable, kms_file=settings.kms_file)
         state, before = LeaderState(self._metrics), ""
-        async with aclosing(watch.generations()) as generations:
+        keyspace = Keyspace(self._settings.keyspace.state_prefix)
+        keks = KekWatch(
+            Keks(store, keyspace, [guard]),
+            AuditLog(store, keyspace, "rewrap scheduler"),
+            partial(ask_key_ids, self._settings),
+            self._settings.kms.settle,
+        )
+        async with aclosing(keks.generations(watch.generations())) as generations:
             newest = await brake.unless_pulled(anext(generations))
 
             async def follow(superseded: Brake) -> None:
@@ -190,7 +201,9 @@ class Daemon:
             while True:
                 generation = newest
                 async with brake.below() as below:
-                    context = ControllerContext(guard, below, state, file, apiservers, accepted, before)
+                    context = ControllerContext(
+                        guard, below, state, file, apiservers, accepted, lambda: keks.held, before
+                    )
                     try:
                         async with background(below.pull) as begin:
                             begin("the configuration watch", partial(follow, below))

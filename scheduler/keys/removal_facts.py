@@ -43,7 +43,8 @@ async def removal_verdicts(service: Service, settings: Settings) -> RemovalVerdi
 async def ask_apiservers(service: Service, settings: Settings) -> Convergence:
     """Return whether all kube-apiservers run the service's generation. Call it before a scan."""
     generation = service.generation
-    return await ApiserverProbe(settings, service.engine.store, generation.file).probe(generation.file_hash)
+    probe = ApiserverProbe(settings, service.engine.store, generation.file)
+    return await probe.probe(generation.file_hash, generation.targets)
 
 
 async def judge_removal(

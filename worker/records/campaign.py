@@ -49,6 +49,7 @@ class Pause(StrEnum):
     SPACE = "space"
     BUDGET = "budget"
     WINDOW = "window"
+    KMS = "kms"
     QUARANTINE = "quarantine"
 
 

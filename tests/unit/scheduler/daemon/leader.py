@@ -97,7 +97,7 @@ class Cluster:
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
         context = ControllerContext(
-            self.guard, brake, LeaderState(metrics), file, UnknownConvergence(), lambda: None, before
+            self.guard, brake, LeaderState(metrics), file, UnknownConvergence(), lambda: None, str, before
         )
         return Controllers(Settings(), one, UnreachableSender(Settings()), context)
 

@@ -31,7 +31,7 @@ async def controllers_at_work(store: MemoryStore, brake: Brake) -> asyncio.Task[
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
     context = ControllerContext(
-        guard, brake, LeaderState(SchedulerMetrics(CollectorRegistry())), file, UnknownConvergence(), lambda: None
+        guard, brake, LeaderState(SchedulerMetrics(CollectorRegistry())), file, UnknownConvergence(), lambda: None, str
     )
     task = asyncio.create_task(Controllers(Settings(), one, UnreachableSender(Settings()), context).run())
     campaigns = Campaigns(store, one.engine.keyspace)

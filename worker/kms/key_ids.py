@@ -1,0 +1,38 @@
+"""Which KEK each plugin names: what a generation is aimed at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.kms.guard import GuardedPlugin
+from kube_rewrap.worker.kms.plugins import Plugins
+from kube_rewrap.worker.wrapped import hash_of_key_id, plugin_of
+
+_MOST_ROUNDS = 4
+
+
+async def read_key_ids(plugins: Plugins, generation: Generation) -> Mapping[str, str | WorkerError]:
+    """Return the hash of the key id that the plugin of each of `Generation.kms_writers` names, or why there is none."""
+    found: dict[str, str | WorkerError] = {}
+    for writer in generation.kms_writers:
+        try:
+            found[writer.name] = await _named_twice(plugins[plugin_of(writer)])
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            found[writer.name] = error
+    return found
+
+
+async def _named_twice(plugin: GuardedPlugin) -> str:
+    """Return what Status names twice in a row: a plugin may answer the key id of the call before.
+
+    Raises KmsUnavailableError, KmsRefusedError.
+    """
+    before = ""
+    for _ in range(_MOST_ROUNDS):
+        named = (await plugin.status()).key_id
+        if named == before:
+            return hash_of_key_id(named)
+        before = named
+    raise KmsRefusedError(f"{plugin} names another key id at each call of Status")
