@@ -15,6 +15,7 @@ from kube_rewrap.config.encryption.configuration import (
     IdentityProvider,
     Key,
     KeyedProvider,
+    KmsProvider,
     Provider,
     ProviderType,
     ResourceEntry,
@@ -36,6 +37,7 @@ from kube_rewrap.worker.records.inventory import Look
 from kube_rewrap.worker.records.observations import load, save
 from kube_rewrap.worker.records.observed import Followed, Observations
 from kube_rewrap.worker.verdict import KeyRef
+from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.fakes.store import MemoryStore
 
 pytestmark = pytest.mark.timeout(20)
@@ -146,6 +148,26 @@ async def test_every_put_counts_for_the_key_that_opens_it_whoever_wrote_it() -> 
         await until(lambda: observer.counts == {FP_NEW: 4, FP_BOX: 1})
         assert observer.lag == 0
     assert dict((await there.recorded()).counts) == {FP_NEW: 4, FP_BOX: 1}
+
+
+@pytest.mark.parametrize(("targets", "drifted"), [({"vault": "kek-1"}, ["other"]), ({}, [])], ids=["known", "unknown"])
+async def test_values_of_kms_count_for_their_provider_and_drift_under_another_key_id(
+    targets: dict[str, str], drifted: list[str]
+) -> None:
+    vault = KmsProvider("v2", "vault", "unix:///s", 3.0, None)
+    there = await scene(vault, OLD)
+    there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), MemoryPlugins())
+    there.engine.chains.aim(targets)
+    there.service = Service(Settings(), there.engine.generation, Layout(), there.engine)
+    async with there.observed() as observer:
+        for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):
+            name = f"/registry/secrets/{namespace}/a".encode()
+            chain = Chain([vault], targets={"vault": key_id})
+            assert chain.kms_primary is not None
+            there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
+        there.write("/registry/secrets/local/a", OLD)
+        await until(lambda: observer.counts == {"kms": 2, FP_OLD: 1})
+    assert there.drifted == [("secrets", name) for name in (*drifted, "local")]
 
 
 async def test_what_opens_with_no_key_counts_for_each_key_whose_name_it_carries() -> None:
