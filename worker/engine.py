@@ -13,6 +13,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
 from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
@@ -58,8 +59,10 @@ class Chains(Mapping[str, Chain]):
     Raises KeyError for a resource that the configuration does not govern.
     """
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, targets: Mapping[str, str] | None = None) -> None:
+        """`targets` as in `Chain`."""
         self._configuration = generation.configuration
+        self._targets = targets
         self._made: dict[str, Chain] = {}
         self._settled: frozenset[str] = frozenset()
 
@@ -69,12 +72,18 @@ class Chains(Mapping[str, Chain]):
             self._settled = resources
             self._made = {}
 
+    def aim(self, targets: Mapping[str, str] | None) -> None:
+        """Make the chains write under these key ids, by name of the KMS v2 provider; see `Chain`."""
+        if targets != self._targets:
+            self._targets = targets
+            self._made = {}
+
     def __getitem__(self, resource: str) -> Chain:
         if resource not in self._made:
             providers = self._configuration.providers_for(GroupResource.parse(resource))
             if providers is None:
                 raise KeyError(resource)
-            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled)
+            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled, targets=self._targets)
         return self._made[resource]
 
     def __iter__(self) -> Iterator[str]:
@@ -108,15 +117,19 @@ class Engine:
         settings: Settings,
         generation: Generation,
         pace: Pace,
+        data_keys: DataKeys | None = None,
     ) -> None:
+        """`data_keys` asks the KMS plugins; None = values under KMS providers are neither read nor written."""
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
         self.ledger = Ledger(store, self.keyspace, settings.budget)
-        self.chains = Chains(generation)
+        self.chains = Chains(generation, None if data_keys is None else {})
         self.generation = generation
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
         self._pace = pace
+        self._has_kms = data_keys is not None
+        self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
 
@@ -134,7 +147,7 @@ class Engine:
         `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
         generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
         batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with.
+        with, KmsRefusedError for a KMS primary without a target key id, and the errors of `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -158,6 +171,7 @@ class Engine:
                 allow_plaintext=allow_plaintext,
                 since=growth.since,
                 tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
+                data_keys=self._data_keys,
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -195,14 +209,22 @@ class Engine:
             self.chains.settle(settled(in_force, known, describe(self.generation)))
 
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision. Raises CompactedError."""
-        return await take_inventory(self.store, ranges, self.chains, self._sizer, revision)
+        """Count the objects in the ranges by the key that opens them, at a revision. Raises as `take_inventory`."""
+        return await take_inventory(self.store, ranges, self.chains, self._sizer, revision, data_keys=self._data_keys)
 
     async def slice_of_inventory(
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool]
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
-        return await take_slice(self.store, wanted, self.chains, self._sizer, revision=revision, is_over=is_over)
+        return await take_slice(
+            self.store,
+            wanted,
+            self.chains,
+            self._sizer,
+            revision=revision,
+            is_over=is_over,
+            data_keys=self._data_keys,
+        )
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
         """Return what etcd still shows of the revisions from `first` to before `end`, which it has compacted away.
@@ -252,13 +274,22 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Return one object and its verdict; None if it does not exist."""
-        item = await self.store.get(key)
-        return None if item is None else Examined(item, decide(item.value, item.key, self.chains[resource]))
+        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`."""
+        item, chain = await self.store.get(key), self.chains[resource]
+        if item is None:
+            return None
+        unwrapped = await self._data_keys.fetch(chain.wanted(item.value))
+        return Examined(item, decide(item.value, item.key, chain, unwrapped))
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
-        """Return the key that opens an object, or why none does. The plaintext is not returned."""
-        opened = self.chains[resource].open(item.value, item.key)
+        """Return the key that opens an object, or why none does. The plaintext is not returned.
+
+        Of a value under a KMS provider, returns the key that it names: no plugin is asked, so nothing is proven.
+        """
+        chain = self.chains[resource]
+        if self._has_kms and (claimed := chain.peek(item.value)) is not None:
+            return claimed
+        opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
         return opened if isinstance(opened, Quarantined) else opened.ref
 
 

@@ -11,6 +11,9 @@ from kube_rewrap.worker.fields import members_of, text_of
 
 PLAINTEXT_FINGERPRINT = "-"
 
+KMS_FINGERPRINT = "kms"
+"""In place of a fingerprint: any key of a KMS provider. The configuration names the provider, a value the key."""
+
 NOT_RECOGNISED_DETAIL = "it did not decrypt to a Kubernetes object: the key material is wrong, or the value is damaged"
 """The only detail reported of a value that an unauthenticated cipher did not open."""
 
@@ -33,16 +36,17 @@ class Reason(StrEnum):
     NOT_KUBERNETES = "not_a_kubernetes_object"
     NOT_RECOGNISED = "not_recognised"
     TOO_LARGE = "too_large_after_encryption"
-    KMS = "kms_not_supported"
+    KMS_REFUSED = "kms_refused"
     CONTENDED = "changed_too_often"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class KeyRef:
-    """One configured key, named without its material.
+    """One key, named without its material.
 
-    `fingerprint` is 16 hexadecimal digits, `-` for `identity`, which has no key, or `kms` for KMS keys, which the file
-    does not hold.
+    `fingerprint` is 16 hexadecimal digits, or `-` for `identity`, which has no key. The keys of a KMS provider are not
+    in the file: in the configuration the provider stands for all of them, as `kms`. A key in use has the digits of its
+    key id in v2, with `-type0` after them for the source type 0; `v1` or, under AES-CBC, `v1-cbc` in v1.
     """
 
     provider: str
@@ -98,12 +102,20 @@ class Quarantine:
 Verdict = Keep | Rewrap | Quarantine
 
 
+def reason_of(text: str) -> Reason:
+    """Read a reason from a record. Raises ValueError for an unknown one.
+
+    Earlier versions opened no KMS value, and had a word for that.
+    """
+    return Reason.KMS_REFUSED if text == "kms_not_supported" else Reason(text)
+
+
 def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
     """Return a reason and its sentence as read from a record. Raises ValueError for an unknown reason.
 
     Records of older versions hold the exact reason of an aescbc value; this function replaces it by `NOT_RECOGNISED`.
     """
-    known = Reason(reason)
+    known = reason_of(reason)
     owner = _UNAUTHENTICATED.match(detail) if known in _TOO_DETAILED else None
     return (Reason.NOT_RECOGNISED, f"{owner[0]}: {NOT_RECOGNISED_DETAIL}") if owner else (known, detail)
 

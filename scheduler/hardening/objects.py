@@ -6,7 +6,6 @@ does not fail because of them.
 
 from __future__ import annotations
 
-from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.inventory import ResourceTally, Unreadable
@@ -56,7 +55,7 @@ def readable(facts: Facts) -> Check:
     name = "readable"
     lost = facts.proof.unreadable - _opaque(facts)
     if lost or facts.stuck:
-        # Only KMS values of unconfigured providers are lost; the reason is the same for both, so KMS comes last.
+        # Values under a configured KMS provider are not lost, so they come last.
         listed = sorted((one for tally in facts.proof.resources for one in tally.listed), key=_is_kms)
         examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed[: max(0, lost)]]
         examples += facts.quarantined
@@ -112,16 +111,12 @@ def _plain(tally: ResourceTally) -> int:
 
 
 def _opaque(facts: Facts) -> int:
-    """Count objects that carry the prefix of a configured KMS provider."""
-    counts = (
-        min(tally.unreadable, sum(count for key, count in tally.claimed.items() if key.provider == ProviderType.KMS))
-        for tally in facts.proof.resources
-    )
-    return sum(counts)
+    """Count objects under a configured KMS provider that were not opened for want of their unwrapped key."""
+    return sum(tally.reasons.get(Reason.KMS_REFUSED, 0) for tally in facts.proof.resources)
 
 
 def _is_kms(one: Unreadable) -> bool:
-    return one.reason is Reason.KMS
+    return one.reason is Reason.KMS_REFUSED
 
 
 def _old(tally: ResourceTally) -> int:

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import structlog
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
@@ -35,7 +36,7 @@ from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, has_budget
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.observations import load, save
 from kube_rewrap.worker.records.observed import Observations, governing
-from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from kube_rewrap.worker.verdict import KMS_FINGERPRINT, KeyRef, Quarantine, Reason
 
 _FLUSH_SECONDS = 1.0
 _POSITION_SECONDS = 5.0
@@ -235,11 +236,13 @@ class Observer:
                 self._counting.wrote(resource, fingerprint, item.mod_revision)
             self._report_unreadable(item.key, found)
             return ""
-        self._counting.wrote(resource, found.fingerprint, item.mod_revision)
-        if found != self._engine.chains[resource].primary:
+        # Key ids are not authenticated: counted one by one, they would let a writer to etcd fill the memory.
+        fingerprint = KMS_FINGERPRINT if found.provider == ProviderType.KMS else found.fingerprint
+        self._counting.wrote(resource, fingerprint, item.mod_revision)
+        if self._engine.chains[resource].is_stale(found):
             namespace, slash, _ = item.key[len(path) :].partition(b"/")
             drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
-        return found.fingerprint
+        return fingerprint
 
     async def _count_gap(self, index: int, end: int) -> bool:
         """Count the writes that a gap may hold; returns False when it is proven to hold none of this span."""
@@ -289,7 +292,7 @@ class Observer:
         if self._unreadable % 1000 == 0:
             _log.error("observer.unreadable", key=key_text(key), reason=found.reason.value, because=found.detail)
         self._unreadable += 1
-        if found.claimed and found.reason not in {Reason.KMS, Reason.LATE_PLAINTEXT}:
+        if found.claimed and found.reason not in {Reason.KMS_REFUSED, Reason.LATE_PLAINTEXT}:
             self._note_unopened()
 
     def _note_unopened(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -122,6 +123,8 @@ def _sum(proof: Inventory, key: KeyRef) -> int:
 
 
 def _same(one: KeyRef, other: KeyRef) -> bool:
-    if one.fingerprint == PLAINTEXT_FINGERPRINT or one.provider == "kms":
+    if one.provider == other.provider == ProviderType.KMS:
+        return one.name == other.name  # the configuration does not say under which key id, a value does
+    if one.fingerprint == PLAINTEXT_FINGERPRINT:
         return one == other
     return one.fingerprint == other.fingerprint

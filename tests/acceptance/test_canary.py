@@ -204,7 +204,13 @@ def test_what_is_near_keys_prints_without_them() -> None:
     with no_mark_printed() as things:
         things += [loaded, loaded.configuration, loaded.configuration.entries, providers, *providers]
         things += [key for provider in providers for key in getattr(provider, "keys", ())]
-        things += [chain, chain.primary, chain.keys, *chain._links, *(link.cipher for link in chain._links)]
+        things += [
+            chain,
+            chain.primary,
+            chain.keys,
+            *chain._links,
+            *(getattr(link, "cipher", link) for link in chain._links),
+        ]
         things += [decide(stale, name, chain), chain.open(stale, name), chain.open(PAYLOAD.encode(), name)]
         things += [settings, settings.etcd, settings.etcd.password]
 

@@ -84,9 +84,7 @@ def assert_document(ended: Ended, rewritten: int) -> None:
         "unknown": 0,
         "gone": 0,
     }
-    assert {(one["key"], one["reason"]) for one in document["quarantined"]} == {
-        (one.key, "kms_not_supported") for one in KMS
-    }
+    assert {(one["key"], one["reason"]) for one in document["quarantined"]} == {(one.key, "kms_refused") for one in KMS}
     assert len(document["quarantined"]) == len(KMS)
     proof = document["proof"]
     assert (proof["complete"], proof["objects"], proof["stale"], proof["unreadable_total"]) == (

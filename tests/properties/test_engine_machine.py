@@ -36,6 +36,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, SwapResult
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.providers.cipher import Cipher
+from kube_rewrap.worker.providers.links import LocalLink
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
@@ -293,6 +294,7 @@ class EngineMachine(RuleBasedStateMachine):
         if self.ungoverned:
             chain = engine.chains["secrets"]
             first, *rest = chain._links
+            assert isinstance(first, LocalLink)
             chain._links = (replace(first, cipher=CountingCipher(first.cipher, self)), *rest)
         return engine
 

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from kube_rewrap.config.encryption.secret import SecretBytes
+
+_AES_KEYS = (16, 24, 32)
+
 
 class OpenError(Exception):
     """The bytes did not open. The message never contains any of them."""
+
+
+class MalformedError(OpenError):
+    """The bytes around the ciphertext, or the key that a plugin unwrapped, can't be right; nothing was decrypted."""
+
+
+def require_aes_key(secret: SecretBytes) -> None:
+    """Raise MalformedError unless an unwrapped key has the length of an AES key."""
+    if len(secret) not in _AES_KEYS:
+        raise MalformedError(f"the plugin returned a data key of {len(secret)} bytes, which is no AES key")
 
 
 class Cipher(Protocol):

@@ -10,7 +10,7 @@ from enum import StrEnum
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
 from kube_rewrap.worker.records.report import BatchReport
-from kube_rewrap.worker.verdict import Reason
+from kube_rewrap.worker.verdict import Reason, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Checkpoint:
 
 def reasons_of(counts: Mapping[str, int]) -> dict[Reason, int]:
     """Read counts by reason. Raises ValueError for an unknown reason."""
-    return {Reason(reason): count for reason, count in counts.items()}
+    return {reason_of(reason): count for reason, count in counts.items()}
 
 
 def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:

@@ -1,15 +1,23 @@
-"""How many objects each key encrypts, as a scan counts them. The size depends on keys and resources, not on objects."""
+"""How many objects each key encrypts, as a scan counts them. The size depends on keys and resources, not on objects.
+
+A KMS provider's keys are those that the values name; past a bound they are counted together, as `others`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 
 LISTED = 1_000
 """Unreadable objects that a resource's tally lists; it counts all."""
+
+_MOST_KEYS = 200
+"""Keys of a resource from which on further ones of KMS are counted together: a writer to etcd can invent key ids."""
+_OTHER_KEYS = "others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +88,18 @@ class ResourceTally:
 
     def add_readable(self, key: KeyRef, size: int, version: int) -> None:
         """Count one object that `key` opened."""
-        tally = self.keys.get(key)
-        if tally is None:
-            tally = self.keys[key] = KeyTally()
+        tally = self._tally(key)
         tally.objects += 1
         tally.bytes += size
         tally.versions += version
+
+    def _tally(self, key: KeyRef) -> KeyTally:
+        tally = self.keys.get(key)
+        if tally is not None:
+            return tally
+        if len(self.keys) >= _MOST_KEYS and key.provider == ProviderType.KMS and key != self.primary:
+            key = replace(key, fingerprint=_OTHER_KEYS)
+        return self.keys.setdefault(key, KeyTally())
 
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
         """Count one object that no key opened, and list it while there is room."""
@@ -101,10 +115,10 @@ class ResourceTally:
         total = ResourceTally(self.resource, self.primary, self.configured)
         for part in (self, other):
             for key, one in part.keys.items():
-                before = total.keys.get(key, KeyTally())
-                total.keys[key] = KeyTally(
-                    before.objects + one.objects, before.bytes + one.bytes, before.versions + one.versions
-                )
+                tally = total._tally(key)
+                tally.objects += one.objects
+                tally.bytes += one.bytes
+                tally.versions += one.versions
             for key, count in part.claimed.items():
                 total.claimed[key] = total.claimed.get(key, 0) + count
             for reason, count in part.reasons.items():

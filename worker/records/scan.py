@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kube_rewrap.worker.fields import Fields, count_of, members_of, text_of
 from kube_rewrap.worker.records.inventory import Inventory
-from kube_rewrap.worker.verdict import Reason
+from kube_rewrap.worker.verdict import Reason, reason_of
 
 _LISTED = 1_000
 """Counts of unreadable objects that a record keeps; with as many it stays far below etcd's request limit."""
@@ -98,4 +98,4 @@ def _unreadable(value: object) -> UnreadableCount:
     name = text_of(resource, "a resource", _LONGEST_NAME)
     if not name.isprintable():  # the metrics use it as a label
         raise ValueError("a resource is no name")
-    return UnreadableCount(name, Reason(text_of(reason, "a reason")), count_of(objects, "the count of a reason"))
+    return UnreadableCount(name, reason_of(text_of(reason, "a reason")), count_of(objects, "the count of a reason"))

@@ -2,8 +2,9 @@
 
 The order of the steps matters; a crash between any two loses nothing:
 
-1. decide from the bytes that were read; count objects that no key opens as tries before any other is rewritten;
-2. record a write token in etcd before the key encrypts;
+1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; count objects that no key opens as
+   tries before any other is rewritten;
+2. record a write token in etcd before the key encrypts; a KMS primary needs a data key instead;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
 5. lost: another client wrote the object. Start over from its present value, and assume nothing about it; unknown:
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins
 from kube_rewrap.worker.errors import RefusedError, TooLargeError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
@@ -34,6 +36,7 @@ from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.verdict import Keep, Quarantine, Reason
+from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5
@@ -52,7 +55,8 @@ class Swapper:
     """Rewraps objects of one `resource` under its primary key.
 
     `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. Quarantined objects that were
-    written after the revision `since` count as fresh; `tries` records them, None = they are not recorded.
+    written after the revision `since` count as fresh; `tries` records them, None = they are not recorded. `data_keys`
+    asks the KMS plugins.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Swapper:
         allow_plaintext: bool = False,
         since: int = 0,
         tries: TryCounter | None = None,
+        data_keys: DataKeys | None = None,
     ) -> None:
         self._store = store
         self._resource = resource
@@ -75,11 +80,12 @@ class Swapper:
         self._guard = guard
         self._since = since
         self._tries = tries
+        self._data_keys = data_keys or NoPlugins()
         self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
         self._ledger = ledger
         self._pace = pace
         self._window = window
-        self._spends = chain.primary.provider != ProviderType.IDENTITY
+        self._spends = chain.primary.provider not in {ProviderType.IDENTITY, ProviderType.KMS}
 
     @property
     def group_size(self) -> int:
@@ -90,14 +96,15 @@ class Swapper:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
         `ahead` is how many objects, these included, are likely to need tokens. A store's error is raised after the
-        other swaps of its group are counted, a ledger's before the objects concerned are sealed: each object is
-        unchanged, or rewritten. Raises QuarantineGrewError when the day's tries are exceeded.
+        other swaps of its group are counted, a ledger's or a KMS plugin's before the objects concerned are sealed: each
+        object is unchanged, or rewritten. Raises QuarantineGrewError when the day's tries are exceeded.
         """
         quarantined: list[Quarantined] = []
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
-            stale = self._sorted_out(current, tally, quarantined)
+            unwrapped = await self._data_keys.fetch(self._chain.all_wanted(item.value for item in current))
+            stale = self._sorted_out(current, unwrapped, tally, quarantined)
             await self._count_tries(quarantined[before:])
             if not stale:
                 return quarantined
@@ -119,15 +126,17 @@ class Swapper:
     def _is_fresh(self, one: Quarantined) -> bool:
         """Whether an object may be a new try: written after `since`, and opened by no key.
 
-        KMS values, and values that opened but could not be written, are no tries.
+        Values whose key a KMS plugin refused, and values that opened but could not be written, are no tries.
         """
-        return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS}
+        return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS_REFUSED}
 
-    def _sorted_out(self, items: Sequence[Item], tally: Tally, quarantined: list[Quarantined]) -> list[_Stale]:
+    def _sorted_out(
+        self, items: Sequence[Item], unwrapped: UnwrappedKeys, tally: Tally, quarantined: list[Quarantined]
+    ) -> list[_Stale]:
         """Decide on each object; count those that need no write, and return the stale ones."""
         stale: list[_Stale] = []
         for item in items:
-            verdict = decide(item.value, item.key, self._chain)
+            verdict = decide(item.value, item.key, self._chain, unwrapped)
             if isinstance(verdict, Keep):
                 tally.current += 1
             elif isinstance(verdict, Quarantine):
@@ -153,12 +162,21 @@ class Swapper:
                 tokens = await self._ledger.spend(self._chain.primary, len(rest), max(ahead, len(rest)))
             group, rest = rest[:tokens], rest[tokens:]
             await self._pace.take(len(group))
-            lost += await self._swap(group, tally, quarantined)
+            keys = await self._new_data_keys(len(group))
+            lost += await self._swap(group, keys, tally, quarantined)
         return lost
 
-    async def _swap(self, group: Sequence[_Stale], tally: Tally, quarantined: list[Quarantined]) -> list[Item]:
+    async def _new_data_keys(self, n: int) -> Sequence[DataKey | None]:
+        """Return a data key for each of n objects; None for each without a KMS primary."""
+        primary = self._chain.kms_primary
+        return [None] * n if primary is None else await self._data_keys.data_keys(*primary, n)
+
+    async def _swap(
+        self, group: Sequence[_Stale], keys: Sequence[DataKey | None], tally: Tally, quarantined: list[Quarantined]
+    ) -> list[Item]:
         tally.encryptions += len(group)
-        sealed = [self._chain.seal(one.plaintext, one.item.key) for one in group]
+        paired = zip(group, keys, strict=True)
+        sealed = [self._chain.seal(one.plaintext, one.item.key, data_key) for one, data_key in paired]
         ends = await self._send_all(group, sealed, tally)
         lost: list[Item] = []
         failures: list[WorkerError] = []
@@ -168,7 +186,8 @@ class Swapper:
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
-                self._ledger.landed(self._chain.primary, self._resource, end.revision)
+                if self._spends:
+                    self._ledger.landed(self._chain.primary, self._resource, end.revision)
                 tally.rewritten += 1
                 tally.bytes += len(value)
             else:

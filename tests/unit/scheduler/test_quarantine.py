@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from kube_rewrap.config.encryption.configuration import KmsProvider
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.preflight import space_of_records
@@ -93,7 +94,9 @@ async def test_a_campaign_over_a_part_leaves_the_names_of_the_last_one_over_ever
 
 async def test_the_bound_holds_over_batches_side_by_side_and_pages_that_are_redone() -> None:
     store = MemoryStore()
-    pages = [[Quarantined(b"/%d/%d" % (page, one), Reason.KMS, "", 1) for one in range(100)] for page in range(8)]
+    pages = [
+        [Quarantined(b"/%d/%d" % (page, one), Reason.KMS_REFUSED, "", 1) for one in range(100)] for page in range(8)
+    ]
     for _ in range(3):
         await asyncio.gather(*(records.Quarantine(store, SPACE, "c").add(page) for page in pages))
     assert 150 <= await store.count(SPACE.quarantine("c")) <= 150 + 8 * 64
@@ -315,9 +318,9 @@ async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_en
     assert not [log for log in logs if log["event"] == "quarantine.grew"]
 
 
-async def test_what_a_kms_provider_sealed_is_not_counted_as_new() -> None:
+async def test_values_whose_key_no_plugin_unwraps_are_not_counted_as_new() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    spoil(store, 30, value=b"k8s:enc:kms:v2:plugin:x")
-    ended = await run(service(store, NEW, OLD))
+    spoil(store, 30, value=b"k8s:enc:kms:v1:plugin:\0\0x")
+    ended = await run(service(store, NEW, OLD, KmsProvider("v1", "plugin", "unix:///s", 3.0, 1000)))
     assert (ended.report.quarantined, ended.report.fresh) == (30, 0)

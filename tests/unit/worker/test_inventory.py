@@ -107,8 +107,8 @@ async def test_a_scan_of_a_revision_that_is_compacted_away_is_none() -> None:
 
 
 def test_an_unreadable_object_in_json() -> None:
-    assert Unreadable(b"/k\xff", Reason.KMS, "why").to_json() == {
+    assert Unreadable(b"/k\xff", Reason.KMS_REFUSED, "why").to_json() == {
         "key": "/k\udcff",
-        "reason": "kms_not_supported",
+        "reason": "kms_refused",
         "detail": "why",
     }

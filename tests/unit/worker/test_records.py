@@ -224,7 +224,7 @@ async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
     names = [f"{number:02d}" for number in range(KEPT + 3)]
     for name in names:
         await campaigns.create(campaign(name, CampaignState.COMPLETE), [checkpoint(0, name)])
-        await Quarantine(store, SPACE, name).add([Quarantined(b"/k", Reason.KMS, "", 1)])
+        await Quarantine(store, SPACE, name).add([Quarantined(b"/k", Reason.KMS_REFUSED, "", 1)])
     await campaigns.create(campaign("running"), [])
     await campaigns.forget_old()
     assert [stored.value.id for stored in await campaigns.all()] == [*names[3:], "running"]
@@ -282,7 +282,9 @@ async def test_a_campaign_is_saved_over_the_version_that_was_read() -> None:
 
 
 def entries(count: int) -> list[Quarantined]:
-    return [Quarantined(b"/registry/secrets/\xff/%d" % number, Reason.KMS, "why", number) for number in range(count)]
+    return [
+        Quarantined(b"/registry/secrets/\xff/%d" % number, Reason.KMS_REFUSED, "why", number) for number in range(count)
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
@@ -295,7 +297,7 @@ async def test_what_is_put_into_quarantine_is_read_back(count: int) -> None:
 
 async def test_an_object_stands_in_quarantine_once() -> None:
     quarantine = Quarantine(MemoryStore(), SPACE, "c")
-    await quarantine.add([Quarantined(b"/k", Reason.KMS, "first", 1)])
+    await quarantine.add([Quarantined(b"/k", Reason.KMS_REFUSED, "first", 1)])
     await quarantine.add([Quarantined(b"/k", Reason.CONTENDED, "second", 2)])
     assert [one async for one in quarantine.all()] == [Quarantined(b"/k", Reason.CONTENDED, "second", 2)]
 

@@ -363,6 +363,20 @@ def test_a_key_of_the_file_is_judged_whatever_was_there_to_be_scanned(
     assert blockers(scan, key, around) == said
 
 
+VAULT = KeyRef("kms", "vault", "kms")
+
+
+def test_a_kms_provider_is_judged_by_all_keys_of_its_name() -> None:
+    kek, other = KeyRef("kms", "vault", "3" * 16), KeyRef("kms", "vault", "5" * 16)
+    under = proof(tally({NEW: 5, kek: 2, other: 1}, configured=(NEW, VAULT)))
+    assert blockers(under, VAULT)[0] == "3 objects are under it"
+    writes = proof(tally({kek: 5}, primary=kek, configured=(VAULT, NEW)))
+    assert blockers(writes, VAULT) == ("it is the primary of secrets", "5 objects are under it")
+    assert blockers(proof(tally({NEW: 5}, configured=(NEW, VAULT))), VAULT) == ()
+    written = replace(FREE, last_written={VAULT.fingerprint: 71})
+    assert blockers(proof(tally({NEW: 5}, configured=(NEW, VAULT))), VAULT, written) != ()
+
+
 def test_names_of_campaigns_sort_by_time_within_a_second() -> None:
     moments = [datetime(2026, 1, 1, 0, 0, 0, micros, UTC) for micros in (0, 300, 5_000, 999_000)]
     names = [new_id(now, chance) for now, chance in zip(moments, (b"\xff\xff", b"\x00\x00") * 2, strict=True)]

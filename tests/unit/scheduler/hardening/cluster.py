@@ -164,7 +164,7 @@ def under_kms(*others: Reason) -> Facts:
     vault = KeyRef("kms", "vault", "kms")
     found = tally({GCM: 1}, *others, configured=(GCM, vault))
     for name in (b"k1", b"k2"):
-        found.add_unreadable(b"/registry/secrets/n/" + name, Quarantine(Reason.KMS, "why", (vault,)))
+        found.add_unreadable(b"/registry/secrets/n/" + name, Quarantine(Reason.KMS_REFUSED, "why", (vault,)))
     return scanned(found)
 
 

@@ -9,11 +9,19 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.configuration import (
     IdentityProvider,
+    KmsProvider,
 )
+from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import FencedError, RecordError
 from kube_rewrap.worker.etcd.store import Put
+from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.observations import save
 from kube_rewrap.worker.records.observed import Observations
+from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.unit.scheduler.keys.scene import (
     BOX,
     FP_BOX,
@@ -22,6 +30,7 @@ from tests.unit.scheduler.keys.scene import (
     IMPOSTOR,
     LEADER,
     NEW,
+    OBJECT,
     OLD,
     scene,
     until,
@@ -134,3 +143,23 @@ async def test_a_damaged_record_is_not_taken_for_none() -> None:
     await there.store.commit([], [Put(there.engine.keyspace.observer, b'{"v":1,"counts":{"x":"many"},"following":{}}')])
     with pytest.raises(RecordError, match="observer"):
         await there.observer().run()
+
+
+@pytest.mark.parametrize(("targets", "drifted"), [({"vault": "kek-1"}, ["other"]), ({}, [])], ids=["known", "unknown"])
+async def test_values_of_kms_count_for_their_provider_and_drift_under_another_key_id(
+    targets: dict[str, str], drifted: list[str]
+) -> None:
+    vault = KmsProvider("v2", "vault", "unix:///s", 3.0, None)
+    there = await scene(vault, OLD)
+    there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), MemoryPlugins())
+    there.engine.chains.aim(targets)
+    there.service = Service(Settings(), there.engine.generation, Layout(), there.engine)
+    async with there.observed() as observer:
+        for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):
+            name = f"/registry/secrets/{namespace}/a".encode()
+            chain = Chain([vault], targets={"vault": key_id})
+            assert chain.kms_primary is not None
+            there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
+        there.write("/registry/secrets/local/a", OLD)
+        await until(lambda: observer.counts == {"kms": 2, FP_OLD: 1})
+    assert there.drifted == [("secrets", name) for name in (*drifted, "local")]

@@ -64,8 +64,11 @@ def test_what_can_be_read(stored: bytes, verdict: Keep | Rewrap) -> None:
         pytest.param(sealed(OLD), (NEW, PLAIN), Reason.UNKNOWN_PREFIX, (), id="a provider that is not configured"),
         pytest.param(b"k8s:enc:rot13:v1:k:x", (NEW,), Reason.UNKNOWN_PREFIX, (), id="a provider that nobody knows"),
         pytest.param(sealed(OLD), (RENAMED,), Reason.NO_SUCH_KEY, (), id="no key of that name"),
-        pytest.param(b"k8s:enc:kms:v2:plugin:x", (NEW, KMS), Reason.KMS, (ref(KMS),), id="the configured KMS"),
-        pytest.param(b"k8s:enc:kms:v1:other:x", (NEW, KMS), Reason.KMS, (), id="another KMS"),
+        pytest.param(
+            b"k8s:enc:kms:v2:plugin:x", (NEW, KMS), Reason.AUTHENTICATION_FAILED, (ref(KMS),), id="malformed, under KMS"
+        ),
+        pytest.param(b"k8s:enc:kms:v2:other:x", (NEW, KMS), Reason.NO_SUCH_KEY, (), id="another KMS provider"),
+        pytest.param(b"k8s:enc:kms:v1:plugin:x", (NEW, KMS), Reason.UNKNOWN_PREFIX, (), id="another version of KMS"),
         pytest.param(
             sealed(keyed(ProviderType.AESGCM, "new", 9)), (NEW,), Reason.AUTHENTICATION_FAILED, (ref(NEW),),
             id="the same name, other material",

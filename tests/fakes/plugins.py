@@ -1,0 +1,68 @@
+"""Plugins in memory: they wrap by base64, as the recording's did, and count what they unwrap."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Collection, Sequence
+
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, SourceType, UnwrappedKeys, WrappedKey
+
+
+def unwrap(wrapped: WrappedKey) -> SecretBytes | Refused:
+    """What a plugin answers whose Encrypt is base64."""
+    try:
+        return SecretBytes(base64.b64decode(wrapped.wrapped, validate=True))
+    except ValueError:
+        return Refused("the plugin does not unwrap it")
+
+
+def unwrap_all(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+    return {wrapped: unwrap(wrapped) for wrapped in wanted}
+
+
+def new_data_key(plugin: Plugin, key_id: str = "", secret: bytes | None = None) -> DataKey:
+    """A data key or seed of random bytes, or of these."""
+    secret = os.urandom(32) if secret is None else secret
+    kind = SourceType.AES_GCM_KEY if plugin.version == "v1" else SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
+    annotations = () if plugin.version == "v1" else (("local-kek.kms.kubernetes.io", b"\0\x1b"),)
+    return DataKey(WrappedKey(plugin, base64.b64encode(secret), key_id, annotations, kind), SecretBytes(secret))
+
+
+class MemoryPlugins:
+    """A `DataKeys` without servers. `failing`: raised by the next call, once."""
+
+    def __init__(self) -> None:
+        self.asked: list[WrappedKey] = []
+        self.made: list[DataKey] = []
+        self.failing: Exception | None = None
+        self.key_id: str | None = None
+        """The key id under which v2 keys are made; None = the one that is asked for."""
+        self._known: dict[WrappedKey, SecretBytes | Refused] = {}
+        self._seeds: dict[tuple[Plugin, str], DataKey] = {}
+
+    async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+        self._fail()
+        for wrapped in wanted:
+            if wrapped not in self._known:
+                self.asked.append(wrapped)
+                self._known[wrapped] = unwrap(wrapped)
+        return {wrapped: self._known[wrapped] for wrapped in wanted}
+
+    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:
+        self._fail()
+        if plugin.version == "v1":
+            made = [new_data_key(plugin) for _ in range(n)]
+            self.made += made
+            return made
+        under = (plugin, target_key_id if self.key_id is None else self.key_id)
+        if under not in self._seeds:
+            self._seeds[under] = new_data_key(*under)
+            self.made.append(self._seeds[under])
+        return [self._seeds[under]] * n
+
+    def _fail(self) -> None:
+        if self.failing is not None:
+            error, self.failing = self.failing, None
+            raise error

@@ -1,0 +1,42 @@
+"""How the data keys of KMS providers are obtained: the interface that the engine is given, and its absence."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from kube_rewrap.worker.errors import UnsupportedPrimaryError
+from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+
+
+class DataKeys(Protocol):
+    """Asks the KMS plugins; belongs to one event loop."""
+
+    async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+        """Return an answer for each wanted key: unwrapped, or refused. Asks nothing for none.
+
+        Raises KmsUnavailableError or KmsRefusedError when a plugin can't say; then nothing is known of any object.
+        """
+
+    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:
+        """Return data keys for n objects: in v1 n different ones, in v2 n times the same, under the target key id.
+
+        Raises as `fetch`, before anything is sealed; KmsRefusedError also when the plugin names another key id.
+        """
+
+
+def refused(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+    """Return the answers of a process that asks no plugin."""
+    return dict.fromkeys(wanted, Refused("this process asks no KMS plugin to unwrap its key"))
+
+
+class NoPlugins:
+    """A process without KMS: every key is refused, and nothing is written."""
+
+    async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+        """Refuse each key."""
+        return refused(wanted)
+
+    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:  # noqa: ARG002
+        """Raise UnsupportedPrimaryError."""
+        raise UnsupportedPrimaryError(f"this process does not write with KMS ({plugin.name!r})")
