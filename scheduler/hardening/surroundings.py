@@ -54,7 +54,7 @@ def etcd_access(facts: Facts) -> Check:
     """Check that a client without certificate and password gets no answer."""
     name = "etcd-access"
     if opened := [one.endpoint for one in facts.exposures if one.access is Access.ANSWERS]:
-        reason = f"answers a client that has no certificate and no password: {named(opened)}"
+        reason = f"a client without certificate and password can read from {named(opened)}"
         return Check(name, State.FAIL, reason, "run etcd with --client-cert-auth and --trusted-ca-file")
     if unclear := [f"{one.endpoint}: {one.because}" for one in facts.exposures if one.access is Access.UNCLEAR]:
         reason = f"whether it answers a client without certificate and password can't be determined: {named(unclear)}"

@@ -145,7 +145,7 @@ def test_a_bad_cluster_fails_what_is_bad(bad: Command, etcd: EtcdCluster) -> Non
     assert said["primary-encrypts"] == "secrets: written in plaintext, for identity is the first provider"
     assert said["plaintext"] == "3 objects are stored in plaintext: secrets 3"
     assert "/registry/secrets/zone/lost (unknown_prefix)" in said["readable"]
-    assert said["etcd-access"] == f"answers a client that has no certificate and no password: {url}"
+    assert said["etcd-access"] == f"a client without certificate and password can read from {url}"
     assert said["etcd-tls"] == f"no TLS, though not beyond this machine: {url}"
 
     text = clean(bad.run("audit"))

@@ -75,7 +75,7 @@ ROWS = [
         "etcd-access",
         endpoint("https://10.0.0.2:2379", Access.ANSWERS),
         FAIL,
-        "answers a client that has no certificate and no password: https://10.0.0.2:2379",
+        "a client without certificate and password can read from https://10.0.0.2:2379",
     ),
     (
         "one endpoint does not answer at all => unknown",
