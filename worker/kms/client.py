@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 import uuid
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -27,6 +28,9 @@ from kube_rewrap.worker.kms.messages import V1BETA1, V2, Method, message, path_o
 from kube_rewrap.worker.wrapped import SourceType, WrappedKey
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
     from kube_rewrap.worker.wrapped import Plugin
 
 _LARGEST_ANSWER = 128 * 2**10
@@ -166,8 +170,8 @@ class KmsClient:
 
     # --------------------------------------------------------------------------------------------------------- calls
 
-    def _deadline(self) -> _Deadline:
-        return _Deadline(self._plugin.timeout_seconds, self._subject)
+    def _deadline(self) -> AbstractAsyncContextManager[None]:
+        return _deadline(self._plugin.timeout_seconds, self._subject)
 
     async def _call_v1(self, method: Method, **fields: Any) -> Any:
         """Call a method of v1, after the handshake if none succeeded yet."""
@@ -210,21 +214,14 @@ class KmsClient:
         return translate(error.code(), error.details() or "", self._subject)
 
 
-class _Deadline:
-    """Ends what it surrounds after some seconds, with KmsUnavailableError."""
-
-    def __init__(self, seconds: float, subject: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._message = f"{subject} did not answer within {seconds:g} s"
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *raised: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*raised)
-        except TimeoutError:
-            raise KmsUnavailableError(self._message) from None
+@asynccontextmanager
+async def _deadline(seconds: float, subject: str) -> AsyncIterator[None]:
+    """End the calls inside after some seconds, with KmsUnavailableError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise KmsUnavailableError(f"{subject} did not answer within {seconds:g} s") from None
 
 
 def _open(address: Address) -> grpc.aio.Channel | None:
