@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,17 +274,17 @@ def forms(raw: bytes) -> list[str]:
     return [raw.hex(), repr(raw)[2:-1], raw.decode("latin-1")]
 
 
-async def tracebacks(work: object) -> list[str]:
+async def tracebacks(work: Awaitable[object]) -> list[str]:
     """What an error of this work tells, its causes and frames included."""
     try:
-        await work  # type: ignore[misc]
+        await work
     except WorkerError as error:
         return [repr(error), str(error), *traceback.format_exception(error)]
     raise AssertionError("it did not fail")
 
 
-async def errors_of(fetches: list[object]) -> set[type]:
-    return {type(outcome) for outcome in await asyncio.gather(*fetches, return_exceptions=True)}  # type: ignore[call-overload]
+async def errors_of(fetches: Iterable[Awaitable[object]]) -> set[type]:
+    return {type(outcome) for outcome in await asyncio.gather(*fetches, return_exceptions=True)}
 
 
 async def until_fetched(one: Bench, sources: list[WrappedKey]) -> object:
