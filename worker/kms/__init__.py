@@ -1,0 +1,1 @@
+"""Asks KMS plugins to wrap and unwrap data keys, by gRPC over Unix sockets."""
