@@ -50,6 +50,9 @@ class UnavailableError(TemporaryError):
 class KmsUnavailableError(TemporaryError):
     """A KMS plugin, or the KMS behind it, does not work now."""
 
+    plugin_text: str = ""
+    """What the plugin said, cut and escaped, for `inspect` alone: never for logs or records."""
+
 
 class PermanentError(WorkerError):
     """The same call would fail again."""
@@ -78,6 +81,9 @@ class SealError(PermanentError):
 class KmsUndecidedError(PermanentError):
     """A KMS plugin failed to unwrap, in a way that a damaged key, throttling and a disabled KEK share."""
 
+    plugin_text: str = ""
+    """What the plugin said, cut and escaped, for `inspect` alone: never for logs or records."""
+
 
 class RefusedError(PermanentError):
     """To continue would not be safe. Nothing was lost; the message says what to do."""
@@ -97,6 +103,9 @@ class QuarantineGrewError(RefusedError):
 
 class KmsRefusedError(RefusedError):
     """A KMS plugin can't be used until an operator acts; campaigns rest meanwhile."""
+
+    plugin_text: str = ""
+    """What the plugin said, cut and escaped, for `inspect` alone: never for logs or records."""
 
 
 class BusyError(RefusedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from typing import TypedDict
 
 from kube_rewrap.cli.exit_codes import Exit
@@ -39,7 +40,8 @@ class _Warning(TypedDict):
 def run(args: argparse.Namespace) -> int:
     """Print the verdict; every fault at once. Exit 2 when kube-apiserver would refuse the file.
 
-    A name that governs no resource is a warning: kube-apiserver accepts it, and the intended resource stays plaintext.
+    Warnings are what kube-apiserver accepts and an operator hardly wants: a name that governs no resource, so that the
+    intended one stays plaintext; a KMS endpoint that does not connect as written; KMS v1.
     """
     keyspace = read_settings(args, os.environ).keyspace
     path = read_file_argument(args, os.environ)
@@ -74,6 +76,36 @@ def _resources(configuration: EncryptionConfiguration) -> list[_Resource]:
 
 
 def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
+    """Return what kube-apiserver accepts and an operator hardly wants, each with the reason."""
+    return _idle(configuration, layout) + _of_plugins(configuration)
+
+
+def _of_plugins(configuration: EncryptionConfiguration) -> list[_Warning]:
+    """Return the KMS endpoints that don't connect as written, and the KMS v1 stanzas."""
+    found: list[_Warning] = []
+    for entry in configuration.entries:
+        for provider in entry.providers:
+            if isinstance(provider, KmsProvider):
+                about = {"resource": ",".join(entry.resources)}
+                found += [{**about, "message": message, "remedy": remedy} for message, remedy in _doubts(provider)]
+    return found
+
+
+def _doubts(provider: KmsProvider) -> Iterator[tuple[str, str]]:
+    """Yield (message, remedy) of each doubt about a KMS stanza that kube-apiserver's validation accepts."""
+    if provider.address.warning:
+        yield (
+            f"KMS provider {provider.name!r}: {provider.address.warning}",
+            "write three slashes and the path: unix:///run/kms.sock, or unix:///@name",
+        )
+    if provider.api_version == "v1":
+        yield (
+            f"KMS provider {provider.name!r} is v1, which kube-apiserver 1.29 and later refuse by default",
+            "move to v2, or keep --feature-gates=KMSv1=true on every kube-apiserver",
+        )
+
+
+def _idle(configuration: EncryptionConfiguration, layout: Layout) -> list[_Warning]:
     """Return the names that govern no resource, each with the reason."""
     return [
         {"resource": name, "message": f"governs nothing: {why[0]}", "remedy": why[1]}
@@ -99,7 +131,7 @@ def _print_text(path: str, content_hash: str, resources: list[_Resource], warnin
     say(f"{path}: kube-apiserver accepts it")
     say(content_hash)
     say()
-    idle = {warning["resource"] for warning in warnings}
+    idle = {warning["resource"] for warning in warnings if warning["message"].startswith("governs nothing")}
     rows = [
         (resource["resource"], key["provider"], key["key"], key["fingerprint"], _use(key, resource["resource"] in idle))
         for resource in resources

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from kube_rewrap.config.encryption.address import Address, address_of
+
 if TYPE_CHECKING:
     from kube_rewrap.config.encryption.secret import SecretBytes
 
@@ -65,6 +67,11 @@ class KmsProvider:
     def type(self) -> Literal[ProviderType.KMS]:
         """`kms`, always."""
         return ProviderType.KMS
+
+    @property
+    def address(self) -> Address:
+        """The socket that kube-apiserver dials."""
+        return address_of(self.endpoint)
 
 
 Provider = KeyedProvider | IdentityProvider | KmsProvider

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from urllib.parse import unquote_to_bytes
 
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
@@ -93,6 +94,24 @@ def url_scheme(text: str) -> str | None:
     rest = body[found.end() :] if found else body
     rest = rest.partition("?")[0]
     return scheme if _is_hierarchy(rest, scheme) else None
+
+
+def url_path(text: str) -> tuple[str, str]:
+    """Return (path, lost): what Go's `url.Parse` leaves as Path, and the first part that it takes for something else.
+
+    `text` is a URL that `url_scheme` accepts. Bytes that are no UTF-8 become surrogates, as in `os.fsdecode`.
+    """
+    body, hash_mark, fragment = text.partition("#")
+    found = _SCHEME.match(body)
+    rest = body[found.end() :] if found else body
+    rest, question_mark, query = rest.partition("?")
+    lost = question_mark + query or hash_mark + fragment
+    if not rest.startswith("/"):
+        return "", rest or lost
+    if rest.startswith("//") and (found or not rest.startswith("///")):
+        authority, slash, tail = rest[2:].partition("/")
+        rest, lost = slash + tail, authority or lost
+    return unquote_to_bytes(rest).decode("utf-8", "surrogateescape"), lost
 
 
 def _is_hierarchy(rest: str, scheme: str) -> bool:

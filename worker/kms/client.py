@@ -1,13 +1,56 @@
-"""The client of one KMS plugin: calls, their deadline, and the checks of every answer."""
+"""The client of one KMS plugin: its channel, the deadline of a call, and the checks of every answer.
+
+An answer is hostile until it is checked: its size by the channel, then its encoding, then each field. No message and no
+text of the plugin is logged, or put into an error's message.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import socket
+import uuid
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from kube_rewrap.config.encryption.address import Address, address_of
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
+from kube_rewrap.worker.kms.errors import KmsError, extract, translate
+from kube_rewrap.worker.kms.limits import LONGEST_KEY_ID, LONGEST_WRAPPED, fault_of_annotations, is_key_id
+from kube_rewrap.worker.kms.messages import V1BETA1, V2, Method, message, path_of
+from kube_rewrap.worker.wrapped import SourceType, WrappedKey
 
 if TYPE_CHECKING:
-    from kube_rewrap.config.encryption.secret import SecretBytes
-    from kube_rewrap.worker.wrapped import Plugin, WrappedKey
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from kube_rewrap.worker.wrapped import Plugin
+
+_LARGEST_ANSWER = 128 * 2**10
+"""Bytes. The largest valid answers are a wrapped key of 64 KiB (v1), and annotations of 32 KiB (v2)."""
+_LONGEST_SECRET = 1024
+"""Bytes of an unwrapped seed. Kubernetes makes seeds of 32 and has no upper limit for what it reads."""
+_AES_KEYS = (16, 24, 32)
+_SHORTEST_SEED = 32
+_V2_VERSIONS = ("v2", "v2beta1")
+
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    # Without it grpc sends the escaped path, which servers on Rust's h2 refuse (grpc/grpc#38142).
+    ("grpc.default_authority", "localhost"),
+    ("grpc.max_receive_message_length", _LARGEST_ANSWER),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's default of two minutes outlasts a plugin's restart by far
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),  # the caller counts and paces each call
+    ("grpc.use_local_subchannel_pool", 1),  # one stanza's back-off is not another's
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +61,210 @@ class Status:
 
 
 class KmsClient:
-    """Make it inside the event loop that uses it; one for each plugin, process and event loop."""
+    """Calls one plugin. Make it inside the event loop that uses it: one for each stanza, process and event loop.
+
+    Each call ends within the stanza's timeout, v1's handshake included, and is made once. Calls raise
+
+    - KmsUnavailableError: the plugin, or the KMS behind it, does not work now;
+    - KmsRefusedError: it can't serve until an operator acts;
+    - KmsUndecidedError: it failed, and whether the plugin or the key is to blame is open.
+    """
 
     def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
+        self._package = V1BETA1 if plugin.version == "v1" else V2
+        self._subject = f"the plugin of KMS provider {plugin.name!r} ({plugin.version})"
+        self._address = address_of(plugin.endpoint)
+        self._channel = _open(self._address)
+        self._handshake = asyncio.Lock()
+        self._is_greeted = False
+        self._first_version = ""
 
     async def status(self) -> Status:
-        """Return the plugin's status, checked."""
-        raise NotImplementedError
+        """Ask for the plugin's status, in v1 for its version. Raises KmsRefusedError when it is not healthy."""
+        if self._plugin.version == "v1":
+            async with self._deadline():
+                await self._greet()
+            return Status("")
+        async with self._deadline():
+            answer = await self._call("Status")
+        return self._checked_status(answer)
 
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
-        """Return what the plugin unwraps the key to."""
-        raise NotImplementedError
+        """Unwrap a key; its length fits its type.
+
+        Raises ValueError for a wrapped key of another plugin.
+        """
+        if wrapped.plugin != self._plugin:
+            raise ValueError("the wrapped key belongs to another plugin")
+        if self._plugin.version == "v1":
+            plain = (await self._call_v1("Decrypt", cipher=wrapped.wrapped)).plain
+        else:
+            async with self._deadline():
+                answer = await self._call(
+                    "Decrypt",
+                    ciphertext=wrapped.wrapped,
+                    uid=str(uuid.uuid4()),
+                    key_id=wrapped.key_id,
+                    annotations=dict(wrapped.annotations),
+                )
+            plain = answer.plaintext
+        if not _fits(len(plain), wrapped.source_type):
+            raise KmsUndecidedError(f"{self._subject} unwrapped a key to {len(plain)} bytes, which fits no key")
+        return SecretBytes(plain)
 
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
-        """Return the secret, wrapped by the plugin, checked against the limits of Kubernetes."""
-        raise NotImplementedError
+        """Wrap a data key (v1) or a seed (v2), within the limits of Kubernetes.
+
+        Raises KmsRefusedError for an answer that kube-apiserver would not take.
+        """
+        if self._plugin.version == "v1":
+            cipher = (await self._call_v1("Encrypt", plain=secret.reveal())).cipher
+            self._require_length(cipher)
+            return WrappedKey(self._plugin, cipher)
+        async with self._deadline():
+            answer = await self._call("Encrypt", plaintext=secret.reveal(), uid=str(uuid.uuid4()))
+        self._require_length(answer.ciphertext)
+        self._require_key_id(answer.key_id, "Encrypt")
+        annotations = tuple(sorted(answer.annotations.items()))
+        fault = fault_of_annotations(annotations)
+        if fault:
+            raise self._refused(f"gave annotations that Kubernetes refuses: {fault}")
+        return WrappedKey(
+            self._plugin, answer.ciphertext, answer.key_id, annotations, SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
+        )
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; calls in flight end with KmsUnavailableError or are cancelled."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    # -------------------------------------------------------------------------------------------------------- checks
+
+    def _checked_status(self, answer: Any) -> Status:
+        """Stricter than kube-apiserver, which writes on while healthz or version is wrong (kubernetes#138950)."""
+        if answer.healthz != "ok":
+            raise self._refused("says that it is not healthy", answer.healthz)
+        if answer.version not in _V2_VERSIONS:
+            raise self._refused("has a version other than v2 and v2beta1", answer.version)
+        if answer.version != (self._first_version or answer.version):
+            raise self._refused("has another version than before", answer.version)
+        self._require_key_id(answer.key_id, "Status")
+        self._first_version = answer.version
+        return Status(answer.key_id)
+
+    def _require_key_id(self, key_id: str, method: Method) -> None:
+        if not is_key_id(key_id):
+            length = len(key_id.encode())
+            raise self._refused(f"gave a key id of {length} bytes in {method}; 1 to {LONGEST_KEY_ID} are valid")
+
+    def _require_length(self, wrapped: bytes) -> None:
+        longest = LONGEST_WRAPPED[self._plugin.version]
+        if not 1 <= len(wrapped) <= longest:
+            raise self._refused(f"wrapped a key to {len(wrapped)} bytes; 1 to {longest} are valid")
+
+    def _refused(self, what: str, plugin_text: str = "") -> KmsRefusedError:
+        error = KmsRefusedError(f"{self._subject} {what}")
+        error.plugin_text = extract(plugin_text)
+        return error
+
+    # --------------------------------------------------------------------------------------------------------- calls
+
+    def _deadline(self) -> AbstractAsyncContextManager[None]:
+        return _deadline(self._plugin.timeout_seconds, self._subject)
+
+    async def _call_v1(self, method: Method, **fields: Any) -> Any:
+        """Call a method of v1, after the handshake if none succeeded yet."""
+        async with self._deadline():
+            if not self._is_greeted:
+                async with self._handshake:
+                    if not self._is_greeted:
+                        await self._greet()
+            return await self._call(method, version=V1BETA1, **fields)
+
+    async def _greet(self) -> None:
+        answer = await self._call("Version", version=V1BETA1)
+        if answer.version != V1BETA1:
+            raise self._refused("has a version other than v1beta1", answer.version)
+        self._is_greeted = True
+
+    async def _call(self, method: Method, **fields: Any) -> Any:
+        """Make one call and decode its answer."""
+        if self._channel is None:
+            raise KmsRefusedError(f"{self._subject} can't be dialled: {self._address.warning}")
+        request = message(self._package, f"{method}Request")(**fields).SerializeToString()
+        # Answers stay bytes here: grpc would hide an error of a deserializer behind INTERNAL, which counts as passing.
+        call: Any = self._channel.unary_unary(path_of(self._package, method))
+        try:
+            answer = await call(request, timeout=self._plugin.timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from None
+        except grpc.aio.UsageError:
+            raise KmsUnavailableError(f"{self._subject} was called after the connection was closed") from None
+        try:
+            return message(self._package, f"{method}Response").FromString(answer)
+        except DecodeError:
+            raise KmsUndecidedError(f"{self._subject} gave an answer to {method} that does not decode") from None
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> KmsError:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            obstacle = _obstacle(self._address, self._subject)
+            if obstacle is not None:
+                return obstacle
+        return translate(error.code(), error.details() or "", self._subject)
+
+
+@asynccontextmanager
+async def _deadline(seconds: float, subject: str) -> AsyncIterator[None]:
+    """End the calls inside after some seconds, with KmsUnavailableError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise KmsUnavailableError(f"{subject} did not answer within {seconds:g} s") from None
+
+
+def _open(address: Address) -> grpc.aio.Channel | None:
+    """Make the channel without connecting; None where no socket can have the address."""
+    if not address.socket:
+        return None
+    # grpc unescapes the target once. `quote` also keeps bytes that are no UTF-8.
+    escaped = quote(address.socket.removeprefix("@"), safe="/", errors="surrogateescape")
+    scheme = "unix-abstract" if address.is_abstract else "unix"
+    return grpc.aio.insecure_channel(f"{scheme}:{escaped}", options=_OPTIONS)
+
+
+def _fits(length: int, source_type: SourceType) -> bool:
+    if source_type is SourceType.AES_GCM_KEY:
+        return length in _AES_KEYS
+    return _SHORTEST_SEED <= length <= _LONGEST_SECRET
+
+
+def _obstacle(address: Address, subject: str) -> KmsError | None:
+    """Connect once more, without grpc, which hides the reason; None if that succeeds. It does not wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        name = f"\0{address.socket[1:]}" if address.is_abstract else address.socket
+        try:
+            probe.connect(name.encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            return _OBSTACLES.get(error.errno or 0, _unreachable)(address, subject)
+    return None
+
+
+def _denied(address: Address, subject: str) -> KmsError:
+    return KmsRefusedError(
+        f"{subject} can't be reached: permission to write to {address.socket!r} is missing; run as the plugin's user, "
+        "or give a shared group write permission (root without capabilities is refused, too)"
+    )
+
+
+def _missing(address: Address, subject: str) -> KmsError:
+    return KmsUnavailableError(f"{subject} can't be reached: {address.socket!r} does not exist")
+
+
+def _unreachable(address: Address, subject: str) -> KmsError:
+    return KmsUnavailableError(f"{subject} can't be reached: no process accepts connections at {address.socket!r}")
+
+
+_OBSTACLES = {errno.EACCES: _denied, errno.EPERM: _denied, errno.ENOENT: _missing}

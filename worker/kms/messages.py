@@ -61,9 +61,7 @@ def message(package: str, name: str) -> Any:
 
 @cache
 def _classes(package: str) -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"kube_rewrap/kms/{package}.proto", package=package, syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name=f"kube_rewrap/kms/{package}.proto", package=package, syntax="proto3")
     for name, fields in _MESSAGES[package].items():
         entry = file.message_type.add(name=name)
         for field in fields:
