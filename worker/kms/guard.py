@@ -24,6 +24,7 @@ import structlog
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.circuit import Circuit
+from kube_rewrap.worker.kms.client import Status
 from kube_rewrap.worker.kms.counts import Calls, Method, Outcome, PluginCounts
 from kube_rewrap.worker.kms.pace import Pace
 from kube_rewrap.worker.wrapped import Plugin, WrappedKey
@@ -40,16 +41,8 @@ _PAUSE_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
-class Status(Protocol):
-    """A healthy plugin's answer to Status."""
-
-    @property
-    def key_id(self) -> str:
-        """The key id that Encrypt is to answer; 1 to 1,024 bytes of untrusted text."""
-
-
 class Client(Protocol):
-    """A plugin's service. Each call ends within the plugin's timeout.
+    """What is used of `KmsClient`. Each call ends within the plugin's timeout.
 
     Each raises KmsUnavailableError, KmsRefusedError or KmsUndecidedError; the messages are ours.
     """

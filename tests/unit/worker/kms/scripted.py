@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
+from kube_rewrap.worker.kms.client import Status
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.plugins import Plugins, open_plugins
 from kube_rewrap.worker.kms.writer import Writer
@@ -18,11 +19,6 @@ from kube_rewrap.worker.wrapped import Plugin, WrappedKey
 PLUGIN = Plugin("cloud", "v2", "unix:///run/kms.sock")
 V1 = Plugin("old", "v1", "unix:///run/kms.sock")
 CALL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    key_id: str
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,9 @@ class ScriptedClient:
     def decrypts_of(self, wrapped: WrappedKey) -> int:
         return sum(call.wrapped == wrapped for call in self.calls)
 
-    async def status(self) -> Answer:
+    async def status(self) -> Status:
         number = await self._called("status")
-        return Answer(self.key_id if self.named is None else self.named(number))
+        return Status(self.key_id if self.named is None else self.named(number))
 
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
         await self._called("encrypt")
