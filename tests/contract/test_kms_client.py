@@ -71,7 +71,7 @@ async def test_v1_asks_for_the_version_once_even_by_64_calls_at_once(plugin: Kms
     async with client_of(plugin.endpoint, "v1", 10.0) as client:
         wrapped = await asyncio.gather(*(client.encrypt(SEED) for _ in range(64)))
         assert await client.decrypt(wrapped[0]) == SEED
-        assert wrapped[0] == WrappedKey(client._plugin, wrapped[0].wrapped)  # noqa: SLF001 - no key id, no annotation
+        assert wrapped[0] == WrappedKey(client._plugin, wrapped[0].wrapped)
         assert plugin.calls == {"v1beta1.Version": 1, "v1beta1.Encrypt": 64, "v1beta1.Decrypt": 1}
         assert await client.status() == Status("")
     assert plugin.calls["v1beta1.Version"] == 2
@@ -259,7 +259,7 @@ async def test_unwrapped_keys_have_a_length_that_fits(
     answer = message("v2", "DecryptResponse")(plaintext=b"p" * length)
     plugin.behaviour = Behaviour(raw={"v2.Decrypt": answer.SerializeToString().hex()})
     async with client_of(plugin.endpoint) as client:
-        wrapped = WrappedKey(client._plugin, b"c", "k", (), kind)  # noqa: SLF001 - no other way to its plugin
+        wrapped = WrappedKey(client._plugin, b"c", "k", (), kind)
         if fits:
             assert len(await client.decrypt(wrapped)) == length
         else:

@@ -8,7 +8,7 @@ from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 from kube_rewrap.worker.wrapped import fingerprint_of_key_id
 from tests.fakes.plugins import new_data_key, unwrap_all
-from tests.golden.recording import KMS, PROVIDERS, Recorded
+from tests.golden.recording import GOVERNED, KMS, PROVIDERS, Recorded
 
 OLD = [one for one in KMS if one.value.startswith(b"k8s:enc:kms:v1:kmsold:")]
 NEW = [one for one in KMS if one.value.startswith(b"k8s:enc:kms:v2:kmsnew:")]
@@ -68,7 +68,7 @@ def test_what_we_seal_with_kms_opens_again_and_is_current(name: str) -> None:
     chain = first(name)
     assert chain.kms_primary is not None
     plugin, target = chain.kms_primary
-    for recorded in KMS:
+    for recorded in GOVERNED:
         plaintext = recorded.plaintext or b""
         sealed = chain.seal(plaintext, recorded.key, new_data_key(plugin, target))
         opened = chain.open(sealed, recorded.key, unwrap_all(chain.wanted(sealed)))

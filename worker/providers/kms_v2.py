@@ -87,7 +87,7 @@ def split(body: bytes, plugin: Plugin) -> tuple[WrappedKey, bytes]:
     """
     try:
         message = cast("_EncryptedObject", _message().FromString(body))
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
         raise MalformedError("the value is no EncryptedObject of KMS v2") from None
     annotations = tuple(sorted(message.annotations.items()))
     if (fault := _fault(message, annotations)) is not None:

@@ -39,8 +39,8 @@ class BatchReport:
     `objects` counts all objects that the batch processed; `rewritten`, `current`, `gone` and `quarantined` are their
     ends and sum to it. `stuck` counts the quarantined objects that are readable but can't be written; `fresh` those of
     the others that were written since a campaign last covered them, without those whose key a KMS plugin refused.
-    `conflicts` counts lost swaps, `unknown` swaps with a lost answer, `encryptions` each
-    sealing under a key, `bytes` the bytes written.
+    `conflicts` counts lost swaps, `unknown` swaps with a lost answer, `encryptions` each sealing under a key, `bytes`
+    the bytes written.
     A report does not contain the work on a page that failed or crashed: the worker reads that page again, and finds
     its rewritten objects current.
     """

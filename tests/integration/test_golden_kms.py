@@ -1,0 +1,99 @@
+"""The whole recorded registry in a real etcd, moved from each provider to KMS and back, compared with upstream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from kube_rewrap.config.encryption.generation import load_generation
+from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.schema import EtcdSettings, Settings
+from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.worker.engine import Engine
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.etcd.ranges import key_text
+from kube_rewrap.worker.providers.chain import Opened
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
+from kube_rewrap.worker.records.budget import has_budget
+from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.table import Stored
+from tests.fakes.plugins import MemoryPlugins
+from tests.golden.recording import FOLDER
+from tests.integration.golden_registry import load, recorded
+from tests.servers.etcd import EtcdCluster
+
+PLAINTEXTS = {one.key: one.plaintext for one in recorded() if one.resource is not None}
+ALL = len(PLAINTEXTS)
+STEPS = [
+    # The primary, and how many keys the rewrap has unwrapped and made.
+    ("kmsnew", 33 + 1, 1),  # as recorded: 33 values of v1, and 35 of v2 under one source, which stay
+    ("cbc", 1 + 1, 0),  # that source, and our seed
+    ("kmsold", 0, ALL),
+    ("box", ALL, 0),
+    ("kmsnew", 0, 1),
+    ("gcm", 1, 0),
+    ("kmsold", 0, ALL),
+    ("kmsnew", ALL, 1),
+    ("identity", 1, 0),
+    ("kmsnew", 0, 1),
+]
+
+
+def configuration(writer: str) -> bytes:
+    """The recorded configuration, with the provider first that has this in its name."""
+    document = json.loads((FOLDER / "encryption-config.json").read_bytes())
+    [entry] = document["resources"]
+    entry["providers"].sort(key=lambda one: writer not in json.dumps(one))
+    return json.dumps(document).encode()
+
+
+@asynccontextmanager
+async def engine_of(endpoints: list[str], writer: str, plugins: MemoryPlugins) -> AsyncIterator[tuple[Engine, Service]]:
+    settings = replace(Settings(), etcd=EtcdSettings(endpoints=tuple(endpoints), call_timeout=5.0, give_up_after=20.0))
+    generation = load_generation(configuration(writer), "test")
+    async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
+        engine = Engine(store, settings, generation, LocalPace(0), plugins)
+        engine.chains.aim({"kmsnew": "kek-1"})
+        yield engine, Service(settings, generation, Layout(), engine)
+
+
+async def rewrap_all(engine: Engine, service: Service, campaign: str) -> BatchReport:
+    report = BatchReport()
+    for number, one in enumerate((await service.territory()).governed):
+        keys = engine.chains[one.resource].keys
+        await engine.ledger.first_sight([key for key in keys if has_budget(key)])
+        spec = BatchSpec(campaign, number, one.resource, one.range, engine.generation.hash)
+        await Checkpoints(engine.store, engine.keyspace).save(Stored(Checkpoint(spec)))
+        report += await engine.run(spec, None, Brake(), allow_plaintext=True)
+    return report
+
+
+@pytest.mark.timeout(120)
+async def test_the_recorded_registry_moves_to_kms_and_back_byte_for_byte(etcd: EtcdCluster) -> None:
+    load(etcd.admin())
+    for number, (writer, unwrapped_keys, new_keys) in enumerate(STEPS):
+        plugins = MemoryPlugins()
+        async with engine_of(etcd.endpoints, writer, plugins) as (engine, service):
+            report = await rewrap_all(engine, service, f"c{number}")
+            assert (report.objects, report.quarantined, report.conflicts) == (ALL, 0, 0)
+            assert (len(plugins.asked), len(plugins.made)) == (unwrapped_keys, new_keys)
+            governed = (await service.territory()).governed
+            found = await engine.inventory(governed, await engine.store.revision())
+            assert (found.objects, found.stale, found.unreadable) == (ALL, 0, 0)
+            opened = {}
+            for one in governed:
+                page, chain = await engine.store.page(one.range, 1000), engine.chains[one.resource]
+                unwrapped = await plugins.fetch(chain.all_wanted(item.value for item in page.items))
+                for item in page.items:
+                    result = chain.open(item.value, item.key, unwrapped)
+                    assert isinstance(result, Opened)
+                    assert result.is_primary
+                    opened[key_text(item.key)] = result.plaintext
+            assert opened == PLAINTEXTS
