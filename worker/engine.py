@@ -6,7 +6,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
@@ -14,15 +14,17 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
-from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, WorkerError
+from kube_rewrap.worker.errors import CompactedError, FencedError, KmsUnavailableError, RecordError, WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
+from kube_rewrap.worker.kms.counts import PluginCounts
 from kube_rewrap.worker.kms.key_ids import read_key_ids
-from kube_rewrap.worker.kms.pace import ceiling
+from kube_rewrap.worker.kms.pace import Paces, ceiling
+from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
@@ -118,12 +120,18 @@ class Engine:
         generation: Generation,
         pace: Pace,
         data_keys: DataKeys | None = None,
+        *,
+        missing: str = "",
     ) -> None:
-        """`data_keys` asks the KMS plugins; None = values under KMS providers are neither read nor written."""
+        """`data_keys` asks the KMS plugins; None = values under KMS providers are neither read nor written.
+
+        `missing` says why the generation has no targets, though it writes with KMS.
+        """
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
         self.ledger = Ledger(store, self.keyspace, settings.budget)
-        self.chains = Chains(generation, None if data_keys is None else {})
+        self.chains = Chains(generation, None if data_keys is None else generation.targets)
+        self._missing = missing
         self.generation = generation
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
@@ -181,6 +189,27 @@ class Engine:
             sizer=self._sizer,
         )
         return await run_batch(spec, tools)
+
+    def require_aimed(self) -> None:
+        """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""
+        if self._missing:
+            raise KmsUnavailableError(f"the KEK to write with is not known: {self._missing}")
+
+    async def is_aimed(self) -> bool:
+        """Whether the plugins still name the KEKs of this generation, as far as they name any."""
+        if not isinstance(self._data_keys, PluginKeys) or not self.generation.kms_writers:
+            return True
+        named = await self._data_keys.key_ids(self.generation)
+        if self._missing:
+            return any(isinstance(answer, WorkerError) for answer in named.values())
+        return all(
+            isinstance(named[name], WorkerError) or named[name] == target
+            for name, target in self.generation.targets.items()
+        )
+
+    def kms_counts(self) -> tuple[PluginCounts, ...]:
+        """Return what was counted of the calls to KMS plugins; () without any."""
+        return self._data_keys.counts() if isinstance(self._data_keys, PluginKeys) else ()
 
     def _require_governed(self, spec: BatchSpec) -> None:
         """Raise RecordError unless the batch's range lies inside its resource, and that is governed.
@@ -294,16 +323,44 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, generation: Generation, pace: Pace | None = None) -> AsyncIterator[Engine]:
+async def open_engine(
+    settings: Settings, generation: Generation, pace: Pace | None = None, kms_paces: Paces | None = None
+) -> AsyncIterator[Engine]:
     """Connect to etcd and yield an engine; forbids core dumps of this process for good.
 
-    Without a `pace`, the engine limits this process alone to the rate ceiling.
+    A generation whose KMS providers have no targets yet is aimed at the KEKs that the plugins name now. Without `pace`
+    and `kms_paces`, the engine limits this process alone to the rate ceilings.
 
     Raises UnavailableError when no endpoint answers, ConfigError for settings that can't be used.
     """
     forbid_core_dumps()
-    async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
-        yield Engine(store, settings, generation, pace or LocalPace(settings.pace.rate))
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes)
+        )
+        pace = pace or LocalPace(settings.pace.rate)
+        if not generation.kms_providers:
+            yield Engine(store, settings, generation, pace)
+            return
+        plugins = await stack.enter_async_context(open_plugins(KmsClient, kms_paces or _local_paces(settings)))
+        keys = PluginKeys(plugins, settings.kms)
+        aimed, missing = await _aim(keys, generation)
+        yield Engine(store, settings, aimed, pace, keys, missing=missing)
+
+
+async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, str]:
+    """Return the generation with its targets, and why it has none, "" = it has, or needs none."""
+    if generation.targets or not generation.kms_writers:
+        return generation, ""
+    named = await keys.key_ids(generation)
+    targets = {name: answer for name, answer in named.items() if isinstance(answer, str)}
+    if len(targets) == len(named):
+        return generation.aimed(targets), ""
+    return generation, "; ".join(str(answer) for answer in named.values() if isinstance(answer, WorkerError))
+
+
+def _local_paces(settings: Settings) -> Paces:
+    return lambda plugin: LocalPace(ceiling(plugin, settings.kms))
 
 
 async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str, str | WorkerError]:
@@ -311,5 +368,5 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
 
     Connects anew for each call, which is made every half minute.
     """
-    async with open_plugins(KmsClient, lambda plugin: LocalPace(ceiling(plugin, settings.kms))) as plugins:
+    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)

@@ -46,6 +46,12 @@ class Generation:
         return identity(self.file_hash, self.targets)
 
     @property
+    def kms_providers(self) -> tuple[KmsProvider, ...]:
+        """All KMS providers, each once, in the file's order."""
+        providers = (one for entry in self.configuration.entries for one in entry.providers)
+        return tuple(dict.fromkeys(one for one in providers if isinstance(one, KmsProvider)))
+
+    @property
     def kms_writers(self) -> tuple[KmsProvider, ...]:
         """The KMS v2 providers that write some resource, each once, in the file's order: those that need a target."""
         names = map(GroupResource.parse, self.configuration.resource_names())

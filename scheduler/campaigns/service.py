@@ -538,4 +538,4 @@ async def open_service(settings: Settings, generation: Generation, actor: str = 
         if idle is not None:
             _log.warning("configuration.idle_name", resource=name, because=idle[0])
     async with open_engine(settings, generation) as engine:
-        yield Service(settings, generation, layout, engine, actor)
+        yield Service(settings, engine.generation, layout, engine, actor)

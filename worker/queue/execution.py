@@ -26,6 +26,8 @@ from kube_rewrap.worker.errors import (
     BusyError,
     CompactedError,
     FencedError,
+    KmsRefusedError,
+    KmsTargetError,
     QuarantineGrewError,
     SpaceError,
     StoppedError,
@@ -52,6 +54,12 @@ _POLL_SECONDS = 0.5
 _HANDBACK_SECONDS = 30
 _PART_SECONDS = 60.0
 """Seconds after which `prove` ends, finished or not; far below the child's own limit (`process.py`)."""
+
+_PASSING = (
+    *(StoppedError, TemporaryError, BudgetExhaustedError, SpaceError, QuarantineGrewError),
+    *(KmsRefusedError, KmsTargetError),
+)
+"""Failures that are not the batch's: another attempt may succeed, however many there were."""
 
 _log = structlog.get_logger()
 
@@ -172,7 +180,7 @@ async def _finish_slice(
 
 def _classify(failure: Exception) -> tuple[str, bool]:
     """Return a failure's sentence, and whether the failure counts against the batch."""
-    if isinstance(failure, StoppedError | TemporaryError | BudgetExhaustedError | SpaceError | QuarantineGrewError):
+    if isinstance(failure, _PASSING):
         return str(failure), False
     if isinstance(failure, WorkerError):
         return str(failure), True

@@ -18,12 +18,15 @@ from kube_rewrap.config.encryption.generation import Generation, content_hash, l
 from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.worker.engine import open_engine
+from kube_rewrap.worker.engine import Engine, open_engine
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
+from kube_rewrap.worker.kms.pace import ceiling, pace_name
+from kube_rewrap.worker.kms.writer import SLICE_SECONDS
 from kube_rewrap.worker.queue.execution import ChildTools
 from kube_rewrap.worker.rate.shared import open_pace
 from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.wrapped import plugin_of
 
 T = TypeVar("T")
 
@@ -45,6 +48,7 @@ class Child:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
         self._tools: ChildTools | None = None
+        self._aimed_at = 0.0
 
     def work(self, job: Callable[[ChildTools], Awaitable[T]]) -> T:
         """Run a job with the engine.
@@ -102,7 +106,8 @@ class Child:
         """
         try:
             raw = read(self._file, allow_readable=self._allow_readable)
-            if self._tools is not None and self._tools.engine.generation.file_hash == content_hash(raw):
+            is_same = self._tools is not None and self._tools.engine.generation.file_hash == content_hash(raw)
+            if self._tools is not None and is_same and await self._is_aimed(self._tools.engine):
                 return self._tools
             # In a thread: a large file takes seconds, and the job's time limit needs the loop.
             generation = await asyncio.to_thread(load_generation, raw, self._file)
@@ -111,7 +116,10 @@ class Child:
             if self._tools is None:
                 raise
             return self._tools
-        because = "its first message about a batch arrived" if self._tools is None else "the configuration file changed"
+        if self._tools is None:
+            because = "its first message about a batch arrived"
+        else:
+            because = "a KMS plugin names another KEK" if is_same else "the configuration file changed"
         await self._close_engine()
         self._tools = await self._open(generation)
         _log.info("worker.ready", generation=generation.hash, because=because)
@@ -124,8 +132,24 @@ class Child:
         pace = await self._stack.enter_async_context(
             open_pace(settings.broker, f"{cluster:x}", settings.pace.rate, _SHARES)
         )
-        engine = await self._stack.enter_async_context(open_engine(settings, generation, pace))
+        kms = {
+            plugin: await self._stack.enter_async_context(
+                open_pace(settings.broker, f"{cluster:x}:{pace_name(plugin)}", ceiling(plugin, settings.kms), _SHARES)
+            )
+            for plugin in map(plugin_of, generation.kms_providers)
+        }
+        engine = await self._stack.enter_async_context(open_engine(settings, generation, pace, kms.__getitem__))
+        self._aimed_at = asyncio.get_running_loop().time()
         return ChildTools(settings, engine, pace)
+
+    async def _is_aimed(self, engine: Engine) -> bool:
+        """Whether the plugins named the KEKs of the engine's generation within the last seconds."""
+        now = asyncio.get_running_loop().time()
+        if now - self._aimed_at > SLICE_SECONDS:
+            if not await engine.is_aimed():
+                return False
+            self._aimed_at = now
+        return True
 
     async def _close_engine(self) -> None:
         if self._tools is not None:

@@ -1,0 +1,40 @@
+"""The data keys that the plugins of a configuration unwrap and wrap: what an engine with KMS is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.settings.schema import KmsSettings
+from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.kms.counts import PluginCounts
+from kube_rewrap.worker.kms.key_ids import read_key_ids
+from kube_rewrap.worker.kms.keyring import Keyring
+from kube_rewrap.worker.kms.plugins import Plugins
+from kube_rewrap.worker.kms.writer import Writer
+from kube_rewrap.worker.wrapped import DataKey, Plugin, UnwrappedKeys, WrappedKey
+
+
+class PluginKeys:
+    """See `DataKeys`."""
+
+    def __init__(self, plugins: Plugins, settings: KmsSettings) -> None:
+        self._plugins = plugins
+        self._keyring = Keyring(plugins, settings)
+        self._writer = Writer(plugins, self._keyring, settings)
+
+    async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+        """See DataKeys."""
+        return await self._keyring.fetch(wanted)
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+        """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
+        return await self._writer.data_keys(plugin, target, n)
+
+    async def key_ids(self, generation: Generation) -> Mapping[str, str | WorkerError]:
+        """See `read_key_ids`."""
+        return await read_key_ids(self._plugins, generation)
+
+    def counts(self) -> tuple[PluginCounts, ...]:
+        """Return the counts of each plugin that was called."""
+        return self._plugins.counts()
