@@ -82,25 +82,25 @@ def _warnings(configuration: EncryptionConfiguration, layout: Layout) -> list[_W
 
 def _of_plugins(configuration: EncryptionConfiguration) -> list[_Warning]:
     """Return the KMS endpoints that don't connect as written, and the KMS v1 stanzas."""
-    found: list[_Warning] = []
-    for entry in configuration.entries:
-        for provider in entry.providers:
-            if isinstance(provider, KmsProvider):
-                about = {"resource": ",".join(entry.resources)}
-                found += [{**about, "message": message, "remedy": remedy} for message, remedy in _doubts(provider)]
-    return found
+    return [
+        {"resource": ",".join(entry.resources), "message": message, "remedy": remedy}
+        for entry in configuration.entries
+        for provider in entry.providers
+        if isinstance(provider, KmsProvider)
+        for message, remedy in _doubts(provider)
+    ]
 
 
 def _doubts(provider: KmsProvider) -> Iterator[tuple[str, str]]:
     """Yield (message, remedy) of each doubt about a KMS stanza that kube-apiserver's validation accepts."""
     if provider.address.warning:
         yield (
-            f"KMS provider {provider.name!r}: {provider.address.warning}",
+            f"use KMS provider {provider.name!r}: {provider.address.warning}",
             "write three slashes and the path: unix:///run/kms.sock, or unix:///@name",
         )
     if provider.api_version == "v1":
         yield (
-            f"KMS provider {provider.name!r} is v1, which kube-apiserver 1.29 and later refuse by default",
+            f"use KMS provider {provider.name!r} of v1, which kube-apiserver 1.29 and later refuse by default",
             "move to v2, or keep --feature-gates=KMSv1=true on every kube-apiserver",
         )
 

@@ -130,7 +130,7 @@ class KmsPlugin:
         # A default port reuse would let two plugins share an abstract name.
         self._server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
         for package in (V1BETA1, V2):
-            handlers = {
+            handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
                 method: grpc.unary_unary_rpc_method_handler(self._handler(package, method))
                 for owner, method in _METHODS
                 if owner == package

@@ -1,0 +1,501 @@
+"""The client of KMS plugins against a real gRPC server over real Unix sockets; tests name their cases."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import grpc
+import pytest
+
+from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
+from kube_rewrap.worker.kms.client import KmsClient, Status
+from kube_rewrap.worker.kms.messages import message
+from kube_rewrap.worker.wrapped import KmsVersion, Plugin, SourceType, WrappedKey
+from tests.servers.kms_plugin import ANNOTATION, ARN, GOOGLE_KEY, Behaviour, KmsPlugin, start_plugin
+
+SEED = SecretBytes(bytes(range(32)))
+SEED_TYPE = SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
+PROJECT = Path(__file__).parents[2]
+ESCAPE = "\x1b[31mred\x1b[0m"
+_PATIENCE = 10.0
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[KmsPlugin]:
+    with start_plugin(str(tmp_path / "kms.sock")) as running:
+        yield running
+
+
+@asynccontextmanager
+async def client_of(endpoint: str, version: KmsVersion = "v2", seconds: float = 3.0) -> AsyncIterator[KmsClient]:
+    client = KmsClient(Plugin("vault", version, endpoint, seconds))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextmanager
+def listener(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield listening
+
+
+# ------------------------------------------------------------------------------------------------------ what goes right
+
+
+async def test_v2_wraps_and_unwraps_with_a_fresh_uid_each(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint) as client:
+        assert await client.status() == Status("kek-1")
+        wrapped = await client.encrypt(SEED)
+        assert (wrapped.key_id, wrapped.source_type) == ("kek-1", SEED_TYPE)
+        assert wrapped.annotations == ((ANNOTATION, b"encrypted-local-kek"),)
+        assert await client.decrypt(wrapped) == SEED
+    assert plugin.calls == {"v2.Status": 1, "v2.Encrypt": 1, "v2.Decrypt": 1}
+    assert [UUID(uid).version for uid in plugin.uids] == [4, 4]
+    assert len(set(plugin.uids)) == 2
+
+
+async def test_v1_asks_for_the_version_once_even_by_64_calls_at_once(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint, "v1", 10.0) as client:
+        wrapped = await asyncio.gather(*(client.encrypt(SEED) for _ in range(64)))
+        assert await client.decrypt(wrapped[0]) == SEED
+        assert wrapped[0] == WrappedKey(client._plugin, wrapped[0].wrapped)
+        assert plugin.calls == {"v1beta1.Version": 1, "v1beta1.Encrypt": 64, "v1beta1.Decrypt": 1}
+        assert await client.status() == Status("")
+    assert plugin.calls["v1beta1.Version"] == 2
+
+
+async def test_a_wrapped_key_of_another_plugin_is_a_bug_of_the_caller(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(ValueError, match="another plugin"):
+            await client.decrypt(WrappedKey(Plugin("other", "v2", plugin.endpoint), b"x"))
+    assert not plugin.calls
+
+
+@pytest.mark.parametrize("wrapping", ["base64", "aesgcm"])
+@pytest.mark.parametrize("kind", ["mock", "aws", "google", "azure", "vault"])
+async def test_every_kind_of_plugin_unwraps_what_it_wrapped(plugin: KmsPlugin, kind: str, wrapping: str) -> None:
+    plugin.behaviour = Behaviour(kind=kind, wrapping=wrapping)
+    async with client_of(plugin.endpoint) as client:
+        before = await client.encrypt(SEED)
+        plugin.rotate("kek-2")
+        after = await client.encrypt(SEED)
+        assert await client.decrypt(after) == SEED
+        assert (before.key_id == after.key_id) == (kind == "aws")
+        assert len(after.wrapped) == 342 or kind != "azure"
+        if kind == "azure":
+            with pytest.raises(KmsRefusedError):
+                await client.decrypt(before)
+        else:
+            assert await client.decrypt(before) == SEED
+
+
+async def test_googles_status_lags_one_call(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(kind="google")
+    async with client_of(plugin.endpoint) as client:
+        assert [(await client.status()).key_id for _ in range(2)] == [GOOGLE_KEY, f"{GOOGLE_KEY}/cryptoKeyVersions/1"]
+
+
+async def test_awss_errors_are_unknown_and_its_status_says_err(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(kind="aws", fail={"*": "PERMISSION_DENIED"})
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(KmsRefusedError, match="not healthy") as refused:
+            await client.status()
+        assert refused.value.plugin_text == "err"
+        with pytest.raises(KmsUndecidedError):
+            await client.encrypt(SEED)
+        plugin.behaviour = Behaviour(kind="aws")
+        assert (await client.status()).key_id == ARN
+
+
+async def test_another_kek_does_not_unwrap(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(wrapping="aesgcm")
+    async with client_of(plugin.endpoint) as client:
+        wrapped = await client.encrypt(SEED)
+        plugin.behaviour = Behaviour(wrapping="aesgcm", key_id="kek-2")
+        with pytest.raises(KmsUndecidedError):
+            await client.decrypt(wrapped)
+
+
+# ----------------------------------------------------------------------------------------------------- cases 11, 16, 17
+
+
+async def test_case_11_a_plugin_that_checks_key_ids_refuses_the_forged_one(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(checks_key_id=True)
+    async with client_of(plugin.endpoint) as client:
+        wrapped = await client.encrypt(SEED)
+        forged = replace(wrapped, key_id="kek-0")
+        assert wrapped != forged
+        with pytest.raises(KmsRefusedError, match="'vault'"):
+            await client.decrypt(forged)
+        assert await client.decrypt(wrapped) == SEED
+    assert plugin.calls["v2.Decrypt"] == 2
+
+
+async def test_case_16_other_bytes_come_back_as_such_so_that_the_writer_sees_them(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(wrong_fresh=True)
+    async with client_of(plugin.endpoint) as client:
+        assert await client.decrypt(await client.encrypt(SEED)) == SecretBytes(bytes(0xFF ^ one for one in range(32)))
+
+
+async def test_case_12_client_part_wrong_bytes_once(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(wrong_bytes=1)
+    async with client_of(plugin.endpoint) as client:
+        wrapped = await client.encrypt(SEED)
+        assert await client.decrypt(wrapped) != SEED
+        assert await client.decrypt(wrapped) == SEED
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (Behaviour(healthz="OK"), "not healthy"),
+        (Behaviour(healthz=ESCAPE), "not healthy"),
+        (Behaviour(v2_version="v2alpha1"), "version other than"),
+        (Behaviour(v2_version=""), "version other than"),
+        (Behaviour(status_key_id=""), "key id of 0 bytes in Status"),
+        (Behaviour(status_key_id="k" * 1025), "key id of 1025 bytes in Status"),
+        (Behaviour(status_key_id="é" * 513), "key id of 1026 bytes in Status"),
+    ],
+)
+async def test_case_17_an_unhealthy_status_is_refused(plugin: KmsPlugin, behaviour: Behaviour, words: str) -> None:
+    plugin.behaviour = behaviour
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(KmsRefusedError, match=words) as refused:
+            await client.status()
+    assert "KMS provider 'vault' (v2)" in str(refused.value)
+    assert "\x1b" not in str(refused.value) + refused.value.plugin_text
+
+
+@pytest.mark.parametrize("key_id", ["k", "k" * 1024, "é" * 512])
+async def test_case_17_key_ids_at_the_limit_pass(plugin: KmsPlugin, key_id: str) -> None:
+    plugin.behaviour = Behaviour(key_id=key_id)
+    async with client_of(plugin.endpoint) as client:
+        assert (await client.status()).key_id == (await client.encrypt(SEED)).key_id == key_id
+
+
+async def test_case_17_the_version_may_not_change(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint) as client:
+        await client.status()
+        plugin.behaviour = Behaviour(v2_version="v2beta1")
+        with pytest.raises(KmsRefusedError, match="another version"):
+            await client.status()
+
+
+async def test_case_17_another_version_of_v1_is_refused_before_any_key_is_sent(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(v1_version="v1")
+    async with client_of(plugin.endpoint, "v1") as client:
+        with pytest.raises(KmsRefusedError, match="v1beta1"):
+            await client.encrypt(SEED)
+    assert plugin.calls == {"v1beta1.Version": 1}
+
+
+# ------------------------------------------------------------------------------------------------------ hostile answers
+
+
+def encrypted(ciphertext: bytes = b"c", key_id: str = "k", annotations: dict[str, bytes] | None = None) -> str:
+    answer = message("v2", "EncryptResponse")(ciphertext=ciphertext, key_id=key_id, annotations=annotations or {})
+    return str(answer.SerializeToString().hex())
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (encrypted(b""), "to 0 bytes"),
+        (encrypted(b"c" * 1025), "to 1025 bytes"),
+        (encrypted(key_id=""), "key id of 0 bytes in Encrypt"),
+        (encrypted(key_id="k" * 1025), "key id of 1025 bytes in Encrypt"),
+        (encrypted(annotations={"a.b": b"x" * 32_766}), "32769 bytes"),
+        (encrypted(annotations={"A.b": b""}), "DNS name"),
+        (encrypted(annotations={"single": b""}), "DNS name"),
+    ],
+)
+async def test_what_kubernetes_would_not_store_is_refused(plugin: KmsPlugin, raw: str, words: str) -> None:
+    plugin.behaviour = Behaviour(raw={"v2.Encrypt": raw})
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(KmsRefusedError, match=words):
+            await client.encrypt(SEED)
+
+
+async def test_the_limits_themselves_pass(plugin: KmsPlugin) -> None:
+    annotations = {"a.b": b"x" * 32_765}
+    plugin.behaviour = Behaviour(raw={"v2.Encrypt": encrypted(b"c" * 1024, "k" * 1024, annotations)})
+    async with client_of(plugin.endpoint) as client:
+        assert (await client.encrypt(SEED)).annotations == tuple(annotations.items())
+
+
+@pytest.mark.parametrize(("length", "fits"), [(0, False), (1, True), (65_535, True), (65_536, False)])
+async def test_v1_stores_the_length_in_two_bytes(plugin: KmsPlugin, length: int, fits: bool) -> None:
+    answer = message("v1beta1", "EncryptResponse")(cipher=b"c" * length)
+    plugin.behaviour = Behaviour(raw={"v1beta1.Encrypt": answer.SerializeToString().hex()})
+    async with client_of(plugin.endpoint, "v1") as client:
+        if fits:
+            assert len((await client.encrypt(SEED)).wrapped) == length
+        else:
+            with pytest.raises(KmsRefusedError, match=f"to {length} bytes"):
+                await client.encrypt(SEED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "fits"),
+    [(SourceType.AES_GCM_KEY, length, length in {16, 24, 32}) for length in (0, 15, 16, 24, 32, 33)]
+    + [(SEED_TYPE, length, 32 <= length <= 1024) for length in (0, 16, 31, 32, 33, 1024, 1025)],
+)
+async def test_unwrapped_keys_have_a_length_that_fits(
+    plugin: KmsPlugin, kind: SourceType, length: int, fits: bool
+) -> None:
+    answer = message("v2", "DecryptResponse")(plaintext=b"p" * length)
+    plugin.behaviour = Behaviour(raw={"v2.Decrypt": answer.SerializeToString().hex()})
+    async with client_of(plugin.endpoint) as client:
+        wrapped = WrappedKey(client._plugin, b"c", "k", (), kind)
+        if fits:
+            assert len(await client.decrypt(wrapped)) == length
+        else:
+            with pytest.raises(KmsUndecidedError, match=f"to {length} bytes"):
+                await client.decrypt(wrapped)
+
+
+@pytest.mark.parametrize("raw", ["ff", "0a05", "0aff", "1201ff"], ids=["tag", "cut", "length", "no UTF-8"])
+async def test_an_answer_that_does_not_decode_is_undecided(plugin: KmsPlugin, raw: str) -> None:
+    plugin.behaviour = Behaviour(raw={"v2.Encrypt": raw})
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(KmsUndecidedError, match="does not decode"):
+            await client.encrypt(SEED)
+
+
+async def test_a_huge_answer_is_refused_by_the_channel(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(raw={"v2.Decrypt": "00" * 2**20})
+    async with client_of(plugin.endpoint) as client:
+        with pytest.raises(KmsUndecidedError, match="larger than any valid one"):
+            await client.decrypt(await client.encrypt(SEED))
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+WORLD = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL"}
+OF_PLUGIN = {"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED", "FAILED_PRECONDITION"}
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+async def test_each_code_has_its_class_and_the_plugins_text_stays_out(
+    plugin: KmsPlugin, code: grpc.StatusCode, version: KmsVersion
+) -> None:
+    plugin.behaviour = Behaviour(fail={"*": code.name}, fail_text=f"{ARN} {ESCAPE}" + "x" * 1000)
+    undecided = KmsUndecidedError
+    kind = KmsUnavailableError if code.name in WORLD else KmsRefusedError if code.name in OF_PLUGIN else undecided
+    async with client_of(plugin.endpoint, version) as client:
+        with pytest.raises(kind, match=rf"KMS provider 'vault' \({version}\)") as failed:
+            await client.encrypt(SEED)
+    assert ARN not in str(failed.value)
+    assert failed.value.__suppress_context__
+    assert isinstance(failed.value, KmsUnavailableError | KmsRefusedError | KmsUndecidedError)
+    assert failed.value.plugin_text.startswith(f"{ARN} \\x1b[31m")
+    assert len(failed.value.plugin_text) <= 300
+
+
+async def test_a_plugin_of_the_other_version_only_is_refused(tmp_path: Path) -> None:
+    server = grpc.aio.server()
+    server.add_insecure_port(f"unix:{tmp_path}/kms.sock")
+    await server.start()
+    try:
+        async with client_of(f"unix://{tmp_path}/kms.sock") as client:
+            with pytest.raises(KmsRefusedError, match="apiVersion"):
+                await client.status()
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize(("version", "hangs"), [("v2", "v2.Encrypt"), ("v1", "v1beta1.Version"), ("v1", "*")])
+async def test_a_call_ends_at_the_stanzas_timeout(plugin: KmsPlugin, version: KmsVersion, hangs: str) -> None:
+    plugin.behaviour = Behaviour(hang=(hangs,))
+    async with client_of(plugin.endpoint, version, 0.3) as client:
+        begun = time.monotonic()
+        with pytest.raises(KmsUnavailableError):
+            await client.encrypt(SEED)
+        assert time.monotonic() - begun < 2
+
+
+async def test_throttling_is_the_world(plugin: KmsPlugin) -> None:
+    plugin.behaviour = Behaviour(calls_per_second=1)
+    async with client_of(plugin.endpoint) as client:
+        answers = await asyncio.gather(*(client.status() for _ in range(8)), return_exceptions=True)
+    assert {type(one) for one in answers} == {Status, KmsUnavailableError}
+
+
+# ------------------------------------------------------------------------------------------------------- the connection
+
+
+async def test_case_24_the_authority_is_localhost(tmp_path: Path) -> None:
+    with listener(tmp_path / "a%20b.sock") as listening:
+        listening.setblocking(False)
+        loop = asyncio.get_running_loop()
+
+        async def received() -> bytes:
+            connection, _ = await loop.sock_accept(listening)
+            with connection:
+                await loop.sock_sendall(connection, b"\0\0\0\x04\0\0\0\0\0")  # SETTINGS, empty
+                found = b""
+                while b"/v2.KeyManagementService/Status" not in found:
+                    found += await loop.sock_recv(connection, 4096)
+                return found
+
+        async with client_of(f"unix://{tmp_path}/a%2520b.sock", seconds=_PATIENCE) as client:
+            call = asyncio.ensure_future(client.status())
+            found = await asyncio.wait_for(received(), _PATIENCE)
+            with pytest.raises(KmsUnavailableError):
+                await call
+    # HPACK (RFC 7541): the names are in its static table, grpc writes these values without Huffman coding.
+    assert b"\x09localhost" in found
+    assert b".sock" not in found
+
+
+@pytest.mark.parametrize("name", ["k.sock", "a b.sock", "50%.sock", "%2f.sock", "é.sock", "\udcff.sock", "?#.sock"])
+async def test_case_24_paths_arrive_as_go_unescapes_them(tmp_path: Path, name: str) -> None:
+    quoted = "".join(f"%{byte:02x}" for byte in os.fsencode(name))
+    with listener(tmp_path / name) as listening:
+        async with client_of(f"unix://{tmp_path}/{quoted}", seconds=0.3) as client:
+            with pytest.raises(KmsUnavailableError, match=r"in time|within"):
+                await client.status()
+        listening.setblocking(False)
+        listening.accept()[0].close()
+
+
+async def test_case_24_abstract_sockets() -> None:
+    name = f"@kube-rewrap test%20 {os.getpid()}"
+    with start_plugin("@" + name[1:].replace("%", "-")) as plugin:
+        async with client_of(plugin.endpoint) as client:
+            assert await client.status() == Status("kek-1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(f"\0{name[1:]}")
+        listening.listen()
+        listening.setblocking(False)
+        async with client_of(f"unix:///%40{name[1:].replace('%', '%25')}", seconds=0.3) as client:
+            with pytest.raises(KmsUnavailableError):
+                await client.status()
+        listening.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [("unix://", "names no socket"), ("unix:k.sock", "names no socket"), (f"unix:///{'p' * 107}", "108 bytes")],
+)
+async def test_case_24_an_address_that_no_socket_can_have(endpoint: str, words: str) -> None:
+    async with client_of(endpoint) as client:
+        for call in (client.status(), client.encrypt(SEED)):
+            with pytest.raises(KmsRefusedError, match=f"'vault'.*{words}"):
+                await call
+
+
+async def test_case_24_no_socket_and_no_listener(tmp_path: Path) -> None:
+    async with client_of(f"unix://{tmp_path}/kms.sock") as client:
+        with pytest.raises(KmsUnavailableError, match=r"'vault'.*does not exist"):
+            await client.status()
+    with listener(tmp_path / "kms.sock"):
+        pass
+    async with client_of(f"unix://{tmp_path}/kms.sock") as client:
+        with pytest.raises(KmsUnavailableError, match=r"'vault'.*no process accepts"):
+            await client.status()
+
+
+_DENIED = """
+import asyncio, ctypes, sys
+from kube_rewrap.worker.errors import KmsRefusedError
+from kube_rewrap.worker.kms.client import KmsClient
+from kube_rewrap.worker.wrapped import Plugin
+import os
+if sys.argv[2] == "uid":
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+else:  # root whose capabilities were all dropped, as by a container's `drop: [ALL]`
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
+async def main():
+    client = KmsClient(Plugin("vault", "v2", sys.argv[1], 5.0))
+    try:
+        await client.status()
+    except KmsRefusedError as error:
+        print(error)
+    await client.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("how", ["uid", "capabilities"])
+async def test_case_24_permission_denied(how: str) -> None:
+    with tempfile.TemporaryDirectory() as directory, start_plugin(f"{directory}/kms.sock") as plugin:
+        os.chmod(directory, 0o755)  # noqa: PTH101, S103 - pathlib's counts as blocking; only the socket's owner may write
+        os.chmod(plugin.socket, 0o755)  # noqa: PTH101, S103
+        os.chown(plugin.socket, 1234, 1234)
+        command = [sys.executable, "-c", _DENIED, plugin.endpoint, how]
+        process = await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdout=subprocess.PIPE)
+        said, _ = await process.communicate()
+    assert "KMS provider 'vault' (v2)" in said.decode()
+    assert "permission to write" in said.decode()
+
+
+async def test_case_14_client_part_a_socket_that_is_re_created_is_found_again(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint) as client:
+        await client.status()
+        plugin.stop()
+        with pytest.raises(KmsUnavailableError):
+            await client.status()
+        plugin.start()
+        found: Status | None = None
+        async with asyncio.timeout(_PATIENCE):
+            while found is None:
+                try:
+                    found = await client.status()
+                except KmsUnavailableError:
+                    await asyncio.sleep(0.05)
+        assert found == Status("kek-1")
+
+
+async def test_a_plugin_that_accepts_and_never_answers(tmp_path: Path) -> None:
+    with listener(tmp_path / "kms.sock"):
+        async with client_of(f"unix://{tmp_path}/kms.sock", seconds=0.3) as client:
+            begun = time.monotonic()
+            with pytest.raises(KmsUnavailableError, match="'vault'"):
+                await client.status()
+            assert time.monotonic() - begun < 2
+
+
+async def test_a_closed_client_says_so(plugin: KmsPlugin) -> None:
+    async with client_of(plugin.endpoint) as client:
+        pass
+    with pytest.raises(KmsUnavailableError, match="closed"):
+        await client.status()
+
+
+async def test_the_plugin_as_a_process_obeys_its_control_file(tmp_path: Path) -> None:
+    control = tmp_path / "control.json"
+    control.write_text('{"key_id": "kek-7"}')
+    command = [sys.executable, "-m", "tests.servers.kms_plugin", "--socket", f"{tmp_path}/k.sock"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--control", str(control), cwd=PROJECT, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+        async with client_of(f"unix://{tmp_path}/k.sock") as client:
+            assert await client.status() == Status("kek-7")
+            control.with_suffix(".new").write_text('{"fail": {"v2.Status": "UNAVAILABLE"}}')
+            control.with_suffix(".new").rename(control)
+            with pytest.raises(KmsUnavailableError):
+                await client.status()
+    finally:
+        process.terminate()
+        await process.wait()
