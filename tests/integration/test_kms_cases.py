@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +20,7 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, KmsSettings
 from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.pace import Pace, ceiling, pace_name
@@ -24,8 +28,8 @@ from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.kms.writer import Writer
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
-from kube_rewrap.worker.wrapped import Refused, WrappedKey
-from tests.integration.kms_wire import PluginProcess, WireClient, started
+from kube_rewrap.worker.wrapped import Plugin, Refused, WrappedKey
+from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -38,208 +42,225 @@ SECONDS = 1.0
 class Bench:
     """One process of rewrap's, beside one plugin."""
 
-    process: PluginProcess
+    plugin: Plugin
     guarded: GuardedPlugin
     keyring: Keyring
     writer: Writer
 
     async def sources(self, number: int) -> list[WrappedKey]:
         """Sources that lie in etcd: another process had them wrapped."""
-        client = WireClient(self.process.plugin)
-        secrets = [SecretBytes(bytes([n + 1]) * 32) for n in range(number)]
-        wrapped = [await client.encrypt(secret) for secret in secrets]
+        client = KmsClient(self.plugin)
+        wrapped = [await client.encrypt(secret(n)) for n in range(number)]
         await client.close()
         return wrapped
 
     async def data_key(self, target: str = "kek-1") -> WrappedKey:
-        [key] = await self.writer.data_keys(self.process.plugin, target, 1)
+        [key] = await self.writer.data_keys(self.plugin, target, 1)
         return key.wrapped
 
 
 @asynccontextmanager
-async def bench(process: PluginProcess, pace: Pace | None = None) -> AsyncIterator[Bench]:
-    async with open_plugins(WireClient, lambda _: pace or LocalPace(0)) as plugins:
+async def bench(process: KmsPlugin, pace: Pace | None = None) -> AsyncIterator[Bench]:
+    plugin = Plugin("cloud", "v2", process.endpoint, timeout_seconds=SECONDS)
+    async with open_plugins(KmsClient, lambda _: pace or LocalPace(0)) as plugins:
         keyring = Keyring(plugins, KmsSettings())
-        yield Bench(process, plugins[process.plugin], keyring, Writer(plugins, keyring, KmsSettings()))
+        yield Bench(plugin, plugins[plugin], keyring, Writer(plugins, keyring, KmsSettings()))
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[PluginProcess]:
-    with started(tmp_path / "plugin") as process:
+def plugin(tmp_path: Path) -> Iterator[KmsPlugin]:
+    with start_plugin(str(tmp_path / "kms.sock")) as process:
         yield process
+
+
+def does(plugin: KmsPlugin, **behaviour: Any) -> None:
+    plugin.behaviour = replace(plugin.behaviour, **behaviour)
+
+
+def failing(*sources: WrappedKey) -> dict[str, str]:
+    return {hashlib.sha256(wrapped.wrapped).hexdigest(): "UNKNOWN" for wrapped in sources}
 
 
 def secret(number: int) -> SecretBytes:
     return SecretBytes(bytes([number + 1]) * 32)
 
 
-async def test_case_10_ten_thousand_objects_of_one_source_64_at_once_need_one_decrypt(plugin: PluginProcess) -> None:
-    plugin.set(seconds=0.3)
+async def test_case_10_ten_thousand_objects_of_one_source_64_at_once_need_one_decrypt(plugin: KmsPlugin) -> None:
     async with bench(plugin) as one:
         [wrapped] = await one.sources(1)
         objects = [replace(wrapped) for _ in range(10_000)]
         found = await asyncio.gather(*(one.keyring.fetch(objects[n::64]) for n in range(64)))
         assert found == [{wrapped: secret(0)}] * 64
-        assert plugin.calls()["Decrypt"] == 1
+        assert plugin.calls["v2.Decrypt"] == 1
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "UNKNOWN"])
-async def test_case_10_a_decrypt_that_fails_is_called_three_times_at_most(plugin: PluginProcess, code: str) -> None:
+async def test_case_10_a_decrypt_that_fails_is_called_three_times_at_most(plugin: KmsPlugin, code: str) -> None:
     async with bench(plugin) as one:
         [wrapped] = await one.sources(1)
-        plugin.set(code=code, methods=["Decrypt"])
+        does(plugin, fail_sources=dict.fromkeys(failing(wrapped), code))
         fetches = [one.keyring.fetch([replace(wrapped)] * 157) for _ in range(64)]
-        assert await errors_of(fetches) == {KmsUnavailableError}
-        assert 1 <= plugin.decrypts_of(wrapped) <= 3
+        await asyncio.gather(*fetches, return_exceptions=True)
+        canaries = plugin.calls["v2.Encrypt"] - 1
+        assert canaries == (code == "UNKNOWN")
+        assert plugin.calls["v2.Decrypt"] - canaries == 3
 
 
-async def test_case_12_wrong_bytes_once_are_asked_for_again(plugin: PluginProcess) -> None:
+async def test_case_12_wrong_bytes_once_are_asked_for_again(plugin: KmsPlugin) -> None:
     async with bench(plugin) as one:
         [bad, good] = await one.sources(2)
-        plugin.set(wrong={bad.wrapped.hex(): 1})
-        assert await one.keyring.fetch([bad, good]) == {bad: SecretBytes(bytes(32)), good: secret(1)}
+        await one.keyring.fetch([good])
+        does(plugin, wrong_bytes=1)
+        found = await one.keyring.fetch([bad, good])
+        assert (found[bad] == secret(0), found[good]) == (False, secret(1))
         one.keyring.forget(bad)
         assert await one.keyring.fetch([bad, good]) == {bad: secret(0), good: secret(1)}
-        assert (plugin.decrypts_of(bad), plugin.decrypts_of(good)) == (2, 1)
+        assert plugin.calls["v2.Decrypt"] == 3
 
 
-async def test_case_12_wrong_bytes_always_cost_two_calls_and_harm_no_other_source(plugin: PluginProcess) -> None:
+async def test_case_12_wrong_bytes_always_cost_two_calls_and_harm_no_other_source(plugin: KmsPlugin) -> None:
     async with bench(plugin) as one:
         [bad, good] = await one.sources(2)
-        plugin.set(wrong={bad.wrapped.hex(): 1_000_000})
+        await one.keyring.fetch([good])
+        does(plugin, wrong_bytes=-1)
         for _ in range(50):
             found = await one.keyring.fetch([bad, good])
-            assert found == {bad: SecretBytes(bytes(32)), good: secret(1)}
+            assert (found[bad] == secret(0), found[good]) == (False, secret(1))
             one.keyring.forget(bad)
-        assert (plugin.decrypts_of(bad), plugin.decrypts_of(good)) == (2, 1)
+        assert plugin.calls["v2.Decrypt"] == 1 + 2
 
 
-async def test_case_13_one_bad_source_among_good_ones_is_refused_alone(plugin: PluginProcess) -> None:
+async def test_case_13_one_bad_source_among_good_ones_is_refused_alone(plugin: KmsPlugin) -> None:
     async with bench(plugin) as one:
         sources = await one.sources(20)
         bad = sources[7]
-        plugin.set(bad=[bad.wrapped.hex()])
+        does(plugin, fail_sources=failing(bad))
         found = await one.keyring.fetch(sources)
         assert [wrapped for wrapped, outcome in found.items() if isinstance(outcome, Refused)] == [bad]
         assert all(found[wrapped] == secret(n) for n, wrapped in enumerate(sources) if wrapped != bad)
-        assert plugin.decrypts_of(bad) == 3
+        calls = plugin.calls["v2.Decrypt"]
         await one.keyring.fetch(sources)
-        assert plugin.decrypts_of(bad) == 3
+        assert plugin.calls["v2.Decrypt"] == calls
 
 
-async def test_case_13_all_unknown_refuses_nothing_and_ends_by_itself(plugin: PluginProcess) -> None:
+async def test_case_13_all_unknown_refuses_nothing_and_ends_by_itself(plugin: KmsPlugin) -> None:
     async with bench(plugin) as one:
         sources = await one.sources(20)
-        plugin.set(code="UNKNOWN")
+        does(plugin, fail={"*": "UNKNOWN"})
         for _ in range(2):
             assert await errors_of([one.keyring.fetch(sources)]) == {KmsUnavailableError}
-        plugin.behaviour.pop("code")
-        plugin.set()
+        does(plugin, fail={})
         found = await until_fetched(one, sources)
         assert found == {wrapped: secret(n) for n, wrapped in enumerate(sources)}
 
 
-async def test_case_14_killed_hung_and_back_under_a_new_socket(plugin: PluginProcess) -> None:
+async def test_case_14_killed_hung_and_back_under_a_new_socket(plugin: KmsPlugin) -> None:
     """The keyring's part: nothing is refused, calls and time are bounded, and the plugin is found again."""
-    async with bench(plugin) as one:
+    async with bench(plugin, LocalPace(40)) as one:
         sources = await one.sources(60)
-        plugin.set(seconds=0.05)
         page = asyncio.create_task(one.keyring.fetch(sources))
-        await until(lambda: plugin.calls()["Decrypt"] >= 2 * AT_ONCE)
-        plugin.kill()
+        await until(lambda: plugin.calls["v2.Decrypt"] >= 2 * AT_ONCE)
+        await asyncio.to_thread(plugin.stop)
         with pytest.raises(KmsUnavailableError):
             await page
-        plugin.set(seconds=600)
+        does(plugin, hang=("*",))
         plugin.start()
-        asked, began = plugin.calls()["Decrypt"], now()
-        crowd = [one.keyring.fetch(sources) for _ in range(20)]
-        assert await errors_of(crowd) == {KmsUnavailableError}
+        asked, began = plugin.calls["v2.Decrypt"], now()
+        assert await errors_of([one.keyring.fetch(sources) for _ in range(20)]) == {KmsUnavailableError}
         assert now() - began < 15 * SECONDS
-        assert plugin.calls()["Decrypt"] - asked <= 3 * AT_ONCE
-        plugin.kill()
-        plugin.set(seconds=0)
+        assert plugin.calls["v2.Decrypt"] - asked <= 3 * AT_ONCE
+        await asyncio.to_thread(plugin.stop)
+        does(plugin, hang=())
         plugin.start()
         found = await until_fetched(one, sources)
         assert found == {wrapped: secret(n) for n, wrapped in enumerate(sources)}
-        assert not alive_tasks()
+        assert "kms calls" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-async def test_case_15_no_seed_until_status_and_encrypt_agree_twice(plugin: PluginProcess) -> None:
-    plugin.set(key_id="kek-1", named="kek-0")
+async def test_case_15_no_seed_until_status_and_encrypt_agree_twice(plugin: KmsPlugin) -> None:
+    does(plugin, status_key_id="kek-0")
     async with bench(plugin) as one:
         with pytest.raises(KmsTargetError):
             await one.data_key("kek-1")
         with pytest.raises(KmsRefusedError, match="by Status and"):
             await one.data_key("kek-0")
-        assert (plugin.calls()["Decrypt"], one.guarded.seeds) == (0, 0)
-        plugin.set(named="kek-1")
-        rounds = plugin.calls()
+        assert (plugin.calls["v2.Decrypt"], one.guarded.seeds) == (0, 0)
+        does(plugin, status_key_id=None)
+        before = Counter(plugin.calls)
         assert (await one.data_key("kek-1")).key_id == "kek-1"
-        assert plugin.calls() - rounds == {"Status": 2, "Encrypt": 2, "Decrypt": 1}
+        assert Counter(plugin.calls) - before == {"v2.Status": 2, "v2.Encrypt": 2, "v2.Decrypt": 1}
 
 
-async def test_case_16_a_seed_that_does_not_come_back_is_never_used(plugin: PluginProcess) -> None:
-    plugin.set(all_wrong=1)
+async def test_case_15_googles_first_status_after_a_start_is_not_believed(plugin: KmsPlugin) -> None:
+    does(plugin, kind="google")
+    async with bench(plugin) as one:
+        assert (await one.data_key(plugin.behaviour.current)).key_id == plugin.behaviour.current
+
+
+async def test_case_16_a_seed_that_does_not_come_back_is_never_used(plugin: KmsPlugin) -> None:
+    does(plugin, wrong_fresh=True)
     async with bench(plugin) as one:
         with pytest.raises(KmsRefusedError, match="to other bytes"):
             await one.data_key()
         assert one.guarded.seeds == 0
-        plugin.set(all_wrong=0)
-        used = await one.data_key()
-        assert plugin.decrypts_of(used) == 1
-        assert plugin.calls()["Decrypt"] == 2
+        does(plugin, wrong_fresh=False)
+        await one.data_key()
+        assert plugin.calls["v2.Decrypt"] == 2
 
 
 @pytest.mark.parametrize(
     "status",
     [
         pytest.param({"healthz": "err"}, id="healthz is not ok"),
-        pytest.param({"version": "v1beta1"}, id="wrong version"),
+        pytest.param({"v2_version": "v1beta1"}, id="wrong version"),
         pytest.param({"key_id": ""}, id="no key id"),
         pytest.param({"key_id": "k" * 1025}, id="key id of 1,025 bytes"),
     ],
 )
-async def test_case_17_no_seed_from_a_plugin_that_is_not_healthy(plugin: PluginProcess, status: dict[str, str]) -> None:
+async def test_case_17_no_seed_from_a_plugin_that_is_not_healthy(plugin: KmsPlugin, status: dict[str, str]) -> None:
     async with bench(plugin) as one:
-        plugin.set(**status)
+        does(plugin, **status)
         with pytest.raises(KmsRefusedError):
             await one.data_key(status.get("key_id", "kek-1"))
-        assert plugin.calls() == {"Status": 1}
+        assert plugin.calls == {"v2.Status": 1}
 
 
 async def test_case_19_of_two_workers_with_two_plugins_one_hands_back(tmp_path: Path) -> None:
-    with started(tmp_path / "a", key_id="kek-a") as first, started(tmp_path / "b", key_id="kek-b") as second:
+    with (
+        start_plugin(str(tmp_path / "a"), Behaviour(key_id="kek-a")) as first,
+        start_plugin(str(tmp_path / "b"), Behaviour(key_id="kek-b")) as second,
+    ):
         async with bench(first) as here, bench(second) as there:
             for _ in range(3):
                 assert (await here.data_key("kek-a")).key_id == "kek-a"
                 with pytest.raises(KmsTargetError):
                     await there.data_key("kek-a")
-            assert there.guarded.seeds == second.calls()["Encrypt"] == 0
-            second.set(key_id="kek-a")
+            assert there.guarded.seeds == second.calls["v2.Encrypt"] == 0
+            does(second, key_id="kek-a")
             assert (await there.data_key("kek-a")).key_id == "kek-a"
 
 
 async def test_case_25_nothing_of_secrets_key_ids_and_the_plugins_text_is_told(
-    plugin: PluginProcess, caplog: pytest.LogCaptureFixture
+    plugin: KmsPlugin, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In no log line, error, traceback, repr or count."""
     key_id, told = "arn:aws:kms:eu-1:123456789012:key/\x1b[31mRED", list[str]()
     caplog.set_level(logging.DEBUG)
     with capture_logs() as logs:
-        plugin.set(key_id=key_id, details="\x1b[31mRED account 123456789012")
+        annotations = {"canary.example.com": "ANNOTATION"}
+        does(plugin, key_id=key_id, fail_text="\x1b[31mRED account 123456789012", annotations=annotations)
         async with bench(plugin) as one:
-            [seed] = await one.writer.data_keys(plugin.plugin, key_id, 1)
-            [bad, wrong, good] = [
-                replace(wrapped, annotations=(("canary.example.com", b"ANNOTATION"),))
-                for wrapped in await one.sources(3)
-            ]
-            plugin.set(bad=[bad.wrapped.hex()], wrong={wrong.wrapped.hex(): 9})
-            told += [repr(await one.keyring.fetch([bad, wrong, good])), repr(seed), repr(one.guarded.counts())]
+            [seed] = await one.writer.data_keys(one.plugin, key_id, 1)
+            [bad, wrong, good] = await one.sources(3)
+            does(plugin, fail_sources=failing(bad))
+            told += [repr(await one.keyring.fetch([bad, good])), repr(seed), repr(one.guarded.counts())]
+            does(plugin, wrong_bytes=-1)
+            await one.keyring.fetch([wrong])
             one.keyring.forget(wrong)
             told += await tracebacks(one.data_key("kek-1"))
-            plugin.set(named="other")
+            does(plugin, status_key_id="other")
             told += await tracebacks(one.data_key("other"))
-            plugin.set(code="UNKNOWN")
+            does(plugin, fail={"*": "UNKNOWN"})
             for _ in range(3):
                 told += await tracebacks(one.keyring.fetch([wrong]))
             told += [repr(one.keyring), repr(one.writer), str(one.guarded), repr(one.guarded.counts())]
@@ -255,9 +276,10 @@ async def test_case_25_nothing_of_secrets_key_ids_and_the_plugins_text_is_told(
         assert text not in everything, text
 
 
-async def test_two_workers_share_the_ceiling_of_a_provider(plugin: PluginProcess, redis: RedisServer) -> None:
+async def test_two_workers_share_the_ceiling_of_a_provider(plugin: KmsPlugin, redis: RedisServer) -> None:
     settings = BrokerSettings(url=SecretBytes(redis.url.encode()), timeout=10.0)
-    name, rate = f"cluster:{pace_name(plugin.plugin)}", ceiling(plugin.plugin, KmsSettings(v2_rate=20.0))
+    stanza = Plugin("cloud", "v2", plugin.endpoint)
+    name, rate = f"cluster:{pace_name(stanza)}", ceiling(stanza, KmsSettings(v2_rate=20.0))
     async with (
         open_pace(settings, name, rate, 8) as first,
         open_pace(settings, name, rate, 8) as second,
@@ -266,7 +288,7 @@ async def test_two_workers_share_the_ceiling_of_a_provider(plugin: PluginProcess
     ):
         sources, began = await here.sources(40), now()
         await asyncio.gather(here.keyring.fetch(sources), there.keyring.fetch(sources))
-        assert plugin.calls()["Decrypt"] == 80
+        assert plugin.calls["v2.Decrypt"] == 80
         assert now() - began >= 80 / 20 - 0.1 - 0.05
 
 
@@ -300,10 +322,6 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110 - another process makes it so
             await asyncio.sleep(0.01)
-
-
-def alive_tasks() -> set[str]:
-    return {task.get_name() for task in asyncio.all_tasks() if task.get_name() == "kms calls"}
 
 
 def now() -> float:

@@ -21,7 +21,6 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -32,7 +31,7 @@ from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
-from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, fingerprint_of_key_id
+from kube_rewrap.worker.wrapped import DataKey, Plugin, fingerprint_of_key_id
 
 SLICE_SECONDS = 20.0
 """How old Status may be when a slice of a batch begins."""
@@ -150,10 +149,7 @@ async def _require_named(plugin: GuardedPlugin, target_key_id: str) -> None:
 async def _wrapped(plugin: GuardedPlugin) -> DataKey:
     """Return a random key and its wrapped form."""
     secret = SecretBytes(secrets.token_bytes(_BYTES))
-    wrapped = await plugin.encrypt(secret)
-    if plugin.plugin.version == "v2":
-        wrapped = replace(wrapped, source_type=SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED)
-    return DataKey(wrapped, secret)
+    return DataKey(await plugin.encrypt(secret), secret)
 
 
 async def _require_opens(plugin: GuardedPlugin, key: DataKey) -> None:

@@ -14,7 +14,7 @@ from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.plugins import Plugins, open_plugins
 from kube_rewrap.worker.kms.writer import Writer
 from kube_rewrap.worker.rate.local import LocalPace
-from kube_rewrap.worker.wrapped import Plugin, WrappedKey
+from kube_rewrap.worker.wrapped import Plugin, SourceType, WrappedKey
 
 PLUGIN = Plugin("cloud", "v2", "unix:///run/kms.sock")
 V1 = Plugin("old", "v1", "unix:///run/kms.sock")
@@ -70,8 +70,11 @@ class ScriptedClient:
 
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
         await self._called("encrypt")
-        key_id = self.key_id if self.plugin.version == "v2" else ""
-        return WrappedKey(self.plugin, b"wrapped:" + secret.reveal(), key_id)
+        wrapped = b"wrapped:" + secret.reveal()
+        if self.plugin.version == "v1":
+            return WrappedKey(self.plugin, wrapped)
+        seed = SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
+        return WrappedKey(self.plugin, wrapped, self.key_id, source_type=seed)
 
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         await self._called("decrypt", wrapped)
