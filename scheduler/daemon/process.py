@@ -184,6 +184,7 @@ class Daemon:
             AuditLog(store, keyspace, "rewrap scheduler"),
             partial(ask_key_ids, self._settings),
             self._settings.kms.settle,
+            self._metrics.keks,
         )
         async with aclosing(keks.generations(watch.generations())) as generations:
             newest = await brake.unless_pulled(anext(generations))

@@ -13,7 +13,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -35,6 +35,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.shared import SharedPace
 from kube_rewrap.worker.records.audit import AuditLog
@@ -71,19 +72,22 @@ class ChildTools:
     settings: Settings
     engine: Engine
     pace: SharedPace
+    meter: PluginMeter = field(default_factory=PluginMeter)
 
 
 @dataclass(frozen=True, slots=True)
 class MessageResult:
     """The result of a message. `report` counts this slice only; `window` is the swaps allowed in flight, 0 = unknown.
 
-    `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`.
+    `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`. `plugins` are the calls to KMS plugins that
+    no earlier result holds.
     """
 
     outcome: str
     because: str = ""
     report: BatchReport = NOTHING
     window: int = 0
+    plugins: tuple[PluginReport, ...] = ()
 
 
 _Job = Callable[[ChildTools, Stored[Campaign], int, Expect, Brake], Awaitable[MessageResult]]
@@ -91,12 +95,17 @@ _Job = Callable[[ChildTools, Stored[Campaign], int, Expect, Brake], Awaitable[Me
 
 async def rewrite(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Work on one batch for a slice of time."""
-    return await _under_claim(tools, name, number, CampaignState.RUNNING, _rewrite)
+    return _with_calls(tools, await _under_claim(tools, name, number, CampaignState.RUNNING, _rewrite))
 
 
 async def prove(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Scan one part of a campaign's proof, at the revision that the part is pinned to."""
-    return await _under_claim(tools, name, number, CampaignState.PROVING, _prove)
+    return _with_calls(tools, await _under_claim(tools, name, number, CampaignState.PROVING, _prove))
+
+
+def _with_calls(tools: ChildTools, done: MessageResult) -> MessageResult:
+    """Return the result with the calls to plugins that no earlier result holds."""
+    return replace(done, plugins=tools.meter.report(tools.engine.kms_counts()))
 
 
 async def _under_claim(tools: ChildTools, name: str, number: int, state: CampaignState, job: _Job) -> MessageResult:

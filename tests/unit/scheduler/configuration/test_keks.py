@@ -14,6 +14,7 @@ from kube_rewrap.scheduler.configuration import keks as module
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.worker.errors import KmsUnavailableError, WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.wrapped import hash_of_key_id
@@ -41,12 +42,16 @@ class Cluster:
         self.store = MemoryStore()
         keyspace = Keyspace()
         self.keks = Keks(self.store, keyspace)
-        self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle)
+        self.shown: Mapping[str, KekFigures] = {}
+        self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle, self.show)
         self.named: dict[str, str | WorkerError] = {}
         self.files: asyncio.Queue[Generation] = asyncio.Queue()
 
     async def ask(self, generation: Generation) -> Mapping[str, str | WorkerError]:
         return {writer.name: self.named[writer.name] for writer in generation.kms_writers}
+
+    def show(self, keks: Mapping[str, KekFigures]) -> None:
+        self.shown = keks
 
     async def _files(self) -> AsyncGenerator[Generation]:
         while True:
