@@ -21,6 +21,7 @@ from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.observations import save
 from kube_rewrap.worker.records.observed import Observations
+from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.unit.scheduler.keys.scene import (
     BOX,
@@ -157,7 +158,7 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
     async with there.observed() as observer:
         for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):
             name = f"/registry/secrets/{namespace}/a".encode()
-            chain = Chain([vault], targets={"vault": key_id})
+            chain = Chain([vault], targets={"vault": hash_of_key_id(key_id)})
             assert chain.kms_primary is not None
             there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
         there.write("/registry/secrets/local/a", OLD)
