@@ -19,7 +19,9 @@ class DataKeys(Protocol):
         """
 
     async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
-        """Return data keys for n objects: in v1 n different ones, in v2 n times the same, under the target, a KEK as `hash_of_key_id` names it.
+        """Return data keys for n objects: in v1 n different ones, in v2 n times the same.
+
+        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1.
 
         Raises as `fetch`, before anything is sealed; KmsRefusedError also when the plugin names another key id.
         """

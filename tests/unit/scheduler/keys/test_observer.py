@@ -146,7 +146,9 @@ async def test_a_damaged_record_is_not_taken_for_none() -> None:
         await there.observer().run()
 
 
-@pytest.mark.parametrize(("targets", "drifted"), [({"vault": "kek-1"}, ["other"]), ({}, [])], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("targets", "drifted"), [({"vault": hash_of_key_id("kek-1")}, ["other"]), ({}, [])], ids=["known", "unknown"]
+)
 async def test_values_of_kms_count_for_their_provider_and_drift_under_another_key_id(
     targets: dict[str, str], drifted: list[str]
 ) -> None:
