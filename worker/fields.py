@@ -66,18 +66,6 @@ class Fields:
         """Return a text of the form `NAME`."""
         return matching(self._values.get(field), field, NAME)
 
-    def name_or_none(self, field: str) -> str:
-        """Return a text of the form `NAME`, "" = none."""
-        return "" if self._values.get(field) == "" else self.name(field)
-
-    def moment(self, field: str) -> str:
-        """Return a time in ISO 8601 with its zone."""
-        return moment_of(self._values.get(field), field)
-
-    def moment_or_none(self, field: str) -> str:
-        """Return a time in ISO 8601 with its zone, "" = none."""
-        return "" if self._values.get(field) == "" else self.moment(field)
-
     def key(self, field: str) -> bytes:
         """Return an etcd key."""
         return key_of(self._values.get(field), field)
