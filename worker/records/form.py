@@ -202,10 +202,12 @@ def _reader_of(hint: Any, most: Most) -> Reader:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return partial(_choice, hint)
     if isinstance(hint, type) and hasattr(hint, "from_json"):
-        if issubclass(hint, Form | Row):
-            _plan(hint)
-        return lambda value, _: hint.from_json(value)
+        return partial(_nested, hint)
     raise TypeError(f"no reader bounds {hint}")
+
+
+def _nested(kind: Any, value: object, name: str) -> object:
+    return kind.from_json(mapping_of(value, name) if issubclass(kind, Form) else value)
 
 
 def _or_none(read_one: Reader, value: object, name: str) -> object:
