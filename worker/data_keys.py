@@ -18,8 +18,10 @@ class DataKeys(Protocol):
         Raises KmsUnavailableError or KmsRefusedError when a plugin can't say; then nothing is known of any object.
         """
 
-    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:
-        """Return data keys for n objects: in v1 n different ones, in v2 n times the same, under the target key id.
+    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+        """Return data keys for n objects: in v1 n different ones, in v2 n times the same.
+
+        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1.
 
         Raises as `fetch`, before anything is sealed; KmsRefusedError also when the plugin names another key id.
         """
@@ -37,6 +39,6 @@ class NoPlugins:
         """Refuse each key."""
         return refused(wanted)
 
-    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:  # noqa: ARG002
+    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:  # noqa: ARG002
         """Raise UnsupportedPrimaryError."""
         raise UnsupportedPrimaryError(f"this process does not write with KMS ({plugin.name!r})")

@@ -202,10 +202,8 @@ class Engine:
         named = await self._data_keys.key_ids(self.generation)
         if self._missing:
             return any(isinstance(answer, WorkerError) for answer in named.values())
-        return all(
-            isinstance(named[name], WorkerError) or named[name] == target
-            for name, target in self.generation.targets.items()
-        )
+        targets = self.generation.targets
+        return all(isinstance(answer, WorkerError) or answer == targets[name] for name, answer in named.items())
 
     def kms_counts(self) -> tuple[PluginCounts, ...]:
         """Return what was counted of the calls to KMS plugins; () without any."""

@@ -39,6 +39,11 @@ class Reason(StrEnum):
     KMS_REFUSED = "kms_refused"
     CONTENDED = "changed_too_often"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Reason | None:
+        """Read the word of records of version 0.1, which opened no KMS value."""
+        return cls.KMS_REFUSED if value == "kms_not_supported" else None
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class KeyRef:
@@ -102,20 +107,12 @@ class Quarantine:
 Verdict = Keep | Rewrap | Quarantine
 
 
-def reason_of(text: str) -> Reason:
-    """Read a reason from a record. Raises ValueError for an unknown one.
-
-    Earlier versions opened no KMS value, and had a word for that.
-    """
-    return Reason.KMS_REFUSED if text == "kms_not_supported" else Reason(text)
-
-
 def recorded_reason(reason: str, detail: str) -> tuple[Reason, str]:
     """Return a reason and its sentence as read from a record. Raises ValueError for an unknown reason.
 
     Records of older versions hold the exact reason of an aescbc value; this function replaces it by `NOT_RECOGNISED`.
     """
-    known = reason_of(reason)
+    known = Reason(reason)
     owner = _UNAUTHENTICATED.match(detail) if known in _TOO_DETAILED else None
     return (Reason.NOT_RECOGNISED, f"{owner[0]}: {NOT_RECOGNISED_DETAIL}") if owner else (known, detail)
 

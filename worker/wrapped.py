@@ -110,6 +110,11 @@ def hash_of_key_id(key_id: str) -> str:
     return f"sha256:{hashlib.sha256(key_id.encode()).hexdigest()}"
 
 
+def fingerprint_of(key_id_hash: str) -> str:
+    """Return the first 16 hexadecimal digits of what `hash_of_key_id` returned."""
+    return key_id_hash.removeprefix("sha256:")[:16]
+
+
 def fingerprint_of_key_id(key_id: str) -> str:
     """Return the first 16 hexadecimal digits of `hash_of_key_id`."""
-    return hash_of_key_id(key_id)[7:23]
+    return fingerprint_of(hash_of_key_id(key_id))

@@ -7,7 +7,17 @@ import os
 from collections.abc import Collection, Sequence
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, SourceType, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import (
+    DataKey,
+    Plugin,
+    Refused,
+    SourceType,
+    UnwrappedKeys,
+    WrappedKey,
+    hash_of_key_id,
+)
+
+_KEY_IDS = {hash_of_key_id(name): name for name in ("kek-1", "kek-2", "kek-3")}
 
 
 def unwrap(wrapped: WrappedKey) -> SecretBytes | Refused:
@@ -23,7 +33,8 @@ def unwrap_all(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
 
 
 def new_data_key(plugin: Plugin, key_id: str = "", secret: bytes | None = None) -> DataKey:
-    """A data key or seed of random bytes, or of these."""
+    """A data key or seed of random bytes, or of these. `key_id` may be its hash, as a chain's target is."""
+    key_id = _KEY_IDS.get(key_id, key_id)
     secret = os.urandom(32) if secret is None else secret
     kind = SourceType.AES_GCM_KEY if plugin.version == "v1" else SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
     annotations = () if plugin.version == "v1" else (("local-kek.kms.kubernetes.io", b"\0\x1b"),)
@@ -50,13 +61,13 @@ class MemoryPlugins:
                 self._known[wrapped] = unwrap(wrapped)
         return {wrapped: self._known[wrapped] for wrapped in wanted}
 
-    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:
+    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
         self._fail()
         if plugin.version == "v1":
             made = [new_data_key(plugin) for _ in range(n)]
             self.made += made
             return made
-        under = (plugin, target_key_id if self.key_id is None else self.key_id)
+        under = (plugin, _KEY_IDS[target] if self.key_id is None else self.key_id)
         if under not in self._seeds:
             self._seeds[under] = new_data_key(*under)
             self.made.append(self._seeds[under])

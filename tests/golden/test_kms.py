@@ -6,7 +6,7 @@ import pytest
 
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
-from kube_rewrap.worker.wrapped import fingerprint_of_key_id
+from kube_rewrap.worker.wrapped import fingerprint_of_key_id, hash_of_key_id
 from tests.fakes.plugins import new_data_key, unwrap_all
 from tests.golden.recording import GOVERNED, KMS, PROVIDERS, Recorded
 
@@ -15,12 +15,14 @@ NEW = [one for one in KMS if one.value.startswith(b"k8s:enc:kms:v2:kmsnew:")]
 KEY = KeyRef("kms", "kmsnew", fingerprint_of_key_id("kek-1"))
 V1 = KeyRef("kms", "kmsold", "v1")
 
-AS_RECORDED = Chain(PROVIDERS, targets={"kmsnew": "kek-1"})
+AS_RECORDED = Chain(PROVIDERS, targets={"kmsnew": hash_of_key_id("kek-1")})
 
 
 def first(name: str, target: str = "kek-1") -> Chain:
     """The recorded providers with this one in front."""
-    return Chain(sorted(PROVIDERS, key=lambda one: getattr(one, "name", "") != name), targets={"kmsnew": target})
+    return Chain(
+        sorted(PROVIDERS, key=lambda one: getattr(one, "name", "") != name), targets={"kmsnew": hash_of_key_id(target)}
+    )
 
 
 @pytest.mark.parametrize("recorded", KMS, ids=str)

@@ -24,6 +24,7 @@ from kube_rewrap.worker.records.budget import has_budget
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins
 from tests.golden.recording import FOLDER
 from tests.integration.golden_registry import load, recorded
@@ -60,7 +61,7 @@ async def engine_of(endpoints: list[str], writer: str, plugins: MemoryPlugins) -
     generation = load_generation(configuration(writer), "test")
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         engine = Engine(store, settings, generation, LocalPace(0), plugins)
-        engine.chains.aim({"kmsnew": "kek-1"})
+        engine.chains.aim({"kmsnew": hash_of_key_id("kek-1")})
         yield engine, Service(settings, generation, Layout(), engine)
 
 

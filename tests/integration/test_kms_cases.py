@@ -28,7 +28,7 @@ from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.kms.writer import Writer
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
-from kube_rewrap.worker.wrapped import Plugin, Refused, WrappedKey
+from kube_rewrap.worker.wrapped import Plugin, Refused, WrappedKey, hash_of_key_id
 from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin
 from tests.servers.redis import RedisServer
 
@@ -55,7 +55,7 @@ class Bench:
         return wrapped
 
     async def data_key(self, target: str = "kek-1") -> WrappedKey:
-        [key] = await self.writer.data_keys(self.plugin, target, 1)
+        [key] = await self.writer.data_keys(self.plugin, hash_of_key_id(target), 1)
         return key.wrapped
 
 
@@ -250,7 +250,7 @@ async def test_case_25_nothing_of_secrets_key_ids_and_the_plugins_text_is_told(
         annotations = {"canary.example.com": "ANNOTATION"}
         does(plugin, key_id=key_id, fail_text="\x1b[31mRED account 123456789012", annotations=annotations)
         async with bench(plugin) as one:
-            [seed] = await one.writer.data_keys(one.plugin, key_id, 1)
+            [seed] = await one.writer.data_keys(one.plugin, hash_of_key_id(key_id), 1)
             [bad, wrong, good] = await one.sources(3)
             does(plugin, fail_sources=failing(bad))
             told += [repr(await one.keyring.fetch([bad, good])), repr(seed), repr(one.guarded.counts())]

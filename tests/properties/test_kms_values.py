@@ -9,7 +9,7 @@ from kube_rewrap.config.encryption.configuration import KmsProvider
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.verdict import Quarantine
-from kube_rewrap.worker.wrapped import DataKey, SourceType, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, SourceType, WrappedKey, hash_of_key_id
 from tests.fakes.plugins import new_data_key, unwrap_all
 from tests.unit.worker.providers.kms_values import text, v1_body, varint
 
@@ -21,7 +21,7 @@ ANNOTATIONS = st.dictionaries(st.builds("{}.{}".format, LABELS, LABELS), st.bina
 
 V1 = KmsProvider("v1", "v", "unix:///1.sock", 3.0, 1000)
 V2 = KmsProvider("v2", "v", "unix:///2.sock", 3.0, None)
-BOTH = Chain([V2, V1], targets={"v": "kek-1"})
+BOTH = Chain([V2, V1], targets={"v": hash_of_key_id("kek-1")})
 
 CONTENT = st.binary(max_size=100) | st.text(max_size=20).map(str.encode)
 NUMBERS = st.sampled_from([0, 1, 2, 3, 127, 128, 2**31, 2**32 + 1, 2**63, 2**64 - 1])
@@ -54,7 +54,7 @@ def test_any_bytes_under_v1_are_quarantined(body: bytes, etcd_key: bytes, secret
 
 @given(st.sampled_from([V1, V2]), st.data())
 def test_a_damaged_value_never_opens_to_other_bytes(provider: KmsProvider, data: st.DataObject) -> None:
-    chain = Chain([provider], targets={"v": "kek-1"})
+    chain = Chain([provider], targets={"v": hash_of_key_id("kek-1")})
     assert chain.kms_primary is not None
     value = bytearray(chain.seal(OBJECT, b"/k", new_data_key(*chain.kms_primary)))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -88,7 +88,7 @@ def test_v1_opens_what_it_sealed(name: str, etcd_key: bytes, wrapped: bytes, sec
 def test_v2_opens_what_it_sealed(
     etcd_key: bytes, source: bytes, key_id: str, annotations: dict[str, bytes], seed: bytes
 ) -> None:
-    chain = Chain([V2], targets={"v": key_id})
+    chain = Chain([V2], targets={"v": hash_of_key_id(key_id)})
     assert chain.kms_primary is not None
     kind = SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
     wrapped = WrappedKey(chain.kms_primary[0], source, key_id, tuple(sorted(annotations.items())), kind)

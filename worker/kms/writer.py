@@ -31,7 +31,7 @@ from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
-from kube_rewrap.worker.wrapped import DataKey, Plugin, fingerprint_of_key_id
+from kube_rewrap.worker.wrapped import DataKey, Plugin, fingerprint_of, hash_of_key_id
 
 SLICE_SECONDS = 20.0
 """How old Status may be when a slice of a batch begins."""
@@ -64,19 +64,19 @@ class Writer:
         self._check_wrapped = settings.check_wrapped
         self._seeds: defaultdict[Plugin, _Seed] = defaultdict(_Seed)
 
-    async def prepare(self, plugin: Plugin, target_key_id: str) -> None:
+    async def prepare(self, plugin: Plugin, target: str) -> None:
         """Make sure, when a slice of a batch begins, that the plugin still names the target. Raises as `data_keys`."""
         if plugin.version == "v2":
-            await self._seed(plugin, target_key_id, SLICE_SECONDS)
+            await self._seed(plugin, target, SLICE_SECONDS)
 
-    async def data_keys(self, plugin: Plugin, target_key_id: str, n: int) -> Sequence[DataKey]:
+    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
         """Return data keys for n objects: n times the seed in v2; n keys in v1, each for one object.
 
         Raises before anything is sealed: KmsTargetError when the plugin names another key id than the target,
         KmsUnavailableError, and KmsRefusedError, also for a plugin that contradicts itself.
         """
         if plugin.version == "v2":
-            return [await self._seed(plugin, target_key_id, SEAL_SECONDS)] * n
+            return [await self._seed(plugin, target, SEAL_SECONDS)] * n
         keys: list[DataKey] = []
 
         async def make(_: int) -> None:
@@ -88,60 +88,60 @@ class Writer:
         await side_by_side(AT_ONCE, range(n), make)
         return keys
 
-    async def _seed(self, plugin: Plugin, target_key_id: str, within: float) -> DataKey:
+    async def _seed(self, plugin: Plugin, target: str, within: float) -> DataKey:
         """Return the seed under this key id, which Status named within the last seconds; make it if there is none."""
         guarded, seed = self._plugins[plugin], self._seeds[plugin]
         async with seed.turn:
             now = _now()
-            if seed.key is None or seed.key.wrapped.key_id != target_key_id:
-                seed.key = await self._make_seed(guarded, target_key_id)
+            if seed.key is None or hash_of_key_id(seed.key.wrapped.key_id) != target:
+                seed.key = await self._make_seed(guarded, target)
                 seed.named_at = now
             elif now - seed.named_at > within:
-                await _require_named(guarded, target_key_id)
+                await _require_named(guarded, target)
                 seed.named_at = now
             return seed.key
 
-    async def _make_seed(self, plugin: GuardedPlugin, target_key_id: str) -> DataKey:
+    async def _make_seed(self, plugin: GuardedPlugin, target: str) -> DataKey:
         """Make a seed by the module's rules 1 and 2."""
-        key = await _agreed(plugin, target_key_id)
+        key = await _agreed(plugin, target)
         await _require_opens(plugin, key)
         self._keyring.remember(key)
         plugin.seeds += 1
         _log.info(
             "kms.seed_made",
             provider=plugin.plugin.name,
-            fingerprint=fingerprint_of_key_id(target_key_id),
+            fingerprint=fingerprint_of(target),
             source=key.wrapped.digest,
             because="Status and Encrypt named the target twice, and Decrypt gave the seed back",
         )
         return key
 
 
-async def _agreed(plugin: GuardedPlugin, target_key_id: str) -> DataKey:
+async def _agreed(plugin: GuardedPlugin, target: str) -> DataKey:
     """Return a key wrapped under the target, after two rounds in a row in which Status and Encrypt named it."""
     agreeing, named = 0, ""
     for _ in range(_MOST_ROUNDS):
-        await _require_named(plugin, target_key_id)
+        await _require_named(plugin, target)
         key = await _wrapped(plugin)
-        named = key.wrapped.key_id
-        agreeing = agreeing + 1 if named == target_key_id else 0
+        named = hash_of_key_id(key.wrapped.key_id)
+        agreeing = agreeing + 1 if named == target else 0
         if agreeing == _AGREEING_ROUNDS:
             return key
     raise KmsRefusedError(
-        f"{plugin} names {_named(target_key_id)} by Status and {_named(named)} by Encrypt; "
+        f"{plugin} names {_named(target)} by Status and {_named(named)} by Encrypt; "
         "nothing is sealed with a key of it until both name the same one"
     )
 
 
-async def _require_named(plugin: GuardedPlugin, target_key_id: str) -> None:
+async def _require_named(plugin: GuardedPlugin, target: str) -> None:
     """Raise KmsTargetError unless Status names the target, at the second call at the latest."""
-    named = (await plugin.status()).key_id
-    if named != target_key_id:
+    named = hash_of_key_id((await plugin.status()).key_id)
+    if named != target:
         # A plugin that answers the key id of the call before is right now.
-        named = (await plugin.status()).key_id
-    if named != target_key_id:
+        named = hash_of_key_id((await plugin.status()).key_id)
+    if named != target:
         raise KmsTargetError(
-            f"{plugin} names {_named(named)}, the campaign's target is {_named(target_key_id)}; "
+            f"{plugin} names {_named(named)}, the campaign's target is {_named(target)}; "
             "a worker whose plugin names the target can go on"
         )
 
@@ -158,9 +158,9 @@ async def _require_opens(plugin: GuardedPlugin, key: DataKey) -> None:
         raise KmsRefusedError(f"{plugin} wrapped a key and unwrapped it to other bytes; nothing is sealed with it")
 
 
-def _named(key_id: str) -> str:
+def _named(key_id_hash: str) -> str:
     """Name a key id, which is untrusted text, by its fingerprint."""
-    return f"the key id with fingerprint {fingerprint_of_key_id(key_id)}"
+    return f"the key id with fingerprint {fingerprint_of(key_id_hash)}"
 
 
 def _now() -> float:

@@ -36,7 +36,9 @@ from kube_rewrap.worker.wrapped import (
     SourceType,
     UnwrappedKeys,
     WrappedKey,
+    fingerprint_of,
     fingerprint_of_key_id,
+    hash_of_key_id,
 )
 
 _KEYED: dict[ProviderType, type[AesCbc | AesGcm | Secretbox]] = {
@@ -133,7 +135,7 @@ class KmsLink:
     place: int = 1
     """Which of the providers of its name and version it is, from 1."""
     target: str | None = field(default=None, repr=False)
-    """The key id to write under; None = not known, or v1."""
+    """The KEK to write under, as `hash_of_key_id` names it; None = not known, or v1."""
 
     @property
     def ref(self) -> KeyRef:
@@ -145,7 +147,7 @@ class KmsLink:
         """The name of the key under the target key id; while that is not known, `ref`, which no value is under."""
         if self.plugin.version == "v1":
             return self._named(_V1)
-        return self.ref if self.target is None else self._named(fingerprint_of_key_id(self.target))
+        return self.ref if self.target is None else self._named(fingerprint_of(self.target))
 
     def wanted(self, body: bytes) -> WrappedKey | None:
         """Return the wrapped key in a value, None if it is malformed."""
@@ -183,7 +185,7 @@ class KmsLink:
             raise ValueError(f"{self.ref}: a data key of this provider's plugin is needed to seal")
         if self.plugin.version == "v1":
             return kms_v1.seal_with(os.urandom(kms_v1.NONCE_SIZE), plaintext, key, data_key)
-        if data_key.wrapped.key_id != self.target:
+        if hash_of_key_id(data_key.wrapped.key_id) != self.target:
             raise KmsRefusedError(f"the data key is not under {self.writes_as}, the target; nothing was written")
         return kms_v2.seal_with(os.urandom(kms_v2.NONCE_SIZE), plaintext, key, data_key)
 
@@ -219,7 +221,7 @@ class KmsLink:
 
 
 def links_of(providers: Iterable[Provider], targets: Mapping[str, str]) -> Iterable[LocalLink | KmsLink]:
-    """Yield the links of a chain in configured order; `targets` are the key ids to write under by KMS provider."""
+    """Yield the links of a chain in configured order; `targets` are the KEKs to write under by KMS provider."""
     places: dict[bytes, int] = {}
     for provider in providers:
         match provider:

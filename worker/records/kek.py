@@ -6,28 +6,28 @@ and records it here. Key ids are held as hashes: they may be account numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.records.form import Form, Most, Text, Time
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kek:
+class Kek(Form):
     """One KMS provider. Hashes as `wrapped.hash_of_key_id` returns them; times in seconds since 1970."""
 
-    provider: str
-    target: str
+    provider: Text
+    target: Text
     """What campaigns rewrap to."""
-    since: float
+    since: Time
     """When `target` took its place."""
-    named: str = ""
+    named: Text = ""
     """What the plugin names, where that is not the target; "" = it names the target."""
-    named_since: float = 0.0
-    former: tuple[str, ...] = ()
+    named_since: Time = 0.0
+    former: Annotated[tuple[Text, ...], Most(_FORMER)] = ()
     """Earlier targets, the newest last."""
 
     @property
@@ -50,30 +50,6 @@ class Kek:
         return (
             f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after it has stood "
             f"for {seconds:g} s"
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "provider": self.provider,
-            "target": self.target,
-            "since": self.since,
-            "named": self.named,
-            "named_since": self.named_since,
-            "former": list(self.former),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Kek:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            provider=fields.text("provider"),
-            target=fields.text("target"),
-            since=fields.number("since"),
-            named=fields.text("named"),
-            named_since=fields.number("named_since"),
-            former=fields.texts("former", _FORMER),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text
 from kube_rewrap.worker.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
-from kube_rewrap.worker.verdict import KeyRef, Reason, reason_of, recorded_reason
+from kube_rewrap.worker.verdict import KeyRef, Reason, recorded_reason
 
 _LISTED = 100
 """Unreadable objects that a part lists: its record must stay far below etcd's request limit."""
@@ -155,7 +155,7 @@ def _claim(value: object) -> tuple[KeyRef, int]:
 
 def _counted(value: object) -> tuple[Reason, int]:
     reason, count = members_of(value, "the count of a reason", 2)
-    return reason_of(text_of(reason, "a reason")), count_of(count, "the count of a reason")
+    return Reason(text_of(reason, "a reason")), count_of(count, "the count of a reason")
 
 
 def _unreadable(value: object) -> Unreadable:

@@ -35,7 +35,7 @@ from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import Keep, KeyRef, Quarantine, Reason, Rewrap
-from kube_rewrap.worker.wrapped import Plugin, fingerprint_of_key_id
+from kube_rewrap.worker.wrapped import Plugin, fingerprint_of_key_id, hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.fakes.store import MemoryStore
 from tests.unit.worker.providers.kms_values import gcm, type_1, v1_body, v2_body
@@ -67,12 +67,12 @@ class Scene:
         generation = Generation("sha256:0", configuration, "test")
         engine = Engine(self.store, settings, generation, LocalPace(0), plugins)
         if kms:
-            engine.chains.aim({"new": target})
+            engine.chains.aim({"new": hash_of_key_id(target)})
         return engine
 
     def fill(self, provider: Provider, count: int = COUNT, key_id: str = "kek-1") -> None:
         """As a kube-apiserver would: with one seed in v2."""
-        chain = Chain([provider], targets={"new": key_id})
+        chain = Chain([provider], targets={"new": hash_of_key_id(key_id)})
         data_key = new_data_key(chain.kms_primary[0], key_id) if chain.kms_primary else None
         for number in range(count):
             key = b"/registry/secrets/%d" % number

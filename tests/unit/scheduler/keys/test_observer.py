@@ -21,6 +21,7 @@ from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.observations import save
 from kube_rewrap.worker.records.observed import Observations
+from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.unit.scheduler.keys.scene import (
     BOX,
@@ -145,7 +146,9 @@ async def test_a_damaged_record_is_not_taken_for_none() -> None:
         await there.observer().run()
 
 
-@pytest.mark.parametrize(("targets", "drifted"), [({"vault": "kek-1"}, ["other"]), ({}, [])], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("targets", "drifted"), [({"vault": hash_of_key_id("kek-1")}, ["other"]), ({}, [])], ids=["known", "unknown"]
+)
 async def test_values_of_kms_count_for_their_provider_and_drift_under_another_key_id(
     targets: dict[str, str], drifted: list[str]
 ) -> None:
@@ -157,7 +160,7 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
     async with there.observed() as observer:
         for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):
             name = f"/registry/secrets/{namespace}/a".encode()
-            chain = Chain([vault], targets={"vault": key_id})
+            chain = Chain([vault], targets={"vault": hash_of_key_id(key_id)})
             assert chain.kms_primary is not None
             there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
         there.write("/registry/secrets/local/a", OLD)

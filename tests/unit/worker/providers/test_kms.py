@@ -15,7 +15,7 @@ from kube_rewrap.worker.providers import kms_v1, kms_v2
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.providers.cipher import MalformedError
 from kube_rewrap.worker.rewrap.decide import decide
-from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Keep, KeyRef, Quarantine, Reason, Rewrap, reason_of
+from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Keep, KeyRef, Quarantine, Reason, Rewrap
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
@@ -24,6 +24,7 @@ from kube_rewrap.worker.wrapped import (
     UnwrappedKeys,
     WrappedKey,
     fingerprint_of_key_id,
+    hash_of_key_id,
 )
 from tests.fakes.plugins import new_data_key, unwrap_all
 from tests.unit.worker.providers.kms_values import cbc, fields_of, gcm, text, type_1, v1_body, v2_body, varint
@@ -39,7 +40,10 @@ V2 = KmsProvider("v2", "new", "unix:///2.sock", 3.0, None)
 P1, P2 = Plugin("old", "v1", "unix:///1.sock"), Plugin("new", "v2", "unix:///2.sock")
 H1, H2 = b"k8s:enc:kms:v1:old:", b"k8s:enc:kms:v2:new:"
 KEK = fingerprint_of_key_id("kek-1")
-OLD_FIRST, NEW_FIRST = Chain([V1, V2], targets={"new": "kek-1"}), Chain([V2, V1], targets={"new": "kek-1"})
+OLD_FIRST, NEW_FIRST = (
+    Chain([V1, V2], targets={"new": hash_of_key_id("kek-1")}),
+    Chain([V2, V1], targets={"new": hash_of_key_id("kek-1")}),
+)
 STANZA_1, STANZA_2 = KeyRef("kms", "old", "kms"), KeyRef("kms", "new", "kms")
 
 
@@ -211,7 +215,7 @@ def test_case_5_what_passes_a_limit_is_quarantined_and_no_plugin_is_asked(body: 
 def test_case_5_nothing_is_written_past_a_limit_either(change: dict[str, object]) -> None:
     seed = new_data_key(P2, "kek-1")
     wrong = replace(seed, wrapped=replace(seed.wrapped, **change))  # type: ignore[arg-type]
-    chain = Chain([V2], targets={"new": wrong.wrapped.key_id})
+    chain = Chain([V2], targets={"new": hash_of_key_id(wrong.wrapped.key_id)})
     with pytest.raises(SealError, match="nothing was written"):
         chain.seal(OBJECT, ETCD_KEY, wrong)
 
@@ -401,7 +405,7 @@ def test_case_18_a_data_key_under_another_key_id_than_the_target_seals_nothing()
 
 def test_case_18_what_was_sealed_under_the_former_target_is_stale_under_the_new_one() -> None:
     value = NEW_FIRST.seal(OBJECT, ETCD_KEY, new_data_key(P2, "kek-1"))
-    moved = Chain([V2, V1], targets={"new": "kek-2"})
+    moved = Chain([V2, V1], targets={"new": hash_of_key_id("kek-2")})
     assert opened(NEW_FIRST, value) == Opened(OBJECT, KeyRef("kms", "new", KEK), is_primary=True)
     assert opened(moved, value) == Opened(OBJECT, KeyRef("kms", "new", KEK), is_primary=False)
     assert moved.primary == KeyRef("kms", "new", fingerprint_of_key_id("kek-2"))
@@ -484,7 +488,7 @@ def test_no_two_sealings_with_one_seed_are_alike() -> None:
 def test_nothing_secret_or_untrusted_is_printed() -> None:
     secret, key_id = b"canary-secret-0123456789-abcdef!", "canary-key-id"
     seed = new_data_key(P2, key_id, secret)
-    chain = Chain([V2, V1], targets={"new": key_id})
+    chain = Chain([V2, V1], targets={"new": hash_of_key_id(key_id)})
     value = chain.seal(OBJECT, ETCD_KEY, seed)
     things = [seed, chain, chain._links, chain.wanted(value), chain.peek(value), opened(chain, value)]
     things += [opened(chain, value, OTHER_KEY), chain.kms_primary[0] if chain.kms_primary else None]
@@ -499,9 +503,9 @@ def test_nothing_secret_or_untrusted_is_printed() -> None:
 
 
 def test_the_old_word_for_kms_values_is_read_from_records() -> None:
-    assert reason_of("kms_not_supported") is reason_of("kms_refused") is Reason.KMS_REFUSED
+    assert Reason("kms_not_supported") is Reason("kms_refused") is Reason.KMS_REFUSED
     with pytest.raises(ValueError, match="nonsense"):
-        reason_of("nonsense")
+        Reason("nonsense")
 
 
 def test_malformed_bytes_raise_one_error() -> None:
