@@ -112,7 +112,7 @@ class CountedTask(Task):  # type: ignore[misc]
     """A task whose results the parent counts."""
 
     Request = f"{__name__}:CountedRequest"
-    resultrepr_maxsize = 32_768  # the counts must arrive whole: plugin_report.MOST_PLUGINS
+    resultrepr_maxsize = 65_536  # the counts must arrive whole; see plugin_report.MOST_PLUGINS
 
 
 class Application(Celery):  # type: ignore[misc]
