@@ -31,6 +31,11 @@ class Kek(Form):
     """Earlier targets, the newest last."""
 
     @property
+    def fingerprint(self) -> str:
+        """The target as `status` names it: the first 16 hexadecimal digits."""
+        return self.target.removeprefix("sha256:")[:16]
+
+    @property
     def is_return(self) -> bool:
         """Whether the plugin names a former target again."""
         return self.named in self.former
