@@ -48,7 +48,7 @@ def test_only_what_is_new_is_reported() -> None:
     assert new.calls[OK].calls == 1
     assert new.calls[OK].seconds == pytest.approx(0.2)
     assert new.calls[OK].within == tuple(int(bound >= 0.2) for bound in LATENCY_BOUNDS)
-    assert (new.sources, new.failing) == (2, {Method.DECRYPT})
+    assert (new.sources, new.failing) == (2, frozenset({Method.DECRYPT}))
 
 
 def test_no_plugin_waits_for_ever_for_its_report() -> None:
@@ -59,6 +59,7 @@ def test_no_plugin_waits_for_ever_for_its_report() -> None:
         reports = meter.report(every)
         assert len(reports) == MOST_PLUGINS
         reported.update({one.provider: one.calls[OK].calls for one in reports})
+    every = [counts(f"p{number:02}", [0.1] * 4) for number in range(2 * MOST_PLUGINS)]
     reported.update({one.provider: one.calls[OK].calls for one in meter.report(every)})
     assert reported == {f"p{number:02}": 4 for number in range(2 * MOST_PLUGINS)}
 
