@@ -208,8 +208,9 @@ class Service:
         """Scan, and return what a run would do, with every reason not to start it. Writes nothing.
 
         Raises SettingsError for a resource that nothing governs, and for a named resource or namespace without objects
-        unless the order allows it.
+        unless the order allows it, KmsUnavailableError while the KEK to write with is not known.
         """
+        self.engine.require_aimed()
         for one in choose(await self.territory(), order):
             self.engine.chains[one.resource].require_writable()
         territory, found = await self.inventory(order)
