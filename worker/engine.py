@@ -14,7 +14,14 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
-from kube_rewrap.worker.errors import CompactedError, FencedError, KmsUnavailableError, RecordError, WorkerError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    KmsTargetError,
+    KmsUnavailableError,
+    RecordError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -140,6 +147,8 @@ class Engine:
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
+        self.is_refuted = False
+        """Whether a plugin named another KEK than the generation's while a batch was at work."""
 
     async def run(
         self,
@@ -155,7 +164,8 @@ class Engine:
         `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
         generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
         batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, and the errors of `DataKeys`.
+        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
+        KEK than the target, and the errors of `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -188,7 +198,11 @@ class Engine:
             brake=brake,
             sizer=self._sizer,
         )
-        return await run_batch(spec, tools)
+        try:
+            return await run_batch(spec, tools)
+        except KmsTargetError:
+            self.is_refuted = True
+            raise
 
     def require_aimed(self) -> None:
         """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""

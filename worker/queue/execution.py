@@ -28,6 +28,7 @@ from kube_rewrap.worker.errors import (
     FencedError,
     KmsRefusedError,
     KmsTargetError,
+    KmsUnavailableError,
     QuarantineGrewError,
     SpaceError,
     StoppedError,
@@ -115,7 +116,7 @@ async def _under_claim(tools: ChildTools, name: str, number: int, state: Campaig
     if stored is None or stored.value.state is not state:
         return _dropped(name, number, f"no campaign of this name is {state.value}")
     if stored.value.generation != engine.generation.hash:
-        return await _hand_back(engine, stored.value, number)
+        return await _hand_back(engine, stored.value, number, _why_another(engine, stored.value))
     brake = Brake()
     try:
         async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
@@ -148,9 +149,13 @@ async def _rewrite(
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         failure = error
     try:
-        return await _finish_slice(tools, checkpoints, (before, spec), failure)
+        done = await _finish_slice(tools, checkpoints, (before, spec), failure)
     except FencedError as error:
         return _dropped(spec.campaign, spec.number, str(failure or error))
+    if isinstance(failure, KmsTargetError):
+        # A worker whose plugin names the target can go on.
+        return replace(await _hand_back(engine, campaign, number, done.because), report=done.report)
+    return done
 
 
 async def _finish_slice(
@@ -293,9 +298,17 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
     return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
 
 
-async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> MessageResult:
-    """Return `handed_back`, which requeues the message, and record the reason for `_HANDBACK_SECONDS`."""
-    because = f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
+def _why_another(engine: Engine, campaign: Campaign) -> str:
+    """Return why this worker can't work on a campaign of another generation."""
+    try:
+        engine.require_aimed()
+    except KmsUnavailableError as error:
+        return str(error)
+    return f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
+
+
+async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
+    """Return `handed_back`, which requeues the message, and record the handback for `_HANDBACK_SECONDS`."""
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     me = who("rewrap worker")
     lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
