@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
 from kube_rewrap.worker.verdict import Quarantine
-from kube_rewrap.worker.wrapped import UnwrappedKeys
 
 _SLICE = 32
 _PIECE = 500
@@ -79,19 +78,24 @@ async def _scan(
 
 
 async def _count_page(tally: ResourceTally, page: Page, chain: Chain, keys: DataKeys) -> None:
+    """Count a page's objects, after the keys of those that did not open were asked for once more."""
     unwrapped = await keys.fetch(chain.all_wanted(item.value for item in page.items))
+    closed: list[tuple[Item, Quarantine]] = []
     for place, item in enumerate(page.items):
         if place % _SLICE == 0:
             await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
-        _count(tally, item, chain, unwrapped)
-
-
-def _count(tally: ResourceTally, item: Item, chain: Chain, unwrapped: UnwrappedKeys) -> None:
-    opened = chain.open(item.value, item.key, unwrapped)
-    if isinstance(opened, Quarantine):
-        tally.add_unreadable(item.key, opened)
-    else:
-        tally.add_readable(opened.ref, len(item.value), item.version)
+        opened = chain.open(item.value, item.key, unwrapped)
+        if isinstance(opened, Quarantine):
+            closed.append((item, opened))
+        else:
+            tally.add_readable(opened.ref, len(item.value), item.version)
+    again = await fetch_again(keys, chain.all_wanted(item.value for item, _ in closed), unwrapped)
+    for item, why in closed:
+        reopened = chain.open(item.value, item.key, {**unwrapped, **again}) if again else why
+        if isinstance(reopened, Quarantine):
+            tally.add_unreadable(item.key, reopened)
+        else:
+            tally.add_readable(reopened.ref, len(item.value), item.version)
 
 
 async def last_stamps(

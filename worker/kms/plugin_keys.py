@@ -27,6 +27,10 @@ class PluginKeys:
         """See DataKeys."""
         return await self._keyring.fetch(wanted)
 
+    def forget(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keyring.forget(wrapped)
+
     async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
         return await self._writer.data_keys(plugin, target, n)

@@ -2,8 +2,8 @@
 
 The order of the steps matters; a crash between any two loses nothing:
 
-1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; count objects that no key opens as
-   tries before any other is rewritten;
+1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; ask once more for the keys of
+   values that did not open; count objects that no key opens as tries before any other is rewritten;
 2. record a write token in etcd before the key encrypts; a KMS primary needs a data key instead;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
 from kube_rewrap.worker.errors import RefusedError, TooLargeError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
@@ -35,8 +35,8 @@ from kube_rewrap.worker.records.report import Tally
 from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
-from kube_rewrap.worker.verdict import Keep, Quarantine, Reason
-from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys
+from kube_rewrap.worker.verdict import Keep, Quarantine, Reason, Verdict
+from kube_rewrap.worker.wrapped import DataKey
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5
@@ -103,8 +103,7 @@ class Swapper:
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
-            unwrapped = await self._data_keys.fetch(self._chain.all_wanted(item.value for item in current))
-            stale = self._sorted_out(current, unwrapped, tally, quarantined)
+            stale = self._sorted_out(current, await self._decide(current), tally, quarantined)
             await self._count_tries(quarantined[before:])
             if not stale:
                 return quarantined
@@ -130,13 +129,24 @@ class Swapper:
         """
         return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS_REFUSED}
 
+    async def _decide(self, items: Sequence[Item]) -> list[Verdict]:
+        """Return the verdict on each object, after the keys of those that did not open were asked for once more."""
+        chain = self._chain
+        unwrapped = await self._data_keys.fetch(chain.all_wanted(item.value for item in items))
+        verdicts = [decide(item.value, item.key, chain, unwrapped) for item in items]
+        closed = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Quarantine)]
+        wanted = chain.all_wanted(items[place].value for place in closed)
+        if again := await fetch_again(self._data_keys, wanted, unwrapped):
+            for place in closed:
+                verdicts[place] = decide(items[place].value, items[place].key, chain, {**unwrapped, **again})
+        return verdicts
+
     def _sorted_out(
-        self, items: Sequence[Item], unwrapped: UnwrappedKeys, tally: Tally, quarantined: list[Quarantined]
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], tally: Tally, quarantined: list[Quarantined]
     ) -> list[_Stale]:
-        """Decide on each object; count those that need no write, and return the stale ones."""
+        """Count the objects that need no write, and return the stale ones."""
         stale: list[_Stale] = []
-        for item in items:
-            verdict = decide(item.value, item.key, self._chain, unwrapped)
+        for item, verdict in zip(items, verdicts, strict=True):
             if isinstance(verdict, Keep):
                 tally.current += 1
             elif isinstance(verdict, Quarantine):
