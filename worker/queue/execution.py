@@ -145,7 +145,8 @@ async def _rewrite(
             await engine.learn_what_is_complete()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
-            await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
+            may_decrypt, kek_since = options.allow_plaintext, options.since
+            await engine.run(spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since)
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         failure = error
     try:
@@ -264,7 +265,8 @@ async def _prove(
     is_late = _timer(_PART_SECONDS)
     while True:
         brake.check()
-        scanned = await _scan_slice(engine, part.value, _timer(tools.settings.service.slice))
+        is_over = _timer(tools.settings.service.slice)
+        scanned = await _scan_slice(engine, part.value, is_over, stored.value.options.since)
         part = await proofs.save(part.holding(scanned))
         if part.value.is_done or is_late():
             return MessageResult("worked")
@@ -277,7 +279,7 @@ def _timer(seconds: float) -> Callable[[], bool]:
     return lambda: loop.time() > until
 
 
-async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool], kek_since: int) -> ProofPart:
     """Return a part after one slice of its scan.
 
     A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
@@ -287,7 +289,7 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
     wanted = part.rest[0]
     try:
         await engine.learn_what_is_complete()
-        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over)
+        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
     except CompactedError:
         return replace(part, compacted=True)
     except KeyError:
