@@ -58,7 +58,7 @@ async def take_slice(
     """
     keys = data_keys or NoPlugins()
     chain = chains[wanted.resource]
-    tally, cursor = ResourceTally(wanted.resource, chain.primary, chain.keys), None
+    tally, cursor = ResourceTally(wanted.resource, chain.primary, chain.described), None
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
             if cursor is not None and is_over():
@@ -71,7 +71,7 @@ async def take_slice(
 async def _scan(
     store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSizer, *, revision: int, keys: DataKeys
 ) -> ResourceTally:
-    tally = ResourceTally(wanted.resource, chain.primary, chain.keys)
+    tally = ResourceTally(wanted.resource, chain.primary, chain.described)
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
             await _count_page(tally, page, chain, keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kube_rewrap.config.encryption.provider import ProviderType
@@ -84,6 +84,11 @@ class KeyRef:
         if form == KMS_FINGERPRINT:
             return form
         return f"{form[:2] if form in _KMS_V1 else 'v2'}{mark}{place}"
+
+    @property
+    def kek(self) -> KeyRef:
+        """This key without the source type of its value: for KMS v2, the KEK alone."""
+        return replace(self, fingerprint=self.fingerprint.replace("-type0", "", 1))
 
     @property
     def counted_as(self) -> str:
