@@ -73,7 +73,7 @@ class KekWatch:
                     if aimed is not None and aimed.hash != last:
                         last = aimed.hash
                         yield aimed
-                    await asyncio.wait({following}, timeout=_pause(present, is_known=aimed is not None))
+                    await asyncio.wait({following}, timeout=self._pause(present, is_known=aimed is not None))
                     if following.done():
                         present = following.result()
                         following = asyncio.ensure_future(anext(files))
@@ -114,6 +114,16 @@ class KekWatch:
             _log.warning("kek.changed", provider=name, because=because)
         return await self._keks.save(stored.holding(after) if stored is not None else Stored(after))
 
+    def _pause(self, generation: Generation, *, is_known: bool) -> float | None:
+        """Return the seconds until the plugins are asked again, None = there are none to ask.
+
+        Not longer than a new KEK has to stand: else it would take effect much later than that.
+        """
+        if not generation.kms_writers:
+            return None
+        seconds = _RETRY_SECONDS if not is_known else min(_ASK_SECONDS, max(_RETRY_SECONDS, self._settle))
+        return seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+
     def _hold(self, name: str, because: str) -> None:
         """Keep why a provider is held, and log each reason once."""
         before = self._held.pop(name, "")
@@ -123,10 +133,3 @@ class KekWatch:
                 _log.warning("kek.held", provider=name, because=because)
         elif before:
             _log.info("kek.in_force", provider=name, because="its plugin names the KEK that is in force")
-
-
-def _pause(generation: Generation, *, is_known: bool) -> float | None:
-    """Return the seconds until the plugins are asked again, None = there are none to ask."""
-    if not generation.kms_writers:
-        return None
-    return (_ASK_SECONDS if is_known else _RETRY_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter

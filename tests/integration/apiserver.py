@@ -118,7 +118,7 @@ def _box_open(material: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def configuration(*entries: tuple[Sequence[str], Sequence[Key]]) -> str:
+def configuration(*entries: tuple[Sequence[str], Sequence[Key | KmsKey]]) -> str:
     """An EncryptionConfiguration, in JSON: resources with the keys that read them, the first one writing."""
     return json.dumps(
         {

@@ -54,6 +54,7 @@ def test_only_what_is_new_is_reported() -> None:
 def test_no_plugin_waits_for_ever_for_its_report() -> None:
     meter = PluginMeter()
     reported: Counter[str] = Counter()
+    every: list[PluginCounts] = []
     for turn in (1, 2, 3, 4):
         every = [counts(f"p{number:02}", [0.1] * turn) for number in range(2 * MOST_PLUGINS)]
         reports = meter.report(every)
