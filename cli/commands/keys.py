@@ -27,6 +27,7 @@ from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.usage import Haste
 from kube_rewrap.worker.records.usages import Usages
+from kube_rewrap.worker.verdict import KMS_FINGERPRINT
 
 NOTE = (
     "`used` counts the encryptions of this tool, and the writes of others that a scheduler observed. Writes before a "
@@ -157,7 +158,8 @@ def _kms_rows(
     rows: list[dict[str, object]] = []
     for name, version in dict.fromkeys((one.name, one.api_version) for one in providers):
         kek = known.get(name) if version == "v2" else None
-        verdict = next((one for one in verdicts if (one.key.provider, one.key.name) == (ProviderType.KMS, name)), None)
+        mine = (one for one in verdicts if (one.key.provider, one.key.name) == (ProviderType.KMS, name))
+        verdict = next((one for one in mine if one.key.version in {version, KMS_FINGERPRINT}), None)
         rows.append(
             {
                 "provider": name,
