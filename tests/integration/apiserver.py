@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -118,7 +119,14 @@ def _box_open(material: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def configuration(*entries: tuple[Sequence[str], Sequence[Key]]) -> str:
+class Stanza(Protocol):
+    """A provider that can say how it stands in an EncryptionConfiguration."""
+
+    def block(self) -> dict[str, object]:
+        """Its element of `providers`."""
+
+
+def configuration(*entries: tuple[Sequence[str], Sequence[Stanza]]) -> str:
     """An EncryptionConfiguration, in JSON: resources with the keys that read them, the first one writing."""
     return json.dumps(
         {
