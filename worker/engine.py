@@ -5,16 +5,25 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
-from kube_rewrap.worker.errors import CompactedError, FencedError, KmsUnavailableError, RecordError, WorkerError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    KmsTargetError,
+    KmsUnavailableError,
+    RecordError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -100,9 +109,20 @@ class Chains(Mapping[str, Chain]):
 
 def describe(generation: Generation) -> GenerationRecord:
     """Return the keys of each configured name in the file's order, without their material."""
-    chains = Chains(generation)
+    chains = Chains(generation, generation.targets)
     names = generation.configuration.resource_names()
-    return GenerationRecord(generation.hash, tuple((name, chains[name].keys) for name in names))
+    return GenerationRecord(
+        generation.hash,
+        tuple((name, chains[name].described) for name in names),
+        generation.file_hash,
+        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+    )
+
+
+def _socket_of(provider: KmsProvider) -> tuple[str, str]:
+    """Return the name of a KMS provider with its version, and a hash of its plugin's address."""
+    socket = provider.address.socket or provider.endpoint
+    return f"{provider.api_version}:{provider.name}", hashlib.sha256(socket.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +163,8 @@ class Engine:
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
+        self.is_refuted = False
+        """Whether a plugin named another KEK than the generation's while a batch was at work."""
 
     async def run(
         self,
@@ -159,7 +181,8 @@ class Engine:
         `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
         generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
         batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, and the errors of `DataKeys`.
+        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
+        KEK than the target, and the errors of `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -193,7 +216,11 @@ class Engine:
             brake=brake,
             sizer=self._sizer,
         )
-        return await run_batch(spec, tools)
+        try:
+            return await run_batch(spec, tools)
+        except KmsTargetError:
+            self.is_refuted = True
+            raise
 
     def require_aimed(self) -> None:
         """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""

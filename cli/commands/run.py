@@ -49,6 +49,7 @@ async def _run(args: argparse.Namespace) -> int:
             _print_plan(plan, settings.pace.rate, order)
         # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
         await brake.unless_pulled(service.note_restore())
+        await brake.unless_pulled(service.note_keks())
         plan.require_safe()
         if settings.apiservers.addresses and not convergence.is_converged:
             raise RefusedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -43,6 +44,7 @@ from kube_rewrap.worker.errors import (
     BusyError,
     CompactedError,
     FencedError,
+    KmsRefusedError,
     RefusedError,
     SpaceError,
     StoppedError,
@@ -61,6 +63,8 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
+from kube_rewrap.worker.records.kek import Kek, observe
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.ledger import exhausted
 from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.ownership import own, who
@@ -100,7 +104,7 @@ class Service:
         """Each configured name with its keys, in the file's order; marks a name that governs nothing."""
         names = self.generation.configuration.resource_names()
         told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
-        return tuple((told[name], self.engine.chains[name].keys) for name in names)
+        return tuple((told[name], self.engine.chains[name].described) for name in names)
 
     def is_idle(self, name: str) -> bool:
         """Whether a name governs nothing in any configuration."""
@@ -211,11 +215,15 @@ class Service:
         """Scan, and return what a run would do, with every reason not to start it. Writes nothing.
 
         Raises SettingsError for a resource that nothing governs, and for a named resource or namespace without objects
-        unless the order allows it.
+        unless the order allows it; KmsUnavailableError when a plugin names no KEK to write under.
         """
         territory = await self.territory()
-        for one in choose(territory, order):
-            self.engine.chains[one.resource].require_writable()
+        try:
+            for one in choose(territory, order):
+                self.engine.chains[one.resource].require_writable()
+        except KmsRefusedError:
+            self.engine.require_aimed()  # it knows why
+            raise
         resumes = await self._resumable(scope_of(territory, order), order.options.since)
         since = resumes.value.options.since if resumes else order.options.since
         territory, found = await self.inventory(replace(order, options=replace(order.options, since=since)))
@@ -243,7 +251,7 @@ class Service:
             found=found,
             room=room,
             look=look,
-            refusals=tuple(refusals),
+            refusals=(*await self._keks_held(), *refusals),
             resumes=await self._resumable(scope, since),
             growth=growth,
             since=since,
@@ -315,6 +323,34 @@ class Service:
         """If etcd was restored from a backup, mark the budgets that this affects while etcd still shows it."""
         if await self.engine.ledger.was_restored():
             await self.look_at_keys()
+
+    async def note_keks(self) -> None:
+        """Record the KEKs that the plugins name, by the same rules as the leader (`configuration/keks.py`).
+
+        A KEK that is named for the first time stands from now on, also if the run is refused because it is too new.
+        Raises FencedError when another process changes the same record at the same time.
+        """
+        for stored, seen in await self._keks_seen():
+            if stored is None or seen != stored.value:
+                await self._keks.save(stored.holding(seen) if stored is not None else Stored(seen))
+
+    @property
+    def _keks(self) -> Keks:
+        return Keks(self.engine.store, self.engine.keyspace)
+
+    async def _keks_seen(self) -> list[tuple[Stored[Kek] | None, Kek]]:
+        """Return the record of each KMS v2 provider that writes, and what it becomes by what the plugin names now."""
+        found: list[tuple[Stored[Kek] | None, Kek]] = []
+        for name, named in self.generation.targets.items():
+            stored = await self._keks.get(name)
+            known = stored.value if stored is not None else None
+            found.append((stored, observe(known, name, named, time.time(), self._settings.kms.settle)))
+        return found
+
+    async def _keks_held(self) -> list[RefusedError]:
+        """Return why nothing may be written yet under KEKs of this generation."""
+        held = [seen.why_held(self._settings.kms.settle) for _, seen in await self._keks_seen()]
+        return [KmsRefusedError(because) for because in held if because]
 
     async def exhausted(self, scope: Scope) -> str | None:
         """Return why a primary key of a scope has no write left, None if all have some."""

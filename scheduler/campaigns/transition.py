@@ -29,6 +29,9 @@ MAX_SWEEPS = 3
 _PARKED_AFTER = 5
 """Attempts in a row without progress: the batch kills its workers, or fails for a reason of its own."""
 
+_PASSING_DELAY = 2.0
+"""Seconds before the next attempt after a failure that does not count, or that is the first one."""
+
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
 
@@ -151,9 +154,14 @@ def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
 
 
 def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
-    """Return when a batch may be tried again: at once after one failure, with growing delay after more."""
-    if batch.stalled <= 1 or batch.spec.sweep != campaign.sweeps:
+    """Return when a batch may be tried again, the later the more often it failed; at once if its worker just ended.
+
+    A failure that is not the batch's own, such as a KMS plugin's, does not count: the delay after it does not grow.
+    """
+    if batch.spec.sweep != campaign.sweeps:
         return 0.0
+    if batch.stalled <= 1:
+        return batch.tried_at + _PASSING_DELAY if batch.because else 0.0
     return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.stalled - 2))
 
 
