@@ -116,11 +116,20 @@ async def assert_each_is_current(engine: Engine, service: Service, plugins: Data
     assert opened == PLAINTEXTS
 
 
-# By primary, the calls of one process that rewraps all and then reads all again.
-CALLS = {
-    "kmsnew": {"v2.Decrypt": 1, "v2.Encrypt": 1},
-    "kmsold": {"v1beta1.Decrypt": ALL, "v1beta1.Encrypt": ALL},
-}
+CALLS = [
+    # Of each step's process: Decrypt and Encrypt of v1, Decrypt and Encrypt of v2. A seed takes two of Encrypt.
+    (33, 0, 1 + 1, 2),
+    (0, 0, 2, 0),
+    (ALL, ALL, 0, 0),  # each new data key is unwrapped once before its use
+    (ALL, 0, 0, 0),
+    (0, 0, 1, 2),
+    (0, 0, 1, 0),
+    (ALL, ALL, 0, 0),
+    (ALL, 0, 1, 2),
+    (0, 0, 1, 0),
+    (0, 0, 1, 2),
+]
+COUNTED = ("v1beta1.Decrypt", "v1beta1.Encrypt", "v2.Decrypt", "v2.Encrypt")
 
 
 @pytest.mark.timeout(240)
@@ -131,13 +140,16 @@ async def test_case_1_the_recorded_registry_moves_through_a_plugins_socket_with_
     load(etcd.admin())
     kms = KmsSettings(v1_rate=0, v2_rate=0)
     with start_plugin(str(tmp_path / "kms.sock")) as plugin:
-        for number, (writer, unwrapped_keys, new_keys) in enumerate(STEPS):
+        for number, ((writer, _, _), calls) in enumerate(zip(STEPS, CALLS, strict=True)):
             async with open_plugins(KmsClient, lambda _: LocalPace(0)) as plugins:
                 keys = PluginKeys(plugins, kms)
                 async with engine_of(etcd.endpoints, writer, keys, plugin.endpoint) as (engine, service):
                     plugin.calls.clear()
                     report = await rewrap_all(engine, service, f"p{number}")
                     assert (report.objects, report.quarantined, report.conflicts) == (ALL, 0, 0)
-                    print(number, writer, unwrapped_keys, new_keys, dict(plugin.calls))
+                    assert tuple(plugin.calls[method] for method in COUNTED) == calls
                     await assert_each_is_current(engine, service, keys)
-                    print(number, dict(plugin.calls))
+                    # Reading all again costs a call for each object of v1, and none for v2.
+                    read_again = (ALL if writer == "kmsold" else 0, 0, 0, 0)
+                    both = tuple(map(sum, zip(calls, read_again, strict=True)))
+                    assert tuple(plugin.calls[method] for method in COUNTED) == both
