@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from tests.acceptance.command import Command, command_for
-from tests.integration.apiserver import IDENTITY, Key, opened, write_private
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, opened, write_private
 from tests.servers.apiserver import Registry, StandIn, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
+from tests.servers.kms_values import kms_key
 
 ROTATIONS = "/kube-rewrap/v1/rotations/"
 SECRETS = "/registry/secrets/"
@@ -85,12 +86,12 @@ class ControlPlane:
         write_private(new, text)
         new.replace(self.file)
 
-    def new_key(self) -> Key:
+    def new_key(self) -> AnyKey:
         """The key that the only rotation brings: by the file, not by what the product says about it."""
         [found] = [key for key in keys_of(self.text) if key.name == self.rotation()["key"]]
         return found
 
-    def assert_all_is_under(self, key: Key) -> None:
+    def assert_all_is_under(self, key: AnyKey) -> None:
         """Every object opens with this key alone, to what etcd acknowledged; nobody ever met one that he can't read."""
         with self.registry.lock:
             found = opened(self.gateway.read(SECRETS), key)
@@ -133,9 +134,9 @@ def hash_of(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def keys_of(text: str) -> list[Key]:
+def keys_of(text: str) -> list[AnyKey]:
     """The keys of the entry for secrets, in the order in which they are tried, read without our code."""
-    found = []
+    found: list[AnyKey] = []
     for entry in yaml.safe_load(text)["resources"]:
         if "secrets" not in entry["resources"]:
             continue
@@ -143,6 +144,8 @@ def keys_of(text: str) -> list[Key]:
             ((provider, content),) = block.items()
             if provider == "identity":
                 found.append(IDENTITY)
+            elif provider == "kms":
+                found.append(kms_key(content))
             else:
                 found += [Key(provider, key["name"], base64.b64decode(key["secret"])) for key in content["keys"]]
     return found

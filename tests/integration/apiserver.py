@@ -23,7 +23,7 @@ from nacl.secret import SecretBox
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from tests.servers.gateway import Gateway, KeyValue
-from tests.servers.kms_values import KmsKey
+from tests.servers.kms_values import KmsKey, KmsV1Key
 
 _BLOCK = 16
 _GCM_NONCE = 12
@@ -87,6 +87,7 @@ class Key:
         return {self.provider: {"keys": [{"name": self.name, "secret": secret}]}}
 
 
+AnyKey = Key | KmsKey | KmsV1Key
 IDENTITY = Key("identity")
 
 
@@ -118,7 +119,7 @@ def _box_open(material: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def configuration(*entries: tuple[Sequence[str], Sequence[Key]]) -> str:
+def configuration(*entries: tuple[Sequence[str], Sequence[AnyKey]]) -> str:
     """An EncryptionConfiguration, in JSON: resources with the keys that read them, the first one writing."""
     return json.dumps(
         {
@@ -165,6 +166,6 @@ def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: Key) -> None:
     gateway.put_all({name: key.seal(name, plaintext) for name, plaintext in plaintexts.items()})
 
 
-def opened(found: Iterable[KeyValue], key: Key | KmsKey) -> dict[str, bytes | None]:
+def opened(found: Iterable[KeyValue], key: AnyKey) -> dict[str, bytes | None]:
     """What one key reads: a plaintext for each etcd key, None where it can't."""
     return {one.key: key.open(one.key, one.value) for one in found}

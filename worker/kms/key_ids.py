@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, WorkerError
 from kube_rewrap.worker.kms.guard import GuardedPlugin
 from kube_rewrap.worker.kms.plugins import Plugins
@@ -22,6 +23,15 @@ async def read_key_ids(plugins: Plugins, generation: Generation) -> Mapping[str,
         except (KmsUnavailableError, KmsRefusedError) as error:
             found[writer.name] = error
     return found
+
+
+async def why_no_key_id(plugins: Plugins, provider: KmsProvider) -> str:
+    """Return why the plugin of a KMS v2 provider names no KEK, "" = it is healthy, and names one twice in a row."""
+    try:
+        await _named_twice(plugins[plugin_of(provider)])
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return str(error)
+    return ""
 
 
 async def _named_twice(plugin: GuardedPlugin) -> str:
