@@ -13,6 +13,7 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.reports import print_blockers
 from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.service import open_service
@@ -39,8 +40,14 @@ _COLUMNS = (
 )
 
 
+_BUDGET_FIELDS = (
+    *("reserved", "committed", "observed", "estimated", "estimated_at_most", "used", "limit", "state"),
+    *("due_because", "collision_probability", "limit_reached_at"),
+)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
+    """Print the budgets of all configured keys, and the KMS keys. Exit 2 when --accept names a key without a budget."""
     return run_async(lambda: _keys(args))
 
 
@@ -64,6 +71,7 @@ async def _keys(args: argparse.Namespace) -> int:
         for budget in budgets
     }
     rows = [_row(budget, settings.budget, states[budget.fingerprint], seen.since, verdicts) for budget in budgets]
+    rows += [_kms_row(verdict) for verdict in verdicts if verdict.key.provider == ProviderType.KMS]
     if args.output == "json":
         reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
         print_json({"keys": rows, **reached, "note": NOTE})
@@ -130,6 +138,18 @@ def _row(
         "limit_reached_at": _date(reached),
         "removable": verdict.removable if verdict else None,
         "blockers": list(verdict.blockers) if verdict else [],
+    }
+
+
+def _kms_row(verdict: KeyVerdict) -> dict[str, object]:
+    """Return the row of a KMS provider or KEK: it has no write budget, and the columns of that are empty."""
+    return {
+        **dict.fromkeys(_BUDGET_FIELDS),
+        "fingerprint": verdict.key.fingerprint,
+        "provider": verdict.key.provider,
+        "names": [verdict.key.name],
+        "removable": verdict.removable,
+        "blockers": list(verdict.blockers),
     }
 
 
