@@ -86,6 +86,11 @@ class KeyRef:
         return f"{form[:2] if form in _KMS_V1 else 'v2'}{mark}{place}"
 
     @property
+    def is_kek(self) -> bool:
+        """Whether it is of a KMS v2 provider, named by a key id."""
+        return self.provider == ProviderType.KMS and self.fingerprint not in {self.version, KMS_FINGERPRINT, "v1-cbc"}
+
+    @property
     def kek(self) -> KeyRef:
         """This key without the source type of its value: for KMS v2, the KEK alone."""
         return replace(self, fingerprint=self.fingerprint.replace("-type0", "", 1))
@@ -117,7 +122,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Rewrap:
-    """Another key opened the value: seal the plaintext under the primary and swap it in."""
+    """Another key opened the value, or the primary an outdated one: seal the plaintext under the primary, and swap."""
 
     opened_by: KeyRef
     plaintext: bytes = field(repr=False)

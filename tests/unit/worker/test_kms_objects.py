@@ -255,3 +255,29 @@ async def test_a_v1_value_under_a_local_primary_is_opened_with_its_own_key() -> 
     key, dek = b"/registry/secrets/one", bytes(range(32))
     scene.store.put(key, b"k8s:enc:kms:v1:old:" + v1_body(base64.b64encode(dek), gcm(dek, OBJECT, key)))
     assert (await scene.run(scene.engine(KEY, V1))).rewritten == 1
+
+
+async def test_case_12_wrong_bytes_once_are_asked_for_again_before_an_object_is_judged() -> None:
+    scene = Scene()
+    scene.fill(V2)
+    scene.plugins.wrong = 1
+    engine = scene.engine(KEY, V2)
+    assert (await scene.count(engine)).unreadable == 0
+    assert len(scene.plugins.asked) == 2
+    scene = Scene()
+    scene.fill(V2)
+    scene.plugins.wrong = 1
+    report = await scene.run(scene.engine(KEY, V2))
+    assert (report.rewritten, report.quarantined) == (COUNT, 0)
+
+
+async def test_case_12_wrong_bytes_always_cost_two_calls_and_those_objects_alone() -> None:
+    scene = Scene()
+    scene.fill(V2)
+    scene.plugins.wrong = 1_000
+    report = await scene.run(scene.engine(KEY, V2))
+    assert (report.rewritten, report.quarantined) == (0, COUNT)
+    assert len(scene.plugins.asked) == 2
+    scene.fill(V1)
+    scene.plugins.wrong = 0
+    assert (await scene.run(scene.engine(KEY, V2, V1))).rewritten == COUNT

@@ -212,6 +212,16 @@ def test_a_batch_that_fails_is_tried_later_and_later(stalled: int, now: float, i
     assert step.action == Work((tried(0, stalled).spec,) if is_due else ())
 
 
+@pytest.mark.parametrize("stalled", [0, 1])
+@pytest.mark.parametrize(("now", "is_due"), [(101.9, False), (102.0, True)])
+def test_a_batch_that_failed_for_a_passing_reason_is_not_tried_again_at_once(
+    stalled: int, now: float, is_due: bool
+) -> None:
+    failed = tried(0, stalled, because="the plugin does not answer")
+    step = advance(CAMPAIGN, (failed,), None, frozenset(), now)
+    assert step.action == Work((failed.spec,) if is_due else ())
+
+
 def test_a_batch_that_comes_no_further_is_parked_with_its_reason() -> None:
     spent = tried(0, 5, because="it broke")
     step = advance(CAMPAIGN, (spent, tried(1, 0)), None, frozenset(), 1000.0)
