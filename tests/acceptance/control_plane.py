@@ -86,7 +86,7 @@ class ControlPlane:
         write_private(new, text)
         new.replace(self.file)
 
-    def new_key(self) -> AnyKey:
+    def new_key(self) -> Key:
         """The key that the only rotation brings: by the file, not by what the product says about it."""
         [found] = [key for key in keys_of(self.text) if key.name == self.rotation()["key"]]
         return found
@@ -121,7 +121,7 @@ def control_plane(
     gateway, registry = cluster.admin(), Registry()
     (directory / "enc").mkdir()
     file = write_private(directory / "enc" / "enc.yaml", text)
-    seed(gateway, registry, keys_of(text)[0], objects)
+    seed(gateway, registry, all_keys_of(text)[0], objects)
     with compacting(gateway, compacted_every), standins(gateway, file, registry, tempers) as apiservers:
         rewrap = command_for(directory, cluster, file).with_environment(
             REWRAP_RATE="0", REWRAP_YES="1", REWRAP_APISERVER=",".join(one.url for one in apiservers)
@@ -134,8 +134,16 @@ def hash_of(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def keys_of(text: str) -> list[AnyKey]:
-    """The keys of the entry for secrets, in the order in which they are tried, read without our code."""
+def keys_of(text: str) -> list[Key]:
+    """The keys of the entry for secrets, in the order in which they are tried; KMS providers are left out."""
+    return [key for key in all_keys_of(text) if isinstance(key, Key)]
+
+
+def all_keys_of(text: str) -> list[AnyKey]:
+    """The keys and KMS providers of the entry for secrets, in the order in which they are tried, read without our code.
+
+    Raises grpc.RpcError when a plugin does not answer.
+    """
     found: list[AnyKey] = []
     for entry in yaml.safe_load(text)["resources"]:
         if "secrets" not in entry["resources"]:

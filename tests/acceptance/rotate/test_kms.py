@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.acceptance.control_plane import ROTATIONS, ControlPlane, control_plane, hash_of, keys_of, wait
+from tests.acceptance.control_plane import ROTATIONS, ControlPlane, all_keys_of, control_plane, hash_of, wait
 from tests.acceptance.rotate.running import end_well, stop_at_spread
 from tests.acceptance.rotate.texts import OLD, plain
 from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, manifest
@@ -63,7 +63,7 @@ def test_to_kms_v2_every_object_is_under_its_kek_and_the_old_provider_goes(
 ) -> None:
     with control_plane(etcd, tmp_path, plain(old)) as plane:
         said = end_well(plane.rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)))
-        [new] = keys_of(plane.text)
+        [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert new.name == "cloud"
         assert_all_is_under_kek(plane, new, plugin)
@@ -80,7 +80,7 @@ def test_from_kms_v1_to_v2_under_a_new_name(etcd: EtcdCluster, tmp_path: Path, p
     old = KmsV1Key("legacy", plugin.endpoint)
     with control_plane(etcd, tmp_path, file_of(old)) as plane:
         end_well(plane.rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)))
-        [new] = keys_of(plane.text)
+        [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert_all_is_under_kek(plane, new, plugin)
 
@@ -118,7 +118,7 @@ def test_each_of_two_entries_gets_a_provider_of_its_own(etcd: EtcdCluster, tmp_p
     ],
 )
 def test_a_plugin_that_is_of_no_use_is_a_reason_against_and_nothing_is_written(
-    etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin, behaviour: dict[str, str] | None, because: str
+    etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin, behaviour: dict[str, Any] | None, because: str
 ) -> None:
     file = stanza(tmp_path, plugin, timeout="500ms")
     with control_plane(etcd, tmp_path, plain(OLD)) as plane:
@@ -143,7 +143,7 @@ def test_killed_at_an_edit_it_is_taken_up_again(etcd: EtcdCluster, tmp_path: Pat
                 running.send(signal.SIGKILL)
                 running.end()
         end_well(plane.rewrap.start("rotate", "resume", *words[-2:]))
-        [new] = keys_of(plane.text)
+        [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert_all_is_under_kek(plane, new, plugin)
 
@@ -166,6 +166,6 @@ def test_another_stanza_than_the_one_that_was_planned_is_held(
         assert plane.text == plain(OLD)
         stanza(tmp_path, plugin)
         end_well(plane.rewrap.start("rotate", "resume", "--kms-file", file))
-        [new] = keys_of(plane.text)
+        [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert_all_is_under_kek(plane, new, plugin)
