@@ -22,10 +22,11 @@ class DataKeys(Protocol):
     def forget(self, wrapped: WrappedKey) -> None:
         """Ask the plugin again for this key at its next `fetch`, unless that was done a while ago."""
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """Return data keys for n objects: in v1 n different ones, in v2 n times the same.
 
-        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1.
+        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1. `kek_since` is a revision of etcd
+        in the past, since which the plugin has wrapped with the present KEK: no key made before that is returned.
 
         Raises as `fetch`, before anything is sealed; KmsRefusedError also when the plugin names another key id.
         """
@@ -58,6 +59,6 @@ class NoPlugins:
     def forget(self, wrapped: WrappedKey) -> None:
         """Do nothing: no key was unwrapped."""
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:  # noqa: ARG002
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:  # noqa: ARG002
         """Raise UnsupportedPrimaryError."""
         raise UnsupportedPrimaryError(f"this process does not write with KMS ({plugin.name!r})")

@@ -58,6 +58,9 @@ from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
 
+_TRIAL = bytes(1_024)
+"""A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
+
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Returns the governed resource of an etcd key, and its storage path; None if there is none."""
 
@@ -158,6 +161,7 @@ class Engine:
         *,
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
+        kek_since: int = 0,
     ) -> BatchReport:
         """Rewrap one batch until it is done or the brake is pulled.
 
@@ -190,6 +194,7 @@ class Engine:
                 since=growth.since,
                 tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
                 data_keys=self._data_keys,
+                kek_since=kek_since,
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -249,12 +254,26 @@ class Engine:
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.settle(settled(in_force, known, describe(self.generation)))
 
-    async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
+    async def growth(self, resource: str) -> int:
+        """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.
+
+        Measured by one trial seal with a data key of the plugin. Raises the errors of `DataKeys`.
+        """
+        chain = self.chains[resource]
+        if chain.kms_primary is None:
+            return 0
+        [data_key] = await self._data_keys.data_keys(*chain.kms_primary, 1)
+        return len(chain.seal(_TRIAL, b"/", data_key)) - len(_TRIAL)
+
+    async def inventory(self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0) -> Inventory:
         """Count the objects in the ranges by the key that opens them, at a revision. Raises as `take_inventory`."""
-        return await take_inventory(self.store, ranges, self.chains, self._sizer, revision, data_keys=self._data_keys)
+        data_keys = self._data_keys
+        return await take_inventory(
+            self.store, ranges, self.chains, self._sizer, revision, data_keys=data_keys, kek_since=kek_since
+        )
 
     async def slice_of_inventory(
-        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool]
+        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
         return await take_slice(
@@ -265,6 +284,7 @@ class Engine:
             revision=revision,
             is_over=is_over,
             data_keys=self._data_keys,
+            kek_since=kek_since,
         )
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:

@@ -86,7 +86,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Rewrap:
-    """Another key opened the value: seal the plaintext under the primary and swap it in."""
+    """Another key opened the value, or the primary an outdated one: seal the plaintext under the primary, and swap."""
 
     opened_by: KeyRef
     plaintext: bytes = field(repr=False)

@@ -3,7 +3,8 @@
 1. Paused: do nothing. Its quarantine grew too much: pause it.
 2. Work on batches that are not done, unless they are parked or wait after a failure.
 3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
-4. The scan found every object readable and under its primary: complete.
+4. The scan found every object readable and under its primary: complete. In a campaign that an operator started for a
+   KEK rotated without a trace, each must also have been written after the revision named there; else it is stale.
 5. The scan found more stale objects than those that the batches could not write: another client wrote with another key
    meanwhile. Sweep again, a bounded number of times; but not for a batch that is parked, or whose record is lost.
 6. The other objects are unreadable or can't be written, or the sweeps are used up: incomplete.
@@ -121,6 +122,8 @@ def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory 
         return Step(Prove(), "all batches are done, which proves nothing yet")
     if proof.is_clean:
         because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
+        if campaign.options.since:
+            because += f", each of them last written after revision {campaign.options.since}"
         return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
     unexplained = proof.stale - sum(batch.report.stuck for batch in known)
     if unexplained > 0 and known and not parked and missing <= 0 and campaign.sweeps < MAX_SWEEPS:
@@ -169,9 +172,14 @@ def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Invent
 def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) -> str:
     parts = [f"the records of {missing} batches are missing or can't be read"] if missing > 0 else []
     parts += [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
-    if proof.stale:
+    elsewhere = proof.stale - proof.outdated
+    if proof.outdated:
         parts.append(
-            f"{proof.stale} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "
+            f"{proof.outdated} objects are under their primary key, and were not rewritten since the KEK was rotated"
+        )
+    if elsewhere:
+        parts.append(
+            f"{elsewhere} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "
             "with another key)"
         )
     if proof.unreadable:

@@ -198,6 +198,7 @@ class Daemon:
             AuditLog(store, keyspace, "rewrap scheduler"),
             partial(ask_key_ids, self._settings),
             self._settings.kms.settle,
+            self._metrics.keks,
         )
         self._held = lambda: keks.held
         async with aclosing(keks.generations(watch.generations())) as generations:

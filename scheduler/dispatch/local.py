@@ -50,7 +50,10 @@ class LocalDispatcher:
             _log.info("batch.busy", **batch.log_context(), because=str(busy))
             return
         options, growth = self._campaign.options, self._campaign.growth
-        await self._engine.run(batch, claim, self._brake, allow_plaintext=options.allow_plaintext, growth=growth)
+        may_decrypt, kek_since = options.allow_plaintext, options.since
+        await self._engine.run(
+            batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+        )
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:

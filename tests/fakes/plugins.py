@@ -56,6 +56,7 @@ class MemoryPlugins:
         """The key id under which v2 keys are made; None = the one that is asked for."""
         self._known: dict[WrappedKey, SecretBytes | Refused] = {}
         self._forgotten: set[WrappedKey] = set()
+        self._kek_since = 0
         self._seeds: dict[tuple[Plugin, str], DataKey] = {}
 
     async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
@@ -75,14 +76,15 @@ class MemoryPlugins:
             self._forgotten.add(wrapped)
             del self._known[wrapped]
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         self._fail()
         if plugin.version == "v1":
             made = [new_data_key(plugin) for _ in range(n)]
             self.made += made
             return made
         under = (plugin, _KEY_IDS[target] if self.key_id is None else self.key_id)
-        if under not in self._seeds:
+        if under not in self._seeds or self._kek_since < kek_since:
+            self._kek_since = kek_since
             self._seeds[under] = new_data_key(*under)
             self.made.append(self._seeds[under])
         return [self._seeds[under]] * n

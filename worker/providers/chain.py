@@ -92,6 +92,14 @@ class Chain:
         first = self._links[0]
         return (first.plugin, first.target or "") if isinstance(first, KmsLink) else None
 
+    def is_outdated(self, mod_revision: int, kek_since: int) -> bool:
+        """Whether an object that the primary opened is to be rewritten all the same.
+
+        True under a KMS primary for an object last written at or before the revision `kek_since`, since which the
+        plugins have wrapped with the present KEK, though the stored bytes do not show it. With 0, none is.
+        """
+        return mod_revision <= kek_since and self.kms_primary is not None
+
     def is_stale(self, key: KeyRef) -> bool:
         """Whether values under a key are to be rewritten. Of a KMS primary with an unknown target, none is."""
         primary = self.primary

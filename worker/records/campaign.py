@@ -99,7 +99,10 @@ class CampaignOptions(Form):
     highest `priority` begins first. Only with `allow_plaintext` may a campaign decrypt objects, under an identity
     primary. `paused`: the campaign begins paused, because an operator paused its request. Without `allow_empty`
     the scheduler refuses a request that names a namespace or a resource without objects. `repair`: the scheduler
-    itself started it, to repair drift; the audit log has a sum of such campaigns, not an entry for each.
+    itself started it, to repair drift; the audit log has a sum of such campaigns, not an entry for each. `since`: an
+    operator said that every KMS plugin has wrapped with the present KEK since this revision, where nothing shows that
+    the KEK was rotated. Objects that were last written at or before it are rewritten although they are current; 0 =
+    none is.
     """
 
     reason: Text = ""
@@ -109,6 +112,7 @@ class CampaignOptions(Form):
     paused: Later[bool] = False
     allow_empty: Later[bool] = False
     repair: Later[bool] = False
+    since: Later[Count] = 0
 
 
 NO_OPTIONS = CampaignOptions()

@@ -31,6 +31,11 @@ class Kek(Form):
     """Earlier targets, the newest last."""
 
     @property
+    def fingerprint(self) -> str:
+        """The target as `status` names it: the first 16 hexadecimal digits."""
+        return self.target.removeprefix("sha256:")[:16]
+
+    @property
     def is_return(self) -> bool:
         """Whether the plugin names a former target again."""
         return self.named in self.former
@@ -51,6 +56,22 @@ class Kek(Form):
             f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after it has stood "
             f"for {seconds:g} s"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class KekFigures:
+    """What the leader shows of one KMS provider: times in seconds since 1970, 0.0 = unknown."""
+
+    named_at: float = 0.0
+    """When the plugin last named a key id."""
+    since: float = 0.0
+    """As `Kek.since`."""
+    is_held: bool = False
+
+    def worse(self, other: KekFigures) -> KekFigures:
+        """Return one figure for two providers that share a label: held if one is, as old as the older one."""
+        named_at, since = min(self.named_at, other.named_at), min(self.since, other.since)
+        return KekFigures(named_at, since, is_held=self.is_held or other.is_held)
 
 
 def observe(known: Kek | None, provider: str, named: str, now: float, settle: float) -> Kek:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 
-from kube_rewrap.worker.fields import NAME, NAMESPACE
+from kube_rewrap.worker.fields import MOST, NAME, NAMESPACE
 from kube_rewrap.worker.records.campaign import FASTEST, HIGHEST_PRIORITY, NO_OPTIONS, CampaignOptions
 from kube_rewrap.worker.records.form import Form, Moment, Name, Named, Text, form_of, or_empty
 
@@ -22,7 +22,7 @@ _MOST_NAMES = 200
 _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
 
-ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty")
+ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty", "since")
 """The arguments of the message that starts a campaign; all are optional."""
 
 
@@ -90,6 +90,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         raise HostileArgumentError("priority must be a whole number from -100 to 100")
     allow_plaintext = _switch(arguments, "allow_plaintext")
     allow_empty = _switch(arguments, "allow_empty")
+    since = number_of(arguments.get("since", 0), "since", MOST)
     return Request(
         id=name_of(arguments.get("id", fallback_id), "id"),
         kind=RequestKind.START,
@@ -97,7 +98,12 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         options=CampaignOptions(
-            reason_of(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
+            reason_of(arguments.get("reason", "")),
+            float(rate),
+            priority,
+            allow_plaintext,
+            allow_empty=allow_empty,
+            since=since,
         ),
     )
 
@@ -122,7 +128,7 @@ def reason_of(value: object, what: str = "reason") -> str:
 
 
 def number_of(value: object, what: str, most: int = 99_999_999) -> int:
-    """Return the number of a batch. Raises HostileArgumentError."""
+    """Return a whole number, such as that of a batch. Raises HostileArgumentError."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     raise HostileArgumentError(f"{what} must be a whole number from 0 to {most}")
