@@ -5,11 +5,13 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
@@ -107,9 +109,20 @@ class Chains(Mapping[str, Chain]):
 
 def describe(generation: Generation) -> GenerationRecord:
     """Return the keys of each configured name in the file's order, without their material."""
-    chains = Chains(generation)
+    chains = Chains(generation, generation.targets)
     names = generation.configuration.resource_names()
-    return GenerationRecord(generation.hash, tuple((name, chains[name].keys) for name in names))
+    return GenerationRecord(
+        generation.hash,
+        tuple((name, chains[name].described) for name in names),
+        generation.file_hash,
+        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+    )
+
+
+def _socket_of(provider: KmsProvider) -> tuple[str, str]:
+    """Return the name of a KMS provider with its version, and a hash of its plugin's address."""
+    socket = provider.address.socket or provider.endpoint
+    return f"{provider.api_version}:{provider.name}", hashlib.sha256(socket.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

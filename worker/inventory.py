@@ -78,7 +78,7 @@ class _Count:
     """Counts the objects of one resource, page by page. `kek_since` as in `take_inventory`."""
 
     def __init__(self, chain: Chain, resource: str, keys: DataKeys, kek_since: int) -> None:
-        self.tally = ResourceTally(resource, chain.primary, chain.keys)
+        self.tally = ResourceTally(resource, chain.primary, chain.described)
         self._chain = chain
         self._keys = keys
         self._kek_since = kek_since

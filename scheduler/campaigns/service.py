@@ -104,7 +104,7 @@ class Service:
         """Each configured name with its keys, in the file's order; marks a name that governs nothing."""
         names = self.generation.configuration.resource_names()
         told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
-        return tuple((told[name], self.engine.chains[name].keys) for name in names)
+        return tuple((told[name], self.engine.chains[name].described) for name in names)
 
     def is_idle(self, name: str) -> bool:
         """Whether a name governs nothing in any configuration."""

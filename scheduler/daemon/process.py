@@ -50,7 +50,7 @@ _TICK_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _FILE_SECONDS = 0.1
 # Reasons that /readyz shows to unauthenticated clients; only the log has details.
-_OUTDATED = "the configuration file is an old copy; see the log: configuration.outdated"
+_OUTDATED = "the configuration file is an old copy, or refused; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
 _NO_KMS = "a KMS plugin is needed and does not serve; see the log: scheduler.restarted"
 _FAILED = "this scheduler failed and starts again; see the log: scheduler.restarted"

@@ -87,6 +87,11 @@ class Chain:
         return tuple(link.ref for link in self._links)
 
     @property
+    def described(self) -> tuple[KeyRef, ...]:
+        """`keys` as the record of a generation names them: KMS providers by version, or by the KEK to write under."""
+        return tuple(link.described for link in self._links)
+
+    @property
     def kms_primary(self) -> tuple[Plugin, str] | None:
         """The plugin that makes the data keys to seal with, and the target key id ("" in v1); None without KMS."""
         first = self._links[0]
