@@ -322,6 +322,27 @@ def test_a_scheduler_leads_on_while_its_plugin_is_away_and_checks_everything_aft
     assert count_of(gateway, kms) == 20
 
 
+@pytest.mark.timeout(240)
+def test_case_14_a_campaign_rests_for_the_plugin_of_a_provider_that_only_reads(
+    cluster: Service, plugin: PluginProcess
+) -> None:
+    gateway, kms = cluster.etcd.admin(), KmsKey("cloud", plugin.endpoint)
+    expected = fill_with_sources(gateway, kms, OBJECTS)
+    put_in_place(cluster, OLD, kms)
+    scheduler = cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait(lambda: sum(one.value.startswith(OLD.prefix) for one in gateway.read(SECRETS)) >= 50, "the first page")
+    plugin.kill()
+    cluster.wait(lambda: paused_for(cluster) == "kms", "a rest")
+    paused = scheduler.said("campaign.paused")[0]
+    assert "can't be reached" in paused["because"]
+    plugin.start()
+    assert cluster.wait_finished(1, 120)["state"] == "complete"
+    assert not scheduler.said("batch.parked")
+    assert quarantined(cluster) == 0
+    assert read_all(gateway, OLD) == expected
+
+
 def survive(cluster: Service, plugin: PluginProcess, kills: int, seed: int) -> None:
     """Kills scheduler, worker and plugin in the middle of a move, at random; nothing may be lost."""
     dice = random.Random(seed)
