@@ -312,7 +312,7 @@ class KmsSettings:
     """Far above the number of seeds that are in use in a cluster. KMS v1 has a key for each object, which is seldom
     read twice."""
     cache_bytes: int = setting(16 * 2**20, "bytes", "Most memory for them in a process", bounds=Bounds(65_536, 2**32))
-    """Most take 1.5 kB; one whose annotations reach Kubernetes' limit takes 35 kB."""
+    """Most take 1.5 kB; one whose annotations reach Kubernetes' limit takes from 35 kB to 1.4 MB."""
 
 
 @dataclass(frozen=True, slots=True)

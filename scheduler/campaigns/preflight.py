@@ -72,8 +72,8 @@ def _wrong_since(found: Inventory, since: int, revision: int) -> list[RefusedErr
         refusals.append(
             RefusedError(
                 f"--since is for resources whose primary is a KMS provider, not for {', '.join(others)}: there, "
-                "objects under a former key are found without it. Name the resources under KMS with --resource; to change a "
-                "local key, see `rewrap rotate`"
+                "objects under a former key are found without it. Name the resources under KMS with --resource; to "
+                "change a local key, see `rewrap rotate`"
             )
         )
     if since > revision:

@@ -16,6 +16,8 @@ REFUSED_SECONDS = 600.0
 
 _ENTRY_BYTES = 1024
 """What the objects of an entry take besides their bytes, roughly."""
+_ANNOTATION_BYTES = 200
+"""The same for each annotation: in 32 KiB, an attacker who writes to etcd has room for more than 6,000 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +92,5 @@ class KeyCache:
 
 
 def _size_of(wrapped: WrappedKey) -> int:
-    annotations = sum(len(name) + len(value) for name, value in wrapped.annotations)
+    annotations = sum(_ANNOTATION_BYTES + len(name) + len(value) for name, value in wrapped.annotations)
     return _ENTRY_BYTES + len(wrapped.wrapped) + len(wrapped.key_id.encode()) + annotations

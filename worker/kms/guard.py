@@ -1,8 +1,8 @@
 """One plugin, called within limits: at most `AT_ONCE` calls side by side, a rate ceiling, a circuit for each method.
 
 The circuit of a method counts its failures in a row, so that a plugin that may decrypt and not encrypt, or the reverse,
-is still used for what it can do. An undecided failure counts only where the argument was this process' own: a value
-from etcd may be damaged.
+is still used for what it can do. An undecided failure, or a refusal, counts only where the argument was this process'
+own: a value from etcd may be damaged, or forged so that the plugin refuses it.
 
 Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
 times the plugin's timeout, the pauses, and the waits for a place and a token.
@@ -100,7 +100,9 @@ class GuardedPlugin:
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         """Have a wrapped key from etcd unwrapped, by one call.
 
-        Raises KmsUnavailableError, KmsRefusedError, or KmsUndecidedError where the wrapped key may be to blame.
+        Raises KmsUnavailableError; KmsUndecidedError where the wrapped key may be to blame, which is so for a refusal,
+        too: a plugin may refuse a key id that it does not have, or a key of another account. Raises KmsRefusedError
+        while the circuit is open.
         """
         return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=False)
 
@@ -166,6 +168,8 @@ class GuardedPlugin:
             raise
         except KmsRefusedError as error:
             outcome = Outcome.REFUSED
+            if not is_ours:
+                raise KmsUndecidedError(str(error)) from None
             self._failed(method, error)
             raise
         except KmsUndecidedError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.generation import Generation
@@ -14,14 +15,20 @@ _MOST_ROUNDS = 4
 
 
 async def read_key_ids(plugins: Plugins, generation: Generation) -> Mapping[str, str | WorkerError]:
-    """Return the hash of the key id that the plugin of each of `Generation.kms_writers` names, or why there is none."""
-    found: dict[str, str | WorkerError] = {}
-    for writer in generation.kms_writers:
-        try:
-            found[writer.name] = await _named_twice(plugins[plugin_of(writer)])
-        except (KmsUnavailableError, KmsRefusedError) as error:
-            found[writer.name] = error
-    return found
+    """Return the hash of the key id that the plugin of each of `Generation.kms_writers` names, or why there is none.
+
+    All plugins are asked at the same time, so several that hang cost the time of one.
+    """
+    writers = generation.kms_writers
+    answers = await asyncio.gather(*(_answer(plugins[plugin_of(writer)]) for writer in writers))
+    return {writer.name: answer for writer, answer in zip(writers, answers, strict=True)}
+
+
+async def _answer(plugin: GuardedPlugin) -> str | WorkerError:
+    try:
+        return await _named_twice(plugin)
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return error
 
 
 async def why_away(plugins: Plugins, generation: Generation) -> str:

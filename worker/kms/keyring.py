@@ -2,12 +2,13 @@
 
 What becomes of a Decrypt that fails:
 
-1. The plugin or its KMS is down (KmsUnavailableError): tried `TRIES` times with pauses, then raised. The plugin can't
-   serve (KmsRefusedError): raised. Nothing is said of any key, so no object is quarantined.
-2. The failure may be the key's or the plugin's (KmsUndecidedError): tried `TRIES` times, too. Before the last try a
-   canary proves that the plugin works. If it does not: as 1. If it does, and the last try fails as the others, the key
-   is `Refused`, and is not asked for again for `REFUSED_SECONDS`. The canary is before the last try, not after it: a
-   plugin that recovers between the two must not make sound keys look damaged.
+1. The plugin or its KMS is down (KmsUnavailableError): tried `TRIES` times with pauses, then raised. Nothing is said
+   of any key, so no object is quarantined.
+2. The failure may be the key's or the plugin's (KmsUndecidedError, which a refusal is here, too: else one forged value
+   would stop a campaign): tried `TRIES` times, too. Before the last try a canary proves that the plugin works. If it
+   does not, its KmsUnavailableError or KmsRefusedError is raised. If it does, and the last try fails as the others,
+   the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`. The canary is before the last try, not after
+   it: a plugin that recovers between the two must not make sound keys look damaged.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when

@@ -97,7 +97,7 @@ ROWS = [
         "key-age",
         OF_KMS,
         UNKNOWN,
-        "no record shows its age: kms:vault (kms) (only its KMS knows)",
+        "no record shows its age: kms:vault (v2) (only its KMS knows)",
     ),
     ("nothing is written with a key => no age", "key-age", ONLY_IDENTITY, PASS, "nothing is written with a key"),
     ("an old key without blockers => warn", "old-keys", old_key(), WARN, f"may be removed: {GCM_TWO}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 from kube_rewrap.config.encryption.secret import SecretBytes
@@ -91,6 +92,20 @@ def test_the_witness_is_the_newest_sound_key_of_that_plugin_and_key_id() -> None
     cache.put(source("f"), SECRET, 1.0)
     assert cache.witness(source("z").plugin, "kek-1", 2.0) == DataKey(source("b"), SECRET)
     assert cache.witness(source("z").plugin, "kek-3", 2.0) is None
+
+
+def test_many_small_annotations_count_with_the_memory_that_they_take() -> None:
+    """As an attacker who writes to etcd would choose them: within Kubernetes' limit of 32,768 bytes."""
+    tracemalloc.start()
+    try:
+        wrapped = replace(source("a"), annotations=tuple((f"{number:x}.b", b"") for number in range(5_400)))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(len(name) for name, _ in wrapped.annotations) <= 32_768
+    cache = KeyCache(10, LARGE)
+    cache.put(wrapped, SECRET, 0.0)
+    assert taken / 2 < cache.size < 2 * taken
 
 
 def with_annotation(name: str, size: int) -> WrappedKey:

@@ -11,9 +11,10 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.cache import REFUSED_SECONDS
+from kube_rewrap.worker.kms.counts import Method
 from kube_rewrap.worker.wrapped import Refused, WrappedKey
 from tests.unit.clock import without_waiting
-from tests.unit.worker.kms.scripted import CALL_SECONDS, Call, Script, ScriptedClient, always, bench, source
+from tests.unit.worker.kms.scripted import CALL_SECONDS, PLUGIN, Call, Script, ScriptedClient, always, bench, source
 
 
 def failing(*bad: WrappedKey) -> Script:
@@ -125,6 +126,21 @@ async def test_a_plugin_that_can_not_serve_is_no_fault_of_a_key() -> None:
     async with bench(ScriptedClient(script=always(KmsRefusedError("no permission")))) as one:
         with pytest.raises(KmsRefusedError):
             await one.keyring.fetch([source("a")])
+
+
+@without_waiting
+async def test_keys_that_the_plugin_refuses_by_a_code_of_its_own_stop_no_other_key() -> None:
+    """Forged key ids: as many as would open the circuit, if they counted."""
+    forged = [source(f"{n}", f"forged-{n}") for n in range(12)]
+
+    def refused(call: Call) -> Exception | None:
+        return KmsRefusedError("another key id") if call.wrapped in forged else None
+
+    async with bench(ScriptedClient(script=refused)) as one:
+        found = await one.keyring.fetch([*forged, source("good")])
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(forged)
+        assert found[source("good")] == SecretBytes(b"good")
+        assert not one.plugins[PLUGIN].is_open(Method.DECRYPT)
 
 
 @without_waiting

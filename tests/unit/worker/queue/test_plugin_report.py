@@ -48,12 +48,13 @@ def test_only_what_is_new_is_reported() -> None:
     assert new.calls[OK].calls == 1
     assert new.calls[OK].seconds == pytest.approx(0.2)
     assert new.calls[OK].within == tuple(int(bound >= 0.2) for bound in LATENCY_BOUNDS)
-    assert (new.sources, new.failing) == (2, {Method.DECRYPT})
+    assert (new.sources, new.failing) == (2, frozenset({Method.DECRYPT}))
 
 
 def test_no_plugin_waits_for_ever_for_its_report() -> None:
     meter = PluginMeter()
     reported: Counter[str] = Counter()
+    every: list[PluginCounts] = []
     for turn in (1, 2, 3, 4):
         every = [counts(f"p{number:02}", [0.1] * turn) for number in range(2 * MOST_PLUGINS)]
         reports = meter.report(every)
