@@ -346,4 +346,4 @@ async def test_growth_is_what_a_stored_value_has_more_than_its_plaintext() -> No
         await scene.run(engine)
         [value] = (await scene.values()).values()
         assert await engine.growth("secrets") == len(value) - len(OBJECT) - 200
-    assert await scene.engine(KEY, V2).growth("secrets") == 0
+    assert await Scene().engine(KEY, V2).growth("secrets") == 0
