@@ -13,7 +13,7 @@ from tests.acceptance.command import Command, command_for
 from tests.integration.apiserver import IDENTITY, Key, configuration, secrets, store, write_private
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway, KeyValue
-from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin
+from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin, version_at_aws
 from tests.servers.kms_values import KmsStanza
 
 pytestmark = pytest.mark.timeout(180)
@@ -47,7 +47,7 @@ def rewrap(etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, kms: KmsStanz
     store(gateway, secrets(OBJECTS), OLD)
     command = command_of(tmp_path, etcd, kms, OLD)
     assert command.json("run", "--rate", "0")["rewritten"] == OBJECTS
-    assert versions(gateway, plugin, kms) == [1] * OBJECTS
+    assert versions(gateway, kms) == [1] * OBJECTS
     plugin.rotate()
     return command
 
@@ -58,9 +58,9 @@ def command_of(directory: Path, etcd: EtcdCluster, *keys: Key | KmsStanza) -> Co
     return command_for(directory, etcd, file).with_flags("--settings", str(settings))
 
 
-def versions(gateway: Gateway, plugin: KmsPlugin, kms: KmsStanza) -> list[int]:
+def versions(gateway: Gateway, kms: KmsStanza) -> list[int]:
     """The version of the KEK that wrapped each object's key: what no reader but the KMS can tell."""
-    return [plugin.version_of(kms.wrapped(one.value)) for one in gateway.read(PREFIX)]
+    return [version_at_aws(kms.wrapped(one.value)) for one in gateway.read(PREFIX)]
 
 
 def write_again(gateway: Gateway, found: list[KeyValue]) -> None:
@@ -70,7 +70,7 @@ def write_again(gateway: Gateway, found: list[KeyValue]) -> None:
 
 
 def test_nothing_is_rewritten_without_the_revision_and_everything_older_with_it(
-    rewrap: Command, gateway: Gateway, plugin: KmsPlugin, kms: KmsStanza
+    rewrap: Command, gateway: Gateway, kms: KmsStanza
 ) -> None:
     document = rewrap.json("run", "--rate", "0")
     assert (document["state"], document["rewritten"], document["since"]) == ("complete", 0, None)
@@ -85,7 +85,7 @@ def test_nothing_is_rewritten_without_the_revision_and_everything_older_with_it(
     assert (document["state"], document["rewritten"], document["current"]) == ("complete", OBJECTS - 3, 3)
     assert (document["since"], document["proof"]["complete"], document["proof"]["stale"]) == (since, True, 0)
     # Where the operator's word was wrong, rewrap can't notice.
-    assert versions(gateway, plugin, kms) == [2] * 7 + [1] * 3 + [2] * (OBJECTS - 10)
+    assert versions(gateway, kms) == [2] * 7 + [1] * 3 + [2] * (OBJECTS - 10)
     assert all(one.mod_revision > since for one in gateway.read(PREFIX))
 
     before = gateway.read(PREFIX)
@@ -95,9 +95,7 @@ def test_nothing_is_rewritten_without_the_revision_and_everything_older_with_it(
     assert rewrap.json("verify")["complete"]
 
 
-def test_a_killed_run_goes_on_and_writes_no_object_twice(
-    rewrap: Command, gateway: Gateway, plugin: KmsPlugin, kms: KmsStanza
-) -> None:
+def test_a_killed_run_goes_on_and_writes_no_object_twice(rewrap: Command, gateway: Gateway, kms: KmsStanza) -> None:
     since = gateway.revision()
     with rewrap.start("run", "-o", "json", "--since", str(since), "--rate", "20") as running:
         running.wait_for_event("batch.page")
@@ -108,13 +106,13 @@ def test_a_killed_run_goes_on_and_writes_no_object_twice(
     owner = gateway.get(OWNER)
     assert owner is not None
     gateway.call("/v3/lease/revoke", {"ID": str(owner.lease)})
-    assert 0 < versions(gateway, plugin, kms).count(2) < OBJECTS - 5
+    assert 0 < versions(gateway, kms).count(2) < OBJECTS - 5
 
     plan = rewrap.json("run", "--dry-run")
     assert (plan["resumes"] is not None, plan["since"]) == (True, since)
     document = rewrap.json("run", "--rate", "0", "--since", str(since))
     assert (document["campaign"], document["state"]) == (plan["resumes"], "complete")
-    assert versions(gateway, plugin, kms) == [2] * (OBJECTS - 5) + [1] * 5
+    assert versions(gateway, kms) == [2] * (OBJECTS - 5) + [1] * 5
     # Each was written by us for the move to KMS, and since then once: by us, or by the kube-apiserver.
     assert {one.version for one in gateway.read(PREFIX)} == {3}
 
