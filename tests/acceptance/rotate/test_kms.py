@@ -112,9 +112,9 @@ def test_each_of_two_entries_gets_a_provider_of_its_own(etcd: EtcdCluster, tmp_p
 @pytest.mark.parametrize(
     ("behaviour", "because"),
     [
-        pytest.param(None, "can't be reached|does not answer|unavailable", id="down"),
-        pytest.param({"healthz": "degraded"}, "not healthy|healthz", id="unhealthy"),
-        pytest.param({"v2_version": "v3"}, "version", id="of another version"),
+        pytest.param(None, "can't be reached", id="down"),
+        pytest.param({"healthz": "degraded"}, "says that it is not healthy", id="unhealthy"),
+        pytest.param({"v2_version": "v3"}, "has a version other than v2", id="of another version"),
     ],
 )
 def test_a_plugin_that_is_of_no_use_is_a_reason_against_and_nothing_is_written(
@@ -130,7 +130,7 @@ def test_a_plugin_that_is_of_no_use_is_a_reason_against_and_nothing_is_written(
         assert ended.code == 4, ended.stdout + ended.stderr
         refusal = next(line for line in ended.stdout.splitlines() if line.startswith("Refused: "))
         assert "the KMS provider to add can't be used from here: " in refusal
-        assert any(word in refusal for word in because.split("|")), refusal
+        assert because in refusal
         assert (plane.text, plane.gateway.read("/kube-rewrap/")) == (plain(OLD), [])
 
 
