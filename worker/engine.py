@@ -31,7 +31,7 @@ from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.counts import PluginCounts
-from kube_rewrap.worker.kms.key_ids import read_key_ids, why_no_key_id
+from kube_rewrap.worker.kms.key_ids import read_key_ids, why_away, why_no_key_id
 from kube_rewrap.worker.kms.pace import Paces, ceiling
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
@@ -423,3 +423,9 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
     """
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)
+
+
+async def ask_why_away(settings: Settings, generation: Generation) -> str:
+    """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
+    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
+        return await why_away(plugins, generation)

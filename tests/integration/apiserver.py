@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -119,7 +120,14 @@ def _box_open(material: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def configuration(*entries: tuple[Sequence[str], Sequence[AnyKey]]) -> str:
+class Stanza(Protocol):
+    """A provider that can say how it stands in an EncryptionConfiguration."""
+
+    def block(self) -> dict[str, object]:
+        """Its element of `providers`."""
+
+
+def configuration(*entries: tuple[Sequence[str], Sequence[Stanza]]) -> str:
     """An EncryptionConfiguration, in JSON: resources with the keys that read them, the first one writing."""
     return json.dumps(
         {
@@ -140,7 +148,7 @@ def write_private(file: Path, text: str) -> Path:
     return file
 
 
-def configure(directory: Path, *keys: Key, resources: Sequence[str] = ("secrets",), name: str = "enc.json") -> Path:
+def configure(directory: Path, *keys: Stanza, resources: Sequence[str] = ("secrets",), name: str = "enc.json") -> Path:
     """An EncryptionConfiguration with one entry, in a file."""
     return write_private(directory / name, configuration((resources, keys)))
 
@@ -161,7 +169,7 @@ def secrets(count: int, *, namespace: str = "default", payload: str = "") -> dic
     }
 
 
-def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: Key) -> None:
+def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: AnyKey) -> None:
     """Puts objects where kube-apiserver would have, all sealed with one key."""
     gateway.put_all({name: key.seal(name, plaintext) for name, plaintext in plaintexts.items()})
 

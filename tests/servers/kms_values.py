@@ -76,6 +76,26 @@ class KmsKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KmsStanza:
+    """A KMS provider of either version as it stands in an EncryptionConfiguration, and the keys in its values."""
+
+    name: str
+    endpoint: str
+    version: str = "v2"
+
+    def block(self) -> dict[str, object]:
+        stanza = {"apiVersion": self.version, "name": self.name, "endpoint": self.endpoint, "timeout": "3s"}
+        return {"kms": stanza}
+
+    def wrapped(self, stored: bytes) -> bytes:
+        """The wrapped data key or seed in a value. Raises AssertionError for the value of another provider."""
+        prefix = f"k8s:enc:kms:{self.version}:{self.name}:".encode()
+        assert stored.startswith(prefix), stored[:40]
+        body = stored[len(prefix) :]
+        return dict(_fields(body))[3] if self.version == "v2" else body[2 : 2 + int.from_bytes(body[:2], "big")]
+
+
+@dataclass(frozen=True, slots=True)
 class KmsV1Key:
     """A KMS v1 provider, whose plugin wraps in base64: a new data key for each value. Used as `Key` is."""
 

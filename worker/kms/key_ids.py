@@ -1,4 +1,4 @@
-"""Which KEK each plugin names: what a generation is aimed at."""
+"""Which KEK each plugin names, which is what a generation is aimed at; and which plugins do not serve."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ async def why_no_key_id(plugins: Plugins, provider: KmsProvider) -> str:
     except (KmsUnavailableError, KmsRefusedError) as error:
         return str(error)
     return ""
+
+
+async def why_away(plugins: Plugins, generation: Generation) -> str:
+    """Return why plugins of the generation do not serve now, those that only read included; "" = all answer."""
+    found: list[str] = []
+    for provider in generation.kms_providers:
+        try:
+            await plugins[plugin_of(provider)].status()
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            found.append(str(error))
+    return "; ".join(found)
 
 
 async def _named_twice(plugin: GuardedPlugin) -> str:
