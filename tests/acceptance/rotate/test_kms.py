@@ -114,6 +114,7 @@ def test_each_of_two_entries_gets_a_provider_of_its_own(etcd: EtcdCluster, tmp_p
     [
         pytest.param(None, "can't be reached", id="down"),
         pytest.param({"healthz": "degraded"}, "says that it is not healthy", id="unhealthy"),
+        pytest.param({"fail": {"v2.Decrypt": "PERMISSION_DENIED"}}, "has no permission", id="that only encrypts"),
         pytest.param({"v2_version": "v3"}, "has a version other than v2", id="of another version"),
     ],
 )
