@@ -9,7 +9,8 @@ reasons before it asks for consent; the rotation controller logs them.
 2. All kube-apiservers are known to run the present file.
 3. This process can replace the file, unless an operator does.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
-5. The plugin of a KMS provider to add is healthy and names a KEK: else no kube-apiserver would load the file.
+5. The plugin of a KMS provider to add is healthy, names a KEK, wraps and unwraps: else no kube-apiserver would load the
+   file, or none could write.
 
 Unreadable objects are no reason: the new key is needed all the same. The rotation will wait at its proof.
 """
@@ -42,7 +43,8 @@ class PreflightFacts:
 
     `other` and `campaigns` are unfinished ones; `file` are the reasons why the file can't be replaced; `registry` says
     why nothing could be scanned, `plugin` why the plugin of the KMS provider to add can't be used, "" = no reason.
-    `workload` None: not scanned. `is_exhausted`: a retired key is.
+    `workload` None: not scanned. `is_exhausted`: a retired key is. `growth`: by how many bytes a value
+    grows under the KMS provider to add.
     """
 
     convergence: Convergence
@@ -53,6 +55,7 @@ class PreflightFacts:
     workload: Workload | None = None
     is_exhausted: bool = False
     plugin: str = ""
+    growth: int = 0
 
 
 def reasons_against(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> tuple[str, ...]:
