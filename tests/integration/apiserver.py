@@ -118,7 +118,7 @@ def _box_open(material: bytes, body: bytes) -> bytes | None:
         return None
 
 
-def configuration(*entries: tuple[Sequence[str], Sequence[Key]]) -> str:
+def configuration(*entries: tuple[Sequence[str], Sequence[Key | KmsKey]]) -> str:
     """An EncryptionConfiguration, in JSON: resources with the keys that read them, the first one writing."""
     return json.dumps(
         {
@@ -139,7 +139,9 @@ def write_private(file: Path, text: str) -> Path:
     return file
 
 
-def configure(directory: Path, *keys: Key, resources: Sequence[str] = ("secrets",), name: str = "enc.json") -> Path:
+def configure(
+    directory: Path, *keys: Key | KmsKey, resources: Sequence[str] = ("secrets",), name: str = "enc.json"
+) -> Path:
     """An EncryptionConfiguration with one entry, in a file."""
     return write_private(directory / name, configuration((resources, keys)))
 
@@ -160,7 +162,7 @@ def secrets(count: int, *, namespace: str = "default", payload: str = "") -> dic
     }
 
 
-def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: Key) -> None:
+def store(gateway: Gateway, plaintexts: Mapping[str, bytes], key: Key | KmsKey) -> None:
     """Puts objects where kube-apiserver would have, all sealed with one key."""
     gateway.put_all({name: key.seal(name, plaintext) for name, plaintext in plaintexts.items()})
 

@@ -203,7 +203,7 @@ class KmsClient:
             raise KmsUnavailableError(f"{self._subject} was called after the connection was closed") from None
         try:
             return message(self._package, f"{method}Response").FromString(answer)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
             raise KmsUndecidedError(f"{self._subject} gave an answer to {method} that does not decode") from None
 
     def _failed(self, error: grpc.aio.AioRpcError) -> KmsError:
