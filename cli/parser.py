@@ -86,6 +86,7 @@ def _run(parser: Parser) -> None:
     add_switch(parser, "--dry-run", "show the plan; write nothing at all to etcd")
     add_switch(parser, "--allow-plaintext", "let an identity primary decrypt stored objects")
     add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
+    _add_since(parser)
     add_switch(parser, "--wait", "wait for another run instead of refusing")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
@@ -172,6 +173,7 @@ def _campaign(parser: Parser) -> None:
     start.add_argument("--priority", default="0", metavar="N", help="-100 to 100; higher begins earlier")
     start.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
     start.add_argument("--allow-empty", action="store_true", help="accept a namespace or resource without an object")
+    _add_since(start)
     start.add_argument("--wait", action="store_true", help="wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
     _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
@@ -181,6 +183,17 @@ def _campaign(parser: Parser) -> None:
         waiting.add_argument("--timeout", type=float, default=0, metavar="SECONDS", help="longest wait (0 = for ever)")
     for verb in ("pause", "resume", "cancel"):
         _add_name(_add_verb(verbs, verb, f"{verb} a campaign"))
+
+
+def _add_since(parser: Parser) -> None:
+    # Without an environment variable: a revision belongs to one rotation of a KEK.
+    parser.add_argument(
+        "--since",
+        type=int,
+        default=0,
+        metavar="REVISION",
+        help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too",
+    )
 
 
 def _add_verb(verbs: argparse._SubParsersAction[Parser], name: str, summary: str) -> Parser:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kube_rewrap.cli.output import print_table, say
-from kube_rewrap.scheduler.keys.removal import BACKUPS, KeyVerdict
+from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.scheduler.keys.removal import BACKUPS, KEKS, KeyVerdict
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally, Unreadable, counts_json
 from kube_rewrap.worker.records.quarantined import Quarantined
-from kube_rewrap.worker.verdict import Reason
+from kube_rewrap.worker.verdict import KeyRef, Reason
 
 SHOWN = 20
 """Objects that the text names; `-o json` names more."""
@@ -106,10 +107,18 @@ def print_blockers(keys: Sequence[KeyVerdict]) -> None:
     if blockers:
         say("Not removable because:")
         for blocker in blockers:
-            names = ", ".join(one.key.name or one.key.provider for one in keys if blocker in one.blockers)
+            names = ", ".join(_short(one.key) for one in keys if blocker in one.blockers)
             say(f"  {names}: {blocker}")
-    if any(one.removable for one in keys):
+    removable = [one for one in keys if one.removable]
+    if removable:
         say(BACKUPS)
+    if any(one.key.provider == ProviderType.KMS for one in removable):
+        say(KEKS)
+
+
+def _short(key: KeyRef) -> str:
+    """Return a key's name; that of a KMS provider with its version or KEK, since it may have several rows."""
+    return f"{key.name} ({key.fingerprint})" if key.provider == ProviderType.KMS else key.name or key.provider
 
 
 def _yes(verdict: KeyVerdict) -> str:

@@ -23,8 +23,10 @@ from prometheus_client.registry import Collector
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
+from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
+from kube_rewrap.worker.wrapped import provider_label
 
 _STALE_TICK = 60.0
 _ENDS = ("rewritten", "current", "gone", "quarantined")
@@ -75,6 +77,7 @@ class SchedulerMetrics(Collector):
         self._queue: bool | None = None
         self._drift = 0
         self._known = _Known()
+        self._keks: Mapping[str, KekFigures] = {}
         self.ticked()
         registry.register(self)
 
@@ -82,7 +85,7 @@ class SchedulerMetrics(Collector):
         """Set whether this scheduler leads; if not, forget the values that only a leader can know."""
         self._leads = leads
         if not leads:
-            self._generation, self._known = "", _Known()
+            self._generation, self._known, self._keks = "", _Known(), {}
 
     def configured(self, generation: str) -> None:
         """Set the configuration in force, and forget the values of the one before."""
@@ -155,6 +158,17 @@ class SchedulerMetrics(Collector):
             hasty=frozenset(hasty),
         )
 
+    def keks(self, keks: Mapping[str, KekFigures]) -> None:
+        """Set the state of each KMS provider whose plugin the leader asks for its key id, by the provider's name.
+
+        `configured` does not forget them: they belong to the file that is followed, whether or not it is in force yet.
+        """
+        shown: dict[str, KekFigures] = {}
+        for name, figures in keks.items():
+            label = provider_label(name, shown)
+            shown[label] = shown[label].worse(figures) if label in shown else figures
+        self._keks = shown
+
     def _age(self, at: float) -> float | None:
         """Return the seconds since a time; None if it is 0 or in the future."""
         now = self._wall()
@@ -199,6 +213,25 @@ class SchedulerMetrics(Collector):
         )
         yield from _of_campaigns(known.campaigns)
         yield from _of_keys(known)
+        yield from self._of_keks()
+
+    def _of_keks(self) -> Iterable[Metric]:
+        status = GaugeMetricFamily(
+            "kube_rewrap_kek_status_age_seconds", "Seconds since the plugin last named a key id.", labels=["provider"]
+        )
+        age = GaugeMetricFamily(
+            "kube_rewrap_kek_age_seconds", "Seconds since the KEK in force took effect.", labels=["provider"]
+        )
+        held = GaugeMetricFamily(
+            "kube_rewrap_kek_held", "1 while nothing may be written under the provider.", labels=["provider"]
+        )
+        for provider, figures in self._keks.items():
+            for family, at in ((status, figures.named_at), (age, figures.since)):
+                seconds = self._age(at)
+                if seconds is not None:
+                    family.add_metric([provider], seconds)
+            held.add_metric([provider], figures.is_held)
+        yield from (status, age, held)
 
 
 def _of_scan(scan: Scan | None) -> Iterable[Metric]:

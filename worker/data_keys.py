@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import UnsupportedPrimaryError
 from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
 
@@ -18,10 +19,14 @@ class DataKeys(Protocol):
         Raises KmsUnavailableError or KmsRefusedError when a plugin can't say; then nothing is known of any object.
         """
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    def forget(self, wrapped: WrappedKey) -> None:
+        """Ask the plugin again for this key at its next `fetch`, unless that was done a while ago."""
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """Return data keys for n objects: in v1 n different ones, in v2 n times the same.
 
-        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1.
+        `target` is the KEK to write under, as `hash_of_key_id` names it; "" in v1. `kek_since` is a revision of etcd
+        in the past, since which the plugin has wrapped with the present KEK: no key made before that is returned.
 
         Raises as `fetch`, before anything is sealed; KmsRefusedError also when the plugin names another key id.
         """
@@ -32,6 +37,18 @@ def refused(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
     return dict.fromkeys(wanted, Refused("this process asks no KMS plugin to unwrap its key"))
 
 
+async def fetch_again(keys: DataKeys, wanted: Collection[WrappedKey], unwrapped: UnwrappedKeys) -> UnwrappedKeys:
+    """Return the answers once more for keys of values that did not open, as far as `unwrapped` holds keys for them.
+
+    A plugin may have unwrapped a key to wrong bytes once; before an object is quarantined for that, it is asked again.
+    Returns nothing, and asks nothing, where the plugins refused all of them. Raises as `fetch`.
+    """
+    doubtful = [wrapped for wrapped in wanted if isinstance(unwrapped[wrapped], SecretBytes)]
+    for wrapped in doubtful:
+        keys.forget(wrapped)
+    return await keys.fetch(doubtful)
+
+
 class NoPlugins:
     """A process without KMS: every key is refused, and nothing is written."""
 
@@ -39,6 +56,9 @@ class NoPlugins:
         """Refuse each key."""
         return refused(wanted)
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:  # noqa: ARG002
+    def forget(self, wrapped: WrappedKey) -> None:
+        """Do nothing: no key was unwrapped."""
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:  # noqa: ARG002
         """Raise UnsupportedPrimaryError."""
         raise UnsupportedPrimaryError(f"this process does not write with KMS ({plugin.name!r})")

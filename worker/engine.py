@@ -5,16 +5,25 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
-from kube_rewrap.worker.errors import CompactedError, FencedError, KmsUnavailableError, RecordError, WorkerError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    KmsTargetError,
+    KmsUnavailableError,
+    RecordError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -22,7 +31,7 @@ from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.counts import PluginCounts
-from kube_rewrap.worker.kms.key_ids import read_key_ids
+from kube_rewrap.worker.kms.key_ids import read_key_ids, why_away, why_no_key_id
 from kube_rewrap.worker.kms.pace import Paces, ceiling
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
@@ -50,6 +59,9 @@ from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
+
+_TRIAL = bytes(1_024)
+"""A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Returns the governed resource of an etcd key, and its storage path; None if there is none."""
@@ -97,9 +109,20 @@ class Chains(Mapping[str, Chain]):
 
 def describe(generation: Generation) -> GenerationRecord:
     """Return the keys of each configured name in the file's order, without their material."""
-    chains = Chains(generation)
+    chains = Chains(generation, generation.targets)
     names = generation.configuration.resource_names()
-    return GenerationRecord(generation.hash, tuple((name, chains[name].keys) for name in names))
+    return GenerationRecord(
+        generation.hash,
+        tuple((name, chains[name].described) for name in names),
+        generation.file_hash,
+        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+    )
+
+
+def _socket_of(provider: KmsProvider) -> tuple[str, str]:
+    """Return the name of a KMS provider with its version, and a hash of its plugin's address."""
+    socket = provider.address.socket or provider.endpoint
+    return f"{provider.api_version}:{provider.name}", hashlib.sha256(socket.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +163,8 @@ class Engine:
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
+        self.is_refuted = False
+        """Whether a plugin named another KEK than the generation's while a batch was at work."""
 
     async def run(
         self,
@@ -149,13 +174,15 @@ class Engine:
         *,
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
+        kek_since: int = 0,
     ) -> BatchReport:
         """Rewrap one batch until it is done or the brake is pulled.
 
         `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
         generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
         batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, and the errors of `DataKeys`.
+        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
+        KEK than the target, and the errors of `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -180,6 +207,7 @@ class Engine:
                 since=growth.since,
                 tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
                 data_keys=self._data_keys,
+                kek_since=kek_since,
             ),
             ledger=self.ledger,
             checkpoints=Checkpoints(self.store, self.keyspace, guards),
@@ -188,7 +216,11 @@ class Engine:
             brake=brake,
             sizer=self._sizer,
         )
-        return await run_batch(spec, tools)
+        try:
+            return await run_batch(spec, tools)
+        except KmsTargetError:
+            self.is_refuted = True
+            raise
 
     def require_aimed(self) -> None:
         """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""
@@ -204,6 +236,14 @@ class Engine:
             return any(isinstance(answer, WorkerError) for answer in named.values())
         targets = self.generation.targets
         return all(isinstance(answer, WorkerError) or answer == targets[name] for name, answer in named.items())
+
+    async def why_unusable(self, provider: KmsProvider) -> str:
+        """Return why the plugin of a KMS v2 provider, in the file or not, names no KEK; "" = it names one.
+
+        Connects for this call alone.
+        """
+        async with open_plugins(KmsClient, _local_paces(self._settings)) as plugins:
+            return await why_no_key_id(plugins, provider)
 
     def kms_counts(self) -> tuple[PluginCounts, ...]:
         """Return what was counted of the calls to KMS plugins; () without any."""
@@ -235,12 +275,26 @@ class Engine:
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.settle(settled(in_force, known, describe(self.generation)))
 
-    async def inventory(self, ranges: Iterable[ResourceRange], revision: int) -> Inventory:
+    async def growth(self, resource: str) -> int:
+        """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.
+
+        Measured by one trial seal with a data key of the plugin. Raises the errors of `DataKeys`.
+        """
+        chain = self.chains[resource]
+        if chain.kms_primary is None:
+            return 0
+        [data_key] = await self._data_keys.data_keys(*chain.kms_primary, 1)
+        return len(chain.seal(_TRIAL, b"/", data_key)) - len(_TRIAL)
+
+    async def inventory(self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0) -> Inventory:
         """Count the objects in the ranges by the key that opens them, at a revision. Raises as `take_inventory`."""
-        return await take_inventory(self.store, ranges, self.chains, self._sizer, revision, data_keys=self._data_keys)
+        data_keys = self._data_keys
+        return await take_inventory(
+            self.store, ranges, self.chains, self._sizer, revision, data_keys=data_keys, kek_since=kek_since
+        )
 
     async def slice_of_inventory(
-        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool]
+        self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
         return await take_slice(
@@ -251,6 +305,7 @@ class Engine:
             revision=revision,
             is_over=is_over,
             data_keys=self._data_keys,
+            kek_since=kek_since,
         )
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
@@ -368,3 +423,9 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
     """
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)
+
+
+async def ask_why_away(settings: Settings, generation: Generation) -> str:
+    """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
+    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
+        return await why_away(plugins, generation)

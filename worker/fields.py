@@ -32,7 +32,8 @@ _LATEST = 2.0**40
 _LONGEST = 100_000
 """Most characters of a text; our own sentences are far shorter."""
 
-_LONGEST_LIST = 100_000
+LONGEST_LIST = 100_000
+"""Most members of a list or an object."""
 
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
@@ -65,25 +66,6 @@ class Fields:
         """Return a text of the form `NAME`."""
         return matching(self._values.get(field), field, NAME)
 
-    def name_or_none(self, field: str) -> str:
-        """Return a text of the form `NAME`, "" = none."""
-        return "" if self._values.get(field) == "" else self.name(field)
-
-    def moment(self, field: str) -> str:
-        """Return a time in ISO 8601 with its zone."""
-        text = self.text(field, 64)
-        try:
-            is_exact = datetime.fromisoformat(text).tzinfo is not None
-        except ValueError:
-            is_exact = False
-        if not is_exact:
-            raise ValueError(f"{field} is no time in ISO 8601 with a zone")
-        return text
-
-    def moment_or_none(self, field: str) -> str:
-        """Return a time in ISO 8601 with its zone, "" = none."""
-        return "" if self._values.get(field) == "" else self.moment(field)
-
     def key(self, field: str) -> bytes:
         """Return an etcd key."""
         return key_of(self._values.get(field), field)
@@ -114,7 +96,7 @@ class Fields:
         """Return a nested object."""
         return mapping_of(self._values.get(field), field)
 
-    def each(self, field: str, read: Callable[[object], T], most: int = _LONGEST_LIST) -> tuple[T, ...]:
+    def each(self, field: str, read: Callable[[object], T], most: int = LONGEST_LIST) -> tuple[T, ...]:
         """Return the result of `read` for each member of a list."""
         return tuple(map(read, list_of(self._values.get(field), field, most)))
 
@@ -122,7 +104,7 @@ class Fields:
         """Return the result of `read` for a field; it gets None for a missing one."""
         return read(self._values.get(field))
 
-    def texts(self, field: str, most: int = _LONGEST_LIST) -> tuple[str, ...]:
+    def texts(self, field: str, most: int = LONGEST_LIST) -> tuple[str, ...]:
         """Return a list of texts."""
         return self.each(field, lambda one: text_of(one, field), most)
 
@@ -134,7 +116,7 @@ class Fields:
 
 def mapping_of(value: object, what: str) -> Mapping[str, object]:
     """Return an object with fields."""
-    if not isinstance(value, Mapping) or len(value) > _LONGEST_LIST:
+    if not isinstance(value, Mapping) or len(value) > LONGEST_LIST:
         raise ValueError(f"{what} is no object with fields")
     return value
 
@@ -145,6 +127,18 @@ def text_of(value: object, what: str, most: int = _LONGEST) -> str:
         raise ValueError(f"{what} is no text of at most {most} characters")
     key_of(value, what)
     return value
+
+
+def moment_of(value: object, what: str) -> str:
+    """Return a time in ISO 8601 with its zone."""
+    text = text_of(value, what, 64)
+    try:
+        is_exact = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        is_exact = False
+    if not is_exact:
+        raise ValueError(f"{what} is no time in ISO 8601 with a zone")
+    return text
 
 
 def key_of(value: object, what: str) -> bytes:
@@ -184,7 +178,7 @@ def is_scalar(value: object) -> TypeGuard[str | int | float | bool | None]:
     return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def list_of(value: object, what: str, most: int = _LONGEST_LIST) -> list[object]:
+def list_of(value: object, what: str, most: int = LONGEST_LIST) -> list[object]:
     """Return a list."""
     if not isinstance(value, list) or len(value) > most:
         raise ValueError(f"{what} is no list of at most {most}")

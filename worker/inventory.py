@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
-from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
 from kube_rewrap.worker.verdict import Quarantine
-from kube_rewrap.worker.wrapped import UnwrappedKeys
 
 _SLICE = 32
 _PIECE = 500
@@ -32,13 +31,20 @@ async def take_inventory(
     revision: int,
     *,
     data_keys: DataKeys | None = None,
+    kek_since: int = 0,
 ) -> Inventory:
     """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile.
 
-    Raises the errors of `data_keys`, which asks the KMS plugins page by page.
+    Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). Raises the errors of
+    `data_keys`, which asks the KMS plugins page by page.
     """
-    keys = data_keys or NoPlugins()
-    tallies = [await _scan(store, one, chains[one.resource], sizer, revision=revision, keys=keys) for one in ranges]
+    tallies = []
+    for one in ranges:
+        count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since)
+        async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
+            async for page in pages:
+                await count.add(page)
+        tallies.append(count.tally)
     return Inventory(revision, merged(tallies))
 
 
@@ -51,47 +57,56 @@ async def take_slice(
     revision: int,
     is_over: Callable[[], bool],
     data_keys: DataKeys | None = None,
+    kek_since: int = 0,
 ) -> tuple[Inventory, bytes | None]:
     """Scan a range page by page, one at least, until `is_over`; returns the counts, and the key to continue at.
 
     The key is None at the end of the range. Raises as `take_inventory`.
     """
-    keys = data_keys or NoPlugins()
-    chain = chains[wanted.resource]
-    tally, cursor = ResourceTally(wanted.resource, chain.primary, chain.keys), None
+    count = _Count(chains[wanted.resource], wanted.resource, data_keys or NoPlugins(), kek_since)
+    cursor = None
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
             if cursor is not None and is_over():
-                return Inventory(revision, (tally,)), cursor
-            await _count_page(tally, page, chain, keys)
+                return Inventory(revision, (count.tally,)), cursor
+            await count.add(page)
             cursor = after(page.items[-1].key)
-    return Inventory(revision, (tally,)), None
+    return Inventory(revision, (count.tally,)), None
 
 
-async def _scan(
-    store: Store, wanted: ResourceRange, chain: Chain, sizer: PageSizer, *, revision: int, keys: DataKeys
-) -> ResourceTally:
-    tally = ResourceTally(wanted.resource, chain.primary, chain.keys)
-    async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
-        async for page in pages:
-            await _count_page(tally, page, chain, keys)
-    return tally
+class _Count:
+    """Counts the objects of one resource, page by page. `kek_since` as in `take_inventory`."""
 
+    def __init__(self, chain: Chain, resource: str, keys: DataKeys, kek_since: int) -> None:
+        self.tally = ResourceTally(resource, chain.primary, chain.described)
+        self._chain = chain
+        self._keys = keys
+        self._kek_since = kek_since
 
-async def _count_page(tally: ResourceTally, page: Page, chain: Chain, keys: DataKeys) -> None:
-    unwrapped = await keys.fetch(chain.all_wanted(item.value for item in page.items))
-    for place, item in enumerate(page.items):
-        if place % _SLICE == 0:
-            await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
-        _count(tally, item, chain, unwrapped)
+    async def add(self, page: Page) -> None:
+        """Count a page's objects, after the keys of those that did not open were asked for once more."""
+        chain = self._chain
+        unwrapped = await self._keys.fetch(chain.all_wanted(item.value for item in page.items))
+        closed: list[tuple[Item, Quarantine]] = []
+        for place, item in enumerate(page.items):
+            if place % _SLICE == 0:
+                await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
+            opened = chain.open(item.value, item.key, unwrapped)
+            if isinstance(opened, Quarantine):
+                closed.append((item, opened))
+            else:
+                self._add_readable(item, opened)
+        again = await fetch_again(self._keys, chain.all_wanted(item.value for item, _ in closed), unwrapped)
+        for item, why in closed:
+            reopened = chain.open(item.value, item.key, {**unwrapped, **again}) if again else why
+            if isinstance(reopened, Quarantine):
+                self.tally.add_unreadable(item.key, reopened)
+            else:
+                self._add_readable(item, reopened)
 
-
-def _count(tally: ResourceTally, item: Item, chain: Chain, unwrapped: UnwrappedKeys) -> None:
-    opened = chain.open(item.value, item.key, unwrapped)
-    if isinstance(opened, Quarantine):
-        tally.add_unreadable(item.key, opened)
-    else:
-        tally.add_readable(opened.ref, len(item.value), item.version)
+    def _add_readable(self, item: Item, opened: Opened) -> None:
+        is_outdated = opened.is_primary and self._chain.is_outdated(item.mod_revision, self._kek_since)
+        self.tally.add_readable(opened.ref, len(item.value), item.version, is_outdated=is_outdated)
 
 
 async def last_stamps(

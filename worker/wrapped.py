@@ -7,7 +7,7 @@ data key or seed with the key-encryption key (KEK), which never leaves the KMS; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
@@ -16,6 +16,11 @@ from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.secret import SecretBytes
 
 KmsVersion = Literal["v1", "v2"]
+
+MOST_LABELS = 32
+"""KMS providers that metrics tell apart. The file bounds their number, and a provider has some sixty series."""
+
+LONGEST_LABEL = 100
 
 
 class SourceType(IntEnum):
@@ -89,6 +94,15 @@ class DataKey:
 
     wrapped: WrappedKey
     secret: SecretBytes
+
+
+def provider_label(name: str, known: Collection[str] = ()) -> str:
+    """Return a provider's name as a label of metrics: printable, of at most `LONGEST_LABEL` characters.
+
+    `known` are the labels in use; beyond `MOST_LABELS` of them, other providers share the label `other`.
+    """
+    label = (name if name.isprintable() else ascii(name)[1:-1])[:LONGEST_LABEL]
+    return label if label in known or len(known) < MOST_LABELS else "other"
 
 
 def hash_of_key_id(key_id: str) -> str:

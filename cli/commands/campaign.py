@@ -55,6 +55,7 @@ async def _start(args: argparse.Namespace) -> int:
             "priority": int(args.priority),
             "allow_plaintext": args.allow_plaintext,
             "allow_empty": args.allow_empty,
+            "since": args.since,
         }
         _require_stored(settings, args.resource)
         name = await request_start(settings, arguments)

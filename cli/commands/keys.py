@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from kube_rewrap.cli.exit_codes import Exit
@@ -13,6 +13,7 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.reports import print_blockers
 from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.encryption.provider import KmsProvider, ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.service import open_service
@@ -21,6 +22,8 @@ from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.usage import Haste
 from kube_rewrap.worker.records.usages import Usages
@@ -31,12 +34,18 @@ NOTE = (
     "kube-apiserver while no scheduler observes are not counted."
 )
 
+KMS_NOTE = (
+    "A KMS provider has no write budget: each object has a data key of its own, so no key wears. The settings v1_rate "
+    "and v2_rate limit the calls to its plugin, not the writes under a key."
+)
+
 _FAR = 253_402_300_799.0  # the end of the year 9999
 
 _COLUMNS = (
     *("fingerprint", "provider", "names", "reserved", "observed", "estimated", "used"),
     *("limit", "state", "collision_probability", "limit_reached_at", "removable"),
 )
+_KMS_COLUMNS = ("provider", "version", "kek", "in_force_since", "objects", "removable")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,6 +64,7 @@ async def _keys(args: argparse.Namespace) -> int:
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
         beyond = max(0, await service.engine.store.revision() + 1 - until)
         usage = (await Usages(service.engine.store, service.engine.keyspace).load()).value
+        keks = [stored.value for stored in await Keks(service.engine.store, service.engine.keyspace).all()]
         judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(service, settings))
     verdicts = judged.keys if judged else ()
     described = describe(generation)
@@ -64,13 +74,19 @@ async def _keys(args: argparse.Namespace) -> int:
         for budget in budgets
     }
     rows = [_row(budget, settings.budget, states[budget.fingerprint], seen.since, verdicts) for budget in budgets]
+    kms = _kms_rows(generation.kms_providers, keks, verdicts)
     if args.output == "json":
         reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
-        print_json({"keys": rows, **reached, "note": NOTE})
+        print_json({"keys": rows, "kms": kms, **reached, "note": NOTE, "kms_note": KMS_NOTE})
         return Exit.DONE
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
     say()
+    if kms:
+        heads = ["KMS PROVIDER", *(column.upper().replace("_", " ") for column in _KMS_COLUMNS[1:])]
+        print_table(heads, [[_cell(row[column]) for column in _KMS_COLUMNS] for row in kms])
+        say(KMS_NOTE)
+        say()
     for budget in budgets:
         state, haste = states[budget.fingerprint]
         if state is BudgetState.DUE and budget.fingerprint in configured:
@@ -133,8 +149,36 @@ def _row(
     }
 
 
+def _kms_rows(
+    providers: Iterable[KmsProvider], keks: Iterable[Kek], verdicts: Sequence[KeyVerdict]
+) -> list[dict[str, object]]:
+    """Return the KEKs of each KMS provider, the one in force first; one row of a provider that only reads, or of v1."""
+    known = {kek.provider: kek for kek in keks}
+    rows: list[dict[str, object]] = []
+    for name, version in dict.fromkeys((one.name, one.api_version) for one in providers):
+        kek = known.get(name) if version == "v2" else None
+        keys = [one for one in verdicts if one.key.provider == ProviderType.KMS and one.key.name == name]
+        judged: list[KeyVerdict | None] = [one for one in keys if one.key.version.startswith(version)]
+        rows += [_kms_row(name, version, kek, one) for one in judged or [None]]
+    return rows
+
+
+def _kms_row(name: str, version: str, kek: Kek | None, verdict: KeyVerdict | None) -> dict[str, object]:
+    recorded = kek.fingerprint if kek else None
+    shown = verdict.key.fingerprint if verdict and verdict.key.is_kek else recorded
+    return {
+        "provider": name,
+        "version": version,
+        "kek": shown,
+        "in_force_since": _date(kek.since) if kek and shown == recorded else None,
+        "objects": verdict.objects if verdict else None,
+        "removable": verdict.removable if verdict else None,
+        "blockers": list(verdict.blockers) if verdict else [],
+    }
+
+
 def _date(reached: float | None) -> str | None:
-    """Return the date of an estimate, without a time, which would be false precision; None for far dates."""
+    """Return the date of a time, without the hour, which for an estimate would be false precision; None if far."""
     if reached is None or reached > _FAR:
         return None
     return datetime.fromtimestamp(reached, UTC).date().isoformat()

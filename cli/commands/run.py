@@ -13,14 +13,17 @@ from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
+from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.flags import variable
 from kube_rewrap.scheduler.campaigns.run import Order, RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
 from kube_rewrap.worker.errors import RefusedError
+from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
+from kube_rewrap.worker.records.request import HostileArgumentError, number_of
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +35,8 @@ async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
     namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
-    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty)
+    since = _since(args)
+    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
     order = Order(tuple(resources), tuple(namespaces), options, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
@@ -45,6 +49,7 @@ async def _run(args: argparse.Namespace) -> int:
             _print_plan(plan, settings.pace.rate, order)
         # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
         await brake.unless_pulled(service.note_restore())
+        await brake.unless_pulled(service.note_keks())
         plan.require_safe()
         if settings.apiservers.addresses and not convergence.is_converged:
             raise RefusedError(
@@ -64,6 +69,13 @@ async def _run(args: argparse.Namespace) -> int:
     return Exit.DONE if result.proof.is_clean else Exit.INCOMPLETE
 
 
+def _since(args: argparse.Namespace) -> int:
+    try:
+        return number_of(args.since, "it", MOST)
+    except HostileArgumentError as error:
+        raise SettingsError("command line", (Fault("--since", str(error), "name a revision of etcd"),)) from None
+
+
 def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> int:
     """Print the plan of `--dry-run`. Exit 4 when the run would be refused."""
     if as_json:
@@ -78,7 +90,10 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
         "dry_run": True,
         "resumes": plan.resumes.value.id if plan.resumes else None,
         "to_rewrite": plan.found.stale,
+        "outdated": plan.found.outdated,
+        "since": plan.since or None,
         "bytes": plan.found.stale_bytes,
+        "growth_bytes": plan.growth,
         "projected_bytes": plan.room.projected,
         "quota_bytes": plan.room.quota,
         "refusals": [str(refusal) for refusal in plan.refusals],
@@ -97,6 +112,7 @@ def _result_json(result: RunResult, keys: Sequence[KeyVerdict], order: Order) ->
             "namespaces": list(result.campaign.scope.namespaces),
             "everything": order.covers_everything,
         },
+        "since": result.campaign.options.since or None,
         "rewritten": report.rewritten,
         "current": report.current,
         "conflicts": report.conflicts,
@@ -124,6 +140,13 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
     where = f" in namespace {', '.join(order.namespaces)}" if order.namespaces else ""
     say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
+    if plan.since:
+        say(
+            f"{plan.found.outdated:,} of these are under their primary, and were last written at or before revision "
+            f"{plan.since}."
+        )
+    if plan.growth:
+        say(f"The KMS provider makes the objects {_size(plan.growth)} larger in all.")
     if plan.room.quota:
         say(f"etcd would hold {plan.room.projected / 2**20:,.0f} MiB of {plan.room.quota / 2**20:,.0f} MiB.")
     if plan.resumes:
@@ -133,6 +156,10 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     for refusal in plan.refusals:
         say(f"Refused: {refusal}")
     say()
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**20:,.1f} MiB" if number >= 2**20 else f"{number / 2**10:,.1f} KiB"
 
 
 def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -> None:
@@ -151,4 +178,9 @@ def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -
         scope = result.campaign.scope
         where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
         say(f"This run covered only {', '.join(scope.resources)}{where}; its result says nothing about other objects.")
+    if since := result.campaign.options.since:
+        say(
+            f"This run also rewrote objects under their primary that were last written at or before revision {since}: "
+            f"{result.proof.outdated:,} of them are left."
+        )
     print_proof(result.proof, keys)

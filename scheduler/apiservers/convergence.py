@@ -17,7 +17,7 @@ Not handled: scraping, and when an operator's assertion counts (`probe.py`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -30,6 +30,9 @@ CLOCK_MARGIN = 5.0
 
 KEK_SECONDS = 180.0
 """How long a kube-apiserver writes under a KEK after the plugin named it last (kmsv2/envelope.go)."""
+
+IN_FLIGHT_SECONDS = 60.0
+"""How long a request may still write under a KEK that its kube-apiserver has left."""
 
 _NO_ADDRESS = (
     "no address of a kube-apiserver is given: name all of them with --apiserver, or state that all run it with "
@@ -96,7 +99,8 @@ class Replica:
 class Convergence:
     """Whether all kube-apiservers run `generation`, and why. `assumed`: the reason of an operator who asserted it.
 
-    `reached`: at least one address responded.
+    `reached`: at least one address responded. `lingering`: why a request that writes under a former KEK may still be
+    in flight, "" = none is.
     """
 
     is_converged: bool
@@ -106,6 +110,7 @@ class Convergence:
     warnings: tuple[str, ...] = ()
     reached: bool = False
     assumed: str | None = None
+    lingering: str = ""
 
     @property
     def is_contradicted(self) -> bool:
@@ -153,6 +158,7 @@ def judge(
         replicas=replicas,
         warnings=tuple(_warnings(expected, scraped, scrapes, live)),
         reached=any(scrape.reached for scrape in scrapes),
+        lingering=next(_lingering(scrapes, targets), ""),
     )
 
 
@@ -215,12 +221,24 @@ def _of_file(report: Report, wanted: _Wanted) -> tuple[ReplicaState, str, str]:
     return ReplicaState.UNKNOWN, "", "reports more than one configuration under one id"
 
 
-def _behind(keks: Iterable[KekReport], provider: str, target: str) -> tuple[ReplicaState, str] | None:
+def _lingering(scrapes: Iterable[Scrape], targets: Mapping[str, str]) -> Iterator[str]:
+    """Yield which kube-apiservers may have requests in flight that write under a former KEK."""
+    for scrape in scrapes:
+        for report in scrape.reports:
+            for provider, target in sorted(targets.items()):
+                behind = _behind(report.keks, provider, target, IN_FLIGHT_SECONDS)
+                if behind is not None:
+                    yield f"{scrape.address} {behind[1]}"
+
+
+def _behind(
+    keks: Iterable[KekReport], provider: str, target: str, in_flight: float = 0.0
+) -> tuple[ReplicaState, str] | None:
     """Return why a replica may still write under another KEK than the target of a KMS provider, None if it does not.
 
     kube-apiserver writes under a KEK for three minutes after its plugin named it last (kmsv2 `State`): it has left the
     others when the plugin named the target that much later than each of them, or when its newest write was under the
-    target. Both times are the replica's own, so clocks do not matter.
+    target. Both times are the replica's own, so clocks do not matter. `in_flight` are seconds to add for requests.
     """
     mine = [kek for kek in keks if kek.provider == provider]
     ours = next((kek for kek in mine if kek.key_id_hash == target and kek.named), None)
@@ -230,8 +248,9 @@ def _behind(keks: Iterable[KekReport], provider: str, target: str) -> tuple[Repl
         return ReplicaState.UNKNOWN, f"reports no key id of the KMS provider {provider!r}"
     if ours is None or ours.named < last:
         return ReplicaState.OTHER_KEK, f"has another KEK of the KMS provider {provider!r} than this configuration's"
-    has_written = ours.written > max((kek.written for kek in others), default=0.0) and ours.written > last
-    left = KEK_SECONDS - (ours.named - last)
+    has_written = ours.written > max((kek.written for kek in others), default=0.0)
+    has_written = has_written and ours.written > last + in_flight
+    left = KEK_SECONDS + in_flight - (ours.named - last)
     if not last or left <= 0 or has_written:
         return None
     return (

@@ -30,7 +30,7 @@ from kube_rewrap.scheduler.campaigns.run import EVERYTHING, Lock, Order, order_o
 from kube_rewrap.scheduler.campaigns.service import Service, total
 from kube_rewrap.scheduler.campaigns.transition import Halt
 from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
-from kube_rewrap.worker.errors import BusyError, RefusedError, StoppedError
+from kube_rewrap.worker.errors import BusyError, KmsTargetError, KmsUnavailableError, RefusedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
@@ -136,7 +136,7 @@ class CampaignController:
             # Refused or not: a key is watched, and rotated when that is due, once it is on record.
             await self._service.begin_budgets(plan.look)
             plan.require_safe()
-        except _UnconvergedError as refusal:
+        except (_UnconvergedError, KmsUnavailableError, KmsTargetError) as refusal:
             await self._inbox.put_off_until_converged(stored, str(refusal))
             return None
         except ConfigError as fault:
@@ -192,7 +192,7 @@ class CampaignController:
             loop = asyncio.get_running_loop()
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
-                await self._safety.keep(name)
+                await self._safety.keep(name, reconciler.checkpoints)
                 progress.handed_back(await records.claims.handbacks())
             try:
                 done = await reconciler.round(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS
 from kube_rewrap.worker.errors import BudgetExhaustedError, RefusedError, SpaceError
@@ -26,9 +27,13 @@ def preflight(
     revision: int,
     *,
     allow_plaintext: bool,
+    since: int = 0,
 ) -> list[RefusedError]:
-    """Return every reason not to start, none if it may. `revision` is the store's, read after the budgets."""
-    refusals: list[RefusedError] = []
+    """Return every reason not to start, none if it may. `revision` is the store's, read after the budgets.
+
+    `since` is as in `CampaignOptions`.
+    """
+    refusals = _wrong_since(found, since, revision)
     decrypting = [tally.resource for tally in found.resources if tally.primary.provider == "identity" and tally.stale]
     if decrypting and not allow_plaintext:
         refusals.append(
@@ -45,6 +50,44 @@ def preflight(
     if room.refusal is not None and (found.stale or found.unreadable):
         refusals.append(SpaceError(room.refusal))
     return refusals
+
+
+def growth_of(found: Inventory, grows: Mapping[KeyRef, int]) -> int:
+    """Return by how many bytes a campaign makes the objects larger in all: each that is not under its primary yet.
+
+    `grows`: by how many bytes each primary makes a value larger than its plaintext; KMS adds a wrapped key and what
+    its plugin says of it. Objects under another key are taken for plaintext: the estimate is too high rather than too
+    low.
+    """
+    return sum(tally.elsewhere * grows.get(tally.primary, 0) for tally in found.resources)
+
+
+def _wrong_since(found: Inventory, since: int, revision: int) -> list[RefusedError]:
+    """Return why the objects up to the revision `since` can't be rewritten."""
+    if not since:
+        return []
+    refusals: list[RefusedError] = []
+    others = [f"{tally.resource} ({tally.primary})" for tally in found.resources if not _is_kms(tally.primary)]
+    if others:
+        refusals.append(
+            RefusedError(
+                f"--since is for resources whose primary is a KMS provider, not for {', '.join(others)}: there, "
+                "objects under a former key are found without it. Name the resources under KMS with --resource; to "
+                "change a local key, see `rewrap rotate`"
+            )
+        )
+    if since > revision:
+        refusals.append(
+            RefusedError(
+                f"--since {since} lies in the future: etcd is at revision {revision}. Name the revision that etcd had "
+                "when all KMS plugins wrapped with the new KEK; if that is now, it is at most this one"
+            )
+        )
+    return refusals
+
+
+def _is_kms(key: KeyRef) -> bool:
+    return key.provider == ProviderType.KMS
 
 
 def space_of_records(found: Inventory, page: int) -> int:

@@ -55,8 +55,9 @@ class Lock:
 class RunPlan:
     """What a run would do, as found before its first write.
 
-    `found` covers the scope only, `look` all that is governed; it is None if every key's use is known. `resumes` is
-    the unfinished campaign that the run would resume.
+    `found` covers the scope only, `look` all that is governed; it is None if every key's use is known. `growth` is by
+    how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. `since` is as in
+    `CampaignOptions`: that of the order, or of `resumes`, the unfinished campaign that the run would resume.
     """
 
     scope: Scope
@@ -66,6 +67,8 @@ class RunPlan:
     look: Look | None
     refusals: tuple[RefusedError, ...]
     resumes: Stored[Campaign] | None
+    growth: int = 0
+    since: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -143,7 +146,8 @@ def scope_of(territory: Territory, order: Order) -> Scope:
 
 def order_of(campaign: Campaign) -> Order:
     """Return the order that a campaign proves; one of everything includes unknown paths and later resources."""
-    return EVERYTHING if campaign.whole else Order(campaign.scope.resources, campaign.scope.namespaces)
+    order = EVERYTHING if campaign.whole else Order(campaign.scope.resources, campaign.scope.namespaces)
+    return replace(order, options=campaign.options)
 
 
 def require_objects(names: Iterable[str], option: str) -> None:
@@ -167,7 +171,13 @@ def _names(governed: Mapping[str, ResourceRange]) -> str:
     return f"it governs {', '.join(governed) or 'nothing'}"
 
 
-def resumable(unfinished: Iterable[Stored[Campaign]], generation: str, scope: Scope) -> Stored[Campaign] | None:
-    """Return the unfinished campaign of the same generation and scope, None if there is none."""
+def resumable(
+    unfinished: Iterable[Stored[Campaign]], generation: str, scope: Scope, since: int
+) -> Stored[Campaign] | None:
+    """Return the unfinished campaign of the same generation and scope, None if there is none.
+
+    With a revision `since`, as in `CampaignOptions`, only one that has the same; without one, any: a campaign that
+    rewrites current objects, too, does all that is asked for.
+    """
     same = (one for one in unfinished if one.value.generation == generation and one.value.scope == scope)
-    return next(same, None)
+    return next((one for one in same if since in {0, one.value.options.since}), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from kube_rewrap.scheduler.campaigns.discovery import Territory, survey, take_ce
 from kube_rewrap.scheduler.campaigns.ending import report_end
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
 from kube_rewrap.scheduler.campaigns.pausing import plan_growth
-from kube_rewrap.scheduler.campaigns.preflight import preflight, space_of_records
+from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
 from kube_rewrap.scheduler.campaigns.run import (
     EVERYTHING,
     Lock,
@@ -43,6 +44,7 @@ from kube_rewrap.worker.errors import (
     BusyError,
     CompactedError,
     FencedError,
+    KmsRefusedError,
     RefusedError,
     SpaceError,
     StoppedError,
@@ -61,6 +63,8 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
+from kube_rewrap.worker.records.kek import Kek, observe
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.ledger import exhausted
 from kube_rewrap.worker.records.observations import load
 from kube_rewrap.worker.records.ownership import own, who
@@ -100,7 +104,7 @@ class Service:
         """Each configured name with its keys, in the file's order; marks a name that governs nothing."""
         names = self.generation.configuration.resource_names()
         told = {name: f"{name}, which governs nothing" if self.is_idle(name) else name for name in names}
-        return tuple((told[name], self.engine.chains[name].keys) for name in names)
+        return tuple((told[name], self.engine.chains[name].described) for name in names)
 
     def is_idle(self, name: str) -> bool:
         """Whether a name governs nothing in any configuration."""
@@ -126,6 +130,8 @@ class Service:
     async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; a scan of everything also lists unknown paths.
 
+        Current objects up to the order's revision `since` count as stale, as `CampaignOptions` describes.
+
         The registry is surveyed after the revision is pinned, so that a resource that just got its first object is not
         left out. When etcd compacts the revision away, the scan restarts. Raises CompactedError when that happens too
         often, RefusedError as `territory` does.
@@ -135,7 +141,8 @@ class Service:
             revision = await self.engine.store.revision()
             territory = await self.territory()
             try:
-                found = await self.engine.inventory(chosen(territory, order), revision)
+                ranges = chosen(territory, order)
+                found = await self.engine.inventory(ranges, revision, kek_since=order.options.since)
             except CompactedError:
                 _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
                 continue
@@ -208,15 +215,23 @@ class Service:
         """Scan, and return what a run would do, with every reason not to start it. Writes nothing.
 
         Raises SettingsError for a resource that nothing governs, and for a named resource or namespace without objects
-        unless the order allows it.
+        unless the order allows it; KmsUnavailableError when a plugin names no KEK to write under.
         """
-        for one in choose(await self.territory(), order):
-            self.engine.chains[one.resource].require_writable()
-        territory, found = await self.inventory(order)
+        territory = await self.territory()
+        try:
+            for one in choose(territory, order):
+                self.engine.chains[one.resource].require_writable()
+        except KmsRefusedError:
+            self.engine.require_aimed()  # it knows why
+            raise
+        resumes = await self._resumable(scope_of(territory, order), order.options.since)
+        since = resumes.value.options.since if resumes else order.options.since
+        territory, found = await self.inventory(replace(order, options=replace(order.options, since=since)))
         if not order.options.allow_empty:
             await self._require_objects(territory, found, order)
         look = await self._look(found, order)
-        to_write = found.stale_bytes + space_of_records(found, self._settings.page.objects)
+        growth = await self._growth_of(found)
+        to_write = found.stale_bytes + growth + space_of_records(found, self._settings.page.objects)
         members, alarms = await self.engine.store.members(), await self.engine.store.alarms()
         room = judge_space(members, alarms, to_write, self._settings.space)
         known = await self.engine.ledger.foreseen(self._keys(), look)
@@ -227,6 +242,7 @@ class Service:
             self._settings.budget,
             await self.engine.store.revision(),
             allow_plaintext=order.options.allow_plaintext,
+            since=since,
         )
         scope = scope_of(territory, order)
         return RunPlan(
@@ -235,9 +251,20 @@ class Service:
             found=found,
             room=room,
             look=look,
-            refusals=tuple(refusals),
-            resumes=resumable(await self.unfinished(), self.generation.hash, scope),
+            refusals=(*await self._keks_held(), *refusals),
+            resumes=await self._resumable(scope, since),
+            growth=growth,
+            since=since,
         )
+
+    async def _resumable(self, scope: Scope, since: int) -> Stored[Campaign] | None:
+        return resumable(await self.unfinished(), self.generation.hash, scope, since)
+
+    async def _growth_of(self, found: Inventory) -> int:
+        """Return by how many bytes a campaign makes the objects larger; asks a plugin only for objects to move."""
+        moving = {tally.primary: tally.resource for tally in found.resources if tally.elsewhere}
+        grows = {primary: await self.engine.growth(resource) for primary, resource in moving.items()}
+        return growth_of(found, grows)
 
     async def _require_objects(self, territory: Territory, found: Inventory, order: Order) -> None:
         """Raise SettingsError when a resource or a namespace that the order names holds no object."""
@@ -297,6 +324,34 @@ class Service:
         if await self.engine.ledger.was_restored():
             await self.look_at_keys()
 
+    async def note_keks(self) -> None:
+        """Record the KEKs that the plugins name, by the same rules as the leader (`configuration/keks.py`).
+
+        A KEK that is named for the first time stands from now on, also if the run is refused because it is too new.
+        Raises FencedError when another process changes the same record at the same time.
+        """
+        for stored, seen in await self._keks_seen():
+            if stored is None or seen != stored.value:
+                await self._keks.save(stored.holding(seen) if stored is not None else Stored(seen))
+
+    @property
+    def _keks(self) -> Keks:
+        return Keks(self.engine.store, self.engine.keyspace)
+
+    async def _keks_seen(self) -> list[tuple[Stored[Kek] | None, Kek]]:
+        """Return the record of each KMS v2 provider that writes, and what it becomes by what the plugin names now."""
+        found: list[tuple[Stored[Kek] | None, Kek]] = []
+        for name, named in self.generation.targets.items():
+            stored = await self._keks.get(name)
+            known = stored.value if stored is not None else None
+            found.append((stored, observe(known, name, named, time.time(), self._settings.kms.settle)))
+        return found
+
+    async def _keks_held(self) -> list[RefusedError]:
+        """Return why nothing may be written yet under KEKs of this generation."""
+        held = [seen.why_held(self._settings.kms.settle) for _, seen in await self._keks_seen()]
+        return [KmsRefusedError(because) for because in held if because]
+
     async def exhausted(self, scope: Scope) -> str | None:
         """Return why a primary key of a scope has no write left, None if all have some."""
         budgets = await self.engine.ledger.all()
@@ -343,14 +398,14 @@ class Service:
     async def take_up(
         self, plan: RunPlan, options: CampaignOptions, guard: Expect, *, attended: bool = True
     ) -> Stored[Campaign]:
-        """Return the campaign to work on: the unfinished one of the same generation and scope, else a new one.
+        """Return the campaign to work on: the unfinished one that does what is asked (`resumable`), else a new one.
 
         Supersedes all other unfinished ones. `attended`: an operator asked for it, so its quarantine may grow without
         limit.
         """
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         unfinished = await campaigns.unfinished()
-        same = resumable(unfinished, self.generation.hash, plan.scope)
+        same = resumable(unfinished, self.generation.hash, plan.scope, plan.since)
         because = "another configuration or another scope is to be worked on; what was rewritten stays"
         await self.supersede([other for other in unfinished if other is not same], because, guard)
         if same is not None:
@@ -363,18 +418,22 @@ class Service:
                 resumed = resumed.moved(CampaignState.RUNNING, "taken up again")
             return same if resumed == same.value else await campaigns.save(replace(same, value=resumed))
         await campaigns.forget_old()
-        return await self._plan_anew(plan, options, campaigns, attended=attended)
+        return await self._plan_anew(plan, replace(options, since=plan.since), campaigns, attended=attended)
 
     async def supersede(self, others: Iterable[Stored[Campaign]], because: str, guard: Expect) -> None:
         """End campaigns that newer work replaces; fences their workers."""
         campaigns = Campaigns(self.engine.store, self.engine.keyspace, [guard])
         for other in others:
-            moved = other.value.moved(CampaignState.SUPERSEDED, because)
+            since = other.value.options.since
+            again = (
+                f"; objects last written up to revision {since} may be left: ask again with --since" if since else ""
+            )
+            moved = other.value.moved(CampaignState.SUPERSEDED, because + again)
             # The cause of its pause stays on record: an operator's pause outlives a change of the file.
             moved = replace(moved, ended_at=_now(), paused_for=other.value.paused_for)
             await campaigns.save(replace(other, value=moved))
-            _log.info("campaign.superseded", **moved.log_context(), because=because)
-            await self.audit.append("campaign.superseded", moved.id, because=because)
+            _log.info("campaign.superseded", **moved.log_context(), because=moved.because)
+            await self.audit.append("campaign.superseded", moved.id, because=moved.because)
 
     async def _growth(self, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Growth:
         known = [stored.value for stored in await campaigns.all()]
@@ -392,6 +451,8 @@ class Service:
             census = [await take_census(self.engine.store, one, place) for one in covered for place in places]
         batches = plan_batches(name, self.generation.hash, census)
         because = f"{plan.found.stale} of {plan.found.objects} objects are not under their primary key"
+        if plan.since:
+            because += f", or were last written at or before revision {plan.since}"
         campaign = Campaign(
             name,
             CampaignState.RUNNING,

@@ -124,6 +124,7 @@ class Overview:
             ("state", self.state),
             ("because", self.because),
             ("scope", self.scope),
+            *self._since(),
             ("configuration", self.configuration),
             ("batches", f"{done} of {len(self.batches)} done"),
             ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
@@ -136,6 +137,11 @@ class Overview:
             ("workers", ", ".join(self.workers) or "none at work"),
             *(("outdated", sentence) for sentence in self.outdated),
         ]
+
+    def _since(self) -> list[tuple[str, object]]:
+        known = self.campaign or self.request
+        since = known.options.since if known is not None else 0
+        return [("since", f"objects last written at or before revision {since} are rewritten, too")] if since else []
 
     def _pace(self) -> list[tuple[str, object]]:
         if self.rate is None:

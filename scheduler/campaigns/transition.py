@@ -3,7 +3,8 @@
 1. Paused: do nothing. Its quarantine grew too much: pause it.
 2. Work on batches that are not done, unless they are parked or wait after a failure.
 3. All done or parked: prove it by a scan. The end of the batches alone proves nothing.
-4. The scan found every object readable and under its primary: complete.
+4. The scan found every object readable and under its primary: complete. In a campaign that an operator started for a
+   KEK rotated without a trace, each must also have been written after the revision named there; else it is stale.
 5. The scan found more stale objects than those that the batches could not write: another client wrote with another key
    meanwhile. Sweep again, a bounded number of times; but not for a batch that is parked, or whose record is lost.
 6. The other objects are unreadable or can't be written, or the sweeps are used up: incomplete.
@@ -27,6 +28,9 @@ MAX_SWEEPS = 3
 
 _PARKED_AFTER = 5
 """Attempts in a row without progress: the batch kills its workers, or fails for a reason of its own."""
+
+_PASSING_DELAY = 2.0
+"""Seconds before the next attempt after a failure that does not count, or that is the first one."""
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
@@ -118,6 +122,8 @@ def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory 
         return Step(Prove(), "all batches are done, which proves nothing yet")
     if proof.is_clean:
         because = f"a scan at revision {proof.revision} read all {proof.objects} objects with their primary key"
+        if campaign.options.since:
+            because += f", each of them last written after revision {campaign.options.since}"
         return Step(Finish(_ended(campaign, CampaignState.COMPLETE, because, proof)), because)
     unexplained = proof.stale - sum(batch.report.stuck for batch in known)
     if unexplained > 0 and known and not parked and missing <= 0 and campaign.sweeps < MAX_SWEEPS:
@@ -148,9 +154,14 @@ def _is_spent(batch: Checkpoint, campaign: Campaign) -> bool:
 
 
 def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
-    """Return when a batch may be tried again: at once after one failure, with growing delay after more."""
-    if batch.stalled <= 1 or batch.spec.sweep != campaign.sweeps:
+    """Return when a batch may be tried again, the later the more often it failed; at once if its worker just ended.
+
+    A failure that is not the batch's own, such as a KMS plugin's, does not count: the delay after it does not grow.
+    """
+    if batch.spec.sweep != campaign.sweeps:
         return 0.0
+    if batch.stalled <= 1:
+        return batch.tried_at + _PASSING_DELAY if batch.because else 0.0
     return batch.tried_at + min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (batch.stalled - 2))
 
 
@@ -161,9 +172,14 @@ def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Invent
 def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) -> str:
     parts = [f"the records of {missing} batches are missing or can't be read"] if missing > 0 else []
     parts += [f"batch {batch.spec.number} is parked: {batch.because}" for batch in parked[:_NAMED]]
-    if proof.stale:
+    elsewhere = proof.stale - proof.outdated
+    if proof.outdated:
         parts.append(
-            f"{proof.stale} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "
+            f"{proof.outdated} objects are under their primary key, and were not rewritten since the KEK was rotated"
+        )
+    if elsewhere:
+        parts.append(
+            f"{elsewhere} objects are not under their primary key (in quarantine, or a kube-apiserver still writes "
             "with another key)"
         )
     if proof.unreadable:

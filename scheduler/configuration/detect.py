@@ -7,20 +7,24 @@
 4. The primary: another provider, another key of the same provider, or other material under the same name.
 5. The other keys: other material under the same name, removed, added.
 6. The primary stayed, and the keys that stayed are tried in another order.
+7. A KMS provider is one key, by its name and its version. Where it writes before and after, another KEK is a change;
+   so is another version under its name, since name and version are the prefix of its values. A KMS provider whose
+   plugin has another address may be another KMS: nothing shows whether it unwraps what the former one wrapped.
 
-Two files of the same meaning have no changes, though their hashes differ. Not detected: another key under the name of a
-KMS provider, another endpoint of it, and KMS v1 turned into v2 under one name.
+Two files of the same meaning, with the same KEKs, have no changes, though their hashes differ. Not detected: a KEK that
+is rotated while its key id stays, as in KMS v1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef
 
 Chain = tuple[KeyRef, ...]
 
@@ -34,6 +38,9 @@ class ChangeKind(StrEnum):
     PRIMARY_PROVIDER = "primary_provider_changed"
     PRIMARY_KEY = "primary_key_changed"
     PRIMARY_MATERIAL = "primary_material_changed"
+    PRIMARY_KEK = "primary_kek_changed"
+    KMS_VERSION = "kms_version_changed"
+    KMS_ADDRESS = "kms_address_changed"
     MATERIAL = "read_material_changed"
     KEY_REMOVED = "read_key_removed"
     KEY_ADDED = "read_key_added"
@@ -47,6 +54,7 @@ _CAMPAIGN = frozenset(
         ChangeKind.PRIMARY_PROVIDER,
         ChangeKind.PRIMARY_KEY,
         ChangeKind.PRIMARY_MATERIAL,
+        ChangeKind.PRIMARY_KEK,
     }
 )
 
@@ -66,6 +74,16 @@ class Change:
         """Whether a campaign has to rewrite objects because of it."""
         return self.kind in _CAMPAIGN
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing may be written under the new generation: each write would make the way back harder."""
+        return self.kind is ChangeKind.KMS_VERSION
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether an operator has to look at it: a danger, or a change of which the effect is not known."""
+        return self.danger or self.kind is ChangeKind.KMS_ADDRESS
+
     def log_context(self) -> dict[str, object]:
         """Return the fields that a log line about this change carries."""
         return {"resource": self.resource, "change": self.kind.value, "because": self.because}
@@ -78,7 +96,13 @@ def detect(before: GenerationRecord | None, after: GenerationRecord) -> tuple[Ch
         return tuple(_first_sight(str(name), chain[0]) for name, chain in new.items())
     old = _chains(before)
     names = dict.fromkeys((*new, *old))
-    return tuple(change for name in names for change in _compare(name, _governing(old, name), _governing(new, name)))
+    found: list[Change] = []
+    for name in names:
+        was, now = _governing(old, name), _governing(new, name)
+        found += _compare(name, was, now)
+        if was is not None and now is not None:
+            found += _moved(str(name), was, now, before, after)
+    return tuple(found)
 
 
 def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:
@@ -97,6 +121,8 @@ def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Ch
 def _compare(name: GroupResource, old: Chain | None, new: Chain | None) -> Iterator[Change]:
     resource = str(name)
     if old is not None and new is not None:
+        yield from _kek(resource, old[0], new[0])
+        old, new = _by_version(old, new)
         yield from _primary(resource, old, new)
         yield from _others(resource, old, new)
         yield from _order(resource, old, new)
@@ -128,14 +154,68 @@ def _removed(resource: str, old: Chain) -> Change:
     return Change(resource, ChangeKind.RESOURCE_REMOVED, because, danger=bool(lost))
 
 
+def _by_version(old: Chain, new: Chain) -> tuple[Chain, Chain]:
+    """Return the chains with each KMS provider as one key, whatever its KEK, each key once.
+
+    A name of which one chain does not record the version counts as of one version.
+    """
+    kms = [key for key in (*old, *new) if key.provider == ProviderType.KMS]
+    untold = {key.name for key in kms if key.version.startswith(KMS_FINGERPRINT)}
+    return _named_by_version(old, untold), _named_by_version(new, untold)
+
+
+def _named_by_version(chain: Chain, untold: Collection[str]) -> Chain:
+    return tuple(
+        dict.fromkeys(
+            replace(key, fingerprint=KMS_FINGERPRINT if key.name in untold else key.version)
+            if key.provider == ProviderType.KMS
+            else key
+            for key in chain
+        )
+    )
+
+
+def _kek(resource: str, was: KeyRef, now: KeyRef) -> Iterator[Change]:
+    """Compare the KEKs of a KMS provider that wrote before, and still writes."""
+    if was.provider != ProviderType.KMS or (was.provider, was.name) != (now.provider, now.name):
+        return
+    stayed = was.version in {now.version, KMS_FINGERPRINT}
+    if stayed and was != now and now.fingerprint != now.version:
+        because = f"{resource} is written under another KEK of its KMS provider: {now}, before it was {was}"
+        yield Change(resource, ChangeKind.PRIMARY_KEK, because)
+
+
+def _moved(
+    resource: str, old: Chain, new: Chain, before: GenerationRecord, after: GenerationRecord
+) -> Iterator[Change]:
+    """Compare the addresses of the plugins of KMS providers that stayed."""
+    old, new = _named_by_version(old, ()), _named_by_version(new, ())
+    for key in (key for key in new if key.provider == ProviderType.KMS and key in old):
+        known, now = before.sockets_of(key), after.sockets_of(key)
+        if known and now and known != now:
+            because = (
+                f"the plugin of {key}, which {resource} has, has another address: if it does not have the KEKs of the "
+                "former one, objects under them can't be read"
+            )
+            yield Change(resource, ChangeKind.KMS_ADDRESS, because)
+
+
+def _version(resource: str, was: KeyRef, now: KeyRef) -> Change:
+    because = (
+        f"the KMS provider {was.name!r} of {resource} turned from {was.version} into {now.version}: all that is stored "
+        f"under {was} can't be read. Give the new one another name, and keep the former one behind it"
+    )
+    return Change(resource, ChangeKind.KMS_VERSION, because, danger=True)
+
+
 def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
     was, now = old[0], new[0]
-    if was == now:
+    if was == now or (now.provider == ProviderType.KMS and _successors(old, new).get(was) == now):
         return
     if was.provider != now.provider:
         because = f"{resource} is written with another provider: {now}, before it was {was}"
         yield Change(resource, ChangeKind.PRIMARY_PROVIDER, because)
-    elif was.name != now.name or now in old:
+    elif was.name != now.name or now in old or now.provider == ProviderType.KMS:
         because = f"{resource} is written with another key: {now}, before it was {was}"
         yield Change(resource, ChangeKind.PRIMARY_KEY, because)
     else:
@@ -151,8 +231,12 @@ def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
     successors = _successors(old, new)
     for key in (key for key in old if key not in new):
         after = successors.get(key)
-        if after is None:
+        if after is not None and key.provider == ProviderType.KMS:
+            yield _version(resource, key, after)
+        elif after is None:
             because = f"{key} was removed from {resource}: objects that are still under it can't be read"
+            if key.provider == ProviderType.KMS:
+                because += ", since a provider of another name does not read them"
             yield Change(resource, ChangeKind.KEY_REMOVED, because, danger=True)
         elif (key, after) != (old[0], new[0]):
             because = (

@@ -16,13 +16,14 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.kek import Kek, observe
+from kube_rewrap.worker.records.kek import Kek, KekFigures, observe
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.table import Stored
 
@@ -33,18 +34,24 @@ _log = structlog.get_logger()
 Ask = Callable[[Generation], Awaitable[Mapping[str, str | WorkerError]]]
 """Returns what the plugin of each of `Generation.kms_writers` names: its key id's hash, or why there is none."""
 
+Show = Callable[[Mapping[str, KekFigures]], None]
+"""Shows the state of every provider that was asked, by its name."""
+
 
 class KekWatch:
-    """See the module's docstring. `keks` are fenced by the leader's token; a KEK must stand for `settle` seconds."""
+    """See the module's docstring. `keks` are fenced by the leader's token; a KEK must stand for `settle` seconds.
 
-    def __init__(self, keks: Keks, audit: AuditLog, ask: Ask, settle: float) -> None:
+    Calls `show` each time after it asked.
+    """
+
+    def __init__(self, keks: Keks, audit: AuditLog, ask: Ask, settle: float, show: Show) -> None:
         self._keks = keks
         self._audit = audit
         self._ask = ask
         self._settle = settle
+        self._show = show
         self._held: dict[str, str] = {}
-        self.asked_at: dict[str, float] = {}
-        """When each provider's plugin last named a key id, in seconds since 1970."""
+        self._figures: Mapping[str, KekFigures] = {}
 
     @property
     def held(self) -> str:
@@ -66,7 +73,7 @@ class KekWatch:
                     if aimed is not None and aimed.hash != last:
                         last = aimed.hash
                         yield aimed
-                    await asyncio.wait({following}, timeout=_pause(present, is_known=aimed is not None))
+                    await asyncio.wait({following}, timeout=self._pause(present, is_known=aimed is not None))
                     if following.done():
                         present = following.result()
                         following = asyncio.ensure_future(anext(files))
@@ -79,16 +86,21 @@ class KekWatch:
         named = await self._ask(generation) if generation.kms_writers else {}
         targets: dict[str, str] = {}
         self._held = {name: because for name, because in self._held.items() if name in named}
+        shown: dict[str, KekFigures] = {}
         for name, answer in named.items():
-            stored = await self._keks.get(name)
+            stored, figures = await self._keks.get(name), self._figures.get(name, KekFigures())
             if isinstance(answer, WorkerError):
                 self._hold(name, f"the plugin of the KMS provider {name!r} gives no key id: {answer}")
             else:
-                self.asked_at[name] = time.time()
+                figures = replace(figures, named_at=time.time())
                 stored = await self._seen(stored, name, answer)
                 self._hold(name, stored.value.why_held(self._settle))
             if stored is not None:
                 targets[name] = stored.value.target
+                figures = replace(figures, since=stored.value.since)
+            shown[name] = replace(figures, is_held=name in self._held)
+        self._figures = shown
+        self._show(shown)
         return generation.aimed(targets) if len(targets) == len(named) else None
 
     async def _seen(self, stored: Stored[Kek] | None, name: str, key_id_hash: str) -> Stored[Kek]:
@@ -102,6 +114,16 @@ class KekWatch:
             _log.warning("kek.changed", provider=name, because=because)
         return await self._keks.save(stored.holding(after) if stored is not None else Stored(after))
 
+    def _pause(self, generation: Generation, *, is_known: bool) -> float | None:
+        """Return the seconds until the plugins are asked again, None = there are none to ask.
+
+        Not longer than a new KEK has to stand: else it would take effect much later than that.
+        """
+        if not generation.kms_writers:
+            return None
+        seconds = _RETRY_SECONDS if not is_known else min(_ASK_SECONDS, max(_RETRY_SECONDS, self._settle))
+        return seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+
     def _hold(self, name: str, because: str) -> None:
         """Keep why a provider is held, and log each reason once."""
         before = self._held.pop(name, "")
@@ -111,10 +133,3 @@ class KekWatch:
                 _log.warning("kek.held", provider=name, because=because)
         elif before:
             _log.info("kek.in_force", provider=name, because="its plugin names the KEK that is in force")
-
-
-def _pause(generation: Generation, *, is_known: bool) -> float | None:
-    """Return the seconds until the plugins are asked again, None = there are none to ask."""
-    if not generation.kms_writers:
-        return None
-    return (_ASK_SECONDS if is_known else _RETRY_SECONDS) * random.uniform(0.8, 1.0)  # noqa: S311 - jitter

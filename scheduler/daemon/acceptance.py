@@ -1,7 +1,8 @@
 """Accepts a generation: compares it with the one on record, and requests the campaign that its changes need.
 
 If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
-the file is refused. Not handled: objects that became stale while no scheduler ran; `campaigns/resync.py` finds them.
+the file is refused, and so is a file in which a KMS provider turned into another version under its name. Not handled:
+objects that became stale while no scheduler ran; `campaigns/resync.py` finds them.
 """
 
 from __future__ import annotations
@@ -41,14 +42,24 @@ class Acceptance:
         withdrawn rotation had added.
         """
         stored = await self._generations.load()
-        if stored is None or self._now.hash not in stored.value.former:
+        if stored is None:
             return stored
         newer = stored.value.generation
+        is_same_file = self._now.file == newer.file
+        former = {self._now.hash} if is_same_file else {self._now.hash, self._now.file}
+        if former.isdisjoint(stored.value.former):
+            return stored
+        if is_same_file:
+            raise OutdatedError(
+                f"the generation {self._now.hash} has the file in force with a KEK that {newer.hash} has replaced: the "
+                "record of the KEK (<state-prefix>/v1/keks) went back, and nothing is written under it. Let the KMS "
+                "plugin name a new key id, or change anything in the file, for example a comment"
+            )
         rotations = await self._rotations.all()
         if self._before == newer.hash or (rotations and is_way_back(rotations[-1].value, newer, self._now)):
             return stored
         raise OutdatedError(
-            f"the file is {self._now.hash}, which {newer.hash} has replaced: this scheduler takes it for an old copy, "
+            f"the file is {self._now.file}, which {newer.file} has replaced: this scheduler takes it for an old copy, "
             "and writes nothing under it. Update the file; to return to this configuration on purpose, change anything "
             "in the file, for example a comment"
         )
@@ -56,13 +67,20 @@ class Acceptance:
     async def accept(self, stored: Stored[History] | None) -> None:
         """Compare the generation with the one on record, record it, and request a campaign if its changes need one.
 
-        A name that governs no etcd path is left out of the comparison: no object is stored under it.
+        A name that governs no etcd path is left out of the comparison: no object is stored under it. Raises
+        OutdatedError, and records nothing, when a KMS provider turned into another version under its name.
         """
         now, former = self._now, stored.value.generation if stored else None
         changes = [change for change in detect(former, now) if not self._office.service.is_idle(change.resource)]
         for change in changes:
-            level = _log.warning if change.danger else _log.info
+            level = _log.warning if change.is_warning else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
+        refused = [change for change in changes if change.is_refused]
+        if refused:
+            raise OutdatedError(
+                f"nothing is written under the file {now.file}: {refused[0].because}. If nothing is stored under the "
+                "former one, take that out of the file first, and add the new one after a scheduler accepted the file"
+            )
         wanted = [change for change in changes if change.needs_campaign]
         if wanted:
             reason = f"{len(wanted)} changes of the configuration, the first: {wanted[0].because}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from functools import partial
 
@@ -24,7 +25,15 @@ from kube_rewrap.scheduler.dispatch.local import ask_key_ids
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
 from kube_rewrap.worker.background import background
-from kube_rewrap.worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
+from kube_rewrap.worker.errors import (
+    FencedError,
+    KmsRefusedError,
+    KmsUnavailableError,
+    OutdatedError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.reach import Reach
 from kube_rewrap.worker.etcd.store import Expect, Store
@@ -41,10 +50,12 @@ _TICK_SECONDS = 5.0
 _PROBE_SECONDS = 5.0
 _FILE_SECONDS = 0.1
 # Reasons that /readyz shows to unauthenticated clients; only the log has details.
-_OUTDATED = "the configuration file is an old copy; see the log: configuration.outdated"
+_OUTDATED = "the configuration file is an old copy, or refused; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
+_NO_KMS = "a KMS plugin is needed and does not serve; see the log: scheduler.restarted"
 _FAILED = "this scheduler failed and starts again; see the log: scheduler.restarted"
 _NO_QUEUE = "Redis takes no messages, so campaigns make no progress; see the log: queue.unavailable"
+_NO_KEK = "this scheduler leads, and a KMS plugin names no key-encryption key yet; see the log: kek.held"
 _NO_FILE = "this scheduler leads, and no configuration is in force yet; see the log: configuration.rejected"
 
 _log = structlog.get_logger()
@@ -62,6 +73,7 @@ class Daemon:
         self._registry = CollectorRegistry()
         self._metrics = SchedulerMetrics(self._registry)
         self._not_ready = ""
+        self._held: Callable[[], str] = str
         self._reach = Reach()
         layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._usable = Usable(file, layout, allow_readable=allow_readable)
@@ -95,6 +107,8 @@ class Daemon:
 
     def _ready(self) -> str:
         """See Question: ready while etcd and Redis answer and the file is usable; a leader also needs it in force."""
+        if self._not_ready == _NO_FILE and self._held():
+            return _NO_KEK
         return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
@@ -184,7 +198,9 @@ class Daemon:
             AuditLog(store, keyspace, "rewrap scheduler"),
             partial(ask_key_ids, self._settings),
             self._settings.kms.settle,
+            self._metrics.keks,
         )
+        self._held = lambda: keks.held
         async with aclosing(keks.generations(watch.generations())) as generations:
             newest = await brake.unless_pulled(anext(generations))
 
@@ -201,9 +217,7 @@ class Daemon:
             while True:
                 generation = newest
                 async with brake.below() as below:
-                    context = ControllerContext(
-                        guard, below, state, file, apiservers, accepted, lambda: keks.held, before
-                    )
+                    context = ControllerContext(guard, below, state, file, apiservers, accepted, self._held, before)
                     try:
                         async with background(below.pull) as begin:
                             begin("the configuration watch", partial(follow, below))
@@ -226,4 +240,6 @@ class Daemon:
 
 
 def _not_ready(error: WorkerError) -> str:
+    if isinstance(error, KmsUnavailableError | KmsRefusedError):
+        return _NO_KMS
     return _UNAVAILABLE if isinstance(error, TemporaryError) else _FAILED

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, describe, open_engine
+from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
 from kube_rewrap.worker.errors import BusyError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
@@ -19,7 +19,7 @@ from kube_rewrap.worker.records.ownership import Session, who
 
 _log = structlog.get_logger()
 
-__all__ = ["Engine", "Examined", "LocalDispatcher", "ask_key_ids", "describe", "open_engine"]
+__all__ = ["Engine", "Examined", "LocalDispatcher", "ask_key_ids", "ask_why_away", "describe", "open_engine"]
 
 
 class LocalDispatcher:
@@ -50,7 +50,10 @@ class LocalDispatcher:
             _log.info("batch.busy", **batch.log_context(), because=str(busy))
             return
         options, growth = self._campaign.options, self._campaign.growth
-        await self._engine.run(batch, claim, self._brake, allow_plaintext=options.allow_plaintext, growth=growth)
+        may_decrypt, kek_since = options.allow_plaintext, options.since
+        await self._engine.run(
+            batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+        )
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:

@@ -28,6 +28,8 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
     choices.aescbc,
     choices.aesgcm_rotation,
     choices.kms_v1,
+    choices.kms_endpoint,
+    choices.kms_unused,
     objects.identity_reads,
     keys.write_budget,
     keys.key_age,

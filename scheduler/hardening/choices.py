@@ -1,4 +1,12 @@
-"""Checks of the configuration: which resources it covers, and with which providers. Pure."""
+"""Checks of the configuration: which resources it covers, and with which providers. Pure.
+
+Providers are ranked as Kubernetes' documentation ranks them ("Encrypting Confidential Data at Rest"), best first:
+
+1. KMS v2: the strongest; the key-encryption key is not on the control plane's disks.
+2. secretbox: strong; keys are in the file.
+3. aesgcm: strong while its keys are rotated, at the latest after 200,000 writes.
+4. aescbc, which is weak; KMS v1, deprecated and slow; identity, which does not encrypt.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +24,10 @@ _IN_ORDER = (
     "then `rewrap run`"
 )
 
+_KMS_V2 = "KMS v2, whose key-encryption key is in no file and is rotated in the KMS"
+_SECRETBOX = "secretbox, whose keys bear any number of writes"
+_AESGCM = "aesgcm with automatic rotation, whose keys bear 200,000"
+
 
 def primary_encrypts(facts: Facts) -> Check:
     """Check that every configured resource is written encrypted. One that is exempted on purpose fails, too."""
@@ -26,7 +38,7 @@ def primary_encrypts(facts: Facts) -> Check:
             name,
             State.FAIL,
             f"{named(plain)}: written in plaintext, for identity is the first provider",
-            f"put a key before identity: {_IN_ORDER}",
+            f"put a key before identity: {_IN_ORDER}. Best first: {_KMS_V2}; {_SECRETBOX}; {_AESGCM}",
         )
     keyspace = facts.settings.keyspace
     layout = Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)
@@ -64,7 +76,8 @@ def aescbc(facts: Facts) -> Check:
     weak = _written_by(facts, ProviderType.AESCBC)
     if weak:
         reason = f"{named(weak)}: written with aescbc, which does not detect a changed value"
-        return Check(name, State.WARN, reason, "rotate to secretbox or KMS v2: `rewrap rotate --provider secretbox`")
+        remedy = f"`rewrap rotate --provider TYPE` to one of these, best first: {_KMS_V2}; {_SECRETBOX}; {_AESGCM}"
+        return Check(name, State.WARN, reason, remedy)
     return Check(name, State.PASS, "nothing is written with aescbc")
 
 
@@ -80,23 +93,70 @@ def aesgcm_rotation(facts: Facts) -> Check:
         name,
         State.WARN,
         f"{named(wearing)}: written with aesgcm, whose keys need rotation; these settings rotate none automatically",
-        "set `auto = true` in [rotation] of the scheduler's settings (give the same file here), or use secretbox",
+        "set `auto = true` in [rotation] of the scheduler's settings (give the same file here), or rotate to one of "
+        f"these, best first: {_KMS_V2}; {_SECRETBOX}",
     )
 
 
 def kms_v1(facts: Facts) -> Check:
-    """Check for KMS v1, deprecated since Kubernetes 1.28 and off by default since 1.29."""
-    name, remedy = "kms-v1", "change the plugin and the provider to `apiVersion: v2`"
-    primaries = (facts.configuration.providers_for(GroupResource.parse(one)) for one in _names(facts))
-    if writing := _v1(providers[0] for providers in primaries if providers):
-        return Check(name, State.FAIL, f"{named(writing)}: writes by KMS v1, which is deprecated", remedy)
-    if reading := _v1(provider for entry in facts.configuration.entries for provider in entry.providers):
-        return Check(name, State.WARN, f"{named(reading)}: may read by KMS v1, which is deprecated", remedy)
+    """Check for KMS v1, which is deprecated, and which a kube-apiserver refuses by default from 1.29 on."""
+    name = "kms-v1"
+    why = "deprecated since Kubernetes 1.28; from 1.29 on kube-apiserver refuses the file unless its gate KMSv1 is on"
+    if writing := [one.name for one in _kms_writers(facts) if one.api_version == "v1"]:
+        # The name is a part of each stored value, and so is the version.
+        remedy = (
+            "`rewrap rotate --provider kms --kms-file FILE`, with a provider of v2 under a new name. Never change "
+            "`apiVersion` under the same name: kube-apiserver could read nothing of what is stored"
+        )
+        return Check(name, State.FAIL, f"{named(writing)}: writes by KMS v1, {why}", remedy)
+    if reading := [one.name for one in _kms(facts) if one.api_version == "v1"]:
+        remedy = "`rewrap run`, then remove it when `rewrap verify` calls it removable"
+        return Check(name, State.WARN, f"{named(reading)}: may read by KMS v1, {why}", remedy)
     return Check(name, State.PASS, "no provider uses KMS v1")
 
 
-def _v1(providers: Iterable[object]) -> list[str]:
-    return [one.name for one in providers if isinstance(one, KmsProvider) and one.api_version == "v1"]
+def kms_endpoint(facts: Facts) -> Check:
+    """Check that each KMS endpoint connects to what its text suggests: kube-apiserver validates its scheme only."""
+    name, remedy = "kms-endpoint", "write three slashes and the path: unix:///run/kms.sock, or unix:///@name"
+    odd = [(f"{one.name}: {one.address.warning}", one.address.socket) for one in _kms(facts) if one.address.warning]
+    if dead := [said for said, socket in odd if not socket]:
+        return Check(name, State.FAIL, named(dead), remedy)
+    if odd:
+        return Check(name, State.WARN, named(said for said, _ in odd), remedy)
+    return Check(name, State.PASS, "every KMS endpoint names a socket" if _kms(facts) else "no KMS provider")
+
+
+def kms_unused(facts: Facts) -> Check:
+    """Check for KMS providers without use: kube-apiserver needs their plugins nevertheless, to start and to reload."""
+    name, idle = "kms-unused", dict.fromkeys(one.name for one in _kms(facts))
+    for used in (*(one.name for one in _kms_writers(facts)), *_under_kms(facts)):
+        idle.pop(used, None)
+    if idle:
+        reason = f"no object is under these KMS providers, and nothing is written under them: {named(idle)}"
+        remedy = (
+            "remove them when `rewrap verify` calls them removable, or let them write; until then kube-apiserver needs "
+            "their plugins to start"
+        )
+        return Check(name, State.WARN, reason, remedy)
+    return Check(name, State.PASS, "every KMS provider is in use" if _kms(facts) else "no KMS provider")
+
+
+def _kms(facts: Facts) -> list[KmsProvider]:
+    providers = (provider for entry in facts.configuration.entries for provider in entry.providers)
+    return [one for one in providers if isinstance(one, KmsProvider)]
+
+
+def _kms_writers(facts: Facts) -> list[KmsProvider]:
+    chains = (facts.configuration.providers_for(GroupResource.parse(one)) for one in _names(facts))
+    return [chain[0] for chain in chains if chain and isinstance(chain[0], KmsProvider)]
+
+
+def _under_kms(facts: Facts) -> Iterable[str]:
+    """Yield the name of each KMS provider under which there are objects, or may be unreadable ones."""
+    for tally in facts.proof.resources:
+        for key in (*tally.keys, *tally.claimed):
+            if key.provider == ProviderType.KMS:
+                yield key.name
 
 
 def key_material(facts: Facts) -> Check:

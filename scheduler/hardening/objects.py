@@ -1,19 +1,14 @@
-"""Checks of the stored objects: plaintext, older keys, unreadable values, and the last proof's age. Pure.
-
-This version can't open objects under a configured KMS provider: a check that would have to open them can't pass, and
-does not fail because of them.
-"""
+"""Checks of the stored objects: plaintext, older keys, unreadable values, and the last proof's age. Pure."""
 
 from __future__ import annotations
 
 from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
 from kube_rewrap.worker.etcd.ranges import key_text
-from kube_rewrap.worker.records.inventory import ResourceTally, Unreadable
+from kube_rewrap.worker.records.inventory import ResourceTally
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Reason
 
 _PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
 _REWRAP = "`rewrap run`"
-_KMS = "look at these through kube-apiserver"
 
 
 def plaintext(facts: Facts) -> Check:
@@ -47,30 +42,26 @@ def current(facts: Facts) -> Check:
     stale = {tally.resource: _old(tally) for tally in facts.proof.resources}
     if counts := [f"{resource} {count}" for resource, count in stale.items() if count]:
         return Check(name, State.WARN, f"{sum(stale.values())} objects are under older keys: {named(counts)}", _REWRAP)
-    return _opened(facts, Check(name, State.PASS, "nothing is under an older key"))
+    return _seen(facts, Check(name, State.PASS, "nothing is under an older key"))
 
 
 def readable(facts: Facts) -> Check:
     """Check that every object can be read, and that the last campaign left none unwritten."""
     name = "readable"
-    lost = facts.proof.unreadable - _opaque(facts)
+    lost = facts.proof.unreadable
     if lost or facts.stuck:
-        # Values under a configured KMS provider are not lost, so they come last.
-        listed = sorted((one for tally in facts.proof.resources for one in tally.listed), key=_is_kms)
-        examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed[: max(0, lost)]]
+        listed = (one for tally in facts.proof.resources for one in tally.listed)
+        examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed]
         examples += facts.quarantined
         reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine: {named(examples)}"
         remedy = "docs/campaign-incomplete.md has a remedy for each reason; then `rewrap run`"
         return Check(name, State.FAIL, reason, remedy)
-    return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects - _opaque(facts)} objects can be read"))
+    return _seen(facts, Check(name, State.PASS, f"{facts.proof.objects} objects can be read"))
 
 
 def proof_age(facts: Facts) -> Check:
     """Check that a campaign over everything was proven complete under this very configuration, recently."""
     name, oldest = "proof-age", facts.ages.proof
-    if not facts.proof_revision and _opaque(facts):
-        reason = f"{_opaque(facts)} objects under KMS can't be opened by this version, so nothing can be proven of them"
-        return Check(name, State.UNKNOWN, reason, _KMS)
     if not facts.proof_revision:
         state = State.WARN if facts.proof.is_clean else State.FAIL
         found = "this scan found" if facts.proof.is_clean else "this scan did not find"
@@ -87,14 +78,6 @@ def proof_age(facts: Facts) -> Check:
     return Check(name, State.PASS, said)
 
 
-def _opened(facts: Facts, otherwise: Check) -> Check:
-    """Return a passed check, or unknown if this scan left out paths or could not open KMS objects."""
-    if opaque := _opaque(facts):
-        reason = f"{otherwise.reason}, but {opaque} objects under KMS can't be opened by this version"
-        return Check(otherwise.id, State.UNKNOWN, reason, _KMS)
-    return _seen(facts, otherwise)
-
-
 def _seen(facts: Facts, otherwise: Check) -> Check:
     """Return a passed check, or unknown if this scan left out paths."""
     unknown = facts.proof.unknown
@@ -108,15 +91,6 @@ def _plain(tally: ResourceTally) -> int:
     """Count plaintext objects, whether or not identity may read them."""
     readable_ones = sum(under.objects for key, under in tally.keys.items() if _is_plain(key))
     return readable_ones + sum(tally.reasons.get(reason, 0) for reason in _PLAINTEXT)
-
-
-def _opaque(facts: Facts) -> int:
-    """Count objects under a configured KMS provider that were not opened for want of their unwrapped key."""
-    return sum(tally.reasons.get(Reason.KMS_REFUSED, 0) for tally in facts.proof.resources)
-
-
-def _is_kms(one: Unreadable) -> bool:
-    return one.reason is Reason.KMS_REFUSED
 
 
 def _old(tally: ResourceTally) -> int:

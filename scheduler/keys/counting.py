@@ -159,7 +159,7 @@ class Counting:
     def wrote(self, resource: str, fingerprint: str, revision: int) -> None:
         """Count one delivered write under a key."""
         self._pending.setdefault((resource, fingerprint), []).append(revision)
-        self._note_last(fingerprint, revision)
+        self.note_last(fingerprint, revision)
 
     def moved(self, span: int, following: int) -> None:
         """Move the place of a span forward, to `following`."""
@@ -186,7 +186,7 @@ class Counting:
             added = sum(gap.most(fingerprint, low, high, counted) for low, high in left)
             if first < end:
                 self._counted_gaps.setdefault(fingerprint, []).append((first, end))
-                self._note_last(fingerprint, end - 1)
+                self.note_last(fingerprint, end - 1)
             self._added[fingerprint] += added
             most = max(most, added)
         self.moved(span, end)
@@ -205,10 +205,16 @@ class Counting:
                 )
         return min(found, default=self._now)
 
-    def _note_last(self, fingerprint: str, revision: int) -> None:
+    def note_last(self, fingerprint: str, revision: int) -> None:
+        """Note that a write under a key is no older than `revision`; it is not counted."""
         self._last[fingerprint] = max(self._last.get(fingerprint, 0), revision)
 
     # Records.
+
+    @property
+    def last(self) -> dict[str, int]:
+        """The revision of the last delivered write, by fingerprint; those of earlier observers included."""
+        return dict(self._last)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -36,7 +36,7 @@ from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, has_budget
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.observations import load, save
 from kube_rewrap.worker.records.observed import Observations, governing
-from kube_rewrap.worker.verdict import KMS_FINGERPRINT, KeyRef, Quarantine, Reason
+from kube_rewrap.worker.verdict import KMS_FORMER_FINGERPRINT, KeyRef, Quarantine, Reason
 
 _FLUSH_SECONDS = 1.0
 _POSITION_SECONDS = 5.0
@@ -85,7 +85,7 @@ class Observer:
         self._again: list[Pair] = []
         self._gap = Gap(0, 0)
         self._chains = {
-            str(GroupResource.parse(name)): tuple(key.fingerprint for key in keys)
+            str(GroupResource.parse(name)): tuple(key.counted_as for key in keys)
             for name, keys in describe(self._engine.generation).resources
             if any(str(GroupResource.parse(name)) in span.names for span in self._spans.all)
         }
@@ -104,6 +104,11 @@ class Observer:
     def places(self) -> list[int]:
         """The next revision that the watch will deliver, by span."""
         return self._counting.places
+
+    @property
+    def last(self) -> dict[str, int]:
+        """The revision of the last write, by the fingerprint of its key."""
+        return self._counting.last
 
     @property
     def counts(self) -> dict[str, int]:
@@ -236,10 +241,11 @@ class Observer:
                 self._counting.wrote(resource, fingerprint, item.mod_revision)
             self._report_unreadable(item.key, found)
             return ""
-        # Key ids are not authenticated: counted one by one, they would let a writer to etcd fill the memory.
-        fingerprint = KMS_FINGERPRINT if found.provider == ProviderType.KMS else found.fingerprint
+        fingerprint = found.counted_as
         self._counting.wrote(resource, fingerprint, item.mod_revision)
         if self._engine.chains[resource].is_stale(found):
+            if found.provider == ProviderType.KMS:
+                self._counting.note_last(KMS_FORMER_FINGERPRINT, item.mod_revision)
             namespace, slash, _ = item.key[len(path) :].partition(b"/")
             drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
         return fingerprint

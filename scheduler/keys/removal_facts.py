@@ -14,6 +14,7 @@ from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import load
 
 
@@ -62,5 +63,7 @@ async def judge_removal(
         compacted=bool(revision) and await engine.is_compacted(revision - 1),
         last_written=(await load(engine.store, engine.keyspace)).last,
         chains=service.chains if whole else (),
+        keks=tuple([stored.value for stored in await Keks(engine.store, engine.keyspace).all()]),
+        lingering=convergence.lingering,
     )
     return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision)

@@ -134,7 +134,8 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "quarantined_by": UNREADABLE_BY,
         "bytes": sum(len(one.value) for one in rewritten),
     }
-    assert sorted(keys) == ["keys", "note", "observed_until", "revisions_since"]
+    assert sorted(keys) == ["keys", "kms", "kms_note", "note", "observed_until", "revisions_since"]
+    assert keys["kms"] == []
     judged = {one["fingerprint"]: one["blockers"] for one in verify["keys"]}
     assert all(row.pop("blockers") == judged[row["fingerprint"]] for row in keys["keys"])
     # What was deleted before the first look is in no estimate: any revision until then may have been such a write.

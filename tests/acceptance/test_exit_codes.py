@@ -165,11 +165,13 @@ def kms_first(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["run", "dry run"])
-def test_a_kms_primary_is_refused_with_4(etcd: EtcdCluster, gateway: Gateway, tmp_path: Path, mode: list[str]) -> None:
+def test_a_kms_primary_without_its_plugin_ends_with_5(
+    etcd: EtcdCluster, gateway: Gateway, tmp_path: Path, mode: list[str]
+) -> None:
     revision = gateway.revision()
     rewrap = command_for(tmp_path, etcd, kms_first(tmp_path))
     ended = rewrap.run("run", *mode, "-o", "json")
-    assert (ended.code, ended.error["type"]) == (4, "UnsupportedPrimaryError")
+    assert (ended.code, ended.error["type"]) == (5, "KmsUnavailableError")
     assert gateway.revision() == revision
     assert rewrap.json("status")["stale"] == 30
 

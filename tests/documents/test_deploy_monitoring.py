@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 
 from kube_rewrap.cli.parser import COMMANDS
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.worker.kms.counts import Method, Outcome
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.records.campaign import CampaignState
 from tests.documents.deployment import DEPLOY, TOP
@@ -32,7 +33,21 @@ EXPRESSIONS = [
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 DURATION = r"\d+[smhd]"
 # Words of PromQL that may stand before or between what we name.
-WORDS = {"absent", "and", "by", "increase", "max", "min", "on", "or", "rate", "sum", "unless", "vector"}
+WORDS = {
+    "absent",
+    "and",
+    "by",
+    "histogram_quantile",
+    "increase",
+    "max",
+    "min",
+    "on",
+    "or",
+    "rate",
+    "sum",
+    "unless",
+    "vector",
+}
 
 
 def metrics() -> dict[str, set[str]]:
@@ -40,11 +55,16 @@ def metrics() -> dict[str, set[str]]:
     registry = CollectorRegistry()
     WorkerMetrics(registry, 500.0)
     SchedulerMetrics(registry)
-    return {_exposed(family): set(getattr(family, "_labelnames", ())) for family in registry.collect()}
+    return {_exposed(family): _labels(family) for family in registry.collect()}
 
 
 def _exposed(family: Metric) -> str:
-    return f"{family.name}_total" if family.type == "counter" else family.name
+    """The name of its samples; of a histogram's, those that the dashboard asks for."""
+    return family.name + {"counter": "_total", "histogram": "_bucket"}.get(family.type, "")
+
+
+def _labels(family: Metric) -> set[str]:
+    return {*getattr(family, "_labelnames", ()), *(["le"] if family.type == "histogram" else [])}
 
 
 METRICS = metrics()
@@ -89,7 +109,9 @@ def test_the_states_and_outcomes_that_are_asked_for_exist(expression: str) -> No
     registry = CollectorRegistry()
     WorkerMetrics(registry, 500.0)
     known = {sample.labels.get("outcome") for family in registry.collect() for sample in family.samples}
-    assert {one for text in re.findall(r"outcome=\"([^\"]*)\"", expression) for one in text.split("|")} <= known
+    known |= {outcome.value for outcome in Outcome}
+    assert {one for text in re.findall(r"outcome=~?\"([^\"]*)\"", expression) for one in text.split("|")} <= known
+    assert set(re.findall(r"method=\"([^\"]*)\"", expression)) <= {method.value for method in Method}
 
 
 @each_rule
@@ -118,6 +140,16 @@ def test_a_description_names_commands_and_log_events_that_exist(rule: dict[str, 
     assert set(re.findall(r"\brewrap ([a-z-]+)", text)) <= set(COMMANDS)
 
 
+@each_rule
+def test_a_description_names_pages_and_sections_that_exist(rule: dict[str, Any]) -> None:
+    for page, _, section in re.findall(r"docs/([\w-]+\.md)(#([\w-]+))?", rule["annotations"]["description"]):
+        text = (TOP / "docs" / page).read_text(encoding="utf-8")
+        headings = {
+            re.sub(r"[^\w-]", "", one.lower().replace(" ", "-")) for one in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        assert not section or section in headings
+
+
 def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names))
@@ -131,6 +163,10 @@ def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
         "NeverProved",
         "Quarantine",
         "QuarantineGrew",
+        "KmsPluginFailing",
+        "KmsStatusOld",
+        "KekHeld",
+        "KmsSourcesRefused",
     ]
     assert {f"KubeRewrap{name}" for name in wanted} <= set(names)
 

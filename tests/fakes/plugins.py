@@ -42,15 +42,21 @@ def new_data_key(plugin: Plugin, key_id: str = "", secret: bytes | None = None) 
 
 
 class MemoryPlugins:
-    """A `DataKeys` without servers. `failing`: raised by the next call, once."""
+    """A `DataKeys` without servers. `failing`: raised by the next call, once.
+
+    `wrong`: so many more answers have other bytes than were wrapped.
+    """
 
     def __init__(self) -> None:
+        self.wrong = 0
         self.asked: list[WrappedKey] = []
         self.made: list[DataKey] = []
         self.failing: Exception | None = None
         self.key_id: str | None = None
         """The key id under which v2 keys are made; None = the one that is asked for."""
         self._known: dict[WrappedKey, SecretBytes | Refused] = {}
+        self._forgotten: set[WrappedKey] = set()
+        self._kek_since = 0
         self._seeds: dict[tuple[Plugin, str], DataKey] = {}
 
     async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
@@ -59,16 +65,26 @@ class MemoryPlugins:
             if wrapped not in self._known:
                 self.asked.append(wrapped)
                 self._known[wrapped] = unwrap(wrapped)
+                if self.wrong > 0:
+                    self.wrong -= 1
+                    self._known[wrapped] = SecretBytes(os.urandom(32))
         return {wrapped: self._known[wrapped] for wrapped in wanted}
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    def forget(self, wrapped: WrappedKey) -> None:
+        """Once for each key, as the keyring does."""
+        if wrapped not in self._forgotten:
+            self._forgotten.add(wrapped)
+            del self._known[wrapped]
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         self._fail()
         if plugin.version == "v1":
             made = [new_data_key(plugin) for _ in range(n)]
             self.made += made
             return made
         under = (plugin, _KEY_IDS[target] if self.key_id is None else self.key_id)
-        if under not in self._seeds:
+        if under not in self._seeds or self._kek_since < kek_since:
+            self._kek_since = kek_since
             self._seeds[under] = new_data_key(*under)
             self.made.append(self._seeds[under])
         return [self._seeds[under]] * n

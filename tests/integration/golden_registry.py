@@ -60,10 +60,13 @@ def keys() -> list[Key]:
     return found
 
 
-def configuration_with(primary: Key) -> str:
-    """The recorded configuration with another of its keys as the one that writes."""
+def configuration_with(primary: Key, *, plugin: str = "") -> str:
+    """The recorded configuration with another of its keys as the one that writes, and this endpoint for KMS."""
     document = json.loads(json.dumps(_document()))
     [entry] = document["resources"]
+    for provider in entry["providers"]:
+        if "kms" in provider and plugin:
+            provider["kms"]["endpoint"] = plugin
     first = next(one for one in entry["providers"] if one == primary.block())
     entry["providers"] = [first, *(one for one in entry["providers"] if one != first)]
     return json.dumps(document)

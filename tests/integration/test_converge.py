@@ -220,7 +220,7 @@ def flood(handler: BaseHTTPRequestHandler) -> None:
 
 
 def many_series(handler: BaseHTTPRequestHandler) -> None:
-    respond(handler, b"apiserver_encryption_config_controller_x 1\n" * 2_000)
+    respond(handler, b'apiserver_encryption_config_controller_last_config_info{x="y"} 1\n' * 2_000)
 
 
 def damaged(handler: BaseHTTPRequestHandler) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.kms.counts import Calls, Method, Outcome
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
+from kube_rewrap.worker.queue.plugin_report import PluginReport
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.verdict import Reason
@@ -31,6 +35,17 @@ KEYS = {
     "a" * 16: Budget("a" * 16, "aesgcm", reserved=70, committed=20, observed=50),
     "b" * 16: Budget("b" * 16, "secretbox", reserved=5),
 }
+DECRYPT_OK, DECRYPT_REFUSED = (Method.DECRYPT, Outcome.OK), (Method.DECRYPT, Outcome.REFUSED)
+PLUGIN = PluginReport(
+    "cloud",
+    "v2",
+    calls={DECRYPT_OK: Calls().counted(0.03).counted(20.0), DECRYPT_REFUSED: Calls().counted(0.001)},
+    failing=frozenset({Method.DECRYPT}),
+    status_age=2.0,
+    sources=2,
+    seeds=1,
+    refused=3,
+)
 
 
 class Clock:
@@ -81,7 +96,9 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.lags(4)
     scheduler.observed(7, 2)
     scheduler.budgets(KEYS, 100, 0.8)
-    WorkerMetrics(registry, 500.0).count({"outcome": "worked", "report": REPORT.to_json(), "window": 32})
+    scheduler.keks({"cloud": KekFigures(time.time(), time.time())})
+    done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": [PLUGIN.to_json()]}
+    WorkerMetrics(registry, 500.0).count(done)
 
 
 # --------------------------------------------------------------------------------------------------------- scheduler
@@ -245,6 +262,40 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     }
 
 
+def test_the_keks_of_a_leader_are_shown(registry: CollectorRegistry) -> None:
+    wall = Clock()
+    metrics = SchedulerMetrics(registry, wall=wall)
+    metrics.leads(leads=True)
+    metrics.keks({"cloud": KekFigures(1_000.0, 400.0), "new": KekFigures(is_held=True)})
+    metrics.configured("sha256:1")
+    wall.now += 25
+    shown_keks = {
+        "status_age_seconds provider=cloud": 25.0,
+        "age_seconds provider=cloud": 625.0,
+        "held provider=cloud": 0.0,
+        "held provider=new": 1.0,
+    }
+    assert starting("kube_rewrap_kek_", shown(registry)) == shown_keks
+    metrics.keks({})
+    assert starting("kube_rewrap_kek_", shown(registry)) == {}
+    metrics.keks({"cloud": KekFigures(1_000.0, 400.0)})
+    metrics.leads(leads=False)
+    assert starting("kube_rewrap_kek_", shown(registry)) == {}
+
+
+def test_providers_beyond_the_bound_share_a_label_that_shows_the_worst(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry, wall=lambda: 1_000.0)
+    keks = {f"p{number}": KekFigures(1_000.0, 1_000.0) for number in range(34)}
+    metrics.keks({**keks, "p32": KekFigures(900.0, 1_000.0), "p33": KekFigures(1_000.0, 990.0, is_held=True)})
+    samples = starting("kube_rewrap_kek_", shown(registry))
+    assert len(samples) == 3 * 33
+    assert {name: value for name, value in samples.items() if name.endswith("=other")} == {
+        "status_age_seconds provider=other": 100.0,
+        "age_seconds provider=other": 10.0,
+        "held provider=other": 1.0,
+    }
+
+
 def test_a_loop_that_does_not_tick_is_not_alive_whatever_the_clock_on_the_wall_does(
     registry: CollectorRegistry,
 ) -> None:
@@ -292,6 +343,96 @@ def test_a_worker_adds_up_what_its_children_return(registry: CollectorRegistry) 
     assert samples["kube_rewrap_window_swaps"] == 16.0
 
 
+def test_a_worker_adds_up_the_calls_to_plugins(registry: CollectorRegistry) -> None:
+    clock = Clock()
+    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics.count({"outcome": "failed", "plugins": [PLUGIN.to_json()]})
+    clock.now += 10
+    again = replace(PLUGIN, failing=frozenset[Method](), status_age=50.0)
+    metrics.count({"outcome": "handed_back", "plugins": [again.to_json(), replace(again, version="v1").to_json()]})
+    samples = starting("kube_rewrap_kms_", shown(registry))
+    label = "provider=cloud version=v2"
+    assert {name: value for name, value in samples.items() if name.endswith(label) and "bucket" not in name} == {
+        f"call_seconds_count method=decrypt {label}": 4.0,
+        f"call_seconds_sum method=decrypt {label}": 40.06,
+        **{
+            f"calls_total method=decrypt outcome={outcome} {label}": made
+            for outcome, made in (("ok", 4.0), ("refused", 2.0))
+        },
+        **{
+            f"calls_total method=decrypt outcome={outcome} {label}": 0.0
+            for outcome in ("unavailable", "undecided", "cancelled")
+        },
+        f"circuit_open method=decrypt {label}": 0.0,
+        f"sources_total {label}": 4.0,
+        f"refused_sources_total {label}": 6.0,
+        f"seeds_total {label}": 2.0,
+    }
+    buckets = {name: value for name, value in samples.items() if "bucket" in name and name.endswith(label)}
+    assert buckets["call_seconds_bucket le=0.025 method=decrypt provider=cloud version=v2"] == 0.0
+    assert buckets["call_seconds_bucket le=0.05 method=decrypt provider=cloud version=v2"] == 2.0
+    assert buckets["call_seconds_bucket le=+Inf method=decrypt provider=cloud version=v2"] == 4.0
+    assert samples["sources_total provider=cloud version=v1"] == 2.0
+
+
+def test_the_age_of_status_is_that_of_the_newest_of_any_child(registry: CollectorRegistry) -> None:
+    clock = Clock()
+    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics.count({"plugins": [replace(PLUGIN, status_age=None).to_json()]})
+    assert "kube_rewrap_kms_status_age_seconds provider=cloud" not in shown(registry)
+    metrics.count({"plugins": [replace(PLUGIN, status_age=2.0).to_json()]})
+    clock.now += 10
+    metrics.count({"plugins": [replace(PLUGIN, status_age=50.0).to_json()]})
+    assert shown(registry)["kube_rewrap_kms_status_age_seconds provider=cloud"] == 12.0
+
+
+def test_a_circuit_is_shown_as_long_as_its_plugin_is_called(registry: CollectorRegistry) -> None:
+    clock = Clock()
+    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics.count({"plugins": [PLUGIN.to_json()]})
+    name = "kube_rewrap_kms_circuit_open method=decrypt provider=cloud version=v2"
+    clock.now += 900
+    assert shown(registry)[name] == 1.0
+    clock.now += 1
+    assert name not in shown(registry)
+
+
+def test_plugins_beyond_the_bound_share_a_label(registry: CollectorRegistry) -> None:
+    metrics = WorkerMetrics(registry, 0.0)
+    for number in range(40):
+        metrics.count({"plugins": [replace(PLUGIN, provider=f"p{number}").to_json()]})
+    seeds = starting("kube_rewrap_kms_seeds_total ", shown(registry))
+    assert len(seeds) == 33
+    assert seeds["provider=other version=v2"] == 8.0
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        pytest.param("x", id="a text"),
+        pytest.param([PLUGIN.to_json()] * 9, id="too many"),
+        pytest.param([PLUGIN.to_json(), {**PLUGIN.to_json(), "sources": -1}], id="a count below 0"),
+        pytest.param([{**PLUGIN.to_json(), "sources": True}], id="no number"),
+        pytest.param([{**PLUGIN.to_json(), "version": "v3"}], id="a version"),
+        pytest.param([{**PLUGIN.to_json(), "provider": "a" * 1_201}], id="a long name"),
+        pytest.param([{**PLUGIN.to_json(), "provider": None}], id="no name"),
+        pytest.param([{**PLUGIN.to_json(), "failing": ["v9"]}], id="a method"),
+        pytest.param([{**PLUGIN.to_json(), "failing": ["status"] * 4}], id="too many methods"),
+        pytest.param([{**PLUGIN.to_json(), "status_age": float("nan")}], id="an age"),
+        pytest.param([{**PLUGIN.to_json(), "calls": {"decrypt": {"fine": [1, 1.0] + [1] * 11}}}], id="an outcome"),
+        pytest.param([{**PLUGIN.to_json(), "calls": {"decrypt": {"ok": [1, 1.0] + [1] * 12}}}], id="a bucket more"),
+        pytest.param([{**PLUGIN.to_json(), "calls": {"decrypt": [1]}}], id="no outcomes"),
+    ],
+)
+def test_malformed_reports_of_plugins_cost_themselves_alone(registry: CollectorRegistry, plugins: object) -> None:
+    done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": plugins}
+    WorkerMetrics(registry, 0.0).count(done)
+    samples = shown(registry)
+    assert samples["kube_rewrap_messages_total outcome=worked"] == 1.0
+    assert samples["kube_rewrap_encryptions_total"] == 7.0
+    assert starting("kube_rewrap_kms_", samples) == {}
+
+
 @pytest.mark.parametrize(
     "done",
     [{}, {"outcome": "/registry/secrets/default/a"}, {"outcome": ["worked"]}, {"outcome": None, "report": "x"}],
@@ -311,7 +452,9 @@ def test_the_table_in_docs_is_the_registry(registry: CollectorRegistry) -> None:
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in row.findall(DOCS.read_text())}
     everything(registry)
     exposed = {
-        sample.name: (family.type, set(sample.labels)) for family in registry.collect() for sample in family.samples
+        family.name if family.type == "histogram" else sample.name: (family.type, set(sample.labels) - {"le"})
+        for family in registry.collect()
+        for sample in family.samples
     }
     assert told == exposed
 

@@ -47,6 +47,15 @@ class Calls:
         within = tuple(number + (seconds <= bound) for number, bound in zip(self.within, LATENCY_BOUNDS, strict=True))
         return replace(self, calls=self.calls + 1, seconds=self.seconds + seconds, within=within)
 
+    def __add__(self, other: Calls) -> Calls:
+        within = tuple(mine + theirs for mine, theirs in zip(self.within, other.within, strict=True))
+        return Calls(self.calls + other.calls, self.seconds + other.seconds, within)
+
+    def since(self, before: Calls) -> Calls:
+        """Return the calls made after earlier counts of the same plugin, method and outcome."""
+        within = tuple(now - then for now, then in zip(self.within, before.within, strict=True))
+        return Calls(self.calls - before.calls, max(0.0, self.seconds - before.seconds), within)
+
 
 @dataclass(frozen=True, slots=True)
 class PluginCounts:
@@ -61,3 +70,5 @@ class PluginCounts:
     """Wrapped keys that the plugin unwrapped. One that left the cache and came back counts twice."""
     seeds: int
     """Seeds that this process had wrapped and wrote with."""
+    refused: int = 0
+    """Wrapped keys that the plugin did not unwrap, though it works: their objects are quarantined."""

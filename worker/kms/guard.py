@@ -76,6 +76,7 @@ class GuardedPlugin:
         self.plugin = plugin
         self.sources = 0
         self.seeds = 0
+        self.refused = 0
         self._client = client
         self._pace = pace
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -126,6 +127,7 @@ class GuardedPlugin:
             None if self._status_at is None else now - self._status_at,
             self.sources,
             self.seeds,
+            self.refused,
         )
 
     async def close(self) -> None:

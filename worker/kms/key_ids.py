@@ -1,4 +1,4 @@
-"""Which KEK each plugin names: what a generation is aimed at."""
+"""Which KEK each plugin names, which is what a generation is aimed at; and which plugins do not serve."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, WorkerError
 from kube_rewrap.worker.kms.guard import GuardedPlugin
 from kube_rewrap.worker.kms.plugins import Plugins
@@ -29,6 +30,26 @@ async def _answer(plugin: GuardedPlugin) -> str | WorkerError:
         return await _named_twice(plugin)
     except (KmsUnavailableError, KmsRefusedError) as error:
         return error
+
+
+async def why_no_key_id(plugins: Plugins, provider: KmsProvider) -> str:
+    """Return why the plugin of a KMS v2 provider names no KEK, "" = it is healthy, and names one twice in a row."""
+    try:
+        await _named_twice(plugins[plugin_of(provider)])
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return str(error)
+    return ""
+
+
+async def why_away(plugins: Plugins, generation: Generation) -> str:
+    """Return why plugins of the generation do not serve now, those that only read included; "" = all answer."""
+    found: list[str] = []
+    for provider in generation.kms_providers:
+        try:
+            await plugins[plugin_of(provider)].status()
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            found.append(str(error))
+    return "; ".join(found)
 
 
 async def _named_twice(plugin: GuardedPlugin) -> str:

@@ -134,6 +134,7 @@ class Keyring:
                 return secret
         if away is not None:
             raise away
+        plugin.refused += 1
         because = f"{plugin} does not unwrap it, and unwraps other keys"
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
         return Refused(because)

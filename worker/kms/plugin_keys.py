@@ -27,9 +27,13 @@ class PluginKeys:
         """See DataKeys."""
         return await self._keyring.fetch(wanted)
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    def forget(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keyring.forget(wrapped)
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
-        return await self._writer.data_keys(plugin, target, n)
+        return await self._writer.data_keys(plugin, target, n, kek_since)
 
     async def key_ids(self, generation: Generation) -> Mapping[str, str | WorkerError]:
         """See `read_key_ids`."""

@@ -9,7 +9,9 @@ v2: one seed for each process, plugin and key id. Before its first use
    the call before;
 2. Decrypt gives the seed back: a plugin with, say, a wrong encryption context would ruin every object.
 
-Whenever the seed is handed out, Status has named the target within the last `SEAL_SECONDS`.
+Whenever the seed is handed out, Status has named the target within the last `SEAL_SECONDS`. A KEK may be rotated under
+the same key id, and the seed is wrapped with the former one then: a campaign that an operator starts for that names a
+revision, and a seed made before the first such request is replaced.
 
 v1: a data key for each object, each unwrapped once before its use unless `kms.check_wrapped` is off. v1 names no key
 id, so no target is compared.
@@ -53,6 +55,8 @@ class _Seed:
         self.turn = asyncio.Lock()
         self.key: DataKey | None = None
         self.named_at = 0.0
+        self.kek_since = 0
+        """The newest revision of etcd that lay in the past for certain when the seed was made; 0 = none is known."""
 
 
 class Writer:
@@ -67,16 +71,18 @@ class Writer:
     async def prepare(self, plugin: Plugin, target: str) -> None:
         """Make sure, when a slice of a batch begins, that the plugin still names the target. Raises as `data_keys`."""
         if plugin.version == "v2":
-            await self._seed(plugin, target, SLICE_SECONDS)
+            await self._seed(plugin, target, SLICE_SECONDS, 0)
 
-    async def data_keys(self, plugin: Plugin, target: str, n: int) -> Sequence[DataKey]:
+    async def data_keys(self, plugin: Plugin, target: str, n: int, kek_since: int = 0) -> Sequence[DataKey]:
         """Return data keys for n objects: n times the seed in v2; n keys in v1, each for one object.
+
+        `kek_since` as in `DataKeys`.
 
         Raises before anything is sealed: KmsTargetError when the plugin names another key id than the target,
         KmsUnavailableError, and KmsRefusedError, also for a plugin that contradicts itself.
         """
         if plugin.version == "v2":
-            return [await self._seed(plugin, target, SEAL_SECONDS)] * n
+            return [await self._seed(plugin, target, SEAL_SECONDS, kek_since)] * n
         keys: list[DataKey] = []
 
         async def make(_: int) -> None:
@@ -88,14 +94,18 @@ class Writer:
         await side_by_side(AT_ONCE, range(n), make)
         return keys
 
-    async def _seed(self, plugin: Plugin, target: str, within: float) -> DataKey:
-        """Return the seed under this key id, which Status named within the last seconds; make it if there is none."""
+    async def _seed(self, plugin: Plugin, target: str, within: float, kek_since: int) -> DataKey:
+        """Return the seed under this key id, which Status named within the last seconds; make it if there is none.
+
+        One that may have been made before the revision `kek_since` is replaced.
+        """
         guarded, seed = self._plugins[plugin], self._seeds[plugin]
         async with seed.turn:
             now = _now()
-            if seed.key is None or hash_of_key_id(seed.key.wrapped.key_id) != target:
+            if seed.key is None or hash_of_key_id(seed.key.wrapped.key_id) != target or seed.kek_since < kek_since:
                 seed.key = await self._make_seed(guarded, target)
                 seed.named_at = now
+                seed.kek_since = max(seed.kek_since, kek_since)
             elif now - seed.named_at > within:
                 await _require_named(guarded, target)
                 seed.named_at = now

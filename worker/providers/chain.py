@@ -87,10 +87,23 @@ class Chain:
         return tuple(link.ref for link in self._links)
 
     @property
+    def described(self) -> tuple[KeyRef, ...]:
+        """`keys` as the record of a generation names them: KMS providers by version, or by the KEK to write under."""
+        return tuple(link.described for link in self._links)
+
+    @property
     def kms_primary(self) -> tuple[Plugin, str] | None:
         """The plugin that makes the data keys to seal with, and the target key id ("" in v1); None without KMS."""
         first = self._links[0]
         return (first.plugin, first.target or "") if isinstance(first, KmsLink) else None
+
+    def is_outdated(self, mod_revision: int, kek_since: int) -> bool:
+        """Whether an object that the primary opened is to be rewritten all the same.
+
+        True under a KMS primary for an object last written at or before the revision `kek_since`, since which the
+        plugins have wrapped with the present KEK, though the stored bytes do not show it. With 0, none is.
+        """
+        return mod_revision <= kek_since and self.kms_primary is not None
 
     def is_stale(self, key: KeyRef) -> bool:
         """Whether values under a key are to be rewritten. Of a KMS primary with an unknown target, none is."""

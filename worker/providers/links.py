@@ -71,6 +71,10 @@ class Link(Protocol):
         """The name in the configuration."""
 
     @property
+    def described(self) -> KeyRef:
+        """The name in the record of a generation."""
+
+    @property
     def writes_as(self) -> KeyRef:
         """The name of the key that `seal` uses. A value that another key opened is stale."""
 
@@ -94,6 +98,11 @@ class LocalLink:
     prefix: bytes
     ref: KeyRef
     cipher: Cipher = field(repr=False)
+
+    @property
+    def described(self) -> KeyRef:
+        """Its only name."""
+        return self.ref
 
     @property
     def writes_as(self) -> KeyRef:
@@ -141,6 +150,11 @@ class KmsLink:
     def ref(self) -> KeyRef:
         """All keys of the provider."""
         return KeyRef(ProviderType.KMS.value, self.plugin.name, KMS_FINGERPRINT)
+
+    @property
+    def described(self) -> KeyRef:
+        """The name in the record of a generation: the KEK's where that is known, else by version."""
+        return self._named(self.plugin.version) if self.target is None else self.writes_as
 
     @property
     def writes_as(self) -> KeyRef:

@@ -101,16 +101,18 @@ def counted(shown: str) -> dict[str, object]:
 
 
 def handed_back(error: object) -> dict[str, object] | None:
-    """Return the outcome `handed_back` for a task that rejected its message with requeue, None for other errors."""
+    """Return the result of a task that rejected its message with requeue, None for other errors."""
     raised = error.exc if isinstance(error, ExceptionWithTraceback) else error
-    return {"outcome": "handed_back"} if isinstance(raised, Reject) and raised.requeue else None
+    if not isinstance(raised, Reject) or not raised.requeue:
+        return None
+    return {**counted(repr(raised.reason)), "outcome": "handed_back"}
 
 
 class CountedTask(Task):  # type: ignore[misc]
     """A task whose results the parent counts."""
 
     Request = f"{__name__}:CountedRequest"
-    resultrepr_maxsize = 4096  # the counts must arrive whole
+    resultrepr_maxsize = 65_536  # the counts must arrive whole; see plugin_report.MOST_PLUGINS
 
 
 class Application(Celery):  # type: ignore[misc]

@@ -13,7 +13,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -28,6 +28,7 @@ from kube_rewrap.worker.errors import (
     FencedError,
     KmsRefusedError,
     KmsTargetError,
+    KmsUnavailableError,
     QuarantineGrewError,
     SpaceError,
     StoppedError,
@@ -35,6 +36,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.shared import SharedPace
 from kube_rewrap.worker.records.audit import AuditLog
@@ -71,19 +73,22 @@ class ChildTools:
     settings: Settings
     engine: Engine
     pace: SharedPace
+    meter: PluginMeter = field(default_factory=PluginMeter)
 
 
 @dataclass(frozen=True, slots=True)
 class MessageResult:
     """The result of a message. `report` counts this slice only; `window` is the swaps allowed in flight, 0 = unknown.
 
-    `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`.
+    `outcome` is `worked`, `dropped`, `handed_back`, `failed` or `refused`. `plugins` are the calls to KMS plugins that
+    no earlier result holds.
     """
 
     outcome: str
     because: str = ""
     report: BatchReport = NOTHING
     window: int = 0
+    plugins: tuple[PluginReport, ...] = ()
 
 
 _Job = Callable[[ChildTools, Stored[Campaign], int, Expect, Brake], Awaitable[MessageResult]]
@@ -91,12 +96,17 @@ _Job = Callable[[ChildTools, Stored[Campaign], int, Expect, Brake], Awaitable[Me
 
 async def rewrite(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Work on one batch for a slice of time."""
-    return await _under_claim(tools, name, number, CampaignState.RUNNING, _rewrite)
+    return _with_calls(tools, await _under_claim(tools, name, number, CampaignState.RUNNING, _rewrite))
 
 
 async def prove(tools: ChildTools, name: str, number: int) -> MessageResult:
     """Scan one part of a campaign's proof, at the revision that the part is pinned to."""
-    return await _under_claim(tools, name, number, CampaignState.PROVING, _prove)
+    return _with_calls(tools, await _under_claim(tools, name, number, CampaignState.PROVING, _prove))
+
+
+def _with_calls(tools: ChildTools, done: MessageResult) -> MessageResult:
+    """Return the result with the calls to plugins that no earlier result holds."""
+    return replace(done, plugins=tools.meter.report(tools.engine.kms_counts()))
 
 
 async def _under_claim(tools: ChildTools, name: str, number: int, state: CampaignState, job: _Job) -> MessageResult:
@@ -106,7 +116,7 @@ async def _under_claim(tools: ChildTools, name: str, number: int, state: Campaig
     if stored is None or stored.value.state is not state:
         return _dropped(name, number, f"no campaign of this name is {state.value}")
     if stored.value.generation != engine.generation.hash:
-        return await _hand_back(engine, stored.value, number)
+        return await _hand_back(engine, stored.value, number, _why_another(engine, stored.value))
     brake = Brake()
     try:
         async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session:
@@ -135,13 +145,18 @@ async def _rewrite(
             await engine.learn_what_is_complete()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
-            await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
+            may_decrypt, kek_since = options.allow_plaintext, options.since
+            await engine.run(spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since)
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         failure = error
     try:
-        return await _finish_slice(tools, checkpoints, (before, spec), failure)
+        done = await _finish_slice(tools, checkpoints, (before, spec), failure)
     except FencedError as error:
         return _dropped(spec.campaign, spec.number, str(failure or error))
+    if isinstance(failure, KmsTargetError):
+        # A worker whose plugin names the target can go on.
+        return replace(await _hand_back(engine, campaign, number, done.because), report=done.report)
+    return done
 
 
 async def _finish_slice(
@@ -250,7 +265,8 @@ async def _prove(
     is_late = _timer(_PART_SECONDS)
     while True:
         brake.check()
-        scanned = await _scan_slice(engine, part.value, _timer(tools.settings.service.slice))
+        is_over = _timer(tools.settings.service.slice)
+        scanned = await _scan_slice(engine, part.value, is_over, stored.value.options.since)
         part = await proofs.save(part.holding(scanned))
         if part.value.is_done or is_late():
             return MessageResult("worked")
@@ -263,7 +279,7 @@ def _timer(seconds: float) -> Callable[[], bool]:
     return lambda: loop.time() > until
 
 
-async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool]) -> ProofPart:
+async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool], kek_since: int) -> ProofPart:
     """Return a part after one slice of its scan.
 
     A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
@@ -273,7 +289,7 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
     wanted = part.rest[0]
     try:
         await engine.learn_what_is_complete()
-        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over)
+        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
     except CompactedError:
         return replace(part, compacted=True)
     except KeyError:
@@ -284,9 +300,17 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
     return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
 
 
-async def _hand_back(engine: Engine, campaign: Campaign, number: int) -> MessageResult:
-    """Return `handed_back`, which requeues the message, and record the reason for `_HANDBACK_SECONDS`."""
-    because = f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
+def _why_another(engine: Engine, campaign: Campaign) -> str:
+    """Return why this worker can't work on a campaign of another generation."""
+    try:
+        engine.require_aimed()
+    except KmsUnavailableError as error:
+        return str(error)
+    return f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
+
+
+async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
+    """Return `handed_back`, which requeues the message, and record the handback for `_HANDBACK_SECONDS`."""
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     me = who("rewrap worker")
     lease = await engine.store.grant_lease(_HANDBACK_SECONDS)

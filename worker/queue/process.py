@@ -143,12 +143,15 @@ class Child:
         return ChildTools(settings, engine, pace)
 
     async def _is_aimed(self, engine: Engine) -> bool:
-        """Whether the plugins named the KEKs of the engine's generation within the last seconds."""
+        """Whether the plugins named the KEKs of the engine's generation within the last seconds.
+
+        They are asked at once after one of them named another KEK while a batch was at work.
+        """
         now = asyncio.get_running_loop().time()
-        if now - self._aimed_at > SLICE_SECONDS:
+        if engine.is_refuted or now - self._aimed_at > SLICE_SECONDS:
             if not await engine.is_aimed():
                 return False
-            self._aimed_at = now
+            self._aimed_at, engine.is_refuted = now, False
         return True
 
     async def _close_engine(self) -> None:

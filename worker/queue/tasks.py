@@ -100,7 +100,7 @@ def _batch(task: str, job: Callable[[ChildTools, str, int], Awaitable[MessageRes
     if done.outcome == "handed_back":
         # After a delay, so that a worker with the right configuration is likely to take it next.
         time.sleep(random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        raise Reject(done.because, requeue=True)
+        raise Reject(_encoded(done), requeue=True)
     return _encoded(done)
 
 
@@ -175,4 +175,6 @@ def _refused(task: str, because: str) -> Result:
 
 def _encoded(done: MessageResult) -> Result:
     """Return a `MessageResult` as JSON without its sentence, which is in the log."""
-    return json.dumps({"outcome": done.outcome, "report": done.report.to_json(), "window": done.window})
+    plugins = [one.to_json() for one in done.plugins]
+    counts = {"report": done.report.to_json(), "window": done.window, "plugins": plugins}
+    return json.dumps({"outcome": done.outcome, **counts})

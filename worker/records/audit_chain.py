@@ -12,8 +12,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from kube_rewrap.worker.fields import Fields, is_scalar, mapping_of, text_of
+from kube_rewrap.worker.records.form import Form, Text, whole
 
 Scalar = str | int | float | bool | None
 
@@ -23,18 +25,26 @@ BEGINNING = "0" * 64
 _LONGEST_TEXT = 1_000
 
 
+def _detail(value: object, what: str) -> Mapping[str, Scalar]:
+    given = mapping_of(value, what)
+    found = {text_of(name, what): one for name, one in given.items() if is_scalar(one)}
+    if len(found) < len(given):
+        raise ValueError(f"{what} holds what is neither a text nor a finite number")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Form):
     """One entry. `number` counts from 1, `at` is ISO 8601 in UTC, `hash` covers all other fields."""
 
-    number: int
-    at: str
-    event: str
-    campaign: str
-    actor: str
-    detail: Mapping[str, Scalar]
-    previous: str
-    hash: str = ""
+    number: Annotated[int, whole(least=1)]
+    at: Text
+    event: Text
+    campaign: Text
+    actor: Text
+    detail: Annotated[Mapping[str, Scalar], _detail]
+    previous: Text
+    hash: Text = ""
 
     def sealed(self) -> Entry:
         """Return the entry with its hash."""
@@ -45,42 +55,6 @@ class Entry:
         fields = {name: value for name, value in self.to_json().items() if name != "hash"}
         encoded = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(encoded.encode()).hexdigest()
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "number": self.number,
-            "at": self.at,
-            "event": self.event,
-            "campaign": self.campaign,
-            "actor": self.actor,
-            "detail": dict(self.detail),
-            "previous": self.previous,
-            "hash": self.hash,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Entry:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.count("number", 1),
-            fields.text("at"),
-            fields.text("event"),
-            fields.text("campaign"),
-            fields.text("actor"),
-            fields.one("detail", _detail),
-            fields.text("previous"),
-            fields.text("hash"),
-        )
-
-
-def _detail(value: object) -> Mapping[str, Scalar]:
-    given = mapping_of(value, "detail")
-    found = {text_of(name, "detail"): one for name, one in given.items() if is_scalar(one)}
-    if len(found) < len(given):
-        raise ValueError("detail holds what is neither a text nor a finite number")
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Annotated
 
-from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
-from kube_rewrap.worker.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.fields import MOST_BATCHES, count_of, members_of, text_of
+from kube_rewrap.worker.records.form import Count, Form, Key, Later, Name, Named, Text, Time, whole
 from kube_rewrap.worker.records.report import BatchReport
-from kube_rewrap.worker.verdict import Reason, reason_of
+from kube_rewrap.worker.verdict import Reason
+
+
+def _namespace_count(pair: object, what: str) -> tuple[str, int]:
+    name, count = members_of(pair, what, 2)
+    return text_of(name, what), count_of(count, what)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchSpec:
+class BatchSpec(Form):
     """What one worker does under one claim.
 
     `number` orders the batches of a campaign from 0. `namespaces` pairs each namespace that the range touches
@@ -22,13 +29,13 @@ class BatchSpec:
     of the campaign's pass over its ranges.
     """
 
-    campaign: str
-    number: int
-    resource: str
+    campaign: Name
+    number: Annotated[int, whole(most=MOST_BATCHES)]
+    resource: Text
     range: KeyRange
-    generation: str
-    namespaces: tuple[tuple[str, int], ...] = ()
-    sweep: int = 1
+    generation: Text
+    namespaces: tuple[Annotated[tuple[str, int], _namespace_count], ...] = ()
+    sweep: Annotated[int, whole(least=1)] = 1
 
     @property
     def objects(self) -> int:
@@ -45,37 +52,6 @@ class BatchSpec:
             "namespace": names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}" if names else "",
         }
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form that records and messages hold. It holds no secret."""
-        return {
-            "campaign": self.campaign,
-            "number": self.number,
-            "resource": self.resource,
-            "range": self.range.to_json(),
-            "generation": self.generation,
-            "namespaces": [list(pair) for pair in self.namespaces],
-            "sweep": self.sweep,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> BatchSpec:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.name("campaign"),
-            fields.count("number", most=MOST_BATCHES),
-            fields.text("resource"),
-            fields.one("range", KeyRange.from_json),
-            fields.text("generation"),
-            fields.each("namespaces", _namespace_count),
-            fields.count("sweep", 1),
-        )
-
-
-def _namespace_count(pair: object) -> tuple[str, int]:
-    name, count = members_of(pair, "a namespace of a batch", 2)
-    return text_of(name, "a namespace of a batch"), count_of(count, "a namespace of a batch")
-
 
 class BatchState(StrEnum):
     """The state of a batch. Only `done` is final; a `parked` batch waits for the next sweep or campaign."""
@@ -87,7 +63,7 @@ class BatchState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Form):
     """A batch and its progress: every object with a key below `cursor` has reached its end in this sweep.
 
     `attempts` counts how often a worker began or resumed the batch, `stalled` how many of these attempts came
@@ -98,13 +74,13 @@ class Checkpoint:
 
     spec: BatchSpec
     state: BatchState = BatchState.PENDING
-    cursor: bytes = b""
+    cursor: Key = b""
     report: BatchReport = field(default_factory=BatchReport)
-    attempts: int = 0
-    stalled: int = 0
-    tried_at: float = 0.0
-    because: str = ""
-    reasons: Mapping[Reason, int] = field(default_factory=dict)
+    attempts: Count = 0
+    stalled: Annotated[Count, Named(former="fruitless")] = 0
+    tried_at: Time = 0.0
+    because: Text = ""
+    reasons: Later[Mapping[Reason, Count]] = field(default_factory=dict)
 
     @property
     def rest(self) -> KeyRange:
@@ -128,41 +104,6 @@ class Checkpoint:
     def failed(self, because: str, *, counts: bool) -> Checkpoint:
         """Return the checkpoint after a failure. Without `counts`, the attempt does not count as stalled."""
         return replace(self, because=because, stalled=self.stalled - (0 if counts else min(1, self.stalled)))
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {
-            "spec": self.spec.to_json(),
-            "state": self.state.value,
-            "cursor": key_text(self.cursor),
-            "report": self.report.to_json(),
-            "attempts": self.attempts,
-            "stalled": self.stalled,
-            "tried_at": self.tried_at,
-            "because": self.because,
-            "reasons": {reason.value: count for reason, count in self.reasons.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Checkpoint:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            BatchSpec.from_json(fields.mapping("spec")),
-            fields.choice("state", BatchState),
-            fields.key("cursor"),
-            BatchReport.from_json(fields.mapping("report")),
-            fields.count("attempts"),
-            fields.count(fields.either("stalled", "fruitless")),
-            fields.number("tried_at"),
-            fields.text("because"),
-            reasons_of(fields.counts("reasons")) if fields.has("reasons") else {},  # absent in older records
-        )
-
-
-def reasons_of(counts: Mapping[str, int]) -> dict[Reason, int]:
-    """Read counts by reason. Raises ValueError for an unknown reason."""
-    return {reason_of(reason): count for reason, count in counts.items()}
 
 
 def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:

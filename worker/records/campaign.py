@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
-from kube_rewrap.worker.fields import MOST_BATCHES, NAMESPACE, Fields, matching, number_of
+from kube_rewrap.worker.fields import MOST_BATCHES, NAMESPACE, moment_of, number_of
+from kube_rewrap.worker.records.form import (
+    Count,
+    Flat,
+    Form,
+    Later,
+    Moment,
+    Name,
+    Named,
+    Text,
+    form_of,
+    or_empty,
+    whole,
+)
 
 FASTEST = 1_000_000.0
 """Highest rate that a campaign may have, in objects a second."""
@@ -54,11 +68,11 @@ class Pause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Form):
     """What a campaign covers: resources by name, in the given namespaces, or in all if none is given."""
 
-    resources: tuple[str, ...]
-    namespaces: tuple[str, ...] = ()
+    resources: tuple[Text, ...]
+    namespaces: tuple[Annotated[str, form_of(form=NAMESPACE)], ...] = ()
 
 
 def new_id(now: datetime, chance: bytes) -> str:
@@ -69,65 +83,43 @@ def new_id(now: datetime, chance: bytes) -> str:
     return f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 4096 // 1_000_000:03x}{chance.hex()[:3]}"
 
 
+def rate_of(value: object, what: str = "rate") -> float:
+    """Return a campaign's own rate in objects a second, 0 = it has none. Raises ValueError."""
+    rate = number_of(value, what, FASTEST)
+    if 0 < rate < 1:
+        raise ValueError(f"{what} is below 1 and not 0")
+    return rate
+
+
 @dataclass(frozen=True, slots=True)
-class CampaignOptions:
+class CampaignOptions(Form):
     """The options of a campaign, as requested.
 
     `rate` is its own ceiling in objects a second, 0 = the service's. Of waiting campaigns the one with the
     highest `priority` begins first. Only with `allow_plaintext` may a campaign decrypt objects, under an identity
     primary. `paused`: the campaign begins paused, because an operator paused its request. Without `allow_empty`
     the scheduler refuses a request that names a namespace or a resource without objects. `repair`: the scheduler
-    itself started it, to repair drift; the audit log has a sum of such campaigns, not an entry for each.
+    itself started it, to repair drift; the audit log has a sum of such campaigns, not an entry for each. `since`: an
+    operator said that every KMS plugin has wrapped with the present KEK since this revision, where nothing shows that
+    the KEK was rotated. Objects that were last written at or before it are rewritten although they are current; 0 =
+    none is.
     """
 
-    reason: str = ""
-    rate: float = 0.0
-    priority: int = 0
+    reason: Text = ""
+    rate: Annotated[float, rate_of] = 0.0
+    priority: Annotated[int, whole(least=-HIGHEST_PRIORITY, most=HIGHEST_PRIORITY)] = 0
     allow_plaintext: bool = False
-    paused: bool = False
-    allow_empty: bool = False
-    repair: bool = False
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "reason": self.reason,
-            "rate": self.rate,
-            "priority": self.priority,
-            "allow_plaintext": self.allow_plaintext,
-            "paused": self.paused,
-            "allow_empty": self.allow_empty,
-            "repair": self.repair,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> CampaignOptions:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.text("reason"),
-            fields.one("rate", rate_of),
-            fields.count("priority", -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
-            fields.flag("allow_plaintext"),
-            paused=fields.has("paused") and fields.flag("paused"),
-            allow_empty=fields.has("allow_empty") and fields.flag("allow_empty"),
-            repair=fields.has("repair") and fields.flag("repair"),
-        )
-
-
-def rate_of(value: object) -> float:
-    """Return a campaign's own rate in objects a second, 0 = it has none. Raises ValueError."""
-    rate = number_of(value, "rate", FASTEST)
-    if 0 < rate < 1:
-        raise ValueError("rate is below 1 and not 0")
-    return rate
+    paused: Later[bool] = False
+    allow_empty: Later[bool] = False
+    repair: Later[bool] = False
+    since: Later[Count] = 0
 
 
 NO_OPTIONS = CampaignOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Form):
     """How far the quarantine of a campaign may grow. An attacker who tries out ciphertexts leaves unreadable objects.
 
     An object written after the revision `since` counts as new. A campaign may put `most` new objects in
@@ -135,31 +127,20 @@ class Growth:
     the campaign was planned.
     """
 
-    since: int = 0
-    planned: int = 0
-    most: int | None = None
+    since: Count = 0
+    planned: Count = 0
+    most: Count | None = None
 
     def allows(self, fresh: int) -> bool:
         """Whether `fresh` new objects may be in quarantine."""
         return self.most is None or fresh <= self.most
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {"since": self.since, "planned": self.planned, "most": self.most}
-
-    @classmethod
-    def from_json(cls, value: object) -> Growth:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        most = fields.count("most") if fields.has("most") else None
-        return cls(fields.count("since"), fields.count("planned"), most)
 
 
 ANY_GROWTH = Growth()
 
 
 @dataclass(frozen=True, slots=True)
-class Campaign:
+class Campaign(Form):
     """One campaign's record. `batches` is the number of its batches; `because` is the reason for its state.
 
     Times are ISO 8601 in UTC. `sweeps` is the number of passes over its batches that began; `proof_revision` is
@@ -168,20 +149,20 @@ class Campaign:
     that appear later do not change it.
     """
 
-    id: str
+    id: Name
     state: CampaignState
-    generation: str
-    scope: Scope
-    batches: int
-    planned_at: str
-    because: str
-    sweeps: int = 1
-    proof_revision: int = 0
-    options: CampaignOptions = NO_OPTIONS
+    generation: Text
+    scope: Flat[Scope]
+    batches: Annotated[int, whole(most=MOST_BATCHES)]
+    planned_at: Moment
+    because: Text
+    sweeps: Annotated[int, whole(least=1)] = 1
+    proof_revision: Count = 0
+    options: Annotated[CampaignOptions, Named(former="wish")] = NO_OPTIONS
     paused_for: Pause | None = None
-    ended_at: str = ""
-    growth: Growth = ANY_GROWTH
-    whole: bool = False
+    ended_at: Annotated[str, or_empty(moment_of)] = ""
+    growth: Later[Growth] = ANY_GROWTH
+    whole: Later[bool] = False
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
         """Return the campaign in another state; `because` is the reason."""
@@ -196,47 +177,6 @@ class Campaign:
     def log_context(self) -> dict[str, object]:
         """Return the fields that every log line about this campaign carries."""
         return {"campaign": self.id, "generation": self.generation, "state": self.state.value}
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {
-            "id": self.id,
-            "state": self.state.value,
-            "generation": self.generation,
-            "resources": list(self.scope.resources),
-            "namespaces": list(self.scope.namespaces),
-            "batches": self.batches,
-            "planned_at": self.planned_at,
-            "because": self.because,
-            "sweeps": self.sweeps,
-            "proof_revision": self.proof_revision,
-            "options": self.options.to_json(),
-            "paused_for": self.paused_for.value if self.paused_for else None,
-            "ended_at": self.ended_at,
-            "growth": self.growth.to_json(),
-            "whole": self.whole,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Campaign:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.name("id"),
-            fields.choice("state", CampaignState),
-            fields.text("generation"),
-            Scope(fields.texts("resources"), fields.each("namespaces", _namespace)),
-            fields.count("batches", most=MOST_BATCHES),
-            fields.moment("planned_at"),
-            fields.text("because"),
-            fields.count("sweeps", 1),
-            fields.count("proof_revision"),
-            CampaignOptions.from_json(fields.mapping(fields.either("options", "wish"))),
-            fields.choice("paused_for", Pause) if fields.has("paused_for") else None,
-            fields.moment_or_none("ended_at"),
-            fields.one("growth", Growth.from_json) if fields.has("growth") else ANY_GROWTH,
-            fields.has("whole") and fields.flag("whole"),  # absent in records of earlier versions
-        )
 
 
 def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) -> frozenset[str]:
@@ -253,7 +193,3 @@ def completed(campaigns: Iterable[Campaign], generation: str, after: int = 0) ->
         and not campaign.scope.namespaces
     )
     return frozenset(resource for resources in whole for resource in resources)
-
-
-def _namespace(value: object) -> str:
-    return matching(value, "a namespace", NAMESPACE)

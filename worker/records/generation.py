@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
-from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.fields import Fields, members_of, text_of
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 _FORMER = 200
@@ -18,12 +18,24 @@ _FORMER = 200
 class GenerationRecord:
     """One generation by its hash, with the chain of each resource, spelled as in the file, wildcards included.
 
-    A chain names keys in the order in which they are tried; the first one writes. No chain is empty. All KMS keys
-    have the fingerprint `kms`, so a KMS provider that changes its key under the same name makes no difference here.
+    A chain names keys in the order in which they are tried; the first one writes. No chain is empty. `KeyRef` has the
+    forms in which KMS providers are named here. `file` is the hash of the file, "" = equal to `hash`, as in records of
+    earlier versions. `sockets` are the KMS providers, as `v2:name`, each with a hash of its plugin's address.
     """
 
     hash: str
     resources: tuple[tuple[str, tuple[KeyRef, ...]], ...]
+    file: str = ""
+    sockets: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill `file`."""
+        object.__setattr__(self, "file", self.file or self.hash)
+
+    def sockets_of(self, key: KeyRef) -> frozenset[str]:
+        """Return the hashes of the addresses of a KMS provider's plugins, none where they are not known."""
+        name = f"{key.version.partition('#')[0]}:{key.name}"
+        return frozenset(socket for provider, socket in self.sockets if provider == name)
 
     def reads_plaintext(self, resource: str) -> bool:
         """Whether the chain that governs a resource reads plaintext and writes none."""
@@ -42,6 +54,8 @@ class GenerationRecord:
         chains = groupby(self.resources, key=lambda one: one[1])
         return {
             "hash": self.hash,
+            **({"file": self.file} if self.file != self.hash else {}),
+            **({"sockets": [list(pair) for pair in self.sockets]} if self.sockets else {}),
             "chains": [
                 {
                     "resources": [name for name, _ in alike],
@@ -55,16 +69,22 @@ class GenerationRecord:
     def from_json(cls, value: Mapping[str, object]) -> GenerationRecord:
         """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
-        return cls(fields.text("hash"), tuple(pair for chain in fields.each("chains", _chain) for pair in chain))
+        return cls(
+            fields.text("hash"),
+            tuple(pair for chain in fields.each("chains", _chain) for pair in chain),
+            # Absent where the file has no KMS provider, and in records of earlier versions.
+            fields.text("file") if fields.has("file") else "",
+            fields.each("sockets", _socket) if fields.has("sockets") else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The generation in force, and the hashes of the generations before it (`former`), the newest last.
+    """The generation in force, and the hashes of the generations before it and of their files (`former`).
 
-    With `former` a new leader that reads an old copy of the file recognises it. Otherwise it would take the old copy
-    for a change, and rewrap every object back to the old key. `settled`: the resources whose plaintext was late
-    already when this generation came into force (`generations.settled`).
+    The newest are the last. With `former` a new leader that reads an old copy of the file recognises it. Otherwise it
+    would take the old copy for a change, and rewrap every object back to the old key. `settled`: the resources whose
+    plaintext was late already when this generation came into force (`generations.settled`).
     """
 
     generation: GenerationRecord
@@ -73,7 +93,9 @@ class History:
 
     def followed_by(self, generation: GenerationRecord, settled: frozenset[str] = frozenset()) -> History:
         """Return the history with a newer generation in force."""
-        kept = [name for name in (*self.former, self.generation.hash) if name != generation.hash]
+        ended = self.generation
+        names = (*self.former, ended.hash, ended.file)
+        kept = [name for name in names if name not in {generation.hash, generation.file}]
         return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:], settled=settled)
 
     def to_json(self) -> dict[str, object]:
@@ -88,6 +110,11 @@ class History:
         former = fields.texts("former", _FORMER) if fields.has("former") else ()
         settled = fields.texts("settled") if fields.has("settled") else ()
         return cls(GenerationRecord.from_json(value), former, frozenset(settled))
+
+
+def _socket(value: object) -> tuple[str, str]:
+    provider, socket = members_of(value, "a KMS provider", 2)
+    return text_of(provider, "a KMS provider"), text_of(socket, "a hash")
 
 
 def _chain(value: object) -> list[tuple[str, tuple[KeyRef, ...]]]:

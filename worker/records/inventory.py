@@ -54,7 +54,8 @@ class KeyTally:
 class ResourceTally:
     """What a scan found in one resource. `claimed` counts unreadable objects by the configured key in their prefix.
 
-    `listed` names at most `LISTED` unreadable objects; `unreadable` and `reasons` count all.
+    `listed` names at most `LISTED` unreadable objects; `unreadable` and `reasons` count all. `outdated` counts the
+    objects under the primary that a campaign rewrites all the same (`Chain.is_outdated`), `outdated_bytes` their bytes.
     """
 
     resource: str
@@ -65,6 +66,8 @@ class ResourceTally:
     unreadable: int = 0
     listed: list[Unreadable] = field(default_factory=list)
     reasons: dict[Reason, int] = field(default_factory=dict)
+    outdated: int = 0
+    outdated_bytes: int = 0
 
     @property
     def readable(self) -> int:
@@ -78,20 +81,27 @@ class ResourceTally:
 
     @property
     def stale(self) -> int:
+        """Objects to rewrite: those that a key other than the primary opens, and outdated ones."""
+        return self.elsewhere + self.outdated
+
+    @property
+    def elsewhere(self) -> int:
         """Objects that a key other than the primary opens."""
         return self.readable - (self.keys[self.primary].objects if self.primary in self.keys else 0)
 
     @property
     def stale_bytes(self) -> int:
         """Stored bytes of the stale objects: about as many as a rewrap writes."""
-        return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary)
+        return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary) + self.outdated_bytes
 
-    def add_readable(self, key: KeyRef, size: int, version: int) -> None:
-        """Count one object that `key` opened."""
+    def add_readable(self, key: KeyRef, size: int, version: int, *, is_outdated: bool = False) -> None:
+        """Count one object that `key` opened; `is_outdated` only of one under the primary."""
         tally = self._tally(key)
         tally.objects += 1
         tally.bytes += size
         tally.versions += version
+        self.outdated += is_outdated
+        self.outdated_bytes += size * is_outdated
 
     def _tally(self, key: KeyRef) -> KeyTally:
         tally = self.keys.get(key)
@@ -124,6 +134,8 @@ class ResourceTally:
             for reason, count in part.reasons.items():
                 total.reasons[reason] = total.reasons.get(reason, 0) + count
         total.unreadable = self.unreadable + other.unreadable
+        total.outdated = self.outdated + other.outdated
+        total.outdated_bytes = self.outdated_bytes + other.outdated_bytes
         total.listed = [*self.listed, *other.listed][:LISTED]
         return total
 
@@ -152,8 +164,13 @@ class Inventory:
 
     @property
     def stale(self) -> int:
-        """Objects under a key other than their resource's primary."""
+        """Objects to rewrite: under a key other than their resource's primary, or outdated under it."""
         return sum(tally.stale for tally in self.resources)
+
+    @property
+    def outdated(self) -> int:
+        """Objects that a campaign rewrites although they are under their primary."""
+        return sum(tally.outdated for tally in self.resources)
 
     @property
     def stale_bytes(self) -> int:

@@ -6,29 +6,34 @@ and records it here. Key ids are held as hashes: they may be account numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.records.form import Form, Most, Text, Time
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kek:
+class Kek(Form):
     """One KMS provider. Hashes as `wrapped.hash_of_key_id` returns them; times in seconds since 1970."""
 
-    provider: str
-    target: str
+    provider: Text
+    target: Text
     """What campaigns rewrap to."""
-    since: float
+    since: Time
     """When `target` took its place."""
-    named: str = ""
+    named: Text = ""
     """What the plugin names, where that is not the target; "" = it names the target."""
-    named_since: float = 0.0
-    former: tuple[str, ...] = ()
+    named_since: Time = 0.0
+    former: Annotated[tuple[Text, ...], Most(_FORMER)] = ()
     """Earlier targets, the newest last."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The target as `status` names it: the first 16 hexadecimal digits."""
+        return self.target.removeprefix("sha256:")[:16]
 
     @property
     def is_return(self) -> bool:
@@ -52,29 +57,21 @@ class Kek:
             f"for {seconds:g} s"
         )
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "provider": self.provider,
-            "target": self.target,
-            "since": self.since,
-            "named": self.named,
-            "named_since": self.named_since,
-            "former": list(self.former),
-        }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Kek:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            provider=fields.text("provider"),
-            target=fields.text("target"),
-            since=fields.number("since"),
-            named=fields.text("named"),
-            named_since=fields.number("named_since"),
-            former=fields.texts("former", _FORMER),
-        )
+@dataclass(frozen=True, slots=True)
+class KekFigures:
+    """What the leader shows of one KMS provider: times in seconds since 1970, 0.0 = unknown."""
+
+    named_at: float = 0.0
+    """When the plugin last named a key id."""
+    since: float = 0.0
+    """As `Kek.since`."""
+    is_held: bool = False
+
+    def worse(self, other: KekFigures) -> KekFigures:
+        """Return one figure for two providers that share a label: held if one is, as old as the older one."""
+        named_at, since = min(self.named_at, other.named_at), min(self.since, other.since)
+        return KekFigures(named_at, since, is_held=self.is_held or other.is_held)
 
 
 def observe(known: Kek | None, provider: str, named: str, now: float, settle: float) -> Kek:

@@ -1,4 +1,4 @@
-"""The records of the KEKs of all KMS providers, one a provider. Only the leader and an embedded run write them."""
+"""The records of the KEKs of all KMS providers, one a provider. The leader and `rewrap run` write them."""
 
 from __future__ import annotations
 

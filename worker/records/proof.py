@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text
 from kube_rewrap.worker.fields import MOST_BATCHES, Fields, count_of, members_of, text_of
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
-from kube_rewrap.worker.verdict import KeyRef, Reason, reason_of, recorded_reason
+from kube_rewrap.worker.verdict import KeyRef, Reason, recorded_reason
 
 _LISTED = 100
 """Unreadable objects that a part lists: its record must stay far below etcd's request limit."""
@@ -126,6 +126,7 @@ def _tally_json(tally: ResourceTally) -> dict[str, object]:
         "unreadable": tally.unreadable,
         "listed": [[key_text(one.key), one.reason.value, one.detail] for one in tally.listed[:_LISTED]],
         "reasons": [[reason.value, count] for reason, count in tally.reasons.items()],
+        "outdated": [tally.outdated, tally.outdated_bytes],
     }
 
 
@@ -140,6 +141,7 @@ def _tally(value: object) -> ResourceTally:
         fields.count("unreadable"),
         list(fields.each("listed", _unreadable)),
         dict(fields.each("reasons", _counted)) if fields.has("reasons") else {},  # absent in older records
+        *(fields.one("outdated", _outdated) if fields.has("outdated") else (0, 0)),  # absent in older records
     )
 
 
@@ -155,7 +157,12 @@ def _claim(value: object) -> tuple[KeyRef, int]:
 
 def _counted(value: object) -> tuple[Reason, int]:
     reason, count = members_of(value, "the count of a reason", 2)
-    return reason_of(text_of(reason, "a reason")), count_of(count, "the count of a reason")
+    return Reason(text_of(reason, "a reason")), count_of(count, "the count of a reason")
+
+
+def _outdated(value: object) -> tuple[int, int]:
+    objects, size = members_of(value, "the count of outdated objects", 2)
+    return count_of(objects, "outdated objects"), count_of(size, "bytes of outdated objects")
 
 
 def _unreadable(value: object) -> Unreadable:

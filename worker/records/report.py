@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
-from kube_rewrap.worker.fields import count_of
+from kube_rewrap.worker.records.form import Count, Form, Later
 
 
 @dataclass(slots=True)
@@ -33,7 +31,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchReport:
+class BatchReport(Form):
     """Counts of objects unless stated otherwise; reports add up.
 
     `objects` counts all objects that the batch processed; `rewritten`, `current`, `gone` and `quarantined` are their
@@ -45,17 +43,17 @@ class BatchReport:
     its rewritten objects current.
     """
 
-    objects: int = 0
-    rewritten: int = 0
-    current: int = 0
-    gone: int = 0
-    quarantined: int = 0
-    stuck: int = 0
-    conflicts: int = 0
-    unknown: int = 0
-    encryptions: int = 0
-    bytes: int = 0
-    fresh: int = 0
+    objects: Later[Count] = 0
+    rewritten: Later[Count] = 0
+    current: Later[Count] = 0
+    gone: Later[Count] = 0
+    quarantined: Later[Count] = 0
+    stuck: Later[Count] = 0
+    conflicts: Later[Count] = 0
+    unknown: Later[Count] = 0
+    encryptions: Later[Count] = 0
+    bytes: Later[Count] = 0
+    fresh: Later[Count] = 0
 
     def __add__(self, other: BatchReport) -> BatchReport:
         return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
@@ -67,15 +65,6 @@ class BatchReport:
     def before_sweep(self) -> BatchReport:
         """Return what a new sweep starts from: work done stays counted; `current` and quarantined objects do not."""
         return replace(self, objects=self.rewritten + self.gone, current=0, quarantined=0, stuck=0, fresh=0)
-
-    def to_json(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Self:
-        """Read the JSON form; absent counts are 0, unknown ones are ignored. Raises ValueError for an invalid count."""
-        return cls(**{f.name: count_of(value.get(f.name, 0), f.name) for f in fields(cls)})
 
 
 NOTHING = BatchReport()

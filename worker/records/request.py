@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated
 
-from kube_rewrap.worker.fields import NAME, NAMESPACE, Fields
+from kube_rewrap.worker.fields import MOST, NAME, NAMESPACE
 from kube_rewrap.worker.records.campaign import FASTEST, HIGHEST_PRIORITY, NO_OPTIONS, CampaignOptions
+from kube_rewrap.worker.records.form import Form, Moment, Name, Named, Text, form_of, or_empty
 
 _RESOURCE = re.compile(r"(\*|[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?)?")
 _EXAMPLES = {"resources": "secrets or deployments.apps", "namespaces": "kube-system"}
@@ -20,7 +22,7 @@ _MOST_NAMES = 200
 _LONGEST_REASON = 500
 _PRIORITIES = range(-HIGHEST_PRIORITY, HIGHEST_PRIORITY + 1)
 
-ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty")
+ARGUMENTS = ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty", "since")
 """The arguments of the message that starts a campaign; all are optional."""
 
 
@@ -56,55 +58,23 @@ class RequestState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Form):
     """One request. `campaign` names the campaign to control, or the one that the request started; "" before that."""
 
-    id: str
+    id: Name
     kind: RequestKind
-    asked_at: str
+    asked_at: Moment
     origin: Origin = Origin.OPERATOR
-    resources: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    options: CampaignOptions = NO_OPTIONS
+    resources: tuple[Text, ...] = ()
+    namespaces: tuple[Text, ...] = ()
+    options: Annotated[CampaignOptions, Named(former="wish")] = NO_OPTIONS
     state: RequestState = RequestState.WAITING
-    campaign: str = ""
-    because: str = ""
+    campaign: Annotated[str, or_empty(form_of(form=NAME))] = ""
+    because: Text = ""
 
     def decided(self, state: RequestState, because: str, campaign: str = "") -> Request:
         """Return the request with its decision, and the reason for that."""
         return replace(self, state=state, because=because, campaign=campaign or self.campaign)
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {
-            "id": self.id,
-            "kind": self.kind.value,
-            "asked_at": self.asked_at,
-            "origin": self.origin.value,
-            "resources": list(self.resources),
-            "namespaces": list(self.namespaces),
-            "options": self.options.to_json(),
-            "state": self.state.value,
-            "campaign": self.campaign,
-            "because": self.because,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Request:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.name("id"),
-            fields.choice("kind", RequestKind),
-            fields.moment("asked_at"),
-            fields.choice("origin", Origin),
-            fields.texts("resources"),
-            fields.texts("namespaces"),
-            CampaignOptions.from_json(fields.mapping(fields.either("options", "wish"))),
-            fields.choice("state", RequestState),
-            fields.name_or_none("campaign"),
-            fields.text("because"),
-        )
 
 
 def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: str) -> Request:
@@ -120,6 +90,7 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         raise HostileArgumentError("priority must be a whole number from -100 to 100")
     allow_plaintext = _switch(arguments, "allow_plaintext")
     allow_empty = _switch(arguments, "allow_empty")
+    since = number_of(arguments.get("since", 0), "since", MOST)
     return Request(
         id=name_of(arguments.get("id", fallback_id), "id"),
         kind=RequestKind.START,
@@ -127,7 +98,12 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         options=CampaignOptions(
-            reason_of(arguments.get("reason", "")), float(rate), priority, allow_plaintext, allow_empty=allow_empty
+            reason_of(arguments.get("reason", "")),
+            float(rate),
+            priority,
+            allow_plaintext,
+            allow_empty=allow_empty,
+            since=since,
         ),
     )
 
@@ -152,7 +128,7 @@ def reason_of(value: object, what: str = "reason") -> str:
 
 
 def number_of(value: object, what: str, most: int = 99_999_999) -> int:
-    """Return the number of a batch. Raises HostileArgumentError."""
+    """Return a whole number, such as that of a batch. Raises HostileArgumentError."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     raise HostileArgumentError(f"{what} must be a whole number from 0 to {most}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields, count_of
+from kube_rewrap.worker.records.form import Count, Form, Later, Moment, Name, Named, Text
 from kube_rewrap.worker.verdict import KeyRef
 
 
@@ -54,16 +54,16 @@ _MOST_PASSED = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(Form):
     """One step that the rotation passed, when (ISO 8601, UTC) and why."""
 
     step: RotationStep
-    at: str
-    because: str
+    at: Moment
+    because: Text
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(Form):
     """One rotation's record. It holds no key material.
 
     `entries` are indexes into the file's `resources`; `retired` are the keys that were primary there. `file` is the
@@ -74,24 +74,24 @@ class Rotation:
     last clean scan, 0 before the first.
     """
 
-    id: str
+    id: Name
     step: RotationStep
-    because: str
-    entries: tuple[int, ...]
-    resources: tuple[str, ...]
-    provider: str
-    key_name: str
+    because: Text
+    entries: tuple[Count, ...]
+    resources: tuple[Text, ...]
+    provider: Text
+    key_name: Annotated[Text, Named("key")]
     retired: tuple[KeyRef, ...]
-    file: str
-    edited: str = ""
-    fingerprint: str = ""
+    file: Text
+    edited: Text = ""
+    fingerprint: Text = ""
     by_hand: bool = False
     prune: bool = False
-    held: str = ""
-    proof_revision: int = 0
+    held: Text = ""
+    proof_revision: Count = 0
     passed: tuple[Passed, ...] = ()
-    waits: str = ""
-    stanza: str = ""
+    waits: Text = ""
+    stanza: Later[Text] = ""
 
     @property
     def new_keys(self) -> tuple[KeyRef, ...]:
@@ -122,56 +122,3 @@ class Rotation:
     def log_context(self) -> dict[str, object]:
         """Return the fields that every log line about this rotation carries."""
         return {"rotation": self.id, "step": self.step.value, "key": self.key_name, "provider": self.provider}
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {
-            "id": self.id,
-            "step": self.step.value,
-            "because": self.because,
-            "entries": list(self.entries),
-            "resources": list(self.resources),
-            "provider": self.provider,
-            "key": self.key_name,
-            "retired": [key.to_json() for key in self.retired],
-            "file": self.file,
-            "edited": self.edited,
-            "fingerprint": self.fingerprint,
-            "by_hand": self.by_hand,
-            "prune": self.prune,
-            "held": self.held,
-            "proof_revision": self.proof_revision,
-            "waits": self.waits,
-            "stanza": self.stanza,
-            "passed": [{"step": one.step.value, "at": one.at, "because": one.because} for one in self.passed],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Rotation:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        return cls(
-            fields.name("id"),
-            fields.choice("step", RotationStep),
-            fields.text("because"),
-            fields.each("entries", lambda one: count_of(one, "an entry")),
-            fields.texts("resources"),
-            fields.text("provider"),
-            fields.text("key"),
-            fields.each("retired", KeyRef.from_json),
-            fields.text("file"),
-            fields.text("edited"),
-            fields.text("fingerprint"),
-            fields.flag("by_hand"),
-            fields.flag("prune"),
-            fields.text("held"),
-            fields.count("proof_revision"),
-            fields.each("passed", _passed),
-            fields.text("waits"),
-            fields.text("stanza") if fields.has("stanza") else "",  # absent in records of earlier versions
-        )
-
-
-def _passed(value: object) -> Passed:
-    fields = Fields.of(value)
-    return Passed(fields.choice("step", RotationStep), fields.moment("at"), fields.text("because"))

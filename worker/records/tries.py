@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields, count_of, mapping_of, matching, number_of
+from kube_rewrap.worker.records.form import Form, Most, Named, Time, form_of
 
 DAY = 86_400.0
 MOST_KEPT = 1_000
 """Most tries on record, whatever the setting: each write of the record contains them all."""
 
-_DIGEST = re.compile(r"[0-9a-f]{32}")
+Digest = Annotated[str, form_of(form=re.compile(r"[0-9a-f]{32}"))]
 
 
 def digest_of(key: bytes, mod_revision: int) -> str:
@@ -26,10 +27,10 @@ def digest_of(key: bytes, mod_revision: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Tries:
+class Tries(Form):
     """The time of each first try, in seconds since 1970, by digest."""
 
-    at: Mapping[str, float] = field(default_factory=dict)
+    at: Annotated[Mapping[Digest, Time], Most(MOST_KEPT), Named("tried")] = field(default_factory=dict)
 
     def counted(self, digests: Iterable[str], now: float, most: int) -> Tries | None:
         """Return the tries with these added; None if they would be more than `most`, and none is added."""
@@ -44,18 +45,3 @@ class Tries:
         Only the leader's clock ages tries: those of workers may be days apart.
         """
         return Tries({digest: min(at, now) for digest, at in self.at.items() if now - at < DAY})
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {"tried": dict(self.at)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Tries:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        return cls(Fields.of(value).one("tried", _tried))
-
-
-def _tried(value: object) -> dict[str, float]:
-    tried = mapping_of(value, "tried")
-    count_of(len(tried), "the number of tries", most=MOST_KEPT)
-    return {matching(digest, "a try", _DIGEST): number_of(at, "the time of a try") for digest, at in tried.items()}

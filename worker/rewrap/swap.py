@@ -2,8 +2,8 @@
 
 The order of the steps matters; a crash between any two loses nothing:
 
-1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; count objects that no key opens as
-   tries before any other is rewritten;
+1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; ask once more for the keys of
+   values that did not open; count objects that no key opens as tries before any other is rewritten;
 2. record a write token in etcd before the key encrypts; a KMS primary needs a data key instead;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
 from kube_rewrap.worker.errors import RefusedError, TooLargeError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Outcome, Store, SwapResult
@@ -35,7 +35,7 @@ from kube_rewrap.worker.records.report import Tally
 from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
-from kube_rewrap.worker.verdict import Keep, Quarantine, Reason
+from kube_rewrap.worker.verdict import Keep, Quarantine, Reason, Verdict
 from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys
 
 _ATTEMPTS = 64
@@ -45,7 +45,7 @@ _STUCK = {Reason.TOO_LARGE, Reason.CONTENDED}
 
 @dataclass(frozen=True, slots=True)
 class _Stale:
-    """An object to rewrite, and the plaintext that a key other than the primary opened."""
+    """An object to rewrite, and its plaintext."""
 
     item: Item
     plaintext: bytes = field(repr=False)
@@ -56,7 +56,7 @@ class Swapper:
 
     `guard` fences every swap. An identity primary decrypts only with `allow_plaintext`. Quarantined objects that were
     written after the revision `since` count as fresh; `tries` records them, None = they are not recorded. `data_keys`
-    asks the KMS plugins.
+    asks the KMS plugins. Current objects up to the revision `kek_since` are rewritten, too (`Chain.is_outdated`).
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Swapper:
         since: int = 0,
         tries: TryCounter | None = None,
         data_keys: DataKeys | None = None,
+        kek_since: int = 0,
     ) -> None:
         self._store = store
         self._resource = resource
@@ -81,6 +82,7 @@ class Swapper:
         self._since = since
         self._tries = tries
         self._data_keys = data_keys or NoPlugins()
+        self._kek_since = kek_since
         self._may_write = allow_plaintext or chain.primary.provider != ProviderType.IDENTITY
         self._ledger = ledger
         self._pace = pace
@@ -103,8 +105,7 @@ class Swapper:
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
-            unwrapped = await self._data_keys.fetch(self._chain.all_wanted(item.value for item in current))
-            stale = self._sorted_out(current, unwrapped, tally, quarantined)
+            stale = self._sorted_out(current, await self._decide(current), tally, quarantined)
             await self._count_tries(quarantined[before:])
             if not stale:
                 return quarantined
@@ -130,13 +131,28 @@ class Swapper:
         """
         return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS_REFUSED}
 
+    async def _decide(self, items: Sequence[Item]) -> list[Verdict]:
+        """Return the verdict on each object, after the keys of those that did not open were asked for once more."""
+        chain = self._chain
+        unwrapped = await self._data_keys.fetch(chain.all_wanted(item.value for item in items))
+        verdicts = [self._verdict(item, unwrapped) for item in items]
+        closed = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Quarantine)]
+        wanted = chain.all_wanted(items[place].value for place in closed)
+        if again := await fetch_again(self._data_keys, wanted, unwrapped):
+            for place in closed:
+                verdicts[place] = self._verdict(items[place], {**unwrapped, **again})
+        return verdicts
+
+    def _verdict(self, item: Item, unwrapped: UnwrappedKeys) -> Verdict:
+        revision = item.mod_revision
+        return decide(item.value, item.key, self._chain, unwrapped, mod_revision=revision, kek_since=self._kek_since)
+
     def _sorted_out(
-        self, items: Sequence[Item], unwrapped: UnwrappedKeys, tally: Tally, quarantined: list[Quarantined]
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], tally: Tally, quarantined: list[Quarantined]
     ) -> list[_Stale]:
-        """Decide on each object; count those that need no write, and return the stale ones."""
+        """Count the objects that need no write, and return the stale ones."""
         stale: list[_Stale] = []
-        for item in items:
-            verdict = decide(item.value, item.key, self._chain, unwrapped)
+        for item, verdict in zip(items, verdicts, strict=True):
             if isinstance(verdict, Keep):
                 tally.current += 1
             elif isinstance(verdict, Quarantine):
@@ -169,7 +185,9 @@ class Swapper:
     async def _new_data_keys(self, n: int) -> Sequence[DataKey | None]:
         """Return a data key for each of n objects; None for each without a KMS primary."""
         primary = self._chain.kms_primary
-        return [None] * n if primary is None else await self._data_keys.data_keys(*primary, n)
+        if primary is None:
+            return [None] * n
+        return await self._data_keys.data_keys(*primary, n, kek_since=self._kek_since)
 
     async def _swap(
         self, group: Sequence[_Stale], keys: Sequence[DataKey | None], tally: Tally, quarantined: list[Quarantined]

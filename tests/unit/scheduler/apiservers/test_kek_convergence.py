@@ -115,3 +115,18 @@ def test_a_replica_that_shows_keks_and_no_file_is_unknown() -> None:
     given = judge(FILE, [scrape], leases, NOW, None, targets={"cloud": NEW})
     assert given.replicas[0].state is ReplicaState.UNKNOWN
     assert "reports no EncryptionConfiguration" in given.because
+
+
+@pytest.mark.parametrize(
+    ("keks", "lingers"),
+    [
+        pytest.param((kek(OLD, AT), kek(NEW, AT + 239)), True, id="239 s apart"),
+        pytest.param((kek(OLD, AT), kek(NEW, AT + 241)), False, id="241 s apart"),
+        pytest.param((kek(NEW, AT),), False, id="only the target's series"),
+        pytest.param((kek(OLD, AT, AT), kek(NEW, AT + 90, AT + 59)), True, id="wrote under it within a minute"),
+        pytest.param((kek(OLD, AT, AT), kek(NEW, AT + 90, AT + 61)), False, id="wrote under it after a minute"),
+    ],
+)
+def test_a_request_under_a_former_kek_may_be_in_flight_for_a_minute(keks: tuple[KekReport, ...], lingers: bool) -> None:
+    given = verdict((kek(NEW, AT),), keks)
+    assert ("may write under its former KEK" in given.lingering) is lingers

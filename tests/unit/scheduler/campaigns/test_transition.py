@@ -24,6 +24,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope, new_id
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
+from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
 
@@ -211,6 +212,16 @@ def test_a_batch_that_fails_is_tried_later_and_later(stalled: int, now: float, i
     assert step.action == Work((tried(0, stalled).spec,) if is_due else ())
 
 
+@pytest.mark.parametrize("stalled", [0, 1])
+@pytest.mark.parametrize(("now", "is_due"), [(101.9, False), (102.0, True)])
+def test_a_batch_that_failed_for_a_passing_reason_is_not_tried_again_at_once(
+    stalled: int, now: float, is_due: bool
+) -> None:
+    failed = tried(0, stalled, because="the plugin does not answer")
+    step = advance(CAMPAIGN, (failed,), None, frozenset(), now)
+    assert step.action == Work((failed.spec,) if is_due else ())
+
+
 def test_a_batch_that_comes_no_further_is_parked_with_its_reason() -> None:
     spent = tried(0, 5, because="it broke")
     step = advance(CAMPAIGN, (spent, tried(1, 0)), None, frozenset(), 1000.0)
@@ -382,3 +393,87 @@ def test_names_of_campaigns_sort_by_time_within_a_second() -> None:
     names = [new_id(now, chance) for now, chance in zip(moments, (b"\xff\xff", b"\x00\x00") * 2, strict=True)]
     assert names == sorted(set(names))
     assert {len(name) for name in names} == {len("20260101-000000-abcdef")}
+
+
+# --------------------------------------------------------------------------------------------------- removal of KEKs
+
+NOW_KEK, WAS, EARLIER = (KeyRef("kms", "cloud", digit * 16) for digit in "abc")
+READS, READS_V1 = KeyRef("kms", "old", "v2"), KeyRef("kms", "older", "v1")
+OF_READS, OF_V1, CBC_V1 = KeyRef("kms", "old", "d" * 16), KeyRef("kms", "older", "v1"), KeyRef("kms", "older", "v1-cbc")
+CHAIN = (NOW_KEK, READS, READS_V1, PLAIN)
+KEK = Kek(provider="cloud", target=f"sha256:{'a' * 64}", since=1.0, former=(f"sha256:{'b' * 64}",))
+
+
+def under_kms(keys: dict[KeyRef, int], claimed: dict[KeyRef, int] | None = None) -> Inventory:
+    found = tally(keys, primary=NOW_KEK, configured=CHAIN)
+    found.claimed.update(claimed or {})
+    return proof(found)
+
+
+AROUND = replace(FREE, keks=(KEK,), chains=(("secrets", CHAIN),))
+
+
+@pytest.mark.parametrize(
+    ("scan", "around", "expected"),
+    [
+        pytest.param(
+            under_kms({NOW_KEK: 5}),
+            AROUND,
+            [(NOW_KEK, 5, False), (WAS, 0, True), (READS, 0, True), (READS_V1, 0, True), (PLAIN, 0, True)],
+            id="a former KEK on record, and nothing under it",
+        ),
+        pytest.param(
+            under_kms({NOW_KEK: 5, replace(EARLIER, fingerprint=f"{'c' * 16}-type0"): 2}),
+            AROUND,
+            [(NOW_KEK, 5, False), (EARLIER, 2, False), (WAS, 0, True), *((key, 0, True) for key in CHAIN[1:])],
+            id="a KEK that only values name",
+        ),
+        pytest.param(
+            under_kms({OF_READS: 3, OF_V1: 1, CBC_V1: 1}),
+            replace(AROUND, keks=()),
+            [(NOW_KEK, 0, False), (READS, 3, False), (READS_V1, 2, False), (PLAIN, 0, True)],
+            id="a provider that reads is one key, v1 whatever its cipher",
+        ),
+    ],
+)
+def test_each_kek_and_each_kms_provider_has_its_row(
+    scan: Inventory, around: Surroundings, expected: list[tuple[KeyRef, int, bool]]
+) -> None:
+    assert [(one.key, one.objects, one.removable) for one in judge_keys(scan, around)] == expected
+
+
+@pytest.mark.parametrize(
+    ("claimed", "around", "blocker"),
+    [
+        pytest.param({}, replace(AROUND, lingering="one lags"), "one lags", id="left less than four minutes ago"),
+        pytest.param({}, replace(AROUND, unconverged="one writes"), "one writes", id="a replica writes under it"),
+        pytest.param(
+            {},
+            replace(AROUND, keks=(replace(KEK, named=KEK.former[0], named_since=2.0),)),
+            "its plugin names it",
+            id="it came back",
+        ),
+        pytest.param(
+            {replace(NOW_KEK, fingerprint="kms"): 1}, AROUND, "1 unreadable objects may be under it", id="unreadable"
+        ),
+        pytest.param(
+            {},
+            replace(AROUND, last_written={"kms": 99, "kms-former": 71}),
+            "a write under it or another former KMS key was seen at revision 71, after the last proof at revision 70",
+            id="case 20: a replica wrote under it after the proof",
+        ),
+    ],
+)
+def test_what_speaks_against_a_former_kek(claimed: dict[KeyRef, int], around: Surroundings, blocker: str) -> None:
+    assert blockers(under_kms({NOW_KEK: 5}, claimed), WAS, around) == (blocker,)
+
+
+def test_writes_under_the_kek_in_force_speak_against_no_former_one() -> None:
+    assert blockers(under_kms({NOW_KEK: 5}), WAS, replace(AROUND, last_written={"kms": 99})) == ()
+
+
+def test_of_the_kek_of_a_v1_provider_nothing_is_said() -> None:
+    writes = KeyRef("kms", "older", "v1")
+    found = proof(tally({writes: 5}, primary=writes, configured=(writes,)))
+    around = replace(AROUND, keks=(replace(KEK, provider="older"),), chains=(("secrets", (writes,)),))
+    assert [(one.key, one.removable) for one in judge_keys(found, around)] == [(writes, False)]

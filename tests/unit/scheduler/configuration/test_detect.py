@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.scheduler.configuration.detect import ChangeKind, detect
+from kube_rewrap.scheduler.configuration.detect import Change, ChangeKind, detect
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -36,6 +37,12 @@ K2 = KeyRef("aescbc", "k2", "2" * 16)
 K9 = KeyRef("aescbc", "k9", "1" * 16)
 BOX = KeyRef("secretbox", "k1", "3" * 16)
 KMS = KeyRef("kms", "vault", "kms")
+V1 = KeyRef("kms", "vault", "v1")
+V2 = KeyRef("kms", "vault", "v2")
+KEK_A = KeyRef("kms", "vault", "a" * 16)
+KEK_B = KeyRef("kms", "vault", "b" * 16)
+OTHER = KeyRef("kms", "cloud", "v2")
+OTHER_KEK = KeyRef("kms", "cloud", "a" * 16)
 PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
 
 
@@ -102,8 +109,34 @@ def kinds(before: Chains | None, after: Chains) -> list[tuple[str, str, bool]]:
         ),
         pytest.param([K1, K2], [K1, K2, K1], [], id="a key that stands there twice"),
         pytest.param([KMS], [KMS], [], id="KMS, with any key behind its name"),
+        pytest.param([KEK_A, PLAIN], [KEK_A, PLAIN], [], id="a KMS provider under the same KEK"),
+        pytest.param([KEK_A, PLAIN], [KEK_B, PLAIN], [("primary_kek_changed", False)], id="another KEK"),
+        pytest.param([KMS], [KEK_A], [("primary_kek_changed", False)], id="an older record names no KEK"),
+        pytest.param([KMS], [V1], [], id="an older record names no version"),
+        pytest.param([K1, KMS], [K1, V2], [], id="nor that of a provider that reads"),
+        pytest.param([K1, V2], [KEK_A, K1], [("primary_provider_changed", False)], id="from reading to writing"),
+        pytest.param([KEK_A, K1], [K1, V2], [("primary_provider_changed", False)], id="from writing to reading"),
+        pytest.param([KEK_A, OTHER], [OTHER_KEK, V2], [("primary_key_changed", False)], id="another KMS provider"),
+        pytest.param([V1, PLAIN], [OTHER_KEK, V1, PLAIN], [("primary_key_changed", False)], id="v1 to v2, a new name"),
+        pytest.param([V1, PLAIN], [KEK_A, V1, PLAIN], [("primary_key_changed", False)], id="v1 stays behind its name"),
+        pytest.param([V1, PLAIN], [KEK_A, PLAIN], [("kms_version_changed", True)], id="case 22: v1 to v2 in one name"),
+        pytest.param([V1], [V2], [("kms_version_changed", True)], id="case 22: and the KEK is not known yet"),
+        pytest.param([K1, V2], [K1, V1], [("kms_version_changed", True)], id="v2 to v1, of a provider that reads"),
+        pytest.param(
+            [KEK_A, K1], [K1, V1],
+            [("primary_provider_changed", False), ("kms_version_changed", True)],
+            id="demoted, and with another version",
+        ),
+        pytest.param(
+            [KEK_A], [OTHER_KEK], [("primary_key_changed", False), ("read_key_removed", True)], id="renamed",
+        ),
+        pytest.param(
+            [K1, V2], [K1, OTHER], [("read_key_removed", True), ("read_key_added", False)], id="renamed, it reads"
+        ),
+        pytest.param([K1, V2, PLAIN], [K1, PLAIN], [("read_key_removed", True)], id="a KMS provider less"),
+        pytest.param([V1, replace(V1, fingerprint="v1#2")], [V1], [("read_key_removed", True)], id="a namesake less"),
     ],
-)
+)  # fmt: skip
 def test_a_resource_in_both(before: list[KeyRef], after: list[KeyRef], expected: list[tuple[str, bool]]) -> None:
     assert kinds({"secrets": before}, {"secrets": after}) == [("secrets", *one) for one in expected]
 
@@ -239,7 +272,57 @@ def test_what_asks_for_a_campaign(kind: ChangeKind) -> None:
         )
         for change in detect(record(before) if before is not None else None, record(after))
     }
-    assert seen[kind] is (kind.value in asking | {"primary_material_changed"})
+    seen |= {change.kind: change.needs_campaign for change in kms_changes()}
+    assert seen[kind] is (kind.value in asking | {"primary_material_changed", "primary_kek_changed"})
+
+
+def kms_changes() -> list[Change]:
+    """One change of each kind that only KMS providers have."""
+    moved = (("v2:vault", "1"),), (("v2:vault", "2"),)
+    here, there = (replace(record({"a": [KEK_A]}), sockets=sockets) for sockets in moved)
+    return [
+        *detect(record({"a": [KEK_A]}), record({"a": [KEK_B]})),
+        *detect(record({"a": [V1]}), record({"a": [V2]})),
+        *detect(here, there),
+    ]
+
+
+def test_the_changes_of_kms_say_what_they_do() -> None:
+    assert [(change.danger, change.is_warning, change.is_refused) for change in kms_changes()] == [
+        (False, False, False),
+        (True, True, True),
+        (False, True, False),
+    ]
+    kek, version, address = [change.because for change in kms_changes()]
+    assert kek == (
+        "a is written under another KEK of its KMS provider: kms:vault (bbbbbbbbbbbbbbbb), before it was kms:vault "
+        "(aaaaaaaaaaaaaaaa)"
+    )
+    assert version == (
+        "the KMS provider 'vault' of a turned from v1 into v2: all that is stored under kms:vault (v1) can't be read. "
+        "Give the new one another name, and keep the former one behind it"
+    )
+    assert address == (
+        "the plugin of kms:vault (v2), which a has, has another address: if it does not have the KEKs of the former "
+        "one, objects under them can't be read"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_said"),
+    [
+        pytest.param((("v2:vault", "1"),), (("v2:vault", "1"),), False, id="the same"),
+        pytest.param((), (("v2:vault", "1"),), False, id="an older record names none"),
+        pytest.param((("v1:vault", "1"),), (("v2:vault", "2"),), False, id="of another version"),
+        pytest.param((("v2:vault", "1"),), (("v2:vault", "2"),), True, id="another"),
+        pytest.param((("v2:cloud", "1"),), (("v2:cloud", "2"),), False, id="of a provider that the resource lacks"),
+    ],
+)
+def test_another_address_of_a_plugin_is_a_warning(
+    before: tuple[tuple[str, str], ...], after: tuple[tuple[str, str], ...], is_said: bool
+) -> None:
+    old, new = (replace(record({"a": [K1, V2]}), sockets=sockets) for sockets in (before, after))
+    assert [change.kind for change in detect(old, new)] == [ChangeKind.KMS_ADDRESS] * is_said
 
 
 def test_a_changes_fields_for_the_log() -> None:
@@ -253,6 +336,8 @@ RESOURCES = st.sampled_from(
     ["secrets", "configmaps", "deployments.apps", "widgets.g.io", "*.", "*.apps", "*.g.io", "*.*"]
 )
 REFS = st.sampled_from([K1, K1B, K2, K9, BOX, KMS, PLAIN])
+KMS_REFS = st.sampled_from([K1, V1, V2, OTHER, PLAIN])
+KMS_RECORDS = st.lists(KMS_REFS, min_size=1, max_size=4).map(lambda keys: record({"secrets": keys}))
 RECORDS = st.dictionaries(RESOURCES, st.lists(REFS, min_size=1, max_size=4), min_size=1, max_size=5).map(record)
 NAMES = [*map(GroupResource.parse, ("secrets", "configmaps", "pods", "deployments.apps", "jobs.apps", "widgets.g.io"))]
 
@@ -321,6 +406,12 @@ def test_another_chain_is_never_passed_over(before: GenerationRecord, after: Gen
             assert covers & told
 
 
+@given(KMS_RECORDS, KMS_RECORDS)
+def test_a_kms_provider_that_no_longer_reads_is_a_danger(before: GenerationRecord, after: GenerationRecord) -> None:
+    [(_, old)], [(_, new)] = before.resources, after.resources
+    assert any(change.danger for change in detect(before, after)) is bool(set(old) - set(new))
+
+
 # --------------------------------------------------------------------------------------------------- from real files
 
 
@@ -358,3 +449,26 @@ def test_a_comment_alone_changes_nothing_but_the_hash() -> None:
     before, after = load_generation(text, "a"), load_generation(text + b"# soon to be rotated\n", "a")
     assert before.hash != after.hash
     assert detect(describe(before), describe(after)) == ()
+
+
+def kms_file(address: str, comment: str = "") -> Generation:
+    text = (
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n"
+        f"  providers: [{{kms: {{apiVersion: v2, name: vault, endpoint: '{address}'}}}}, {{identity: {{}}}}]\n{comment}"
+    )
+    return load_generation(text.encode(), "a")
+
+
+def test_a_kms_providers_kek_and_address_are_compared_not_the_files_bytes() -> None:
+    a, b = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    before = describe(kms_file("unix:///run/a.sock").aimed({"vault": a}))
+    alike = describe(kms_file("unix:/run/a.sock", comment="# the same socket\n").aimed({"vault": a}))
+    assert before.resources == (("secrets", (KEK_A, PLAIN)),)
+    assert before.hash != alike.hash
+    assert detect(before, alike) == ()
+    other_kek = describe(kms_file("unix:///run/a.sock").aimed({"vault": b}))
+    assert [change.kind for change in detect(before, other_kek)] == [ChangeKind.PRIMARY_KEK]
+    assert (before.file, before.hash != other_kek.hash) == (other_kek.file, True)
+    moved = describe(kms_file("unix:///run/b.sock").aimed({"vault": a}))
+    assert [change.kind for change in detect(before, moved)] == [ChangeKind.KMS_ADDRESS]
+    assert "run" not in repr(moved)

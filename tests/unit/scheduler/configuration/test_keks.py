@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import pytest
@@ -14,6 +15,7 @@ from kube_rewrap.scheduler.configuration import keks as module
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.worker.errors import KmsUnavailableError, WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.wrapped import hash_of_key_id
@@ -41,12 +43,18 @@ class Cluster:
         self.store = MemoryStore()
         keyspace = Keyspace()
         self.keks = Keks(self.store, keyspace)
-        self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle)
+        self.shown: Mapping[str, KekFigures] = {}
+        self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle, self.show)
         self.named: dict[str, str | WorkerError] = {}
+        self.asked = 0
         self.files: asyncio.Queue[Generation] = asyncio.Queue()
 
     async def ask(self, generation: Generation) -> Mapping[str, str | WorkerError]:
+        self.asked += 1
         return {writer.name: self.named[writer.name] for writer in generation.kms_writers}
+
+    def show(self, keks: Mapping[str, KekFigures]) -> None:
+        self.shown = keks
 
     async def _files(self) -> AsyncGenerator[Generation]:
         while True:
@@ -59,6 +67,12 @@ class Cluster:
         """Waits until the watch holds for this reason; it goes on asking meanwhile."""
         async with asyncio.timeout(10):
             while part not in self.watch.held if part else self.watch.held:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.005)
+
+    async def shows(self, wanted: Callable[[], bool]) -> None:
+        """Waits until the watch shows this; it goes on asking meanwhile."""
+        async with asyncio.timeout(10):
+            while not wanted():  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.005)
 
 
@@ -133,6 +147,31 @@ async def test_a_plugin_that_never_named_a_kek_is_waited_for(cluster: Cluster) -
         assert not following.done()
         cluster.named = {"cloud": A}
         assert (await asyncio.wait_for(following, 10)).targets == {"cloud": A}
+
+
+async def test_what_is_shown_of_each_provider_and_for_how_long(cluster: Cluster) -> None:
+    await cluster.files.put(file_of("cloud"))
+    cluster.named = {"cloud": DOWN}
+    async with aclosing(cluster.generations()) as generations:
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.shows(lambda: cluster.shown == {"cloud": KekFigures(is_held=True)})
+        cluster.named = {"cloud": A}
+        await asyncio.wait_for(following, 10)
+        named = cluster.shown["cloud"]
+        [stored] = await cluster.keks.all()
+        assert (named.since, named.is_held) == (stored.value.since, False)
+        assert 0 < named.named_at <= time.time()
+        cluster.named = {"cloud": DOWN}
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.shows(lambda: cluster.shown["cloud"].is_held)
+        held = cluster.shown["cloud"]
+        assert held.since == named.since
+        asked = cluster.asked
+        await cluster.shows(lambda: cluster.asked >= asked + 3)
+        assert cluster.shown["cloud"] == held, "the time of the last answer stands"
+        await cluster.files.put(file_of())
+        await asyncio.wait_for(following, 10)
+        assert cluster.shown == {}
 
 
 async def test_a_plugin_that_is_down_keeps_the_kek_on_record(cluster: Cluster) -> None:

@@ -8,15 +8,19 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.scheduler.campaigns.pausing import Pressure
+from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.worker.errors import OutdatedError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.request import RequestKind, start_request
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.verdict import KeyRef
 from tests.unit.scheduler.campaigns.test_service import NEW, OLD, PLAIN
 from tests.unit.scheduler.daemon.leader import KEYSPACE, NOW, Cluster
 
@@ -142,3 +146,65 @@ async def test_a_leader_records_where_plaintext_is_late_under_the_next_file(clus
     stored = await Generations(cluster.store, KEYSPACE).load()
     assert stored is not None
     assert (stored.value.generation.hash, stored.value.settled) == ("sha256:2", frozenset({"secrets"}))
+
+
+# ---------------------------------------------------------------------------------------------------- KMS providers
+
+KMS_V1 = KmsProvider("v1", "vault", "unix:///run/kms.sock", 3.0, 1000)
+KMS_V2 = KmsProvider("v2", "vault", "unix:///run/kms.sock", 3.0, None)
+CLOUD = KmsProvider("v2", "cloud", "unix:///run/cloud.sock", 3.0, None)
+
+
+async def test_case_22_another_version_under_one_name_is_dangerous_and_nothing_runs(cluster: Cluster) -> None:
+    async with cluster.under("sha256:1", KMS_V1, OLD):
+        pass
+    before = await Generations(cluster.store, KEYSPACE).load(), await cluster.requests.all()
+    with pytest.raises(OutdatedError, match=r"nothing is written under the file sha256:2: .*turned from v1 into v2"):
+        await cluster.controllers("sha256:2", KMS_V2, OLD, brake=Brake()).run()
+    assert (await Generations(cluster.store, KEYSPACE).load(), await cluster.requests.all()) == before
+    # The way that the sentence names.
+    async with cluster.under("sha256:3", CLOUD, KMS_V1, OLD):
+        pass
+
+
+def kms_record(file: str, kek: str, *others: str) -> GenerationRecord:
+    chain = (KeyRef("kms", "vault", kek), *(KeyRef("aescbc", name, name) for name in others))
+    return GenerationRecord(f"{file}-{kek}", (("secrets", chain),), file)
+
+
+@pytest.mark.parametrize(
+    ("history", "now", "refusal"),
+    [
+        pytest.param([("f1", "a"), ("f1", "b")], ("f1", "c"), None, id="a third KEK of the file"),
+        pytest.param(
+            [("f1", "a"), ("f2", "a")], ("f1", "a"), "the file is f1, which f2 has replaced", id="an old file"
+        ),
+        pytest.param(
+            [("f1", "a"), ("f2", "a"), ("f2", "b")],
+            ("f1", "b"),
+            "the file is f1, which f2 has replaced",
+            id="an old file, which was never in force under the present KEK",
+        ),
+        pytest.param(
+            [("f1", "a"), ("f1", "b")],
+            ("f1", "a"),
+            "f1-a has the file in force with a KEK that f1-b has replaced",
+            id="a KEK that goes back, since its record did",
+        ),
+        pytest.param([("f1", "a"), ("f2", "a"), ("f1", "b")], ("f1", "c"), None, id="a file that is in force again"),
+    ],
+)
+async def test_an_old_copy_of_the_file_is_known_by_the_file_not_by_its_kek(
+    cluster: Cluster, history: list[tuple[str, str]], now: tuple[str, str], refusal: str | None
+) -> None:
+    known = History(kms_record(*history[0]))
+    for file, kek in history[1:]:
+        known = known.followed_by(kms_record(file, kek))
+    await Generations(cluster.store, KEYSPACE).save(Stored(History.from_json(known.to_json())))
+    office = cluster.controllers("sha256:0", OLD, brake=Brake()).office
+    acceptance = Acceptance(office, kms_record(*now), "")
+    if refusal is None:
+        await acceptance.current()
+    else:
+        with pytest.raises(OutdatedError, match=refusal):
+            await acceptance.current()

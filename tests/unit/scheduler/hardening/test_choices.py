@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,13 @@ from kube_rewrap.config.encryption.configuration import (
 )
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.hardening.facts import State
+from kube_rewrap.worker.verdict import KeyRef
 from tests.unit.scheduler.hardening.cluster import (
     FAIL,
+    GCM,
     GOOD,
     IDENTITY,
+    ONLY_IDENTITY,
     PASS,
     SHARED,
     WARN,
@@ -23,8 +27,13 @@ from tests.unit.scheduler.hardening.cluster import (
     keyed,
     kms,
     line,
+    proof,
     require,
+    tally,
+    under_kms,
 )
+
+GATE = "deprecated since Kubernetes 1.28; from 1.29 on kube-apiserver refuses the file unless its gate KMSv1 is on"
 
 
 @pytest.mark.parametrize(
@@ -90,14 +99,14 @@ from tests.unit.scheduler.hardening.cluster import (
             "kms-v1",
             entries((["secrets"], [kms("v1")])),
             FAIL,
-            "vault: writes by KMS v1, which is deprecated",
+            f"vault: writes by KMS v1, {GATE}",
             id="KMS v1 writes => fail",
         ),
         pytest.param(
             "kms-v1",
             entries((["secrets"], [keyed("aesgcm", "one"), kms("v1")])),
             WARN,
-            "vault: may read by KMS v1, which is deprecated",
+            f"vault: may read by KMS v1, {GATE}",
             id="KMS v1 only reads => warn",
         ),
         pytest.param(
@@ -106,6 +115,34 @@ from tests.unit.scheduler.hardening.cluster import (
             PASS,
             "no provider uses KMS v1",
             id="KMS v2 => pass",
+        ),
+        pytest.param(
+            "kms-endpoint",
+            entries((["secrets"], [kms("v2"), kms("v2", "lost", "unix://run/k.sock"), kms("v1", "dead", "unix://")])),
+            FAIL,
+            "dead: the endpoint names no socket, so kube-apiserver never connects",
+            id="an endpoint that loads and never connects => fail",
+        ),
+        pytest.param(
+            "kms-endpoint",
+            entries((["secrets"], [kms("v2", "lost", "unix://run/k.sock")])),
+            WARN,
+            "lost: a URL's path does not include 'run': kube-apiserver dials '/k.sock'",
+            id="an endpoint that connects elsewhere => warn",
+        ),
+        pytest.param(
+            "kms-endpoint",
+            entries((["secrets"], [kms("v2")])),
+            PASS,
+            "every KMS endpoint names a socket",
+            id="an endpoint with its path => pass",
+        ),
+        pytest.param(
+            "kms-unused",
+            entries((["secrets"], [kms("v2")]), (["configmaps"], [keyed("aesgcm", "one"), kms("v1", "old")])),
+            WARN,
+            "no object is under these KMS providers, and nothing is written under them: old",
+            id="a KMS provider that only reads, and no object under it => warn",
         ),
         pytest.param(
             "key-material",
@@ -150,6 +187,37 @@ def test_what_the_configuration_says(
     name: str, configuration: EncryptionConfiguration, state: State, reason: str
 ) -> None:
     require(facts(configuration), name, state, reason)
+
+
+@pytest.mark.parametrize("fingerprint", ["0123456789abcdef", "0123456789abcdef-type0", "v1-cbc"])
+def test_a_kms_provider_that_reads_objects_is_in_use_whatever_their_key_id(fingerprint: str) -> None:
+    found = KeyRef("kms", "vault", fingerprint)
+    given = facts(entries((["secrets"], [keyed("aesgcm", "one"), kms("v2")])))
+    check = line(replace(given, proof=proof(tally({GCM: 1, found: 2}))), "kms-unused")
+    assert (check.state, check.reason) == (PASS, "every KMS provider is in use")
+
+
+def test_a_kms_provider_is_in_use_while_unreadable_objects_may_be_under_it() -> None:
+    given = facts(entries((["secrets"], [keyed("aesgcm", "one"), kms("v2")])))
+    assert line(replace(given, proof=under_kms().proof), "kms-unused").state is PASS
+
+
+def test_advice_ranks_kms_v2_first_then_secretbox_then_aesgcm() -> None:
+    written_by = {name: facts(entries((["secrets"], [keyed(name, "one")]))) for name in ("aescbc", "aesgcm")}
+    remedies = [
+        line(ONLY_IDENTITY, "primary-encrypts").remedy,
+        line(written_by["aescbc"], "aescbc").remedy,
+        line(replace(written_by["aesgcm"], settings=Settings()), "aesgcm-rotation").remedy,
+    ]
+    ranked = [re.findall(r"KMS v2|secretbox|aesgcm(?= with)", remedy) for remedy in remedies]
+    assert ranked == [["KMS v2", "secretbox", "aesgcm"], ["KMS v2", "secretbox", "aesgcm"], ["KMS v2", "secretbox"]]
+
+
+def test_nobody_is_told_to_change_the_version_of_a_kms_provider_in_place() -> None:
+    """The prefix of every stored value would be another one."""
+    remedy = line(facts(entries((["secrets"], [kms("v1")]))), "kms-v1").remedy
+    assert "under a new name" in remedy
+    assert "Never change `apiVersion` under the same name" in remedy
 
 
 def test_aesgcm_without_automatic_rotation_warns() -> None:

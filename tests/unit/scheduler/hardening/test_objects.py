@@ -15,7 +15,6 @@ from tests.unit.scheduler.hardening.cluster import (
     GOOD,
     NEVER,
     NOW,
-    OPAQUE,
     PASS,
     PASSED_OVER,
     PLAIN,
@@ -136,39 +135,28 @@ ROWS = [
         "identity reads nothing that it does not write",
     ),
     (
-        "objects under KMS => encrypted, though not opened",
+        "objects under KMS that the plugin refuses => encrypted",
         "plaintext",
         under_kms(),
         PASS,
         "none of 3 objects is in plaintext",
     ),
     (
-        "objects under KMS => whether they can be read is unknown",
-        "readable",
-        under_kms(),
-        UNKNOWN,
-        f"1 objects can be read, {OPAQUE}",
-    ),
-    (
-        "an unreadable object beside those under KMS => fail for that one",
+        "objects under KMS that the plugin refuses => unreadable",
         "readable",
         under_kms(Reason.NO_SUCH_KEY),
         FAIL,
-        "1 objects can't be read, 0 more are in quarantine: /registry/secrets/n/o0 (no_key_of_that_name)",
+        (
+            "3 objects can't be read, 0 more are in quarantine: /registry/secrets/n/o0 (no_key_of_that_name), "
+            "/registry/secrets/n/k1 (kms_refused), /registry/secrets/n/k2 (kms_refused)"
+        ),
     ),
     (
-        "objects under KMS => whether they are current is unknown",
-        "current",
-        under_kms(),
-        UNKNOWN,
-        f"nothing is under an older key, {OPAQUE}",
-    ),
-    (
-        "objects under KMS, and no campaign on record => unknown",
+        "objects under KMS that the plugin refuses, and no campaign on record => fail",
         "proof-age",
         replace(under_kms(), proof_revision=0, proven_at=None),
-        UNKNOWN,
-        "2 objects under KMS can't be opened by this version, so nothing can be proven of them",
+        FAIL,
+        f"{NEVER}; this scan did not find everything under its primary key",
     ),
 ]
 

@@ -158,6 +158,7 @@ async def test_a_refused_key_is_not_asked_for_again_for_a_while() -> None:
     async with bench(ScriptedClient(script=failing(source("bad")))) as one:
         found = await one.keyring.fetch([source("bad")])
         assert found == {source("bad"): Refused("KMS v2 provider 'cloud' does not unwrap it, and unwraps other keys")}
+        assert one.plugins.counts()[0].refused == 1
         assert one.client.decrypts_of(source("bad")) == 3
         await asyncio.sleep(REFUSED_SECONDS - 5)
         await asyncio.gather(*(one.keyring.fetch([source("bad")]) for _ in range(100)))

@@ -15,7 +15,7 @@ from kube_rewrap.worker.providers import kms_v1, kms_v2
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.providers.cipher import MalformedError
 from kube_rewrap.worker.rewrap.decide import decide
-from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Keep, KeyRef, Quarantine, Reason, Rewrap, reason_of
+from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Keep, KeyRef, Quarantine, Reason, Rewrap
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
@@ -503,9 +503,9 @@ def test_nothing_secret_or_untrusted_is_printed() -> None:
 
 
 def test_the_old_word_for_kms_values_is_read_from_records() -> None:
-    assert reason_of("kms_not_supported") is reason_of("kms_refused") is Reason.KMS_REFUSED
+    assert Reason("kms_not_supported") is Reason("kms_refused") is Reason.KMS_REFUSED
     with pytest.raises(ValueError, match="nonsense"):
-        reason_of("nonsense")
+        Reason("nonsense")
 
 
 def test_malformed_bytes_raise_one_error() -> None:

@@ -18,8 +18,10 @@ from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker import errors
 from kube_rewrap.worker.queue import app
+from kube_rewrap.worker.queue.execution import MessageResult
 from kube_rewrap.worker.queue.names import CONTROL_TASKS, PROVE, REWRITE
-from kube_rewrap.worker.queue.tasks import gives_up
+from kube_rewrap.worker.queue.plugin_report import PluginReport, reports_in
+from kube_rewrap.worker.queue.tasks import _encoded, gives_up
 
 CONSUMER = logging.getLogger("celery.worker.consumer.consumer")
 CONNECTION = logging.getLogger("celery.worker.consumer.connection")
@@ -107,6 +109,15 @@ def test_other_warnings_of_the_consumer_are_no_outage(template: str, arguments: 
 )
 def test_only_what_goes_back_to_the_queue_counts_as_handed_back(error: Exception, *, counts: bool) -> None:
     assert app.handed_back(error) == ({"outcome": "handed_back"} if counts else None)
+
+
+def test_what_goes_back_to_the_queue_brings_its_counts_along() -> None:
+    plugin = PluginReport("cloud", "v2", sources=3)
+    done = MessageResult("handed_back", "another KEK", plugins=(plugin,))
+    result = app.handed_back(ExceptionWithTraceback(Reject(_encoded(done), requeue=True), None))
+    assert result is not None
+    assert result["outcome"] == "handed_back"
+    assert reports_in(result) == (plugin,)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ GENERATION = load_generation(TEXT.encode(), "encryption.yaml")
 CBC = KeyRef("aescbc", "2024-01-01T00:00:00Z", FINGERPRINT)
 LATE = KeyRef("aescbc", "late", FINGERPRINT)
 BOX = KeyRef("secretbox", "box", SecretBytes(MATERIAL).fingerprint("secretbox"))
-KMS = KeyRef("kms", "vault", "kms")
+KMS = KeyRef("kms", "vault", "v2")
+SOCKETS = (("v2:vault", "489b6240cca1acd3"),)
 PLAIN = KeyRef("identity", "", "-")
 
 RECORD = GenerationRecord(
@@ -65,6 +66,7 @@ RECORD = GenerationRecord(
         ("*.apps", (PLAIN,)),
         ("*.*", (PLAIN,)),
     ),
+    sockets=SOCKETS,
 )
 
 REFS = st.builds(KeyRef, st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
@@ -72,6 +74,8 @@ RECORDS = st.builds(
     GenerationRecord,
     st.text(),
     st.lists(st.tuples(st.text(max_size=5), st.lists(REFS, min_size=1, max_size=3).map(tuple)), max_size=5).map(tuple),
+    st.text(min_size=1),
+    st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=3).map(tuple),
 )
 
 
@@ -91,10 +95,11 @@ def test_neighbours_under_one_chain_share_it() -> None:
     plain = ["identity", "", "-"]
     assert RECORD.to_json() == {
         "hash": GENERATION.hash,
+        "sockets": [list(SOCKETS[0])],
         "chains": [
             {"resources": ["secrets"], "keys": [cbc, plain, ["aescbc", "late", FINGERPRINT]]},
             {"resources": ["widgets.example.com"], "keys": [cbc, plain]},
-            {"resources": ["configmaps"], "keys": [["kms", "vault", "kms"], ["secretbox", "box", BOX.fingerprint]]},
+            {"resources": ["configmaps"], "keys": [["kms", "vault", "v2"], ["secretbox", "box", BOX.fingerprint]]},
             {"resources": ["*.apps", "*.*"], "keys": [plain]},
         ],
     }
