@@ -19,7 +19,7 @@ from tests.service.kms import PluginProcess, plugin_process
 OBJECTS = 10_000
 TURNS = 3
 _CLASSIC = "aesgcm → aesgcm"
-_METHODS = ("Status", "Encrypt", "Decrypt")
+_METHODS = ("status", "encrypt", "decrypt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,23 @@ async def compare(ground: Ground) -> None:
     await seed(ground.settings.etcd, [Era(last, 1)], Shape(OBJECTS, resources=RESOURCES))
     with plugin_process(ground.directory / "kms") as plugin:
         cloud = KmsProvider("v2", "cloud", plugin.endpoint, 3.0, None)
-        print(f"{'rewrap':<18} {'run/s':>8} {'ratio':>6} {'whole':>6} {'run µs':>8}  " + "  ".join(_METHODS))
-        ratios: dict[str, list[float]] = {}
+        print(f"{'rewrap':<18} {'run/s':>8} {'ratio':>6} {'whole':>6} {'run µs':>8} {'CPU':>6}  " + "  ".join(_METHODS))
+        ratios: dict[str, list[tuple[float, float]]] = {}
         for turn in range(TURNS):
             rows, last = await _turn(ground, plugin, cloud, last, turn)
             for name, row in rows.items():
                 ratio = row.batches.rate / rows[_CLASSIC].batches.rate
                 whole = row.whole.rate / rows[_CLASSIC].whole.rate
-                ratios.setdefault(name, []).append(ratio)
+                cpu = rows[_CLASSIC].batches.cpu / row.batches.cpu
+                ratios.setdefault(name, []).append((ratio, cpu))
                 made = "  ".join(f"{row.calls[method]:{len(method)}}" for method in _METHODS)
-                print(f"{name:<18} {row.batches.rate:8,.0f} {ratio:6.2f} {whole:6.2f} {row.batches.cpu:8.0f}  {made}")
-    print("medians of ratio: " + ", ".join(f"{name} {median(found):.2f}" for name, found in ratios.items()))
+                print(
+                    f"{name:<18} {row.batches.rate:8,.0f} {ratio:6.2f} {whole:6.2f} "
+                    f"{row.batches.cpu:8.0f} {cpu:6.2f}  {made}"
+                )
+    for name, found in ratios.items():
+        rate, cpu = (median(values) for values in zip(*found, strict=True))
+        print(f"median of {name}: ratio {rate:.2f}, of CPU {cpu:.2f}")
 
 
 async def _turn(
