@@ -7,14 +7,14 @@ import sys
 
 import uvloop
 
-from bench import memory, rewriting, scanning, service
+from bench import kms, memory, rewriting, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
 
 
 def main(names: list[str]) -> None:
     configure_logs("warning")
-    wanted = names or ["rewriting", "scanning", "memory", "service"]
+    wanted = names or ["rewriting", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
@@ -22,6 +22,9 @@ def main(names: list[str]) -> None:
                 case "rewriting":
                     with ground() as place:
                         runner.run(rewriting.compare(place))
+                case "kms":
+                    with ground() as place:
+                        runner.run(kms.compare(place))
                 case "scanning":
                     with ground() as place:
                         runner.run(scanning.compare(place))

@@ -11,7 +11,7 @@ from pathlib import Path
 from kube_rewrap.cli.demo.registry import configuration_of
 from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
 from kube_rewrap.config.encryption.generation import Generation, load_generation
-from kube_rewrap.config.encryption.provider import KeyedProvider
+from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, PaceSettings, Settings
 
 RESOURCES = ("secrets", "configmaps")
@@ -24,11 +24,11 @@ class Ground:
     settings: Settings
     directory: Path
 
-    def generation(self, *providers: KeyedProvider) -> Generation:
+    def generation(self, *providers: Provider) -> Generation:
         """Return the generation whose primary is the first provider."""
         return load_generation(configuration_of(providers, RESOURCES).encode(), "bench")
 
-    def configuration_file(self, *providers: KeyedProvider) -> Path:
+    def configuration_file(self, *providers: Provider) -> Path:
         """Write the same configuration to a file for the command line, and return its path."""
         path = self.directory / "encryption.json"
         path.touch(mode=0o600)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from itertools import islice
 from bench.ground import RESOURCES, Ground
 from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.config.encryption.provider import KeyedProvider
+from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.scheduler.campaigns.run import Order
 from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.worker.errors import WorkerError
@@ -95,8 +96,13 @@ async def _swap_some(store: Store, work: Iterator[tuple[Item, bytes]], size: int
             raise RuntimeError("the bare loop lost a swap; something else writes here")
 
 
-async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Speed]:
-    """Run a campaign; returns the speed of its batches alone, and that of the whole run with plan and proof."""
+async def rewrap(
+    ground: Ground, *providers: Provider, objects: int = OBJECTS, calls: Counter[str] | None = None
+) -> tuple[Speed, Speed]:
+    """Run a campaign; returns the speed of its batches alone, and that of the whole run with plan and proof.
+
+    Adds the calls to KMS plugins to `calls`, by method.
+    """
     whole_started, whole_cpu = time.perf_counter(), _cpu()
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(ground.settings, ground.generation(*providers)))
@@ -111,12 +117,15 @@ async def rewrap(ground: Ground, *providers: KeyedProvider) -> tuple[Speed, Spee
                 batches_done.append((time.perf_counter(), _cpu()))
 
         result = await service.run(plan, Order(), lock, brake, watch)
-    if result.report.rewritten != OBJECTS or not result.proof.is_clean:
+        for counts in service.engine.kms_counts() if calls is not None else ():
+            for (method, _), made in counts.calls.items():
+                calls[method] += made.calls
+    if result.report.rewritten != objects or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]
     return (
-        Speed(OBJECTS / (ended - started), (ended_cpu - cpu) / OBJECTS * 1e6),
-        Speed(OBJECTS / (time.perf_counter() - whole_started), (_cpu() - whole_cpu) / OBJECTS * 1e6),
+        Speed(objects / (ended - started), (ended_cpu - cpu) / objects * 1e6),
+        Speed(objects / (time.perf_counter() - whole_started), (_cpu() - whole_cpu) / objects * 1e6),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, Provider
+from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, KmsProvider, Provider
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.errors import RefusedError
@@ -64,6 +64,9 @@ def configuration_of(providers: Sequence[Provider], resources: Sequence[str]) ->
 
 
 def _block(provider: Provider) -> dict[str, object]:
+    if isinstance(provider, KmsProvider):
+        stanza = {"apiVersion": provider.api_version, "name": provider.name, "endpoint": provider.endpoint}
+        return {"kms": {**stanza, "timeout": f"{provider.timeout_seconds:g}s"}}
     if not isinstance(provider, KeyedProvider):
         return {"identity": {}}
     keys = [
