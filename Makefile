@@ -24,7 +24,7 @@ REDIS        := .servers/redis/redis-server
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-service demo-rotation test check bench chaos docs fmt clean $(ETCD_3_4)-if-possible
+.PHONY: help demo demo-service demo-rotation demo-kms test check bench chaos docs fmt clean $(ETCD_3_4)-if-possible
 
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ demo-service: $(HAS_RUNTIME) $(ETCD_3_5) $(REDIS) ## The service: scheduler, two
 
 demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the service rotates it by itself; three stand-ins for kube-apiservers
 	$(PYTHON_) -m tests.demo_rotation
+
+demo-kms: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## The service moves to KMS v2, and follows when the KEK is rotated in the KMS
+	$(PYTHON_) -m tests.demo_kms
 
 test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase

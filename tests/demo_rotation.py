@@ -109,9 +109,11 @@ def show_names(file: Path) -> None:
     tell("\n".join(line for line in file.read_text().splitlines() if "name:" in line))
 
 
-def command(cluster: Service, words: list[str]) -> None:
+def command(cluster: Service, words: list[str], directory: Path | None = None) -> None:
+    """Run rewrap in a directory, None = this process', and show what it prints."""
     tell(f"\n$ rewrap {' '.join(words)}")
-    subprocess.run([*REWRAP, *words], env={**cluster.environment, "REWRAP_LOG_LEVEL": "error"}, check=True)
+    environment = {**cluster.environment, "REWRAP_LOG_LEVEL": "error"}
+    subprocess.run([*REWRAP, *words], env=environment, check=True, cwd=directory)
 
 
 def verdict(registry: Registry) -> int:

@@ -31,7 +31,7 @@ from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.counts import PluginCounts
-from kube_rewrap.worker.kms.key_ids import read_key_ids, why_away
+from kube_rewrap.worker.kms.key_ids import read_key_ids, why_away, why_no_key_id
 from kube_rewrap.worker.kms.pace import Paces, ceiling
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
@@ -236,6 +236,14 @@ class Engine:
             return any(isinstance(answer, WorkerError) for answer in named.values())
         targets = self.generation.targets
         return all(isinstance(answer, WorkerError) or answer == targets[name] for name, answer in named.items())
+
+    async def why_unusable(self, provider: KmsProvider) -> str:
+        """Return why the plugin of a KMS v2 provider, in the file or not, names no KEK; "" = it names one.
+
+        Connects for this call alone.
+        """
+        async with open_plugins(KmsClient, _local_paces(self._settings)) as plugins:
+            return await why_no_key_id(plugins, provider)
 
     def kms_counts(self) -> tuple[PluginCounts, ...]:
         """Return what was counted of the calls to KMS plugins; () without any."""

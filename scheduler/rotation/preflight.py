@@ -9,6 +9,7 @@ reasons before it asks for consent; the rotation controller logs them.
 2. All kube-apiservers are known to run the present file.
 3. This process can replace the file, unless an operator does.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
+5. The plugin of a KMS provider to add is healthy and names a KEK: else no kube-apiserver would load the file.
 
 Unreadable objects are no reason: the new key is needed all the same. The rotation will wait at its proof.
 """
@@ -40,7 +41,8 @@ class PreflightFacts:
     """The facts gathered before a rotation.
 
     `other` and `campaigns` are unfinished ones; `file` are the reasons why the file can't be replaced; `registry` says
-    why nothing could be scanned, "" = no reason. `workload` None: not scanned. `is_exhausted`: a retired key is.
+    why nothing could be scanned, `plugin` why the plugin of the KMS provider to add can't be used, "" = no reason.
+    `workload` None: not scanned. `is_exhausted`: a retired key is.
     """
 
     convergence: Convergence
@@ -50,6 +52,7 @@ class PreflightFacts:
     registry: str = ""
     workload: Workload | None = None
     is_exhausted: bool = False
+    plugin: str = ""
 
 
 def reasons_against(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> tuple[str, ...]:
@@ -70,6 +73,8 @@ def _reasons(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> Itera
     if facts.convergence.blocker:
         yield facts.convergence.blocker
     yield from (f"{fault}; `rewrap rotate --manual` says step by step what to write" for fault in facts.file)
+    if facts.plugin:
+        yield f"the KMS provider to add can't be used from here: {facts.plugin}"
     if facts.registry:
         yield facts.registry
     if facts.workload is not None:

@@ -50,7 +50,15 @@ class Preparation:
         other = await self._rotations.unfinished()
         campaigns = tuple([stored.value for stored in await self._service.unfinished()])
         file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
-        return PreflightFacts(convergence, other.value if other else None, campaigns, file)
+        plugin = await self._why_unusable(rotation)
+        return PreflightFacts(convergence, other.value if other else None, campaigns, file, plugin=plugin)
+
+    async def _why_unusable(self, rotation: Rotation) -> str:
+        """Return why the plugin of the KMS provider to add can't be used, "" = it can, or there is none."""
+        if not rotation.stanza:
+            return ""
+        provider, _ = await asyncio.to_thread(self._file.stanza)
+        return await self._service.engine.why_unusable(provider)
 
     async def with_workload(self, facts: PreflightFacts, rotation: Rotation) -> PreflightFacts:
         """Add the counts of a scan of everything. Raises RefusedError where there is no registry, CompactedError."""

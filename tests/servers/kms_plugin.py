@@ -160,6 +160,18 @@ class KmsPlugin:
 
     # ----------------------------------------------------------------------------------------------------------- calls
 
+    def version_of(self, wrapped: bytes) -> int:
+        """The version of the KEK that wrapped a key, for kinds whose KMS turns it and `wrapping="aesgcm"`."""
+        for version in range(1, self.behaviour.kek_version + 1):
+            label = replace(self.behaviour, kek_version=version).current
+            body = wrapped.removeprefix(b"1")
+            try:
+                AESGCM(_kek(label)).decrypt(body[:12], body[12:], None)
+            except InvalidTag:
+                continue
+            return version
+        raise AssertionError("no KEK unwraps this")
+
     def _handler(self, package: str, method: Method) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         name = f"{package}.{method}"
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, WorkerError
 from kube_rewrap.worker.kms.guard import GuardedPlugin
 from kube_rewrap.worker.kms.plugins import Plugins
@@ -29,6 +30,15 @@ async def _answer(plugin: GuardedPlugin) -> str | WorkerError:
         return await _named_twice(plugin)
     except (KmsUnavailableError, KmsRefusedError) as error:
         return error
+
+
+async def why_no_key_id(plugins: Plugins, provider: KmsProvider) -> str:
+    """Return why the plugin of a KMS v2 provider names no KEK, "" = it is healthy, and names one twice in a row."""
+    try:
+        await _named_twice(plugins[plugin_of(provider)])
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return str(error)
+    return ""
 
 
 async def why_away(plugins: Plugins, generation: Generation) -> str:
