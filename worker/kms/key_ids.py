@@ -33,13 +33,16 @@ async def _answer(plugin: GuardedPlugin) -> str | WorkerError:
 
 async def why_away(plugins: Plugins, generation: Generation) -> str:
     """Return why plugins of the generation do not serve now, those that only read included; "" = all answer."""
-    found: list[str] = []
-    for provider in generation.kms_providers:
-        try:
-            await plugins[plugin_of(provider)].status()
-        except (KmsUnavailableError, KmsRefusedError) as error:
-            found.append(str(error))
-    return "; ".join(found)
+    failures = await asyncio.gather(*(_failure(plugins[plugin_of(one)]) for one in generation.kms_providers))
+    return "; ".join(filter(None, failures))
+
+
+async def _failure(plugin: GuardedPlugin) -> str:
+    try:
+        await plugin.status()
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return str(error)
+    return ""
 
 
 async def named_twice(plugin: GuardedPlugin) -> str:
