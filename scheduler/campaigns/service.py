@@ -127,7 +127,9 @@ class Service:
             raise RefusedError(because)
         return territory
 
-    async def inventory(self, order: Order = EVERYTHING, chosen: Chosen = choose) -> tuple[Territory, Inventory]:
+    async def inventory(
+        self, order: Order = EVERYTHING, chosen: Chosen = choose, *, asks_plugins: bool = True
+    ) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; a scan of everything also lists unknown paths.
 
         Current objects up to the order's revision `since` count as stale, as `CampaignOptions` describes.
@@ -142,7 +144,9 @@ class Service:
             territory = await self.territory()
             try:
                 ranges = chosen(territory, order)
-                found = await self.engine.inventory(ranges, revision, kek_since=order.options.since)
+                found = await self.engine.inventory(
+                    ranges, revision, kek_since=order.options.since, asks_plugins=asks_plugins
+                )
             except CompactedError:
                 _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
                 continue
@@ -303,9 +307,9 @@ class Service:
     async def look_at_keys(self, resources: Collection[str] = (), again: Collection[tuple[str, str]] = ()) -> None:
         """Scan these resources (none = all) and estimate what keys encrypted in them while no scheduler counted.
 
-        `again` too, by resource and fingerprint.
+        `again` too, by resource and fingerprint. Asks no KMS plugin: values under KMS use up no budget.
         """
-        _, found = await self.inventory(Order(tuple(resources)), still_there)
+        _, found = await self.inventory(Order(tuple(resources)), still_there, asks_plugins=False)
         look = found.look()
         # The last object of a resource may be gone since the caller saw it.
         gone = {name: {key.fingerprint: 0 for key in self.engine.chains[name].keys} for name in resources}
