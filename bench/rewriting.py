@@ -117,9 +117,10 @@ async def rewrap(
                 batches_done.append((time.perf_counter(), _cpu()))
 
         result = await service.run(plan, Order(), lock, brake, watch)
-        for counts in service.engine.kms_counts() if calls is not None else ():
-            for (method, _), made in counts.calls.items():
-                calls[method] += made.calls
+        if calls is not None:
+            for counts in service.engine.kms_counts():
+                for (method, _), made in counts.calls.items():
+                    calls[method.value] += made.calls
     if result.report.rewritten != objects or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]
