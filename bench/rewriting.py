@@ -120,7 +120,7 @@ async def rewrap(
         if calls is not None:
             for counts in service.engine.kms_counts():
                 for (method, _), made in counts.calls.items():
-                    calls[method.value] += made.calls
+                    calls[method] += made.calls
     if result.report.rewritten != objects or not result.proof.is_clean:
         raise RuntimeError(f"the campaign is not complete: {result.campaign.because}")
     ended, ended_cpu = batches_done[0]

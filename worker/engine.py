@@ -31,7 +31,7 @@ from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.counts import PluginCounts
-from kube_rewrap.worker.kms.key_ids import read_key_ids
+from kube_rewrap.worker.kms.key_ids import named_twice, read_key_ids, why_away
 from kube_rewrap.worker.kms.pace import Paces, ceiling
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
@@ -59,6 +59,7 @@ from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
+from kube_rewrap.worker.wrapped import plugin_of
 
 _TRIAL = bytes(1_024)
 """A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
@@ -237,6 +238,18 @@ class Engine:
         targets = self.generation.targets
         return all(isinstance(answer, WorkerError) or answer == targets[name] for name, answer in named.items())
 
+    async def try_plugin(self, provider: KmsProvider) -> int:
+        """Return by how many bytes values grow under a KMS v2 provider, which may be in no file yet.
+
+        Asks its plugin for the status, and to wrap and unwrap a seed, as a rewrap does; connects for this call alone.
+        Raises KmsUnavailableError or KmsRefusedError when the plugin can't do one of these, KmsTargetError when it
+        names another KEK meanwhile.
+        """
+        async with open_plugins(KmsClient, _local_paces(self._settings)) as plugins:
+            target = await named_twice(plugins[plugin_of(provider)])
+            keys = PluginKeys(plugins, self._settings.kms)
+            return await _growth(Chain([provider], targets={provider.name: target}), keys)
+
     def kms_counts(self) -> tuple[PluginCounts, ...]:
         """Return what was counted of the calls to KMS plugins; () without any."""
         return self._data_keys.counts() if isinstance(self._data_keys, PluginKeys) else ()
@@ -273,10 +286,7 @@ class Engine:
         Measured by one trial seal with a data key of the plugin. Raises the errors of `DataKeys`.
         """
         chain = self.chains[resource]
-        if chain.kms_primary is None:
-            return 0
-        [data_key] = await self._data_keys.data_keys(*chain.kms_primary, 1)
-        return len(chain.seal(_TRIAL, b"/", data_key)) - len(_TRIAL)
+        return await _growth(chain, self._data_keys)
 
     async def inventory(self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0) -> Inventory:
         """Count the objects in the ranges by the key that opens them, at a revision. Raises as `take_inventory`."""
@@ -367,6 +377,13 @@ class Engine:
         return opened if isinstance(opened, Quarantined) else opened.ref
 
 
+async def _growth(chain: Chain, data_keys: DataKeys) -> int:
+    if chain.kms_primary is None:
+        return 0
+    [data_key] = await data_keys.data_keys(*chain.kms_primary, 1)
+    return len(chain.seal(_TRIAL, b"/", data_key)) - len(_TRIAL)
+
+
 @asynccontextmanager
 async def open_engine(
     settings: Settings, generation: Generation, pace: Pace | None = None, kms_paces: Paces | None = None
@@ -415,3 +432,9 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
     """
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)
+
+
+async def ask_why_away(settings: Settings, generation: Generation) -> str:
+    """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
+    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
+        return await why_away(plugins, generation)

@@ -86,6 +86,11 @@ class KeyRef:
         return f"{form[:2] if form in _KMS_V1 else 'v2'}{mark}{place}"
 
     @property
+    def is_kek(self) -> bool:
+        """Whether it is of a KMS v2 provider, named by a key id."""
+        return self.provider == ProviderType.KMS and self.fingerprint not in {self.version, KMS_FINGERPRINT, "v1-cbc"}
+
+    @property
     def kek(self) -> KeyRef:
         """This key without the source type of its value: for KMS v2, the KEK alone."""
         return replace(self, fingerprint=self.fingerprint.replace("-type0", "", 1))

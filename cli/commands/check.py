@@ -121,8 +121,8 @@ def _keys(provider: Provider) -> list[_Key]:
                 {"provider": kind.value, "key": key.name, "fingerprint": key.secret.fingerprint(kind.value)}
                 for key in keys
             ]
-        case KmsProvider(name=name):
-            return [{"provider": "kms", "key": name, "fingerprint": "kms"}]
+        case KmsProvider(name=name, api_version=version):
+            return [{"provider": "kms", "key": name, "fingerprint": version}]
         case IdentityProvider():
             return [{"provider": "identity", "key": "", "fingerprint": "-"}]
 

@@ -45,7 +45,7 @@ _COLUMNS = (
     *("fingerprint", "provider", "names", "reserved", "observed", "estimated", "used"),
     *("limit", "state", "collision_probability", "limit_reached_at", "removable"),
 )
-_KMS_COLUMNS = ("provider", "version", "kek", "in_force_since", "removable")
+_KMS_COLUMNS = ("provider", "version", "kek", "in_force_since", "objects", "removable")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,23 +152,29 @@ def _row(
 def _kms_rows(
     providers: Iterable[KmsProvider], keks: Iterable[Kek], verdicts: Sequence[KeyVerdict]
 ) -> list[dict[str, object]]:
-    """Return each KMS provider once, with the KEK that a scheduler has on record for it."""
+    """Return the KEKs of each KMS provider, the one in force first; one row of a provider that only reads, or of v1."""
     known = {kek.provider: kek for kek in keks}
     rows: list[dict[str, object]] = []
     for name, version in dict.fromkeys((one.name, one.api_version) for one in providers):
         kek = known.get(name) if version == "v2" else None
-        verdict = next((one for one in verdicts if (one.key.provider, one.key.name) == (ProviderType.KMS, name)), None)
-        rows.append(
-            {
-                "provider": name,
-                "version": version,
-                "kek": kek.fingerprint if kek else None,
-                "in_force_since": _date(kek.since) if kek else None,
-                "removable": verdict.removable if verdict else None,
-                "blockers": list(verdict.blockers) if verdict else [],
-            }
-        )
+        keys = [one for one in verdicts if one.key.provider == ProviderType.KMS and one.key.name == name]
+        judged: list[KeyVerdict | None] = [one for one in keys if one.key.version.startswith(version)]
+        rows += [_kms_row(name, version, kek, one) for one in judged or [None]]
     return rows
+
+
+def _kms_row(name: str, version: str, kek: Kek | None, verdict: KeyVerdict | None) -> dict[str, object]:
+    recorded = kek.fingerprint if kek else None
+    shown = verdict.key.fingerprint if verdict and verdict.key.is_kek else recorded
+    return {
+        "provider": name,
+        "version": version,
+        "kek": shown,
+        "in_force_since": _date(kek.since) if kek and shown == recorded else None,
+        "objects": verdict.objects if verdict else None,
+        "removable": verdict.removable if verdict else None,
+        "blockers": list(verdict.blockers) if verdict else [],
+    }
 
 
 def _date(reached: float | None) -> str | None:

@@ -192,7 +192,7 @@ class CampaignController:
             loop = asyncio.get_running_loop()
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
-                await self._safety.keep(name)
+                await self._safety.keep(name, reconciler.checkpoints)
                 progress.handed_back(await records.claims.handbacks())
             try:
                 done = await reconciler.round(name)

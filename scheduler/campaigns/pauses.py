@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -11,11 +12,14 @@ from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
 from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.dispatch.local import ask_why_away
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
 
+_ASK_SECONDS = 20.0
 _log = structlog.get_logger()
 
 
@@ -30,10 +34,14 @@ class Safety:
         self._service = service
         self._campaigns = campaigns
         self._held = held
+        self._away, self._ask_at = "", 0.0
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
-    async def keep(self, name: str) -> None:
-        """Check etcd's room, the budgets and the windows, and record the pause or resumption that follows."""
+    async def keep(self, name: str, batches: Iterable[Checkpoint] = ()) -> None:
+        """Check etcd's room, the budgets, KMS plugins and the windows; record the pause or resumption that follows.
+
+        `batches` are the campaign's, as far as they are known.
+        """
         try:
             stored = await self._campaigns.get(name)
         except RecordError:
@@ -41,7 +49,7 @@ class Safety:
         if stored is None:
             return
         try:
-            pressure = await self._pressure(stored.value)
+            pressure = await self._pressure(stored.value, batches)
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
@@ -54,15 +62,29 @@ class Safety:
             _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
             await self._service.audit.append(event, name, because=changed.because)
 
-    async def _pressure(self, campaign: Campaign) -> Pressure:
+    async def _pressure(self, campaign: Campaign, batches: Iterable[Checkpoint]) -> Pressure:
         store, settings = self._service.engine.store, self._settings
         room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
         return Pressure(
             judge_room(room, settings.space, campaign.paused_for),
             await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
-            self._held() or None,
+            self._held() or await self._why_away(campaign, batches) or None,
         )
+
+    async def _why_away(self, campaign: Campaign, batches: Iterable[Checkpoint]) -> str:
+        """Return why KMS plugins do not serve, asked every `_ASK_SECONDS` while batches fail or the campaign rests.
+
+        Not asked otherwise: a plugin of which no object needs a key must not hold a campaign up. `held` knows only
+        the plugins of providers that write.
+        """
+        is_failing = any(one.because and one.state is not BatchState.DONE for one in batches)
+        if not self._service.generation.kms_providers or not (is_failing or campaign.paused_for is Pause.KMS):
+            self._away = ""
+        elif (now := asyncio.get_running_loop().time()) >= self._ask_at:
+            self._away = await ask_why_away(self._settings, self._service.generation)
+            self._ask_at = now + _ASK_SECONDS
+        return self._away
 
     def _closed(self, now: datetime) -> str | None:
         if self._windows.is_open(now):

@@ -13,10 +13,12 @@ import structlog
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.requests import Inbox
 from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.campaigns import Campaigns
 
 _LOOK_SECONDS = 0.5
 _RETRY_INCOMPLETE = 600.0
+_RETRY_KMS = 30.0
 _log = structlog.get_logger()
 
 
@@ -40,6 +42,10 @@ class Schedule:
     def checked(self) -> None:
         """Postpone the next check by `every` seconds: everything was scanned, or will be."""
         self._at = asyncio.get_running_loop().time() + self._every
+
+    def postponed(self) -> None:
+        """Note that a check failed for a KMS plugin: another one is due in half a minute, as soon as it may work."""
+        self._at = asyncio.get_running_loop().time() + _RETRY_KMS
 
     def campaign_ended(self, *, is_complete: bool, has_stale: bool, whole: bool) -> None:
         """Note the end of a campaign.
@@ -85,6 +91,11 @@ class ResyncController:
         self._schedule.checked()  # before the scan: a gap that is noticed during it asks for another check
         try:
             _, found = await self._service.inventory()
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            # The leader goes on: it also counts writes, and answers requests.
+            self._schedule.postponed()
+            _log.warning("check.postponed", because=str(error))
+            return
         except BaseException:
             self._schedule.soon()
             raise

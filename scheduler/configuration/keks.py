@@ -21,7 +21,7 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.config.encryption.generation import Generation
-from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.kek import Kek, KekFigures, observe
 from kube_rewrap.worker.records.keks import Keks
@@ -88,7 +88,13 @@ class KekWatch:
         self._held = {name: because for name, because in self._held.items() if name in named}
         shown: dict[str, KekFigures] = {}
         for name, answer in named.items():
-            stored, figures = await self._keks.get(name), self._figures.get(name, KekFigures())
+            figures = self._figures.get(name, KekFigures())
+            try:
+                stored = await self._keks.get(name)
+            except RecordError as error:
+                self._hold(name, f"{error}; delete it, and the KEK that the plugin names then is in force")
+                shown[name] = replace(figures, is_held=True)
+                continue
             if isinstance(answer, WorkerError):
                 self._hold(name, f"the plugin of the KMS provider {name!r} gives no key id: {answer}")
             else:

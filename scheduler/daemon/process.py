@@ -25,7 +25,15 @@ from kube_rewrap.scheduler.dispatch.local import ask_key_ids
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
 from kube_rewrap.worker.background import background
-from kube_rewrap.worker.errors import FencedError, OutdatedError, StoppedError, TemporaryError, WorkerError
+from kube_rewrap.worker.errors import (
+    FencedError,
+    KmsRefusedError,
+    KmsUnavailableError,
+    OutdatedError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.reach import Reach
 from kube_rewrap.worker.etcd.store import Expect, Store
@@ -44,6 +52,7 @@ _FILE_SECONDS = 0.1
 # Reasons that /readyz shows to unauthenticated clients; only the log has details.
 _OUTDATED = "the configuration file is an old copy, or refused; see the log: configuration.outdated"
 _UNAVAILABLE = "etcd can't be reached; see the log: scheduler.restarted"
+_NO_KMS = "a KMS plugin is needed and does not serve; see the log: scheduler.restarted"
 _FAILED = "this scheduler failed and starts again; see the log: scheduler.restarted"
 _NO_QUEUE = "Redis takes no messages, so campaigns make no progress; see the log: queue.unavailable"
 _NO_KEK = "this scheduler leads, and a KMS plugin names no key-encryption key yet; see the log: kek.held"
@@ -231,4 +240,6 @@ class Daemon:
 
 
 def _not_ready(error: WorkerError) -> str:
+    if isinstance(error, KmsUnavailableError | KmsRefusedError):
+        return _NO_KMS
     return _UNAVAILABLE if isinstance(error, TemporaryError) else _FAILED

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, describe, open_engine
+from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
 from kube_rewrap.worker.errors import BusyError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
@@ -19,7 +19,7 @@ from kube_rewrap.worker.records.ownership import Session, who
 
 _log = structlog.get_logger()
 
-__all__ = ["Engine", "Examined", "LocalDispatcher", "ask_key_ids", "describe", "open_engine"]
+__all__ = ["Engine", "Examined", "LocalDispatcher", "ask_key_ids", "ask_why_away", "describe", "open_engine"]
 
 
 class LocalDispatcher:

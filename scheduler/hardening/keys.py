@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
 from kube_rewrap.scheduler.keys.removal import BACKUPS
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, BudgetState
@@ -60,7 +61,9 @@ def key_age(facts: Facts) -> Check:
         return Check(name, State.WARN, reason, "rotate it: `rewrap rotate`")
     if untold := [_untold(key, age) for key, (age, is_whole) in ages.items() if not is_whole]:
         reason = f"no record shows its age: {named(untold)}"
-        return Check(name, State.UNKNOWN, reason, "`rewrap rotate` records the age of the keys that it adds")
+        local = [key for key, (_, is_whole) in ages.items() if not is_whole and key.provider != ProviderType.KMS]
+        known_by = "`rewrap rotate` records the age of the keys that it adds" if local else "look it up in the KMS"
+        return Check(name, State.UNKNOWN, reason, known_by)
     if ages:
         told = (f"{key} ({days(age)})" for key, (age, _) in ages.items())
         return Check(name, State.PASS, f"no older than {days(oldest)}: {named(told)}")
@@ -74,8 +77,7 @@ def old_keys(facts: Facts) -> Check:
     if free := [str(one.key) for one in ours if one.removable]:
         remedy = f"archive it, then remove it from the file on every node. {BACKUPS}"
         return Check(name, State.WARN, f"may be removed: {named(free)}", remedy)
-    writing = {key.fingerprint for key in facts.writers}
-    idle = [one for one in ours if not one.objects and one.key.fingerprint not in writing]
+    idle = [one for one in ours if not one.objects and not any(key.covers(one.key) for key in facts.writers)]
     if idle:
         held = named(f"{one.key}: {one.blockers[0]}" for one in idle)
         return Check(name, State.PASS, f"no readable object is under these, which can't be removed yet: {held}")
@@ -100,7 +102,7 @@ def _used(facts: Facts, fingerprint: str) -> str:
 
 def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
     """Return the least age of a key in seconds, and whether a rotation's record makes it the exact one."""
-    if key.provider == "kms":
+    if key.provider == ProviderType.KMS:
         return 0.0, False
     made = facts.made.get(key.fingerprint)
     # The file has held the key at least since it was last changed.
@@ -109,4 +111,4 @@ def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
 
 
 def _untold(key: KeyRef, age: float) -> str:
-    return f"{key} (only its KMS knows)" if key.provider == "kms" else f"{key} (at least {days(age)})"
+    return f"{key} (only its KMS knows)" if key.provider == ProviderType.KMS else f"{key} (at least {days(age)})"

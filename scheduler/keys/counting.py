@@ -212,6 +212,11 @@ class Counting:
     # Records.
 
     @property
+    def last(self) -> dict[str, int]:
+        """The revision of the last delivered write, by fingerprint; those of earlier observers included."""
+        return dict(self._last)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Writes by fingerprint, with those that can't be recorded yet."""
         return dict(self._counted())

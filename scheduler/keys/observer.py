@@ -106,6 +106,11 @@ class Observer:
         return self._counting.places
 
     @property
+    def last(self) -> dict[str, int]:
+        """The revision of the last write, by the fingerprint of its key."""
+        return self._counting.last
+
+    @property
     def counts(self) -> dict[str, int]:
         """Counted writes, by the fingerprint of their key."""
         return self._counting.counts

@@ -103,7 +103,7 @@ def _configured_keys(proof: Inventory, around: Surroundings) -> list[KeyRef]:
 
 def _former(key: KeyRef, proof: Inventory, around: Surroundings) -> Iterable[KeyRef]:
     """Yield the other KEKs of a KMS provider that writes under a known one: those of values, and those on record."""
-    if not _is_kek(key):
+    if not key.is_kek:
         return
     for tally in proof.resources:
         yield from (one.kek for one in sorted(tally.keys) if key.covers(one) and one.version == key.version)
@@ -111,11 +111,6 @@ def _former(key: KeyRef, proof: Inventory, around: Surroundings) -> Iterable[Key
         if kek.provider == key.name:
             known = filter(None, (kek.target, kek.named, *kek.former))
             yield from (replace(key, fingerprint=fingerprint_of(one)) for one in known)
-
-
-def _is_kek(key: KeyRef) -> bool:
-    """Whether the key of a KMS provider is named by its key id."""
-    return key.provider == ProviderType.KMS and key.fingerprint not in {key.version, KMS_FINGERPRINT}
 
 
 def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroundings) -> KeyVerdict:
@@ -128,14 +123,14 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
         blockers.append(f"it is the primary of {', '.join(primary_of)}")
     if objects:
         blockers.append(f"{objects} objects are under it")
-    if _is_kek(key) and any(
+    if key.is_kek and any(
         (one.provider, fingerprint_of(one.named)) == (key.name, key.fingerprint) for one in around.keks
     ):
         blockers.append("its plugin names it")
     claimed = sum(_claimed(tally, key) for tally in proof.resources)
     if claimed:
         blockers.append(f"{claimed} unreadable objects may be under it")
-    if _is_kek(key) and not primary_of and around.lingering:
+    if key.is_kek and not primary_of and around.lingering:
         blockers.append(around.lingering)
     return KeyVerdict(key, objects, (*blockers, *common, *_in_the_past(key, around, _last_written(key, proof, around))))
 
@@ -180,7 +175,7 @@ def _same(one: KeyRef, other: KeyRef) -> bool:
     if one.provider == other.provider == ProviderType.KMS:
         versions = {one.version, other.version}
         is_provider = one.name == other.name and (len(versions) == 1 or KMS_FINGERPRINT in versions)
-        return is_provider and (one.kek == other.kek or not (_is_kek(one) and _is_kek(other)))
+        return is_provider and (one.kek == other.kek or not (one.is_kek and other.is_kek))
     if one.fingerprint == PLAINTEXT_FINGERPRINT:
         return one == other
     return one.fingerprint == other.fingerprint

@@ -9,6 +9,8 @@ reasons before it asks for consent; the rotation controller logs them.
 2. All kube-apiservers are known to run the present file.
 3. This process can replace the file, unless an operator does.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
+5. The plugin of a KMS provider to add is healthy, names a KEK, wraps and unwraps: else no kube-apiserver would load the
+   file, or none could write.
 
 Unreadable objects are no reason: the new key is needed all the same. The rotation will wait at its proof.
 """
@@ -40,7 +42,9 @@ class PreflightFacts:
     """The facts gathered before a rotation.
 
     `other` and `campaigns` are unfinished ones; `file` are the reasons why the file can't be replaced; `registry` says
-    why nothing could be scanned, "" = no reason. `workload` None: not scanned. `is_exhausted`: a retired key is.
+    why nothing could be scanned, `plugin` why the plugin of the KMS provider to add can't be used, "" = no reason.
+    `workload` None: not scanned. `is_exhausted`: a retired key is. `growth`: by how many bytes a value
+    grows under the KMS provider to add.
     """
 
     convergence: Convergence
@@ -50,6 +54,8 @@ class PreflightFacts:
     registry: str = ""
     workload: Workload | None = None
     is_exhausted: bool = False
+    plugin: str = ""
+    growth: int = 0
 
 
 def reasons_against(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> tuple[str, ...]:
@@ -70,6 +76,8 @@ def _reasons(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> Itera
     if facts.convergence.blocker:
         yield facts.convergence.blocker
     yield from (f"{fault}; `rewrap rotate --manual` says step by step what to write" for fault in facts.file)
+    if facts.plugin:
+        yield f"the KMS provider to add can't be used from here: {facts.plugin}"
     if facts.registry:
         yield facts.registry
     if facts.workload is not None:

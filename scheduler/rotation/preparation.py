@@ -16,6 +16,7 @@ from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
+from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.rotations import Rotations
@@ -50,7 +51,16 @@ class Preparation:
         other = await self._rotations.unfinished()
         campaigns = tuple([stored.value for stored in await self._service.unfinished()])
         file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
-        return PreflightFacts(convergence, other.value if other else None, campaigns, file)
+        facts = PreflightFacts(convergence, other.value if other else None, campaigns, file)
+        return await self._with_plugin(facts) if rotation.stanza else facts
+
+    async def _with_plugin(self, facts: PreflightFacts) -> PreflightFacts:
+        """Add what the plugin of the KMS provider to add did when it was tried."""
+        provider, _ = await asyncio.to_thread(self._file.stanza)
+        try:
+            return replace(facts, growth=await self._service.engine.try_plugin(provider))
+        except (KmsUnavailableError, KmsRefusedError, KmsTargetError) as error:
+            return replace(facts, plugin=str(error))
 
     async def with_workload(self, facts: PreflightFacts, rotation: Rotation) -> PreflightFacts:
         """Add the counts of a scan of everything. Raises RefusedError where there is no registry, CompactedError."""
@@ -61,8 +71,9 @@ class Preparation:
             one for one in found.resources if _is_of(configuration, GroupResource.parse(one.resource), rotation.entries)
         ]
         size = sum(under.bytes for one in tallies for under in one.keys.values())
-        room = judge_space(await store.members(), await store.alarms(), size, self._space)
         objects, unreadable = sum(one.objects for one in tallies), sum(one.unreadable for one in tallies)
+        size += objects * facts.growth
+        room = judge_space(await store.members(), await store.alarms(), size, self._space)
         return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""))
 
 

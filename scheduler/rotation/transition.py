@@ -28,6 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.generation import GenerationRecord
@@ -245,6 +246,8 @@ def _compact(rotation: Rotation, facts: Facts, now: str) -> Decision:
         return against
     names = ", ".join(str(key) for key in rotation.retired)
     because = f"nothing in this cluster is under {names} any more: it may be removed. Backups still need it"
+    if any(key.provider == ProviderType.KMS for key in rotation.retired):
+        because += ", and they need its KEK"
     return Decision(Move(rotation.at(RotationStep.DONE, because, now)), because)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from tests.acceptance.command import Command, command_for
-from tests.integration.apiserver import IDENTITY, Key, opened, write_private
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, opened, write_private
 from tests.servers.apiserver import Registry, StandIn, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
+from tests.servers.kms_values import kms_key
 
 ROTATIONS = "/kube-rewrap/v1/rotations/"
 SECRETS = "/registry/secrets/"
@@ -90,7 +91,7 @@ class ControlPlane:
         [found] = [key for key in keys_of(self.text) if key.name == self.rotation()["key"]]
         return found
 
-    def assert_all_is_under(self, key: Key) -> None:
+    def assert_all_is_under(self, key: AnyKey) -> None:
         """Every object opens with this key alone, to what etcd acknowledged; nobody ever met one that he can't read."""
         with self.registry.lock:
             found = opened(self.gateway.read(SECRETS), key)
@@ -120,7 +121,7 @@ def control_plane(
     gateway, registry = cluster.admin(), Registry()
     (directory / "enc").mkdir()
     file = write_private(directory / "enc" / "enc.yaml", text)
-    seed(gateway, registry, keys_of(text)[0], objects)
+    seed(gateway, registry, all_keys_of(text)[0], objects)
     with compacting(gateway, compacted_every), standins(gateway, file, registry, tempers) as apiservers:
         rewrap = command_for(directory, cluster, file).with_environment(
             REWRAP_RATE="0", REWRAP_YES="1", REWRAP_APISERVER=",".join(one.url for one in apiservers)
@@ -134,8 +135,16 @@ def hash_of(text: str) -> str:
 
 
 def keys_of(text: str) -> list[Key]:
-    """The keys of the entry for secrets, in the order in which they are tried, read without our code."""
-    found = []
+    """The keys of the entry for secrets, in the order in which they are tried; KMS providers are left out."""
+    return [key for key in all_keys_of(text) if isinstance(key, Key)]
+
+
+def all_keys_of(text: str) -> list[AnyKey]:
+    """The keys and KMS providers of the entry for secrets, in the order in which they are tried, read without our code.
+
+    Raises grpc.RpcError when a plugin does not answer.
+    """
+    found: list[AnyKey] = []
     for entry in yaml.safe_load(text)["resources"]:
         if "secrets" not in entry["resources"]:
             continue
@@ -143,6 +152,8 @@ def keys_of(text: str) -> list[Key]:
             ((provider, content),) = block.items()
             if provider == "identity":
                 found.append(IDENTITY)
+            elif provider == "kms":
+                found.append(kms_key(content))
             else:
                 found += [Key(provider, key["name"], base64.b64decode(key["secret"])) for key in content["keys"]]
     return found

@@ -91,7 +91,10 @@ def test_a_dry_run_says_what_a_run_would_do(rewrap: Command, gateway: Gateway) -
         "dry_run": True,
         "resumes": None,
         "to_rewrite": 6,
+        "outdated": 0,
+        "since": None,
         "bytes": stale_bytes,
+        "growth_bytes": 0,
         "quota_bytes": 2 * 2**30,
         "refusals": [],
         "revision": revision,
@@ -124,6 +127,7 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
     assert document == {
         "state": "incomplete",
         "scope": {"resources": ["events", "secrets"], "namespaces": [], "everything": True},
+        "since": None,
         "rewritten": 6,
         "current": 3,
         "conflicts": 0,

@@ -464,6 +464,16 @@ async def test_case_14_client_part_a_socket_that_is_re_created_is_found_again(pl
         assert found == Status("kek-1")
 
 
+async def test_a_stanza_with_a_timeout_of_hours_keeps_no_call_for_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube_rewrap.worker.kms.client._LONGEST_CALL", 0.3)
+    with listener(tmp_path / "kms.sock"):
+        async with client_of(f"unix://{tmp_path / 'kms.sock'}", seconds=36_000.0) as client, asyncio.timeout(10):
+            with pytest.raises(KmsUnavailableError, match=r"within 0\.3 s"):
+                await client.status()
+
+
 async def test_a_plugin_that_accepts_and_never_answers(tmp_path: Path) -> None:
     with listener(tmp_path / "kms.sock"):
         async with client_of(f"unix://{tmp_path}/kms.sock", seconds=0.3) as client:

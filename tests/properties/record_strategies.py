@@ -39,7 +39,7 @@ CHECKPOINTS = st.builds(
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
 WISHES = st.builds(
-    CampaignOptions, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4
+    CampaignOptions, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4, COUNTS
 )
 CAMPAIGNS = st.builds(
     Campaign,
@@ -65,7 +65,7 @@ TALLIES = st.builds(
     st.dictionaries(KEYS, COUNTS, max_size=3),
     COUNTS,
     st.lists(st.builds(Unreadable, ETCD_KEYS, st.sampled_from(Reason), TEXTS), max_size=3),
-    REASONS,
+    *(REASONS, COUNTS, COUNTS),
 )
 
 

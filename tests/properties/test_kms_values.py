@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kube_rewrap.config.encryption.configuration import KmsProvider
@@ -11,7 +12,7 @@ from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.verdict import Quarantine
 from kube_rewrap.worker.wrapped import DataKey, SourceType, WrappedKey, hash_of_key_id
 from tests.fakes.plugins import new_data_key, unwrap_all
-from tests.unit.worker.providers.kms_values import text, v1_body, varint
+from tests.unit.worker.providers.kms_values import text, v1_body, v2_body, varint
 
 OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}'
 NAMES = st.text(min_size=1, max_size=20).filter(str.isprintable)
@@ -33,6 +34,14 @@ FIELD = (
 )
 MESSAGES = st.lists(FIELD, max_size=8).map(b"".join)
 
+ENVELOPES = st.builds(  # well-formed, so that the unwrapped key is reached
+    lambda data, kind, annotations: v2_body(data, annotations=annotations, kind=kind),
+    st.binary(max_size=120),
+    st.sampled_from([0, 1, 1, 2]),
+    st.lists(st.tuples(st.sampled_from([b"a.b", b"a.example", b"A", b"a.b.", b""]), CONTENT), max_size=3),
+)
+FUZZED = MESSAGES | ENVELOPES | st.binary(max_size=300) | st.builds(v1_body, CONTENT, st.binary(max_size=100))
+
 
 def check(value: bytes, etcd_key: bytes, secret: bytes) -> None:
     wanted = BOTH.wanted(value)
@@ -50,6 +59,16 @@ def test_any_bytes_under_v2_are_quarantined(body: bytes, etcd_key: bytes, secret
 @given(st.binary(max_size=300) | st.builds(v1_body, CONTENT, CONTENT), ETCD_KEYS, st.binary(max_size=40))
 def test_any_bytes_under_v1_are_quarantined(body: bytes, etcd_key: bytes, secret: bytes) -> None:
     check(b"k8s:enc:kms:v1:v:" + body, etcd_key, secret)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@settings(max_examples=100_000)
+@given(st.sampled_from(["v1", "v2"]), FUZZED, ETCD_KEYS, st.binary(max_size=40))
+def test_a_hundred_thousand_values_of_any_bytes_are_quarantined(
+    version: str, body: bytes, etcd_key: bytes, secret: bytes
+) -> None:
+    check(f"k8s:enc:kms:{version}:v:".encode() + body, etcd_key, secret)
 
 
 @given(st.sampled_from([V1, V2]), st.data())

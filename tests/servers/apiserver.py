@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
 import yaml
 
-from tests.integration.apiserver import IDENTITY, Key, manifest
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, manifest
 from tests.servers.gateway import Gateway, GatewayError, KeyValue
-from tests.servers.kms_values import KmsKey, named_key_id
+from tests.servers.kms_values import KmsKey, kms_key, named_key_id
 
 LEASES = "/registry/leases/kube-system/"
 _METRIC = "apiserver_encryption_config_controller_last_config_info"
@@ -67,7 +68,8 @@ class StandIn:
         self._temper = temper
         self._dice = random.Random(f"{name}-{temper.seed}")
         self._raw = b""
-        self.keys: list[Key | KmsKey] = []
+        self.keys: list[AnyKey] = []
+        self._keys_beside: list[AnyKey] = []  # of the entries after the first: only their plugins are asked
         self._named: dict[tuple[str, str], float] = {}
         self._written: dict[tuple[str, str], float] = {}
         self._reloads: dict[str, float] = {}
@@ -132,7 +134,7 @@ class StandIn:
 
     def _ask_plugins(self) -> None:
         """As kube-apiserver does once a minute: a KEK that the plugin names is taken at once, with a new seed."""
-        for key in self.keys:
+        for key in (*self.keys, *self._keys_beside):
             if isinstance(key, KmsKey):
                 with suppress(grpc.RpcError):
                     named = named_key_id(key.endpoint)
@@ -146,7 +148,8 @@ class StandIn:
             return False
         raw = self._file.read_bytes()
         try:
-            self.keys = _keys_of(raw)
+            first, *others = yaml.safe_load(raw)["resources"]
+            self.keys, self._keys_beside = _keys_of(first), [key for entry in others for key in _keys_of(entry)]
         except (yaml.YAMLError, KeyError, TypeError, grpc.RpcError):
             return False  # kube-apiserver takes no file with a plugin that does not answer
         self._raw = raw
@@ -272,22 +275,22 @@ def _of_kek(kek: tuple[str, str]) -> str:
     return f'key_id_hash="{kek[1]}",provider_name="{kek[0]}"'
 
 
-def _keys_of(raw: bytes) -> list[Key | KmsKey]:
-    """The keys of the first entry, in the order in which they are tried. Raises grpc.RpcError."""
-    found: list[Key | KmsKey] = []
-    for block in yaml.safe_load(raw)["resources"][0]["providers"]:
+def _keys_of(entry: Any) -> list[AnyKey]:
+    """The keys of an entry of the file, in the order in which they are tried. Raises grpc.RpcError."""
+    found: list[AnyKey] = []
+    for block in entry["providers"]:
         ((provider, content),) = block.items()
         if provider == "identity":
             found.append(IDENTITY)
         elif provider == "kms":
             # A reload keeps nothing: every KMS provider gets a new seed.
-            found.append(KmsKey(content["name"], content["endpoint"], named_key_id(content["endpoint"])))
+            found.append(kms_key(content))
         else:
             found += [Key(provider, key["name"], base64.b64decode(key["secret"])) for key in content["keys"]]
     return found
 
 
-def seed(gateway: Gateway, registry: Registry, key: Key, count: int) -> None:
+def seed(gateway: Gateway, registry: Registry, key: AnyKey, count: int) -> None:
     """Objects as they are stored before a test begins, in an etcd that shows nothing of what was there earlier."""
     for number in range(count):
         name = f"/registry/secrets/team-{number % 5}/s{number:04}"

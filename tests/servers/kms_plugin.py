@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -327,6 +327,17 @@ def _annotations(one: Behaviour) -> dict[str, bytes]:
 def _kek(label: str) -> bytes:
     """A key-encryption key for tests, the same in every process."""
     return hashlib.sha256(b"kube-rewrap, a KEK made for tests: " + label.encode()).digest()
+
+
+def version_at_aws(wrapped: bytes, newest: int = 2) -> int:
+    """The version of the KEK that wrapped a key, which AWS alone knows. The plugin's `wrapping` was `aesgcm`."""
+    body = wrapped.removeprefix(b"1")
+    for version in range(1, newest + 1):
+        label = Behaviour(kind="aws", kek_version=version).current
+        with suppress(InvalidTag):
+            AESGCM(_kek(label)).decrypt(body[:12], body[12:], None)
+            return version
+    raise AssertionError("no KEK unwraps this")
 
 
 @contextmanager

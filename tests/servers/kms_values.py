@@ -11,7 +11,7 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import grpc
@@ -73,6 +73,68 @@ class KmsKey:
     def block(self) -> dict[str, object]:
         """The provider as it stands in an EncryptionConfiguration."""
         return {"kms": {"apiVersion": "v2", "name": self.name, "endpoint": self.endpoint, "timeout": "3s"}}
+
+
+@dataclass(frozen=True, slots=True)
+class KmsStanza:
+    """A KMS provider of either version as it stands in an EncryptionConfiguration, and the keys in its values."""
+
+    name: str
+    endpoint: str
+    version: str = "v2"
+
+    def block(self) -> dict[str, object]:
+        stanza = {"apiVersion": self.version, "name": self.name, "endpoint": self.endpoint, "timeout": "3s"}
+        return {"kms": stanza}
+
+    def wrapped(self, stored: bytes) -> bytes:
+        """The wrapped data key or seed in a value. Raises AssertionError for the value of another provider."""
+        prefix = f"k8s:enc:kms:{self.version}:{self.name}:".encode()
+        assert stored.startswith(prefix), stored[:40]
+        body = stored[len(prefix) :]
+        return dict(_fields(body))[3] if self.version == "v2" else body[2 : 2 + int.from_bytes(body[:2], "big")]
+
+
+@dataclass(frozen=True, slots=True)
+class KmsV1Key:
+    """A KMS v1 provider, whose plugin wraps in base64: a new data key for each value. Used as `Key` is."""
+
+    name: str
+    endpoint: str
+    provider: str = "kms"
+    fingerprint: str = "v1"
+
+    @property
+    def prefix(self) -> bytes:
+        return f"k8s:enc:kms:v1:{self.name}:".encode()
+
+    def seal(self, etcd_key: str, plaintext: bytes) -> bytes:
+        data_key, nonce = os.urandom(32), os.urandom(_NONCE)
+        wrapped = base64.b64encode(data_key)
+        inner = nonce + AESGCM(data_key).encrypt(nonce, plaintext, etcd_key.encode())
+        return self.prefix + len(wrapped).to_bytes(2, "big") + wrapped + inner
+
+    def open(self, etcd_key: str, stored: bytes) -> bytes | None:
+        if not stored.startswith(self.prefix):
+            return None
+        body = stored[len(self.prefix) :]
+        end = 2 + int.from_bytes(body[:2], "big")
+        data_key, inner = base64.b64decode(body[2:end]), body[end:]
+        try:
+            return AESGCM(data_key).decrypt(inner[:_NONCE], inner[_NONCE:], etcd_key.encode())
+        except InvalidTag:
+            return None
+
+    def block(self) -> dict[str, object]:
+        """The provider as it stands in an EncryptionConfiguration."""
+        return {"kms": {"apiVersion": "v1", "name": self.name, "endpoint": self.endpoint}}
+
+
+def kms_key(content: Mapping[str, str]) -> KmsKey | KmsV1Key:
+    """A KMS provider of a file, with the KEK that its plugin names, and a new seed. Raises grpc.RpcError."""
+    if content.get("apiVersion") == "v2":
+        return KmsKey(content["name"], content["endpoint"], named_key_id(content["endpoint"]))
+    return KmsV1Key(content["name"], content["endpoint"])
 
 
 def named_key_id(endpoint: str, timeout: float = 3.0) -> str:

@@ -18,8 +18,10 @@ from tests.acceptance.command import REWRAP
 from tests.integration.apiserver import Key, manifest, secrets, store
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.kms_values import KmsKey
+from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 from tests.service.harness import Daemon, Service, service
+from tests.service.http import readiness, shown_when_up
 from tests.service.kms import (
     SECRETS,
     SETTINGS,
@@ -283,6 +285,62 @@ def test_a_run_takes_a_new_kek_after_it_has_stood_and_never_a_former_one(
     assert away.code != 0
     assert "can't be reached" in str(away.error)
     assert read_all(gateway, kms) == expected
+
+
+@pytest.mark.timeout(240)
+def test_a_scheduler_leads_on_while_its_plugin_is_away_and_checks_everything_afterwards(
+    cluster: Service, plugin: PluginProcess
+) -> None:
+    gateway, kms, expected = cluster.etcd.admin(), KmsKey("cloud", plugin.endpoint), secrets(20)
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    store(gateway, expected, OLD)
+    put_in_place(cluster, kms, OLD)
+    plugin.kill()
+    cluster.variables["REWRAP_METRICS_ADDR"] = place
+    scheduler = cluster.start("scheduler")
+    cluster.wait(lambda: scheduler.said("kek.held"), "the hold of a KEK that is not known")
+    cluster.wait(lambda: "a KMS plugin names no key-encryption key yet" in shown_when_up(place), "the reason")
+    plugin.start()
+    del cluster.variables["REWRAP_METRICS_ADDR"]
+    cluster.start("worker")
+    assert cluster.wait_finished(1)["state"] == "complete"
+    assert readiness(place) == 200
+    scheduler.stop()
+
+    plugin.kill()
+    cluster.variables["REWRAP_METRICS_ADDR"] = place
+    scheduler = cluster.start("scheduler")
+    cluster.wait(lambda: scheduler.said("check.postponed"), "a check that fails")
+    assert "can't be reached" in scheduler.said("check.postponed")[0]["because"]
+    asked = cluster.run("campaign", "start", "--wait", "--timeout", "60")
+    assert asked.document["state"] == "refused"
+    assert "gives no key id" in asked.document["because"]
+    assert readiness(place) == 200
+    plugin.start()
+    cluster.wait(lambda: scheduler.said("check.finished", stale=0, unreadable=0), "the check", 90)
+    assert not scheduler.said("scheduler.restarted")
+    assert count_of(gateway, kms) == 20
+
+
+@pytest.mark.timeout(240)
+def test_case_14_a_campaign_rests_for_the_plugin_of_a_provider_that_only_reads(
+    cluster: Service, plugin: PluginProcess
+) -> None:
+    gateway, kms = cluster.etcd.admin(), KmsKey("cloud", plugin.endpoint)
+    expected = fill_with_sources(gateway, kms, OBJECTS)
+    put_in_place(cluster, OLD, kms)
+    scheduler = cluster.start("scheduler")
+    cluster.start("worker")
+    cluster.wait(lambda: sum(one.value.startswith(OLD.prefix) for one in gateway.read(SECRETS)) >= 50, "the first page")
+    plugin.kill()
+    cluster.wait(lambda: paused_for(cluster) == "kms", "a rest")
+    paused = scheduler.said("campaign.paused")[0]
+    assert "can't be reached" in paused["because"]
+    plugin.start()
+    assert cluster.wait_finished(1, 120)["state"] == "complete"
+    assert not scheduler.said("batch.parked")
+    assert quarantined(cluster) == 0
+    assert read_all(gateway, OLD) == expected
 
 
 def survive(cluster: Service, plugin: PluginProcess, kills: int, seed: int) -> None:

@@ -37,6 +37,8 @@ _LARGEST_ANSWER = 128 * 2**10
 """Bytes. The largest valid answers are a wrapped key of 64 KiB (v1), and annotations of 32 KiB (v2)."""
 _LONGEST_SECRET = 1024
 """Bytes of an unwrapped seed. Kubernetes makes seeds of 32 and has no upper limit for what it reads."""
+_LONGEST_CALL = 60.0
+"""Seconds. A stanza may have a timeout of any length; a command, or a worker's slice, must end all the same."""
 _AES_KEYS = (16, 24, 32)
 _SHORTEST_SEED = 32
 _V2_VERSIONS = ("v2", "v2beta1")
@@ -63,7 +65,8 @@ class Status:
 class KmsClient:
     """Calls one plugin. Make it inside the event loop that uses it: one for each stanza, process and event loop.
 
-    Each call ends within the stanza's timeout, v1's handshake included, and is made once. Calls raise
+    Each call ends within the stanza's timeout and `_LONGEST_CALL`, v1's handshake included, and is made once. Calls
+    raise
 
     - KmsUnavailableError: the plugin, or the KMS behind it, does not work now;
     - KmsRefusedError: it can't serve until an operator acts;
@@ -75,6 +78,7 @@ class KmsClient:
         self._package = V1BETA1 if plugin.version == "v1" else V2
         self._subject = f"the plugin of KMS provider {plugin.name!r} ({plugin.version})"
         self._address = address_of(plugin.endpoint)
+        self._seconds = min(plugin.timeout_seconds, _LONGEST_CALL)
         self._channel = _open(self._address)
         self._handshake = asyncio.Lock()
         self._is_greeted = False
@@ -171,7 +175,7 @@ class KmsClient:
     # --------------------------------------------------------------------------------------------------------- calls
 
     def _deadline(self) -> AbstractAsyncContextManager[None]:
-        return _deadline(self._plugin.timeout_seconds, self._subject)
+        return _deadline(self._seconds, self._subject)
 
     async def _call_v1(self, method: Method, **fields: Any) -> Any:
         """Call a method of v1, after the handshake if none succeeded yet."""
@@ -196,14 +200,14 @@ class KmsClient:
         # Answers stay bytes here: grpc would hide an error of a deserializer behind INTERNAL, which counts as passing.
         call: Any = self._channel.unary_unary(path_of(self._package, method))
         try:
-            answer = await call(request, timeout=self._plugin.timeout_seconds)
+            answer = await call(request, timeout=self._seconds)
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
         except grpc.aio.UsageError:
             raise KmsUnavailableError(f"{self._subject} was called after the connection was closed") from None
         try:
             return message(self._package, f"{method}Response").FromString(answer)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
             raise KmsUndecidedError(f"{self._subject} gave an answer to {method} that does not decode") from None
 
     def _failed(self, error: grpc.aio.AioRpcError) -> KmsError:

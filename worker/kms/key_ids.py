@@ -1,4 +1,4 @@
-"""Which KEK each plugin names: what a generation is aimed at."""
+"""Which KEK each plugin names, which is what a generation is aimed at; and which plugins do not serve."""
 
 from __future__ import annotations
 
@@ -26,12 +26,26 @@ async def read_key_ids(plugins: Plugins, generation: Generation) -> Mapping[str,
 
 async def _answer(plugin: GuardedPlugin) -> str | WorkerError:
     try:
-        return await _named_twice(plugin)
+        return await named_twice(plugin)
     except (KmsUnavailableError, KmsRefusedError) as error:
         return error
 
 
-async def _named_twice(plugin: GuardedPlugin) -> str:
+async def why_away(plugins: Plugins, generation: Generation) -> str:
+    """Return why plugins of the generation do not serve now, those that only read included; "" = all answer."""
+    failures = await asyncio.gather(*(_failure(plugins[plugin_of(one)]) for one in generation.kms_providers))
+    return "; ".join(filter(None, failures))
+
+
+async def _failure(plugin: GuardedPlugin) -> str:
+    try:
+        await plugin.status()
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        return str(error)
+    return ""
+
+
+async def named_twice(plugin: GuardedPlugin) -> str:
     """Return what Status names twice in a row: a plugin may answer the key id of the call before.
 
     Raises KmsUnavailableError, KmsRefusedError.

@@ -10,6 +10,7 @@ import pytest
 
 from kube_rewrap.config.encryption.configuration import (
     EncryptionConfiguration,
+    IdentityProvider,
     Key,
     KeyedProvider,
     KmsProvider,
@@ -24,7 +25,7 @@ from kube_rewrap.worker.data_keys import NoPlugins
 from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, UnsupportedPrimaryError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
+from kube_rewrap.worker.etcd.store import Expect, Item, SwapResult
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
@@ -50,6 +51,18 @@ KEK_1, KEK_2 = (KeyRef("kms", "new", fingerprint_of_key_id(f"kek-{number}")) for
 OF_V1, OF_KEY = KeyRef("kms", "old", "v1"), Chain([KEY]).primary
 SECRETS = KeyRange.of_prefix(b"/registry/secrets/")
 COUNT = 10
+
+
+class Raced(MemoryStore):
+    """A kube-apiserver writes the object `late` just before it is swapped, once."""
+
+    late = b""
+
+    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
+        if item.key == self.late:
+            self.late = b""
+            self.put(item.key, item.value)
+        return await super().swap(item, value, guard)
 
 
 @dataclass
@@ -86,11 +99,12 @@ class Scene:
         await engine.ledger.first_sight([key for key in engine.chains["secrets"].keys if has_budget(key)])
         return spec
 
-    async def run(self, engine: Engine) -> BatchReport:
-        return await engine.run(await self.batch(engine), None, Brake())
+    async def run(self, engine: Engine, kek_since: int = 0) -> BatchReport:
+        return await engine.run(await self.batch(engine), None, Brake(), kek_since=kek_since)
 
-    async def count(self, engine: Engine) -> Inventory:
-        return await engine.inventory([ResourceRange("secrets", SECRETS)], await self.store.revision())
+    async def count(self, engine: Engine, kek_since: int = 0) -> Inventory:
+        ranges, revision = [ResourceRange("secrets", SECRETS)], await self.store.revision()
+        return await engine.inventory(ranges, revision, kek_since=kek_since)
 
     async def values(self) -> dict[bytes, bytes]:
         page = await self.store.page(SECRETS, 1000)
@@ -281,3 +295,55 @@ async def test_case_12_wrong_bytes_always_cost_two_calls_and_those_objects_alone
     scene.fill(V1)
     scene.plugins.wrong = 0
     assert (await scene.run(scene.engine(KEY, V2, V1))).rewritten == COUNT
+
+
+@pytest.mark.parametrize("provider", [V1, V2], ids=["v1", "v2"])
+async def test_what_was_written_before_a_rotation_that_nothing_shows_is_rewritten_once(provider: Provider) -> None:
+    scene = Scene()
+    scene.fill(provider)
+    engine, since = scene.engine(provider), await scene.store.revision()
+    late = b"/registry/secrets/3"
+    scene.store.put(late, (await scene.values())[late])
+    before = await scene.values()
+    assert (await scene.run(engine)).rewritten == 0
+    assert (await scene.count(engine)).is_clean
+    found = await scene.count(engine, since)
+    assert (found.stale, found.outdated, found.is_clean) == (COUNT - 1, COUNT - 1, False)
+    assert found.stale_bytes == sum(len(value) for key, value in before.items() if key != late)
+    report = await scene.run(engine, since)
+    assert (report.rewritten, report.current, report.quarantined) == (COUNT - 1, 1, 0)
+    after = await scene.values()
+    assert [key for key in before if before[key] == after[key]] == [late]
+    assert (await scene.count(engine, since)).is_clean
+    again = await scene.run(engine, since)
+    assert (again.rewritten, again.current) == (0, COUNT)
+
+
+async def test_an_object_that_a_kube_apiserver_wrote_meanwhile_is_not_written_again() -> None:
+    store = Raced()
+    scene = Scene(store)
+    scene.fill(V2)
+    engine, since, values = scene.engine(V2), await store.revision(), await scene.values()
+    store.late = b"/registry/secrets/2"
+    report = await scene.run(engine, since)
+    assert (report.rewritten, report.current, report.conflicts) == (COUNT - 1, 1, 1)
+    assert (await scene.values())[b"/registry/secrets/2"] == values[b"/registry/secrets/2"]
+
+
+async def test_a_revision_does_not_concern_objects_under_a_local_primary() -> None:
+    scene = Scene()
+    scene.fill(KEY)
+    engine, since = scene.engine(KEY), await scene.store.revision()
+    assert (await scene.count(engine, since)).is_clean
+    assert (await scene.run(engine, since)).rewritten == 0
+
+
+async def test_growth_is_what_a_stored_value_has_more_than_its_plaintext() -> None:
+    for provider in (V1, V2):
+        scene = Scene()
+        scene.store.put(b"/registry/secrets/0", OBJECT + b" " * 200)
+        engine = scene.engine(provider, IdentityProvider())
+        await scene.run(engine)
+        [value] = (await scene.values()).values()
+        assert await engine.growth("secrets") == len(value) - len(OBJECT) - 200
+    assert await Scene().engine(KEY, V2).growth("secrets") == 0

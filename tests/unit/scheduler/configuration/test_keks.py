@@ -184,3 +184,18 @@ async def test_a_plugin_that_is_down_keeps_the_kek_on_record(cluster: Cluster) -
         await cluster.held("gives no key id")
         await cluster.files.put(file_of("cloud", comment="new"))
         assert (await asyncio.wait_for(following, 10)).targets == {"cloud": A}
+
+
+async def test_a_damaged_record_is_held_with_its_key_and_ends_no_process(cluster: Cluster) -> None:
+    key = Keyspace().kek("cloud")
+    cluster.store.put(key, b"{")
+    cluster.named["cloud"] = A
+    cluster.files.put_nowait(file_of("cloud"))
+    async with aclosing(cluster.generations()) as generations:
+        first = asyncio.ensure_future(anext(generations))
+        await cluster.held(key.decode())
+        assert not first.done()
+        cluster.store.delete(key)
+        async with asyncio.timeout(10):
+            assert (await first).targets == {"cloud": A}
+        assert cluster.watch.held == ""

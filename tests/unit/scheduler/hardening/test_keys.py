@@ -8,7 +8,9 @@ import pytest
 
 from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
+from kube_rewrap.worker.verdict import KeyRef
 from tests.unit.scheduler.hardening.cluster import (
+    BOTH,
     FAIL,
     GCM,
     GCM_TWO,
@@ -21,6 +23,9 @@ from tests.unit.scheduler.hardening.cluster import (
     UNKNOWN,
     WARN,
     WITH_OLD,
+    entries,
+    facts,
+    kms,
     old_key,
     require,
     used,
@@ -97,7 +102,7 @@ ROWS = [
         "key-age",
         OF_KMS,
         UNKNOWN,
-        "no record shows its age: kms:vault (kms) (only its KMS knows)",
+        "no record shows its age: kms:vault (v2) (only its KMS knows)",
     ),
     ("nothing is written with a key => no age", "key-age", ONLY_IDENTITY, PASS, "nothing is written with a key"),
     ("an old key without blockers => warn", "old-keys", old_key(), WARN, f"may be removed: {GCM_TWO}"),
@@ -114,6 +119,19 @@ ROWS = [
         old_key("4 objects are under it", objects=4),
         PASS,
         "every configured key is in use",
+    ),
+    (
+        "one KMS provider writes, another has no object => pass, and that one is told",
+        "old-keys",
+        replace(
+            facts(entries((BOTH, [kms("v2"), kms("v2", "other")]))),
+            keys=(
+                KeyVerdict(KeyRef("kms", "vault", "kms"), 5, ("it is the primary of secrets",)),
+                KeyVerdict(KeyRef("kms", "other", "kms"), 0, ("etcd has not compacted",)),
+            ),
+        ),
+        PASS,
+        "no readable object is under these, which can't be removed yet: kms:other (kms): etcd has not compacted",
     ),
     (
         "identity could be removed => judged elsewhere",

@@ -165,4 +165,8 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
             there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
         there.write("/registry/secrets/local/a", OLD)
         await until(lambda: observer.counts == {"kms": 2, FP_OLD: 1})
+    # For `removable`: which write was under another KEK than the one in force.
+    stale = await there.store.get(b"/registry/secrets/other/a")
+    assert stale is not None
+    assert observer.last.get("kms-former") == (stale.mod_revision if targets else None)
     assert there.drifted == [("secrets", name) for name in (*drifted, "local")]

@@ -44,6 +44,11 @@ def resting(pause: Pause) -> Campaign:
         pytest.param(replace(READY, file=("it is a link",)), "it is a link; `rewrap rotate --manual`", id="a link"),
         pytest.param(replace(READY, registry="nothing there"), "nothing there", id="no registry"),
         pytest.param(
+            replace(READY, plugin="it is not available"),
+            "the KMS provider to add can't be used from here: it is not available",
+            id="a plugin that is down",
+        ),
+        pytest.param(
             replace(READY, workload=Workload(LIMIT + 1)),
             "1001 objects are to be encrypted",
             id="more objects than writes",

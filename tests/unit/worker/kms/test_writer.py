@@ -90,6 +90,31 @@ async def test_a_seed_is_not_handed_out_once_the_plugin_names_another_key_id() -
 
 
 @without_waiting
+async def test_a_seed_from_before_a_rotation_that_nothing_shows_is_replaced_once() -> None:
+    """AWS' key id stays when its KEK is rotated: the seed at hand may be wrapped with the former one."""
+    async with bench() as one:
+        target, sources = hash_of_key_id("kek-1"), []
+        for kek_since in (0, 70, 70, 69, 0, 71):
+            [seed] = await one.writer.data_keys(PLUGIN, target, 1, kek_since)
+            sources.append(seed.wrapped)
+        assert len(set(sources)) == 3
+        assert sources == [sources[0], *[sources[1]] * 4, sources[5]]
+
+
+@without_waiting
+async def test_a_seed_for_a_rotation_is_made_though_an_older_one_is_at_hand_and_the_plugin_fails() -> None:
+    async with bench() as one:
+        target = hash_of_key_id("kek-1")
+        [old] = await one.writer.data_keys(PLUGIN, target, 1)
+        one.client.script = always(KmsRefusedError("it is not healthy"))
+        with pytest.raises(KmsRefusedError):
+            await one.writer.data_keys(PLUGIN, target, 1, 70)
+        one.client.script = SOUND
+        [new] = await one.writer.data_keys(PLUGIN, target, 1, 70)
+        assert new != old
+
+
+@without_waiting
 async def test_a_failed_look_at_status_hands_out_nothing() -> None:
     async with bench() as one:
         await one.writer.data_keys(PLUGIN, hash_of_key_id("kek-1"), 1)

@@ -60,6 +60,7 @@ def test_no_plugin_waits_for_ever_for_its_report() -> None:
         reports = meter.report(every)
         assert len(reports) == MOST_PLUGINS
         reported.update({one.provider: one.calls[OK].calls for one in reports})
+    every = [counts(f"p{number:02}", [0.1] * 4) for number in range(2 * MOST_PLUGINS)]
     reported.update({one.provider: one.calls[OK].calls for one in meter.report(every)})
     assert reported == {f"p{number:02}": 4 for number in range(2 * MOST_PLUGINS)}
 

@@ -41,6 +41,7 @@ def test_all_arguments_are_taken_over() -> None:
         "priority": -3,
         "allow_plaintext": True,
         "allow_empty": True,
+        "since": 2**63 - 1,
     }
     asked = start_request(arguments, "fallback", NOW)
     assert (asked.id, asked.resources, asked.namespaces) == (
@@ -55,6 +56,7 @@ def test_all_arguments_are_taken_over() -> None:
         True,
     )
     assert (asked.options.allow_empty, asked.options.repair, asked.options.paused) == (True, False, False)
+    assert asked.options.since == 2**63 - 1
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,11 @@ def test_all_arguments_are_taken_over() -> None:
         pytest.param({"priority": 10**30}, "priority must be", id="a huge priority"),
         pytest.param({"allow_plaintext": "yes"}, "allow_plaintext must be", id="a word where a boolean belongs"),
         pytest.param({"allow_empty": 1}, "allow_empty must be", id="a number where a boolean belongs"),
+        pytest.param({"since": -1}, "since must be", id="a revision below 0"),
+        pytest.param({"since": 2**63}, "since must be", id="a revision that etcd never reaches"),
+        pytest.param({"since": True}, "since must be", id="true is no revision"),
+        pytest.param({"since": "7"}, "since must be", id="a text is no revision"),
+        pytest.param({"since": 7.0}, "since must be", id="a revision with a point"),
         pytest.param({"repair": True}, "unknown arguments: repair", id="an operator's request is no repair"),
         pytest.param({"reason": "x" * 501}, "reason must be", id="a reason that is too long"),
         pytest.param({"reason": "a\x1b[2Jb"}, "reason must be", id="a terminal's control code in the reason"),
@@ -103,7 +110,7 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty", "other")
+    ("id", "resources", "namespaces", "reason", "rate", "priority", "allow_plaintext", "allow_empty", "since", "other")
 )
 
 

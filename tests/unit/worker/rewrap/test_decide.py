@@ -17,6 +17,8 @@ from kube_rewrap.worker.errors import SealError, UnsupportedPrimaryError
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.verdict import Keep, KeyRef, Quarantine, Reason, Rewrap
+from kube_rewrap.worker.wrapped import Plugin, hash_of_key_id
+from tests.fakes.plugins import new_data_key, unwrap_all
 
 ETCD_KEY = b"/registry/secrets/default/a"
 OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}'
@@ -52,6 +54,30 @@ def ref(provider: Provider) -> KeyRef:
 )
 def test_what_can_be_read(stored: bytes, verdict: Keep | Rewrap) -> None:
     assert decide(stored, ETCD_KEY, Chain([NEW, OLD, KMS, PLAIN])) == verdict
+
+
+KEK = hash_of_key_id("kek-1")
+WRAPPED = new_data_key(Plugin("plugin", "v2", "unix:///s"), "kek-1")
+UNDER_KMS = Chain([KMS], targets={"plugin": KEK}).seal(OBJECT, ETCD_KEY, WRAPPED)
+
+
+@pytest.mark.parametrize(
+    ("providers", "stored", "mod_revision", "kek_since", "is_kept"),
+    [
+        pytest.param((KMS,), UNDER_KMS, 1, 0, True, id="no rotation is known of => keep"),
+        pytest.param((KMS,), UNDER_KMS, 71, 70, True, id="written after it => keep"),
+        pytest.param((KMS,), UNDER_KMS, 70, 70, False, id="written at that revision => rewrap"),
+        pytest.param((KMS,), UNDER_KMS, 1, 70, False, id="written before => rewrap"),
+        pytest.param((NEW, KMS), sealed(NEW), 1, 70, True, id="the primary is not KMS => keep"),
+        pytest.param((NEW, KMS), UNDER_KMS, 71, 70, False, id="KMS, and not the primary => rewrap"),
+    ],
+)
+def test_a_kek_rotated_without_a_trace(
+    providers: tuple[Provider, ...], stored: bytes, mod_revision: int, kek_since: int, is_kept: bool
+) -> None:
+    chain, unwrapped = Chain(providers, targets={"plugin": KEK}), unwrap_all([WRAPPED.wrapped])
+    verdict = decide(stored, ETCD_KEY, chain, unwrapped, mod_revision=mod_revision, kek_since=kek_since)
+    assert isinstance(verdict, Keep if is_kept else Rewrap)
 
 
 @pytest.mark.parametrize(
