@@ -289,15 +289,19 @@ class Engine:
         return await _growth(chain, self._data_keys)
 
     async def inventory(
-        self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, asks_plugins: bool = True
+        self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision. Raises as `take_inventory`.
-
-        Unless it asks the KMS plugins, it counts values under KMS as unreadable.
-        """
-        data_keys = self._data_keys if asks_plugins else NoPlugins()
+        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
+        data_keys = self._data_keys
         return await take_inventory(
-            self.store, ranges, self.chains, self._sizer, revision, data_keys=data_keys, kek_since=kek_since
+            self.store,
+            ranges,
+            self.chains,
+            self._sizer,
+            revision,
+            data_keys=data_keys,
+            kek_since=kek_since,
+            peeks=peeks and self._has_kms,
         )
 
     async def slice_of_inventory(

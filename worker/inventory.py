@@ -14,9 +14,9 @@ from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
-from kube_rewrap.worker.providers.chain import Chain, Opened
+from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
-from kube_rewrap.worker.verdict import Quarantine
+from kube_rewrap.worker.verdict import KeyRef, Quarantine
 
 _SLICE = 32
 _PIECE = 500
@@ -32,20 +32,22 @@ async def take_inventory(
     *,
     data_keys: DataKeys | None = None,
     kek_since: int = 0,
+    peeks: bool = False,
 ) -> Inventory:
     """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile.
 
-    Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). Raises the errors of
+    Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). With `peeks`, a value
+    under a KMS provider counts under the key that it names, without being opened; else raises the errors of
     `data_keys`, which asks the KMS plugins page by page.
     """
     tallies = []
     for one in ranges:
-        count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since)
+        count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since, peeks=peeks)
         async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
             async for page in pages:
                 await count.add(page)
         tallies.append(count.tally)
-    return Inventory(revision, merged(tallies))
+    return Inventory(revision, merged(tallies), peeked=peeks)
 
 
 async def take_slice(
@@ -75,38 +77,44 @@ async def take_slice(
 
 
 class _Count:
-    """Counts the objects of one resource, page by page. `kek_since` as in `take_inventory`."""
+    """Counts the objects of one resource, page by page. `kek_since` and `peeks` as in `take_inventory`."""
 
-    def __init__(self, chain: Chain, resource: str, keys: DataKeys, kek_since: int) -> None:
+    def __init__(self, chain: Chain, resource: str, keys: DataKeys, kek_since: int, *, peeks: bool = False) -> None:
         self.tally = ResourceTally(resource, chain.primary, chain.described)
         self._chain = chain
         self._keys = keys
         self._kek_since = kek_since
+        self._peeks = peeks
 
     async def add(self, page: Page) -> None:
         """Count a page's objects, after the keys of those that did not open were asked for once more."""
         chain = self._chain
-        unwrapped = await self._keys.fetch(chain.all_wanted(item.value for item in page.items))
+        named = {item.key: key for item in page.items if (key := chain.peek(item.value))} if self._peeks else {}
+        to_open = [item.value for item in page.items if item.key not in named]
+        unwrapped = await self._keys.fetch(chain.all_wanted(to_open))
         closed: list[tuple[Item, Quarantine]] = []
         for place, item in enumerate(page.items):
             if place % _SLICE == 0:
                 await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
+            if item.key in named:
+                self._add_readable(item, named[item.key], is_primary=named[item.key] == chain.primary)
+                continue
             opened = chain.open(item.value, item.key, unwrapped)
             if isinstance(opened, Quarantine):
                 closed.append((item, opened))
             else:
-                self._add_readable(item, opened)
+                self._add_readable(item, opened.ref, is_primary=opened.is_primary)
         again = await fetch_again(self._keys, chain.all_wanted(item.value for item, _ in closed), unwrapped)
         for item, why in closed:
             reopened = chain.open(item.value, item.key, {**unwrapped, **again}) if again else why
             if isinstance(reopened, Quarantine):
                 self.tally.add_unreadable(item.key, reopened)
             else:
-                self._add_readable(item, reopened)
+                self._add_readable(item, reopened.ref, is_primary=reopened.is_primary)
 
-    def _add_readable(self, item: Item, opened: Opened) -> None:
-        is_outdated = opened.is_primary and self._chain.is_outdated(item.mod_revision, self._kek_since)
-        self.tally.add_readable(opened.ref, len(item.value), item.version, is_outdated=is_outdated)
+    def _add_readable(self, item: Item, key: KeyRef, *, is_primary: bool) -> None:
+        is_outdated = is_primary and self._chain.is_outdated(item.mod_revision, self._kek_since)
+        self.tally.add_readable(key, len(item.value), item.version, is_outdated=is_outdated)
 
 
 async def last_stamps(

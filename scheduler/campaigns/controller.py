@@ -146,7 +146,7 @@ class CampaignController:
         except RefusedError as refusal:
             await self._inbox.put_off(stored, str(refusal))
             return None
-        if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
+        if plan.found.leaves_nothing and request.origin in {Origin.DRIFT, Origin.RESYNC}:
             await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
             return None
         attended = request.origin is Origin.OPERATOR

@@ -96,7 +96,7 @@ def space_of_records(found: Inventory, page: int) -> int:
     Workers write a batch's record after every page, and etcd keeps all its versions until a compaction. One more is
     written for each object that is named in quarantine.
     """
-    if found.is_clean:
+    if found.leaves_nothing:
         return 0
     batches = len(found.resources) + found.objects // BATCH_OBJECTS
     checkpoints = batches * _WRITES_OF_BATCH + found.objects // page

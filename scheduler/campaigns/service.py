@@ -128,11 +128,12 @@ class Service:
         return territory
 
     async def inventory(
-        self, order: Order = EVERYTHING, chosen: Chosen = choose, *, asks_plugins: bool = True
+        self, order: Order = EVERYTHING, chosen: Chosen = choose, *, peeks: bool = False
     ) -> tuple[Territory, Inventory]:
         """Scan what an order covers, at one revision; a scan of everything also lists unknown paths.
 
-        Current objects up to the order's revision `since` count as stale, as `CampaignOptions` describes.
+        Current objects up to the order's revision `since` count as stale, as `CampaignOptions` describes. With `peeks`,
+        values under KMS count by the key that they name: no plugin is asked, and nothing is proven of them.
 
         The registry is surveyed after the revision is pinned, so that a resource that just got its first object is not
         left out. When etcd compacts the revision away, the scan restarts. Raises CompactedError when that happens too
@@ -144,9 +145,7 @@ class Service:
             territory = await self.territory()
             try:
                 ranges = chosen(territory, order)
-                found = await self.engine.inventory(
-                    ranges, revision, kek_since=order.options.since, asks_plugins=asks_plugins
-                )
+                found = await self.engine.inventory(ranges, revision, kek_since=order.options.since, peeks=peeks)
             except CompactedError:
                 _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
                 continue
@@ -230,7 +229,8 @@ class Service:
             raise
         resumes = await self._resumable(scope_of(territory, order), order.options.since)
         since = resumes.value.options.since if resumes else order.options.since
-        territory, found = await self.inventory(replace(order, options=replace(order.options, since=since)))
+        wanted = replace(order, options=replace(order.options, since=since))
+        territory, found = await self.inventory(wanted, peeks=True)
         if not order.options.allow_empty:
             await self._require_objects(territory, found, order)
         look = await self._look(found, order)
@@ -309,7 +309,7 @@ class Service:
 
         `again` too, by resource and fingerprint. Asks no KMS plugin: values under KMS use up no budget.
         """
-        _, found = await self.inventory(Order(tuple(resources)), still_there, asks_plugins=False)
+        _, found = await self.inventory(Order(tuple(resources)), still_there, peeks=True)
         look = found.look()
         # The last object of a resource may be gone since the caller saw it.
         gone = {name: {key.fingerprint: 0 for key in self.engine.chains[name].keys} for name in resources}
@@ -449,7 +449,7 @@ class Service:
         now = datetime.now(UTC)
         name = new_id(now, os.urandom(2))
         census = []
-        if not plan.found.is_clean:
+        if not plan.found.leaves_nothing:
             covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
             places = plan.scope.namespaces or (None,)
             census = [await take_census(self.engine.store, one, place) for one in covered for place in places]

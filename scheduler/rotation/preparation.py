@@ -65,7 +65,7 @@ class Preparation:
     async def with_workload(self, facts: PreflightFacts, rotation: Rotation) -> PreflightFacts:
         """Add the counts of a scan of everything. Raises RefusedError where there is no registry, CompactedError."""
         store = self._service.engine.store
-        _, found = await self._service.inventory()
+        _, found = await self._service.inventory(peeks=True)
         configuration = self._service.generation.configuration
         tallies = [
             one for one in found.resources if _is_of(configuration, GroupResource.parse(one.resource), rotation.entries)

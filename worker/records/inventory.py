@@ -151,11 +151,15 @@ def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A scan of resources at one revision. `unknown` names the paths that belong to no known resource."""
+    """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
+
+    `peeked`: values under KMS count by the key that they name; the scan did not open them, and proves nothing.
+    """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
+    peeked: bool = False
 
     @property
     def objects(self) -> int:
@@ -189,7 +193,12 @@ class Inventory:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every object is readable and under its primary key, and every path belongs to a known resource."""
+        """Whether every object was opened with its primary key, and every path belongs to a known resource."""
+        return self.leaves_nothing and not self.peeked
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether nothing is to be rewritten or looked into, as far as this scan shows."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
     def look(self) -> Look:
