@@ -33,7 +33,7 @@ def test_from_aescbc_to_kms_and_after_the_kek_when_it_is_rotated(cluster: Servic
         kms = KmsKey("cloud", plugin.endpoint)
         file = put_in_place(cluster, old, kms)
         tempers = [Temper(poll=0.1, lag=0.2 * number, seed=number) for number in range(3)]
-        with compacting(gateway, COMPACTION), standins(gateway, file, registry, tempers) as apiservers:
+        with compacting(gateway, 3 * COMPACTION), standins(gateway, file, registry, tempers) as apiservers:
             cluster.variables["REWRAP_APISERVER"] = ",".join(one.url for one in apiservers)
             scheduler = cluster.start("scheduler")
             cluster.start("worker")
