@@ -8,7 +8,7 @@ import time
 
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
-from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.try_counter import TryCounter
 
@@ -20,9 +20,16 @@ class Housekeeping:
     """See the module's docstring."""
 
     def __init__(
-        self, inbox: Inbox, figures: Figures, drift: Drift, repaired: Repaired, *, audit: AuditLog, tries: TryCounter
+        self,
+        backlog: RequestBacklog,
+        figures: Figures,
+        drift: Drift,
+        repaired: Repaired,
+        *,
+        audit: AuditLog,
+        tries: TryCounter,
     ) -> None:
-        self._inbox = inbox
+        self._backlog = backlog
         self._figures = figures
         self._drift = drift
         self._repaired = repaired
@@ -33,11 +40,11 @@ class Housekeeping:
         """Repeat the work until cancelled: about every second, parts of it once a minute. Raises WorkerError."""
         tidy_at = 0.0
         while True:
-            await self._inbox.ask_for_repairs(self._drift)
+            await self._backlog.ask_for_repairs(self._drift)
             now = asyncio.get_running_loop().time()
             if now >= tidy_at:
                 tidy_at = now + _TIDY_SECONDS
-                await self._inbox.forget_old()
+                await self._backlog.forget_old()
                 await self._tries.age()
                 await self._figures.show_campaigns()
             await self._sum_up_repairs()

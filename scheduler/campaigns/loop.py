@@ -17,12 +17,14 @@ import structlog
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
+from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
@@ -45,6 +47,16 @@ class Records:
     checkpoints: Checkpoints
     claims: Claims
     quarantine: Quarantine
+
+    @classmethod
+    def of(cls, store: Store, keyspace: Keyspace, campaign: str, guard: Expect) -> Records:
+        """Return the records of a campaign; `guard`, the writer's lock, fences every write."""
+        return cls(
+            Campaigns(store, keyspace, [guard]),
+            Checkpoints(store, keyspace, [guard]),
+            Claims(store, keyspace),
+            Quarantine(store, keyspace, campaign, [guard]),
+        )
 
 
 class Prover(Protocol):

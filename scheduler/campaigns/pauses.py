@@ -8,8 +8,9 @@ import structlog
 
 from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.budgets import why_exhausted
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
-from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
@@ -18,16 +19,16 @@ from kube_rewrap.worker.records.campaigns import Campaigns
 _log = structlog.get_logger()
 
 
-class Safety:
+class PauseController:
     """See the module's docstring. `campaigns` are fenced by the leader's token."""
 
-    def __init__(self, settings: Settings, service: Service, campaigns: Campaigns) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, campaigns: Campaigns) -> None:
         self._settings = settings
-        self._service = service
+        self._cluster = cluster
         self._campaigns = campaigns
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
-    async def keep(self, name: str) -> None:
+    async def reconcile(self, name: str) -> None:
         """Check etcd's room, the budgets and the windows, and record the pause or resumption that follows."""
         try:
             stored = await self._campaigns.get(name)
@@ -47,14 +48,14 @@ class Safety:
         if changed is not None:
             event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
             _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
-            await self._service.audit.append(event, name, because=changed.because)
+            await self._cluster.audit.append(event, name, because=changed.because)
 
     async def _pressure(self, campaign: Campaign) -> Pressure:
-        store, settings = self._service.engine.store, self._settings
+        store, settings = self._cluster.engine.store, self._settings
         room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
         return Pressure(
             judge_room(room, settings.space, campaign.paused_for),
-            await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
+            await why_exhausted(self._cluster, campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
         )
 

@@ -10,9 +10,11 @@ import random
 
 import structlog
 
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.requests import Inbox
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.worker.records.campaigns import Campaigns
 
 _LOOK_SECONDS = 0.5
@@ -60,11 +62,11 @@ class ResyncController:
     """See the module's docstring."""
 
     def __init__(
-        self, service: Service, campaigns: Campaigns, inbox: Inbox, figures: Figures, schedule: Schedule
+        self, cluster: Cluster, campaigns: Campaigns, backlog: RequestBacklog, figures: Figures, schedule: Schedule
     ) -> None:
-        self._service = service
+        self._cluster = cluster
         self._campaigns = campaigns
-        self._inbox = inbox
+        self._backlog = backlog
         self._figures = figures
         self._schedule = schedule
 
@@ -76,7 +78,7 @@ class ResyncController:
 
     async def check_if_due(self) -> bool:
         """Make the check if it is due and there is nothing else to do; returns whether it was made."""
-        if not self._schedule.is_due or await self._campaigns.unfinished() or await self._inbox.next() is not None:
+        if not self._schedule.is_due or await self._campaigns.unfinished() or await self._backlog.next() is not None:
             return False
         await self._check()
         return True
@@ -84,12 +86,12 @@ class ResyncController:
     async def _check(self) -> None:
         self._schedule.checked()  # before the scan: a gap that is noticed during it asks for another check
         try:
-            _, found = await self._service.inventory()
+            _, found = await scan_cluster(self._cluster)
         except BaseException:
             self._schedule.soon()
             raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
-        await self._service.begin_budgets(found.look())
+        await begin_budgets(self._cluster, found.look())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
             "check.finished",
@@ -101,4 +103,4 @@ class ResyncController:
         )
         await self._figures.scanned(found)
         if found.stale:
-            await self._inbox.ask_for_resync(f"a full check found that {because}")
+            await self._backlog.ask_for_resync(f"a full check found that {because}")

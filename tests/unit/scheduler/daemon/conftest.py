@@ -6,7 +6,7 @@ import pytest
 
 from kube_rewrap.worker.etcd.store import Expect, Put
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.test_service import OLD, seal
+from tests.unit.scheduler.campaigns.harness import OLD, seal
 from tests.unit.scheduler.daemon.leader import LEADER, Cluster
 
 
