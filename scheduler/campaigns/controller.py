@@ -1,7 +1,8 @@
-"""Works on campaigns under the leader's lease: one at a time, the unfinished one first, else the next request.
+"""Plans and drives the leader's campaigns, one at a time: the unfinished one, else one for the next request.
 
-It holds the lock on campaigns, as `rewrap run` does, and waits while a run has it. Campaigns of other generations
-end; one that an operator paused is followed by one that is paused, too.
+The controller holds the lock on campaigns meanwhile, as `rewrap run` does; while a run holds it, the controller waits.
+It ends unfinished campaigns of other generations. If an operator had paused the last of these, the campaign that the
+service requests in its place begins paused.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class CampaignController:
         self._repaired = repaired
         self._pauses = PauseController(leader.settings, leader.cluster, leader.campaigns)
         self._outdated: set[str] = set()
-        self._said_busy = ""
+        self._logged_busy = ""
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or the WorkerError that ended the work."""
@@ -101,28 +102,28 @@ class CampaignController:
         lock_brake = Brake()
         try:
             async with hold_lock(self._cluster, lock_brake, "rewrap scheduler") as lock:
-                self._said_busy = ""
+                self._logged_busy = ""
                 await self._under_lock(lock, lock_brake, request)
         except BusyError as busy:
-            if str(busy) != self._said_busy:
-                self._said_busy = str(busy)
+            if str(busy) != self._logged_busy:
+                self._logged_busy = str(busy)
                 _log.info("campaign.waiting", because=str(busy))
             return False
         return True
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: Stored[Request] | None) -> None:
-        # Looked at again: somebody else may have had the lock until now.
+        # Read again: another process may have held the lock, and changed them, until now.
         unfinished = await self._campaigns.unfinished()
         mine = [one for one in unfinished if one.value.generation == self._cluster.generation.hash]
         others = [one for one in unfinished if one not in mine]
-        await supersede(self._cluster, others, "the configuration changed; what was rewritten stays", lock.guard)
+        await supersede(self._cluster, others, "the configuration changed; rewritten objects stay so", lock.guard)
         if mine:
             _log.info("campaign.resumed", **mine[0].value.log_context(), because=mine[0].value.because)
             await self._drive(mine[0], lock, lock_brake)
-        elif request is not None and (stored := await self._meet(request, lock)) is not None:
+        elif request is not None and (stored := await self._plan_request(request, lock)) is not None:
             await self._drive(stored, lock, lock_brake)
 
-    async def _meet(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
+    async def _plan_request(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
         """Plan what a request asks for; None when it is refused, or nothing is to be done."""
         request = stored.value
         options = await self._with_former_pause(request.options, request.origin)
@@ -132,21 +133,21 @@ class CampaignController:
             plan = await self._brake.unless_pulled(plan_run(self._cluster, spec))
             if spec.covers_everything:
                 await self._figures.scanned(plan.found)
-            # Refused or not: a key is watched, and rotated when that is due, once it is on record.
+            # Even for a refused plan: observer and rotation controller need a budget on record for each key.
             await begin_budgets(self._cluster, plan.look)
             plan.require_safe()
         except _UnconvergedError as refusal:
             await self._backlog.put_off_until_converged(stored, str(refusal))
             return None
         except ConfigError as fault:
-            # It will never be met, and must not hold up others for ever.
+            # No retry can meet it, so that it must not stay ahead of other requests.
             await self._backlog.decide(stored, RequestState.REFUSED, faults_by_field(fault))
             return None
         except RefusedError as refusal:
             await self._backlog.put_off(stored, str(refusal))
             return None
         if plan.found.is_clean and request.origin in {Origin.DRIFT, Origin.RESYNC}:
-            await self._backlog.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
+            await self._backlog.decide(stored, RequestState.ACCEPTED, "the scan found nothing to rewrite")
             return None
         attended = request.origin is Origin.OPERATOR
         campaign = await take_up(self._cluster, plan, lock.guard, attended=attended)
@@ -156,7 +157,7 @@ class CampaignController:
     async def _require_converged(self) -> None:
         """Raise _UnconvergedError while a kube-apiserver may be unable to read what would be rewritten.
 
-        Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
+        Without addresses (--apiserver) it can't probe them, and trusts that the operator updated every kube-apiserver.
         """
         if self._settings.apiservers.addresses:
             blocker = (await self._apiservers.probe(self._cluster.generation.file_hash)).blocker
@@ -164,7 +165,7 @@ class CampaignController:
                 raise _UnconvergedError(blocker)
 
     async def _with_former_pause(self, options: CampaignOptions, origin: Origin) -> CampaignOptions:
-        """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
+        """Return the options; `paused` for the service's own request if an operator had paused the last campaign."""
         if origin is Origin.OPERATOR:
             return options
         campaigns = [stored.value for stored in await self._campaigns.all()]
@@ -174,7 +175,7 @@ class CampaignController:
         return replace(options, paused=True)
 
     async def _drive(self, stored: Stored[Campaign], lock: Lock, lock_brake: Brake) -> None:
-        """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
+        """Take rounds until the campaign or another process ends it, or a brake is pulled."""
         name, engine = stored.value.id, self._cluster.engine
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
         prover = QueueProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
@@ -198,7 +199,7 @@ class CampaignController:
                 await self._cluster.audit.append("campaign.stopped", name, because=str(stopped))
                 await self._figures.show_campaigns()
                 return
-            progress.tell(done.stored.value)
+            progress.log_if_due(done.stored.value)
             campaign, batches = done.stored.value, reconciler.checkpoints
             self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
             if isinstance(done.step.action, Halt):

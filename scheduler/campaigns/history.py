@@ -1,4 +1,4 @@
-"""What the records say of the present generation: since when it is in force, and the last proof under it."""
+"""Reads from the records when the present generation came into force, and the last proof under it."""
 
 from __future__ import annotations
 

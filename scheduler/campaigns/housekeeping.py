@@ -1,4 +1,7 @@
-"""The leader's periodic work beside campaigns: requests repairs, deletes old requests, sums up repairs."""
+"""The leader's periodic work: requests campaigns that repair drift, deletes old requests, audits sums of repairs.
+
+Drift: a client wrote an object under another key than the primary, as a kube-apiserver with an older file does.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Housekeeping:
         self._tries = tries
 
     async def run(self) -> None:
-        """Repeat the work until cancelled: about every second, parts of it once a minute. Raises WorkerError."""
+        """Request repairs every second and tidy the records every minute, until cancelled. Raises WorkerError."""
         tidy_at = 0.0
         while True:
             await self._backlog.ask_for_repairs(self._drift)
@@ -53,7 +56,7 @@ class Housekeeping:
     async def _sum_up_repairs(self) -> None:
         """Add the outcome of repairs to the audit log: the first at once, then one sum an hour."""
         now = time.time()
-        detail = self._repaired.to_tell(now)
+        detail = self._repaired.summary(now)
         if detail is not None:
             await self._audit.append("drift.repaired", "", **detail)
-            self._repaired.tell(now)
+            self._repaired.reset(now)

@@ -10,7 +10,7 @@ from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.budgets import why_exhausted
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause, judge_room
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
@@ -41,10 +41,10 @@ class PauseController:
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
-        judged = judge_rest(stored.value, pressure)
+        judged = judge_pause(stored.value, pressure)
         if judged == stored.value:
             return
-        changed = await self._campaigns.change(name, lambda campaign: judge_rest(campaign, pressure))
+        changed = await self._campaigns.change(name, lambda campaign: judge_pause(campaign, pressure))
         if changed is not None:
             event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
             _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)

@@ -1,6 +1,7 @@
-"""The full check: scans the cluster against the configuration periodically, whatever the records say.
+"""The full check: scans every governed object at intervals, and requests a campaign for stale ones.
 
-It runs while no campaign is unfinished and no request is due; it requests a campaign for objects under another key.
+It finds what no record shows, such as writes while no scheduler watched. It waits while a campaign is unfinished or a
+request is due.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class Schedule:
-    """When the next full check is due (loop time): at once at first, then every `every` seconds, None = just once."""
+    """When the next full check is due: at once at first, then every `every` seconds; None = only once."""
 
     def __init__(self, every: float | None) -> None:
         self._every = every or float("inf")
@@ -32,7 +33,7 @@ class Schedule:
 
     @property
     def is_due(self) -> bool:
-        """Whether the check may be made now."""
+        """Whether the interval has passed."""
         return asyncio.get_running_loop().time() >= self._at
 
     def soon(self) -> None:

@@ -158,7 +158,7 @@ def require_objects(names: Iterable[str], option: str) -> None:
     empty = ", ".join(names)
     if empty:
         message = f"{empty}: no object is there, so a scan would prove nothing about it"
-        remedy = "if that is meant, say --allow-empty (allow_empty in a message)"
+        remedy = "if no object is expected, give --allow-empty (allow_empty in a request)"
         raise SettingsError("command line", (Fault(option, message, remedy),))
 
 

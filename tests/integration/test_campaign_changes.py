@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +24,7 @@ from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.proof import QueueProver
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
@@ -31,6 +32,7 @@ from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.queue.execution import ChildTools, MessageResult, prove, rewrite
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
@@ -58,6 +60,18 @@ def generation(name: str) -> Generation:
     return Generation(name, EncryptionConfiguration((ResourceEntry(RESOURCES, (NEW, OLD)),)), "test")
 
 
+class CountingStore(MemoryStore):
+    """Counts the reads of single keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: Counter[bytes] = Counter()
+
+    async def get(self, key: bytes) -> Item | None:
+        self.got[key] += 1
+        return await super().get(key)
+
+
 @dataclass
 class Workers:
     """Takes batches and parts as the queue does, and lets a worker of this process do each at once."""
@@ -81,7 +95,7 @@ class Workers:
 class World:
     """A registry of which every object is under the old key, one campaign, and who works on it."""
 
-    store: MemoryStore
+    store: CountingStore
     pace: SharedPace
     lock: Lock
     cluster: Cluster
@@ -134,7 +148,7 @@ def loop(cluster: Cluster, name: str, workers: Workers, lock: Lock) -> Reconcile
 
 @pytest.fixture
 async def world(redis: RedisServer) -> AsyncIterator[World]:
-    store = MemoryStore()
+    store = CountingStore()
     for resource in RESOURCES:
         fill(store, OLD, 12, resource)
     cluster = at(store, FIRST)
@@ -153,6 +167,14 @@ def one_batch_is_done(world: World) -> Callable[[Round], bool]:
 
 def is_proving(done: Round) -> bool:
     return done.stored.value.state is CampaignState.PROVING
+
+
+async def test_a_slice_that_finishes_its_batch_does_not_read_the_checkpoint_again_at_its_end(world: World) -> None:
+    await world.until(one_batch_is_done(world))
+    one = world.loop.checkpoints[0].spec
+    # Once for the message, and once by the engine, which compares the record with the message's batch.
+    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, one.number)] == 2
+    assert world.workers.done[0].report == world.loop.checkpoints[0].report
 
 
 async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_batches(world: World) -> None:
@@ -174,14 +196,14 @@ async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_proof(
 async def test_every_pause_ends_and_the_campaign_comes_to_its_proof(world: World, when: str) -> None:
     await world.until(is_proving if when == "proof" else one_batch_is_done(world))
     for pressure in (Pressure("full", None, None), Pressure(None, "used up", None), Pressure(None, None, "at night")):
-        await world.change(partial(judge_rest, pressure=pressure))
+        await world.change(partial(judge_pause, pressure=pressure))
         await world.loop.round(world.name)
-        await world.change(partial(judge_rest, pressure=CALM))
+        await world.change(partial(judge_pause, pressure=CALM))
     await world.said(RequestKind.PAUSE)
     assert (await world.loop.round(world.name)).stored.value.paused_for is Pause.OPERATOR
     await world.turn_to(SECOND)
     await world.said(RequestKind.RESUME)
-    await world.change(partial(judge_rest, pressure=CALM))
+    await world.change(partial(judge_pause, pressure=CALM))
     assert (await world.finish()).state is CampaignState.COMPLETE
 
 
@@ -214,7 +236,7 @@ async def test_a_proof_from_before_a_pause_is_not_used_after_it(world: World) ->
     await world.loop.round(world.name)
     fill(world.store, OLD, 1, RESOURCES[0])  # long after the scan
     await world.said(RequestKind.RESUME)
-    await world.change(partial(judge_rest, pressure=CALM))
+    await world.change(partial(judge_pause, pressure=CALM))
     ended = await world.finish()
     assert (ended.state, ended.sweeps) == (CampaignState.COMPLETE, 2)
 

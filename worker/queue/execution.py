@@ -120,26 +120,32 @@ async def _rewrite(
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-    failure: Exception | None = None
+    outcome: BatchReport | Exception
     try:
         async with background(brake.pull) as begin:
             begin("the supervisor", partial(_supervise, tools, stored, brake))
             await engine.learn_what_is_complete()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
-            await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
+            outcome = await engine.run(spec, claim, brake, allow_plaintext=options.allow_plaintext, growth=growth)
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
-        failure = error
+        outcome = error
     try:
-        return await _finish_slice(tools, checkpoints, (before, spec), failure)
+        return await _finish_slice(tools, checkpoints, (before, spec), outcome)
     except FencedError as error:
-        return _dropped(spec.campaign, spec.number, str(failure or error))
+        return _dropped(spec.campaign, spec.number, str(outcome if isinstance(outcome, Exception) else error))
 
 
 async def _finish_slice(
-    tools: ChildTools, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+    tools: ChildTools,
+    checkpoints: Checkpoints,
+    slice_of: tuple[Checkpoint, BatchSpec],
+    outcome: BatchReport | Exception,
 ) -> MessageResult:
     """Settle the ledger, record the failure of this slice if it had one, and return its counts.
+
+    `outcome` is the report of the whole batch, which is done, or the failure. Only after a failure is the checkpoint
+    read again: it shows how far the slice came.
 
     A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_classify`)
     counts against it: the scheduler parks a batch that fails too often, rather than send it for ever. Raises
@@ -149,12 +155,14 @@ async def _finish_slice(
     try:
         await engine.ledger.settle()
     except WorkerError as error:
-        failure = failure or error
+        outcome = outcome if isinstance(outcome, Exception) else error
+    if isinstance(outcome, BatchReport):
+        await tools.pace.compare()
+        return MessageResult("worked", report=outcome.since(before.report), window=engine.window)
+    failure = outcome
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.value.report.since(before.report)
     await tools.pace.compare()
-    if failure is None:
-        return MessageResult("worked", report=report, window=engine.window)
     because, counts = _classify(failure)
     begun = stored.value
     if begun.attempts == before.attempts:  # the slice failed before it recorded its attempt

@@ -33,8 +33,9 @@ from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from tests.fakes.objects import NEW, OBJECT, OLD, fill
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.harness import NEW, NOW, OBJECT, OLD, PLAIN, fill, run
+from tests.unit.scheduler.campaigns.harness import NOW, PLAIN, run
 
 pytestmark = pytest.mark.timeout(30)
 

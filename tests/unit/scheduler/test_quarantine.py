@@ -35,8 +35,9 @@ from kube_rewrap.worker.records.requests import controlled
 from kube_rewrap.worker.records.tries import DAY, Tries, digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from tests.fakes.objects import NEW, OLD, fill, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.harness import NEW, OLD, fill, new_cluster, run, seal
+from tests.unit.scheduler.campaigns.harness import new_cluster, run
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -36,8 +36,9 @@ from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
+from tests.fakes.objects import NEW, OBJECT, OLD, fill, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.harness import NEW, NOW, OBJECT, OLD, PLAIN, fill, new_cluster, run, seal
+from tests.unit.scheduler.campaigns.harness import NOW, PLAIN, new_cluster, run
 
 pytestmark = pytest.mark.timeout(30)
 

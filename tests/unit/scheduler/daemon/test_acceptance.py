@@ -17,7 +17,8 @@ from kube_rewrap.worker.records.request import RequestKind, start_request
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
-from tests.unit.scheduler.campaigns.harness import NEW, OLD, PLAIN
+from tests.fakes.objects import NEW, OLD
+from tests.unit.scheduler.campaigns.harness import PLAIN
 from tests.unit.scheduler.daemon.leader import KEYSPACE, NOW, Cluster
 
 pytestmark = pytest.mark.timeout(20)

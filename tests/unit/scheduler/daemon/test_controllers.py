@@ -14,7 +14,7 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -30,8 +30,8 @@ from kube_rewrap.worker.records.scans import Scans
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usage import Haste, Usage
 from kube_rewrap.worker.records.usages import Usages
+from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.harness import NEW, OLD, seal
 from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, until
 
 pytestmark = pytest.mark.timeout(20)
@@ -78,9 +78,9 @@ async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster
     assert stored is not None
     resumed = stored.value
     assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
-    closed = judge_rest(resumed, replace(FREE, window="it is night"))
+    closed = judge_pause(resumed, replace(FREE, window="it is night"))
     assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
-    assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
+    assert judge_pause(resumed, FREE).state is CampaignState.RUNNING
 
 
 async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_their_word(cluster: Cluster) -> None:
@@ -170,7 +170,7 @@ async def test_an_operators_request_about_nothing_is_refused_with_its_reason(clu
     assert refused is not None
     told = "namespaces: nosuch: no object is there, so a scan would prove nothing about it; "
     assert refused.value.state is RequestState.REFUSED
-    assert refused.value.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
+    assert refused.value.because == f"{told}if no object is expected, give --allow-empty (allow_empty in a request)"
 
 
 async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:

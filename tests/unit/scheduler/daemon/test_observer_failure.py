@@ -17,9 +17,10 @@ from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.observations import load, save
+from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
-from tests.unit.scheduler.campaigns.harness import NEW, OLD, new_cluster, seal
+from tests.unit.scheduler.campaigns.harness import new_cluster
 from tests.unit.scheduler.daemon.leader import LEADER, UnknownConvergence, UnreachableSender
 
 pytestmark = pytest.mark.timeout(20)
