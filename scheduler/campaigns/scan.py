@@ -43,7 +43,12 @@ async def survey_cluster(cluster: Cluster) -> Territory:
 
 
 async def scan_cluster(
-    cluster: Cluster, spec: CampaignSpec = EVERYTHING, chosen: Choose = choose, since_of: SinceOf | None = None
+    cluster: Cluster,
+    spec: CampaignSpec = EVERYTHING,
+    chosen: Choose = choose,
+    since_of: SinceOf | None = None,
+    *,
+    asks_plugins: bool = True,
 ) -> tuple[Territory, Inventory]:
     """Scan what `spec` covers, at one revision; a scan of everything also lists unknown paths.
 
@@ -61,7 +66,7 @@ async def scan_cluster(
         try:
             ranges = chosen(territory, spec)
             since = spec.options.since if since_of is None else since_of(territory)
-            found = await cluster.engine.inventory(ranges, revision, kek_since=since)
+            found = await cluster.engine.inventory(ranges, revision, kek_since=since, asks_plugins=asks_plugins)
         except CompactedError:
             _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
             continue

@@ -83,7 +83,8 @@ class Acceptance:
             )
         wanted = [change for change in changes if change.needs_campaign]
         if wanted:
-            reason = f"{len(wanted)} changes of the configuration, the first: {wanted[0].because}"
+            more = f" (the first of {len(wanted)} changes)" if len(wanted) > 1 else ""
+            reason = f"the configuration changed: {wanted[0].because}{more}"
             await self._leader.backlog.ask_for_change(stored.revision if stored else 0, reason)
             self._leader.schedule.checked()
         if former == now:

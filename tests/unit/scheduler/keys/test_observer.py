@@ -15,7 +15,7 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import Engine
-from kube_rewrap.worker.errors import FencedError, RecordError
+from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, RecordError
 from kube_rewrap.worker.etcd.store import Put
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
@@ -170,3 +170,20 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
     assert stale is not None
     assert observer.last.get("kms-former") == (stale.mod_revision if targets else None)
     assert there.drifted == [("secrets", name) for name in (*drifted, "local")]
+
+
+async def test_the_first_look_asks_no_plugin_so_that_an_outage_ends_no_observer() -> None:
+    vault = KmsProvider("v2", "vault", "unix:///s", 3.0, None)
+    there = await scene(OLD, vault)
+    plugins = MemoryPlugins()
+    plugins.failing = KmsUnavailableError("the plugin is down")
+    there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), plugins)
+    there.cluster = Cluster(Settings(), Layout(), there.engine)
+    name = b"/registry/secrets/default/a"
+    chain = Chain([vault], targets={"vault": hash_of_key_id("kek-1")})
+    assert chain.kms_primary is not None
+    there.store.put(name, chain.seal(OBJECT, name, new_data_key(*chain.kms_primary)))
+    async with there.observed() as observer:
+        there.write("/registry/secrets/default/b", OLD)
+        await until(lambda: observer.counts == {FP_OLD: 1})
+    assert plugins.failing is not None
