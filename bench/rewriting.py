@@ -20,8 +20,11 @@ from bench.ground import RESOURCES, Ground
 from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.encryption.provider import Provider
-from kube_rewrap.scheduler.campaigns.run import Order
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
@@ -105,10 +108,10 @@ async def rewrap(
     """
     whole_started, whole_cpu = time.perf_counter(), _cpu()
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(ground.settings, ground.generation(*providers)))
+        cluster = await stack.enter_async_context(open_cluster(ground.settings, ground.generation(*providers)))
         brake = Brake()
-        lock = await stack.enter_async_context(service.owned(Order(), brake))
-        plan = await service.plan(Order())
+        lock = await stack.enter_async_context(hold_lock(cluster, brake))
+        plan = await plan_run(cluster, CampaignSpec())
         started, cpu = time.perf_counter(), _cpu()
         batches_done: list[tuple[float, float]] = []
 
@@ -116,9 +119,9 @@ async def rewrap(
             if left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
-        result = await service.run(plan, Order(), lock, brake, watch)
+        result = await run_embedded(cluster, plan, lock, brake, watch)
         if calls is not None:
-            for counts in service.engine.kms_counts():
+            for counts in cluster.engine.kms_counts():
                 for (method, _), made in counts.calls.items():
                     calls[method] += made.calls
     if result.report.rewritten != objects or not result.proof.is_clean:

@@ -8,7 +8,8 @@ from bench.ground import RESOURCES, Ground
 from bench.rewriting import read_everything
 from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.worker.etcd.client import open_store
 
 OBJECTS = 20_000
@@ -25,8 +26,8 @@ async def compare(ground: Ground) -> None:
             started = time.perf_counter()
             count = len(await read_everything(store))
             bare = count / (time.perf_counter() - started)
-        async with open_service(ground.settings, ground.generation(*keys)) as service:
+        async with open_cluster(ground.settings, ground.generation(*keys)) as cluster:
             started = time.perf_counter()
-            _, found = await service.inventory()
+            _, found = await scan_cluster(cluster)
             proof = found.objects / (time.perf_counter() - started)
         print(f"{'three providers':<14} {bare:9,.0f} {proof:9,.0f} {proof / bare:6.2f}")

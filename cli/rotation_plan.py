@@ -9,7 +9,7 @@ from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
-from kube_rewrap.scheduler.campaigns.service import Service, open_service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster, open_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import Workload, reasons_against, steps_of
 from kube_rewrap.scheduler.rotation.preparation import Preparation
@@ -37,10 +37,10 @@ class RotationPlan:
 async def prepare_rotation(settings: Settings, file: ConfigurationFile, request: RotationRequest) -> RotationPlan:
     """Plan a rotation and gather all facts; write nothing. Raises SettingsError for a request that can't be met."""
     generation = load_generation(file.read(), file.path)
-    async with open_service(settings, generation, "rewrap rotate") as service:
-        leader = await _leader(service)
-        apiservers = ApiserverProbe(settings, service.engine.store, file.path)
-        preparation = Preparation(settings.space, service, apiservers, file)
+    async with open_cluster(settings, generation, "rewrap rotate") as cluster:
+        leader = await _leader(cluster)
+        apiservers = ApiserverProbe(settings, cluster.engine.store, file.path)
+        preparation = Preparation(settings.space, cluster, apiservers, file)
         rotation = await preparation.plan(request)
         facts = await preparation.gather(rotation, replaces_file=not leader)
         try:
@@ -51,9 +51,9 @@ async def prepare_rotation(settings: Settings, file: ConfigurationFile, request:
     return RotationPlan(rotation, file, facts.convergence, facts.workload or Workload(), reasons, leader)
 
 
-async def _leader(service: Service) -> str:
+async def _leader(cluster: Cluster) -> str:
     """Return the holder of the leader's lock, "" when it is free."""
-    found = await service.engine.store.get(service.engine.keyspace.leader)
+    found = await cluster.engine.store.get(cluster.engine.keyspace.leader)
     if found is None:
         return ""
     holder = holder_in(found)

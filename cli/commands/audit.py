@@ -10,7 +10,7 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import generation_of, read_configuration_path, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
 from kube_rewrap.scheduler.hardening.facts import Ages, Check
 from kube_rewrap.scheduler.hardening.survey import gather
@@ -30,8 +30,8 @@ async def _audit(args: argparse.Namespace) -> int:
     generation = generation_of(path, allow_readable=True, allow_foreign=True)
     ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY)
     brake = brake_on_signals()
-    async with open_service(settings, generation) as service:
-        facts = await brake.unless_pulled(gather(service, settings, ages))
+    async with open_cluster(settings, generation) as cluster:
+        facts = await brake.unless_pulled(gather(cluster, settings, ages))
     checks = judge(facts)
     summary = summarise(checks)
     if args.output == "json":

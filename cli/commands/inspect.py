@@ -9,7 +9,8 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table
 from kube_rewrap.cli.running import run_async
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.examination import examine
 from kube_rewrap.scheduler.dispatch.local import Examined
 from kube_rewrap.worker.etcd.ranges import key_bytes, key_text
 from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
@@ -22,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
 
 async def _inspect(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    async with open_service(settings, generation) as service:
-        resource, examined = await service.examine(key_bytes(args.object))
+    async with open_cluster(settings, generation) as cluster:
+        resource, examined = await examine(cluster, key_bytes(args.object))
     document = _document(resource, examined)
     if args.output == "json":
         print_json(document)

@@ -16,7 +16,8 @@ from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.provider import KmsProvider, ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.budgets import accept_budget, foresee_budgets
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
@@ -55,17 +56,17 @@ def run(args: argparse.Namespace) -> int:
 
 async def _keys(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    async with open_service(settings, generation) as service:
-        if args.accept is not None and await service.accept_budget(args.accept) is None:
+    async with open_cluster(settings, generation) as cluster:
+        if args.accept is not None and await accept_budget(cluster, args.accept) is None:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
-        seen = await load(service.engine.store, service.engine.keyspace)
-        budgets = await service.budgets()
+        seen = await load(cluster.engine.store, cluster.engine.keyspace)
+        budgets = list((await foresee_budgets(cluster)).values())
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
-        beyond = max(0, await service.engine.store.revision() + 1 - until)
-        usage = (await Usages(service.engine.store, service.engine.keyspace).load()).value
-        keks = [stored.value for stored in await Keks(service.engine.store, service.engine.keyspace).all()]
-        judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(service, settings))
+        beyond = max(0, await cluster.engine.store.revision() + 1 - until)
+        usage = (await Usages(cluster.engine.store, cluster.engine.keyspace).load()).value
+        keks = [stored.value for stored in await Keks(cluster.engine.store, cluster.engine.keyspace).all()]
+        judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(cluster, settings))
     verdicts = judged.keys if judged else ()
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}

@@ -15,8 +15,13 @@ from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.flags import variable
-from kube_rewrap.scheduler.campaigns.run import Order, RunPlan, RunResult
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.budgets import note_restore
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.keks import note_keks
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
 from kube_rewrap.worker.errors import RefusedError
@@ -37,35 +42,35 @@ async def _run(args: argparse.Namespace) -> int:
     namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
     since = _since(args)
     options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
-    order = Order(tuple(resources), tuple(namespaces), options, args.wait)
+    spec = CampaignSpec(tuple(resources), tuple(namespaces), options, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
-    async with open_service(settings, generation) as service:
-        convergence = await brake.unless_pulled(ask_apiservers(service, settings))
-        plan = await brake.unless_pulled(service.plan(order))
+    async with open_cluster(settings, generation) as cluster:
+        convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
+        plan = await brake.unless_pulled(plan_run(cluster, spec))
         if args.dry_run:
-            return _show_plan(plan, settings.pace.rate, order, as_json=as_json)
+            return _show_plan(plan, settings.pace.rate, spec, as_json=as_json)
         if not as_json:
-            _print_plan(plan, settings.pace.rate, order)
+            _print_plan(plan, settings.pace.rate, spec)
         # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
-        await brake.unless_pulled(service.note_restore())
-        await brake.unless_pulled(service.note_keks())
+        await brake.unless_pulled(note_restore(cluster))
+        await brake.unless_pulled(note_keks(cluster))
         plan.require_safe()
         if settings.apiservers.addresses and not convergence.is_converged:
             raise RefusedError(
                 f"{convergence.blocker}. One of them may be unable to read objects that are rewritten now; "
                 "see `rewrap converged`"
             )
-        async with service.owned(order, brake) as lock:
+        async with hold_lock(cluster, brake, wait=spec.wait) as lock:
             if lock.waited:
-                plan = await brake.unless_pulled(service.plan(order))
+                plan = await brake.unless_pulled(plan_run(cluster, spec))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
-                result = await service.run(plan, order, lock, brake, watcher)
-        keys = (await judge_removal(service, convergence, result.proof, whole=order.covers_everything)).keys
+                result = await run_embedded(cluster, plan, lock, brake, watcher)
+        keys = (await judge_removal(cluster, convergence, result.proof, whole=spec.covers_everything)).keys
     if as_json:
-        print_json(_result_json(result, keys, order))
+        print_json(_result_json(result, keys, spec))
     else:
-        _print_result(result, keys, order)
+        _print_result(result, keys, spec)
     return Exit.DONE if result.proof.is_clean else Exit.INCOMPLETE
 
 
@@ -76,12 +81,12 @@ def _since(args: argparse.Namespace) -> int:
         raise SettingsError("command line", (Fault("--since", str(error), "name a revision of etcd"),)) from None
 
 
-def _show_plan(plan: RunPlan, rate: float, order: Order, *, as_json: bool) -> int:
+def _show_plan(plan: RunPlan, rate: float, spec: CampaignSpec, *, as_json: bool) -> int:
     """Print the plan of `--dry-run`. Exit 4 when the run would be refused."""
     if as_json:
         print_json(_plan_json(plan))
     else:
-        _print_plan(plan, rate, order)
+        _print_plan(plan, rate, spec)
     return Exit.REFUSED if plan.refusals else Exit.DONE
 
 
@@ -91,7 +96,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
         "resumes": plan.resumes.value.id if plan.resumes else None,
         "to_rewrite": plan.found.stale,
         "outdated": plan.found.outdated,
-        "since": plan.since or None,
+        "since": plan.options.since or None,
         "bytes": plan.found.stale_bytes,
         "growth_bytes": plan.growth,
         "projected_bytes": plan.room.projected,
@@ -101,7 +106,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
     }
 
 
-def _result_json(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -> dict[str, object]:
+def _result_json(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSpec) -> dict[str, object]:
     report = result.report
     return {
         "campaign": result.campaign.id,
@@ -110,7 +115,7 @@ def _result_json(result: RunResult, keys: Sequence[KeyVerdict], order: Order) ->
         "scope": {
             "resources": list(result.campaign.scope.resources),
             "namespaces": list(result.campaign.scope.namespaces),
-            "everything": order.covers_everything,
+            "everything": spec.covers_everything,
         },
         "since": result.campaign.options.since or None,
         "rewritten": report.rewritten,
@@ -128,7 +133,7 @@ def _result_json(result: RunResult, keys: Sequence[KeyVerdict], order: Order) ->
     }
 
 
-def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
+def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
     print_table(
         ("RESOURCE", "OBJECTS", "TO REWRITE", "UNREADABLE", "PRIMARY"),
         [
@@ -138,12 +143,12 @@ def _print_plan(plan: RunPlan, rate: float, order: Order) -> None:
     )
     say()
     pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
-    where = f" in namespace {', '.join(order.namespaces)}" if order.namespaces else ""
+    where = f" in namespace {', '.join(spec.namespaces)}" if spec.namespaces else ""
     say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
-    if plan.since:
+    if plan.options.since:
         say(
             f"{plan.found.outdated:,} of these are under their primary, and were last written at or before revision "
-            f"{plan.since}."
+            f"{plan.options.since}."
         )
     if plan.growth:
         say(f"The KMS provider makes the objects {_size(plan.growth)} larger in all.")
@@ -162,7 +167,7 @@ def _size(number: int) -> str:
     return f"{number / 2**20:,.1f} MiB" if number >= 2**20 else f"{number / 2**10:,.1f} KiB"
 
 
-def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -> None:
+def _print_result(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSpec) -> None:
     report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
     say(
@@ -174,7 +179,7 @@ def _print_result(result: RunResult, keys: Sequence[KeyVerdict], order: Order) -
     if quarantined > SHOWN:
         print_counts(result.quarantined_by)
     say()
-    if not order.covers_everything:
+    if not spec.covers_everything:
         scope = result.campaign.scope
         where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
         say(f"This run covered only {', '.join(scope.resources)}{where}; its result says nothing about other objects.")

@@ -13,7 +13,8 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json
 from kube_rewrap.cli.reports import print_inventory, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
 async def _status(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
-    async with open_service(settings, generation) as service:
-        _, found = await brake.unless_pulled(service.inventory(peeks=True))
+    async with open_cluster(settings, generation) as cluster:
+        _, found = await brake.unless_pulled(scan_cluster(cluster, peeks=True))
     if args.output == "json":
         print_json(status_json(found))
     else:

@@ -10,7 +10,7 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json
 from kube_rewrap.cli.reports import print_proof, proof_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
 
 
@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
 async def _verify(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
-    async with open_service(settings, generation) as service:
-        judged = await brake.unless_pulled(removal_verdicts(service, settings))
+    async with open_cluster(settings, generation) as cluster:
+        judged = await brake.unless_pulled(removal_verdicts(cluster, settings))
     if args.output == "json":
         print_json(proof_json(judged.proof, judged.keys))
     else:

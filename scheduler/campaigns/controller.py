@@ -1,7 +1,8 @@
-"""Works on campaigns under the leader's lease: one at a time, the unfinished one first, else the next request.
+"""Plans and drives the leader's campaigns, one at a time: the unfinished one, else one for the next request.
 
-It holds the lock on campaigns, as `rewrap run` does, and waits while a run has it. Campaigns of other generations
-end; one that an operator paused is followed by one that is paused, too.
+The controller holds the lock on campaigns meanwhile, as `rewrap run` does; while a run holds it, the controller waits.
+It ends unfinished campaigns of other generations. If an operator had paused the last of these, the campaign that the
+service requests in its place begins paused.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ import structlog
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.ending import alarm, report_end
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.ending import alarm, report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.loop import Reconciler, Round
-from kube_rewrap.scheduler.campaigns.pauses import Safety
+from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
+from kube_rewrap.scheduler.campaigns.pauses import PauseController
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.scheduler.campaigns.proof import QueueProver
 from kube_rewrap.scheduler.campaigns.repairs import Repaired
-from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.campaigns.resync import Schedule
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, Lock, Order, order_of, told_in_fields
-from kube_rewrap.scheduler.campaigns.service import Service, total
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, faults_by_field, spec_of
+from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.campaigns.transition import Halt
 from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
 from kube_rewrap.worker.errors import BusyError, KmsTargetError, KmsUnavailableError, RefusedError, StoppedError
@@ -35,6 +40,7 @@ from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.request import Origin, Request, RequestState
 from kube_rewrap.worker.records.table import Stored
 
@@ -48,17 +54,17 @@ class _UnconvergedError(RefusedError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Office:
+class LeaderContext:
     """What the leader's controllers share under one generation. `guard` is the leader's fencing token.
 
     `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
     """
 
     settings: Settings
-    service: Service
+    cluster: Cluster
     guard: Expect
     campaigns: Campaigns
-    inbox: Inbox
+    backlog: RequestBacklog
     figures: Figures
     schedule: Schedule
     held: Callable[[], str]
@@ -68,23 +74,23 @@ class CampaignController:
     """See the module's docstring."""
 
     def __init__(
-        self, office: Office, brake: Brake, sender: Sender, apiservers: ConvergenceProbe, repaired: Repaired
+        self, leader: LeaderContext, brake: Brake, sender: Sender, apiservers: ConvergenceProbe, repaired: Repaired
     ) -> None:
-        self._settings = office.settings
-        self._service = office.service
-        self._guard = office.guard
-        self._campaigns = office.campaigns
-        self._inbox = office.inbox
-        self._figures = office.figures
-        self._schedule = office.schedule
+        self._settings = leader.settings
+        self._cluster = leader.cluster
+        self._guard = leader.guard
+        self._campaigns = leader.campaigns
+        self._backlog = leader.backlog
+        self._figures = leader.figures
+        self._schedule = leader.schedule
         self._brake = brake
         self._sender = sender
         self._apiservers = apiservers
         self._repaired = repaired
-        self._held = office.held
-        self._safety = Safety(office.settings, office.service, office.campaigns, office.held)
+        self._held = leader.held
+        self._pauses = PauseController(leader.settings, leader.cluster, leader.campaigns, leader.held)
         self._outdated: set[str] = set()
-        self._said_busy = ""
+        self._logged_busy = ""
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or the WorkerError that ended the work."""
@@ -96,79 +102,79 @@ class CampaignController:
     async def _work_once(self) -> bool:
         """Do the next thing there is; False when there is nothing, or another process holds the lock."""
         unfinished = await self._campaigns.unfinished()
-        request = None if unfinished else await self._inbox.next()
+        request = None if unfinished else await self._backlog.next()
         if not unfinished and request is None:
             return False
         lock_brake = Brake()
         try:
-            async with self._service.owned(EVERYTHING, lock_brake, "rewrap scheduler") as lock:
-                self._said_busy = ""
+            async with hold_lock(self._cluster, lock_brake, "rewrap scheduler") as lock:
+                self._logged_busy = ""
                 await self._under_lock(lock, lock_brake, request)
         except BusyError as busy:
-            if str(busy) != self._said_busy:
-                self._said_busy = str(busy)
+            if str(busy) != self._logged_busy:
+                self._logged_busy = str(busy)
                 _log.info("campaign.waiting", because=str(busy))
             return False
         return True
 
     async def _under_lock(self, lock: Lock, lock_brake: Brake, request: Stored[Request] | None) -> None:
-        # Looked at again: somebody else may have had the lock until now.
+        # Read again: another process may have held the lock, and changed them, until now.
         unfinished = await self._campaigns.unfinished()
-        mine = [one for one in unfinished if one.value.generation == self._service.generation.hash]
+        mine = [one for one in unfinished if one.value.generation == self._cluster.generation.hash]
         others = [one for one in unfinished if one not in mine]
-        await self._service.supersede(others, "the configuration changed; what was rewritten stays", lock.guard)
+        await supersede(self._cluster, others, "the configuration changed; rewritten objects stay so", lock.guard)
         if mine:
             _log.info("campaign.resumed", **mine[0].value.log_context(), because=mine[0].value.because)
             await self._drive(mine[0], lock, lock_brake)
-        elif request is not None and (stored := await self._meet(request, lock)) is not None:
+        elif request is not None and (stored := await self._plan_request(request, lock)) is not None:
             await self._drive(stored, lock, lock_brake)
 
-    async def _meet(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
+    async def _plan_request(self, stored: Stored[Request], lock: Lock) -> Stored[Campaign] | None:
         """Plan what a request asks for; None when it is refused, or nothing is to be done."""
         request = stored.value
         options = await self._with_former_pause(request.options, request.origin)
-        order = Order(request.resources, request.namespaces, options)
+        spec = CampaignSpec(request.resources, request.namespaces, options)
         try:
             await self._require_converged()
-            plan = await self._brake.unless_pulled(self._service.plan(order))
-            if order.covers_everything:
+            plan = await self._brake.unless_pulled(plan_run(self._cluster, spec))
+            if spec.covers_everything:
                 await self._figures.scanned(plan.found)
-            # Refused or not: a key is watched, and rotated when that is due, once it is on record.
-            await self._service.begin_budgets(plan.look)
+            # Even for a refused plan: observer and rotation controller need a budget on record for each key.
+            await begin_budgets(self._cluster, plan.look)
             plan.require_safe()
         except (_UnconvergedError, KmsUnavailableError, KmsTargetError) as refusal:
-            await self._inbox.put_off_until_converged(stored, str(refusal))
+            await self._backlog.put_off_until_converged(stored, str(refusal))
             return None
         except ConfigError as fault:
-            # It will never be met, and must not hold up others for ever.
-            await self._inbox.decide(stored, RequestState.REFUSED, told_in_fields(fault))
+            # No retry can meet it, so that it must not stay ahead of other requests.
+            await self._backlog.decide(stored, RequestState.REFUSED, faults_by_field(fault))
             return None
         except RefusedError as refusal:
-            await self._inbox.put_off(stored, str(refusal))
+            await self._backlog.put_off(stored, str(refusal))
             return None
         if plan.found.leaves_nothing and request.origin in {Origin.DRIFT, Origin.RESYNC}:
-            await self._inbox.decide(stored, RequestState.ACCEPTED, "nothing was left to do")
+            await self._backlog.decide(stored, RequestState.ACCEPTED, "the scan found nothing to rewrite")
             return None
         attended = request.origin is Origin.OPERATOR
-        campaign = await self._service.take_up(plan, options, lock.guard, attended=attended)
-        await self._inbox.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
+        campaign = await take_up(self._cluster, plan, lock.guard, attended=attended)
+        await self._backlog.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
         return campaign
 
     async def _require_converged(self) -> None:
         """Raise _UnconvergedError while a kube-apiserver may be unable to read what would be rewritten.
 
-        Where no address of one is known, nobody can tell, and whoever changed the file is trusted.
+        Without addresses (--apiserver) it can't probe them, and trusts that the operator updated every kube-apiserver.
         """
         if held := self._held():
             raise _UnconvergedError(held)
         if self._settings.apiservers.addresses:
-            generation = self._service.generation
+            generation = self._cluster.generation
             blocker = (await self._apiservers.probe(generation.file_hash, generation.targets)).blocker
             if blocker:
                 raise _UnconvergedError(blocker)
 
     async def _with_former_pause(self, options: CampaignOptions, origin: Origin) -> CampaignOptions:
-        """Let what nobody asked for begin at rest if an operator had paused the campaign before it."""
+        """Return the options; `paused` for the service's own request if an operator had paused the last campaign."""
         if origin is Origin.OPERATOR:
             return options
         campaigns = [stored.value for stored in await self._campaigns.all()]
@@ -178,12 +184,12 @@ class CampaignController:
         return replace(options, paused=True)
 
     async def _drive(self, stored: Stored[Campaign], lock: Lock, lock_brake: Brake) -> None:
-        """Go round until the campaign ends, somebody ends it, or the brake is pulled."""
-        name = stored.value.id
+        """Take rounds until the campaign or another process ends it, or a brake is pulled."""
+        name, engine = stored.value.id, self._cluster.engine
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
-        prover = QueueProver(self._service, dispatcher, lock.guard, order_of(stored.value))
+        prover = QueueProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
         progress = Progress(self._settings.service.progress, self._outdated)
-        records = self._service.records(name, lock.guard)
+        records = Records.of(engine.store, engine.keyspace, name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
         look_at = 0.0
         while True:
@@ -192,21 +198,21 @@ class CampaignController:
             loop = asyncio.get_running_loop()
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
-                await self._safety.keep(name, reconciler.checkpoints)
+                await self._pauses.reconcile(name, reconciler.checkpoints)
                 progress.handed_back(await records.claims.handbacks())
             try:
                 done = await reconciler.round(name)
             except StoppedError as stopped:
                 _log.info("campaign.stopped", campaign=name, because=str(stopped))
                 await prover.forget(name)
-                await self._service.audit.append("campaign.stopped", name, because=str(stopped))
+                await self._cluster.audit.append("campaign.stopped", name, because=str(stopped))
                 await self._figures.show_campaigns()
                 return
-            progress.tell(done.stored.value)
+            progress.log_if_due(done.stored.value)
             campaign, batches = done.stored.value, reconciler.checkpoints
             self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
             if isinstance(done.step.action, Halt):
-                await alarm(self._service.audit, campaign, done.step.because)
+                await alarm(self._cluster.audit, campaign, done.step.because)
             if done.is_end:
                 await self._ended(done, prover)
                 return
@@ -216,7 +222,8 @@ class CampaignController:
 
     async def _ended(self, done: Round, prover: QueueProver) -> None:
         campaign = done.stored.value
-        report = await total(self._service.records(campaign.id, self._guard), campaign.id)
+        checkpoints = Checkpoints(self._cluster.engine.store, self._cluster.engine.keyspace)
+        report = await sum_reports(checkpoints, campaign.id)
         await prover.forget(campaign.id)
         if done.proof is not None and campaign.whole:
             await self._figures.scanned(done.proof)
@@ -225,7 +232,7 @@ class CampaignController:
             has_stale=done.proof is not None and done.proof.stale > 0,
             whole=campaign.whole,
         )
-        await report_end(self._service.engine, self._service.audit, campaign, report)
-        await self._service.engine.learn_what_is_complete()
+        await report_end(self._cluster, campaign, report)
+        await self._cluster.engine.learn_what_is_complete()
         if campaign.options.repair:
             self._repaired.add(campaign, report)

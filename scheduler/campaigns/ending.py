@@ -1,9 +1,10 @@
-"""What log and audit log say of a campaign's end, and the alarm about a quarantine that grew."""
+"""Reports the end of a campaign in log and audit log; raises the alarm about a quarantine that grew."""
 
 from __future__ import annotations
 
 import structlog
 
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -20,17 +21,19 @@ _NAMED = 100
 _log = structlog.get_logger()
 
 
-async def report_end(engine: Engine, audit: AuditLog, ended: Campaign, report: BatchReport) -> None:
+async def report_end(cluster: Cluster, ended: Campaign, report: BatchReport) -> None:
     """Log how a campaign ended and what it quarantined; add to the audit log unless it was a repair."""
     is_complete = ended.state is CampaignState.COMPLETE
     if report.quarantined and not is_complete:
-        await _log_quarantined(engine, ended)
+        await _log_quarantined(cluster.engine, ended)
     if report.fresh > MOST_FRESH:
-        await alarm(audit, ended, f"{report.fresh} objects that nothing opens were written since the last campaign")
+        await alarm(
+            cluster.audit, ended, f"{report.fresh} objects that no key opens were written since the last campaign"
+        )
     level = _log.info if is_complete else _log.warning
     level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
     if not ended.options.repair:
-        await audit.append(
+        await cluster.audit.append(
             "campaign.finished",
             ended.id,
             state=ended.state.value,
@@ -38,6 +41,12 @@ async def report_end(engine: Engine, audit: AuditLog, ended: Campaign, report: B
             proof_revision=ended.proof_revision,
             because=ended.because,
         )
+
+
+async def sum_reports(checkpoints: Checkpoints, campaign: str) -> BatchReport:
+    """Return the sum of the recorded reports of a campaign's batches."""
+    reports = [one.value.report async for one in checkpoints.all(campaign)]
+    return sum(reports, BatchReport())
 
 
 async def alarm(audit: AuditLog, campaign: Campaign, because: str) -> None:

@@ -6,12 +6,14 @@ import time
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.history import accepted_at, last_proof
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
@@ -23,23 +25,23 @@ _log = structlog.get_logger()
 class Figures:
     """See the module's docstring. Shows figures of the present generation only."""
 
-    def __init__(self, service: Service, guard: Expect, metrics: SchedulerMetrics) -> None:
-        store, keyspace = service.engine.store, service.engine.keyspace
-        self._service = service
-        self._guard = guard
+    def __init__(self, cluster: Cluster, guard: Expect, metrics: SchedulerMetrics) -> None:
+        store, keyspace = cluster.engine.store, cluster.engine.keyspace
+        self._cluster = cluster
         self._metrics = metrics
         self._campaigns = Campaigns(store, keyspace, [guard])
+        self._checkpoints = Checkpoints(store, keyspace)
         self._scans = Scans(store, keyspace, [guard])
         self._shown: dict[bool, tuple[str, CampaignState]] = {}
 
     async def show_records(self) -> None:
         """Show the recorded figures of this generation: the last scan, the last proof, and campaigns."""
         scan = await self._scans.load()
-        in_force = scan is not None and scan.generation == self._service.generation.hash
-        if scan is not None and in_force and scan.revision > await self._service.accepted_at():
+        in_force = scan is not None and scan.generation == self._cluster.generation.hash
+        if scan is not None and in_force and scan.revision > await accepted_at(self._cluster):
             self._metrics.scanned(scan)
             _log_unreadable(scan)
-        proof = await self._service.last_proof()
+        proof = await last_proof(self._cluster)
         if proof is not None:
             self._metrics.proven(proof)
         await self.show_campaigns()
@@ -47,12 +49,11 @@ class Figures:
     async def show_campaigns(self) -> None:
         """Show the newest campaign of everything, and the newest of a part, if their state has changed."""
         campaigns = [stored.value for stored in await self._campaigns.all()]
-        mine = [campaign for campaign in campaigns if campaign.generation == self._service.generation.hash]
+        mine = [campaign for campaign in campaigns if campaign.generation == self._cluster.generation.hash]
         for campaign in {one.whole: one for one in mine}.values():
             if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
                 continue
-            records = self._service.records(campaign.id, self._guard)
-            batches = [one.value async for one in records.checkpoints.all(campaign.id)]
+            batches = [one.value async for one in self._checkpoints.all(campaign.id)]
             report = sum((batch.report for batch in batches), BatchReport())
             self.show_campaign(campaign, report, batches, 0.0)
 
@@ -63,7 +64,7 @@ class Figures:
 
     async def scanned(self, found: Inventory) -> None:
         """Record and show the result of a scan of everything, and log what it could not read."""
-        generation, known = self._service.generation.hash, await self._scans.load()
+        generation, known = self._cluster.generation.hash, await self._scans.load()
         if known is not None and known.generation == generation and known.revision > found.revision:
             return  # a later scan ended first
         scan = Scan.of(found, generation, time.time(), known)

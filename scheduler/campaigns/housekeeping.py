@@ -1,4 +1,7 @@
-"""The leader's periodic work beside campaigns: requests repairs, deletes old requests, sums up repairs."""
+"""The leader's periodic work: requests campaigns that repair drift, deletes old requests, audits sums of repairs.
+
+Drift: a client wrote an object under another key than the primary, as a kube-apiserver with an older file does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import time
 
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
-from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.try_counter import TryCounter
 
@@ -20,9 +23,16 @@ class Housekeeping:
     """See the module's docstring."""
 
     def __init__(
-        self, inbox: Inbox, figures: Figures, drift: Drift, repaired: Repaired, *, audit: AuditLog, tries: TryCounter
+        self,
+        backlog: RequestBacklog,
+        figures: Figures,
+        drift: Drift,
+        repaired: Repaired,
+        *,
+        audit: AuditLog,
+        tries: TryCounter,
     ) -> None:
-        self._inbox = inbox
+        self._backlog = backlog
         self._figures = figures
         self._drift = drift
         self._repaired = repaired
@@ -30,14 +40,14 @@ class Housekeeping:
         self._tries = tries
 
     async def run(self) -> None:
-        """Repeat the work until cancelled: about every second, parts of it once a minute. Raises WorkerError."""
+        """Request repairs every second and tidy the records every minute, until cancelled. Raises WorkerError."""
         tidy_at = 0.0
         while True:
-            await self._inbox.ask_for_repairs(self._drift)
+            await self._backlog.ask_for_repairs(self._drift)
             now = asyncio.get_running_loop().time()
             if now >= tidy_at:
                 tidy_at = now + _TIDY_SECONDS
-                await self._inbox.forget_old()
+                await self._backlog.forget_old()
                 await self._tries.age()
                 await self._figures.show_campaigns()
             await self._sum_up_repairs()
@@ -46,7 +56,7 @@ class Housekeeping:
     async def _sum_up_repairs(self) -> None:
         """Add the outcome of repairs to the audit log: the first at once, then one sum an hour."""
         now = time.time()
-        detail = self._repaired.to_tell(now)
+        detail = self._repaired.summary(now)
         if detail is not None:
             await self._audit.append("drift.repaired", "", **detail)
-            self._repaired.tell(now)
+            self._repaired.reset(now)

@@ -1,7 +1,7 @@
 """The reconcile loop: observe the records, decide the next step, act on it.
 
-Level-triggered: each round acts on the records, not on what earlier rounds did. So it resumes after a crash at any
-point, and an operator's change of a record takes effect in the next round.
+Each round decides by the records in etcd alone, not by the rounds before it. So after a crash at any point the next
+process continues, and an operator's request takes effect in the next round.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import structlog
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
+from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
@@ -45,6 +47,16 @@ class Records:
     checkpoints: Checkpoints
     claims: Claims
     quarantine: Quarantine
+
+    @classmethod
+    def of(cls, store: Store, keyspace: Keyspace, campaign: str, guard: Expect) -> Records:
+        """Return the records of a campaign; `guard`, the writer's lock, fences every write."""
+        return cls(
+            Campaigns(store, keyspace, [guard]),
+            Checkpoints(store, keyspace, [guard]),
+            Claims(store, keyspace),
+            Quarantine(store, keyspace, campaign, [guard]),
+        )
 
 
 class Prover(Protocol):
@@ -86,7 +98,7 @@ class Reconciler:
         self._seen_revision = 0
         self._renew_at = 0.0
         self._proof: Inventory | None = None
-        self._said = ""
+        self._logged = ""
         self._conflicts = 0
 
     @property
@@ -115,18 +127,18 @@ class Reconciler:
         try:
             stored = await self._records.campaigns.get(name)
         except RecordError as error:
-            raise StoppedError(f"the campaign {name} can't go on: {error}") from None
+            raise StoppedError(f"the campaign {name} stopped: {error}") from None
         if stored is None:
             raise RecordError(f"the record of the campaign {name} is missing; run again to plan a new one")
         campaign = stored.value
         if campaign.state.is_end:
-            raise StoppedError(f"the campaign {name} was ended elsewhere: it is {campaign.state.value}")
+            raise StoppedError(f"the campaign {name} is {campaign.state.value}: another process ended it")
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
         await self._observe(name)
         owned = await self._records.claims.held(name)
         step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
-        self._tell(stored, step)
+        self._log_step(stored, step)
         try:
             return await self._act(stored, step, owned)
         except RecordChangedError:
@@ -201,12 +213,12 @@ class Reconciler:
         swept: Campaign = replace(stored.value.moved(CampaignState.RUNNING, because), sweeps=stored.value.sweeps + 1)
         return await self._records.campaigns.save_without_quarantine(replace(stored, value=swept))
 
-    def _tell(self, stored: Stored[Campaign], step: Step) -> None:
+    def _log_step(self, stored: Stored[Campaign], step: Step) -> None:
         """Log a step if its kind differs from the last one's."""
-        said = type(step.action).__name__
-        if said != self._said:
-            self._said = said
-            _log.info("campaign.step", **stored.value.log_context(), step=said.lower(), because=step.because)
+        kind = type(step.action).__name__
+        if kind != self._logged:
+            self._logged = kind
+            _log.info("campaign.step", **stored.value.log_context(), step=kind.lower(), because=step.because)
 
 
 def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, now: float) -> Stored[Checkpoint]:

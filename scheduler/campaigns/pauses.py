@@ -10,8 +10,9 @@ import structlog
 
 from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest, judge_room
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.budgets import why_exhausted
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause, judge_room
 from kube_rewrap.scheduler.dispatch.local import ask_why_away
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.rate.pressure import judge_space
@@ -23,21 +24,21 @@ _ASK_SECONDS = 20.0
 _log = structlog.get_logger()
 
 
-class Safety:
+class PauseController:
     """See the module's docstring. `campaigns` are fenced by the leader's token.
 
     `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
     """
 
-    def __init__(self, settings: Settings, service: Service, campaigns: Campaigns, held: Callable[[], str]) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, campaigns: Campaigns, held: Callable[[], str]) -> None:
         self._settings = settings
-        self._service = service
+        self._cluster = cluster
         self._campaigns = campaigns
         self._held = held
         self._away, self._ask_at = "", 0.0
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
-    async def keep(self, name: str, batches: Iterable[Checkpoint] = ()) -> None:
+    async def reconcile(self, name: str, batches: Iterable[Checkpoint] = ()) -> None:
         """Check etcd's room, the budgets, KMS plugins and the windows; record the pause or resumption that follows.
 
         `batches` are the campaign's, as far as they are known.
@@ -53,21 +54,21 @@ class Safety:
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
-        judged = judge_rest(stored.value, pressure)
+        judged = judge_pause(stored.value, pressure)
         if judged == stored.value:
             return
-        changed = await self._campaigns.change(name, lambda campaign: judge_rest(campaign, pressure))
+        changed = await self._campaigns.change(name, lambda campaign: judge_pause(campaign, pressure))
         if changed is not None:
             event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
             _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
-            await self._service.audit.append(event, name, because=changed.because)
+            await self._cluster.audit.append(event, name, because=changed.because)
 
     async def _pressure(self, campaign: Campaign, batches: Iterable[Checkpoint]) -> Pressure:
-        store, settings = self._service.engine.store, self._settings
+        store, settings = self._cluster.engine.store, self._settings
         room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
         return Pressure(
             judge_room(room, settings.space, campaign.paused_for),
-            await self._service.exhausted(campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
+            await why_exhausted(self._cluster, campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
             self._held() or await self._why_away(campaign, batches) or None,
         )
@@ -79,10 +80,10 @@ class Safety:
         the plugins of providers that write.
         """
         is_failing = any(one.because and one.state is not BatchState.DONE for one in batches)
-        if not self._service.generation.kms_providers or not (is_failing or campaign.paused_for is Pause.KMS):
+        if not self._cluster.generation.kms_providers or not (is_failing or campaign.paused_for is Pause.KMS):
             self._away = ""
         elif (now := asyncio.get_running_loop().time()) >= self._ask_at:
-            self._away = await ask_why_away(self._settings, self._service.generation)
+            self._away = await ask_why_away(self._settings, self._cluster.generation)
             self._ask_at = now + _ASK_SECONDS
         return self._away
 

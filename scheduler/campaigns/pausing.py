@@ -54,19 +54,19 @@ class Pressure:
         return next(((cause, because) for cause, because in causes if because is not None), None)
 
 
-def judge_rest(campaign: Campaign, pressure: Pressure) -> Campaign:
+def judge_pause(campaign: Campaign, pressure: Pressure) -> Campaign:
     """Return the campaign paused, resumed, or as it is."""
-    if campaign.state.is_end or campaign.paused_for in _BY_WORD or campaign.state is CampaignState.PROVING:
+    if campaign.state.is_end or campaign.paused_for in _ENDED_BY_OPERATOR or campaign.state is CampaignState.PROVING:
         return campaign
     cause = pressure.cause
     if cause is not None:
         return campaign.paused(*cause) if campaign.paused_for is not cause[0] else campaign
     if campaign.state is CampaignState.PAUSED:
-        return campaign.moved(CampaignState.RUNNING, f"what made it rest ({campaign.paused_for}) is over")
+        return campaign.moved(CampaignState.RUNNING, f"the cause of its pause ({campaign.paused_for}) is over")
     return campaign
 
 
-_BY_WORD = {Pause.OPERATOR, Pause.QUARANTINE}
+_ENDED_BY_OPERATOR = {Pause.OPERATOR, Pause.QUARANTINE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def preflight(
         refusals.append(
             RefusedError(
                 f"identity is the primary of {', '.join(decrypting)}: this would decrypt stored objects to plaintext. "
-                "If that is meant, say --allow-plaintext"
+                "To do so, give --allow-plaintext"
             )
         )
     for key, wanted in _wanted(found).items():

@@ -21,7 +21,7 @@ class Progress:
         """`outdated` are the workers that were logged before; the set outlives a campaign."""
         self._seconds = seconds
         self._outdated = outdated
-        self._began = self._told = time.monotonic()
+        self._began = self._logged_at = time.monotonic()
         self._first: BatchReport | None = None
         self.report = BatchReport()
         self.batches_left = 0
@@ -44,14 +44,14 @@ class Progress:
         rewritten = self.report.since(self._first or BatchReport()).rewritten
         return rewritten / max(0.001, time.monotonic() - self._began)
 
-    def tell(self, campaign: Campaign) -> None:
+    def log_if_due(self, campaign: Campaign) -> None:
         """Log the progress if `seconds` have passed since the last time; never while paused."""
         now = time.monotonic()
         if campaign.state is CampaignState.PAUSED:
-            self._told = now  # its pause was logged
-        if now - self._told < self._seconds:
+            self._logged_at = now  # its pause was logged
+        if now - self._logged_at < self._seconds:
             return
-        self._told = now
+        self._logged_at = now
         _log.info(
             "campaign.progress",
             **campaign.log_context(),

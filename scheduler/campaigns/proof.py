@@ -12,9 +12,10 @@ from typing import Protocol
 
 import structlog
 
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
-from kube_rewrap.scheduler.campaigns.run import Order, still_there
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
+from kube_rewrap.scheduler.campaigns.scan import survey_cluster
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign
@@ -44,12 +45,17 @@ class QueueProver:
     """See Prover. Serves one campaign. A part has about `part_objects` objects."""
 
     def __init__(
-        self, service: Service, dispatcher: Scanners, guard: Expect, order: Order, part_objects: int = PART_OBJECTS
+        self,
+        cluster: Cluster,
+        dispatcher: Scanners,
+        guard: Expect,
+        spec: CampaignSpec,
+        part_objects: int = PART_OBJECTS,
     ) -> None:
-        self._service = service
+        self._cluster = cluster
         self._dispatcher = dispatcher
-        self._order = order
-        self._proofs = Proofs(service.engine.store, service.engine.keyspace, [guard])
+        self._spec = spec
+        self._proofs = Proofs(cluster.engine.store, cluster.engine.keyspace, [guard])
         self._part_objects = part_objects
         self._restarts = 0
         self._has_begun = False
@@ -65,16 +71,16 @@ class QueueProver:
         if left:
             await self._dispatcher.offer_proof(name, left, owned)
             return None
-        if not self._has_begun and await self._service.engine.is_compacted(parts[0].revision):
+        if not self._has_begun and await self._cluster.engine.is_compacted(parts[0].revision):
             await self._begin(stored, again=True)  # an earlier leader planned it, too long ago
             return None
-        territory = await self._service.territory()
-        if self._order.covers_everything and _is_missing_some(parts, territory):
+        territory = await survey_cluster(self._cluster)
+        if self._spec.covers_everything and _is_missing_some(parts, territory):
             await self._begin(stored, again=True)  # a resource got its first object since
             return None
         # Deleted before its use: a later sweep must not take it for its own proof.
         await self.forget(name)
-        return whole(parts, territory.unknown if self._order.covers_everything else ())
+        return whole(parts, territory.unknown if self._spec.covers_everything else ())
 
     async def forget(self, campaign: str) -> None:
         """Delete the parts: they are out of date, or used."""
@@ -85,9 +91,9 @@ class QueueProver:
         self._has_begun = True
         if self._restarts > _RESTARTS:
             raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
-        store = self._service.engine.store
+        store = self._cluster.engine.store
         revision = await store.revision()
-        wanted = still_there(await self._service.territory(), self._order)
+        wanted = still_there(await survey_cluster(self._cluster), self._spec)
         pieces = [piece for one in wanted for piece in await cut(store, one, self._part_objects)]
         # Without a range, plan one empty part, so that the proof ends.
         ranges: list[tuple[ResourceRange, ...]] = [(piece,) for piece in pieces] or [()]

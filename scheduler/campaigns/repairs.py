@@ -94,7 +94,7 @@ class Repaired:
     incomplete: int = 0
     rewritten: int = 0
     resources: set[str] = field(default_factory=set)
-    told_at: float = 0.0
+    summed_at: float = 0.0
 
     def add(self, campaign: Campaign, report: BatchReport) -> None:
         """Count one repair that has ended."""
@@ -103,9 +103,9 @@ class Repaired:
         self.rewritten += report.rewritten
         self.resources |= set(campaign.scope.resources)
 
-    def to_tell(self, now: float) -> dict[str, int | str] | None:
+    def summary(self, now: float) -> dict[str, int | str] | None:
         """Return the details of the next entry; None without a repair, or within LONGEST_PAUSE of the last entry."""
-        if not self.campaigns or 0 <= now - self.told_at < LONGEST_PAUSE:
+        if not self.campaigns or 0 <= now - self.summed_at < LONGEST_PAUSE:
             return None
         return {
             "campaigns": self.campaigns,
@@ -114,7 +114,7 @@ class Repaired:
             "resources": ", ".join(sorted(self.resources)),
         }
 
-    def tell(self, now: float) -> None:
+    def reset(self, now: float) -> None:
         """Reset the sums after an entry in the audit log."""
         self.campaigns = self.incomplete = self.rewritten = 0
-        self.resources, self.told_at = set(), now
+        self.resources, self.summed_at = set(), now

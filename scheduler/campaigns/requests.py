@@ -40,7 +40,7 @@ class _Later:
     unconverged: bool = False
 
 
-class Inbox:
+class RequestBacklog:
     """See the module's docstring. `requests` are fenced by the leader's token."""
 
     def __init__(self, requests: Requests, audit: AuditLog) -> None:

@@ -1,6 +1,7 @@
-"""The full check: scans the cluster against the configuration periodically, whatever the records say.
+"""The full check: scans every governed object at intervals, and requests a campaign for stale ones.
 
-It runs while no campaign is unfinished and no request is due; it requests a campaign for objects under another key.
+It finds what no record shows, such as writes while no scheduler watched. It waits while a campaign is unfinished or a
+request is due.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import random
 
 import structlog
 
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.requests import Inbox
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.campaigns import Campaigns
 
@@ -23,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class Schedule:
-    """When the next full check is due (loop time): at once at first, then every `every` seconds, None = just once."""
+    """When the next full check is due: at once at first, then every `every` seconds; None = only once."""
 
     def __init__(self, every: float | None) -> None:
         self._every = every or float("inf")
@@ -32,7 +35,7 @@ class Schedule:
 
     @property
     def is_due(self) -> bool:
-        """Whether the check may be made now."""
+        """Whether the interval has passed."""
         return asyncio.get_running_loop().time() >= self._at
 
     def soon(self) -> None:
@@ -66,11 +69,11 @@ class ResyncController:
     """See the module's docstring."""
 
     def __init__(
-        self, service: Service, campaigns: Campaigns, inbox: Inbox, figures: Figures, schedule: Schedule
+        self, cluster: Cluster, campaigns: Campaigns, backlog: RequestBacklog, figures: Figures, schedule: Schedule
     ) -> None:
-        self._service = service
+        self._cluster = cluster
         self._campaigns = campaigns
-        self._inbox = inbox
+        self._backlog = backlog
         self._figures = figures
         self._schedule = schedule
 
@@ -82,7 +85,7 @@ class ResyncController:
 
     async def check_if_due(self) -> bool:
         """Make the check if it is due and there is nothing else to do; returns whether it was made."""
-        if not self._schedule.is_due or await self._campaigns.unfinished() or await self._inbox.next() is not None:
+        if not self._schedule.is_due or await self._campaigns.unfinished() or await self._backlog.next() is not None:
             return False
         await self._check()
         return True
@@ -90,7 +93,7 @@ class ResyncController:
     async def _check(self) -> None:
         self._schedule.checked()  # before the scan: a gap that is noticed during it asks for another check
         try:
-            _, found = await self._service.inventory()
+            _, found = await scan_cluster(self._cluster)
         except (KmsUnavailableError, KmsRefusedError) as error:
             # The leader goes on: it also counts writes, and answers requests.
             self._schedule.postponed()
@@ -100,7 +103,7 @@ class ResyncController:
             self._schedule.soon()
             raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
-        await self._service.begin_budgets(found.look())
+        await begin_budgets(self._cluster, found.look())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
             "check.finished",
@@ -112,4 +115,4 @@ class ResyncController:
         )
         await self._figures.scanned(found)
         if found.stale:
-            await self._inbox.ask_for_resync(f"a full check found that {because}")
+            await self._backlog.ask_for_resync(f"a full check found that {because}")

@@ -1,19 +1,17 @@
-"""A run as values: the operator's order, the plan before the first write, and the result. Pure."""
+"""A run as values: what it covers, its plan before the first write, and its result. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import NO_OPTIONS, Campaign, CampaignOptions, CampaignState, Scope
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
-from kube_rewrap.worker.records.ownership import Session
 from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import is_namespace
@@ -22,8 +20,10 @@ from kube_rewrap.worker.verdict import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to rewrap. Empty `resources` means all that the configuration governs, empty `namespaces` all.
+class CampaignSpec:
+    """What a campaign is to cover, and its options.
+
+    Empty `resources` means all that the configuration governs, empty `namespaces` all.
 
     `wait`: wait while another process works on campaigns, rather than refuse.
     """
@@ -35,20 +35,11 @@ class Order:
 
     @property
     def covers_everything(self) -> bool:
-        """Whether the order covers all that the configuration governs."""
+        """Whether the campaign covers all that the configuration governs."""
         return not self.resources and not self.namespaces
 
 
-EVERYTHING = Order()
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """The held lock on campaigns. `waited`: a plan from before the wait is out of date."""
-
-    session: Session
-    guard: Expect
-    waited: bool
+EVERYTHING = CampaignSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +47,12 @@ class RunPlan:
     """What a run would do, as found before its first write.
 
     `found` covers the scope only, `look` all that is governed; it is None if every key's use is known. `growth` is by
-    how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. `since` is as in
-    `CampaignOptions`: that of the order, or of `resumes`, the unfinished campaign that the run would resume.
+    how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since` of
+    `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
     """
 
     scope: Scope
+    options: CampaignOptions
     territory: Territory
     found: Inventory
     room: Room
@@ -68,7 +60,6 @@ class RunPlan:
     refusals: tuple[RefusedError, ...]
     resumes: Stored[Campaign] | None
     growth: int = 0
-    since: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -106,64 +97,79 @@ class RunResult:
         return 0 if self.campaign.state is CampaignState.COMPLETE else self.report.quarantined
 
 
-def choose(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
-    """Return the ranges that an order covers.
+def choose(territory: Territory, spec: CampaignSpec) -> tuple[ResourceRange, ...]:
+    """Return the ranges that a campaign covers.
 
-    Raises SettingsError for a resource that nothing governs, and for a text that can't name a namespace.
+    Raises SettingsError for a resource that the configuration does not govern, and for a text that can't name a
+    namespace.
     """
     governed = {one.resource: one for one in territory.governed}
-    unknown = [name for name in order.resources if name not in governed]
+    unknown = [name for name in spec.resources if name not in governed]
     if unknown:
         idle = {name: (f"{name} governs nothing: {because}", remedy) for name, because, remedy in territory.idle}
-        told = (f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
-        fault = Fault("--resource", *next((idle[name] for name in unknown if name in idle), told))
+        ungoverned = (f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        fault = Fault("--resource", *next((idle[name] for name in unknown if name in idle), ungoverned))
         raise SettingsError("command line", (fault,))
-    if not all(map(is_namespace, order.namespaces)):
+    if not all(map(is_namespace, spec.namespaces)):
         fault = Fault("--namespace", "is not a namespace's name", "give one name such as kube-system")
         raise SettingsError("command line", (fault,))
-    chosen = [one for name, one in governed.items() if not order.resources or name in order.resources]
-    if not order.namespaces:
+    chosen = [one for name, one in governed.items() if not spec.resources or name in spec.resources]
+    if not spec.namespaces:
         return tuple(chosen)
-    inner = [namespace.encode() + b"/" for namespace in sorted(set(order.namespaces))]
+    inner = [namespace.encode() + b"/" for namespace in sorted(set(spec.namespaces))]
     return tuple(replace(one, range=KeyRange.of_prefix(one.range.start + name)) for one in chosen for name in inner)
 
 
-def still_there(territory: Territory, order: Order) -> tuple[ResourceRange, ...]:
-    """Return the ranges that an order covers, without resources whose last object is gone.
+def still_there(territory: Territory, spec: CampaignSpec) -> tuple[ResourceRange, ...]:
+    """Return the ranges that a campaign covers, without resources whose last object is gone.
 
     If that leaves none of the named resources, returns no range, never all.
     """
     governed = {one.resource for one in territory.governed}
-    left = tuple(name for name in order.resources if name in governed)
-    return () if order.resources and not left else choose(territory, replace(order, resources=left))
+    left = tuple(name for name in spec.resources if name in governed)
+    return () if spec.resources and not left else choose(territory, replace(spec, resources=left))
 
 
-def scope_of(territory: Territory, order: Order) -> Scope:
-    """Return the scope of an order in this registry. Raises SettingsError, as `choose` does."""
-    resources = dict.fromkeys(one.resource for one in choose(territory, order))
-    return Scope(tuple(resources), tuple(sorted(set(order.namespaces))))
+def uncovered(territory: Territory, chosen: Sequence[ResourceRange]) -> tuple[ResourceRange, ...]:
+    """Return the governed ranges without the chosen ones, which do not overlap."""
+    left: list[ResourceRange] = []
+    for one in territory.governed:
+        rest = one.range
+        for inner in sorted(
+            (part.range for part in chosen if part.resource == one.resource), key=lambda part: part.start
+        ):
+            left.append(ResourceRange(one.resource, KeyRange(rest.start, inner.start)))
+            rest = rest.since(inner.end)
+        left.append(ResourceRange(one.resource, rest))
+    return tuple(part for part in left if not part.range.is_empty)
 
 
-def order_of(campaign: Campaign) -> Order:
-    """Return the order that a campaign proves; one of everything includes unknown paths and later resources."""
-    order = EVERYTHING if campaign.whole else Order(campaign.scope.resources, campaign.scope.namespaces)
-    return replace(order, options=campaign.options)
+def scope_of(territory: Territory, spec: CampaignSpec) -> Scope:
+    """Return the campaign's scope in this registry. Raises SettingsError, as `choose` does."""
+    resources = dict.fromkeys(one.resource for one in choose(territory, spec))
+    return Scope(tuple(resources), tuple(sorted(set(spec.namespaces))))
+
+
+def spec_of(campaign: Campaign) -> CampaignSpec:
+    """Return what a recorded campaign has to prove; everything includes unknown paths and later resources."""
+    spec = EVERYTHING if campaign.whole else CampaignSpec(campaign.scope.resources, campaign.scope.namespaces)
+    return replace(spec, options=campaign.options)
 
 
 def require_objects(names: Iterable[str], option: str) -> None:
     """Raise SettingsError if a named resource or namespace holds no object: it was most likely mistyped."""
     empty = ", ".join(names)
     if empty:
-        message = f"{empty}: no object is there, so nothing would be proven about it"
-        remedy = "if that is meant, say --allow-empty (allow_empty in a message)"
+        message = f"{empty}: no object is there, so a scan would prove nothing about it"
+        remedy = "if no object is expected, give --allow-empty (allow_empty in a request)"
         raise SettingsError("command line", (Fault(option, message, remedy),))
 
 
 _FIELDS = {"--resource": "resources", "--namespace": "namespaces"}
 
 
-def told_in_fields(error: ConfigError) -> str:
-    """Return an order's faults for the sender of a request, with field names in place of flags."""
+def faults_by_field(error: ConfigError) -> str:
+    """Return the faults of a request for its sender, with field names in place of flags."""
     return "; ".join(str(replace(fault, path=_FIELDS.get(fault.path, fault.path))) for fault in error.faults)
 
 

@@ -106,7 +106,7 @@ def advance(
     free = [batch for batch in left if batch.spec.number not in owned]
     spent = next((batch for batch in free if _is_spent(batch, campaign)), None)
     if spent is not None:
-        because = spent.because or "whoever works on it ends without a word"
+        because = spent.because or "the workers that claimed it ended without a report"
         return Step(Park(replace(spent, state=BatchState.PARKED, because=because)), f"it failed again: {because}")
     if left:
         due = tuple(_present(batch.spec, campaign) for batch in free if _due_at(batch, campaign) <= now)
@@ -134,8 +134,9 @@ def _conclude(campaign: Campaign, known: Sequence[Checkpoint], proof: Inventory 
 
 def _outgrown(fresh: int) -> str:
     return (
-        f"{fresh} objects that nothing opens were written since the last campaign, and no operator asked for this "
-        "one: somebody may be trying out values. See who can write to etcd, and what is in quarantine; then resume it"
+        f"{fresh} objects that no key opens were written since the last campaign, and no operator asked for this "
+        "one: a client of etcd may be trying out values. Check which clients can write to etcd, and what is in "
+        "quarantine; then resume the campaign"
     )
 
 
@@ -185,5 +186,5 @@ def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) 
     if proof.unreadable:
         parts.append(f"{proof.unreadable} objects can't be read")
     if proof.unknown:
-        parts.append(f"nobody knows whose objects lie under {', '.join(proof.unknown)}")
+        parts.append(f"no resource is known for the objects under {', '.join(proof.unknown)}")
     return f"at revision {proof.revision}, " + "; ".join(parts)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.controller import Office
+from kube_rewrap.scheduler.campaigns.controller import LeaderContext
 from kube_rewrap.scheduler.configuration.detect import detect
 from kube_rewrap.scheduler.rotation.transition import is_way_back
 from kube_rewrap.worker.errors import OutdatedError
@@ -26,12 +26,12 @@ _log = structlog.get_logger()
 class Acceptance:
     """See the module's docstring. `before`: the hash of the generation that this leader accepted last, "" = none."""
 
-    def __init__(self, office: Office, now: GenerationRecord, before: str) -> None:
-        self._office = office
+    def __init__(self, leader: LeaderContext, now: GenerationRecord, before: str) -> None:
+        self._leader = leader
         self._now = now
         self._before = before
-        engine = office.service.engine
-        self._generations = Generations(engine.store, engine.keyspace, [office.guard])
+        engine = leader.cluster.engine
+        self._generations = Generations(engine.store, engine.keyspace, [leader.guard])
         self._rotations = Rotations(engine.store, engine.keyspace)
 
     async def current(self) -> Stored[History] | None:
@@ -71,7 +71,7 @@ class Acceptance:
         OutdatedError, and records nothing, when a KMS provider turned into another version under its name.
         """
         now, former = self._now, stored.value.generation if stored else None
-        changes = [change for change in detect(former, now) if not self._office.service.is_idle(change.resource)]
+        changes = [change for change in detect(former, now) if not self._leader.cluster.is_idle(change.resource)]
         for change in changes:
             level = _log.warning if change.is_warning else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
@@ -85,24 +85,24 @@ class Acceptance:
         if wanted:
             more = f" (the first of {len(wanted)} changes)" if len(wanted) > 1 else ""
             reason = f"the configuration changed: {wanted[0].because}{more}"
-            await self._office.inbox.ask_for_change(stored.revision if stored else 0, reason)
-            self._office.schedule.checked()
+            await self._leader.backlog.ask_for_change(stored.revision if stored else 0, reason)
+            self._leader.schedule.checked()
         if former == now:
             return
         if former is not None and not changes:
             await self._adopt(former.hash)
         # Recorded last: after a crash before this, the next leader compares again, and its request has the same id.
-        late = settled(stored, [one.value for one in await self._office.campaigns.all()], now)
+        late = settled(stored, [one.value for one in await self._leader.campaigns.all()], now)
         fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
         await self._generations.save(fresh)
-        await self._office.service.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
+        await self._leader.cluster.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
 
     async def _adopt(self, before: str) -> None:
         """Continue the unfinished campaign of a generation with the same meaning under this one."""
-        for stored in await self._office.campaigns.unfinished():
+        for stored in await self._leader.campaigns.unfinished():
             if stored.value.generation != before:
                 continue
-            adopted = await self._office.campaigns.change(
+            adopted = await self._leader.campaigns.change(
                 stored.value.id, lambda campaign: replace(campaign, generation=self._now.hash)
             )
             if adopted is not None:

@@ -19,14 +19,15 @@ from dataclasses import dataclass, field
 
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.controller import CampaignController, Office
+from kube_rewrap.scheduler.campaigns.budgets import note_restore
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.controller import CampaignController, LeaderContext
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.housekeeping import Housekeeping
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
-from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.campaigns.resync import ResyncController, Schedule
-from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import describe
@@ -66,7 +67,7 @@ class ControllerContext:
     """Dependencies of one generation's controllers. `guard` is the leader's fencing token; `brake` stops them.
 
     The controllers call `accepted` when the generation is in force. `before` is the hash of the generation that this
-    leader accepted last, "" = none. `held` as in Office.
+    leader accepted last, "" = none. `held` as in LeaderContext.
     """
 
     guard: Expect
@@ -82,43 +83,43 @@ class ControllerContext:
 class Controllers:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, service: Service, sender: Sender, context: ControllerContext) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, sender: Sender, context: ControllerContext) -> None:
         self._context = context
-        store, keyspace = service.engine.store, service.engine.keyspace
-        self.office = office = Office(
+        store, keyspace = cluster.engine.store, cluster.engine.keyspace
+        self.leader = leader = LeaderContext(
             settings=settings,
-            service=service,
+            cluster=cluster,
             guard=context.guard,
             campaigns=Campaigns(store, keyspace, [context.guard]),
-            inbox=Inbox(Requests(store, keyspace, [context.guard]), service.audit),
-            figures=Figures(service, context.guard, context.state.metrics),
+            backlog=RequestBacklog(Requests(store, keyspace, [context.guard]), cluster.audit),
+            figures=Figures(cluster, context.guard, context.state.metrics),
             schedule=Schedule(settings.service.resync),
             held=context.held,
         )
         self._drift = Drift()
         repaired = context.state.repaired
-        self.observer = Observer(service, context.guard, Listeners(self.drifted, office.schedule.soon))
+        self.observer = Observer(cluster, context.guard, Listeners(self.drifted, leader.schedule.soon))
         self.key_monitor = self._key_monitor()
         self._rotation = self._rotation_controller()
-        self._campaigns = CampaignController(office, context.brake, sender, context.apiservers, repaired)
-        self.resync = ResyncController(service, office.campaigns, office.inbox, office.figures, office.schedule)
+        self._campaigns = CampaignController(leader, context.brake, sender, context.apiservers, repaired)
+        self.resync = ResyncController(cluster, leader.campaigns, leader.backlog, leader.figures, leader.schedule)
         tries = TryCounter(store, keyspace, MOST_FRESH, [context.guard])
         self._housekeeping = Housekeeping(
-            office.inbox, office.figures, self._drift, repaired, audit=service.audit, tries=tries
+            leader.backlog, leader.figures, self._drift, repaired, audit=cluster.audit, tries=tries
         )
 
     async def run(self) -> None:
         """Run until the brake is pulled. Raises the brake's reason, and OutdatedError for an old copy of the file."""
-        office, service, brake = self.office, self.office.service, self._context.brake
-        acceptance = Acceptance(office, describe(service.generation), self._context.before)
+        leader, cluster, brake = self.leader, self.leader.cluster, self._context.brake
+        acceptance = Acceptance(leader, describe(cluster.generation), self._context.before)
         history = await acceptance.current()
-        await brake.unless_pulled(service.note_restore())
-        await service.engine.learn_what_is_complete()
+        await brake.unless_pulled(note_restore(cluster))
+        await cluster.engine.learn_what_is_complete()
         async with background(brake.pull) as begin:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)
             self._context.accepted()
-            await office.figures.show_records()
+            await leader.figures.show_records()
             begin("the key monitor", self.key_monitor.run)
             begin("the rotation controller", self._rotation.run)
             begin("the resync controller", self.resync.run)
@@ -138,14 +139,14 @@ class Controllers:
         self._context.state.metrics.drifted()
 
     def _key_monitor(self) -> KeyMonitor:
-        office, state, engine = self.office, self._context.state, self.office.service.engine
-        meter = Meter(Usages(engine.store, engine.keyspace, [self._context.guard]), office.campaigns, self.observer)
-        return KeyMonitor(office.settings.budget, office.service, meter, state.metrics, state.alerts)
+        leader, state, engine = self.leader, self._context.state, self.leader.cluster.engine
+        meter = Meter(Usages(engine.store, engine.keyspace, [self._context.guard]), leader.campaigns, self.observer)
+        return KeyMonitor(leader.settings.budget, leader.cluster, meter, state.metrics, state.alerts)
 
     def _rotation_controller(self) -> RotationController:
-        office, context, service = self.office, self._context, self.office.service
-        rotations = Rotations(service.engine.store, service.engine.keyspace, [context.guard])
-        probe = LeaderProbe(service, context.apiservers, context.brake, office.campaigns, office.inbox)
-        driver = RotationDriver(rotations, context.file, probe, service.audit, service.engine.ledger)
-        preparation = Preparation(office.settings.space, service, context.apiservers, context.file)
-        return RotationController(office.settings, service, preparation, driver)
+        leader, context, cluster = self.leader, self._context, self.leader.cluster
+        rotations = Rotations(cluster.engine.store, cluster.engine.keyspace, [context.guard])
+        probe = LeaderProbe(cluster, context.apiservers, context.brake, leader.campaigns, leader.backlog)
+        driver = RotationDriver(rotations, context.file, probe, cluster.audit, cluster.engine.ledger)
+        preparation = Preparation(leader.settings.space, cluster, context.apiservers, context.file)
+        return RotationController(leader.settings, cluster, preparation, driver)

@@ -15,7 +15,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.service import open_service
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
@@ -235,8 +235,8 @@ class Daemon:
             "leader.following", generation=generation.hash, because="it is the newest usable configuration in the file"
         )
         self._metrics.configured(generation.hash)
-        async with open_service(self._settings, generation, "rewrap scheduler") as service:
-            await Controllers(self._settings, service, self._sender, context).run()
+        async with open_cluster(self._settings, generation, "rewrap scheduler") as cluster:
+            await Controllers(self._settings, cluster, self._sender, context).run()
 
 
 def _not_ready(error: WorkerError) -> str:

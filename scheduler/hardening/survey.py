@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
 from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
@@ -32,12 +32,12 @@ _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
 """Reasons that only a campaign finds. The scan itself finds the others, as they are now."""
 
 
-async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
+async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
     """Gather all facts once. Raises a scan's errors, and SettingsError for credentials that can't be read."""
-    generation, store, keyspace = service.generation, service.engine.store, service.engine.keyspace
-    judged = await removal_verdicts(service, settings)
+    generation, store, keyspace = cluster.generation, cluster.engine.store, cluster.engine.keyspace
+    judged = await removal_verdicts(cluster, settings)
     campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
-    quarantined, stuck = await _quarantined(service, campaigns)
+    quarantined, stuck = await _quarantined(cluster, campaigns)
     members, alarms = await store.members(), await store.alarms()
     told = {member.endpoint for member in members}
     return Facts(
@@ -49,7 +49,7 @@ async def gather(service: Service, settings: Settings, ages: Ages) -> Facts:
         proof=judged.proof,
         keys=judged.keys,
         convergence=judged.convergence,
-        budgets=await service.engine.ledger.all(),
+        budgets=await cluster.engine.ledger.all(),
         watched=(await load(store, keyspace)).since,
         made=_made(stored.value for stored in await Rotations(store, keyspace).all()),
         file=await asyncio.to_thread(_file, generation.file),
@@ -80,10 +80,10 @@ def _proven_at(campaigns: Iterable[Campaign], revision: int) -> float | None:
     return next((_seconds(one.ended_at) for one in proving), None)
 
 
-async def _quarantined(service: Service, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
+async def _quarantined(cluster: Cluster, campaigns: Sequence[Campaign]) -> tuple[tuple[str, ...], int]:
     """Return the readable objects that this configuration's campaigns left unwritten: some names, and the count."""
-    store, keyspace = service.engine.store, service.engine.keyspace
-    mine = [one for one in campaigns if one.generation == service.generation.hash]
+    store, keyspace = cluster.engine.store, cluster.engine.keyspace
+    mine = [one for one in campaigns if one.generation == cluster.generation.hash]
     found: dict[str, None] = {}
     stuck: Counter[str] = Counter()
     for campaign in _since_everything(mine):

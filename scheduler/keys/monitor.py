@@ -12,7 +12,7 @@ import time
 import structlog
 
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, find_due_keys
 from kube_rewrap.scheduler.keys.meter import Meter, MeterFacts
@@ -30,18 +30,18 @@ class KeyMonitor:
     def __init__(
         self,
         settings: BudgetSettings,
-        service: Service,
+        cluster: Cluster,
         meter: Meter,
         metrics: SchedulerMetrics,
         logged: dict[str, LoggedAlert],
     ) -> None:
         self._settings = settings
-        self._service = service
+        self._cluster = cluster
         self._meter = meter
         self._metrics = metrics
         self._logged = logged
-        self._rotations = Rotations(service.engine.store, service.engine.keyspace)
-        self._generation = describe(service.generation)
+        self._rotations = Rotations(cluster.engine.store, cluster.engine.keyspace)
+        self._generation = describe(cluster.generation)
         self._failure = ""
 
     async def run(self) -> None:
@@ -64,7 +64,7 @@ class KeyMonitor:
     async def check(self) -> None:
         """Measure the use of all keys once, set the metrics, and log the alerts that are due."""
         limit, due_at, generation = self._settings.gcm_limit, self._settings.due_at, self._generation
-        budgets = await self._service.engine.ledger.all()
+        budgets = await self._cluster.engine.ledger.all()
         rotations = tuple([stored.value for stored in await self._rotations.all()])
         now = asyncio.get_running_loop().time()
         usage = await self._meter.measure(MeterFacts(now, time.time(), budgets, rotations, generation, limit))
@@ -73,7 +73,7 @@ class KeyMonitor:
         self._metrics.budgets(budgets, limit, due_at, hasty)
         until = max((budget.until for budget in budgets.values()), default=0)
         if until:
-            self._metrics.observed(until, max(0, await self._service.engine.store.revision() + 1 - until))
+            self._metrics.observed(until, max(0, await self._cluster.engine.store.revision() + 1 - until))
         for key in due_alerts(due_keys, self._logged, now):
             self._logged[key.budget.fingerprint] = LoggedAlert(key.state, now)
             level, event = (_log.error, "key.exhausted") if key.is_exhausted else (_log.warning, "key.rotation_due")

@@ -15,19 +15,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.scheduler.campaigns.discovery import Territory
+from kube_rewrap.scheduler.campaigns.budgets import estimate_use
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
-from kube_rewrap.scheduler.campaigns.spans import Spans
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.campaigns.scan import survey_cluster
+from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -47,22 +47,6 @@ _SILENT_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
-class ObservedCluster(Protocol):
-    """The engine and the ranges that the observer works with."""
-
-    engine: Engine
-
-    @property
-    def spans(self) -> Spans:
-        """The ranges to watch."""
-
-    async def territory(self) -> Territory:
-        """Return the governed resources that have objects now."""
-
-    async def look_at_keys(self, resources: Collection[str], again: Collection[Pair]) -> None:
-        """Estimate the writes of keys in these resources where none is on record, and once more for `again`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listeners:
     """Callbacks: for drift in a resource and namespace ("" = cluster scope), and for a gap that may hold writes."""
@@ -74,7 +58,7 @@ class Listeners:
 class Observer:
     """See the module's docstring. `guard` is the leader's fencing token."""
 
-    def __init__(self, cluster: ObservedCluster, guard: Expect, listeners: Listeners) -> None:
+    def __init__(self, cluster: Cluster, guard: Expect, listeners: Listeners) -> None:
         self._cluster = cluster
         self._engine = cluster.engine
         self._spans = cluster.spans
@@ -166,13 +150,13 @@ class Observer:
 
     async def _pairs(self) -> list[Pair]:
         """Return the resources that have objects, each with the keys of its chain that have a write budget."""
-        found = (await self._cluster.territory()).governed
+        found = (await survey_cluster(self._cluster)).governed
         chains = ((one.resource, self._engine.chains[one.resource].keys) for one in found)
         return [(resource, key.fingerprint) for resource, keys in chains for key in keys if has_budget(key)]
 
     async def _estimate(self, unseen: Sequence[Pair]) -> None:
         """Estimate the writes before the watch, so that the counts can be recorded."""
-        await self._cluster.look_at_keys(sorted({resource for resource, _ in unseen}), self._again)
+        await estimate_use(self._cluster, sorted({resource for resource, _ in unseen}), self._again)
         self._counting.start_without_estimate(self._counting.find_starts(unseen, await self._engine.ledger.all()))
 
     async def _close(self) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.history import last_proof
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keks import Keks
@@ -31,38 +33,38 @@ class RemovalVerdicts:
     proof_revision: int
 
 
-async def removal_verdicts(service: Service, settings: Settings) -> RemovalVerdicts:
+async def removal_verdicts(cluster: Cluster, settings: Settings) -> RemovalVerdicts:
     """Probe the kube-apiservers, scan everything, and judge every configured key.
 
     Raises what a scan raises, and SettingsError for credentials that can't be read.
     """
-    convergence = await ask_apiservers(service, settings)
-    _, proof = await service.inventory()
-    return await judge_removal(service, convergence, proof, whole=True)
+    convergence = await ask_apiservers(cluster, settings)
+    _, proof = await scan_cluster(cluster)
+    return await judge_removal(cluster, convergence, proof, whole=True)
 
 
-async def ask_apiservers(service: Service, settings: Settings) -> Convergence:
+async def ask_apiservers(cluster: Cluster, settings: Settings) -> Convergence:
     """Return whether all kube-apiservers run the service's generation. Call it before a scan."""
-    generation = service.generation
-    probe = ApiserverProbe(settings, service.engine.store, generation.file)
+    generation = cluster.generation
+    probe = ApiserverProbe(settings, cluster.engine.store, generation.file)
     return await probe.probe(generation.file_hash, generation.targets)
 
 
 async def judge_removal(
-    service: Service, convergence: Convergence, proof: Inventory, *, whole: bool
+    cluster: Cluster, convergence: Convergence, proof: Inventory, *, whole: bool
 ) -> RemovalVerdicts:
     """Judge every configured key by a scan that began after the probe; `whole` as in Surroundings."""
-    engine = service.engine
-    last = await service.last_proof()
+    engine = cluster.engine
+    last = await last_proof(cluster)
     revision = last.proof_revision if last is not None else 0
     around = Surroundings(
         convergence.blocker,
-        campaign_unfinished=bool(await service.unfinished()),
+        campaign_unfinished=bool(await cluster.campaigns().unfinished()),
         whole=whole,
         proof_revision=revision,
         compacted=bool(revision) and await engine.is_compacted(revision - 1),
         last_written=(await load(engine.store, engine.keyspace)).last,
-        chains=service.chains if whole else (),
+        chains=cluster.chains if whole else (),
         keks=tuple([stored.value for stored in await Keks(engine.store, engine.keyspace).all()]),
         lingering=convergence.lingering,
     )

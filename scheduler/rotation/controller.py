@@ -13,7 +13,7 @@ import structlog
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.alerts import DueKey, choose_key_to_rotate, find_due_keys
 from kube_rewrap.scheduler.rotation.driver import RotationDriver
@@ -34,13 +34,13 @@ _log = structlog.get_logger()
 class RotationController:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, service: Service, preparation: Preparation, driver: RotationDriver) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, preparation: Preparation, driver: RotationDriver) -> None:
         self._settings = settings
-        self._service = service
+        self._cluster = cluster
         self._preparation = preparation
         self._driver = driver
-        self._generation = describe(service.generation)
-        self._usages = Usages(service.engine.store, service.engine.keyspace)
+        self._generation = describe(cluster.generation)
+        self._usages = Usages(cluster.engine.store, cluster.engine.keyspace)
         self._logged = ""
         self._begin_at, self._retry = 0.0, _FIRST_RETRY
 
@@ -85,7 +85,7 @@ class RotationController:
 
     async def _due(self, given_up: set[str]) -> DueKey | None:
         """Return the key that is to be rotated, by the budgets and the usage on record."""
-        budgets, settings = await self._service.engine.ledger.all(), self._settings.budget
+        budgets, settings = await self._cluster.engine.ledger.all(), self._settings.budget
         usage = (await self._usages.load()).value
         due_keys = find_due_keys(budgets.values(), self._generation, settings.gcm_limit, settings.due_at, usage)
         return choose_key_to_rotate([key for key in due_keys if key.budget.fingerprint not in given_up])
@@ -106,7 +106,7 @@ class RotationController:
         After a change the controllers of the next generation continue: their write observer knows the new key before
         anything encrypts with it.
         """
-        while await self._driver.file_hash() == self._service.generation.file_hash:
+        while await self._driver.file_hash() == self._cluster.generation.file_hash:
             decision = await self._driver.step()
             if decision is None:
                 return

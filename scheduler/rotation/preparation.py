@@ -12,7 +12,8 @@ from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
@@ -26,13 +27,13 @@ class Preparation:
     """See the module's docstring."""
 
     def __init__(
-        self, space: SpaceSettings, service: Service, apiservers: ConvergenceProbe, file: ConfigurationFile
+        self, space: SpaceSettings, cluster: Cluster, apiservers: ConvergenceProbe, file: ConfigurationFile
     ) -> None:
         self._space = space
-        self._service = service
+        self._cluster = cluster
         self._apiservers = apiservers
         self._file = file
-        self._rotations = Rotations(service.engine.store, service.engine.keyspace)
+        self._rotations = Rotations(cluster.engine.store, cluster.engine.keyspace)
 
     async def plan(self, request: RotationRequest) -> Rotation:
         """Return a rotation that is not recorded yet. Raises SettingsError, and ConfigError for an unusable file.
@@ -41,15 +42,15 @@ class Preparation:
         """
         raw = await asyncio.to_thread(self._file.read)
         taken = {stored.value.key_name for stored in await self._rotations.all()}
-        taken.update(name for budget in (await self._service.engine.ledger.all()).values() for name in budget.names)
-        is_idle = self._service.is_idle
+        taken.update(name for budget in (await self._cluster.engine.ledger.all()).values() for name in budget.names)
+        is_idle = self._cluster.is_idle
         return plan_rotation(raw, self._file.path, request, taken, datetime.now(UTC), is_idle=is_idle)
 
     async def gather(self, rotation: Rotation, *, replaces_file: bool) -> PreflightFacts:
         """Gather the facts that take no scan. `replaces_file`: this process would edit the file."""
         convergence = await self._apiservers.probe(rotation.file)
         other = await self._rotations.unfinished()
-        campaigns = tuple([stored.value for stored in await self._service.unfinished()])
+        campaigns = tuple([stored.value for stored in await self._cluster.campaigns().unfinished()])
         file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
         facts = PreflightFacts(convergence, other.value if other else None, campaigns, file)
         return await self._with_plugin(facts) if rotation.stanza else facts
@@ -58,15 +59,15 @@ class Preparation:
         """Add what the plugin of the KMS provider to add did when it was tried."""
         provider, _ = await asyncio.to_thread(self._file.stanza)
         try:
-            return replace(facts, growth=await self._service.engine.try_plugin(provider))
+            return replace(facts, growth=await self._cluster.engine.try_plugin(provider))
         except (KmsUnavailableError, KmsRefusedError, KmsTargetError) as error:
             return replace(facts, plugin=str(error))
 
     async def with_workload(self, facts: PreflightFacts, rotation: Rotation) -> PreflightFacts:
         """Add the counts of a scan of everything. Raises RefusedError where there is no registry, CompactedError."""
-        store = self._service.engine.store
-        _, found = await self._service.inventory(peeks=True)
-        configuration = self._service.generation.configuration
+        store = self._cluster.engine.store
+        _, found = await scan_cluster(self._cluster, peeks=True)
+        configuration = self._cluster.generation.configuration
         tallies = [
             one for one in found.resources if _is_of(configuration, GroupResource.parse(one.resource), rotation.entries)
         ]

@@ -14,8 +14,9 @@ from datetime import datetime
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.requests import Inbox
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.transition import CampaignOutcome, ScanResult
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
@@ -34,8 +35,8 @@ _SCANNING = {RotationStep.PROVE, RotationStep.COMPACT, RotationStep.PRUNE}
 class ClusterProbe(ABC):
     """Gathers facts about the cluster. Every method raises the brake's reason once it is pulled, and WorkerError."""
 
-    def __init__(self, service: Service, apiservers: ConvergenceProbe, brake: Brake) -> None:
-        self._service = service
+    def __init__(self, cluster: Cluster, apiservers: ConvergenceProbe, brake: Brake) -> None:
+        self._cluster = cluster
         self._apiservers = apiservers
         self._brake = brake
         self._next_scan = 0.0
@@ -46,7 +47,7 @@ class ClusterProbe(ABC):
 
     async def convergence(self, rotation: Rotation) -> Convergence:
         """Return whether all kube-apiservers run the rotation's file, and write under the KEKs that are in force."""
-        generation = self._service.generation
+        generation = self._cluster.generation
         targets = generation.targets if rotation.file == generation.file_hash else NO_TARGETS
         return await self._apiservers.probe(rotation.file, targets)
 
@@ -54,7 +55,7 @@ class ClusterProbe(ABC):
         """Decrypt every governed object at one revision, taken now, and count them by key."""
         loop = asyncio.get_running_loop()
         await self._brake.unless_pulled(asyncio.sleep(max(0.0, self._next_scan - loop.time())))
-        _, found = await self._brake.unless_pulled(self._service.inventory())
+        _, found = await self._brake.unless_pulled(scan_cluster(self._cluster))
         self._next_scan = loop.time() + _SCAN_SECONDS
         used = 0 if rotation.stanza else await self._used(rotation)
         under_retired, under_new = _under_retired(found, rotation), _under_new(found, rotation)
@@ -62,29 +63,34 @@ class ClusterProbe(ABC):
 
     async def _used(self, rotation: Rotation) -> int:
         """Return how often the new key has encrypted, by its budget; an unknown number counts as use."""
-        budget = (await self._service.engine.ledger.all()).get(rotation.fingerprint)
+        budget = (await self._cluster.engine.ledger.all()).get(rotation.fingerprint)
         return 1 if budget is None or budget.restored else budget.used
 
     async def is_compacted(self, revision: int) -> bool:
         """Return whether etcd refuses to answer at every revision before this one."""
-        return await self._service.engine.is_compacted(revision - 1)
+        return await self._cluster.engine.is_compacted(revision - 1)
 
 
 class LeaderProbe(ClusterProbe):
     """Of a leader, whose campaign controller begins a campaign when the file changes."""
 
     def __init__(
-        self, service: Service, apiservers: ConvergenceProbe, brake: Brake, campaigns: Campaigns, inbox: Inbox
+        self,
+        cluster: Cluster,
+        apiservers: ConvergenceProbe,
+        brake: Brake,
+        campaigns: Campaigns,
+        backlog: RequestBacklog,
     ) -> None:
-        super().__init__(service, apiservers, brake)
+        super().__init__(cluster, apiservers, brake)
         self._campaigns = campaigns
-        self._inbox = inbox
+        self._backlog = backlog
 
     async def convergence(self, rotation: Rotation) -> Convergence:
         """See ClusterProbe. Requests that wait for convergence become due when it is found."""
         found = await super().convergence(rotation)
-        if found.is_converged and rotation.file == self._service.generation.file_hash:
-            self._inbox.converged()
+        if found.is_converged and rotation.file == self._cluster.generation.file_hash:
+            self._backlog.converged()
         return found
 
     async def campaign(self, rotation: Rotation) -> CampaignOutcome:
@@ -93,18 +99,18 @@ class LeaderProbe(ClusterProbe):
         if rotation.passed and rotation.passed[-1].step in _SCANNING:
             # One request for each return to the rewrap, however often it is made.
             at = datetime.fromisoformat(entered)
-            await self._inbox.ask_for_rotation(f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
+            await self._backlog.ask_for_rotation(f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
         unfinished = await self._campaigns.unfinished()
         if unfinished:
             one = unfinished[0].value
             return CampaignOutcome(None, f"the campaign {one.id} is {one.state.value}: {one.because}")
-        if (waiting := await self._inbox.waiting_for_us()) is not None:
+        if (waiting := await self._backlog.waiting_for_us()) is not None:
             return CampaignOutcome(None, f"the request {waiting.id} waits: {waiting.because or waiting.options.reason}")
-        generation = self._service.generation
+        generation = self._cluster.generation
         mine = generation.hash if rotation.file == generation.file_hash else rotation.file
         ended = [one.value for one in await self._campaigns.all() if one.value.generation == mine]
         if not ended:
-            await self._inbox.ask_for_resync("a rotation needs everything under the new key")
+            await self._backlog.ask_for_resync("a rotation needs everything under the new key")
             return CampaignOutcome(None, "a campaign was requested")
         last = ended[-1]
         if last.state is CampaignState.INCOMPLETE and last.ended_at > entered:

@@ -1,7 +1,7 @@
 """Drives a rotation from `rewrap rotate`, without a scheduler.
 
 This process holds the leader's lock meanwhile. If a scheduler leads, that drives the rotation, and this process
-follows the record and shows its progress. Each generation of the file gets a Service of its own.
+follows the record and shows its progress. Each generation of the file is opened as a `Cluster` of its own.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 import structlog
 
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
-from kube_rewrap.scheduler.campaigns.service import open_service
 from kube_rewrap.scheduler.rotation.driver import HandOut, RotationDriver
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import ClusterProbe
@@ -44,10 +46,10 @@ class StandaloneProbe(ClusterProbe):
 
     async def campaign(self, _rotation: Rotation) -> CampaignOutcome:
         """Run a campaign over everything to its end. Raises RefusedError when objects remain stale or unreadable."""
-        order, service = replace(EVERYTHING, wait=True), self._service
-        async with self._brake.below() as brake, service.owned(order, brake, "rewrap rotate") as lock:
-            plan = await brake.unless_pulled(service.plan(order))
-            result = await service.run(plan, order, lock, brake, lambda _report, _batches: None)
+        cluster = self._cluster
+        async with self._brake.below() as brake, hold_lock(cluster, brake, "rewrap rotate", wait=True) as lock:
+            plan = await brake.unless_pulled(plan_run(cluster, EVERYTHING))
+            result = await run_embedded(cluster, plan, lock, brake, lambda _report, _batches: None)
         ended = result.campaign
         if not result.proof.is_clean:
             raise RefusedError(
@@ -109,12 +111,12 @@ class StandaloneRotation:
     ) -> AsyncIterator[tuple[RotationDriver, str]]:
         """Yield a driver under the file's present generation, and its hash. `guards` fence the rotation's record."""
         generation = load_generation(await asyncio.to_thread(self._file.read), self._file.path)
-        async with open_service(self._settings, generation, "rewrap rotate") as service:
-            engine = service.engine
+        async with open_cluster(self._settings, generation, "rewrap rotate") as cluster:
+            engine = cluster.engine
             rotations = Rotations(engine.store, self._keyspace, guards)
             apiservers = ApiserverProbe(self._settings, engine.store, self._file.path)
-            probe = StandaloneProbe(service, apiservers, self._brake)
-            driver = RotationDriver(rotations, self._file, probe, service.audit, engine.ledger, hand_out=hand_out)
+            probe = StandaloneProbe(cluster, apiservers, self._brake)
+            driver = RotationDriver(rotations, self._file, probe, cluster.audit, engine.ledger, hand_out=hand_out)
             yield driver, generation.file_hash
 
     async def _drive_under(self, driver: RotationDriver, file: str, planned: Rotation | None) -> Rotation | None:

@@ -160,7 +160,7 @@ def test_a_bad_cluster_fails_what_is_bad(bad: Command, etcd: EtcdCluster) -> Non
         (["--max-proof-age", "nan"], 2, "argument --max-proof-age: must be a number of days above 0"),
         (["--max-proof-age", "soon"], 2, "argument --max-proof-age: must be a number of days above 0"),
         (["--encryption-config", "/nonexistent"], 2, "it can't be read"),
-        (["--etcd-prefix", "/empty"], 4, "nothing lies under /empty/"),
+        (["--etcd-prefix", "/empty"], 4, "no key exists under /empty/"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -13,7 +13,8 @@ import pytest
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import EtcdSettings, KmsSettings, Settings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.scan import survey_cluster
 from kube_rewrap.worker.data_keys import DataKeys
 from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.etcd.client import open_store
@@ -67,18 +68,18 @@ def configuration(writer: str, plugin_endpoint: str = "") -> bytes:
 @asynccontextmanager
 async def engine_of(
     endpoints: list[str], writer: str, plugins: DataKeys, plugin_endpoint: str = ""
-) -> AsyncIterator[tuple[Engine, Service]]:
+) -> AsyncIterator[tuple[Engine, Cluster]]:
     settings = replace(Settings(), etcd=EtcdSettings(endpoints=tuple(endpoints), call_timeout=5.0, give_up_after=20.0))
     generation = load_generation(configuration(writer, plugin_endpoint), "test")
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         engine = Engine(store, settings, generation, LocalPace(0), plugins)
         engine.chains.aim({"kmsnew": hash_of_key_id("kek-1")})
-        yield engine, Service(settings, generation, Layout(), engine)
+        yield engine, Cluster(settings, Layout(), engine)
 
 
-async def rewrap_all(engine: Engine, service: Service, campaign: str) -> BatchReport:
+async def rewrap_all(engine: Engine, cluster: Cluster, campaign: str) -> BatchReport:
     report = BatchReport()
-    for number, one in enumerate((await service.territory()).governed):
+    for number, one in enumerate((await survey_cluster(cluster)).governed):
         keys = engine.chains[one.resource].keys
         await engine.ledger.first_sight([key for key in keys if has_budget(key)])
         spec = BatchSpec(campaign, number, one.resource, one.range, engine.generation.hash)
@@ -92,16 +93,16 @@ async def test_the_recorded_registry_moves_to_kms_and_back_byte_for_byte(etcd: E
     load(etcd.admin())
     for number, (writer, unwrapped_keys, new_keys) in enumerate(STEPS):
         plugins = MemoryPlugins()
-        async with engine_of(etcd.endpoints, writer, plugins) as (engine, service):
-            report = await rewrap_all(engine, service, f"c{number}")
+        async with engine_of(etcd.endpoints, writer, plugins) as (engine, cluster):
+            report = await rewrap_all(engine, cluster, f"c{number}")
             assert (report.objects, report.quarantined, report.conflicts) == (ALL, 0, 0)
             assert (len(plugins.asked), len(plugins.made)) == (unwrapped_keys, new_keys)
-            await assert_each_is_current(engine, service, plugins)
+            await assert_each_is_current(engine, cluster, plugins)
 
 
-async def assert_each_is_current(engine: Engine, service: Service, plugins: DataKeys) -> None:
+async def assert_each_is_current(engine: Engine, cluster: Cluster, plugins: DataKeys) -> None:
     """The primary opens each object, to upstream's bytes."""
-    governed = (await service.territory()).governed
+    governed = (await survey_cluster(cluster)).governed
     found = await engine.inventory(governed, await engine.store.revision())
     assert (found.objects, found.stale, found.unreadable) == (ALL, 0, 0)
     opened = {}
@@ -143,12 +144,12 @@ async def test_case_1_the_recorded_registry_moves_through_a_plugins_socket_with_
         for number, ((writer, _, _), calls) in enumerate(zip(STEPS, CALLS, strict=True)):
             async with open_plugins(KmsClient, lambda _: LocalPace(0)) as plugins:
                 keys = PluginKeys(plugins, kms)
-                async with engine_of(etcd.endpoints, writer, keys, plugin.endpoint) as (engine, service):
+                async with engine_of(etcd.endpoints, writer, keys, plugin.endpoint) as (engine, cluster):
                     plugin.calls.clear()
-                    report = await rewrap_all(engine, service, f"p{number}")
+                    report = await rewrap_all(engine, cluster, f"p{number}")
                     assert (report.objects, report.quarantined, report.conflicts) == (ALL, 0, 0)
                     assert tuple(plugin.calls[method] for method in COUNTED) == calls
-                    await assert_each_is_current(engine, service, keys)
+                    await assert_each_is_current(engine, cluster, keys)
                     # Reading all again costs a call for each object of v1, and none for v2.
                     read_again = (ALL if writer == "kmsold" else 0, 0, 0, 0)
                     both = tuple(map(sum, zip(calls, read_again, strict=True)))

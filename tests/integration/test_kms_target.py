@@ -12,8 +12,12 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, Settings
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
@@ -22,6 +26,7 @@ from kube_rewrap.worker.queue.execution import ChildTools, rewrite
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
+from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.objects import OLD, fill
@@ -49,11 +54,11 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
         ):
             engine = Engine(store, settings, aimed, LocalPace(0), PluginKeys(workers, settings.kms))
             leader = Engine(store, settings, aimed, LocalPace(0), PluginKeys(leaders, settings.kms))
-            service = Service(settings, aimed, Layout(), leader)
-            async with service.owned(EVERYTHING, Brake()) as lock:
-                plan = await service.plan(EVERYTHING)
-                await service.begin_budgets(plan.look)
-                name = (await service.take_up(plan, EVERYTHING.options, lock.guard)).value.id
+            cluster = Cluster(settings, Layout(), leader)
+            async with hold_lock(cluster, Brake()) as lock:
+                plan = await plan_run(cluster, EVERYTHING)
+                await begin_budgets(cluster, plan.look)
+                name = (await take_up(cluster, plan, lock.guard)).value.id
                 assert await engine.is_aimed()
                 tools = ChildTools(settings, engine, pace)
 
@@ -61,7 +66,7 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
                 done = await rewrite(tools, name, 0)
                 assert done.outcome == "handed_back"
                 assert "a worker whose plugin names the target can go on" in done.because
-                batch = (await service.records(name, lock.guard).checkpoints.load(name, 0)).value
+                batch = (await Checkpoints(store, engine.keyspace).load(name, 0)).value
                 assert (batch.stalled, batch.cursor, batch.report.encryptions) == (0, b"", 0)
                 assert len(await Claims(store, engine.keyspace).handbacks()) == 1
                 assert not await Claims(store, engine.keyspace).held(name)
@@ -70,5 +75,5 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
 
                 plugin.behaviour = replace(plugin.behaviour, key_id="kek-1")
                 assert (await rewrite(tools, name, 0)).outcome == "worked"
-                batch = (await service.records(name, lock.guard).checkpoints.load(name, 0)).value
+                batch = (await Checkpoints(store, engine.keyspace).load(name, 0)).value
                 assert (batch.report.rewritten, batch.state.value) == (12, "done")

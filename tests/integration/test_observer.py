@@ -15,8 +15,11 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, Settings
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
-from kube_rewrap.scheduler.campaigns.service import Service
 from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.worker.etcd.store import Expect, Put
@@ -65,7 +68,7 @@ class Office:
     """Where observers work one after another, each with the leader's lock."""
 
     engine: Engine
-    service: Service
+    cluster: Cluster
     guard: Expect
     drifted: set[tuple[str, str]] = field(default_factory=set)
     gaps: int = 0
@@ -77,7 +80,7 @@ class Office:
         self.gaps += 1
 
     def start(self) -> tuple[Observer, asyncio.Task[None]]:
-        observer = Observer(self.service, self.guard, Listeners(self._drift, self._gap))
+        observer = Observer(self.cluster, self.guard, Listeners(self._drift, self._gap))
         return observer, asyncio.create_task(observer.run(), name="observer")
 
     async def counts(self) -> dict[str, int]:
@@ -94,8 +97,8 @@ async def office(endpoint: str, base: Settings = DEFAULTS) -> AsyncIterator[Offi
     async with open_engine(settings, generation()) as engine:
         leader = engine.keyspace.leader
         elected = await engine.store.commit([], [Put(leader, b"test")])
-        service = Service(settings, engine.generation, Layout(), engine)
-        yield Office(engine, service, Expect(leader, elected.revision, created=True))
+        cluster = Cluster(settings, Layout(), engine)
+        yield Office(engine, cluster, Expect(leader, elected.revision, created=True))
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ async def settled(there: Office, writer: Writer) -> dict[str, int]:
     """What is counted when an observer has seen one more write in each range: what lies before was seen then, too."""
     names = [f"/registry/{resource}/default/last" for resource in ("secrets", "configmaps")]
     last = {name: await asyncio.to_thread(writer.write, NEW, name) for name in names}
-    spans = there.service.spans.all
+    spans = there.cluster.spans.all
     goals = [next(at for name, at in last.items() if name.encode() in span.range) for span in spans]
     while True:
         observer, task = there.start()
@@ -297,9 +300,9 @@ async def lived(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, seed: int
 async def rewrapped(there: Office) -> int:
     """One campaign of our own; returns how often it sealed."""
     brake = Brake()
-    async with there.service.owned(EVERYTHING, brake) as lock:
-        plan = await there.service.plan(EVERYTHING)
-        result = await there.service.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
+    async with hold_lock(there.cluster, brake) as lock:
+        plan = await plan_run(there.cluster, EVERYTHING)
+        result = await run_embedded(there.cluster, plan, lock, brake, lambda _report, _batches: None)
     return result.report.encryptions
 
 

@@ -138,7 +138,7 @@ async def _rewrite(
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-    failure: Exception | None = None
+    outcome: BatchReport | Exception
     try:
         async with background(brake.pull) as begin:
             begin("the supervisor", partial(_supervise, tools, stored, brake))
@@ -146,23 +146,31 @@ async def _rewrite(
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
             may_decrypt, kek_since = options.allow_plaintext, options.since
-            await engine.run(spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since)
+            outcome = await engine.run(
+                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+            )
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
-        failure = error
+        outcome = error
     try:
-        done = await _finish_slice(tools, checkpoints, (before, spec), failure)
+        done = await _finish_slice(tools, checkpoints, (before, spec), outcome)
     except FencedError as error:
-        return _dropped(spec.campaign, spec.number, str(failure or error))
-    if isinstance(failure, KmsTargetError):
+        return _dropped(spec.campaign, spec.number, str(outcome if isinstance(outcome, Exception) else error))
+    if isinstance(outcome, KmsTargetError):
         # A worker whose plugin names the target can go on.
         return replace(await _hand_back(engine, campaign, number, done.because), report=done.report)
     return done
 
 
 async def _finish_slice(
-    tools: ChildTools, checkpoints: Checkpoints, slice_of: tuple[Checkpoint, BatchSpec], failure: Exception | None
+    tools: ChildTools,
+    checkpoints: Checkpoints,
+    slice_of: tuple[Checkpoint, BatchSpec],
+    outcome: BatchReport | Exception,
 ) -> MessageResult:
     """Settle the ledger, record the failure of this slice if it had one, and return its counts.
+
+    `outcome` is the report of the whole batch, which is done, or the failure. Only after a failure is the checkpoint
+    read again: it shows how far the slice came.
 
     A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_classify`)
     counts against it: the scheduler parks a batch that fails too often, rather than send it for ever. Raises
@@ -172,12 +180,14 @@ async def _finish_slice(
     try:
         await engine.ledger.settle()
     except WorkerError as error:
-        failure = failure or error
+        outcome = outcome if isinstance(outcome, Exception) else error
+    if isinstance(outcome, BatchReport):
+        await tools.pace.compare()
+        return MessageResult("worked", report=outcome.since(before.report), window=engine.window)
+    failure = outcome
     stored = await checkpoints.load(spec.campaign, spec.number)
     report = stored.value.report.since(before.report)
     await tools.pace.compare()
-    if failure is None:
-        return MessageResult("worked", report=report, window=engine.window)
     because, counts = _classify(failure)
     begun = stored.value
     if begun.attempts == before.attempts:  # the slice failed before it recorded its attempt

@@ -19,8 +19,10 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PlaintextSettings, Settings
-from kube_rewrap.scheduler.campaigns.run import Order
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.examination import examine
+from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.dispatch.local import Engine, describe
 from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.providers.chain import Chain, Opened
@@ -31,26 +33,27 @@ from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from tests.fakes.objects import NEW, OBJECT, OLD, fill
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.test_service import EVERYTHING, NEW, NOW, OBJECT, OLD, PLAIN, fill, run
+from tests.unit.scheduler.campaigns.harness import NOW, PLAIN, run
 
 pytestmark = pytest.mark.timeout(30)
 
 PUT = b"/registry/secrets/default/put-there"
 
 
-def service(store: MemoryStore, *providers: Provider, late: bool = True, name: str = "sha256:0") -> Service:
+def new_cluster(store: MemoryStore, *providers: Provider, late: bool = True, name: str = "sha256:0") -> Cluster:
     configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
     generation = Generation(name, configuration, "test")
     settings = replace(Settings(), plaintext=PlaintextSettings(quarantine_late=late))
-    return Service(settings, generation, Layout(), Engine(store, settings, generation, LocalPace(0)))
+    return Cluster(settings, Layout(), Engine(store, settings, generation, LocalPace(0)))
 
 
-async def completed(order: Order = EVERYTHING) -> MemoryStore:
+async def completed(spec: CampaignSpec = EVERYTHING) -> MemoryStore:
     """A registry with plaintext in it, everything rewrapped and proven, and then plaintext that a writer put there."""
     store = MemoryStore()
     fill(store, PLAIN)
-    ended = await run(service(store, NEW, PLAIN), order)
+    ended = await run(new_cluster(store, NEW, PLAIN), spec)
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 12)
     store.put(PUT, OBJECT)
     return store
@@ -58,10 +61,10 @@ async def completed(order: Order = EVERYTHING) -> MemoryStore:
 
 async def test_plaintext_after_completion_is_left_alone_and_every_command_says_so() -> None:
     store = await completed()
-    one = service(store, NEW, PLAIN)
-    plan = await one.plan(EVERYTHING)
+    one = new_cluster(store, NEW, PLAIN)
+    plan = await plan_run(one, EVERYTHING)
     assert (plan.found.stale, plan.found.unreadable_by) == (0, {("secrets", Reason.LATE_PLAINTEXT): 1})
-    _, examined = await one.examine(PUT)
+    _, examined = await examine(one, PUT)
     assert isinstance(examined.verdict, Quarantine)
     assert (examined.verdict.reason, examined.verdict.claimed) == (Reason.LATE_PLAINTEXT, (Chain([PLAIN]).primary,))
     with capture_logs():
@@ -78,23 +81,23 @@ async def test_plaintext_after_completion_is_left_alone_and_every_command_says_s
 
 
 @pytest.mark.parametrize(
-    ("late", "name", "order"),
+    ("late", "name", "spec"),
     [
         pytest.param(False, "sha256:0", EVERYTHING, id="the setting is off"),
         pytest.param(True, "sha256:1", EVERYTHING, id="completed under another configuration"),
-        pytest.param(True, "sha256:0", Order(namespaces=("default",)), id="only a namespace was complete"),
+        pytest.param(True, "sha256:0", CampaignSpec(namespaces=("default",)), id="only a namespace was complete"),
     ],
 )
-async def test_else_plaintext_is_sealed_as_before(late: bool, name: str, order: Order) -> None:
-    store = await completed(order)
-    ended = await run(service(store, NEW, PLAIN, late=late, name=name))
+async def test_else_plaintext_is_sealed_as_before(late: bool, name: str, spec: CampaignSpec) -> None:
+    store = await completed(spec)
+    ended = await run(new_cluster(store, NEW, PLAIN, late=late, name=name))
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 1)
 
 
 BOX = KeyedProvider(ProviderType.SECRETBOX, (Key("box", SecretBytes(b"b" * 32)),))
 
 
-async def in_force(store: MemoryStore, one: Service) -> None:
+async def in_force(store: MemoryStore, one: Cluster) -> None:
     """A scheduler takes the file for the one in force, as a reign does."""
     generations = Generations(store, one.engine.keyspace)
     stored, now = await generations.load(), describe(one.generation)
@@ -120,12 +123,12 @@ async def test_after_a_change_of_the_file_plaintext_is_as_late_as_before_unless_
 ) -> None:
     store = MemoryStore()
     fill(store, PLAIN)
-    one = service(store, NEW, PLAIN)
+    one = new_cluster(store, NEW, PLAIN)
     await in_force(store, one)
     assert (await run(one)).campaign.state is CampaignState.COMPLETE
     for number, providers in enumerate(files):
         # A file that comes back to the content of the first has its hash.
-        one = service(store, *providers, name="sha256:0" if providers == (NEW, PLAIN) else f"sha256:{number + 1}")
+        one = new_cluster(store, *providers, name="sha256:0" if providers == (NEW, PLAIN) else f"sha256:{number + 1}")
         if is_seen or number < len(files) - 1:
             await in_force(store, one)
     store.put(PUT, OBJECT)

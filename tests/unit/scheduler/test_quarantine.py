@@ -12,10 +12,14 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.configuration import KmsProvider
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import space_of_records
-from kube_rewrap.scheduler.campaigns.run import Order
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec
+from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.worker.errors import QuarantineGrewError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records import quarantine as records
@@ -32,8 +36,9 @@ from kube_rewrap.worker.records.requests import controlled
 from kube_rewrap.worker.records.tries import DAY, Tries, digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from tests.fakes.objects import NEW, OLD, fill, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.test_service import EVERYTHING, NEW, OLD, fill, run, seal, service
+from tests.unit.scheduler.campaigns.harness import new_cluster, run
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -55,7 +60,7 @@ async def test_a_campaign_names_so_many_and_counts_all() -> None:
     fill(store, OLD)
     spoil(store, 200)
     spoil(store, 30, "configmaps", b"k8s:enc:aesgcm:v1:lost:x")
-    ended = await run(service(store, NEW, OLD, resources=("secrets", "configmaps")))
+    ended = await run(new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")))
     assert (ended.campaign.state, ended.quarantined_total) == (CampaignState.INCOMPLETE, 230)
     assert ended.quarantined_by == {
         ("configmaps", Reason.NO_SUCH_KEY): 30,
@@ -74,8 +79,8 @@ async def test_of_older_campaigns_there_are_counts_and_no_names() -> None:
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 20)
-    first = await run(service(store, NEW, OLD))
-    later = [await run(service(store, NEW, OLD)) for _ in range(3)]
+    first = await run(new_cluster(store, NEW, OLD))
+    later = [await run(new_cluster(store, NEW, OLD)) for _ in range(3)]
     assert await store.count(SPACE.quarantines) == await store.count(SPACE.quarantine(later[-1].campaign.id)) == 20
     batches = [one.value async for one in Checkpoints(store, SPACE).all(first.campaign.id)]
     assert quarantined_by(batches) == {("secrets", Reason.UNKNOWN_BYTES): 20}
@@ -85,8 +90,8 @@ async def test_a_campaign_over_a_part_leaves_the_names_of_the_last_one_over_ever
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 20)
-    older, whole = [await run(service(store, NEW, OLD)) for _ in range(2)]
-    part = await run(service(store, NEW, OLD), Order(namespaces=("spoilt",)))
+    older, whole = [await run(new_cluster(store, NEW, OLD)) for _ in range(2)]
+    part = await run(new_cluster(store, NEW, OLD), CampaignSpec(namespaces=("spoilt",)))
     assert part.campaign.state is CampaignState.INCOMPLETE
     named = [await store.count(SPACE.quarantine(one.campaign.id)) for one in (older, whole, part)]
     assert named == [0, 20, 20]
@@ -108,7 +113,7 @@ async def test_each_object_is_named_once_with_its_reason_and_the_end_is_a_warnin
     fill(store, OLD)
     spoil(store, 3)
     with capture_logs() as logs:
-        await run(service(store, NEW, OLD))
+        await run(new_cluster(store, NEW, OLD))
     named = [(one["key"], one["reason"]) for one in logs if one["event"] == "object.quarantined"]
     assert sorted(named) == [(f"/registry/secrets/spoilt/{number:04}", "unknown_bytes") for number in range(3)]
     (counted,) = [one for one in logs if one["event"] == "campaign.quarantined"]
@@ -121,7 +126,7 @@ async def test_the_log_names_a_hundred_and_counts_the_rest() -> None:
     fill(store, OLD)
     spoil(store, 140)
     with capture_logs() as logs:
-        await run(service(store, NEW, OLD))
+        await run(new_cluster(store, NEW, OLD))
     events = Counter(one["event"] for one in logs)
     assert (events["object.quarantined"], events["campaign.quarantined"]) == (100, 1)
     assert [one["objects"] for one in logs if one["event"] == "campaign.quarantined"] == [140]
@@ -131,7 +136,7 @@ async def test_a_complete_campaign_ends_with_an_information_and_names_nothing() 
     store = MemoryStore()
     fill(store, OLD)
     with capture_logs() as logs:
-        ended = await run(service(store, NEW, OLD))
+        ended = await run(new_cluster(store, NEW, OLD))
     assert (ended.quarantined_total, ended.quarantined_by) == (0, {})
     assert [one["log_level"] for one in logs if one["event"] == "campaign.finished"] == ["info"]
     assert not [one for one in logs if one["event"].endswith(".quarantined")]
@@ -164,27 +169,27 @@ def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
 # ------------------------------------------------------------------------------------------------ a growth that stops
 
 
-async def engine_run(one: Service, campaign: Campaign, number: int = 0) -> BatchReport:
+async def engine_run(one: Cluster, campaign: Campaign, number: int = 0) -> BatchReport:
     """Work on a batch of a campaign, as a worker does."""
     stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, number)
     return await one.engine.run(stored.value.spec, None, Brake(), growth=campaign.growth)
 
 
-async def planned(one: Service, *, attended: bool) -> Campaign:
+async def planned(one: Cluster, *, attended: bool) -> Campaign:
     brake = Brake()
-    async with one.owned(EVERYTHING, brake) as lock:
-        plan = await one.plan(EVERYTHING)
-        await one.begin_budgets(plan.look)
-        return (await one.take_up(plan, CampaignOptions("drift"), lock.guard, attended=attended)).value
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, CampaignSpec(options=CampaignOptions("drift")))
+        await begin_budgets(one, plan.look)
+        return (await take_up(one, plan, lock.guard, attended=attended)).value
 
 
 async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on_at_a_word() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    await run(service(store, NEW, OLD))
+    await run(new_cluster(store, NEW, OLD))
     fill(store, OLD)
     spoil(store, 300, value=b"k8s:enc:aescbc:v1:old:" + bytes(48))
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     campaign = await planned(one, attended=False)
     assert campaign.growth.most == MOST_FRESH
     for _ in range(2):  # a second message changes nothing
@@ -212,7 +217,7 @@ async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_ove
     for namespace in range(8):
         for number in range(50):
             store.put(b"/registry/secrets/n%d/%02d" % (namespace, number), b"k8s:enc:aescbc:v1:old:" + bytes(48))
-    workers = [service(store, NEW, OLD) for _ in range(9)]
+    workers = [new_cluster(store, NEW, OLD) for _ in range(9)]
     first = await planned(workers[0], attended=False)
     assert first.batches == len(workers)
 
@@ -227,8 +232,8 @@ async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_ove
     # Sent again, what is known costs nothing, and what is not known has no room; as in the next campaign.
     await work(first)
     assert fresh <= await fresh_in(store, first) <= MOST_FRESH
-    async with workers[0].owned(EVERYTHING, Brake()) as lock:
-        await workers[0].supersede(await workers[0].unfinished(), "a test", lock.guard)
+    async with hold_lock(workers[0], Brake()) as lock:
+        await supersede(workers[0], await workers[0].campaigns().unfinished(), "a test", lock.guard)
     second = await planned(workers[0], attended=False)
     assert (second.id != first.id, second.growth) == (True, replace(first.growth, planned=second.growth.planned))
     await work(second)
@@ -238,7 +243,7 @@ async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_ove
 async def test_beyond_a_days_tries_nothing_of_a_group_with_a_new_one_is_rewritten_and_other_groups_are() -> None:
     store = MemoryStore()
     fill(store, NEW)
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     await run(one)
     day = {digest_of(b"/%d" % number, 1): time.time() for number in range(MOST_FRESH)}
     store.put(SPACE.tries, encode(Tries(day).to_json()))
@@ -256,7 +261,7 @@ async def test_a_record_of_tries_that_cannot_be_read_has_no_room() -> None:
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 1)
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     campaign = await planned(one, attended=False)
     store.put(SPACE.tries, b"{")
     with pytest.raises(QuarantineGrewError, match=r"tries is not JSON.*; delete it, then resume the campaign"):
@@ -305,7 +310,7 @@ async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_en
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 300)
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     await planned(one, attended=False)
     with capture_logs() as logs:
         ended = await run(one)  # takes it up
@@ -322,5 +327,5 @@ async def test_values_whose_key_no_plugin_unwraps_are_not_counted_as_new() -> No
     store = MemoryStore()
     fill(store, OLD)
     spoil(store, 30, value=b"k8s:enc:kms:v1:plugin:\0\0x")
-    ended = await run(service(store, NEW, OLD, KmsProvider("v1", "plugin", "unix:///s", 3.0, 1000)))
+    ended = await run(new_cluster(store, NEW, OLD, KmsProvider("v1", "plugin", "unix:///s", 3.0, 1000)))
     assert (ended.report.quarantined, ended.report.fresh) == (30, 0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kube_rewrap.config.settings.schema import SpaceSettings
-from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_rest, judge_room, plan_growth
+from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_pause, judge_room, plan_growth
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope
 
@@ -27,7 +27,7 @@ ALL = Pressure("etcd is full", "no write left", "outside the windows")
         pytest.param(RUNNING, ALL, "paused", Pause.SPACE, "etcd is full", id="several => the gravest is told"),
         pytest.param(
             RUNNING.paused(Pause.SPACE, "etcd is full"), NONE, "running", None,
-            "what made it rest (space) is over", id="room again => go on",
+            "the cause of its pause (space) is over", id="room again => go on",
         ),
         pytest.param(
             RUNNING.paused(Pause.WINDOW, "w"), FULL, "paused", Pause.SPACE, "etcd is full",
@@ -55,9 +55,9 @@ ALL = Pressure("etcd is full", "no write left", "outside the windows")
     ],
 )  # fmt: skip
 def test_a_rest(campaign: Campaign, pressure: Pressure, state: str, cause: Pause | None, because: str) -> None:
-    judged = judge_rest(campaign, pressure)
+    judged = judge_pause(campaign, pressure)
     assert (judged.state.value, judged.paused_for, judged.because) == (state, cause, because)
-    assert judge_rest(judged, pressure) == judged
+    assert judge_pause(judged, pressure) == judged
 
 
 def test_after_a_lack_of_room_a_little_more_is_asked_for() -> None:

@@ -14,7 +14,7 @@ from kube_rewrap.config.encryption.provider import Key, KeyedProvider
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
-from kube_rewrap.scheduler.campaigns.run import Order, still_there
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.inventory import take_inventory, take_slice
@@ -80,12 +80,12 @@ def test_a_proof_with_a_part_missing_is_none(numbers: list[int], of: int, is_all
 
 
 @pytest.mark.parametrize(
-    ("order", "expected"),
+    ("spec", "expected"),
     [
-        pytest.param(Order(), (SECRETS,), id="everything => what is governed"),
-        pytest.param(Order(("secrets", "gone.example.com")), (SECRETS,), id="one of two is gone => the other"),
-        pytest.param(Order(("gone.example.com",)), (), id="the only one is gone => nothing, never everything"),
+        pytest.param(CampaignSpec(), (SECRETS,), id="everything => what is governed"),
+        pytest.param(CampaignSpec(("secrets", "gone.example.com")), (SECRETS,), id="one of two is gone => the other"),
+        pytest.param(CampaignSpec(("gone.example.com",)), (), id="the only one is gone => nothing, never everything"),
     ],
 )
-def test_what_is_gone_is_not_scanned(order: Order, expected: tuple[ResourceRange, ...]) -> None:
-    assert still_there(Territory((SECRETS,), ()), order) == expected
+def test_what_is_gone_is_not_scanned(spec: CampaignSpec, expected: tuple[ResourceRange, ...]) -> None:
+    assert still_there(Territory((SECRETS,), ()), spec) == expected

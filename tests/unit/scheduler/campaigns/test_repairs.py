@@ -83,20 +83,20 @@ def test_what_is_no_namespace_stands_for_its_resource(name: str) -> None:
 
 
 def test_the_audit_log_gets_the_first_repair_and_then_a_sum_an_hour() -> None:
-    told, sums = Repaired(), []
+    repaired, sums = Repaired(), []
     for number in range(50):
         state = CampaignState.INCOMPLETE if number == 1 else CampaignState.COMPLETE
         campaign = Campaign("c", state, "sha256:0", Scope((f"r{number % 2}",)), 1, "", "")
-        told.add(campaign, BatchReport(rewritten=2))
+        repaired.add(campaign, BatchReport(rewritten=2))
         now = 1_000_000.0 + number * 120
-        if (detail := told.to_tell(now)) is not None:
+        if (detail := repaired.summary(now)) is not None:
             sums.append(detail)
-            told.tell(now)
+            repaired.reset(now)
     assert sums == [
         {"campaigns": 1, "incomplete": 0, "rewritten": 2, "resources": "r0"},
         {"campaigns": 30, "incomplete": 1, "rewritten": 60, "resources": "r0, r1"},
     ]
-    assert told.to_tell(1_000_000.0 + 2 * HOUR) == {
+    assert repaired.summary(1_000_000.0 + 2 * HOUR) == {
         "campaigns": 19,
         "incomplete": 0,
         "rewritten": 38,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kube_rewrap.scheduler.campaigns.repairs import Drift
-from kube_rewrap.scheduler.campaigns.requests import Inbox
+from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.request import Origin, RequestState, start_request
@@ -21,18 +21,18 @@ class Scene:
         self.store = store = MemoryStore()
         self.drifted = Drift()
         self.requests = Requests(store, KEYSPACE)
-        self.inbox = Inbox(self.requests, AuditLog(store, KEYSPACE, "test"))
+        self.backlog = RequestBacklog(self.requests, AuditLog(store, KEYSPACE, "test"))
 
     async def drift(self, *places: tuple[str, str]) -> None:
         """Something drifted in these places, and the leader looks what is to be done."""
         for resource, namespace in places:
             self.drifted.add(resource, namespace)
-        await self.inbox.ask_for_repairs(self.drifted)
+        await self.backlog.ask_for_repairs(self.drifted)
 
     async def meet_all(self) -> None:
         for stored in await self.requests.all():
             if stored.value.state is RequestState.WAITING:
-                await self.inbox.decide(stored, RequestState.ACCEPTED, "done")
+                await self.backlog.decide(stored, RequestState.ACCEPTED, "done")
 
     async def waiting(self) -> list[tuple[Origin, tuple[str, ...], tuple[str, ...]]]:
         found = [one.value for one in await self.requests.all() if one.value.state is RequestState.WAITING]
@@ -60,7 +60,7 @@ async def test_a_place_that_was_just_repaired_is_left_for_a_while_and_another_on
 async def test_a_leader_after_this_one_knows_what_was_repaired(scene: Scene) -> None:
     await scene.drift(("secrets", "a"))
     await scene.meet_all()
-    scene.inbox = Inbox(scene.requests, AuditLog(scene.store, KEYSPACE, "test"))
+    scene.backlog = RequestBacklog(scene.requests, AuditLog(scene.store, KEYSPACE, "test"))
     await scene.drift(("secrets", "a"))
     assert await scene.waiting() == []
 
@@ -85,22 +85,22 @@ async def test_drift_where_no_namespace_can_be_is_repaired_with_its_resource(sce
 async def test_repairs_leave_nothing_in_the_audit_log_by_themselves(scene: Scene) -> None:
     await scene.drift(("secrets", "a"))
     [stored] = await scene.requests.all()
-    await scene.inbox.put_off(stored, "no room")
+    await scene.backlog.put_off(stored, "no room")
     await scene.meet_all()
     assert [entry async for entry in AuditLog(scene.store, KEYSPACE, "test").entries()] == []
 
 
 async def test_a_repair_that_cannot_be_met_now_holds_up_nobody(scene: Scene) -> None:
     await scene.drift(("secrets", "a"))
-    waiting = await scene.inbox.waiting_for_us()
+    waiting = await scene.backlog.waiting_for_us()
     assert waiting is not None
     [stored] = await scene.requests.all()
-    await scene.inbox.put_off(stored, "no room")
-    assert await scene.inbox.waiting_for_us() is None
+    await scene.backlog.put_off(stored, "no room")
+    assert await scene.backlog.waiting_for_us() is None
 
 
 async def test_what_looks_at_everything_makes_repairs_needless(scene: Scene) -> None:
-    await scene.inbox.ask_for_change(1, "the key changed")
+    await scene.backlog.ask_for_change(1, "the key changed")
     await scene.drift(("secrets", "a"))
     assert await scene.waiting() == [(Origin.CHANGE, (), ())]
 
@@ -114,52 +114,52 @@ async def test_an_operators_request_does_not_for_it_may_be_refused(scene: Scene)
 async def test_a_change_gives_up_what_the_service_asked_for_before_and_no_operators_word(scene: Scene) -> None:
     await scene.requests.submit(start_request({"id": "mine"}, "", NOW))
     await scene.drift(("secrets", "a"))
-    await scene.inbox.ask_for_resync("something is stale")
-    await scene.inbox.ask_for_change(7, "the key changed")
+    await scene.backlog.ask_for_resync("something is stale")
+    await scene.backlog.ask_for_change(7, "the key changed")
     assert await scene.waiting() == [(Origin.CHANGE, (), ()), (Origin.OPERATOR, (), ())]
-    following = await scene.inbox.next()
+    following = await scene.backlog.next()
     assert following is not None
     assert following.value.id == "change-7"
 
 
 async def test_a_rotations_word_is_taken_once(scene: Scene) -> None:
     for _ in range(2):
-        await scene.inbox.ask_for_rotation("rotation-1-6")
+        await scene.backlog.ask_for_rotation("rotation-1-6")
     [stored] = await scene.requests.all()
-    await scene.inbox.decide(stored, RequestState.ACCEPTED, "done")
-    await scene.inbox.ask_for_rotation("rotation-1-6")
+    await scene.backlog.decide(stored, RequestState.ACCEPTED, "done")
+    await scene.backlog.ask_for_rotation("rotation-1-6")
     assert await scene.waiting() == []
-    assert await scene.inbox.waiting_for_us() is None
+    assert await scene.backlog.waiting_for_us() is None
 
 
 async def test_what_waits_for_convergence_is_next_as_soon_as_that_is_known(scene: Scene) -> None:
-    await scene.inbox.ask_for_change(7, "the key changed")
+    await scene.backlog.ask_for_change(7, "the key changed")
     [stored] = await scene.requests.all()
     for _ in range(4):
-        await scene.inbox.put_off_until_converged(stored, "one of three runs another file")
+        await scene.backlog.put_off_until_converged(stored, "one of three runs another file")
         [stored] = await scene.requests.all()
-    assert await scene.inbox.next() is None
-    waiting = await scene.inbox.waiting_for_us()
+    assert await scene.backlog.next() is None
+    waiting = await scene.backlog.waiting_for_us()
     assert (waiting is not None and waiting.because) == "one of three runs another file"
 
-    scene.inbox.converged()
-    following = await scene.inbox.next()
+    scene.backlog.converged()
+    following = await scene.backlog.next()
     assert following is not None
     assert following.value.id == "change-7"
     # What was on record is no longer true, and is not repeated.
-    waiting = await scene.inbox.waiting_for_us()
+    waiting = await scene.backlog.waiting_for_us()
     assert (waiting is not None and waiting.because) == ""
 
 
 async def test_what_was_put_off_for_another_reason_keeps_waiting(scene: Scene) -> None:
-    await scene.inbox.ask_for_change(7, "the key changed")
+    await scene.backlog.ask_for_change(7, "the key changed")
     [stored] = await scene.requests.all()
-    await scene.inbox.put_off(stored, "etcd is nearly full")
-    scene.inbox.converged()
-    assert await scene.inbox.next() is None
+    await scene.backlog.put_off(stored, "etcd is nearly full")
+    scene.backlog.converged()
+    assert await scene.backlog.next() is None
 
 
 async def test_a_request_of_which_the_name_is_taken_by_a_damaged_record_is_made(scene: Scene) -> None:
     scene.store.put(KEYSPACE.request("change-7"), b"not a record")
-    await scene.inbox.ask_for_change(7, "the key changed")
+    await scene.backlog.ask_for_change(7, "the key changed")
     assert await scene.waiting() == [(Origin.CHANGE, (), ())]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,9 +17,14 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings, PageSettings, Settings, SpaceSettings
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
-from kube_rewrap.scheduler.campaigns.run import Lock, Order, RunResult
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.campaigns.transition import Finish, Sweep, advance
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import RefusedError, SpaceError
@@ -130,7 +134,7 @@ def test_a_forged_count_is_refused(outdated: object) -> None:
         ProofPart.from_json(written)
 
 
-class Cluster:
+class Scene:
     """A registry in memory under KMS v2, and one process after another."""
 
     def __init__(self, *providers: Provider, space: SpaceSettings | None = None) -> None:
@@ -140,7 +144,7 @@ class Cluster:
         settings = replace(Settings(), page=PageSettings(objects=5), space=space or SpaceSettings())
         self.plugins = MemoryPlugins()
         engine = Engine(self.store, settings, generation, LocalPace(0), self.plugins)
-        self.service = Service(settings, generation, Layout(), engine)
+        self.cluster = Cluster(settings, Layout(), engine)
 
     def fill(self, provider: Provider, size: int = 0) -> None:
         chain = Chain([provider], targets=TARGETS)
@@ -149,39 +153,34 @@ class Cluster:
             key = b"/registry/secrets/default/%02d" % number
             self.store.put(key, chain.seal(OBJECT + b" " * size, key, data_key))
 
-    @asynccontextmanager
-    async def locked(self, order: Order) -> AsyncIterator[tuple[Lock, Brake]]:
-        brake = Brake()
-        async with self.service.owned(order, brake) as lock:
-            yield lock, brake
+    async def plan(self, since: int = 0) -> RunPlan:
+        return await plan_run(self.cluster, CampaignSpec(options=CampaignOptions(since=since)))
 
     async def run(self, since: int = 0) -> RunResult:
-        order = Order(options=CampaignOptions(since=since))
-        async with self.locked(order) as (lock, brake):
-            plan = await self.service.plan(order)
-            return await self.service.run(plan, order, lock, brake, lambda _report, _batches: None)
+        brake = Brake()
+        async with hold_lock(self.cluster, brake) as lock:
+            return await run_embedded(self.cluster, await self.plan(since), lock, brake, lambda _report, _batches: None)
 
     async def take_up(self, since: int) -> Campaign:
-        order = Order(options=CampaignOptions(since=since))
-        async with self.locked(order) as (lock, _):
-            return (await self.service.take_up(await self.service.plan(order), order.options, lock.guard)).value
+        async with hold_lock(self.cluster, Brake()) as lock:
+            return (await take_up(self.cluster, await self.plan(since), lock.guard)).value
 
     async def campaigns(self) -> Sequence[Campaign]:
-        return [one.value for one in await Campaigns(self.store, self.service.engine.keyspace).all()]
+        return [one.value for one in await Campaigns(self.store, self.cluster.engine.keyspace).all()]
 
 
 async def test_a_run_since_a_revision_rewrites_what_is_older_and_a_second_one_nothing() -> None:
-    cluster = Cluster()
-    cluster.fill(KMS)
-    since = await cluster.store.revision()
-    assert (await cluster.run()).report.rewritten == 0
-    first = await cluster.run(since)
+    scene = Scene()
+    scene.fill(KMS)
+    since = await scene.store.revision()
+    assert (await scene.run()).report.rewritten == 0
+    first = await scene.run(since)
     assert (first.campaign.state, first.report.rewritten, first.proof.objects) == (CampaignState.COMPLETE, COUNT, COUNT)
     assert f"each of them last written after revision {since}" in first.campaign.because
-    second = await cluster.run(since)
+    second = await scene.run(since)
     assert (second.campaign.state, second.report.rewritten) == (CampaignState.COMPLETE, 0)
-    assert [one.options.since for one in await cluster.campaigns()] == [0, since, since]
-    _, found = await cluster.service.inventory()
+    assert [one.options.since for one in await scene.campaigns()] == [0, since, since]
+    _, found = await scan_cluster(scene.cluster)
     assert found.is_clean
 
 
@@ -194,36 +193,36 @@ async def test_a_run_since_a_revision_rewrites_what_is_older_and_a_second_one_no
     ],
 )
 async def test_an_unfinished_campaign_since_a_revision(asked: int, resumes: bool) -> None:
-    cluster = Cluster()
-    cluster.fill(KMS)
-    since = await cluster.store.revision()
+    scene = Scene()
+    scene.fill(KMS)
+    since = await scene.store.revision()
     wanted = {0: 0, -1: since, -2: since - 1}[asked]
-    first = await cluster.take_up(since)
-    plan = await cluster.service.plan(Order(options=CampaignOptions(since=wanted)))
-    assert (plan.resumes is not None, plan.since) == (resumes, since if resumes else since - 1)
-    ended = await cluster.run(wanted)
+    first = await scene.take_up(since)
+    plan = await scene.plan(wanted)
+    assert (plan.resumes is not None, plan.options.since) == (resumes, since if resumes else since - 1)
+    ended = await scene.run(wanted)
     assert (ended.campaign.id == first.id) == resumes
-    assert (ended.campaign.state, ended.campaign.options.since) == (CampaignState.COMPLETE, plan.since)
+    assert (ended.campaign.state, ended.campaign.options.since) == (CampaignState.COMPLETE, plan.options.since)
     assert ended.report.rewritten == COUNT - (not resumes)
-    before = (await cluster.campaigns())[0]
+    before = (await scene.campaigns())[0]
     told = f"; objects last written up to revision {since} may be left: ask again with --since"
     assert before.because.endswith(told) != resumes
 
 
 async def test_a_plan_with_a_campaign_that_rewrites_stale_objects_only_is_made_anew() -> None:
-    cluster = Cluster()
-    cluster.fill(KMS)
-    first = await cluster.take_up(0)
-    ended = await cluster.run(await cluster.store.revision())
+    scene = Scene()
+    scene.fill(KMS)
+    first = await scene.take_up(0)
+    ended = await scene.run(await scene.store.revision())
     assert (ended.campaign.id == first.id, ended.report.rewritten) == (False, COUNT)
-    assert (await cluster.campaigns())[0].state is CampaignState.SUPERSEDED
+    assert (await scene.campaigns())[0].state is CampaignState.SUPERSEDED
 
 
 async def test_a_plan_counts_what_the_move_to_kms_adds_to_each_object() -> None:
-    cluster = Cluster(KMS, IdentityProvider())
-    cluster.fill(IdentityProvider(), 200)
-    plan = await cluster.service.plan(Order())
-    ended = await cluster.run()
+    scene = Scene(KMS, IdentityProvider())
+    scene.fill(IdentityProvider(), 200)
+    plan = await scene.plan()
+    ended = await scene.run()
     stored = sum(tally.bytes for one in ended.proof.resources for tally in one.keys.values())
     assert (plan.found.stale_bytes, plan.growth) == (COUNT * (len(OBJECT) + 200), stored - plan.found.stale_bytes)
     records = space_of_records(plan.found, 5)
@@ -231,15 +230,15 @@ async def test_a_plan_counts_what_the_move_to_kms_adds_to_each_object() -> None:
 
     for growth, refused in ((plan.growth, False), (plan.growth - 1, True)):
         quota = plan.found.stale_bytes + growth + records
-        full = Cluster(KMS, IdentityProvider(), space=SpaceSettings(quota_bytes=quota, stop_at=1.0))
+        full = Scene(KMS, IdentityProvider(), space=SpaceSettings(quota_bytes=quota, stop_at=1.0))
         full.fill(IdentityProvider(), 200)
-        refusals = (await full.service.plan(Order())).refusals
+        refusals = (await full.plan()).refusals
         assert [type(one) for one in refusals] == [SpaceError] * refused
 
 
 async def test_no_plugin_is_asked_for_growth_where_nothing_moves() -> None:
-    cluster = Cluster()
-    cluster.fill(KMS)
-    plugins = cluster.plugins
-    plan = await cluster.service.plan(Order(options=CampaignOptions(since=await cluster.store.revision())))
+    scene = Scene()
+    scene.fill(KMS)
+    plugins = scene.plugins
+    plan = await scene.plan(await scene.store.revision())
     assert (plan.found.outdated, plan.growth, plugins.made) == (COUNT, 0, [])

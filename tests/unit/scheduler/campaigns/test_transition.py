@@ -135,8 +135,8 @@ def test_the_next_step(
         ),
         pytest.param(
             DONE, proof(tally({NEW: 5}), unknown=("/registry/strange/",)), 1, CampaignState.INCOMPLETE,
-            "at revision 77, nobody knows whose objects lie under /registry/strange/",
-            id="a path that nobody knows => incomplete",
+            "at revision 77, no resource is known for the objects under /registry/strange/",
+            id="a path of no known resource => incomplete",
         ),
         pytest.param(
             (), ONE_STALE, 1, CampaignState.INCOMPLETE,
@@ -173,7 +173,7 @@ def test_a_quarantine_that_grows(most: int | None, fresh: int, halted: bool, sta
         return
     assert isinstance(step.action, Halt)
     assert step.action.campaign == campaign.paused(Pause.QUARANTINE, step.because)
-    assert step.because.startswith("11 objects that nothing opens were written since the last campaign")
+    assert step.because.startswith("11 objects that no key opens were written since the last campaign")
 
 
 def test_a_new_sweep_opens_every_batch_again() -> None:
@@ -232,7 +232,7 @@ def test_a_batch_that_comes_no_further_is_parked_with_its_reason() -> None:
 def test_a_batch_that_kills_whoever_works_on_it_is_parked_too() -> None:
     step = advance(CAMPAIGN, (tried(0, 5),), None, frozenset(), 1000.0)
     assert isinstance(step.action, Park)
-    assert step.action.checkpoint.because == "whoever works on it ends without a word"
+    assert step.action.checkpoint.because == "the workers that claimed it ended without a report"
 
 
 def test_a_batch_at_which_somebody_works_is_neither_parked_nor_given_out() -> None:

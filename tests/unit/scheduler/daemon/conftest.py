@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kube_rewrap.worker.etcd.store import Expect, Put
+from tests.fakes.objects import OLD, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.test_service import OLD, seal
 from tests.unit.scheduler.daemon.leader import LEADER, Cluster
 
 

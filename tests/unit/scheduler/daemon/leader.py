@@ -19,7 +19,7 @@ from kube_rewrap.config.encryption.generation import NO_TARGETS, Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster as OpenCluster
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import Engine
@@ -91,7 +91,7 @@ class Cluster:
         configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
         engine = Engine(self.store, Settings(), generation, LocalPace(0))
-        one = Service(Settings(), generation, Layout(), engine)
+        one = OpenCluster(Settings(), Layout(), engine)
         file = ConfigurationFile("/nowhere", "/nowhere")
         self.registry = CollectorRegistry()
         metrics = SchedulerMetrics(self.registry)

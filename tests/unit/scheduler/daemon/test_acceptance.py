@@ -21,7 +21,8 @@ from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
-from tests.unit.scheduler.campaigns.test_service import NEW, OLD, PLAIN
+from tests.fakes.objects import NEW, OLD
+from tests.unit.scheduler.campaigns.harness import PLAIN
 from tests.unit.scheduler.daemon.leader import KEYSPACE, NOW, Cluster
 
 pytestmark = pytest.mark.timeout(20)
@@ -201,8 +202,8 @@ async def test_an_old_copy_of_the_file_is_known_by_the_file_not_by_its_kek(
     for file, kek in history[1:]:
         known = known.followed_by(kms_record(file, kek))
     await Generations(cluster.store, KEYSPACE).save(Stored(History.from_json(known.to_json())))
-    office = cluster.controllers("sha256:0", OLD, brake=Brake()).office
-    acceptance = Acceptance(office, kms_record(*now), "")
+    leader = cluster.controllers("sha256:0", OLD, brake=Brake()).leader
+    acceptance = Acceptance(leader, kms_record(*now), "")
     if refusal is None:
         await acceptance.current()
     else:

@@ -14,7 +14,8 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_rest
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page, Put
@@ -29,8 +30,8 @@ from kube_rewrap.worker.records.scans import Scans
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usage import Haste, Usage
 from kube_rewrap.worker.records.usages import Usages
+from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.campaigns.test_service import NEW, OLD, seal
 from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, until
 
 pytestmark = pytest.mark.timeout(20)
@@ -77,9 +78,9 @@ async def test_a_resumed_campaign_waits_for_the_schedulers_look(cluster: Cluster
     assert stored is not None
     resumed = stored.value
     assert (resumed.state, resumed.paused_for) == (CampaignState.PAUSED, Pause.SCHEDULER)
-    closed = judge_rest(resumed, replace(FREE, window="it is night"))
+    closed = judge_pause(resumed, replace(FREE, window="it is night"))
     assert (closed.state, closed.paused_for) == (CampaignState.PAUSED, Pause.WINDOW)
-    assert judge_rest(resumed, FREE).state is CampaignState.RUNNING
+    assert judge_pause(resumed, FREE).state is CampaignState.RUNNING
 
 
 async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_their_word(cluster: Cluster) -> None:
@@ -137,7 +138,7 @@ async def test_a_leader_shows_and_says_what_the_one_before_found_and_nothing_und
     assert stored is not None
     await Scans(cluster.store, KEYSPACE).replace(replace(stored, generation="sha256:0"))
     controllers = cluster.controllers("sha256:1", NEW, OLD, brake=Brake())
-    await controllers.office.figures.show_records()
+    await controllers.leader.figures.show_records()
     assert [name for name in cluster.shown() if "campaign" not in name] == []
 
 
@@ -167,9 +168,9 @@ async def test_an_operators_request_about_nothing_is_refused_with_its_reason(clu
         await cluster.campaign(CampaignState.RUNNING)
     refused = await cluster.requests.get("mine")
     assert refused is not None
-    told = "namespaces: nosuch: no object is there, so nothing would be proven about it; "
+    told = "namespaces: nosuch: no object is there, so a scan would prove nothing about it; "
     assert refused.value.state is RequestState.REFUSED
-    assert refused.value.because == f"{told}if that is meant, say --allow-empty (allow_empty in a message)"
+    assert refused.value.because == f"{told}if no object is expected, give --allow-empty (allow_empty in a request)"
 
 
 async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster: Cluster) -> None:
@@ -203,7 +204,7 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
     part = replace(CAMPAIGN, id="d", state=CampaignState.CANCELLED)
     for one in (whole, part):
         await cluster.campaigns.create(one, [])
-    await cluster.controllers("sha256:0", NEW, OLD, brake=Brake()).office.figures.show_records()
+    await cluster.controllers("sha256:0", NEW, OLD, brake=Brake()).leader.figures.show_records()
     shown = cluster.shown()
     assert shown["kube_rewrap_campaign_state everything incomplete"] == 1.0
     assert shown["kube_rewrap_campaign_state part cancelled"] == 1.0
@@ -217,16 +218,16 @@ async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_
     brake = Brake()
     controllers = cluster.controllers("sha256:1", NEW, OLD, brake=brake)
     probe = LeaderProbe(
-        controllers.office.service, AllDo(), brake, controllers.office.campaigns, controllers.office.inbox
+        controllers.leader.cluster, AllDo(), brake, controllers.leader.campaigns, controllers.leader.backlog
     )
-    await controllers.office.inbox.ask_for_resync("something is stale")
+    await controllers.leader.backlog.ask_for_resync("something is stale")
     [stored] = await cluster.requests.all()
-    await controllers.office.inbox.put_off_until_converged(stored, "not all do")
-    assert await controllers.office.inbox.next() is None
+    await controllers.leader.backlog.put_off_until_converged(stored, "not all do")
+    assert await controllers.leader.backlog.next() is None
     await probe.convergence(replace(ROTATION, file="sha256:0"))  # another file: says nothing about this one
-    assert await controllers.office.inbox.next() is None
+    assert await controllers.leader.backlog.next() is None
     await probe.convergence(replace(ROTATION, file="sha256:1"))
-    assert await controllers.office.inbox.next() is not None
+    assert await controllers.leader.backlog.next() is not None
 
 
 def fingerprint_of(key: KeyedProvider) -> str:
@@ -236,13 +237,13 @@ def fingerprint_of(key: KeyedProvider) -> str:
 async def test_a_full_check_puts_a_key_on_record_that_only_reads(cluster: Cluster) -> None:
     controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
     assert await controllers.resync.check_if_due()
-    assert set(await controllers.office.service.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
+    assert set(await controllers.leader.cluster.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
 
 
 async def test_a_full_check_is_put_off_by_the_one_before_and_made_soon_after_a_gap(cluster: Cluster) -> None:
     controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
     assert (await controllers.resync.check_if_due(), await controllers.resync.check_if_due()) == (True, False)
-    controllers.office.schedule.soon()
+    controllers.leader.schedule.soon()
     assert await controllers.resync.check_if_due()
 
 
@@ -276,17 +277,17 @@ async def test_a_gap_that_is_noticed_during_a_full_check_asks_for_another_one() 
     leader = Cluster(store, Expect(LEADER, elected.revision, created=True)).controllers(
         "sha256:1", OLD, NEW, brake=Brake()
     )
-    store.on_page = leader.office.schedule.soon
+    store.on_page = leader.leader.schedule.soon
     assert [await leader.resync.check_if_due() for _ in range(3)] == [True, True, False]
 
 
 async def test_what_an_earlier_scan_found_does_not_replace_what_a_later_one_did(cluster: Cluster) -> None:
-    office = cluster.controllers("sha256:1", NEW, OLD, brake=Brake()).office
-    _, earlier = await office.service.inventory()
+    leader = cluster.controllers("sha256:1", NEW, OLD, brake=Brake()).leader
+    _, earlier = await scan_cluster(leader.cluster)
     seal(cluster.store, "/registry/secrets/default/b", OLD)
-    _, later = await office.service.inventory()
+    _, later = await scan_cluster(leader.cluster)
     for found in (later, earlier):
-        await office.figures.scanned(found)
+        await leader.figures.scanned(found)
     scan = await Scans(cluster.store, KEYSPACE).load()
     assert scan is not None
     assert (scan.revision, scan.stale) == (later.revision, 2)

@@ -17,9 +17,10 @@ from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.observations import load, save
+from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
-from tests.unit.scheduler.campaigns.test_service import NEW, OLD, seal, service
+from tests.unit.scheduler.campaigns.harness import new_cluster
 from tests.unit.scheduler.daemon.leader import LEADER, UnknownConvergence, UnreachableSender
 
 pytestmark = pytest.mark.timeout(20)
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.timeout(20)
 
 async def controllers_at_work(store: MemoryStore, brake: Brake) -> asyncio.Task[None]:
     """Start a leader's controllers, and return their task when the first campaign is unfinished."""
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     elected = await store.commit([], [Put(LEADER, b"me")])
     guard, file = Expect(LEADER, elected.revision, created=True), ConfigurationFile("/nowhere", "/nowhere")
     context = ControllerContext(
@@ -45,7 +46,7 @@ async def test_a_fenced_observer_ends_all_controllers_in_the_middle_of_a_campaig
     store = MemoryStore()
     seal(store, "/registry/secrets/default/a", OLD)
     task = await controllers_at_work(store, Brake())
-    keyspace = service(store, NEW, OLD).engine.keyspace
+    keyspace = new_cluster(store, NEW, OLD).engine.keyspace
     seen = await load(store, keyspace)
     await save(store, keyspace, replace(seen, counts={"another": 1}), [])
     seal(store, "/registry/secrets/default/b", NEW)
@@ -61,5 +62,5 @@ async def test_the_observer_records_its_counts_when_the_brake_stops_the_controll
     brake.pull(StoppedError("enough"))
     with pytest.raises(StoppedError):
         await task
-    keyspace = service(store, NEW, OLD).engine.keyspace
+    keyspace = new_cluster(store, NEW, OLD).engine.keyspace
     assert sum((await load(store, keyspace)).counts.values()) == 1

@@ -20,7 +20,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BudgetSettings, Settings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -53,7 +53,7 @@ class Scene:
 
     store: MemoryStore
     engine: Engine
-    service: Service
+    cluster: Cluster
     drifted: list[tuple[str, str]] = field(default_factory=list)
     gaps: int = 0
 
@@ -69,7 +69,7 @@ class Scene:
         self.store.delete(LEADER)
         guard = Expect(LEADER, self.store.put(LEADER, b"me").mod_revision, created=True)
         listeners = Listeners(lambda resource, namespace: self.drifted.append((resource, namespace)), self._gap)
-        return Observer(self.service, guard, listeners)
+        return Observer(self.cluster, guard, listeners)
 
     @asynccontextmanager
     async def observed(self) -> AsyncIterator[Observer]:
@@ -112,7 +112,7 @@ async def scene_of(entries: Sequence[ResourceEntry], store: MemoryStore, limit: 
     generation = Generation("sha256:0", EncryptionConfiguration(tuple(entries)), "test")
     settings = replace(Settings(), budget=BudgetSettings(gcm_limit=limit, block=10))
     engine = Engine(store, settings, generation, LocalPace(0))
-    return Scene(store, engine, Service(settings, generation, Layout(), engine))
+    return Scene(store, engine, Cluster(settings, Layout(), engine))
 
 
 async def swap(there: Scene, count: int, by: Provider = NEW, name: str = "/registry/secrets/default/ours") -> None:

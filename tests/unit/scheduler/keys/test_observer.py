@@ -13,7 +13,7 @@ from kube_rewrap.config.encryption.configuration import (
 )
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, RecordError
 from kube_rewrap.worker.etcd.store import Put
@@ -156,7 +156,7 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
     there = await scene(vault, OLD)
     there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), MemoryPlugins())
     there.engine.chains.aim(targets)
-    there.service = Service(Settings(), there.engine.generation, Layout(), there.engine)
+    there.cluster = Cluster(Settings(), Layout(), there.engine)
     async with there.observed() as observer:
         for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):
             name = f"/registry/secrets/{namespace}/a".encode()
@@ -178,7 +178,7 @@ async def test_the_first_look_asks_no_plugin_so_that_an_outage_ends_no_observer(
     plugins = MemoryPlugins()
     plugins.failing = KmsUnavailableError("the plugin is down")
     there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), plugins)
-    there.service = Service(Settings(), there.engine.generation, Layout(), there.engine)
+    there.cluster = Cluster(Settings(), Layout(), there.engine)
     name = b"/registry/secrets/default/a"
     chain = Chain([vault], targets={"vault": hash_of_key_id("kek-1")})
     assert chain.kms_primary is not None

@@ -12,6 +12,7 @@ from kube_rewrap.config.encryption.configuration import (
     IdentityProvider,
     ResourceEntry,
 )
+from kube_rewrap.scheduler.campaigns.budgets import accept_budget, estimate_use, note_restore
 from kube_rewrap.scheduler.keys import observer as observing
 from kube_rewrap.worker.errors import BudgetExhaustedError, RequestRefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -109,7 +110,7 @@ async def test_a_resource_that_comes_to_a_known_key_brings_its_use_along() -> No
         await until(lambda: observer.counts == {FP_NEW: 1})
     assert (await there.engine.ledger.all())[FP_NEW].used == 3_101
     # Looked at again by whomever: it is on record by now.
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     assert (await there.engine.ledger.all())[FP_NEW].used == 3_101
 
 
@@ -148,7 +149,7 @@ async def test_what_a_newer_configuration_swaps_while_an_older_one_observes_hide
     old = await scene(OLD, BOX, resources=("secrets",))
     async with old.observed() as observer:
         new = await scene(NEW, OLD, BOX, resources=("secrets",), store=old.store)
-        await new.service.look_at_keys()
+        await estimate_use(new.cluster)
         for _ in range(50):
             new.write("/registry/secrets/default/foreign", NEW)
         await swap(new, 30)
@@ -180,7 +181,7 @@ async def test_a_key_that_comes_back_to_a_resource_is_counted_from_where_it_left
 
 async def test_what_was_written_before_any_observer_ran_is_counted_while_etcd_remembers() -> None:
     there = await scene(NEW)
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     for _ in range(40):
         there.write("/registry/secrets/default/foreign", NEW)
     await swap(there, 25)
@@ -195,7 +196,7 @@ async def test_what_was_written_before_any_observer_ran_is_estimated_when_etcd_f
     for number in range(25):
         for _ in range(10):
             there.write(f"/registry/secrets/default/ours{number}", OLD)
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     for _ in range(40):
         there.write("/registry/secrets/default/foreign", NEW)
     await swap(there, 25)
@@ -273,10 +274,10 @@ async def test_swaps_from_before_a_first_sight_hide_nothing_when_it_is_looked_at
     there = await scene(OLD, IdentityProvider(), resources=("secrets",))
     for number in range(300):
         there.store.put(f"/registry/secrets/default/o{number}".encode(), plain.seal(OBJECT, b"x"))
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     await swap(there, 300, OLD, "/registry/secrets/default/o")
     there = await scene(NEW, OLD, IdentityProvider(), resources=("secrets",), store=there.store)
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     await swap(there, 300, NEW, "/registry/secrets/default/o")
     for _ in range(250):
         there.write("/registry/secrets/default/o7", NEW)
@@ -289,7 +290,7 @@ async def test_swaps_from_before_a_first_sight_hide_nothing_when_it_is_looked_at
 
 async def test_a_budget_that_cannot_be_read_costs_its_key_and_no_other() -> None:
     there = await scene(NEW, OLD, resources=("secrets",))
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     there.store.put(there.engine.keyspace.ledger(FP_OLD), b"{garbage")
     async with there.observed() as observer:
         for _ in range(50):
@@ -301,7 +302,7 @@ async def test_a_budget_that_cannot_be_read_costs_its_key_and_no_other() -> None
 
 async def test_a_budget_whose_count_of_others_was_deleted_is_refused_until_it_is_accepted() -> None:
     there = await scene(NEW, resources=("secrets",))
-    await there.service.look_at_keys()
+    await estimate_use(there.cluster)
     await swap(there, 30)
     async with there.observed() as observer:
         for _ in range(40):
@@ -310,11 +311,11 @@ async def test_a_budget_whose_count_of_others_was_deleted_is_refused_until_it_is
         await swap(there, 10)
     there.store.delete(there.engine.keyspace.observer)
     assert (await there.engine.ledger.all())[FP_NEW].left(200_000) == 0
-    await there.service.note_restore()
+    await note_restore(there.cluster)
     async with there.observed():
         pass
     assert (await there.engine.ledger.all())[FP_NEW].restored
-    accepted = await there.service.accept_budget(FP_NEW)
+    accepted = await accept_budget(there.cluster, FP_NEW)
     assert accepted is not None
     assert not accepted.restored
 

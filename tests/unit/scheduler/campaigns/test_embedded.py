@@ -9,25 +9,25 @@ import pytest
 
 from kube_rewrap.config.encryption.configuration import (
     EncryptionConfiguration,
-    IdentityProvider,
-    Key,
-    KeyedProvider,
-    Provider,
-    ProviderType,
     ResourceEntry,
 )
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import SettingsError
-from kube_rewrap.config.settings.schema import PageSettings, Settings
-from kube_rewrap.scheduler.campaigns.run import Order, RunResult
-from kube_rewrap.scheduler.campaigns.service import Service
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.budgets import estimate_use, note_restore
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.history import last_proof
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.dispatch.local import Engine, describe
 from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page
-from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec
@@ -36,16 +36,11 @@ from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
+from tests.fakes.objects import NEW, OBJECT, OLD, fill, seal
 from tests.fakes.store import MemoryStore
+from tests.unit.scheduler.campaigns.harness import NOW, PLAIN, new_cluster, run
 
 pytestmark = pytest.mark.timeout(30)
-
-OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{}}'
-NEW = KeyedProvider(ProviderType.AESGCM, (Key("new", SecretBytes(b"n" * 32)),))
-OLD = KeyedProvider(ProviderType.AESCBC, (Key("old", SecretBytes(b"o" * 32)),))
-PLAIN = IdentityProvider()
-EVERYTHING = Order()
-NOW = "2026-01-01T00:00:00+00:00"
 
 
 class Compacting(MemoryStore):
@@ -62,33 +57,11 @@ class Compacting(MemoryStore):
         return page
 
 
-def seal(store: MemoryStore, name: str, provider: Provider) -> None:
-    store.put(name.encode(), Chain([provider]).seal(OBJECT, name.encode()))
-
-
-def service(store: MemoryStore, *providers: Provider, resources: tuple[str, ...] = ("secrets",)) -> Service:
-    configuration = EncryptionConfiguration((ResourceEntry(resources, providers),))
-    generation = Generation("sha256:0", configuration, "test")
-    settings = replace(Settings(), page=PageSettings(objects=5))
-    return Service(settings, generation, Layout(), Engine(store, settings, generation, LocalPace(0)))
-
-
-async def run(one: Service, order: Order = EVERYTHING) -> RunResult:
-    brake = Brake()
-    async with one.owned(order, brake) as lock:
-        return await one.run(await one.plan(order), order, lock, brake, lambda _report, _batches: None)
-
-
-def fill(store: MemoryStore, provider: Provider, count: int = 12, resource: str = "secrets") -> None:
-    for number in range(count):
-        seal(store, f"/registry/{resource}/default/{number:02d}", provider)
-
-
 async def test_a_scan_starts_over_when_its_revision_is_compacted_away() -> None:
     store = Compacting()
     fill(store, NEW)
     store.left = 4
-    _, found = await service(store, NEW).inventory()
+    _, found = await scan_cluster(new_cluster(store, NEW))
     assert (found.objects, found.revision) == (12 + 4, await store.revision())
 
 
@@ -97,12 +70,12 @@ async def test_a_scan_that_never_comes_to_its_end_says_what_to_do() -> None:
     fill(store, NEW)
     store.left = 1_000
     with pytest.raises(CompactedError, match="5 times; compact less often, or scan less"):
-        await service(store, NEW).inventory()
+        await scan_cluster(new_cluster(store, NEW))
 
 
 async def test_without_a_registry_nothing_is_complete() -> None:
-    with pytest.raises(RefusedError, match="nothing lies under /registry/"):
-        await service(MemoryStore(), NEW).inventory()
+    with pytest.raises(RefusedError, match="no key exists under /registry/"):
+        await scan_cluster(new_cluster(MemoryStore(), NEW))
 
 
 LATE = "/registry/configmaps/default/late"
@@ -111,34 +84,34 @@ LATE = "/registry/configmaps/default/late"
 async def test_a_resource_that_appears_after_the_plan_is_not_left_out_of_the_proof() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
-    async with one.owned(EVERYTHING, brake) as lock:
-        plan = await one.plan(EVERYTHING)
+    one, brake = new_cluster(store, NEW, OLD, resources=("*.*",)), Brake()
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
+        ended = await run_embedded(one, plan, lock, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.proof.stale) == (CampaignState.INCOMPLETE, 1)
 
 
 async def test_a_named_resource_that_was_empty_at_the_plan_is_swept() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one, brake = service(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
-    async with one.owned(EVERYTHING, brake) as lock:
-        plan = await one.plan(EVERYTHING)
+    one, brake = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, EVERYTHING)
         seal(store, LATE, OLD)
-        ended = await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
+        ended = await run_embedded(one, plan, lock, brake, lambda _report, _batches: None)
     assert (ended.campaign.state, ended.report.rewritten) == (CampaignState.COMPLETE, 13)
 
 
 async def test_after_a_restore_the_key_of_an_entry_that_governs_nothing_is_marked_too() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    await run(service(store, OLD))
+    await run(new_cluster(store, OLD))
     store.log_lead = -2_996
     entries = (ResourceEntry(("secrets",), (OLD,)), ResourceEntry(("*.apps",), (NEW,)))
     generation = Generation("sha256:1", EncryptionConfiguration(entries), "test")
-    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, LocalPace(0)))
-    await one.note_restore()
+    one = Cluster(Settings(), Layout(), Engine(store, Settings(), generation, LocalPace(0)))
+    await note_restore(one)
     assert {budget.names: budget.restored for budget in (await one.engine.ledger.all()).values()} == {
         ("old",): True,
         ("new",): True,
@@ -150,13 +123,13 @@ async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_for
     fill(store, OLD)
     entries = (ResourceEntry(("secrets",), (NEW, OLD)), ResourceEntry(("configmaps",), (PLAIN, OLD)))
     generation = Generation("sha256:0", EncryptionConfiguration(entries), "test")
-    one = Service(Settings(), generation, Layout(), Engine(store, Settings(), generation, LocalPace(0)))
+    one = Cluster(Settings(), Layout(), Engine(store, Settings(), generation, LocalPace(0)))
     brake = Brake()
-    async with one.owned(EVERYTHING, brake) as lock:
-        plan = await one.plan(EVERYTHING)
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, EVERYTHING)
         seal(store, LATE, OLD)
         with pytest.raises(RefusedError, match="/registry/configmaps/default/late would be decrypted"):
-            await one.run(plan, EVERYTHING, lock, brake, lambda _report, _batches: None)
+            await run_embedded(one, plan, lock, brake, lambda _report, _batches: None)
     late = await store.get(LATE.encode())
     assert late is not None
     assert late.value.startswith(b"k8s:enc:aescbc:v1:old:")
@@ -165,11 +138,11 @@ async def test_plaintext_is_not_written_without_consent_even_when_it_was_not_for
 async def test_who_lost_the_lock_swaps_nothing() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one, brake = service(store, NEW, OLD), Brake()
+    one, brake = new_cluster(store, NEW, OLD), Brake()
     before = {item.key: item.value for item in (await store.page(KeyRange(b"/registry/", b"/registry0"), 100)).items}
     item = await store.get(b"/registry/secrets/default/00")
     assert item is not None
-    async with one.owned(EVERYTHING, brake) as lock:
+    async with hold_lock(one, brake) as lock:
         stale_guard = Expect(lock.guard.key, lock.guard.revision - 1, created=True)
         (end,) = await store.swap_all([(item, b"undone")], stale_guard)
         assert isinstance(end, FencedError)
@@ -181,22 +154,22 @@ async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
     store = MemoryStore()
     fill(store, OLD)
     store.put(b"/registry/secrets/default/poison", b"garbage")
-    one, brake = service(store, NEW, OLD), Brake()
+    one, brake = new_cluster(store, NEW, OLD), Brake()
 
     def heal(report: BatchReport, _batches: int) -> None:
         if report.quarantined:
             store.delete(b"/registry/secrets/default/poison")
 
-    async with asyncio.timeout(20), one.owned(EVERYTHING, brake) as lock:
-        ended = await one.run(await one.plan(EVERYTHING), EVERYTHING, lock, brake, heal)
+    async with asyncio.timeout(20), hold_lock(one, brake) as lock:
+        ended = await run_embedded(one, await plan_run(one, EVERYTHING), lock, brake, heal)
     assert (ended.campaign.state, ended.quarantined) == (CampaignState.COMPLETE, ())
 
 
 async def test_a_second_run_finds_nothing_to_do() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    assert (await run(service(store, NEW, OLD))).report.rewritten == 12
-    again = await run(service(store, NEW, OLD))
+    assert (await run(new_cluster(store, NEW, OLD))).report.rewritten == 12
+    again = await run(new_cluster(store, NEW, OLD))
     assert (again.campaign.state, again.report) == (CampaignState.COMPLETE, BatchReport())
 
 
@@ -204,7 +177,7 @@ async def test_a_second_run_finds_nothing_to_do() -> None:
 async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
     store = MemoryStore()
     store.put(b"/registry/deployments/default/a", OBJECT)
-    one = service(store, NEW)
+    one = new_cluster(store, NEW)
     spec = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(keys), one.generation.hash)
     with pytest.raises(RecordError, match="its range does not lie inside"):
         await one.engine.run(spec, None, Brake())
@@ -217,38 +190,43 @@ async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "said"),
+    ("spec", "said"),
     [
-        (Order(namespaces=("nosuch",)), "--namespace: nosuch: no object is there"),
-        (Order(namespaces=("default", "nosuch", "nor-this")), "--namespace: nosuch, nor-this: no object is there"),
-        (Order(("configmaps",)), "--resource: configmaps: no object is there"),
-        (Order(("configmaps",), ("default",)), "--resource: configmaps: no object is there"),
+        (CampaignSpec(namespaces=("nosuch",)), "--namespace: nosuch: no object is there"),
+        (
+            CampaignSpec(namespaces=("default", "nosuch", "nor-this")),
+            "--namespace: nosuch, nor-this: no object is there",
+        ),
+        (CampaignSpec(("configmaps",)), "--resource: configmaps: no object is there"),
+        (CampaignSpec(("configmaps",), ("default",)), "--resource: configmaps: no object is there"),
     ],
     ids=str,
 )
-async def test_what_is_named_and_holds_no_object_is_refused_unless_that_is_allowed(order: Order, said: str) -> None:
+async def test_what_is_named_and_holds_no_object_is_refused_unless_that_is_allowed(
+    spec: CampaignSpec, said: str
+) -> None:
     store = MemoryStore()
     fill(store, NEW)
-    one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
+    one = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps"))
     with pytest.raises(SettingsError, match=said):
-        await one.plan(order)
-    plan = await one.plan(replace(order, options=CampaignOptions(allow_empty=True)))
+        await plan_run(one, spec)
+    plan = await plan_run(one, replace(spec, options=CampaignOptions(allow_empty=True)))
     assert plan.refusals == ()
 
 
 async def test_what_is_named_and_holds_objects_is_planned() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one = service(store, NEW, OLD, resources=("secrets", "configmaps"))
-    assert (await one.plan(Order(("secrets",), ("default",)))).found.stale == 12
-    assert (await one.plan(EVERYTHING)).found.stale == 12
+    one = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps"))
+    assert (await plan_run(one, CampaignSpec(("secrets",), ("default",)))).found.stale == 12
+    assert (await plan_run(one, EVERYTHING)).found.stale == 12
 
 
 async def test_keys_are_seen_in_a_resource_of_which_the_last_object_went_a_moment_ago() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one = service(store, NEW, OLD, resources=("*.*",))
-    await one.look_at_keys(["configmaps"])
+    one = new_cluster(store, NEW, OLD, resources=("*.*",))
+    await estimate_use(one, ["configmaps"])
     budgets = await one.engine.ledger.all()
     assert {budget.names: budget.begins("configmaps") is not None for budget in budgets.values()} == {
         ("new",): True,
@@ -262,47 +240,47 @@ async def test_a_configuration_of_which_no_name_governs_anything_is_no_success()
     with pytest.raises(
         RefusedError, match=r"no name in the configuration governs anything: deployments .*deployments\.apps"
     ):
-        await run(service(store, NEW, OLD, resources=("deployments", "leases")))
-    assert (await run(service(store, NEW, OLD, resources=("deployments", "secrets")))).report.rewritten == 12
+        await run(new_cluster(store, NEW, OLD, resources=("deployments", "leases")))
+    assert (await run(new_cluster(store, NEW, OLD, resources=("deployments", "secrets")))).report.rewritten == 12
 
 
 async def test_a_proof_from_an_earlier_term_of_the_same_file_is_none() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one = service(store, NEW, OLD)
+    one = new_cluster(store, NEW, OLD)
     generations = Generations(store, one.engine.keyspace)
     in_force = await generations.save(Stored(History(describe(one.generation))))
     await run(one)
-    assert await one.last_proof() is not None
+    assert await last_proof(one) is not None
     mine = in_force.value.generation
     away = await generations.save(in_force.holding(in_force.value.followed_by(replace(mine, hash="sha256:1"))))
     await generations.save(away.holding(away.value.followed_by(mine)))
-    assert await one.last_proof() is None
+    assert await last_proof(one) is None
     await run(one)
-    assert await one.last_proof() is not None
+    assert await last_proof(one) is not None
 
 
 async def test_what_was_proven_over_everything_stays_so_when_more_is_governed_and_a_part_never_becomes_it() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one = service(store, NEW, OLD, resources=("*.*",))
+    one = new_cluster(store, NEW, OLD, resources=("*.*",))
     whole = await run(one)
     seal(store, LATE, NEW)  # the first object of a resource that the wildcard governs
-    part = await run(one, Order(resources=("secrets",)))
+    part = await run(one, CampaignSpec(resources=("secrets",)))
     assert (whole.campaign.whole, part.campaign.whole) == (True, False)
     store.delete(LATE.encode())
-    assert await one.last_proof() == whole.campaign
+    assert await last_proof(one) == whole.campaign
 
 
 async def test_a_campaign_that_is_taken_up_is_as_wide_as_what_it_is_taken_up_for() -> None:
     store = MemoryStore()
     fill(store, OLD)
-    one, brake = service(store, NEW, OLD, resources=("*.*",)), Brake()
-    async with one.owned(EVERYTHING, brake) as lock:
-        first = await one.take_up(await one.plan(EVERYTHING), CampaignOptions(), lock.guard)
+    one, brake = new_cluster(store, NEW, OLD, resources=("*.*",)), Brake()
+    async with hold_lock(one, brake) as lock:
+        first = await take_up(one, await plan_run(one, EVERYTHING), lock.guard)
         seal(store, LATE, NEW)
-        part = Order(resources=("secrets",))
-        ended = await one.run(await one.plan(part), part, lock, brake, lambda _report, _batches: None)
+        part = CampaignSpec(resources=("secrets",))
+        ended = await run_embedded(one, await plan_run(one, part), lock, brake, lambda _report, _batches: None)
     assert (ended.campaign.id, first.value.whole, ended.campaign.whole) == (first.value.id, True, False)
 
 

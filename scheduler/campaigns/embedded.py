@@ -1,0 +1,113 @@
+"""The embedded run of `rewrap run`: carries out a plan in this process, and proves it by a scan of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
+from kube_rewrap.scheduler.campaigns.lock import Lock
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult, spec_of, still_there
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.take_up import take_up
+from kube_rewrap.scheduler.dispatch.local import LocalDispatcher
+from kube_rewrap.worker.background import background
+from kube_rewrap.worker.errors import FencedError, SpaceError, StoppedError, WorkerError
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.batch import quarantined_by
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.table import Stored
+
+_SPACE_SECONDS = 2.0
+_SPACE_UNKNOWN = 30
+"""Failed reads of etcd's size in a row that stop the run; each may have waited for an unreachable server."""
+
+_log = structlog.get_logger()
+
+
+async def run_embedded(cluster: Cluster, plan: RunPlan, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+    """Carry out a plan to its proof, or until the brake is pulled. The caller holds `lock`.
+
+    Raises RefusedError with the plan's refusals. After any error, a later run resumes from the records.
+    """
+    plan.require_safe()
+    started = asyncio.get_running_loop().time()
+    async with background(brake.pull) as begin:
+        begin("the space guard", partial(_guard_space, cluster, brake))
+        await begin_budgets(cluster, plan.look)
+        stored = await take_up(cluster, plan, lock.guard)
+        result = await _finish(cluster, stored, lock, brake, watcher)
+    return replace(result, seconds=asyncio.get_running_loop().time() - started)
+
+
+async def _finish(cluster: Cluster, stored: Stored[Campaign], lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+    name, engine = stored.value.id, cluster.engine
+    records = Records.of(engine.store, engine.keyspace, name, lock.guard)
+    dispatcher = LocalDispatcher(engine, lock.session, brake, cluster.settings.pace.batches, stored.value)
+    before = await sum_reports(records.checkpoints, name)
+    reconciler = Reconciler(records, dispatcher, _ScanProver(cluster, spec_of(stored.value), brake), watcher)
+    try:
+        done = await reconciler.finish(name)
+    except WorkerError as error:
+        _log.warning("campaign.stopped", campaign=name, because=str(error))
+        raise
+    finally:
+        brake.pull(StoppedError("the run ended"))
+        await dispatcher.close()
+    assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
+    ended = done.stored.value
+    report = await sum_reports(records.checkpoints, name)
+    await report_end(cluster, ended, report)
+    quarantined = tuple([one async for one in records.quarantine.all()])
+    counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
+    return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, counts, done.proof, 0.0)
+
+
+async def _guard_space(cluster: Cluster, brake: Brake) -> None:
+    """Pull the brake before etcd is full, or when its size stays unknown. Runs until cancelled."""
+    store, unknown = cluster.engine.store, 0
+    while True:
+        await asyncio.sleep(_SPACE_SECONDS)
+        try:
+            members, alarms = await store.members(), await store.alarms()
+        except WorkerError as error:
+            unknown += 1
+            _log.warning("space.unknown", because=str(error))
+            if unknown >= _SPACE_UNKNOWN:
+                brake.pull(error)
+            continue
+        unknown = 0
+        room = judge_space(members, alarms, 0, cluster.settings.space)
+        if room.refusal is not None:
+            brake.pull(SpaceError(room.refusal))
+
+
+class _ScanProver:
+    """See Prover. Proves a campaign by a scan in this process."""
+
+    def __init__(self, cluster: Cluster, spec: CampaignSpec, brake: Brake) -> None:
+        self._cluster = cluster
+        self._spec = spec
+        self._brake = brake
+
+    async def look(self, stored: Stored[Campaign], _owned: frozenset[int]) -> Inventory:
+        """See Prover. Raises FencedError when a scheduler has adopted the campaign, which it then proves itself."""
+        campaign, mine = stored.value, self._cluster.generation.hash
+        if campaign.generation != mine:
+            raise FencedError(
+                f"a scheduler adopted the campaign {campaign.id} for the configuration {campaign.generation}, and will "
+                f"prove it; this process holds {mine}"
+            )
+        _, found = await self._brake.unless_pulled(scan_cluster(self._cluster, self._spec, still_there))
+        return found
+
+    async def forget(self, _campaign: str) -> None:
+        """See Prover. There is nothing to delete."""

@@ -1,0 +1,40 @@
+"""Decrypts one object for `rewrap inspect`, and says why an etcd key is not governed."""
+
+from __future__ import annotations
+
+from kube_rewrap.config.encryption.resources import Layout, Located
+from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.discovery import Territory
+from kube_rewrap.scheduler.campaigns.scan import survey_cluster
+from kube_rewrap.scheduler.dispatch.local import Examined
+from kube_rewrap.worker.etcd.ranges import key_text
+
+
+async def examine(cluster: Cluster, key: bytes) -> tuple[str, Examined]:
+    """Return one object's resource and verdict.
+
+    Raises SettingsError for a key that the configuration does not govern, or that does not exist.
+    """
+    territory = await survey_cluster(cluster)
+    resource = next((one.resource for one in territory.governed if key in one.range), None)
+    if resource is None:
+        raise _no_object(key, _why_ungoverned(key, cluster.layout, territory))
+    await cluster.engine.learn_what_is_complete()
+    examined = await cluster.engine.examine(key, resource)
+    if examined is None:
+        raise _no_object(key, "does not exist")
+    return resource, examined
+
+
+def _why_ungoverned(key: bytes, layout: Layout, territory: Territory) -> str:
+    located = layout.resource_at(key)
+    if not isinstance(located, Located):
+        return "lies under no resource that the configuration governs"
+    because = f"belongs to {located.resource}, no resource that the configuration governs"
+    slips = [name for name, _, remedy in territory.idle if str(located.resource) in remedy.split("; ")[0]]
+    return f"{because}; {', '.join(slips)} is another name, and governs nothing" if slips else because
+
+
+def _no_object(key: bytes, message: str) -> SettingsError:
+    return SettingsError("command line", (Fault(key_text(key), message, "see `etcdctl get --prefix --keys-only`"),))

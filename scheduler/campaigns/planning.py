@@ -1,0 +1,119 @@
+"""Plans a campaign before its first write: one survey, one scan, and every reason not to start. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kube_rewrap.scheduler.campaigns.budgets import foresee_budgets, needs_estimate
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.campaigns.discovery import Territory
+from kube_rewrap.scheduler.campaigns.keks import kek_refusals
+from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
+from kube_rewrap.scheduler.campaigns.run import (
+    CampaignSpec,
+    RunPlan,
+    choose,
+    require_objects,
+    resumable,
+    scope_of,
+    uncovered,
+)
+from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.worker.errors import CompactedError, KmsRefusedError
+from kube_rewrap.worker.rate.pressure import judge_space
+from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange, merged
+
+
+async def plan_run(cluster: Cluster, spec: CampaignSpec) -> RunPlan:
+    """Return what a run would do, with every reason not to start it.
+
+    Raises SettingsError for a resource that the configuration does not govern, and for a named resource or namespace
+    without objects unless `spec` allows it; UnsupportedPrimaryError for a primary that this tool can't write with;
+    KmsUnavailableError when a plugin names no KEK to write under.
+    """
+    unfinished, asked = await cluster.campaigns().unfinished(), spec.options.since
+
+    def choose_writable(territory: Territory, spec: CampaignSpec) -> tuple[ResourceRange, ...]:
+        chosen = choose(territory, spec)
+        try:
+            for one in chosen:
+                cluster.engine.chains[one.resource].require_writable()
+        except KmsRefusedError:
+            cluster.engine.require_aimed()  # it knows why
+            raise
+        return chosen
+
+    def since_of(territory: Territory) -> int:
+        resumes = resumable(unfinished, cluster.generation.hash, scope_of(territory, spec), asked)
+        return resumes.value.options.since if resumes else asked
+
+    territory, found = await scan_cluster(cluster, spec, choose_writable, since_of, peeks=True)
+    options = replace(spec.options, since=since_of(territory))
+    if not spec.options.allow_empty:
+        await _require_objects(cluster, territory, found, spec)
+    look = await _look(cluster, territory, found, spec)
+    store, settings, scope = cluster.engine.store, cluster.settings, scope_of(territory, spec)
+    growth = await _growth_of(cluster, found)
+    to_write = found.stale_bytes + growth + space_of_records(found, settings.page.objects)
+    room = judge_space(await store.members(), await store.alarms(), to_write, settings.space)
+    budgets = await foresee_budgets(cluster, look)
+    refusals = preflight(
+        found,
+        budgets,
+        room,
+        settings.budget,
+        await store.revision(),
+        allow_plaintext=options.allow_plaintext,
+        since=options.since,
+    )
+    return RunPlan(
+        scope=scope,
+        options=options,
+        territory=territory,
+        found=found,
+        room=room,
+        look=look,
+        refusals=(*await kek_refusals(cluster), *refusals),
+        resumes=resumable(await cluster.campaigns().unfinished(), cluster.generation.hash, scope, options.since),
+        growth=growth,
+    )
+
+
+async def _growth_of(cluster: Cluster, found: Inventory) -> int:
+    """Return by how many bytes a campaign makes the objects larger; asks a plugin only for objects to move."""
+    moving = {tally.primary: tally.resource for tally in found.resources if tally.elsewhere}
+    grows = {primary: await cluster.engine.growth(resource) for primary, resource in moving.items()}
+    return growth_of(found, grows)
+
+
+async def _require_objects(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> None:
+    """Raise SettingsError when a resource or a namespace that `spec` names holds no object."""
+    held = {tally.resource for tally in found.resources if tally.objects}
+    require_objects([name for name in spec.resources if name not in held], "--resource")
+    empty = [name for name in spec.namespaces if not await _has_objects(cluster, territory, spec, name)]
+    require_objects(empty, "--namespace")
+
+
+async def _has_objects(cluster: Cluster, territory: Territory, spec: CampaignSpec, namespace: str) -> bool:
+    for one in choose(territory, replace(spec, namespaces=(namespace,))):
+        if (await cluster.engine.store.keys(one.range, 1))[0]:
+            return True
+    return False
+
+
+async def _look(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> Look | None:
+    """Estimate each key's encryptions by all governed objects, not only those of `spec`; None if none is needed.
+
+    Scans the objects outside of `spec` at the revision of `found`, so that a plan reads each object once.
+    """
+    if spec.covers_everything:
+        return found.look()
+    if not await needs_estimate(cluster, territory):
+        return None
+    try:
+        ranges = uncovered(territory, choose(territory, spec))
+        rest = await cluster.engine.inventory(ranges, found.revision, peeks=True)
+    except CompactedError:
+        _, everything = await scan_cluster(cluster, peeks=True)
+        return everything.look()
+    return replace(found, resources=merged([*found.resources, *rest.resources])).look()
