@@ -353,7 +353,7 @@ class Engine:
                     opened = self.recognise(item, governed[item.key])
                     claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
                     makers[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
-        return Gap(first, end, makers, wheres, tuple(elsewhere))
+        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
 
     async def is_compacted(self, revision: int) -> bool:
         """Return whether etcd has compacted a revision away, so that it can't be read.

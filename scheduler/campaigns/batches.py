@@ -58,7 +58,16 @@ def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus
         for start, end, piece in zip(starts, ends, pieces, strict=True):
             counts = tuple((part.namespace, part.objects) for part in piece)
             name = resource.covered.resource
-            batches.append(BatchSpec(campaign, len(batches), name, KeyRange(start, end), generation, counts))
+            batches.append(
+                BatchSpec(
+                    campaign=campaign,
+                    number=len(batches),
+                    resource=name,
+                    range=KeyRange(start, end),
+                    generation=generation,
+                    namespaces=counts,
+                )
+            )
     return batches
 
 

@@ -43,7 +43,7 @@ def preflight(
             )
         )
     for key, wanted in _wanted(found).items():
-        budget = budgets.get(key.fingerprint, Budget(key.fingerprint, key.provider))
+        budget = budgets.get(key.fingerprint, Budget(fingerprint=key.fingerprint, provider=key.provider))
         left = budget.left(settings.gcm_limit)
         if left is not None and wanted > left:
             refusals.append(_too_few(key, wanted, left, budget, settings, revision=revision))
@@ -96,7 +96,7 @@ def space_of_records(found: Inventory, page: int) -> int:
     Workers write a batch's record after every page, and etcd keeps all its versions until a compaction. One more is
     written for each object that is named in quarantine.
     """
-    if found.leaves_nothing:
+    if found.is_clean:
         return 0
     batches = len(found.resources) + found.objects // BATCH_OBJECTS
     checkpoints = batches * _WRITES_OF_BATCH + found.objects // page

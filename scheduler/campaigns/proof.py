@@ -99,7 +99,14 @@ class QueueProver:
         ranges: list[tuple[ResourceRange, ...]] = [(piece,) for piece in pieces] or [()]
         campaign = stored.value
         parts = [
-            ProofPart(campaign.id, number, revision, campaign.generation, part, of=len(ranges))
+            ProofPart(
+                campaign=campaign.id,
+                number=number,
+                revision=revision,
+                generation=campaign.generation,
+                ranges=part,
+                of=len(ranges),
+            )
             for number, part in enumerate(ranges)
         ]
         await self._proofs.replace_all(campaign.id, parts)

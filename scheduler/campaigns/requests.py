@@ -78,15 +78,17 @@ class RequestBacklog:
             if stored.value.origin is not Origin.OPERATOR:
                 because = "the configuration changed before it could be met, which looks at everything"
                 await self._requests.save(stored.holding(stored.value.decided(RequestState.CANCELLED, because)))
-        await self._ask(Origin.CHANGE, f"change-{revision}", CampaignOptions(reason, priority=_CHANGE_PRIORITY))
+        await self._ask(Origin.CHANGE, f"change-{revision}", CampaignOptions(reason=reason, priority=_CHANGE_PRIORITY))
 
     async def ask_for_resync(self, reason: str) -> None:
         """Request a campaign for the stale objects that a full check found."""
-        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", CampaignOptions(reason))
+        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", CampaignOptions(reason=reason))
 
     async def ask_for_rotation(self, name: str) -> None:
         """Request a campaign, once per `name`, for what a rotation's scan found under other keys."""
-        await self._ask(Origin.RESYNC, name, CampaignOptions("a rotation's scan found objects under another key"))
+        await self._ask(
+            Origin.RESYNC, name, CampaignOptions(reason="a rotation's scan found objects under another key")
+        )
 
     async def ask_for_repairs(self, drift: Drift) -> None:
         """Request the repairs that are due, without those that a waiting request covers."""
@@ -111,7 +113,7 @@ class RequestBacklog:
         where = f"{repair.resource} in {', '.join(repair.namespaces)}" if repair.namespaces else repair.resource
         reason = f"drift: {where} was written under another key"
         # The drifted objects may be deleted by then.
-        options = CampaignOptions(reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
+        options = CampaignOptions(reason=reason, priority=_DRIFT_PRIORITY, allow_empty=True, repair=True)
         await self._ask(Origin.DRIFT, f"drift-{_stamp()}", options, (repair.resource,), repair.namespaces)
         self._repairs = [*(self._repairs or ()), repair]
 
@@ -125,7 +127,17 @@ class RequestBacklog:
     ) -> None:
         options = replace(options, reason=options.reason[:_LONGEST_REASON])
         now = datetime.now(UTC).isoformat()
-        if await self._requests.submit(Request(name, RequestKind.START, now, origin, resources, namespaces, options)):
+        if await self._requests.submit(
+            Request(
+                id=name,
+                kind=RequestKind.START,
+                asked_at=now,
+                origin=origin,
+                resources=resources,
+                namespaces=namespaces,
+                options=options,
+            )
+        ):
             _log.info("request.made", request=name, origin=origin.value, because=options.reason)
 
     async def put_off(self, stored: Stored[Request], because: str) -> None:

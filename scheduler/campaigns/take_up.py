@@ -98,7 +98,7 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
 
 async def _census(cluster: Cluster, plan: RunPlan) -> list[ResourceCensus]:
     """Count the objects of the plan's scope by namespace; nothing where the plan found nothing to do."""
-    if plan.found.leaves_nothing:
+    if plan.found.is_clean:
         return []
     covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
     places = plan.scope.namespaces or (None,)

@@ -242,7 +242,14 @@ class Counting:
         followed = self.recorded.following(places, self.chains)
         self._recorded_added = Counter(self._added)
         replaced = self.recorded.replacing(places)
-        return Observations(counts, followed, dict(self._last), since, self.recorded.revision, replaced)
+        return Observations(
+            counts=counts,
+            followed=followed,
+            last=dict(self._last),
+            since=since,
+            revision=self.recorded.revision,
+            replaced=replaced,
+        )
 
     def saved(self, seen: Observations) -> None:
         """Take over the version that `to_record` returned last, which is stored now. Keeps writes delivered since."""

@@ -67,7 +67,7 @@ class Observer:
         self._counting = Counting(Observations(), {}, (), 0)
         self._opened: Counter[str] = Counter()
         self._again: list[Pair] = []
-        self._gap = Gap(0, 0)
+        self._gap = Gap(first=0, end=0)
         self._chains = {
             str(GroupResource.parse(name)): tuple(key.counted_as for key in keys)
             for name, keys in describe(self._engine.generation).resources

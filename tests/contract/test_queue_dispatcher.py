@@ -33,7 +33,7 @@ class Clock:
 
 
 def batch(number: int) -> BatchSpec:
-    return BatchSpec("c", number, "secrets", KeyRange(b"a", b"b"), "sha256:0")
+    return BatchSpec(campaign="c", number=number, resource="secrets", range=KeyRange(b"a", b"b"), generation="sha256:0")
 
 
 @pytest.fixture

@@ -82,8 +82,10 @@ async def rewrap_all(engine: Engine, cluster: Cluster, campaign: str) -> BatchRe
     for number, one in enumerate((await survey_cluster(cluster)).governed):
         keys = engine.chains[one.resource].keys
         await engine.ledger.first_sight([key for key in keys if has_budget(key)])
-        spec = BatchSpec(campaign, number, one.resource, one.range, engine.generation.hash)
-        await Checkpoints(engine.store, engine.keyspace).save(Stored(Checkpoint(spec)))
+        spec = BatchSpec(
+            campaign=campaign, number=number, resource=one.resource, range=one.range, generation=engine.generation.hash
+        )
+        await Checkpoints(engine.store, engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         report += await engine.run(spec, None, Brake(), allow_plaintext=True)
     return report
 

@@ -70,8 +70,14 @@ class Scene:
         return value
 
     async def run(self, growth: Growth = ANY_GROWTH) -> BatchReport:
-        spec = BatchSpec(f"c{await self.store.revision()}", 0, "secrets", SECRETS, self.engine.generation.hash)
-        await Checkpoints(self.store, self.engine.keyspace).save(Stored(Checkpoint(spec)))
+        spec = BatchSpec(
+            campaign=f"c{await self.store.revision()}",
+            number=0,
+            resource="secrets",
+            range=SECRETS,
+            generation=self.engine.generation.hash,
+        )
+        await Checkpoints(self.store, self.engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         await self.engine.ledger.first_sight([key for key in self.engine.chains["secrets"].keys if has_budget(key)])
         return await self.engine.run(spec, None, Brake(), growth=growth)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
 
 from hypothesis import strategies as st
@@ -27,35 +28,72 @@ TIMES = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
 TEXTS = st.text(max_size=20)
 ETCD_KEYS = st.binary(max_size=30)
 RANGES = st.tuples(ETCD_KEYS, ETCD_KEYS).map(sorted).map(lambda ends: KeyRange(*ends))
-REPORTS = st.builds(BatchReport, *[COUNTS] * 11)
+REPORTS = st.builds(BatchReport, **{one.name: COUNTS for one in fields(BatchReport)})
 SPECS = st.builds(
-    BatchSpec, IDS, NUMBERS, TEXTS, RANGES, TEXTS, st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple)
+    BatchSpec,
+    campaign=IDS,
+    number=NUMBERS,
+    resource=TEXTS,
+    range=RANGES,
+    generation=TEXTS,
+    namespaces=st.lists(st.tuples(TEXTS, COUNTS), max_size=4).map(tuple),
 )
 MOMENTS = st.floats(0, 2**40)
 REASONS = st.dictionaries(st.sampled_from(Reason), COUNTS, max_size=3)
 CHECKPOINTS = st.builds(
-    Checkpoint, SPECS, st.sampled_from(BatchState), ETCD_KEYS, REPORTS, COUNTS, COUNTS, MOMENTS, TEXTS, REASONS
+    Checkpoint,
+    spec=SPECS,
+    state=st.sampled_from(BatchState),
+    cursor=ETCD_KEYS,
+    report=REPORTS,
+    attempts=COUNTS,
+    stalled=COUNTS,
+    tried_at=MOMENTS,
+    because=TEXTS,
+    reasons=REASONS,
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
 WISHES = st.builds(
-    CampaignOptions, TEXTS, st.just(0.0) | st.floats(1, FASTEST), st.integers(-100, 100), *[st.booleans()] * 4, COUNTS
+    CampaignOptions,
+    reason=TEXTS,
+    rate=st.just(0.0) | st.floats(1, FASTEST),
+    priority=st.integers(-100, 100),
+    allow_plaintext=st.booleans(),
+    paused=st.booleans(),
+    allow_empty=st.booleans(),
+    repair=st.booleans(),
+    since=COUNTS,
 )
 CAMPAIGNS = st.builds(
     Campaign,
-    *(IDS, st.sampled_from(CampaignState), TEXTS, SCOPES, NUMBERS, TIMES, TEXTS, st.integers(1, MOST), COUNTS),
-    *(
-        WISHES,
-        st.none() | st.sampled_from(Pause),
-        st.just("") | TIMES,
-        st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
-        st.booleans(),
-    ),
+    id=IDS,
+    state=st.sampled_from(CampaignState),
+    generation=TEXTS,
+    scope=SCOPES,
+    batches=NUMBERS,
+    planned_at=TIMES,
+    because=TEXTS,
+    sweeps=st.integers(1, MOST),
+    proof_revision=COUNTS,
+    options=WISHES,
+    paused_for=st.none() | st.sampled_from(Pause),
+    ended_at=st.just("") | TIMES,
+    growth=st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+    whole=st.booleans(),
 )
 REQUESTS = st.builds(
     Request,
-    *(IDS, st.sampled_from(RequestKind), TIMES, st.sampled_from(Origin), NAMES, NAMES, WISHES),
-    *(st.sampled_from(RequestState), st.just("") | IDS, TEXTS),
+    id=IDS,
+    kind=st.sampled_from(RequestKind),
+    asked_at=TIMES,
+    origin=st.sampled_from(Origin),
+    resources=NAMES,
+    namespaces=NAMES,
+    options=WISHES,
+    state=st.sampled_from(RequestState),
+    campaign=st.just("") | IDS,
+    because=TEXTS,
 )
 KEYS = st.builds(KeyRef, TEXTS, TEXTS, TEXTS)
 TALLIES = st.builds(
@@ -75,17 +113,27 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
     found = draw(st.none() | st.lists(TALLIES, max_size=2).map(lambda tallies: Inventory(revision, tuple(tallies))))
     ranges = draw(st.lists(st.builds(ResourceRange, TEXTS, RANGES), max_size=2).map(tuple))
     partial = found if draw(st.booleans()) else None
-    rest = draw(NUMBERS), draw(ETCD_KEYS), partial
-    return ProofPart(draw(IDS), draw(NUMBERS), revision, draw(TEXTS), ranges, found, draw(st.booleans()), *rest)
+    return ProofPart(
+        campaign=draw(IDS),
+        number=draw(NUMBERS),
+        revision=revision,
+        generation=draw(TEXTS),
+        ranges=ranges,
+        found=found,
+        compacted=draw(st.booleans()),
+        of=draw(NUMBERS),
+        cursor=draw(ETCD_KEYS),
+        partial=partial,
+    )
 
 
 SWAPS = st.lists(st.builds(Landed, *[COUNTS] * 3), max_size=3).map(tuple)
 BUDGETS = st.builds(
     Budget,
-    TEXTS,
-    TEXTS,
-    st.lists(TEXTS, max_size=3).map(tuple),
-    COUNTS,
+    fingerprint=TEXTS,
+    provider=TEXTS,
+    names=st.lists(TEXTS, max_size=3).map(tuple),
+    reserved=COUNTS,
     estimated=COUNTS,
     restored=st.booleans(),
     made_in=st.builds(Mark, st.integers(0, 2**64 - 1), st.integers(-MOST, MOST)),
@@ -97,8 +145,14 @@ BUDGETS = st.builds(
 PRINTABLE = TEXTS.filter(str.isprintable)
 SCANS = st.builds(
     Scan,
-    *(TEXTS, COUNTS, MOMENTS, COUNTS, COUNTS, st.booleans(), MOMENTS),
-    st.lists(st.builds(UnreadableCount, PRINTABLE, st.sampled_from(Reason), COUNTS), max_size=3).map(tuple),
+    generation=TEXTS,
+    revision=COUNTS,
+    at=MOMENTS,
+    objects=COUNTS,
+    stale=COUNTS,
+    is_clean=st.booleans(),
+    proven_at=MOMENTS,
+    unreadable=st.lists(st.builds(UnreadableCount, PRINTABLE, st.sampled_from(Reason), COUNTS), max_size=3).map(tuple),
 )
 TRIES = st.builds(Tries, st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), MOMENTS, max_size=3))
 SMALL = st.integers(0, 2**53)

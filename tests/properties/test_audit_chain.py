@@ -25,8 +25,17 @@ def chains(draw: st.DrawFn) -> tuple[list[Entry], Head]:
     first = draw(st.integers(1, 5))
     entries: list[Entry] = []
     previous = BEGINNING if first == 1 else "e" * 64
-    for number, content in enumerate(draw(CONTENTS), start=first):
-        entries.append(Entry(number, *content, previous).sealed())
+    for number, (at, event, campaign, actor, detail) in enumerate(draw(CONTENTS), start=first):
+        entry = Entry(
+            number=number,
+            at=at,
+            event=event,
+            campaign=campaign,
+            actor=actor,
+            detail=detail,
+            previous=previous,
+        )
+        entries.append(entry.sealed())
         previous = entries[-1].hash
     return entries, Head(entries[-1].number, previous, first)
 

@@ -104,7 +104,7 @@ class Budgets(RuleBasedStateMachine):
     @rule(chains=CHAINS)
     def configure(self, chains: Chains) -> None:
         if "made" in str(chains) and "made" not in self.world.budgets:
-            self.world.budgets["made"] = Budget("made", "aesgcm", born=self.world.revision)
+            self.world.budgets["made"] = Budget(fingerprint="made", provider="aesgcm", born=self.world.revision)
             self.world.revision += 1
         self.chains = chains
 
@@ -133,7 +133,7 @@ class Budgets(RuleBasedStateMachine):
         for budget in world.budgets.values():
             swaps.update({resource: own.count for resource, own in budget.own.items()})
         for key in sorted({key for keys in self.chains.values() for key in keys}):
-            before = world.budgets.get(key, Budget(key, "aesgcm"))
+            before = world.budgets.get(key, Budget(fingerprint=key, provider="aesgcm"))
             anew = [resource for resource, name in again if name == key]
             after = before.sighted(look, world.seen, swaps, anew)
             for resource, sight in (after.sights or {}).items():
@@ -315,7 +315,7 @@ class Budgets(RuleBasedStateMachine):
             for one in known.values()
             if not one.key and one.version > 1 and one.created >= first
         ]
-        return Gap(first, end, makers, wheres, tuple(elsewhere))
+        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
 
     @precondition(lambda self: self.watching)
     @rule()

@@ -283,10 +283,16 @@ class EngineMachine(RuleBasedStateMachine):
 
     @property
     def batch(self) -> BatchSpec:
-        return BatchSpec(str(self.campaigns), 0, "secrets", KeyRange.of_prefix(SECRETS), self.generation.hash)
+        return BatchSpec(
+            campaign=str(self.campaigns),
+            number=0,
+            resource="secrets",
+            range=KeyRange.of_prefix(SECRETS),
+            generation=self.generation.hash,
+        )
 
     def record_batch(self) -> None:
-        finished(Checkpoints(self.store, self.engine().keyspace).save(Stored(Checkpoint(self.batch))))
+        finished(Checkpoints(self.store, self.engine().keyspace).save(Stored(Checkpoint(spec=self.batch))))
 
     def engine(self) -> Engine:
         """A process' own engine."""

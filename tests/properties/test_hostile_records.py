@@ -79,16 +79,31 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
         Rotation.from_json,
         st.builds(
             Rotation,
-            *(st.just("r"), st.sampled_from(RotationStep), TEXTS, st.just((0, 1)), st.just(("secrets",)), TEXTS, TEXTS),
-            *(st.lists(KEYS, max_size=2).map(tuple), HASHES),
+            id=st.just("r"),
+            step=st.sampled_from(RotationStep),
+            because=TEXTS,
+            entries=st.just((0, 1)),
+            resources=st.just(("secrets",)),
+            provider=TEXTS,
+            key_name=TEXTS,
+            retired=st.lists(KEYS, max_size=2).map(tuple),
+            file=HASHES,
             passed=st.lists(st.builds(Passed, st.sampled_from(RotationStep), TIMES, TEXTS), max_size=2).map(tuple),
         ).map(Rotation.to_json),
     ),
     "audit": (
         Entry.from_json,
-        st.builds(Entry, COUNTS, TIMES, TEXTS, TEXTS, TEXTS, st.just({"a": 1, "b": None}), HASHES, HASHES).map(
-            Entry.to_json
-        ),
+        st.builds(
+            Entry,
+            number=COUNTS,
+            at=TIMES,
+            event=TEXTS,
+            campaign=TEXTS,
+            actor=TEXTS,
+            detail=st.just({"a": 1, "b": None}),
+            previous=HASHES,
+            hash=HASHES,
+        ).map(Entry.to_json),
     ),
     "audit-head": (Head.from_json, st.builds(Head, COUNTS, HASHES).map(Head.to_json)),
     "quarantine": (

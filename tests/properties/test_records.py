@@ -93,7 +93,7 @@ def test_a_field_of_another_kind_is_refused_or_read_but_never_breaks(value: Reco
     ids=lambda wrong: str(wrong)[:40],
 )
 def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, object]) -> None:
-    good = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False).to_json()
+    good = Scan(generation="sha256:0", revision=7, at=1_000.0, objects=9, stale=1, is_clean=False).to_json()
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
         Scan.from_json({**good, **wrong})
 

@@ -57,15 +57,15 @@ class RotationMachine(RuleBasedStateMachine):
         self.compacted = 0
         self.overlooked = OBJECTS  # none
         self.rotation = Rotation(
-            "r",
-            RotationStep.ADD,
-            "asked for",
-            (0,),
-            ("secrets",),
-            "aesgcm",
-            NEW,
-            (KeyRef("aesgcm", OLD, "0" * 16),),
-            hash_of(self.file),
+            id="r",
+            step=RotationStep.ADD,
+            because="asked for",
+            entries=(0,),
+            resources=("secrets",),
+            provider="aesgcm",
+            key_name=NEW,
+            retired=(KeyRef("aesgcm", OLD, "0" * 16),),
+            file=hash_of(self.file),
             prune=True,
         )
         self.seen = Facts(hash_of(self.file))

@@ -25,15 +25,20 @@ from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.verdict import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
-REPORT = BatchReport(10, 4, 3, 2, 1, 1, 5, 6, 7, 800)
+REPORT = BatchReport(
+    objects=10, rewritten=4, current=3, gone=2, quarantined=1, stuck=1, conflicts=5, unknown=6, encryptions=7, bytes=800
+)
 ENDS = {"rewritten": 4, "current": 3, "gone": 2, "quarantined": 1}
-_SPEC = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(b"/registry/secrets/"), "sha256:0")
+_SPEC = BatchSpec(
+    campaign="c", number=0, resource="secrets", range=KeyRange.of_prefix(b"/registry/secrets/"), generation="sha256:0"
+)
 BATCHES = [
-    Checkpoint(_SPEC, state) for state in (BatchState.DONE, BatchState.PENDING, BatchState.PARKED, BatchState.PENDING)
+    Checkpoint(spec=_SPEC, state=state)
+    for state in (BatchState.DONE, BatchState.PENDING, BatchState.PARKED, BatchState.PENDING)
 ]
 KEYS = {
-    "a" * 16: Budget("a" * 16, "aesgcm", reserved=70, committed=20, observed=50),
-    "b" * 16: Budget("b" * 16, "secretbox", reserved=5),
+    "a" * 16: Budget(fingerprint="a" * 16, provider="aesgcm", reserved=70, committed=20, observed=50),
+    "b" * 16: Budget(fingerprint="b" * 16, provider="secretbox", reserved=5),
 }
 DECRYPT_OK, DECRYPT_REFUSED = (Method.DECRYPT, Outcome.OK), (Method.DECRYPT, Outcome.REFUSED)
 PLUGIN = PluginReport(
@@ -57,13 +62,30 @@ class Clock:
 
 
 def campaign(state: CampaignState = CampaignState.RUNNING) -> Campaign:
-    return Campaign("c", state, "sha256:0", Scope(("secrets",)), 1, "2026-01-01T00:00:00+00:00", "why")
+    return Campaign(
+        id="c",
+        state=state,
+        generation="sha256:0",
+        scope=Scope(("secrets",)),
+        batches=1,
+        planned_at="2026-01-01T00:00:00+00:00",
+        because="why",
+    )
 
 
 def scan(stale: int, at: float = 1_000.0, proven_at: float = 0.0, generation: str = "sha256:0") -> Scan:
     """A scan of everything; with nothing stale and no proof before it, it is one."""
     unreadable = (UnreadableCount("secrets", Reason.NO_SUCH_KEY, 2),)
-    return Scan(generation, 7, at, 9, stale, is_clean=not stale, proven_at=proven_at or at, unreadable=unreadable)
+    return Scan(
+        generation=generation,
+        revision=7,
+        at=at,
+        objects=9,
+        stale=stale,
+        is_clean=not stale,
+        proven_at=proven_at or at,
+        unreadable=unreadable,
+    )
 
 
 def shown(registry: CollectorRegistry) -> dict[str, float]:

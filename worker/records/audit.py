@@ -55,7 +55,15 @@ class AuditLog:
         given, at = detail_of(detail), datetime.now(UTC).isoformat(timespec="milliseconds")
         for attempt in range(_ATTEMPTS):
             head, revision = await self._head()
-            entry = Entry(head.number + 1, at, event, campaign, self._actor, given, head.hash).sealed()
+            entry = Entry(
+                number=head.number + 1,
+                at=at,
+                event=event,
+                campaign=campaign,
+                actor=self._actor,
+                detail=given,
+                previous=head.hash,
+            ).sealed()
             if await self._write(entry, head, revision):
                 break
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter

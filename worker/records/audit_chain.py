@@ -33,7 +33,7 @@ def _detail(value: object, what: str) -> Mapping[str, Scalar]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Form):
     """One entry. `number` counts from 1, `at` is ISO 8601 in UTC, `hash` covers all other fields."""
 

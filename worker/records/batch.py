@@ -20,7 +20,7 @@ def _namespace_count(pair: object, what: str) -> tuple[str, int]:
     return text_of(name, what), count_of(count, what)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSpec(Form):
     """What one worker does under one claim.
 
@@ -62,7 +62,7 @@ class BatchState(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint(Form):
     """A batch and its progress: every object with a key below `cursor` has reached its end in this sweep.
 

@@ -160,7 +160,7 @@ class Sight:
     swaps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Counts of encryptions under one key.
 
@@ -337,10 +337,10 @@ class Budget:
         """Read the JSON form. Raises ValueError when a count is missing: no count has a default."""
         fields = Fields.of(value)
         budget = cls(
-            fields.text("fingerprint"),
-            fields.text("provider"),
-            fields.texts("names"),
-            fields.count("reserved"),
+            fingerprint=fields.text("fingerprint"),
+            provider=fields.text("provider"),
+            names=fields.texts("names"),
+            reserved=fields.count("reserved"),
             estimated=fields.count("estimated"),
             restored=fields.flag("restored"),
             made_in=Mark(fields.one("cluster_id", _cluster_id), fields.count("log_lead", -MOST)),

@@ -91,7 +91,7 @@ def rate_of(value: object, what: str = "rate") -> float:
     return rate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignOptions(Form):
     """The options of a campaign, as requested.
 
@@ -139,7 +139,7 @@ class Growth(Form):
 ANY_GROWTH = Growth()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign(Form):
     """One campaign's record. `batches` is the number of its batches; `because` is the reason for its state.
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from kube_rewrap.worker.records.budget import Landed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """What etcd still shows of the revisions from `first` (included) to `end` (excluded).
 

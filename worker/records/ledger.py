@@ -134,7 +134,13 @@ class Ledger:
         await self._lineage.look()
         born = await self._store.revision()
         await self._budgets.create(
-            Budget(key.fingerprint, key.provider, (key.name,), made_in=self._lineage.mark, born=born)
+            Budget(
+                fingerprint=key.fingerprint,
+                provider=key.provider,
+                names=(key.name,),
+                made_in=self._lineage.mark,
+                born=born,
+            )
         )
 
     async def spend(self, key: KeyRef, tokens: int, ahead: int) -> int:
@@ -228,16 +234,19 @@ class Ledger:
             for one in stored
         }
         # The use of a key with an unreadable record is unknown: it counts as restored, and gets no new record.
-        lost = {name: Budget(name, LIMITED_PROVIDER, restored=True, made_in=self._lineage.mark) for name in unreadable}
+        lost = {
+            name: Budget(fingerprint=name, provider=LIMITED_PROVIDER, restored=True, made_in=self._lineage.mark)
+            for name in unreadable
+        }
         return found | lost, from_backup
 
     def _begun(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
         """Return a new budget for each of these keys' fingerprints."""
         return {
             fingerprint: Budget(
-                fingerprint,
-                named[0].provider,
-                tuple(sorted({key.name for key in named})),
+                fingerprint=fingerprint,
+                provider=named[0].provider,
+                names=tuple(sorted({key.name for key in named})),
                 restored=restored,
                 made_in=self._lineage.mark,
             )

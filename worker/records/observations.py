@@ -49,7 +49,9 @@ def _observations(given: Mapping[str, object], revision: int) -> Observations:
         tables = (_followed_by_path(fields.counts("following")),)
     last, since = (fields.counts(name) if fields.has(name) else {} for name in ("last", "since"))
     replaced = fields.each("replaced", _revision) if fields.has("replaced") else ()
-    return Observations(fields.counts("counts"), tables, last, since, revision, replaced)
+    return Observations(
+        counts=fields.counts("counts"), followed=tables, last=last, since=since, revision=revision, replaced=replaced
+    )
 
 
 def _followed_by_path(following: Mapping[str, int]) -> Followed:

@@ -39,7 +39,7 @@ class Followed:
         return self.places.get(name, 0) if name is not None and is_followed else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """Counts of writes by the key's fingerprint, and the places up to which they are complete.
 

@@ -14,7 +14,7 @@ _LISTED = 100
 """Unreadable objects that a part lists: its record must stay far below etcd's request limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProofPart:
     """The ranges that one worker scans, and once they are scanned (`found`) its counts.
 
@@ -76,17 +76,17 @@ class ProofPart:
             for field in ("found", "partial")
         )
         return cls(
-            fields.name("campaign"),
-            fields.count("number", most=MOST_BATCHES),
-            revision,
-            fields.text("generation"),
-            fields.each("ranges", _range),
-            found,
-            fields.flag("compacted"),
+            campaign=fields.name("campaign"),
+            number=fields.count("number", most=MOST_BATCHES),
+            revision=revision,
+            generation=fields.text("generation"),
+            ranges=fields.each("ranges", _range),
+            found=found,
+            compacted=fields.flag("compacted"),
             # Absent in the records of earlier versions. 0 is no number of parts, so such a proof begins again.
-            fields.count("of", most=MOST_BATCHES) if fields.has("of") else 0,
-            fields.key("cursor") if fields.has("cursor") else b"",
-            partial,
+            of=fields.count("of", most=MOST_BATCHES) if fields.has("of") else 0,
+            cursor=fields.key("cursor") if fields.has("cursor") else b"",
+            partial=partial,
         )
 
 

@@ -30,7 +30,7 @@ class Tally:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport(Form):
     """Counts of objects unless stated otherwise; reports add up.
 
@@ -56,11 +56,13 @@ class BatchReport(Form):
     fresh: Later[Count] = 0
 
     def __add__(self, other: BatchReport) -> BatchReport:
-        return BatchReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)))
+        return BatchReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)})
 
     def since(self, before: BatchReport) -> BatchReport:
         """Return the counts less those of an earlier report of the same batch; 0 where a new sweep has reset one."""
-        return BatchReport(*(max(0, getattr(self, f.name) - getattr(before, f.name)) for f in fields(BatchReport)))
+        return BatchReport(
+            **{f.name: max(0, getattr(self, f.name) - getattr(before, f.name)) for f in fields(BatchReport)}
+        )
 
     def before_sweep(self) -> BatchReport:
         """Return what a new sweep starts from: work done stays counted; `current` and quarantined objects do not."""

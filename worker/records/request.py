@@ -57,7 +57,7 @@ class RequestState(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Form):
     """One request. `campaign` names the campaign to control, or the one that the request started; "" before that."""
 
@@ -98,10 +98,10 @@ def start_request(arguments: Mapping[str, object], fallback_id: str, asked_at: s
         resources=_names(arguments.get("resources", []), "resources", _RESOURCE),
         namespaces=_names(arguments.get("namespaces", []), "namespaces", NAMESPACE),
         options=CampaignOptions(
-            reason_of(arguments.get("reason", "")),
-            float(rate),
-            priority,
-            allow_plaintext,
+            reason=reason_of(arguments.get("reason", "")),
+            rate=float(rate),
+            priority=priority,
+            allow_plaintext=allow_plaintext,
             allow_empty=allow_empty,
             since=since,
         ),

@@ -93,7 +93,7 @@ class Requests(Table[Request]):
         if known is not None:
             return known.value
         await self.require_room()
-        asked = Request(name, kind, datetime.now(UTC).isoformat(), campaign=target)
+        asked = Request(id=name, kind=kind, asked_at=datetime.now(UTC).isoformat(), campaign=target)
         waiting = await self.get(target)
         if waiting is not None and waiting.value.campaign:
             asked = replace(asked, campaign=waiting.value.campaign)

@@ -62,7 +62,7 @@ class Passed(Form):
     because: Text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation(Form):
     """One rotation's record. It holds no key material.
 

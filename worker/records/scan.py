@@ -35,7 +35,7 @@ class UnreadableCount(Row):
     objects: Count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scan(Form):
     """The counts of a scan of everything under one generation. Times are in seconds since 1970.
 
@@ -62,12 +62,12 @@ class Scan(Form):
             for reason in sorted(tally.reasons)
         )
         return cls(
-            generation,
-            found.revision,
-            at,
-            found.objects,
-            found.stale,
-            found.is_clean,
-            at if found.is_clean else proven,
-            tuple(sorted(counts, key=lambda one: -one.objects)[:_LISTED]),
+            generation=generation,
+            revision=found.revision,
+            at=at,
+            objects=found.objects,
+            stale=found.stale,
+            is_clean=found.is_clean,
+            proven_at=at if found.is_clean else proven,
+            unreadable=tuple(sorted(counts, key=lambda one: -one.objects)[:_LISTED]),
         )

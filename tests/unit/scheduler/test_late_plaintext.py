@@ -163,7 +163,16 @@ def test_a_configuration_reads_plaintext(
 
 def test_a_proof_from_an_earlier_term_of_the_same_file_makes_no_plaintext_late() -> None:
     now = GenerationRecord("g", (("secrets", (AES, IDENTITY)),))
-    proven = Campaign("c", CampaignState.COMPLETE, "g", Scope(("secrets",)), 0, NOW, "why", proof_revision=7)
+    proven = Campaign(
+        id="c",
+        state=CampaignState.COMPLETE,
+        generation="g",
+        scope=Scope(("secrets",)),
+        batches=0,
+        planned_at=NOW,
+        because="why",
+        proof_revision=7,
+    )
     assert settled(Stored(History(now), 6), [proven], now) == {"secrets"}
     assert settled(Stored(History(now), 8), [proven], now) == frozenset()
     assert settled(None, [proven], now) == {"secrets"}

@@ -178,7 +178,7 @@ async def engine_run(one: Cluster, campaign: Campaign, number: int = 0) -> Batch
 async def planned(one: Cluster, *, attended: bool) -> Campaign:
     brake = Brake()
     async with hold_lock(one, brake) as lock:
-        plan = await plan_run(one, CampaignSpec(options=CampaignOptions("drift")))
+        plan = await plan_run(one, CampaignSpec(options=CampaignOptions(reason="drift")))
         await begin_budgets(one, plan.look)
         return (await take_up(one, plan, lock.guard, attended=attended)).value
 

@@ -94,8 +94,10 @@ class Scene:
             self.store.put(key, chain.seal(OBJECT, key, data_key))
 
     async def batch(self, engine: Engine) -> BatchSpec:
-        spec = BatchSpec(f"c{next(self.numbers)}", 0, "secrets", SECRETS, "sha256:0")
-        await Checkpoints(self.store, engine.keyspace).save(Stored(Checkpoint(spec)))
+        spec = BatchSpec(
+            campaign=f"c{next(self.numbers)}", number=0, resource="secrets", range=SECRETS, generation="sha256:0"
+        )
+        await Checkpoints(self.store, engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         await engine.ledger.first_sight([key for key in engine.chains["secrets"].keys if has_budget(key)])
         return spec
 

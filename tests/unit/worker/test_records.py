@@ -39,11 +39,23 @@ def losing(*outcomes: Outcome | None) -> Fault:
 
 
 def campaign(name: str, state: CampaignState = CampaignState.RUNNING) -> Campaign:
-    return Campaign(name, state, "sha256:0", Scope(("secrets",)), 1, "2024-01-01T00:00:00+00:00", "why")
+    return Campaign(
+        id=name,
+        state=state,
+        generation="sha256:0",
+        scope=Scope(("secrets",)),
+        batches=1,
+        planned_at="2024-01-01T00:00:00+00:00",
+        because="why",
+    )
 
 
 def checkpoint(number: int = 0, name: str = "c") -> Checkpoint:
-    return Checkpoint(BatchSpec(name, number, "secrets", KeyRange(b"a", b"b"), "sha256:0"))
+    return Checkpoint(
+        spec=BatchSpec(
+            campaign=name, number=number, resource="secrets", range=KeyRange(b"a", b"b"), generation="sha256:0"
+        )
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ codec
@@ -262,7 +274,7 @@ async def test_however_many_narrow_campaigns_there_are_the_last_over_everything_
 async def test_a_damaged_record_of_a_scan_is_none_and_is_written_over() -> None:
     store = MemoryStore()
     scans = Scans(store, SPACE)
-    scan = Scan("sha256:0", 7, 1_000.0, 9, 1, is_clean=False)
+    scan = Scan(generation="sha256:0", revision=7, at=1_000.0, objects=9, stale=1, is_clean=False)
     for damage in (b"no JSON", encode({"stale": -1}), encode({**scan.to_json(), "at": 10**400})):
         store.put(SPACE.scan, damage)
         assert await scans.load() is None

@@ -178,7 +178,9 @@ async def test_a_batch_record_makes_nothing_governed(keys: bytes) -> None:
     store = MemoryStore()
     store.put(b"/registry/deployments/default/a", OBJECT)
     one = new_cluster(store, NEW)
-    spec = BatchSpec("c", 0, "secrets", KeyRange.of_prefix(keys), one.generation.hash)
+    spec = BatchSpec(
+        campaign="c", number=0, resource="secrets", range=KeyRange.of_prefix(keys), generation=one.generation.hash
+    )
     with pytest.raises(RecordError, match="its range does not lie inside"):
         await one.engine.run(spec, None, Brake())
     left = await store.get(b"/registry/deployments/default/a")
@@ -285,7 +287,16 @@ async def test_a_campaign_that_is_taken_up_is_as_wide_as_what_it_is_taken_up_for
 
 
 def test_a_record_that_does_not_say_so_is_not_of_everything() -> None:
-    record = Campaign("c", CampaignState.COMPLETE, "g", Scope(("secrets",)), 0, NOW, "why", whole=True).to_json()
+    record = Campaign(
+        id="c",
+        state=CampaignState.COMPLETE,
+        generation="g",
+        scope=Scope(("secrets",)),
+        batches=0,
+        planned_at=NOW,
+        because="why",
+        whole=True,
+    ).to_json()
     assert Campaign.from_json(record).whole
     del record["whole"]
     assert not Campaign.from_json(record).whole

@@ -11,7 +11,15 @@ from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope
 
-RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
+RUNNING = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=2,
+    planned_at="2024-01-01T00:00:00+00:00",
+    because="why",
+)
 NONE = Pressure(None, None, None)
 FULL = Pressure("etcd is full", None, None)
 CLOSED = Pressure(None, None, "outside the windows")

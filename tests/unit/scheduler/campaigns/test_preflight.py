@@ -37,7 +37,7 @@ def found(*stale: tuple[KeyRef, int], resource: str = "secrets") -> Inventory:
 
 
 def budget(used: int, *, restored: bool = False) -> dict[str, Budget]:
-    return {GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", reserved=used, restored=restored)}
+    return {GCM.fingerprint: Budget(fingerprint=GCM.fingerprint, provider="aesgcm", reserved=used, restored=restored)}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ async def test_a_part_that_goes_on_counts_every_object_once(names: list[str], pa
     """Whatever number of pages each slice of time is long."""
     store, sizer = registry(names, sealed=True), PageSizer(PageSettings(objects=page))
     revision = await store.revision()
-    part = ProofPart("c", 0, revision, "g", (SECRETS,), of=1)
+    part = ProofPart(campaign="c", number=0, revision=revision, generation="g", ranges=(SECRETS,), of=1)
     for pages in [*slices, 100]:
         if part.is_done:
             break
@@ -76,7 +76,17 @@ async def test_a_part_that_goes_on_counts_every_object_once(names: list[str], pa
     ],
 )
 def test_a_proof_with_a_part_missing_is_none(numbers: list[int], of: int, is_all: bool) -> None:
-    assert is_whole([ProofPart("c", number, 7, "g", (), Inventory(7, ()), of=of) for number in numbers]) is is_all
+    assert (
+        is_whole(
+            [
+                ProofPart(
+                    campaign="c", number=number, revision=7, generation="g", ranges=(), found=Inventory(7, ()), of=of
+                )
+                for number in numbers
+            ]
+        )
+        is is_all
+    )
 
 
 @pytest.mark.parametrize(

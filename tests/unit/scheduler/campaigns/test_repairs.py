@@ -86,7 +86,15 @@ def test_the_audit_log_gets_the_first_repair_and_then_a_sum_an_hour() -> None:
     repaired, sums = Repaired(), []
     for number in range(50):
         state = CampaignState.INCOMPLETE if number == 1 else CampaignState.COMPLETE
-        campaign = Campaign("c", state, "sha256:0", Scope((f"r{number % 2}",)), 1, "", "")
+        campaign = Campaign(
+            id="c",
+            state=state,
+            generation="sha256:0",
+            scope=Scope((f"r{number % 2}",)),
+            batches=1,
+            planned_at="",
+            because="",
+        )
         repaired.add(campaign, BatchReport(rewritten=2))
         now = 1_000_000.0 + number * 120
         if (detail := repaired.summary(now)) is not None:

@@ -55,7 +55,14 @@ OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{}}'
 ROOMY = Room(1, 100, None)
 NOW = "2026-01-01T00:00:00+00:00"
 CAMPAIGN = Campaign(
-    "c", CampaignState.PROVING, "sha256:0", Scope(("secrets",)), 0, NOW, "why", options=CampaignOptions(since=70)
+    id="c",
+    state=CampaignState.PROVING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=0,
+    planned_at=NOW,
+    because="why",
+    options=CampaignOptions(since=70),
 )
 COUNT = 12
 
@@ -110,7 +117,15 @@ def test_a_proof_is_complete_only_where_everything_was_written_since() -> None:
 
 
 def test_records_without_the_option_or_the_count_are_read() -> None:
-    part = ProofPart("c", 0, 77, "sha256:0", (), Inventory(77, (tally(outdated=2),)), of=1)
+    part = ProofPart(
+        campaign="c",
+        number=0,
+        revision=77,
+        generation="sha256:0",
+        ranges=(),
+        found=Inventory(77, (tally(outdated=2),)),
+        of=1,
+    )
     assert ProofPart.from_json(part.to_json()) == part
     written: dict[str, object] = part.to_json()
     for one in written["found"]:  # type: ignore[attr-defined]
@@ -122,13 +137,15 @@ def test_records_without_the_option_or_the_count_are_read() -> None:
     assert Campaign.from_json(document) == CAMPAIGN
     del document["options"]["since"]  # type: ignore[attr-defined]
     assert Campaign.from_json(document).options.since == 0
-    request = Request("r", RequestKind.START, NOW, options=CampaignOptions(since=70))
+    request = Request(id="r", kind=RequestKind.START, asked_at=NOW, options=CampaignOptions(since=70))
     assert Request.from_json(request.to_json()) == request
 
 
 @pytest.mark.parametrize("outdated", [[1], [1, -1], [True, 1], [1, 2**63], ["1", 1], {}, 1])
 def test_a_forged_count_is_refused(outdated: object) -> None:
-    written: dict[str, object] = ProofPart("c", 0, 77, "g", (), Inventory(77, (tally(),)), of=1).to_json()
+    written: dict[str, object] = ProofPart(
+        campaign="c", number=0, revision=77, generation="g", ranges=(), found=Inventory(77, (tally(),)), of=1
+    ).to_json()
     written["found"][0]["outdated"] = outdated  # type: ignore[index]
     with pytest.raises(ValueError, match="outdated"):
         ProofPart.from_json(written)

@@ -32,12 +32,22 @@ NEW = KeyRef("aesgcm", "new", "1" * 16)
 OLD = KeyRef("aescbc", "old", "2" * 16)
 RENAMED = KeyRef("aescbc", "renamed", "2" * 16)
 PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
-CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 2, "2024-01-01T00:00:00+00:00", "why")
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=2,
+    planned_at="2024-01-01T00:00:00+00:00",
+    because="why",
+)
 
 
 def batch(number: int, state: BatchState = BatchState.DONE, *, stuck: int = 0, sweep: int = 1) -> Checkpoint:
-    spec = BatchSpec("c", number, "secrets", KeyRange(b"a", b"b"), "sha256:0", sweep=sweep)
-    return Checkpoint(spec, state, report=BatchReport(quarantined=stuck, stuck=stuck))
+    spec = BatchSpec(
+        campaign="c", number=number, resource="secrets", range=KeyRange(b"a", b"b"), generation="sha256:0", sweep=sweep
+    )
+    return Checkpoint(spec=spec, state=state, report=BatchReport(quarantined=stuck, stuck=stuck))
 
 
 DONE = (batch(0), batch(1))

@@ -28,9 +28,25 @@ from tests.unit.scheduler.daemon.leader import KEYSPACE, NOW, Cluster
 pytestmark = pytest.mark.timeout(20)
 
 
-CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at=NOW,
+    because="why",
+)
 ROTATION = Rotation(
-    *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2")
+    id="r",
+    step=RotationStep.WITHDRAW,
+    because="",
+    entries=(0,),
+    resources=("secrets",),
+    provider=NEW.type.value,
+    key_name=NEW.keys[0].name,
+    retired=(),
+    file="sha256:2",
 )
 FREE = Pressure(None, None, None)
 

@@ -36,9 +36,25 @@ from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, u
 
 pytestmark = pytest.mark.timeout(20)
 
-CAMPAIGN = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, NOW, "why")
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at=NOW,
+    because="why",
+)
 ROTATION = Rotation(
-    *("r", RotationStep.WITHDRAW, "", (0,), ("secrets",), NEW.type.value, NEW.keys[0].name, (), "sha256:2")
+    id="r",
+    step=RotationStep.WITHDRAW,
+    because="",
+    entries=(0,),
+    resources=("secrets",),
+    provider=NEW.type.value,
+    key_name=NEW.keys[0].name,
+    retired=(),
+    file="sha256:2",
 )
 FREE = Pressure(None, None, None)
 
@@ -103,11 +119,13 @@ async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_t
 
 
 def test_options_without_the_field_for_a_pause_are_read_as_ones_without_a_pause() -> None:
-    old = Request("r", RequestKind.START, NOW, options=CampaignOptions("because", 5.0, 1)).to_json()
+    old = Request(
+        id="r", kind=RequestKind.START, asked_at=NOW, options=CampaignOptions(reason="because", rate=5.0, priority=1)
+    ).to_json()
     options = old["options"]
     assert isinstance(options, dict)
     del options["paused"]
-    assert Request.from_json(old).options == CampaignOptions("because", 5.0, 1)
+    assert Request.from_json(old).options == CampaignOptions(reason="because", rate=5.0, priority=1)
 
 
 # ------------------------------------------------------------------------------------------- what a leader takes over
@@ -151,7 +169,12 @@ async def test_a_repair_that_can_never_be_met_is_refused_and_others_go_on(cluste
         first = await cluster.campaign(CampaignState.RUNNING)
     await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
     gone = Request(
-        "drift-1", RequestKind.START, NOW, Origin.DRIFT, ("widgets.example.com",), options=CampaignOptions(priority=90)
+        id="drift-1",
+        kind=RequestKind.START,
+        asked_at=NOW,
+        origin=Origin.DRIFT,
+        resources=("widgets.example.com",),
+        options=CampaignOptions(priority=90),
     )
     await cluster.requests.submit(gone)
     async with cluster.under("sha256:1", NEW, OLD):

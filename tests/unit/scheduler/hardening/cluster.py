@@ -118,7 +118,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
         proof=proof(tally({GCM: 3}), tally({GCM: 2}, resource="configmaps")),
         keys=(KeyVerdict(GCM, 5, ("it is the primary of secrets",)),),
         convergence=Convergence(is_converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
-        budgets={GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", ("one",), reserved=10)},
+        budgets={GCM.fingerprint: Budget(fingerprint=GCM.fingerprint, provider="aesgcm", names=("one",), reserved=10)},
         watched={GCM.fingerprint: NOW - 5 * DAY},
         made={GCM.fingerprint: NOW - 10 * DAY},
         file=FileFacts("/etc/enc.yaml", 0o600, 0, NOW - DAY, (("/etc", 0o755),)),
@@ -146,7 +146,10 @@ LAGGING = Replica("https://a", "", "", ReplicaState.OTHER, "sha256:1", "https://
 WITH_OLD = replace(
     facts(entries((BOTH, [keyed("aesgcm", "one", "two")]))),
     keys=(*GOOD.keys, KeyVerdict(GCM_TWO, 0, ())),
-    budgets={**GOOD.budgets, GCM_TWO.fingerprint: Budget(GCM_TWO.fingerprint, "aesgcm", reserved=200_000)},
+    budgets={
+        **GOOD.budgets,
+        GCM_TWO.fingerprint: Budget(fingerprint=GCM_TWO.fingerprint, provider="aesgcm", reserved=200_000),
+    },
 )
 OF_KMS = facts(entries((BOTH, [kms("v2")])))
 ONLY_IDENTITY = facts(entries((BOTH, [IDENTITY])))
@@ -154,7 +157,10 @@ ONLY_IDENTITY = facts(entries((BOTH, [IDENTITY])))
 
 def used(count: int, *, restored: bool = False) -> Facts:
     return replace(
-        GOOD, budgets={GCM.fingerprint: Budget(GCM.fingerprint, "aesgcm", reserved=count, restored=restored)}
+        GOOD,
+        budgets={
+            GCM.fingerprint: Budget(fingerprint=GCM.fingerprint, provider="aesgcm", reserved=count, restored=restored)
+        },
     )
 
 

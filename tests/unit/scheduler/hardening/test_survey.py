@@ -12,9 +12,27 @@ MADE = "2026-01-02T00:00:00+00:00"
 LATER = "2026-03-04T00:00:00+00:00"
 MADE_SECONDS, LATER_SECONDS = 1_767_312_000.0, 1_772_582_400.0
 ROTATION = Rotation(
-    "r", RotationStep.SPREAD, "why", (0,), ("secrets",), "aesgcm", "new", (), "sha256:0", fingerprint="1" * 16
+    id="r",
+    step=RotationStep.SPREAD,
+    because="why",
+    entries=(0,),
+    resources=("secrets",),
+    provider="aesgcm",
+    key_name="new",
+    retired=(),
+    file="sha256:0",
+    fingerprint="1" * 16,
 )
-CAMPAIGN = Campaign("c", CampaignState.COMPLETE, "sha256:0", Scope(("secrets",)), 1, MADE, "why", ended_at=LATER)
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.COMPLETE,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at=MADE,
+    because="why",
+    ended_at=LATER,
+)
 
 
 def passed(step: RotationStep, at: str) -> Rotation:

@@ -28,7 +28,9 @@ GENERATION = GenerationRecord("sha256:0", (("secrets", (A, OLD)), ("events", (B,
 
 
 def budget(key: KeyRef, used: int, *, restored: bool = False) -> Budget:
-    return Budget(key.fingerprint, key.provider, (key.name,), reserved=used, restored=restored)
+    return Budget(
+        fingerprint=key.fingerprint, provider=key.provider, names=(key.name,), reserved=used, restored=restored
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,18 +95,25 @@ NOW = 1_000_000.0
 @pytest.mark.parametrize(
     ("one", "since", "at"),
     [
-        pytest.param(Budget("f", "aesgcm", observed=500), NOW - 1_000, NOW + 1_000, id="half in a thousand seconds"),
-        pytest.param(Budget("f", "aesgcm", observed=2_000), NOW - 1_000, NOW, id="it is reached"),
         pytest.param(
-            Budget("f", "aesgcm", reserved=400, committed=400, observed=500),
+            Budget(fingerprint="f", provider="aesgcm", observed=500),
+            NOW - 1_000,
+            NOW + 1_000,
+            id="half in a thousand seconds",
+        ),
+        pytest.param(Budget(fingerprint="f", provider="aesgcm", observed=2_000), NOW - 1_000, NOW, id="it is reached"),
+        pytest.param(
+            Budget(fingerprint="f", provider="aesgcm", reserved=400, committed=400, observed=500),
             NOW - 1_000,
             NOW + 5_000,
             id="our own swaps",
         ),
-        pytest.param(Budget("f", "aesgcm", observed=500), 0, None, id="no watch"),
-        pytest.param(Budget("f", "aesgcm", observed=500), NOW - 30, None, id="for half a minute only"),
-        pytest.param(Budget("f", "aesgcm", observed=0), NOW - 1_000, None, id="no other writer"),
-        pytest.param(Budget("f", "secretbox", observed=500), NOW - 1_000, None, id="no limit"),
+        pytest.param(Budget(fingerprint="f", provider="aesgcm", observed=500), 0, None, id="no watch"),
+        pytest.param(
+            Budget(fingerprint="f", provider="aesgcm", observed=500), NOW - 30, None, id="for half a minute only"
+        ),
+        pytest.param(Budget(fingerprint="f", provider="aesgcm", observed=0), NOW - 1_000, None, id="no other writer"),
+        pytest.param(Budget(fingerprint="f", provider="secretbox", observed=500), NOW - 1_000, None, id="no limit"),
     ],
 )
 def test_when_the_limit_will_be_reached(one: Budget, since: float, at: float | None) -> None:
@@ -199,7 +208,17 @@ def test_the_record_keeps_an_hour_and_nothing_from_a_clock_that_was_ahead() -> N
     assert followed.rate(A.fingerprint, NOW) == pytest.approx(1 / 60)
 
 
-ROTATION = Rotation("20260101-000000-abcdef", RotationStep.DONE, "", (0,), (), "aesgcm", "new", (), "")
+ROTATION = Rotation(
+    id="20260101-000000-abcdef",
+    step=RotationStep.DONE,
+    because="",
+    entries=(0,),
+    resources=(),
+    provider="aesgcm",
+    key_name="new",
+    retired=(),
+    file="",
+)
 
 
 @pytest.mark.parametrize(

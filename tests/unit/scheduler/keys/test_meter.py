@@ -44,7 +44,9 @@ class Leaders:
 
     store: MemoryStore
     now: float = 1_000.0
-    budget: Budget = field(default_factory=lambda: Budget(KEY.fingerprint, "aesgcm", ("a-key",)))
+    budget: Budget = field(
+        default_factory=lambda: Budget(fingerprint=KEY.fingerprint, provider="aesgcm", names=("a-key",))
+    )
 
     async def lead(self) -> None:
         self.watch = Watch()
@@ -108,7 +110,15 @@ async def test_rewraps_own_writes_are_no_rate_and_nothing_is_compared_in_the_mid
     await leaders.lead()
     await leaders.after(60)
     campaigns = Campaigns(leaders.store, KEYSPACE)
-    campaign = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 0, "2026-01-01T00:00:00+00:00", "")
+    campaign = Campaign(
+        id="c",
+        state=CampaignState.RUNNING,
+        generation="sha256:0",
+        scope=Scope(("secrets",)),
+        batches=0,
+        planned_at="2026-01-01T00:00:00+00:00",
+        because="",
+    )
     stored = await campaigns.create(campaign, [])
     await leaders.after(70, others=5, ours=20_000)
     assert await leaders.lengths() == []

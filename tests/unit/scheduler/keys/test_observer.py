@@ -131,7 +131,7 @@ async def test_an_observer_stops_when_another_one_wrote_the_record() -> None:
     observer = there.observer()
     task = asyncio.create_task(observer.run())
     await until(lambda: observer.recorded.revision > 0)
-    theirs = Observations({"x": 7}, revision=observer.recorded.revision)
+    theirs = Observations(counts={"x": 7}, revision=observer.recorded.revision)
     await save(there.store, there.engine.keyspace, theirs, [])
     there.write("/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):

@@ -259,7 +259,8 @@ async def test_the_revision_alone_goes_on_record_now_and_then(monkeypatch: pytes
 async def test_after_a_restore_the_watch_begins_at_what_is_there() -> None:
     there = await scene()
     seen = Observations(
-        {FP_NEW: 7}, (Followed({"secrets": 10_000, "nodes": 10_000}, {"secrets": (FP_NEW,), "nodes": (FP_NEW,)}),)
+        counts={FP_NEW: 7},
+        followed=(Followed({"secrets": 10_000, "nodes": 10_000}, {"secrets": (FP_NEW,), "nodes": (FP_NEW,)}),),
     )
     await save(there.store, there.engine.keyspace, seen, [])
     with capture_logs() as logs:

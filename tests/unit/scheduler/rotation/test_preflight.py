@@ -15,8 +15,26 @@ from kube_rewrap.worker.verdict import KeyRef
 
 LIMIT = 1_000
 OLD = KeyRef("aescbc", "old", "0" * 16)
-ROTATION = Rotation("r", RotationStep.ADD, "asked for", (0,), ("secrets",), "aesgcm", "new", (OLD,), "sha256:0")
-RUNNING = Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 1, "2026-01-01T00:00:00", "why")
+ROTATION = Rotation(
+    id="r",
+    step=RotationStep.ADD,
+    because="asked for",
+    entries=(0,),
+    resources=("secrets",),
+    provider="aesgcm",
+    key_name="new",
+    retired=(OLD,),
+    file="sha256:0",
+)
+RUNNING = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at="2026-01-01T00:00:00",
+    because="why",
+)
 ALL_RUN = Convergence(is_converged=True, generation="sha256:0", because="all run it")
 READY = PreflightFacts(ALL_RUN, workload=Workload(LIMIT))
 LAGS = Convergence(is_converged=False, generation="sha256:0", because="one lags")

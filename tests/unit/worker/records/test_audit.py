@@ -29,7 +29,15 @@ def chain(first: int, last: int) -> list[Entry]:
     entries: list[Entry] = []
     previous = BEGINNING if first == 1 else "e" * 64
     for number in range(first, last + 1):
-        entry = Entry(number, f"2026-01-01T00:00:{number % 60:02d}+00:00", "e", f"c{number}", "me", {}, previous)
+        entry = Entry(
+            number=number,
+            at=f"2026-01-01T00:00:{number % 60:02d}+00:00",
+            event="e",
+            campaign=f"c{number}",
+            actor="me",
+            detail={},
+            previous=previous,
+        )
         entries.append(entry.sealed())
         previous = entries[-1].hash
     return entries
@@ -53,7 +61,15 @@ async def faults_of(store: MemoryStore) -> list[str]:
 
 def test_the_hash_is_what_docs_say_it_is() -> None:
     detail: dict[str, Scalar] = {"because": "grün → \udcff", "n": 1, "yes": True, "none": None}
-    entry = Entry(1, "2026-01-01T00:00:00.000+00:00", "campaign.planned", "c", "rewrap run h:1", detail, BEGINNING)
+    entry = Entry(
+        number=1,
+        at="2026-01-01T00:00:00.000+00:00",
+        event="campaign.planned",
+        campaign="c",
+        actor="rewrap run h:1",
+        detail=detail,
+        previous=BEGINNING,
+    )
     text = (
         '{"actor":"rewrap run h:1","at":"2026-01-01T00:00:00.000+00:00","campaign":"c","detail":'
         r'{"because":"gr\u00fcn \u2192 \udcff","n":1,"none":null,"yes":true},"event":"campaign.planned",'

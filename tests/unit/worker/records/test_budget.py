@@ -17,7 +17,16 @@ COUNTS = st.integers(0, 2**33)
 def gcm(
     reserved: int = 0, committed: int = 0, observed: int = 0, estimated: int = 0, *, restored: bool = False
 ) -> Budget:
-    return Budget(KEY.fingerprint, "aesgcm", ("k1",), reserved, committed, observed, estimated, restored)
+    return Budget(
+        fingerprint=KEY.fingerprint,
+        provider="aesgcm",
+        names=("k1",),
+        reserved=reserved,
+        committed=committed,
+        observed=observed,
+        estimated=estimated,
+        restored=restored,
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,18 +52,36 @@ def test_used(budget: Budget, used: int) -> None:
 @pytest.mark.parametrize(
     ("budget", "most"),
     [
-        pytest.param(Budget("f", "aesgcm", sights={"secrets": Sight(900)}), 900, id="every revision may have been one"),
         pytest.param(
-            Budget("f", "aesgcm", sights={"secrets": Sight(900), "nodes": Sight(950)}), 950, id="of the last look"
+            Budget(fingerprint="f", provider="aesgcm", sights={"secrets": Sight(900)}),
+            900,
+            id="every revision may have been one",
         ),
         pytest.param(
-            Budget("f", "aesgcm", born=700, sights={"secrets": Sight(900)}), 200, id="none from before it was made"
+            Budget(fingerprint="f", provider="aesgcm", sights={"secrets": Sight(900), "nodes": Sight(950)}),
+            950,
+            id="of the last look",
         ),
-        pytest.param(Budget("f", "aesgcm", born=700), 0, id="made by us and never estimated => nothing is missing"),
-        pytest.param(Budget("f", "aesgcm"), None, id="nobody looked => nobody can tell"),
-        pytest.param(Budget("f", "aesgcm", estimated=5, sights=None), None, id="an older record => nobody can tell"),
         pytest.param(
-            Budget("f", "aesgcm", estimated=70, sights={"secrets": Sight(9)}), 70, id="never less than the estimate"
+            Budget(fingerprint="f", provider="aesgcm", born=700, sights={"secrets": Sight(900)}),
+            200,
+            id="none from before it was made",
+        ),
+        pytest.param(
+            Budget(fingerprint="f", provider="aesgcm", born=700),
+            0,
+            id="made by us and never estimated => nothing is missing",
+        ),
+        pytest.param(Budget(fingerprint="f", provider="aesgcm"), None, id="nobody looked => nobody can tell"),
+        pytest.param(
+            Budget(fingerprint="f", provider="aesgcm", estimated=5, sights=None),
+            None,
+            id="an older record => nobody can tell",
+        ),
+        pytest.param(
+            Budget(fingerprint="f", provider="aesgcm", estimated=70, sights={"secrets": Sight(9)}),
+            70,
+            id="never less than the estimate",
         ),
     ],
 )
@@ -91,7 +118,7 @@ def test_state_and_what_is_left(budget: Budget, state: BudgetState, left: int) -
 
 @pytest.mark.parametrize("provider", ["aescbc", "secretbox", "identity", "kms"])
 def test_only_aesgcm_has_a_limit(provider: str) -> None:
-    budget = Budget("f", provider, reserved=10**12, restored=True)
+    budget = Budget(fingerprint="f", provider=provider, reserved=10**12, restored=True)
     assert budget.limit(LIMIT) is None
     assert budget.left(LIMIT) is None
     assert budget.state(LIMIT, 0.8) is BudgetState.UNLIMITED
@@ -140,7 +167,7 @@ def test_a_restored_budget_says_what_to_do_with_which_key() -> None:
 
 
 def test_a_cluster_id_of_64_bits_survives_json() -> None:
-    budget = Budget("f", "aesgcm", made_in=Mark(2**64 - 1))
+    budget = Budget(fingerprint="f", provider="aesgcm", made_in=Mark(2**64 - 1))
     assert budget.to_json()["cluster_id"] == "18446744073709551615"
     assert Budget.from_json(budget.to_json()) == budget
 

@@ -73,8 +73,10 @@ async def test_first_sight_begins_a_budget_with_the_estimate() -> None:
     store = MemoryStore()
     await ledger(store).first_sight([KEY, KeyRef("secretbox", "box", "fp-2")], found(42))
     assert await ledger(store).all() == {
-        "fp-1": Budget("fp-1", "aesgcm", ("k1",), estimated=42, made_in=MADE_IN, sights=SIGHTED),
-        "fp-2": Budget("fp-2", "secretbox", ("box",), made_in=MADE_IN),
+        "fp-1": Budget(
+            fingerprint="fp-1", provider="aesgcm", names=("k1",), estimated=42, made_in=MADE_IN, sights=SIGHTED
+        ),
+        "fp-2": Budget(fingerprint="fp-2", provider="secretbox", names=("box",), made_in=MADE_IN),
     }
 
 
@@ -90,7 +92,13 @@ async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
     await ledger(store).first_sight([KEY], found(42))
     await ledger(store).first_sight([replace(KEY, name="renamed")], found(99, revision=9))
     assert await budget_of(store) == Budget(
-        "fp-1", "aesgcm", ("k1", "renamed"), reserved=5, estimated=42, made_in=MADE_IN, sights=SIGHTED
+        fingerprint="fp-1",
+        provider="aesgcm",
+        names=("k1", "renamed"),
+        reserved=5,
+        estimated=42,
+        made_in=MADE_IN,
+        sights=SIGHTED,
     )
 
 
@@ -444,7 +452,9 @@ async def test_a_record_that_went_backwards_marks_the_key_for_every_process() ->
     await overwrite(store, replace(await budget_of(store), reserved=10))
     with pytest.raises(BudgetExhaustedError, match="went backwards"):
         await one.spend(KEY, 1, 1)
-    assert await budget_of(store) == Budget("fp-1", "aesgcm", ("k1",), reserved=10, made_in=MADE_IN, restored=True)
+    assert await budget_of(store) == Budget(
+        fingerprint="fp-1", provider="aesgcm", names=("k1",), reserved=10, made_in=MADE_IN, restored=True
+    )
     with pytest.raises(BudgetExhaustedError, match="went backwards"):
         await ledger(store).spend(KEY, 1, 1)
 

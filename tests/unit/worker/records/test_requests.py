@@ -38,7 +38,19 @@ class LossyStore(MemoryStore):
 async def test_a_pause_whose_answer_was_lost_does_not_undo_a_resume_that_came_after_it() -> None:
     store = LossyStore()
     campaigns, requests = Campaigns(store, SPACE), Requests(store, SPACE)
-    await campaigns.save(Stored(Campaign("c", CampaignState.RUNNING, "sha256:0", Scope(("secrets",)), 0, NOW, "why")))
+    await campaigns.save(
+        Stored(
+            Campaign(
+                id="c",
+                state=CampaignState.RUNNING,
+                generation="sha256:0",
+                scope=Scope(("secrets",)),
+                batches=0,
+                planned_at=NOW,
+                because="why",
+            )
+        )
+    )
 
     async def resume() -> None:
         await requests.control(RequestKind.RESUME, "c", "second")
