@@ -20,6 +20,7 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.campaigns.cluster import Cluster as OpenCluster
+from kube_rewrap.scheduler.campaigns.pausing import Pressure
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import Engine
@@ -29,11 +30,13 @@ from kube_rewrap.worker.errors import StoppedError, UnavailableError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.requests import Requests
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
+from tests.fakes.objects import NEW
 from tests.fakes.store import MemoryStore
 
 LEADER = b"/kube-rewrap/v1/leader"
@@ -58,6 +61,27 @@ class UnknownConvergence:
 
 KEYSPACE = Keyspace("/kube-rewrap")
 NOW = "2026-01-01T00:00:00+00:00"
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.RUNNING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at=NOW,
+    because="why",
+)
+ROTATION = Rotation(
+    id="r",
+    step=RotationStep.WITHDRAW,
+    because="",
+    entries=(0,),
+    resources=("secrets",),
+    provider=NEW.type.value,
+    key_name=NEW.keys[0].name,
+    retired=(),
+    file="sha256:2",
+)
+FREE = Pressure(None, None, None)
 
 
 @dataclass

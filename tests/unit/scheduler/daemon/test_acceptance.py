@@ -9,46 +9,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.provider import KmsProvider
-from kube_rewrap.scheduler.campaigns.pausing import Pressure
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.worker.errors import OutdatedError
 from kube_rewrap.worker.rate.brake import Brake
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.campaign import CampaignState, Pause
 from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.request import RequestKind, start_request
-from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.objects import NEW, OLD
 from tests.unit.scheduler.campaigns.harness import PLAIN
-from tests.unit.scheduler.daemon.leader import KEYSPACE, NOW, Cluster
+from tests.unit.scheduler.daemon.leader import CAMPAIGN, KEYSPACE, NOW, ROTATION, Cluster
 
 pytestmark = pytest.mark.timeout(20)
-
-
-CAMPAIGN = Campaign(
-    id="c",
-    state=CampaignState.RUNNING,
-    generation="sha256:0",
-    scope=Scope(("secrets",)),
-    batches=1,
-    planned_at=NOW,
-    because="why",
-)
-ROTATION = Rotation(
-    id="r",
-    step=RotationStep.WITHDRAW,
-    because="",
-    entries=(0,),
-    resources=("secrets",),
-    provider=NEW.type.value,
-    key_name=NEW.keys[0].name,
-    retired=(),
-    file="sha256:2",
-)
-FREE = Pressure(None, None, None)
 
 
 # ----------------------------------------------------------------------------------------------------- an old file

@@ -14,49 +14,26 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
+from kube_rewrap.scheduler.campaigns.pausing import judge_pause
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause, Scope
+from kube_rewrap.worker.records.campaign import CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState, start_request
-from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.scans import Scans
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.records.usage import Haste, Usage
 from kube_rewrap.worker.records.usages import Usages
 from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, until
+from tests.unit.scheduler.daemon.leader import CAMPAIGN, FREE, KEYSPACE, LEADER, NOW, ROTATION, Cluster, until
 
 pytestmark = pytest.mark.timeout(20)
-
-CAMPAIGN = Campaign(
-    id="c",
-    state=CampaignState.RUNNING,
-    generation="sha256:0",
-    scope=Scope(("secrets",)),
-    batches=1,
-    planned_at=NOW,
-    because="why",
-)
-ROTATION = Rotation(
-    id="r",
-    step=RotationStep.WITHDRAW,
-    because="",
-    entries=(0,),
-    resources=("secrets",),
-    provider=NEW.type.value,
-    key_name=NEW.keys[0].name,
-    retired=(),
-    file="sha256:2",
-)
-FREE = Pressure(None, None, None)
 
 
 # -------------------------------------------------------------------------------- requests before and after a plan
