@@ -1,4 +1,7 @@
-"""What Kubernetes accepts from a KMS plugin (kubernetes/apiserver …/envelope/kmsv2 `ValidateEncryptedObject`)."""
+"""What Kubernetes accepts of a KMS plugin, and in a stored value of KMS v2.
+
+Follows kubernetes/apiserver pkg/storage/value/encrypt/envelope/kmsv2/envelope.go, `ValidateEncryptedObject`.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ def fault_of_annotations(annotations: Iterable[tuple[str, bytes]]) -> str:
     size = 0
     for name, value in annotations:
         size += len(name.encode()) + len(value)
-        if not _is_domain(name):
+        if not is_annotation_name(name):
             return "an annotation's name is not a lower-case DNS name of two labels or more"
     return f"its annotations have {size} bytes" if size > LARGEST_ANNOTATIONS else ""
 
 
-def _is_domain(name: str) -> bool:
+def is_annotation_name(name: str) -> bool:
     """As `IsFullyQualifiedDomainName` of kubernetes/apimachinery: one trailing dot is allowed."""
     name = name.removesuffix(".")
     return len(name) <= _LONGEST_DOMAIN and _DOMAIN.fullmatch(name) is not None

@@ -23,8 +23,8 @@ from kube_rewrap.config.encryption.address import Address, address_of
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.errors import KmsError, extract, translate
-from kube_rewrap.worker.kms.limits import LONGEST_KEY_ID, LONGEST_WRAPPED, fault_of_annotations, is_key_id
 from kube_rewrap.worker.kms.messages import V1BETA1, V2, Method, message, path_of
+from kube_rewrap.worker.kms_limits import LONGEST_KEY_ID, LONGEST_WRAPPED, fault_of_annotations, is_key_id
 from kube_rewrap.worker.wrapped import SourceType, WrappedKey
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ pkg/storage/value/encrypt/aes/aes_extended_nonce.go.
 
 from __future__ import annotations
 
-import re
 from collections.abc import MutableMapping
 from functools import cache
 from typing import Protocol, cast
@@ -23,6 +22,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.worker.kms_limits import (
+    LARGEST_ANNOTATIONS,
+    LONGEST_KEY_ID,
+    LONGEST_WRAPPED,
+    is_annotation_name,
+    is_key_id,
+)
 from kube_rewrap.worker.providers.aesgcm import AesGcm
 from kube_rewrap.worker.providers.cipher import MalformedError, OpenError, require_aes_key
 from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey
@@ -33,15 +39,6 @@ _KEY = 32
 
 NONCE_SIZE = _INFO + AesGcm.nonce_size
 """Info and nonce."""
-
-_LONGEST_KEY_ID = 1_024
-_LONGEST_SOURCE = 1_024
-_MOST_ANNOTATIONS = 32_768
-"""Bytes of all names and values together."""
-_LONGEST_DOMAIN = 253
-
-_LABEL = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
 
 
 class _EncryptedObject(Protocol):
@@ -100,22 +97,22 @@ def split(body: bytes, plugin: Plugin) -> tuple[WrappedKey, bytes]:
 def _fault(message: _EncryptedObject, annotations: tuple[tuple[str, bytes], ...]) -> str | None:
     """Return what upstream refuses before it asks the plugin; the limits themselves pass."""
     size = sum(len(name.encode()) + len(value) for name, value in annotations)
-    source, key_id = message.encrypted_dek_source, message.key_id.encode()
+    source = message.encrypted_dek_source
     rules = (
         (bool(message.encrypted_data), "the encrypted data is empty"),
-        (1 <= len(key_id) <= _LONGEST_KEY_ID, f"the key id is empty, or longer than {_LONGEST_KEY_ID} bytes"),
-        (1 <= len(source) <= _LONGEST_SOURCE, f"the wrapped key is empty, or longer than {_LONGEST_SOURCE} bytes"),
-        (size <= _MOST_ANNOTATIONS, f"the annotations are longer than {_MOST_ANNOTATIONS} bytes"),
-        (all(_is_domain(name) for name, _ in annotations), "an annotation's name is no fully qualified domain name"),
+        (is_key_id(message.key_id), f"the key id is empty, or longer than {LONGEST_KEY_ID} bytes"),
+        (
+            1 <= len(source) <= LONGEST_WRAPPED["v2"],
+            f"the wrapped key is empty, or longer than {LONGEST_WRAPPED['v2']} bytes",
+        ),
+        (size <= LARGEST_ANNOTATIONS, f"the annotations are longer than {LARGEST_ANNOTATIONS} bytes"),
+        (
+            all(is_annotation_name(name) for name, _ in annotations),
+            "an annotation's name is no fully qualified domain name",
+        ),
         (message.encrypted_dek_source_type in set(SourceType), "the type of the wrapped key is unknown"),
     )
     return next((fault for is_met, fault in rules if not is_met), None)
-
-
-def _is_domain(name: str) -> bool:
-    """Follow `IsFullyQualifiedDomainName` of kubernetes/apimachinery pkg/util/validation/validation.go."""
-    name = name.removesuffix(".")
-    return len(name) <= _LONGEST_DOMAIN and _DOMAIN.fullmatch(name) is not None
 
 
 def open_with(secret: SecretBytes, source_type: SourceType, sealed: bytes, aad: bytes) -> bytes:

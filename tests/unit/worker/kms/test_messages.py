@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_rewrap.worker.kms.errors import extract, translate
-from kube_rewrap.worker.kms.limits import fault_of_annotations
 from kube_rewrap.worker.kms.messages import message, path_of
+from kube_rewrap.worker.kms_limits import fault_of_annotations
 
 
 def test_wire_bytes_are_upstreams() -> None:
