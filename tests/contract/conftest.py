@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -13,6 +14,7 @@ from kube_rewrap.worker.etcd.store import Item, Store
 from tests.conftest import SharedClusters
 from tests.fakes.store import MemoryStore
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
+from tests.servers.kms_plugin import KmsPlugin, start_plugin
 
 STATE_PREFIX = "/kube-rewrap"
 
@@ -89,3 +91,10 @@ async def stored(place: Place, key: bytes, value: bytes = b"old", lease: int = 0
     item = await place.store.get(key)
     assert item is not None
     return item
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[KmsPlugin]:
+    """A KMS plugin in this process, on a socket of its own."""
+    with start_plugin(str(tmp_path / "kms.sock")) as running:
+        yield running
