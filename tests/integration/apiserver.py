@@ -56,12 +56,12 @@ class Key:
             case "identity":
                 return plaintext
             case "aesgcm":
-                nonce = os.urandom(_GCM_NONCE)
+                nonce = _nonce(_GCM_NONCE)
                 return self.prefix + nonce + AESGCM(self.material).encrypt(nonce, plaintext, etcd_key.encode())
             case "aescbc":
                 return self.prefix + _cbc_seal(self.material, plaintext)
             case "secretbox":
-                return self.prefix + bytes(SecretBox(self.material).encrypt(plaintext))
+                return self.prefix + bytes(SecretBox(self.material).encrypt(plaintext, _nonce(SecretBox.NONCE_SIZE)))
         raise AssertionError(self.provider)
 
     def open(self, etcd_key: str, stored: bytes) -> bytes | None:
@@ -92,8 +92,14 @@ AnyKey = Key | KmsKey | KmsV1Key
 IDENTITY = Key("identity")
 
 
+def _nonce(size: int) -> bytes:
+    """Random bytes of which the first is not ASCII: what a message shows of a value then ends with its prefix."""
+    first, *rest = os.urandom(size)
+    return bytes([first | 0x80, *rest])
+
+
 def _cbc_seal(material: bytes, plaintext: bytes) -> bytes:
-    iv, fill = os.urandom(_BLOCK), _BLOCK - len(plaintext) % _BLOCK
+    iv, fill = _nonce(_BLOCK), _BLOCK - len(plaintext) % _BLOCK
     encryptor = Cipher(AES(material), CBC(iv)).encryptor()
     return iv + encryptor.update(plaintext + bytes([fill]) * fill) + encryptor.finalize()
 
