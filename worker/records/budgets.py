@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,11 +18,10 @@ Change = Callable[[Budget], Awaitable[Budget]]
 class Budgets(Table[Budget]):
     """All budgets of one state prefix. Processes use them through `Ledger`."""
 
+    _kind = Budget
+
     def _key(self, value: Budget) -> bytes:
         return self._keyspace.ledger(value.fingerprint)
-
-    def _value(self, fields: Mapping[str, object]) -> Budget:
-        return Budget.from_json(fields)
 
     async def get(self, fingerprint: str) -> Budget | None:
         """Return one budget, None if there is none. Raises RecordError for a damaged one."""

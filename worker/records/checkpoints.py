@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -13,11 +13,10 @@ from kube_rewrap.worker.records.table import Stored, Table
 class Checkpoints(Table[Checkpoint]):
     """The batch records of all campaigns."""
 
+    _kind = Checkpoint
+
     def _key(self, value: Checkpoint) -> bytes:
         return self._keyspace.batch(value.spec.campaign, value.spec.number)
-
-    def _value(self, fields: Mapping[str, object]) -> Checkpoint:
-        return Checkpoint.from_json(fields)
 
     async def load(self, campaign: str, number: int) -> Stored[Checkpoint]:
         """Return one batch. Raises RecordError when it is missing or damaged."""

@@ -1,7 +1,7 @@
 """Records of one kind: reads, lists and changes them by compare-and-swap. Only this module repeats a lost swap.
 
 A kind is a frozen value with `to_json` and `from_json` (a module with a singular name) and a subclass of `Table`
-(the plural) that maps a value to its etcd key.
+(the plural) that names this value's class and maps a value to its etcd key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from kube_rewrap.worker.errors import FencedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
@@ -33,6 +33,10 @@ class Record(Protocol):
     def to_json(self) -> Mapping[str, object]:
         """Return the fields of the record."""
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, object], /) -> Self:
+        """Read the fields of the record. Raises ValueError for invalid ones."""
+
 
 R = TypeVar("R", bound=Record)
 
@@ -52,24 +56,22 @@ class Stored(Generic[R]):
 class Table(ABC, Generic[R]):
     """The records of one kind under one state prefix. Every write also compares `guards`, the writer's locks."""
 
+    _kind: type[R]
+
     def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
         self._store = store
         self._keyspace = keyspace
         self._guards = tuple(guards)
 
     @abstractmethod
-    def _key(self, value: R) -> bytes:
+    def _key(self, value: R, /) -> bytes:
         """Return the etcd key of a value."""
-
-    @abstractmethod
-    def _value(self, fields: Mapping[str, object]) -> R:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
 
     def _read(self, item: Item) -> Stored[R]:
         """Read one record. Raises RecordError, naming its key, for a damaged one."""
         fields = decode(item.key, item.value)
         try:
-            value = self._value(fields)
+            value = self._kind.from_json(fields)
         except ValueError as error:
             raise damaged(item.key, error) from None
         require_place(item.key, self._key(value))

@@ -9,7 +9,7 @@ read it either.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from kube_rewrap.worker.errors import QuarantineGrewError, RecordChangedError, RecordError
@@ -22,15 +22,14 @@ from kube_rewrap.worker.records.tries import Tries
 class TryCounter(Table[Tries]):
     """Counts tries up to `most` a day, in the one record of a state prefix."""
 
+    _kind = Tries
+
     def __init__(self, store: Store, keyspace: Keyspace, most: int, guards: Sequence[Expect] = ()) -> None:
         super().__init__(store, keyspace, guards)
         self._most = most
 
-    def _key(self, value: Tries) -> bytes:  # noqa: ARG002 - there is one place
+    def _key(self, _: Tries) -> bytes:
         return self._keyspace.tries
-
-    def _value(self, fields: Mapping[str, object]) -> Tries:
-        return Tries.from_json(fields)
 
     async def count(self, digests: Collection[str]) -> None:
         """Record tries. Raises QuarantineGrewError if that would exceed the day's limit; then none is recorded.
