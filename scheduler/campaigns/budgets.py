@@ -13,7 +13,7 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Scope
 from kube_rewrap.worker.records.inventory import Look
 from kube_rewrap.worker.records.ledger import exhausted
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 
 
 async def begin_budgets(cluster: Cluster, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:
@@ -46,7 +46,7 @@ async def estimate_use(
 async def needs_estimate(cluster: Cluster, territory: Territory) -> bool:
     """Return whether a key of a governed resource has no budget yet, or its use in the resource is not estimated."""
     known, keys = await cluster.engine.ledger.all(), {key.fingerprint for key in cluster.limited_keys}
-    seen = await load(cluster.engine.store, cluster.engine.keyspace)
+    seen = (await ObserverRecords(cluster.engine.store, cluster.engine.keyspace).load()).value
     return not keys <= set(known) or any(
         known[key.fingerprint].is_to_see(one.resource, seen)
         for one in territory.governed

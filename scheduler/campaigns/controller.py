@@ -41,6 +41,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.request import Origin, Request, RequestState
 from kube_rewrap.worker.records.table import Stored
 
@@ -199,7 +200,7 @@ class CampaignController:
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
                 await self._pauses.reconcile(name, reconciler.checkpoints)
-                progress.handed_back(await records.claims.handbacks())
+                progress.handed_back(await Handbacks(engine.store, engine.keyspace).all())
             try:
                 done = await reconciler.round(name)
             except StoppedError as stopped:

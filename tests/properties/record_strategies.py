@@ -18,7 +18,7 @@ from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.records.tries import Tries
-from kube_rewrap.worker.records.usage import Haste, Interval, Usage
+from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
 
 COUNTS = st.integers(0, MOST)
@@ -159,5 +159,5 @@ SMALL = st.integers(0, 2**53)
 USAGES = st.builds(
     Usage,
     st.lists(st.builds(Interval, SMALL, SMALL, st.dictionaries(TEXTS, SMALL, max_size=3)), max_size=3).map(tuple),
-    st.dictionaries(TEXTS, st.builds(Haste, SMALL, SMALL, SMALL), max_size=3),
+    st.dictionaries(TEXTS, st.builds(DueByRate, SMALL, SMALL, SMALL), max_size=3),
 )

@@ -233,7 +233,7 @@ class Budgets(RuleBasedStateMachine):
         world = self.world
         names = tuple(self.chains)
         spans: list[tuple[str, ...]] = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
-        counting = Counting(world.seen, self.chains, spans, world.revision + 1)
+        counting = Counting(world.recorded, self.chains, spans, world.revision + 1)
         pairs = [(one, key) for one in sorted(self.there()) for key in chain_of(self.chains, one)]
         unseen = counting.find_starts(pairs, world.budgets)
         again = [
@@ -327,8 +327,9 @@ class Budgets(RuleBasedStateMachine):
         seen = counting.to_record(0)
         if seen is not None:
             self.world.revision += 1
-            before, self.world.seen = self.world.seen, replace(seen, revision=self.world.revision)
-            counting.saved(self.world.seen)
+            before = self.world.seen
+            self.world.recorded = replace(seen, revision=self.world.revision)
+            counting.saved(self.world.recorded)
             self.note_what_came_before(before, self.watching.begin)
 
     def note_what_came_before(self, before: Observations, begin: int) -> None:

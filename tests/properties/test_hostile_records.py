@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
-from kube_rewrap.worker.records import claims, keyspace, observations, ownership
+from kube_rewrap.worker.records import keyspace, ownership
 from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.batch import Checkpoint
@@ -23,9 +22,11 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import FASTEST, NO_OPTIONS, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import Holder
+from kube_rewrap.worker.records.observations import ObserverRecords
+from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.request import Request
@@ -51,14 +52,7 @@ from tests.properties.record_strategies import (
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 COUNTS = st.integers(1, 1_000)
-
-
-def read_observer(fields: Mapping[str, object]) -> object:
-    return observations._observations(fields, 1)
-
-
-def read_handback(fields: Mapping[str, object]) -> object:
-    return claims._handback(Item(b"/k", b"", 1, 1, 0), dict(fields))
+HOLDERS = st.builds(ownership.who, TEXTS)
 
 
 RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStrategy[Mapping[str, object]]]] = {
@@ -114,15 +108,15 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "tries": (Tries.from_json, TRIES.map(Tries.to_json)),
     "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
     "observer": (
-        read_observer,
+        Observations.from_json,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
     "keks": (
         Kek.from_json,
         st.just(Kek(provider="p", target="t", since=1.0, named="n", named_since=2.0, former=("a", "b")).to_json()),
     ),
-    "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
-    "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
+    "holder": (Holder.from_json, HOLDERS.map(Holder.to_json)),
+    "handback": (Handback.from_json, st.builds(Handback, HOLDERS, TEXTS).map(Handback.to_json)),
     "assumption": (
         Assumption.from_json,
         st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
@@ -225,7 +219,7 @@ async def test_a_mutated_record_of_the_observer_is_within_its_bounds_or_refused(
     record = {"v": 1, "counts": counts, "following": following, "surveyed": surveyed}
     store.put(SPACE.observer, json.dumps(record).encode())
     try:
-        require_bounds(dataclasses.asdict(await observations.load(store, SPACE)))
+        require_bounds((await ObserverRecords(store, SPACE).load()).value)
     except RecordError:
         return
 

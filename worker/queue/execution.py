@@ -10,7 +10,6 @@ Not handled: control messages, for which `tasks.py` records a request to the sch
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ from kube_rewrap.worker.errors import (
     TemporaryError,
     WorkerError,
 )
-from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.shared import SharedPace
@@ -44,7 +43,8 @@ from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.records.handbacks import Handbacks
+from kube_rewrap.worker.records.holder import Handback
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, who
 from kube_rewrap.worker.records.proof import ProofPart
@@ -53,7 +53,6 @@ from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _POLL_SECONDS = 0.5
-_HANDBACK_SECONDS = 30
 _PART_SECONDS = 60.0
 """Seconds after which `prove` ends, finished or not; far below the child's own limit (`process.py`)."""
 
@@ -320,13 +319,10 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
-    """Return `handed_back`, which requeues the message, and record the handback for `_HANDBACK_SECONDS`."""
+    """Return `handed_back`, which requeues the message, and record the handback."""
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
-    me = who("rewrap worker")
-    lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
-    record = encode({**me, "generation": engine.generation.hash})
-    name = f"{socket.gethostname()}-{me['pid']}"
-    await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
+    handback = Handback(who("rewrap worker"), engine.generation.hash)
+    await Handbacks(engine.store, engine.keyspace).add(handback)
     return MessageResult("handed_back", because)
 
 

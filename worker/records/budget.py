@@ -198,7 +198,7 @@ class Budget:
 
     def lost_its_watch(self, seen: Observations) -> bool:
         """Tell whether the observer once had a record, and has none now: the count of others' writes is lost."""
-        return self.watched and not seen.revision
+        return self.watched and not seen.has_begun
 
     def without_its_watch(self) -> Budget:
         """Return the budget after that loss: its use is unknown until an operator accepts it."""
@@ -235,7 +235,7 @@ class Budget:
             if resource not in again and not self.is_to_see(resource, seen):
                 continue
             every = sum(look.versions[resource].values())
-            if self.sights is None and not seen.revision:
+            if self.sights is None and not seen.has_begun:
                 pass  # an older record: its estimate covers all resources
             elif resource not in again:
                 estimated += versions

@@ -49,5 +49,5 @@ class Budgets(Table[Budget]):
 
     async def change(self, fingerprint: str, change: Change) -> Budget | None:
         """As `change_once`, for a change that is safe to apply twice: a doubled reservation only wastes tokens."""
-        found = await self._update_again(self._keyspace.ledger(fingerprint), change)
+        found = await self._update(self._keyspace.ledger(fingerprint), change, may_write_twice=True)
         return found.value if found else None

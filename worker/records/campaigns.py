@@ -45,7 +45,7 @@ class Campaigns(Table[Campaign]):
 
         `change` may be called more than once, and may raise to refuse.
         """
-        changed = await self._update_again(self._keyspace.campaign(name), change, *along)
+        changed = await self._update(self._keyspace.campaign(name), change, *along, may_write_twice=True)
         return changed.value if changed else None
 
     async def change_once(self, name: str, change: Callable[[Campaign], Campaign], *along: Put) -> Campaign | None:

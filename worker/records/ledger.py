@@ -23,7 +23,6 @@ from kube_rewrap.worker.errors import (
     TemporaryError,
 )
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.records import observations
 from kube_rewrap.worker.records.budget import (
     LIMITED_PROVIDER,
     Budget,
@@ -37,6 +36,7 @@ from kube_rewrap.worker.records.budgets import Budgets
 from kube_rewrap.worker.records.inventory import Look
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.lineage import Lineage
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -71,6 +71,7 @@ class Ledger:
         self._keyspace = keyspace
         self._settings = settings
         self._budgets = Budgets(store, keyspace)
+        self._observer = ObserverRecords(store, keyspace)
         self._lineage = Lineage(store)
         self._purses: dict[str, _Purse] = {}
 
@@ -273,7 +274,7 @@ class Ledger:
             await self._change(budget.fingerprint, sighted)
 
     async def _seen(self) -> Observations:
-        return await observations.load(self._store, self._keyspace)
+        return (await self._observer.load()).value
 
     def _noted(self, made_in: Mark) -> Change:
         """Return the change that records `restored`. It does nothing if the budget's mark is no longer `made_in`.
@@ -329,7 +330,7 @@ class Ledger:
         async def changed(budget: Budget) -> Budget:
             seen = await self._seen()
             budget = change(await self._judged(budget), seen)
-            return replace(budget, watched=budget.watched or bool(seen.revision))
+            return replace(budget, watched=budget.watched or seen.has_begun)
 
         return changed
 

@@ -34,7 +34,7 @@ class Rotations(Table[Rotation]):
         `change` may be called more than once, and may raise to refuse.
         """
         before = await self.unfinished()
-        changed = await self._update_again(self._key(before.value), change) if before else None
+        changed = await self._update(self._key(before.value), change, may_write_twice=True) if before else None
         return changed.value if changed else None
 
     async def forget_old(self) -> None:

@@ -11,12 +11,12 @@ import pytest
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.worker.errors import BudgetExhaustedError, RecordError, TemporaryError
 from kube_rewrap.worker.etcd.store import Outcome
-from kube_rewrap.worker.records import observations, record
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Look
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import Fault, MemoryStore
 from tests.unit.clock import without_waiting
@@ -61,9 +61,7 @@ async def spend(one: Ledger, times: int, ahead: int = 1_000) -> None:
 async def overwrite(store: MemoryStore, budget: Budget) -> None:
     """As a restored backup would."""
     key = SPACE.ledger(budget.fingerprint)
-    found = await record.read(store, key)
-    assert found is not None
-    await record.write(store, key, budget.to_json(), found[1])
+    store.put(key, encode(budget.to_json()))
 
 
 # ------------------------------------------------------------------------------------------------------ first sight
@@ -169,7 +167,7 @@ async def test_the_place_of_an_earlier_versions_observer_is_that_of_the_ranges_i
     store = MemoryStore()
     following = {"/registry/secrets/": 20, "/registry/minions/": 30, "/elsewhere/configmaps/": 40}
     store.put(SPACE.observer, encode({"counts": {}, "following": following, "surveyed": 50}))
-    seen = await observations.load(store, SPACE)
+    seen = (await ObserverRecords(store, SPACE).load()).value
     places = {name: seen.position(name, "fp-1") for name in ("secrets", "nodes", "configmaps", "widgets.example.com")}
     assert places == {"secrets": 20, "nodes": 30, "configmaps": 0, "widgets.example.com": 0}
 
@@ -322,7 +320,7 @@ async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> Non
     refusing = False
     store = await begun(lambda _kind, _key: Outcome.LOST if refusing else None)
     refusing = True
-    with pytest.raises(TemporaryError, match=r"compare-and-swaps of .*fp-1 in a row to others"):
+    with pytest.raises(TemporaryError, match=r"compare-and-swaps of .*fp-1 in a row to other writers"):
         await ledger(store).spend(KEY, 1, 1)
     assert (await budget_of(store)).reserved == 0
 
