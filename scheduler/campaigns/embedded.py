@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +17,8 @@ from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
 from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult, spec_of, still_there
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import LocalDispatcher
+from kube_rewrap.scheduler.dispatch.local import BatchWorker, EngineWorker, LocalDispatcher, settle
+from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import FencedError, SpaceError, StoppedError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
@@ -33,8 +35,18 @@ _SPACE_UNKNOWN = 30
 _log = structlog.get_logger()
 
 
-async def run_embedded(cluster: Cluster, plan: RunPlan, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+async def run_embedded(
+    cluster: Cluster,
+    plan: RunPlan,
+    lock: Lock,
+    brake: Brake,
+    watcher: Watcher,
+    *,
+    children: Sequence[ChildCommand] = (),
+) -> RunResult:
     """Carry out a plan to its proof, or until the brake is pulled. The caller holds `lock`.
+
+    The batches are for a process of each of `children`; with none, for this process.
 
     Raises RefusedError with the plan's refusals. After any error, a later run resumes from the records.
     """
@@ -44,14 +56,24 @@ async def run_embedded(cluster: Cluster, plan: RunPlan, lock: Lock, brake: Brake
         begin("the space guard", partial(_guard_space, cluster, brake))
         await begin_budgets(cluster, plan.look)
         stored = await take_up(cluster, plan, lock.guard)
-        result = await _finish(cluster, stored, lock, brake, watcher)
+        result = await _finish(cluster, stored, lock, brake, watcher, children=children)
     return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
 
-async def _finish(cluster: Cluster, stored: Stored[Campaign], lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+async def _finish(
+    cluster: Cluster,
+    stored: Stored[Campaign],
+    lock: Lock,
+    brake: Brake,
+    watcher: Watcher,
+    *,
+    children: Sequence[ChildCommand],
+) -> RunResult:
     name, engine = stored.value.id, cluster.engine
     records = Records.of(engine.store, engine.keyspace, name, lock.guard)
-    dispatcher = LocalDispatcher(engine, lock.session, brake, cluster.settings.pace.batches, stored.value)
+    workers: list[BatchWorker] = [ChildWorker(command, name) for command in children]
+    workers = workers or [EngineWorker(engine, lock.session, brake, stored.value)]
+    dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)
     reconciler = Reconciler(records, dispatcher, _ScanProver(cluster, spec_of(stored.value), brake), watcher)
     try:
@@ -62,6 +84,7 @@ async def _finish(cluster: Cluster, stored: Stored[Campaign], lock: Lock, brake:
     finally:
         brake.pull(StoppedError("the run ended"))
         await dispatcher.close()
+        await settle(engine.ledger)
     assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
     ended = done.stored.value
     report = await sum_reports(records.checkpoints, name)
