@@ -101,6 +101,6 @@ async def _run(engine: Engine, session: Session, brake: Brake, name: str, number
     campaign = stored.value
     before = (await Checkpoints(engine.store, engine.keyspace).load(name, number)).value
     batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-    await engine.learn_what_is_complete()
+    await engine.load_proven_resources()
     unchanged = Expect(engine.keyspace.campaign(name), stored.revision)
     await run_claimed(engine, session, brake, campaign, batch, expects=[unchanged])

@@ -276,7 +276,7 @@ class Engine:
         """Swaps that may be in flight now."""
         return self._window.limit
 
-    async def learn_what_is_complete(self) -> None:
+    async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]

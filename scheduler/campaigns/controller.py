@@ -141,7 +141,7 @@ class CampaignController:
             if spec.covers_everything:
                 await self._figures.scanned(plan.found)
             # Even for a refused plan: observer and rotation controller need a budget on record for each key.
-            await begin_budgets(self._cluster, plan.look)
+            await begin_budgets(self._cluster, plan.estimate)
             plan.require_safe()
         except (_UnconvergedError, KmsUnavailableError, KmsTargetError) as refusal:
             await self._backlog.put_off_until_converged(stored, str(refusal))
@@ -219,7 +219,7 @@ class CampaignController:
                 return
             if done.stored.value.state is CampaignState.PAUSED:
                 await dispatcher.wait(_IDLE_SECONDS)
-                look_at = 0.0  # a resumed campaign waits for this look
+                look_at = 0.0  # a resumed campaign waits for this check
 
     async def _ended(self, done: Round, prover: QueueProver) -> None:
         campaign = done.stored.value
@@ -234,6 +234,6 @@ class CampaignController:
             whole=campaign.whole,
         )
         await report_end(self._cluster, campaign, report)
-        await self._cluster.engine.learn_what_is_complete()
+        await self._cluster.engine.load_proven_resources()
         if campaign.options.repair:
             self._repaired.add(campaign, report)

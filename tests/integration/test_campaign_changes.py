@@ -163,7 +163,7 @@ async def world(redis: RedisServer) -> AsyncIterator[World]:
     broker = BrokerSettings(url=SecretBytes(redis.url.encode()))
     async with hold_lock(cluster, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await plan_run(cluster, EVERYTHING)
-        await begin_budgets(cluster, plan.look)
+        await begin_budgets(cluster, plan.estimate)
         name = (await take_up(cluster, plan, lock.guard)).value.id
         workers = Workers(ChildTools(SETTINGS, cluster.engine, pace))
         yield World(store, pace, lock, cluster, name, workers, loop(cluster, name, workers, lock))

@@ -58,7 +58,7 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
             cluster = Cluster(settings, Layout(), leader)
             async with hold_lock(cluster, Brake()) as lock:
                 plan = await plan_run(cluster, EVERYTHING)
-                await begin_budgets(cluster, plan.look)
+                await begin_budgets(cluster, plan.estimate)
                 name = (await take_up(cluster, plan, lock.guard)).value.id
                 assert await engine.is_aimed()
                 tools = ChildTools(settings, engine, pace)

@@ -141,7 +141,7 @@ async def _rewrite(
     try:
         async with background(brake.pull) as begin:
             begin("the supervisor", partial(_supervise, tools, stored, brake))
-            await engine.learn_what_is_complete()
+            await engine.load_proven_resources()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
             may_decrypt, kek_since = options.allow_plaintext, options.since
@@ -296,7 +296,7 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
         return part.advanced(Inventory(part.revision, ()), None)
     wanted = part.rest[0]
     try:
-        await engine.learn_what_is_complete()
+        await engine.load_proven_resources()
         counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
     except CompactedError:
         return replace(part, compacted=True)

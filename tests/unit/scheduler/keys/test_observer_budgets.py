@@ -18,7 +18,7 @@ from kube_rewrap.worker.errors import BudgetExhaustedError, RequestRefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Page, Watched, WatchFrom
 from kube_rewrap.worker.providers.chain import Chain
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Followed, Observations
 from kube_rewrap.worker.records.table import Stored
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.timeout(20)
 async def test_what_others_wrote_is_used_and_our_own_swaps_are_not_used_twice() -> None:
     there = await scene()
     ledger = there.engine.ledger
-    await ledger.first_sight([ref(NEW)], Look(await there.store.revision(), {"secrets": {FP_NEW: 5}}))
+    await ledger.first_sight([ref(NEW)], Estimate(await there.store.revision(), {"secrets": {FP_NEW: 5}}))
     async with there.observed() as observer:
         assert await ledger.spend(ref(NEW), 10, 10) == 10
         for number in range(10):

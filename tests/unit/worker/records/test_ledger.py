@@ -13,7 +13,7 @@ from kube_rewrap.worker.errors import BudgetExhaustedError, RecordError, Tempora
 from kube_rewrap.worker.etcd.store import Outcome
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
 from kube_rewrap.worker.records.codec import encode
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.observations import ObserverRecords
@@ -37,9 +37,9 @@ def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100) -> Ledger:
 SIGHTED = {"secrets": Sight(7, 42)}
 
 
-def found(versions: int, *, revision: int = 7) -> Look:
+def found(versions: int, *, revision: int = 7) -> Estimate:
     """What a scan found under the key."""
-    return Look(revision, {"secrets": {"fp-1": versions}})
+    return Estimate(revision, {"secrets": {"fp-1": versions}})
 
 
 async def begun(fault: Fault | None = None) -> MemoryStore:
@@ -102,9 +102,9 @@ async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
 
 async def test_a_resource_that_a_known_key_comes_to_govern_is_estimated_once() -> None:
     store = await begun()
-    later = Look(9, {"secrets": {"fp-1": 50}, "configmaps": {"fp-1": 3_000}})
-    for look in (found(42), later, later, replace(later, revision=30)):
-        await ledger(store).first_sight([KEY], look)
+    later = Estimate(9, {"secrets": {"fp-1": 50}, "configmaps": {"fp-1": 3_000}})
+    for estimate in (found(42), later, later, replace(later, revision=30)):
+        await ledger(store).first_sight([KEY], estimate)
     budget = await budget_of(store)
     assert budget.estimated == 42 + 3_000
     assert budget.sights == {**SIGHTED, "configmaps": Sight(9, 3_000)}
@@ -150,8 +150,8 @@ async def test_a_record_of_an_earlier_version_counts_what_it_counted() -> None:
     assert (budget.observed, budget.committed, budget.until) == (100, 60, 20)
     assert budget.used == 70 + 5 + 40
     # What was followed is counted; of what was not, nobody can tell what is in its estimate.
-    look = Look(30, {"secrets": {"fp-1": 99}, "configmaps": {"fp-1": 7}})
-    await ledger(store).first_sight([KEY], look)
+    estimate = Estimate(30, {"secrets": {"fp-1": 99}, "configmaps": {"fp-1": 7}})
+    await ledger(store).first_sight([KEY], estimate)
     assert (await budget_of(store)).estimated == 5 + 7
     assert (await budget_of(store)).begins("configmaps") == 31
 
