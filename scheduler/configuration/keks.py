@@ -2,7 +2,8 @@
 
 1. Ask the plugin of each KMS v2 provider that writes for its key id, every half minute.
 2. A new key id is put on record, and takes effect after the plugin has named it for a while
-   (`worker/records/kek.py`): plugins on other nodes may not know it yet, and some plugins name a wrong one for a moment.
+   (`worker/records/kek.py`): plugins on other nodes may not know it yet, and some plugins name a wrong one for a
+   moment.
 3. When it takes effect, the same file is a new generation: what is under the former KEK is stale.
 4. While a plugin names another KEK than the one in force, or names none, `held` says why nothing may be written.
 
