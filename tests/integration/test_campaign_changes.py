@@ -141,7 +141,7 @@ def at(store: MemoryStore, name: str) -> Cluster:
 
 
 def loop(cluster: Cluster, name: str, workers: Workers, lock: Lock) -> Reconciler:
-    prover = PartsProver(cluster, workers, lock.guard, EVERYTHING)
+    prover = PartsProver(cluster, workers, lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(cluster.engine.store, cluster.engine.keyspace, name, lock.guard)
     return Reconciler(records, workers, prover, lambda _report, _left: None)
 
