@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from coverage import Coverage
+
 from kube_rewrap import cli, config, scheduler, worker
 from kube_rewrap.cli.main import main
 from tests.acceptance.forked_children import is_child
@@ -141,6 +143,8 @@ def _import_all() -> None:
     for package in (cli, config, scheduler, worker):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+    if (figures := Coverage.current()) is not None:
+        figures.save()  # else each process would write all that the imports covered, once more
     gc.freeze()  # what is there now is no process's garbage
 
 
