@@ -236,6 +236,10 @@ def test_a_mutated_record_is_within_its_bounds_or_refused_and_never_breaks(made:
 
 
 @given(mutations_of(KEKS.map(Kek.to_json)), HASHES, st.floats(0, 2**40), st.floats(0, 86_400))
+@example(
+    {"provider": "p", "target": "\x1b[2J", "since": 1, "named": "", "named_since": 0, "former": []}, "0" * 64, 2, 1
+)
+@example({"provider": "p", "target": "", "since": 1, "named": "", "named_since": 0, "former": []}, "0" * 64, 2, 1)
 def test_a_mutated_record_of_a_kek_is_refused_or_goes_on_with_hashes_alone(
     record: dict[str, object], key_id_hash: str, now: float, settle: float
 ) -> None:
