@@ -24,7 +24,7 @@ from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, Session, open_session, who
 from kube_rewrap.worker.records.table import Stored
 
@@ -66,7 +66,7 @@ class ClaimingWorker:
         except (BusyError, TemporaryError) as error:
             self._log_idle(number, str(error))
             return
-        await engine.learn_what_is_complete()
+        await engine.load_proven_resources()
         if job is Job.REWRAP:
             await self._rewrap(stored, number, claim)
         else:
@@ -75,11 +75,20 @@ class ClaimingWorker:
 
     async def _rewrap(self, stored: Stored[Campaign], number: int, claim: Expect) -> None:
         engine, campaign = self._engine, stored.value
-        before = (await Checkpoints(engine.store, engine.keyspace).load(campaign.id, number)).value
+        record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
+        before = await record.load()
         batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
         options, growth = campaign.options, campaign.growth
         may_decrypt, kek_since = options.allow_plaintext, options.since
-        await engine.run(batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since)
+        await engine.run(
+            batch,
+            claim,
+            self._brake,
+            allow_plaintext=may_decrypt,
+            growth=growth,
+            kek_since=kek_since,
+            record=record,
+        )
 
     def _require_mine(self, campaign: Campaign) -> None:
         mine = self._engine.generation.hash

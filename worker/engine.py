@@ -44,7 +44,7 @@ from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
 from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations, settled
@@ -177,14 +177,16 @@ class Engine:
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
         kek_since: int = 0,
+        record: BatchRecord | None = None,
     ) -> BatchReport:
         """Rewrap one batch until it is done or the brake is pulled.
 
-        `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
-        generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
-        batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
-        KEK than the target, and the errors of `DataKeys`.
+        `guard` fences every write of a record or an object. `record` is the batch's record, if the caller has read it.
+        Raises FencedError when the batch belongs to another generation than this engine: writing with the wrong
+        primary is worse than waiting. Raises RecordError for a batch whose range reaches beyond its resource,
+        UnsupportedPrimaryError for a primary that this tool can't write with, KmsRefusedError for a KMS primary
+        without a target key id, KmsTargetError when the plugin names another KEK than the target, and the errors of
+        `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -195,6 +197,7 @@ class Engine:
         chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
+        checkpoints = Checkpoints(self.store, self.keyspace, guards)
         tools = BatchTools(
             store=self.store,
             swapper=Swapper(
@@ -212,7 +215,7 @@ class Engine:
                 kek_since=kek_since,
             ),
             ledger=self.ledger,
-            checkpoints=Checkpoints(self.store, self.keyspace, guards),
+            record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
             quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
@@ -274,7 +277,7 @@ class Engine:
         """Swaps that may be in flight now."""
         return self._window.limit
 
-    async def learn_what_is_complete(self) -> None:
+    async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]

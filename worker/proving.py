@@ -59,7 +59,7 @@ async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], boo
         return part.advanced(Inventory(part.revision, ()), None)
     wanted = part.rest[0]
     try:
-        await engine.learn_what_is_complete()
+        await engine.load_proven_resources()
         counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
     except CompactedError:
         return replace(part, compacted=True)

@@ -53,7 +53,7 @@ async def run_embedded(
     started = asyncio.get_running_loop().time()
     async with background(brake.pull) as begin:
         begin("the space guard", partial(_guard_space, cluster, brake))
-        await begin_budgets(cluster, plan.look)
+        await begin_budgets(cluster, plan.estimate)
         stored = await take_up(cluster, plan, lock.guard)
         result = await _finish(cluster, stored, lock, brake, watcher, children=children)
     return replace(result, seconds=asyncio.get_running_loop().time() - started)

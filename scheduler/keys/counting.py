@@ -23,6 +23,7 @@ from dataclasses import replace
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.observed import Observations, governing
+from kube_rewrap.worker.records.table import Stored
 
 Pair = tuple[str, str]
 """A resource, and a key in its chain by fingerprint."""
@@ -32,19 +33,24 @@ Interval = tuple[int, int]
 class Counting:
     """See the module's docstring.
 
-    `recorded` is the observer's record. `chains` holds the fingerprints of each name's keys in the configuration,
-    `spans` the names that each span is watched for. `now` is the store's next revision.
+    `recorded` is the observer's record, `revision` its mod_revision. `chains` holds the fingerprints of the keys of
+    each name in the configuration, `spans` the names that each span is watched for. `now` is the store's next revision.
     """
 
     def __init__(
-        self, recorded: Observations, chains: Mapping[str, tuple[str, ...]], spans: Sequence[Collection[str]], now: int
+        self,
+        recorded: Stored[Observations],
+        chains: Mapping[str, tuple[str, ...]],
+        spans: Sequence[Collection[str]],
+        now: int,
     ) -> None:
         # After a restore, the store assigns recorded revisions again, to writes that no watch has delivered.
         clipped = (
             replace(one, places={name: min(place, now) for name, place in one.places.items()})
-            for one in recorded.followed
+            for one in recorded.value.followed
         )
-        self.recorded = replace(recorded, followed=tuple(clipped))
+        self.recorded = replace(recorded.value, followed=tuple(clipped))
+        self.revision = recorded.revision
         self.chains = chains
         self._span_of = {name: index for index, names in enumerate(spans) for name in names}
         self._now = now
@@ -55,7 +61,7 @@ class Counting:
         self._pending: dict[Pair, list[int]] = {}
         self._added: Counter[str] = Counter()
         self._counted_gaps: dict[str, list[Interval]] = {}
-        self._last = dict(recorded.last)
+        self._last = dict(recorded.value.last)
         self._recording: dict[Pair, list[int]] = {}
         self._recorded_added: Counter[str] = Counter()
 
@@ -221,8 +227,8 @@ class Counting:
         """Writes by fingerprint, with those that can't be recorded yet."""
         return dict(self._counted())
 
-    def to_record(self, now: int) -> Observations | None:
-        """Return the next version of the observer's record, at this time (seconds since 1970).
+    def to_record(self, now: int) -> Stored[Observations] | None:
+        """Return the next version of the observer's record, to write over this one at `now` (seconds since 1970).
 
         None while a start is unknown, or while the watch has not reached the recorded places again.
         """
@@ -241,19 +247,19 @@ class Counting:
         since = {fingerprint: self.recorded.since.get(fingerprint, now) for fingerprint in counts}
         followed = self.recorded.following(places, self.chains)
         self._recorded_added = Counter(self._added)
-        replaced = self.recorded.replacing(places)
-        return Observations(
+        replaced = self.recorded.replacing(places, self.revision)
+        seen = Observations(
             counts=counts,
             followed=followed,
             last=dict(self._last),
             since=since,
-            revision=self.recorded.revision,
             replaced=replaced,
         )
+        return Stored(seen, self.revision)
 
-    def saved(self, seen: Observations) -> None:
+    def saved(self, seen: Stored[Observations]) -> None:
         """Take over the version that `to_record` returned last, which is stored now. Keeps writes delivered since."""
-        self.recorded = seen
+        self.recorded, self.revision = seen.value, seen.revision
         for pair, stored in self._recording.items():
             # By value, not by position: etcd may deliver an earlier revision after a later one.
             left = Counter(self._pending[pair]) - Counter(stored)

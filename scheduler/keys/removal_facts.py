@@ -17,7 +17,7 @@ from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def judge_removal(
         whole=whole,
         proof_revision=revision,
         compacted=bool(revision) and await engine.is_compacted(revision - 1),
-        last_written=(await load(engine.store, engine.keyspace)).last,
+        last_written=(await ObserverRecords(engine.store, engine.keyspace).load()).value.last,
         chains=cluster.chains if whole else (),
         keks=tuple([stored.value for stored in await Keks(engine.store, engine.keyspace).all()]),
         lingering=convergence.lingering,

@@ -30,9 +30,9 @@ from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
-from kube_rewrap.worker.errors import StoppedError
+from kube_rewrap.worker.errors import StoppedError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
+from kube_rewrap.worker.etcd.store import Expect, Item, SwapResult
 from kube_rewrap.worker.queue.execution import ChildTools, MessageResult, prove, rewrite
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
@@ -61,11 +61,19 @@ def generation(name: str) -> Generation:
 
 
 class CountingStore(MemoryStore):
-    """Counts the reads of single keys."""
+    """Counts the reads of single keys; refuses swaps while it `is_broken`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.got: Counter[bytes] = Counter()
+        self.is_broken = False
+
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
+        if self.is_broken:
+            return [UnavailableError("etcd does not answer") for _ in swaps]
+        return await super().swap_all(swaps, guard)
 
     async def get(self, key: bytes) -> Item | None:
         self.got[key] += 1
@@ -155,7 +163,7 @@ async def world(redis: RedisServer) -> AsyncIterator[World]:
     broker = BrokerSettings(url=SecretBytes(redis.url.encode()))
     async with hold_lock(cluster, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await plan_run(cluster, EVERYTHING)
-        await begin_budgets(cluster, plan.look)
+        await begin_budgets(cluster, plan.estimate)
         name = (await take_up(cluster, plan, lock.guard)).value.id
         workers = Workers(ChildTools(SETTINGS, cluster.engine, pace))
         yield World(store, pace, lock, cluster, name, workers, loop(cluster, name, workers, lock))
@@ -169,12 +177,30 @@ def is_proving(done: Round) -> bool:
     return done.stored.value.state is CampaignState.PROVING
 
 
-async def test_a_slice_that_finishes_its_batch_does_not_read_the_checkpoint_again_at_its_end(world: World) -> None:
+async def test_a_slice_that_finishes_its_batch_reads_the_checkpoint_once(world: World) -> None:
     await world.until(one_batch_is_done(world))
     one = world.loop.checkpoints[0].spec
-    # Once for the message, and once by the engine, which compares the record with the message's batch.
-    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, one.number)] == 2
+    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, one.number)] == 1
     assert world.workers.done[0].report == world.loop.checkpoints[0].report
+
+
+@pytest.mark.parametrize(
+    ("slice_seconds", "is_broken", "outcome"),
+    [
+        pytest.param(0.0, False, "worked", id="stopped when the slice is over"),
+        pytest.param(60.0, True, "failed", id="failed when etcd does not answer the swaps"),
+    ],
+)
+async def test_a_slice_that_ends_before_its_batch_reads_the_checkpoint_once(
+    world: World, *, slice_seconds: float, is_broken: bool, outcome: str
+) -> None:
+    settings = replace(SETTINGS, service=replace(SETTINGS.service, slice=slice_seconds))
+    world.store.is_broken = is_broken
+    done = await rewrite(ChildTools(settings, world.cluster.engine, world.pace), world.name, 0)
+    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, 0)] == 1
+    recorded = (await Checkpoints(world.store, world.cluster.engine.keyspace).load(world.name, 0)).value
+    assert (done.outcome, recorded.state, recorded.attempts) == (outcome, BatchState.RUNNING, 1)
+    assert recorded.because == (done.because if is_broken else "")
 
 
 async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_batches(world: World) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.worker.records.budget import Budget, Landed
 from kube_rewrap.worker.records.observed import Observations
+from kube_rewrap.worker.records.table import Stored
 
 RESOURCES = ("configmaps", "secrets")
 KEYS = ("one", "two", "three", "four", "made")
@@ -59,7 +60,11 @@ class World:
     compacted_objects: dict[tuple[str, int], Object] = field(default_factory=dict)
     """As they were at the last compaction."""
     budgets: dict[str, Budget] = field(default_factory=dict)
-    seen: Observations = field(default_factory=Observations)
+    recorded: Stored[Observations] = field(default_factory=lambda: Stored(Observations()))
+
+    @property
+    def seen(self) -> Observations:
+        return self.recorded.value
 
     def put(self, resource: str, name: int, key: str, *, ours: bool) -> int:
         self.log.append(Event(self.revision + 1, resource, key, ours))

@@ -10,7 +10,6 @@ Not handled: control messages, for which `tasks.py` records a request to the sch
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,7 @@ from kube_rewrap.worker.errors import (
     TemporaryError,
     WorkerError,
 )
-from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
@@ -43,14 +42,14 @@ from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
+from kube_rewrap.worker.records.handbacks import Handbacks
+from kube_rewrap.worker.records.holder import Handback
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, who
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _POLL_SECONDS = 0.5
-_HANDBACK_SECONDS = 30
 _PASSING = (
     *(StoppedError, TemporaryError, BudgetExhaustedError, SpaceError, QuarantineGrewError),
     *(KmsRefusedError, KmsTargetError),
@@ -127,8 +126,8 @@ async def _rewrite(
     tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
 ) -> MessageResult:
     engine, campaign = tools.engine, stored.value
-    checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
-    before = (await checkpoints.load(campaign.id, number)).value
+    record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
+    before = await record.load()
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
@@ -136,17 +135,17 @@ async def _rewrite(
     try:
         async with background(brake.pull) as begin:
             begin("the supervisor", partial(_supervise, tools, stored, brake))
-            await engine.learn_what_is_complete()
+            await engine.load_proven_resources()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
             may_decrypt, kek_since = options.allow_plaintext, options.since
             outcome = await engine.run(
-                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since, record=record
             )
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         outcome = error
     try:
-        done = await _finish_slice(tools, checkpoints, (before, spec), outcome)
+        done = await _finish_slice(tools, record, (before, spec), outcome)
     except FencedError as error:
         return _dropped(spec.campaign, spec.number, str(outcome if isinstance(outcome, Exception) else error))
     if isinstance(outcome, KmsTargetError):
@@ -157,14 +156,14 @@ async def _rewrite(
 
 async def _finish_slice(
     tools: ChildTools,
-    checkpoints: Checkpoints,
+    record: BatchRecord,
     slice_of: tuple[Checkpoint, BatchSpec],
     outcome: BatchReport | Exception,
 ) -> MessageResult:
     """Settle the ledger, record the failure of this slice if it had one, and return its counts.
 
-    `outcome` is the report of the whole batch, which is done, or the failure. Only after a failure is the checkpoint
-    read again: it shows how far the slice came.
+    `outcome` is the report of the whole batch, which is done, or the failure. The checkpoint shows how far the slice
+    came.
 
     A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_classify`)
     counts against it: the scheduler parks a batch that fails too often, rather than send it for ever. Raises
@@ -179,16 +178,15 @@ async def _finish_slice(
         await tools.pace.compare()
         return MessageResult("worked", report=outcome.since(before.report), window=engine.window)
     failure = outcome
-    stored = await checkpoints.load(spec.campaign, spec.number)
-    report = stored.value.report.since(before.report)
+    reached = await record.load()
+    report = reached.report.since(before.report)
     await tools.pace.compare()
     because, counts = _classify(failure)
-    begun = stored.value
-    if begun.attempts == before.attempts:  # the slice failed before it recorded its attempt
-        begun = begun.begun(spec, time.time())
+    # A slice that failed before it recorded its attempt has begun no attempt yet.
+    begun = reached if reached.attempts != before.attempts else reached.begun(spec, time.time())
     failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
-    if failed != stored.value:
-        await checkpoints.save(stored.holding(failed))
+    if failed != reached:
+        await record.save(failed)
     if isinstance(failure, StoppedError):
         return MessageResult("worked", because, report, engine.window)
     _log.warning("batch.failed", **spec.log_context(), because=because, stalled=failed.stalled)
@@ -272,13 +270,10 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
-    """Return `handed_back`, which requeues the message, and record the handback for `_HANDBACK_SECONDS`."""
+    """Return `handed_back`, which requeues the message, and record the handback."""
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
-    me = who("rewrap worker")
-    lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
-    record = encode({**me, "generation": engine.generation.hash})
-    name = f"{socket.gethostname()}-{me['pid']}"
-    await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
+    handback = Handback(who("rewrap worker"), engine.generation.hash)
+    await Handbacks(engine.store, engine.keyspace).add(handback)
     return MessageResult("handed_back", because)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields, is_scalar, mapping_of, text_of
+from kube_rewrap.worker.fields import is_scalar, mapping_of, text_of
 from kube_rewrap.worker.records.form import Form, Text, whole
 
 Scalar = str | int | float | bool | None
@@ -58,23 +58,17 @@ class Entry(Form):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Head(Form):
     """Number and hash of the newest entry, and number of the oldest kept one. Number 0: the log is empty."""
 
-    number: int = 0
-    hash: str = BEGINNING
-    oldest: int = 1
+    number: Annotated[int, whole(least=1)] = 0
+    hash: Text = BEGINNING
+    oldest: Annotated[int, whole(least=1)] = 1
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {"number": self.number, "hash": self.hash, "oldest": self.oldest}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Head:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        number = fields.count("number", 1)
-        return cls(number, fields.text("hash"), fields.count("oldest", 1, number))
+    def __post_init__(self) -> None:
+        """Refuse an oldest entry after the newest one."""
+        if self.oldest > max(1, self.number):
+            raise ValueError("oldest is greater than number")
 
 
 def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -201,9 +201,9 @@ class Inventory:
         """Whether nothing is to be rewritten or looked into, as far as this scan shows."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
-    def look(self) -> Look:
+    def estimate(self) -> Estimate:
         """Return the sums of versions in this scan, which must cover its resources whole."""
-        return Look(
+        return Estimate(
             self.revision,
             {
                 tally.resource: {key.fingerprint: 0 for key in tally.configured}
@@ -214,7 +214,7 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Estimate:
     """An estimate of the encryptions under each key up to a revision: the sum of the etcd versions of its objects.
 
     By resource and fingerprint; a configured key without objects in the resource has 0.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.table import Stored, Table
 
@@ -11,11 +9,10 @@ from kube_rewrap.worker.records.table import Stored, Table
 class Keks(Table[Kek]):
     """A table of one record per provider's name."""
 
+    _kind = Kek
+
     def _key(self, value: Kek) -> bytes:
         return self._keyspace.kek(value.provider)
-
-    def _value(self, fields: Mapping[str, object]) -> Kek:
-        return Kek.from_json(fields)
 
     async def get(self, provider: str) -> Stored[Kek] | None:
         """Return a provider's record; None if there is none. Raises RecordError for a damaged one."""

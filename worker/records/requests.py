@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,11 +26,10 @@ _ATTEMPTS = 5
 class Requests(Table[Request]):
     """All requests of one state prefix."""
 
+    _kind = Request
+
     def _key(self, value: Request) -> bytes:
         return self._keyspace.request(value.id)
-
-    def _value(self, fields: Mapping[str, object]) -> Request:
-        return Request.from_json(fields)
 
     async def get(self, name: str) -> Stored[Request] | None:
         """Return one request, None if there is none. Raises RecordError for a damaged one."""

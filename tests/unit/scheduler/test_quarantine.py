@@ -179,7 +179,7 @@ async def planned(one: Cluster, *, attended: bool) -> Campaign:
     brake = Brake()
     async with hold_lock(one, brake) as lock:
         plan = await plan_run(one, CampaignSpec(options=CampaignOptions(reason="drift")))
-        await begin_budgets(one, plan.look)
+        await begin_budgets(one, plan.estimate)
         return (await take_up(one, plan, lock.guard, attended=attended)).value
 
 

@@ -38,5 +38,5 @@ async def test_a_damaged_record_is_named_and_can_be_replaced() -> None:
 async def test_it_gives_up_when_others_are_always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kube_rewrap.worker.records.table._LONGEST_PAUSE", 0.0)
     store = MemoryStore(lambda _kind, _key: Outcome.LOST)
-    with pytest.raises(TemporaryError, match="in a row to others"):
+    with pytest.raises(TemporaryError, match="in a row to other writers"):
         await Assumptions(store, KEYSPACE).replace(ONE)

@@ -18,6 +18,7 @@ from kube_rewrap.worker.records.audit_chain import BEGINNING, Entry, Head, Scala
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.fakes.store import Fault, MemoryStore
+from tests.unit.clock import without_waiting
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -200,7 +201,7 @@ def test_what_is_no_entry_is_refused(value: dict[str, object]) -> None:
     "value", [{}, {"number": 0, "hash": "", "oldest": 1}, {"number": 3, "hash": "", "oldest": 4}], ids=str
 )
 def test_what_is_no_head_is_refused(value: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^(number|oldest) is no whole number"):
+    with pytest.raises(ValueError, match=r"^(number|oldest) is "):
         Head.from_json(value)
 
 
@@ -311,9 +312,9 @@ class Refusing(MemoryStore):
         return CommitResult(Outcome.LOST)
 
 
-async def test_it_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kube_rewrap.worker.records.audit._LONGEST_PAUSE", 0.0)
-    with pytest.raises(TemporaryError, match="the audit log is written to too often by others"):
+@without_waiting
+async def test_it_is_not_tried_for_ever() -> None:
+    with pytest.raises(TemporaryError, match=r"lost 50 compare-and-swaps of .*audit-head in a row to other writers"):
         await log_on(Refusing()).append("e", "c")
 
 
