@@ -159,6 +159,7 @@ class Engine:
         self.generation = generation
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
+        self.slice_seconds = settings.service.slice
         self._pace = pace
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()

@@ -27,7 +27,7 @@ from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pauses import PauseController
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.progress import Progress
-from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.repairs import Repaired
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.campaigns.resync import Schedule
@@ -188,7 +188,7 @@ class CampaignController:
         """Take rounds until the campaign or another process ends it, or a brake is pulled."""
         name, engine = stored.value.id, self._cluster.engine
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
-        prover = QueueProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
+        prover = PartsProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
         progress = Progress(self._settings.service.progress, self._outdated)
         records = Records.of(engine.store, engine.keyspace, name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
@@ -221,7 +221,7 @@ class CampaignController:
                 await dispatcher.wait(_IDLE_SECONDS)
                 look_at = 0.0  # a resumed campaign waits for this check
 
-    async def _ended(self, done: Round, prover: QueueProver) -> None:
+    async def _ended(self, done: Round, prover: PartsProver) -> None:
         campaign = done.stored.value
         checkpoints = Checkpoints(self._cluster.engine.store, self._cluster.engine.keyspace)
         report = await sum_reports(checkpoints, campaign.id)

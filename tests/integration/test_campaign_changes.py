@@ -26,7 +26,7 @@ from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
@@ -149,7 +149,7 @@ def at(store: MemoryStore, name: str) -> Cluster:
 
 
 def loop(cluster: Cluster, name: str, workers: Workers, lock: Lock) -> Reconciler:
-    prover = QueueProver(cluster, workers, lock.guard, EVERYTHING)
+    prover = PartsProver(cluster, workers, lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(cluster.engine.store, cluster.engine.keyspace, name, lock.guard)
     return Reconciler(records, workers, prover, lambda _report, _left: None)
 
@@ -240,7 +240,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     world.name = stored.value.id
     short_slices = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
     world.workers = Workers(ChildTools(short_slices, world.cluster.engine, world.pace))
-    prover = QueueProver(world.cluster, world.workers, world.lock.guard, EVERYTHING, part_objects=10)
+    prover = PartsProver(world.cluster, world.workers, world.lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
     world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
     with capture_logs() as logs:
@@ -286,7 +286,7 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
     ahead = replace(stored.value, tried_at=time.time() + 3 * 86_400, stalled=2)
     await checkpoints.save(stored.holding(ahead))
     gone = CampaignSpec(("gone.example.com",))
-    prover = QueueProver(world.cluster, world.workers, world.lock.guard, gone)
+    prover = PartsProver(world.cluster, world.workers, world.lock.guard, gone)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
     world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
     deadline = time.monotonic() + 40

@@ -25,6 +25,8 @@ from tests.properties.record_strategies import (
     CAMPAIGNS,
     CHECKPOINTS,
     ETCD_KEYS,
+    KEKS,
+    PLUGIN_REPORTS,
     RANGES,
     REPORTS,
     REQUESTS,
@@ -44,7 +46,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, TRIES, USAGES, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, TRIES, USAGES, KEKS, PLUGIN_REPORTS, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

@@ -23,7 +23,6 @@ from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.errors import (
     BudgetExhaustedError,
     BusyError,
-    CompactedError,
     FencedError,
     KmsRefusedError,
     KmsTargetError,
@@ -35,6 +34,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.shared import SharedPace
@@ -45,17 +45,11 @@ from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.holder import Handback
-from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, who
-from kube_rewrap.worker.records.proof import ProofPart
-from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _POLL_SECONDS = 0.5
-_PART_SECONDS = 60.0
-"""Seconds after which `prove` ends, finished or not; far below the child's own limit (`process.py`)."""
-
 _PASSING = (
     *(StoppedError, TemporaryError, BudgetExhaustedError, SpaceError, QuarantineGrewError),
     *(KmsRefusedError, KmsTargetError),
@@ -261,51 +255,9 @@ async def _supervise(tools: ChildTools, stored: Stored[Campaign], brake: Brake) 
 async def _prove(
     tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
 ) -> MessageResult:
-    """Scan the part in slices, saving counts and cursor after each, until it is done or `_PART_SECONDS` have passed.
-
-    The next message about the part continues at the cursor. Raises FencedError when the proof has ended or restarted.
-    """
-    engine, name = tools.engine, stored.value.id
-    proofs = Proofs(engine.store, engine.keyspace, [claim])
-    part = await proofs.get(name, number)
-    if part is None or part.value.is_done:
-        return _dropped(name, number, "this part of the proof is done, or not planned")
-    is_late = _timer(_PART_SECONDS)
-    while True:
-        brake.check()
-        is_over = _timer(tools.settings.service.slice)
-        scanned = await _scan_slice(engine, part.value, is_over, stored.value.options.since)
-        part = await proofs.save(part.holding(scanned))
-        if part.value.is_done or is_late():
-            return MessageResult("worked")
-
-
-def _timer(seconds: float) -> Callable[[], bool]:
-    """Return a function that returns whether `seconds` have passed since this call."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    return lambda: loop.time() > until
-
-
-async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool], kek_since: int) -> ProofPart:
-    """Return a part after one slice of its scan.
-
-    A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
-    """
-    if not part.rest:
-        return part.advanced(Inventory(part.revision, ()), None)
-    wanted = part.rest[0]
-    try:
-        await engine.load_proven_resources()
-        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
-    except CompactedError:
-        return replace(part, compacted=True)
-    except KeyError:
-        because = "the configuration does not govern its resource"
-        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because=because)
-        return replace(part, compacted=True)
-    is_last = len(part.rest) == 1
-    return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
+    if await scan_part(tools.engine, stored.value, number, claim, brake):
+        return MessageResult("worked")
+    return _dropped(stored.value.id, number, "this part of the proof is done, or not planned")
 
 
 def _why_another(engine: Engine, campaign: Campaign) -> str:

@@ -6,28 +6,33 @@ key id and records it here. Key ids are held as hashes: they may be account numb
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kube_rewrap.worker.records.form import Form, Most, Text, Time
+from kube_rewrap.worker.records.form import Form, Most, Text, Time, form_of, or_empty
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
 
+_read_hash = form_of(form=re.compile(r"sha256:[0-9a-f]{64}"))
+KeyIdHash = Annotated[str, _read_hash]
+"""As `wrapped.hash_of_key_id` returns it. A record with another text is damaged: outputs and metrics show its start."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kek(Form):
-    """One KMS provider. Hashes as `wrapped.hash_of_key_id` returns them; times in seconds since 1970."""
+    """One KMS provider. Times in seconds since 1970."""
 
     provider: Text
-    target: Text
+    target: KeyIdHash
     """What campaigns rewrap to."""
     since: Time
     """When `target` became the target."""
-    named: Text = ""
+    named: Annotated[str, or_empty(_read_hash)] = ""
     """What the plugin names, where that is not the target; "" = it names the target."""
     named_since: Time = 0.0
-    former: Annotated[tuple[Text, ...], Most(_FORMER)] = ()
+    former: Annotated[tuple[KeyIdHash, ...], Most(_FORMER)] = ()
     """Earlier targets, the newest last."""
 
     @property
