@@ -335,29 +335,29 @@ class Engine:
             return await self._gap(locate, first, end, 0)
 
     async def _gap(self, locate: Locate, first: int, end: int, revision: int) -> Gap:
-        makers: dict[int, frozenset[str]] = {}
-        wheres: dict[int, str] = {}
-        elsewhere: list[Landed] = []
+        keys: dict[int, frozenset[str]] = {}
+        resources: dict[int, str] = {}
+        unencrypted: list[Landed] = []
         async for stamps in last_stamps(self.store, self.keyspace.everything, first, end, revision=revision):
             made = (at for one in stamps for at in (one.created, one.modified))
-            makers.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
+            keys.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
         async for stamps in last_stamps(
             self.store, KeyRange.of_prefix(self._layout.root), first, end, revision=revision
         ):
             governed = {one.key: found[0] for one in stamps if (found := locate(one.key)) is not None}
             for one in stamps:
                 if one.key not in governed:
-                    makers[one.modified] = frozenset()
+                    keys[one.modified] = frozenset()
                     if one.version > 1 and one.created >= first:
-                        elsewhere.append(Landed(one.version - 1, one.created, one.modified - 1))
+                        unencrypted.append(Landed(one.version - 1, one.created, one.modified - 1))
             encrypted = [one for one in stamps if one.key in governed]
-            wheres.update({one.modified: governed[one.key] for one in encrypted})
+            resources.update({one.modified: governed[one.key] for one in encrypted})
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
                     claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
-                    makers[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
-        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
+                    keys[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
+        return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
     async def is_compacted(self, revision: int) -> bool:
         """Return whether etcd has compacted a revision away, so that it can't be read.

@@ -182,7 +182,7 @@ class Counting:
         """
         names = [name for name, index in self._span_of.items() if index == span]
         counted = {revision for held in self._pending.values() for revision in held}
-        counted |= {at for at, resource in gap.wheres.items() if at < self._places[self._span(resource)]}
+        counted |= {at for at, resource in gap.resources.items() if at < self._places[self._span(resource)]}
         end, most = gap.end, 0
         for fingerprint in fingerprints:
             if not any(fingerprint in self.chains[name] for name in names):

@@ -243,11 +243,11 @@ class Observer:
         if self._gap.end != end:  # the other spans have a gap up to the same compaction
             self._gap = await self._engine.gap(self._spans.locate, min(self._counting.places), end)
         ours = dict.fromkeys(self._counting.recorded.replaced, frozenset[str]())
-        gap = replace(self._gap, makers={**ours, **self._gap.makers})
+        gap = replace(self._gap, keys={**ours, **self._gap.keys})
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
         counted = self._counting.count_gap(index, gap, limited)
-        is_touched = any(governing(name, self._chains) in span.names for name in gap.wheres.values())
+        is_touched = any(governing(name, self._chains) in span.names for name in gap.resources.values())
         if not counted and not is_touched:
             return False
         _log.warning(

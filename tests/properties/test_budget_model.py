@@ -307,15 +307,15 @@ class Budgets(RuleBasedStateMachine):
     def gap(self, first: int, left: dict[tuple[str, int], Object]) -> Gap:
         end = self.world.compacted
         known = {where: one for where, one in left.items() if first <= one.modified < end}
-        makers = {one.modified: frozenset({one.key} - {""}) for one in known.values()}
-        makers |= dict.fromkeys(self.world.seen.replaced, frozenset())
-        wheres = {one.modified: name for (name, _), one in known.items() if chain_of(self.counted, name) and one.key}
-        elsewhere = [
+        keys = {one.modified: frozenset({one.key} - {""}) for one in known.values()}
+        keys |= dict.fromkeys(self.world.seen.replaced, frozenset())
+        resources = {one.modified: name for (name, _), one in known.items() if chain_of(self.counted, name) and one.key}
+        unencrypted = [
             Landed(one.version - 1, one.created, one.modified - 1)
             for one in known.values()
             if not one.key and one.version > 1 and one.created >= first
         ]
-        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
+        return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
     @precondition(lambda self: self.watching)
     @rule()
