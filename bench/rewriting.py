@@ -94,7 +94,7 @@ async def _swap_all(store: Store, items: Sequence[Item], values: Sequence[bytes]
 
 async def _swap_some(store: Store, work: Iterator[tuple[Item, bytes]], size: int) -> None:
     while swaps := list(islice(work, size)):
-        ends = [await store.swap(*swaps[0])] if size == 1 else await store.swap_all(swaps)
+        ends = await store.swap_all(swaps)
         if any(isinstance(end, WorkerError) or end.outcome is not Outcome.APPLIED for end in ends):
             raise RuntimeError("the bare loop lost a swap; something else writes here")
 

@@ -98,7 +98,7 @@ async def _keys(args: argparse.Namespace) -> int:
         print_blockers(verdicts)
         say()
     if until:
-        say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
+        say(f"Observed until revision {until}; at most {beyond} later writes are not counted.")
     else:
         say("No scheduler has observed the writes of others yet.")
     say(NOTE)

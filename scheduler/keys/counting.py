@@ -23,7 +23,6 @@ from dataclasses import replace
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.observed import Observations, governing
-from kube_rewrap.worker.records.table import Stored
 
 Pair = tuple[str, str]
 """A resource, and a key in its chain by fingerprint."""
@@ -39,7 +38,8 @@ class Counting:
 
     def __init__(
         self,
-        recorded: Stored[Observations],
+        recorded: Observations,
+        revision: int,
         chains: Mapping[str, tuple[str, ...]],
         spans: Sequence[Collection[str]],
         now: int,
@@ -47,10 +47,10 @@ class Counting:
         # After a restore, the store assigns recorded revisions again, to writes that no watch has delivered.
         clipped = (
             replace(one, places={name: min(place, now) for name, place in one.places.items()})
-            for one in recorded.value.followed
+            for one in recorded.followed
         )
-        self.recorded = replace(recorded.value, followed=tuple(clipped))
-        self.revision = recorded.revision
+        self.recorded = replace(recorded, followed=tuple(clipped))
+        self.revision = revision
         self.chains = chains
         self._span_of = {name: index for index, names in enumerate(spans) for name in names}
         self._now = now
@@ -61,7 +61,7 @@ class Counting:
         self._pending: dict[Pair, list[int]] = {}
         self._added: Counter[str] = Counter()
         self._counted_gaps: dict[str, list[Interval]] = {}
-        self._last = dict(recorded.value.last)
+        self._last = dict(recorded.last)
         self._recording: dict[Pair, list[int]] = {}
         self._recorded_added: Counter[str] = Counter()
 
@@ -227,7 +227,7 @@ class Counting:
         """Writes by fingerprint, with those that can't be recorded yet."""
         return dict(self._counted())
 
-    def to_record(self, now: int) -> Stored[Observations] | None:
+    def to_record(self, now: int) -> Observations | None:
         """Return the next version of the observer's record, to write over this one at `now` (seconds since 1970).
 
         None while a start is unknown, or while the watch has not reached the recorded places again.
@@ -248,18 +248,17 @@ class Counting:
         followed = self.recorded.following(places, self.chains)
         self._recorded_added = Counter(self._added)
         replaced = self.recorded.replacing(places, self.revision)
-        seen = Observations(
+        return Observations(
             counts=counts,
             followed=followed,
             last=dict(self._last),
             since=since,
             replaced=replaced,
         )
-        return Stored(seen, self.revision)
 
-    def saved(self, seen: Stored[Observations]) -> None:
-        """Take over the version that `to_record` returned last, which is stored now. Keeps writes delivered since."""
-        self.recorded, self.revision = seen.value, seen.revision
+    def saved(self, seen: Observations, revision: int) -> None:
+        """Take over the version that `to_record` returned last, stored at `revision`. Keeps writes delivered since."""
+        self.recorded, self.revision = seen, revision
         for pair, stored in self._recording.items():
             # By value, not by position: etcd may deliver an earlier revision after a later one.
             left = Counter(self._pending[pair]) - Counter(stored)

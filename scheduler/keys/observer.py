@@ -65,7 +65,7 @@ class Observer:
         self._spans = cluster.spans
         self._records = ObserverRecords(self._engine.store, self._engine.keyspace, [guard])
         self._listeners = listeners
-        self._counting = Counting(Stored(Observations()), {}, (), 0)
+        self._counting = Counting(Observations(), 0, {}, (), 0)
         self._opened: Counter[str] = Counter()
         self._again: list[Pair] = []
         self._gap = Gap(first=0, end=0)
@@ -139,7 +139,9 @@ class Observer:
             # ledger marks the budgets as restored.
             because = "etcd's revision is lower than the recorded one, so etcd was restored from a backup"
             _log.error("observer.rewound", because=because)
-        counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
+        counting = Counting(
+            recorded.value, recorded.revision, self._chains, [span.names for span in self._spans.all], now
+        )
         unseen = counting.find_starts(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
         gone = {start for start in set(first.values()) if await self._engine.is_compacted(start)}
@@ -174,14 +176,14 @@ class Observer:
         if counting.has_new_pairs:
             counting.start_new_pairs(await self._engine.ledger.all())
         seen, before = counting.to_record(int(time.time())), counting.recorded
-        if seen is None or (seen.value.counts, seen.value.followed) == (before.counts, before.followed):
+        if seen is None or (seen.counts, seen.followed) == (before.counts, before.followed):
             return
-        is_only_later = seen.value.counts == before.counts and counting.chains == before.chains
+        is_only_later = seen.counts == before.counts and counting.chains == before.chains
         if is_only_later and time.monotonic() < self._saved_at + every:
             return
-        stored = await self._records.save(seen)
+        stored = await self._records.save(Stored(seen, counting.revision))
         self._saved_at = time.monotonic()
-        counting.saved(stored)
+        counting.saved(stored.value, stored.revision)
 
     async def _watch(self, begins: Sequence[int]) -> None:
         starts = [WatchFrom(one.range, begin) for one, begin in zip(self._spans.all, begins, strict=True)]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.worker.records.budget import Budget, Landed
 from kube_rewrap.worker.records.observed import Observations
-from kube_rewrap.worker.records.table import Stored
 
 RESOURCES = ("configmaps", "secrets")
 KEYS = ("one", "two", "three", "four", "made")
@@ -60,11 +59,9 @@ class World:
     compacted_objects: dict[tuple[str, int], Object] = field(default_factory=dict)
     """As they were at the last compaction."""
     budgets: dict[str, Budget] = field(default_factory=dict)
-    recorded: Stored[Observations] = field(default_factory=lambda: Stored(Observations()))
-
-    @property
-    def seen(self) -> Observations:
-        return self.recorded.value
+    seen: Observations = field(default_factory=Observations)
+    seen_at: int = 0
+    """The mod_revision of `seen`."""
 
     def put(self, resource: str, name: int, key: str, *, ours: bool) -> int:
         self.log.append(Event(self.revision + 1, resource, key, ours))

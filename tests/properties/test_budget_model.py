@@ -233,7 +233,7 @@ class Budgets(RuleBasedStateMachine):
         world = self.world
         names = tuple(self.chains)
         spans: list[tuple[str, ...]] = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
-        counting = Counting(world.recorded, self.chains, spans, world.revision + 1)
+        counting = Counting(world.seen, world.seen_at, self.chains, spans, world.revision + 1)
         pairs = [(one, key) for one in sorted(self.there()) for key in chain_of(self.chains, one)]
         unseen = counting.find_starts(pairs, world.budgets)
         again = [
@@ -327,9 +327,8 @@ class Budgets(RuleBasedStateMachine):
         seen = counting.to_record(0)
         if seen is not None:
             self.world.revision += 1
-            before = self.world.seen
-            self.world.recorded = replace(seen, revision=self.world.revision)
-            counting.saved(self.world.recorded)
+            before, self.world.seen, self.world.seen_at = self.world.seen, seen, self.world.revision
+            counting.saved(seen, self.world.revision)
             self.note_what_came_before(before, self.watching.begin)
 
     def note_what_came_before(self, before: Observations, begin: int) -> None:

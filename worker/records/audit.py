@@ -20,7 +20,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.table import Change, Stored, Table
 
 KEPT = 10_000
-"""Entries that the log keeps; the transaction that adds an entry deletes those older than that."""
+"""Entries that the log keeps; the transaction that adds an entry deletes older ones."""
 
 _PAGE = 200
 _log = structlog.get_logger()
@@ -147,7 +147,7 @@ class AuditLog(Table[Head]):
         occupied, head = await self._store.get(place), await self._store.get(self._keyspace.audit_head)
         if occupied is not None and (head.mod_revision if head else 0) == revision:
             raise RecordError(
-                f"the audit log's head was deleted or set back: {key_text(place)} is there already. See rewrap "
+                f"the audit log's head was deleted or set back: {key_text(place)} exists already. See rewrap "
                 f"audit-log verify; keep a copy of what is under {key_text(self._keyspace.audit.start)}, then delete "
                 f"it and {key_text(self._keyspace.audit_head)} to begin a new log"
             )

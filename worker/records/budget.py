@@ -31,7 +31,10 @@ T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,20}")  # of a number of 64 bits
 
 LIMITED_PROVIDER = "aesgcm"
-"""The only provider with a limit: secretbox' nonces are long enough, and aescbc's weakness is another one."""
+"""The only provider with a limit.
+
+secretbox' nonces are long enough. aescbc's weakness, that it lacks integrity, does not depend on the number of writes.
+"""
 
 _KEPT = 16
 """Intervals of our swaps that a budget keeps per resource; it merges older ones."""
@@ -55,11 +58,12 @@ def restored_text(key: KeyRef) -> str:
 
 
 def as_of_text(budget: Budget, revision: int) -> str:
-    """Return which writes of others `used` contains, and how many it may lack at `revision`; "" = no watch counted."""
+    """Return which writes by others `used` contains, and how many it may lack at `revision`; "" = no watch ran."""
     if not budget.until:
         return ""
     since = max(0, revision + 1 - budget.until)
-    return f", with what others wrote before revision {budget.until} (at most {since} writes since are in no count)"
+    lacking = f"at most {since} later writes are not counted"
+    return f", with the writes of other clients before revision {budget.until} ({lacking})"
 
 
 @dataclass(frozen=True, slots=True)

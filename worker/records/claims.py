@@ -1,4 +1,4 @@
-"""Which worker holds which batch: claims on leases, as other processes read them."""
+"""The claims on batches: locks on leases, as processes other than their holders read them."""
 
 from __future__ import annotations
 

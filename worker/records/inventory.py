@@ -16,7 +16,10 @@ LISTED = 1_000
 """Unreadable objects that a resource's tally lists; it counts all."""
 
 _MOST_KEYS = 200
-"""Keys of a resource from which on further ones of KMS are counted together: a writer to etcd can invent key ids."""
+"""Most keys of a resource that are counted one by one; further ones of KMS are counted together.
+
+A client that writes to etcd can invent key ids.
+"""
 _OTHER_KEYS = "others"
 
 
@@ -112,7 +115,7 @@ class ResourceTally:
         return self.keys.setdefault(key, KeyTally())
 
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
-        """Count one object that no key opened, and list it while there is room."""
+        """Count one object that no key opened, and list it if fewer than `LISTED` are."""
         self.unreadable += 1
         self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
@@ -198,7 +201,7 @@ class Inventory:
 
     @property
     def leaves_nothing(self) -> bool:
-        """Whether nothing is to be rewritten or looked into, as far as this scan shows."""
+        """Whether the scan found no stale object, no unreadable one, and no unknown path."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
     def estimate(self) -> Estimate:

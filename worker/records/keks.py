@@ -19,5 +19,5 @@ class Keks(Table[Kek]):
         return await self._at(self._keyspace.kek(provider))
 
     async def all(self) -> list[Stored[Kek]]:
-        """Return the records of all providers, of damaged ones none."""
+        """Return the readable records of all providers."""
         return [stored async for stored in self._within(self._keyspace.keks)]

@@ -3,7 +3,7 @@
 A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
 the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
 grows: if a process finds it smaller than before, or the record is not from this store's past (`Lineage`), the
-record came back with a backup. Its key then counts as exhausted until an operator accepts it (`rewrap keys
+record was restored from a backup. Its key then counts as exhausted until an operator accepts it (`rewrap keys
 --accept`). So does a key without a record at that time: it may be younger than the backup.
 """
 
@@ -93,7 +93,7 @@ class Ledger:
         """Create a budget for each key without one, and add to budgets the estimates of earlier use from `estimate`.
 
         `keys` are all configured keys. A budget takes one estimate per resource, and another one for each pair of
-        resource and fingerprint in `again`. Also marks budgets that came back with a backup, or lost their watch.
+        resource and fingerprint in `again`. Also marks budgets that were restored from a backup, or lost their watch.
         """
         known, from_backup = await self._read()
         swaps = Counter[str]()
@@ -111,9 +111,7 @@ class Ledger:
             await self._see(known.get(fingerprint, fresh), fresh.names, estimate, swaps, anew)
         lost = [name for name, budget in known.items() if budget.lost_its_watch(seen)]
         if lost:
-            because = (
-                "the observer's record is gone: how often others have encrypted with the keys on record is not known"
-            )
+            because = "the observer's record is gone: how often other clients have encrypted with the keys is not known"
             _log.error("observer.lost", budgets=len(lost), because=because)
         for fingerprint in lost:
             await self._change(fingerprint, _unwatched)
@@ -125,7 +123,7 @@ class Ledger:
             await self._change(fingerprint, self._noted(made_in))
 
     async def was_restored(self) -> bool:
-        """Tell whether budgets came back with a backup, or lost their watch, and are not marked yet. Writes nothing."""
+        """Tell whether budgets that are not marked yet were restored or lost their watch. Writes nothing."""
         known, from_backup = await self._read()
         seen = await self._seen()
         return bool(from_backup) or any(budget.lost_its_watch(seen) for budget in known.values())
@@ -183,7 +181,7 @@ class Ledger:
         try:
             await self._land(fingerprint, landed)
         except TemporaryError as error:
-            # It may be on record. Counted twice, it would hide that many writes of others, so it is not repeated.
+            # It may be on record. Counted twice, it would hide as many writes of other clients, so it is not repeated.
             _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
             raise
 
@@ -200,7 +198,7 @@ class Ledger:
                 found = await self._budgets.get(fingerprint)
                 own = found.own if found else {}
                 if any(resource in own and own[resource].may_hold(one) for resource, one in landed.items()):
-                    # Counted twice, they would hide that many writes of others, so they are not recorded again.
+                    # Counted twice, they would hide as many writes of other clients, so they are not recorded again.
                     _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
                     return
             else:
@@ -222,7 +220,7 @@ class Ledger:
         return held
 
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
-        """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
+        """Return every recorded budget by fingerprint, and the marks of those that were restored from a backup."""
         stored, unreadable = await self._budgets.all()
         seen = await self._seen()  # after the budgets: it must cover each swap that they hold as seen
         await self._lineage.measure()
@@ -319,7 +317,7 @@ class Ledger:
         state = budget.state(limit, self._settings.due_at)
         if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not held.is_due_logged:
             held.is_due_logged = True
-            because = f"{self._settings.due_at:.0%} of its write budget are used up: rotate it"
+            because = f"{self._settings.due_at:.0%} of its write budget is used: rotate it"
             _log.warning(
                 "key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit, because=because
             )

@@ -1,4 +1,4 @@
-"""Detects records that etcd got back from a backup, by the lead of the raft log over the store's revision.
+"""Detects records that were restored from a backup of etcd, by the lead of the raft log over the store's revision.
 
 Each revision of the store comes from one entry of the raft log, and some entries make no revision: the log index
 is ahead of the revision, and its lead never shrinks. A restore from a snapshot keeps the revision and begins a new

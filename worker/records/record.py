@@ -49,7 +49,7 @@ async def write(
             raise RecordChangedError(f"{key_text(key)} was changed by another process, or its lock was lost")
         if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
             raise RecordUnclearError(f"{key_text(key)} was changed by another process, before or after this one did")
-    raise TemporaryError(f"etcd never told whether {key_text(key)} was written", delay=1.0)
+    raise TemporaryError(f"etcd never confirmed the write of {key_text(key)}", delay=1.0)
 
 
 async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:

@@ -185,4 +185,4 @@ class Table(ABC, Generic[R]):
                 return
             if outcome is Outcome.LOST:
                 raise FencedError("the lock was lost; nothing was written")
-        raise TemporaryError("etcd never told whether records were written", delay=1.0)
+        raise TemporaryError("etcd never confirmed the write of some records", delay=1.0)

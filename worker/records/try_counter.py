@@ -54,8 +54,8 @@ class TryCounter(Table[Tries]):
         counted = tries.counted(digests, time.time(), self._most)
         if counted is None:
             raise QuarantineGrewError(
-                f"more than {self._most} objects that nothing opens were written within a day, and no operator "
-                "asked for this campaign: somebody may be trying out values. See who can write to etcd, and what "
-                "is in quarantine; then resume it"
+                f"more than {self._most} objects that no key opens were written within a day, and no operator asked "
+                "for this campaign: a client of etcd may be trying out values. Check which clients can write to etcd, "
+                "and what is in quarantine; then resume the campaign"
             )
         return counted

@@ -58,8 +58,8 @@ class DueByRate(Row):
     def because(self) -> str:
         """The reason, as a part of a sentence."""
         return (
-            f"at the rate of an hour its rest lasted {_span(self.left_for)}, less than three times as long as a "
-            f"rotation takes ({_span(self.rotation)})"
+            f"at the rate of the last hour the rest would have lasted {_span(self.left_for)}, less than three times as "
+            f"long as a rotation takes ({_span(self.rotation)})"
         )
 
 

@@ -131,7 +131,7 @@ async def test_a_kek_that_has_not_stood_long_enough_is_held(monkeypatch: pytest.
         await anext(generations)
         cluster.named = {"cloud": B}
         following = asyncio.ensure_future(anext(generations))
-        await cluster.held("takes effect after it has stood for 300 s")
+        await cluster.held("takes effect after the plugin has named it for 300 s")
         assert not following.done()
         following.cancel()
         await asyncio.wait({following})

@@ -158,8 +158,8 @@ def test_what_is_due_by_its_rate_stays_due_until_another_key_writes_or_the_limit
     [due] = find_due_keys([budget(A, 100)], GENERATION, LIMIT, 0.8, usage)
     assert (due.state, due.resources) == (BudgetState.DUE, ("secrets", "pods"))
     assert due.because(LIMIT) == (
-        "a-key: 100 of 1000 writes are used, and at the rate of an hour its rest lasted 66 min, less than three times "
-        "as long as a rotation takes (30 min); it is the primary key of secrets, pods: rotate it"
+        "a-key: 100 of 1000 writes are used, and at the rate of the last hour the rest would have lasted 66 min, "
+        "less than three times as long as a rotation takes (30 min); it is the primary key of secrets, pods: rotate it"
     )
     assert find_due_keys([budget(A, 100)], GENERATION, 2 * LIMIT, 0.8, usage) == ()
     others = GenerationRecord("sha256:1", (("secrets", (B, A)),))

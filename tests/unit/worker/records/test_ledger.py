@@ -394,8 +394,8 @@ async def test_what_was_accepted_stays_so_when_somebody_else_notes_the_restore_l
 
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look at the store is too old to be trusted."""
-    monkeypatch.setattr("kube_rewrap.worker.records.ledger._LOOK_SECONDS", 0.0)
+    """No measurement of the store is recent enough."""
+    monkeypatch.setattr("kube_rewrap.worker.records.ledger._MEASURE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("attentive")
