@@ -13,7 +13,7 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json
 from kube_rewrap.cli.reports import print_inventory, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 async def _status(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     brake = brake_on_signals()
-    async with open_cluster(settings, generation) as cluster:
+    async with open_cluster_to_look(settings, generation) as cluster:
         _, found = await brake.unless_pulled(scan_cluster(cluster, peeks=True))
     if args.output == "json":
         print_json(status_json(found))
