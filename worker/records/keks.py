@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.table import Stored, Table
@@ -20,6 +20,13 @@ class Keks(Table[Kek]):
     async def get(self, provider: str) -> Stored[Kek] | None:
         """Return a provider's record; None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.kek(provider))
+
+    async def note(self, provider: str, seen: Callable[[Kek | None], Kek | Awaitable[Kek]]) -> Stored[Kek]:
+        """Record what a provider's record becomes by `seen`, which is called again when another process was faster.
+
+        Raises FencedError when a guard is lost, RecordError for a damaged record.
+        """
+        return await self._note(self._keyspace.kek(provider), seen)
 
     async def all(self) -> list[Stored[Kek]]:
         """Return the records of all providers, of damaged ones none."""

@@ -152,6 +152,27 @@ class Table(ABC, Generic[R]):
                 await _pause(attempt)
         raise _contended(key)
 
+    async def _note(self, key: bytes, change: Callable[[R | None], R | Awaitable[R]]) -> Stored[R]:
+        """Apply a change to a record, or to None where there is none, and repeat it after each lost swap.
+
+        As `_update_again`, the change must be safe to apply twice; if it changes nothing, nothing is written. Raises
+        FencedError when a guard is lost.
+        """
+        lost_at = -1
+        for attempt in range(_SWAPS):
+            stored = await self._at(key)
+            value = change(None if stored is None else stored.value)
+            changed = Stored(await value if isinstance(value, Awaitable) else value, stored.revision if stored else 0)
+            if stored is not None and changed.value.to_json() == stored.value.to_json():
+                return changed
+            try:
+                return await self.save(changed)
+            except RecordChangedError:
+                self._require_guards(changed.revision, lost_at)
+                lost_at = changed.revision
+                await _pause(attempt)
+        raise _contended(key)
+
     async def _update_again(
         self, key: bytes, change: Callable[[R], R | Awaitable[R]], *along: Change
     ) -> Stored[R] | None:
