@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.apiserver import IDENTITY, Key, configure, opened
+from tests.integration.apiserver import IDENTITY, Key, configure, manifest, opened
 from tests.servers.apiserver import Registry, Temper, compacting, seed, standins
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.gateway import Gateway
@@ -180,11 +180,11 @@ def test_the_leader_leads_on_when_the_plugin_dies_before_a_scan_of_a_rotation(cl
         # etcd compacts nothing until the plugin is dead: the scan that follows has to ask it for one seed.
         cluster.wait(lambda: rotation_of(gateway)["step"] == "compact", "the step compact", 150)
         plugin.stop()
-        with registry.lock:
-            name, plaintext = next(iter(registry.objects.items()))
-            gateway.put(name, new.seal(name, plaintext))
+        name, plaintext = "/registry/secrets/team-9/late", manifest("Secret", "team-9", "late", "late")
+        gateway.put(name, new.seal(name, plaintext))
         with compacting(gateway, COMPACTION):
             cluster.wait(lambda: "it rests (kms)" in rotation_of(gateway)["waits"], "a rest for the plugin", 90)
+            registry.objects[name] = plaintext  # from now on the stand-in writes it, too
             followed = len(scheduler.said("leader.following"))
             cluster.wait(lambda: scheduler.said("kek.held"), "that the plugin is away is noticed")
             plugin.start()

@@ -156,8 +156,11 @@ def test_a_plugin_that_dies_before_a_scan_lets_the_rotation_rest_and_go_on_by_it
         with plane.rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)) as running:
             wait(lambda: [one["step"] for one in plane.rotations()] == ["compact"], "the step compact")
             plugin.stop()
-            put_under_new_seed(plane, KmsKey("cloud", plugin.endpoint, plugin.behaviour.key_id))
+            # As a kube-apiserver that was restarted writes: a scan has to ask the plugin for its seed.
+            name, plaintext = f"{SECRETS}team-9/late", manifest("Secret", "team-9", "late", "late")
+            plane.gateway.put(name, KmsKey("cloud", plugin.endpoint, plugin.behaviour.key_id).seal(name, plaintext))
             wait(lambda: "it rests (kms)" in plane.rotation()["waits"], "a rest")
+            plane.registry.objects[name] = plaintext  # from now on the stand-ins write it, too
             assert "the plugin of KMS provider 'cloud' (v2) can't be reached" in plane.rotation()["waits"]
             assert not running.is_over
             plugin.start()
@@ -166,13 +169,6 @@ def test_a_plugin_that_dies_before_a_scan_lets_the_rotation_rest_and_go_on_by_it
         [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert_all_is_under_kek(plane, new, plugin)
-
-
-def put_under_new_seed(plane: ControlPlane, key: KmsKey) -> None:
-    """As a kube-apiserver that was restarted: no other process has its seed, so that a scan has to ask the plugin."""
-    with plane.registry.lock:
-        name, plaintext = next(iter(plane.registry.objects.items()))
-        plane.gateway.put(name, key.seal(name, plaintext))
 
 
 def test_another_stanza_than_the_one_that_was_planned_is_held(
