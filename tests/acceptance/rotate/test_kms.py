@@ -149,6 +149,28 @@ def test_killed_at_an_edit_it_is_taken_up_again(etcd: EtcdCluster, tmp_path: Pat
         assert_all_is_under_kek(plane, new, plugin)
 
 
+def test_a_plugin_that_dies_before_a_scan_lets_the_rotation_rest_and_go_on_by_itself(
+    etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD), compacted_every=4.0) as plane:
+        with plane.rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)) as running:
+            wait(lambda: [one["step"] for one in plane.rotations()] == ["compact"], "the step compact")
+            plugin.stop()
+            # As a kube-apiserver that was restarted writes: a scan has to ask the plugin for its seed.
+            name, plaintext = f"{SECRETS}team-9/late", manifest("Secret", "team-9", "late", "late")
+            plane.gateway.put(name, KmsKey("cloud", plugin.endpoint, plugin.behaviour.key_id).seal(name, plaintext))
+            wait(lambda: "it rests (kms)" in plane.rotation()["waits"], "a rest")
+            plane.registry.objects[name] = plaintext  # from now on the stand-ins write it, too
+            assert "the plugin of KMS provider 'cloud' (v2) can't be reached" in plane.rotation()["waits"]
+            assert not running.is_over
+            plugin.start()
+            ended = running.end()
+        assert ended.code == 0, ended.stdout + ended.stderr
+        [new] = all_keys_of(plane.text)
+        assert isinstance(new, KmsKey)
+        assert_all_is_under_kek(plane, new, plugin)
+
+
 def test_another_stanza_than_the_one_that_was_planned_is_held(
     etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin
 ) -> None:
