@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
-from kube_rewrap.worker.errors import BusyError, WorkerError
+from kube_rewrap.worker.errors import BusyError, KmsSourceError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.campaign import Campaign
@@ -51,9 +51,16 @@ class LocalDispatcher:
             return
         options, growth = self._campaign.options, self._campaign.growth
         may_decrypt, kek_since = options.allow_plaintext, options.since
-        await self._engine.run(
-            batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
-        )
+        while True:
+            try:
+                await self._engine.run(
+                    batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+                )
+                break
+            except KmsSourceError as error:
+                # In the service, the batch is sent again; the engine remembers the key in either case.
+                _log.warning("batch.failed", **batch.log_context(), because=str(error), stalled=0)
+                await self._brake.unless_pulled(asyncio.sleep(error.delay))
         await self._session.release(claim)
 
     async def wait(self, seconds: float) -> None:
