@@ -1,15 +1,15 @@
 """Unwraps the keys of stored objects: one Decrypt for each, whatever number of objects and tasks need it.
 
-What becomes of a Decrypt that fails: it is tried `TRIES` times with pauses. Before the last try, a canary proves that the
-plugin works. If it does not, its KmsUnavailableError or KmsRefusedError is raised: nothing is said of any key, and no
-object is quarantined. The canary is before the last try, not after it: a plugin that recovers between the two must not
-make sound keys look damaged. If the canary passes, and the last try fails as the others:
+What becomes of a Decrypt that fails: it is tried `TRIES` times with pauses. Before the last try, a canary proves that
+the plugin works. If it does not, its KmsUnavailableError or KmsRefusedError is raised: nothing is said of any key, and
+no object is quarantined. The canary is before the last try, not after it: a plugin that recovers between the two must
+not make sound keys look damaged. If the canary passes, and the last try fails as the others:
 
 1. Each failure may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged value would stop a
    campaign): the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`.
-2. A failure was one of a plugin that is down (KmsUnavailableError): one forged value on which the plugin breaks must not
-   stop a campaign for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other keys
-   were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
+2. A failure was one of a plugin that is down (KmsUnavailableError): one forged value on which the plugin breaks must
+   not stop a campaign for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other
+   keys were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when
@@ -181,8 +181,8 @@ class Keyring:
 
 def _failing(plugin: GuardedPlugin, wrapped: WrappedKey, delay: float) -> KmsSourceError:
     message = (
-        f"{plugin} fails on the wrapped key {wrapped.digest}, and unwraps other keys meanwhile; it is asked for that key "
-        "again for some minutes before the objects under it are left alone"
+        f"{plugin} fails on the wrapped key {wrapped.digest}, and unwraps other keys meanwhile; it is asked for that "
+        "key again for some minutes before the objects under it are left alone"
     )
     return KmsSourceError(message, delay=delay * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
 
