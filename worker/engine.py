@@ -17,7 +17,7 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch_again, refused
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
@@ -320,15 +320,17 @@ class Engine:
     async def inventory(
         self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
-        data_keys = self._data_keys
+        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does.
+
+        Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
+        """
         return await take_inventory(
             self.store,
             ranges,
             self.chains,
             self._sizer,
             revision,
-            data_keys=data_keys,
+            data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
         )
@@ -396,12 +398,19 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`."""
+        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`.
+
+        As a batch does, asks once more for the key of a value that did not open.
+        """
         item, chain = await self.store.get(key), self.chains[resource]
         if item is None:
             return None
-        unwrapped = await self._data_keys.fetch(chain.wanted(item.value))
-        return Examined(item, decide(item.value, item.key, chain, unwrapped))
+        wanted = chain.wanted(item.value)
+        unwrapped = await self._data_keys.fetch(wanted)
+        verdict = decide(item.value, item.key, chain, unwrapped)
+        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+            verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
+        return Examined(item, verdict)
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
