@@ -125,7 +125,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
     "assumption": (
         Assumption.from_json,
-        st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
+        st.just({"file_hash": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
     ),
 }
 
