@@ -256,20 +256,21 @@ def _behind(
 
     kube-apiserver writes under a KEK for three minutes after its plugin named it last (kmsv2 `State`): it has left the
     others when the plugin named the target that much later than each of them, or when its newest write was under the
-    target. Both times are the replica's own, so clocks do not matter. `in_flight` are seconds to add for requests.
+    target. A write under another KEK shows that this was in force then, whenever the plugin named it, if at all: the
+    time runs from there. All times are the replica's own, so clocks do not matter. `in_flight` are seconds to add for
+    requests.
     """
     mine = [kek for kek in keks if kek.provider == provider]
     ours = next((kek for kek in mine if kek.key_id_hash == target and kek.named), None)
     others = [kek for kek in mine if kek.key_id_hash != target]
-    last = max((kek.named for kek in others), default=0.0)
+    named = max((kek.named for kek in others), default=0.0)
+    last = max(named, *(kek.written for kek in others), 0.0)
     if ours is None and not others:
         return ReplicaState.UNKNOWN, f"reports no key id of the KMS provider {provider!r}"
-    if ours is None or ours.named < last:
+    if ours is None or ours.named < named:
         return ReplicaState.OTHER_KEK, f"has another KEK of the KMS provider {provider!r} than this configuration's"
-    has_written = ours.written > max((kek.written for kek in others), default=0.0)
-    has_written = has_written and ours.written > last + in_flight
     left = KEK_SECONDS + in_flight - (ours.named - last)
-    if not last or left <= 0 or has_written:
+    if not last or left <= 0 or ours.written > last + in_flight:
         return None
     return (
         ReplicaState.OTHER_KEK,

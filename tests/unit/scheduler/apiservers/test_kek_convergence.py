@@ -49,7 +49,15 @@ def verdict(
         pytest.param((kek(NEW, AT + 999, provider="other"),), ReplicaState.UNKNOWN, id="another provider's series"),
         pytest.param((kek(OLD, AT, AT), kek(NEW, AT + 60, AT + 61)), ReplicaState.CONVERGED, id="wrote under it"),
         pytest.param((kek(OLD, AT, AT + 62), kek(NEW, AT + 60, AT + 61)), ReplicaState.OTHER_KEK, id="wrote again"),
-        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 9)), ReplicaState.CONVERGED, id="the other was never named"),
+        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 9)), ReplicaState.OTHER_KEK, id="written 9 s ago, never named"),
+        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 181)), ReplicaState.CONVERGED, id="written 181 s ago"),
+        pytest.param((kek(NEW, AT), kek(OLD, 0.0, AT + 100)), ReplicaState.OTHER_KEK, id="written later, never named"),
+        pytest.param(
+            (kek(OLD, AT, AT + 199), kek(NEW, AT + 200)), ReplicaState.OTHER_KEK, id="wrote under the former until now"
+        ),
+        pytest.param(
+            (kek(OLD, AT, AT + 290), kek(NEW, AT + 300, AT + 200)), ReplicaState.OTHER_KEK, id="went back to the former"
+        ),
         pytest.param((kek(NEW, 0.0, AT),), ReplicaState.UNKNOWN, id="written under it, and never named"),
     ],
 )
