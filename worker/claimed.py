@@ -18,7 +18,7 @@ from typing import TextIO
 import structlog
 
 from kube_rewrap.worker.engine import Engine
-from kube_rewrap.worker.errors import BusyError, FencedError, StoppedError, TemporaryError, WorkerError
+from kube_rewrap.worker.errors import BusyError, FencedError, KmsSourceError, StoppedError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.rate.brake import Brake
@@ -26,7 +26,6 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, Session, open_session, who
-from kube_rewrap.worker.records.table import Stored
 
 _log = structlog.get_logger()
 
@@ -67,14 +66,28 @@ class ClaimingWorker:
             self._log_idle(number, str(error))
             return
         await engine.load_proven_resources()
-        if job is Job.REWRAP:
-            await self._rewrap(stored, number, claim)
-        else:
-            await self._brake.unless_pulled(scan_part(engine, stored.value, number, claim, self._brake))
+        while not await self._is_done(job, stored.value, number, claim):
+            pass
         await self._session.release(claim)
 
-    async def _rewrap(self, stored: Stored[Campaign], number: int, claim: Expect) -> None:
-        engine, campaign = self._engine, stored.value
+    async def _is_done(self, job: Job, campaign: Campaign, number: int, claim: Expect) -> bool:
+        """Work once; returns False, after a wait, where a KMS plugin is to be asked again for a key that it fails on.
+
+        In the service, the job is sent again instead. The engine remembers the key in either case.
+        """
+        try:
+            if job is Job.REWRAP:
+                await self._rewrap(campaign, number, claim)
+            else:
+                await self._brake.unless_pulled(scan_part(self._engine, campaign, number, claim, self._brake))
+        except KmsSourceError as error:
+            _log.warning("batch.failed", campaign=campaign.id, batch=number, because=str(error), stalled=0)
+            await self._brake.unless_pulled(asyncio.sleep(error.delay))
+            return False
+        return True
+
+    async def _rewrap(self, campaign: Campaign, number: int, claim: Expect) -> None:
+        engine = self._engine
         record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
         before = await record.load()
         batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)

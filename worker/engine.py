@@ -6,16 +6,18 @@ An engine belongs to one generation of the configuration, one process and one ev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch_again, refused
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
@@ -25,7 +27,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.client import open_store
-from kube_rewrap.worker.etcd.pages import PageSizer
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
@@ -59,7 +61,7 @@ from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
-from kube_rewrap.worker.wrapped import plugin_of
+from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey, hash_of_key_id, plugin_of
 
 _TRIAL = bytes(1_024)
 """A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
@@ -292,18 +294,43 @@ class Engine:
         chain = self.chains[resource]
         return await _growth(chain, self._data_keys)
 
+    async def expected_growth(self, ranges: Sequence[ResourceRange], revision: int) -> int:
+        """Return `growth` of the resource of these ranges, as it is expected: no seed is made.
+
+        That of the first value under the primary KMS provider there, under whichever KEK. Where there is none, its
+        plugin is asked to wrap one random key, which is not kept. Raises the errors of `GuardedPlugin.encrypt`.
+        """
+        primary = self.chains[ranges[0].resource].kms_primary
+        if primary is None or not isinstance(self._data_keys, PluginKeys):
+            return 0
+        seen = await self._seen_under(primary[0], ranges, revision)
+        return _growth_by(DataKey(seen, _trial_key()) if seen else await self._data_keys.trial_key(primary[0]))
+
+    async def _seen_under(self, plugin: Plugin, ranges: Sequence[ResourceRange], revision: int) -> WrappedKey | None:
+        """Return the wrapped key of the first value under the provider of a plugin."""
+        for one in ranges:
+            chain = self.chains[one.resource]
+            async with aclosing(read_pages(self.store, one.range, self._sizer, revision=revision)) as pages:
+                async for page in pages:
+                    for wrapped in chain.all_wanted(item.value for item in page.items):
+                        if wrapped.plugin == plugin:
+                            return wrapped
+        return None
+
     async def inventory(
         self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
-        data_keys = self._data_keys
+        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does.
+
+        Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
+        """
         return await take_inventory(
             self.store,
             ranges,
             self.chains,
             self._sizer,
             revision,
-            data_keys=data_keys,
+            data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
         )
@@ -371,12 +398,19 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`."""
+        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`.
+
+        As a batch does, asks once more for the key of a value that did not open.
+        """
         item, chain = await self.store.get(key), self.chains[resource]
         if item is None:
             return None
-        unwrapped = await self._data_keys.fetch(chain.wanted(item.value))
-        return Examined(item, decide(item.value, item.key, chain, unwrapped))
+        wanted = chain.wanted(item.value)
+        unwrapped = await self._data_keys.fetch(wanted)
+        verdict = decide(item.value, item.key, chain, unwrapped)
+        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+            verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
+        return Examined(item, verdict)
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
@@ -388,6 +422,21 @@ class Engine:
             return claimed
         opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
         return opened if isinstance(opened, Quarantined) else opened.ref
+
+
+def _growth_by(data_key: DataKey) -> int:
+    """Return by how many bytes a value is larger than its plaintext, with a data key that was wrapped like this."""
+    wrapped, version = data_key.wrapped, data_key.wrapped.plugin.version
+    if version == "v2":
+        wrapped = replace(wrapped, source_type=SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED)
+    plugin = wrapped.plugin
+    provider = KmsProvider(version, plugin.name, plugin.endpoint, plugin.timeout_seconds, None)
+    chain = Chain([provider], targets={plugin.name: hash_of_key_id(wrapped.key_id)})
+    return len(chain.seal(_TRIAL, b"/", DataKey(wrapped, data_key.secret))) - len(_TRIAL)
+
+
+def _trial_key() -> SecretBytes:
+    return SecretBytes(secrets.token_bytes(32))
 
 
 async def _growth(chain: Chain, data_keys: DataKeys) -> int:

@@ -21,7 +21,7 @@ from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
-from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.planning import foresee_run, plan_run
 from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
@@ -54,9 +54,10 @@ async def _run(args: argparse.Namespace) -> int:
     as_json = args.output == "json"
     async with open_cluster(settings, generation) as cluster:
         convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
-        plan = await brake.unless_pulled(plan_run(cluster, spec))
         if args.dry_run:
+            plan = await brake.unless_pulled(foresee_run(cluster, spec))
             return _show_plan(plan, settings.pace.rate, spec, as_json=as_json)
+        plan = await brake.unless_pulled(plan_run(cluster, spec))
         if not as_json:
             _print_plan(plan, settings.pace.rate, spec)
         # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
@@ -118,6 +119,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
         "growth_bytes": plan.growth,
         "projected_bytes": plan.room.projected,
         "quota_bytes": plan.room.quota,
+        "kms_calls": [one.to_json() for one in plan.calls],
         "refusals": [str(refusal) for refusal in plan.refusals],
         **status_json(plan.found),
     }
@@ -162,6 +164,8 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
     pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
     where = f" in namespace {', '.join(spec.namespaces)}" if spec.namespaces else ""
     say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
+    for one in plan.calls:
+        say(f"{one}.")
     if plan.options.since:
         say(
             f"{plan.found.outdated:,} of these are under their primary, and were last written at or before revision "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.campaigns.discovery import Territory
+from kube_rewrap.scheduler.campaigns.plugin_calls import PluginCalls
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.rate.pressure import Room
@@ -49,6 +50,7 @@ class RunPlan:
     `found` covers the scope only, `estimate` all that is governed; it is None if every key's use is known. `growth` is
     by how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since`
     of `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
+    `calls`: the least calls to the plugins of KMS v1 providers.
     """
 
     scope: Scope
@@ -60,6 +62,7 @@ class RunPlan:
     refusals: tuple[RefusedError, ...]
     resumes: Stored[Campaign] | None
     growth: int = 0
+    calls: tuple[PluginCalls, ...] = ()
 
     @property
     def is_whole(self) -> bool:

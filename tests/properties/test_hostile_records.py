@@ -126,7 +126,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "handback": (Handback.from_json, st.builds(Handback, HOLDERS, TEXTS).map(Handback.to_json)),
     "assumption": (
         Assumption.from_json,
-        st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
+        st.just({"file_hash": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
     ),
 }
 

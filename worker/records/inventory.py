@@ -97,6 +97,11 @@ class ResourceTally:
         """Stored bytes of the stale objects: about as many as a rewrap writes."""
         return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary) + self.outdated_bytes
 
+    def counted_together_with(self, key: KeyRef) -> int:
+        """Return the number of objects under KEKs of a KMS provider that were too many to count each by its own."""
+        together = KeyRef(key.provider, key.name, _OTHER_KEYS)
+        return self.keys[together].objects if together in self.keys else 0
+
     def add_readable(self, key: KeyRef, size: int, version: int, *, is_outdated: bool = False) -> None:
         """Count one object that `key` opened; `is_outdated` only of one under the primary."""
         tally = self._tally(key)

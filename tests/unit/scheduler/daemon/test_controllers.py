@@ -213,7 +213,7 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
 async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
     class AllDo:
         async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
-            return Convergence(is_converged=True, generation=file_hash, because="all run it")
+            return Convergence(is_converged=True, file_hash=file_hash, because="all run it")
 
     brake = Brake()
     controllers = cluster.controllers("sha256:1", NEW, OLD, brake=brake)
