@@ -176,7 +176,7 @@ class Budget:
     operator accepted the budget.
 
     `sights` has an entry for each resource that was scanned for the key; None in a record from before resources
-    were told apart. `born` is the revision at which rewrap made the key, which had encrypted nothing then; 0 =
+    were distinguished. `born` is the revision at which rewrap made the key, which had encrypted nothing then; 0 =
     rewrap did not make it. `own` has our swaps by resource. `watched`: the observer had a record when this one was
     last written. `until` is the revision before which the watch counted every write, 0 = no watch ever did.
     `observed`, `committed` and `until` are not stored in the record: `seen_by` sets them.
@@ -351,7 +351,7 @@ class Budget:
             accepted=fields.count("accepted"),
         )
         if fields.has("observed") and not {"born", "sights", "own"} & set(value):
-            # A record from before resources were told apart: it subtracts its total of our swaps, as it did then.
+            # A record from before resources were distinguished: it subtracts its total of our swaps, as it did then.
             return replace(budget, sights=None, own={"": Own(fields.count("committed"))})
         if "sights" not in value:
             raise ValueError("sights is missing")

@@ -83,8 +83,8 @@ class Ledger:
     async def foreseen(self, keys: Iterable[KeyRef], estimate: Estimate | None) -> dict[str, Budget]:
         """Return every budget as `first_sight` would leave it, new ones included. Writes nothing."""
         known, from_backup = await self._read()
-        seen = await self._seen()
-        found = {**self._begun(keys, restored=bool(from_backup)), **known}
+        seen = await self._observations()
+        found = {**self._new_budgets(keys, restored=bool(from_backup)), **known}
         return {name: budget.sighted(estimate, seen) if estimate else budget for name, budget in found.items()}
 
     async def first_sight(
@@ -99,16 +99,16 @@ class Ledger:
         swaps = Counter[str]()
         for budget in known.values():
             swaps.update({resource: own.count for resource, own in budget.own.items()})
-        seen = await self._seen()
-        for fingerprint, fresh in self._begun(keys, restored=bool(from_backup)).items():
+        seen = await self._observations()
+        for fingerprint, fresh in self._new_budgets(keys, restored=bool(from_backup)).items():
             if fingerprint not in known and await self._budgets.create(
                 fresh.sighted(estimate, seen, swaps) if estimate else fresh
             ):
                 continue
             if fingerprint in known and not known[fingerprint].names:
                 continue  # its record is unreadable
-            anew = [resource for resource, name in again if name == fingerprint]
-            await self._see(known.get(fingerprint, fresh), fresh.names, estimate, swaps, anew)
+            old = [resource for resource, name in again if name == fingerprint]
+            await self._add_estimate(known.get(fingerprint, fresh), fresh.names, estimate, swaps, old)
         lost = [name for name, budget in known.items() if budget.lost_its_watch(seen)]
         if lost:
             because = "the observer's record is gone: how often other clients have encrypted with the keys is not known"
@@ -120,12 +120,12 @@ class Ledger:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
             _log.error("etcd.restored", budgets=len(from_backup), because=because)
         for fingerprint, made_in in from_backup.items():
-            await self._change(fingerprint, self._noted(made_in))
+            await self._change(fingerprint, self._marking(made_in))
 
     async def was_restored(self) -> bool:
         """Tell whether budgets that are not marked yet were restored or lost their watch. Writes nothing."""
         known, from_backup = await self._read()
-        seen = await self._seen()
+        seen = await self._observations()
         return bool(from_backup) or any(budget.lost_its_watch(seen) for budget in known.values())
 
     async def begin_new(self, key: KeyRef) -> None:
@@ -222,7 +222,7 @@ class Ledger:
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
         """Return every recorded budget by fingerprint, and the marks of those that were restored from a backup."""
         stored, unreadable = await self._budgets.all()
-        seen = await self._seen()  # after the budgets: it must cover each swap that they hold as seen
+        seen = await self._observations()  # after the budgets: it must cover each swap that they hold as seen
         await self._lineage.measure()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
@@ -239,7 +239,7 @@ class Ledger:
         }
         return found | lost, from_backup
 
-    def _begun(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
+    def _new_budgets(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
         """Return a new budget for each of these keys' fingerprints."""
         return {
             fingerprint: Budget(
@@ -252,7 +252,7 @@ class Ledger:
             for fingerprint, named in _by_fingerprint(keys).items()
         }
 
-    async def _see(
+    async def _add_estimate(
         self,
         budget: Budget,
         names: Iterable[str],
@@ -268,24 +268,24 @@ class Ledger:
             budget = replace(budget, names=tuple(sorted({*budget.names, *names})))
             return budget.sighted(estimate, seen, swaps, stale) if estimate else budget
 
-        if sighted(budget, await self._seen()) != budget:
+        if sighted(budget, await self._observations()) != budget:
             await self._change(budget.fingerprint, sighted)
 
-    async def _seen(self) -> Observations:
+    async def _observations(self) -> Observations:
         return (await self._observer.load()).value
 
-    def _noted(self, made_in: Mark) -> Change:
+    def _marking(self, made_in: Mark) -> Change:
         """Return the change that records `restored`. It does nothing if the budget's mark is no longer `made_in`.
 
         Then another process has recorded it, and an operator may have accepted the budget since.
         """
 
-        def noted(budget: Budget, _: Observations) -> Budget:
+        def marked(budget: Budget, _: Observations) -> Budget:
             if budget.made_in != made_in:
                 return budget
             return replace(budget, restored=True, made_in=self._lineage.mark)
 
-        return noted
+        return marked
 
     async def _reserve(self, key: KeyRef, held: _Tokens, want: int) -> int:
         granted = 0
@@ -326,7 +326,7 @@ class Ledger:
         """Return `change` as a change of a recorded budget; it reads the observations after the record."""
 
         async def changed(budget: Budget) -> Budget:
-            seen = await self._seen()
+            seen = await self._observations()
             budget = change(await self._judged(budget), seen)
             return replace(budget, watched=budget.watched or seen.has_begun)
 

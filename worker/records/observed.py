@@ -18,7 +18,7 @@ from kube_rewrap.worker.records.form import Count, Form, Later, Text, read
 _KEPT = 20
 _REPLACED = 100
 ANY_KEY = "*"
-"""Stands for every key, in records of earlier versions, which did not record the keys."""
+"""Means every key, in records of earlier versions, which did not record the keys."""
 
 
 def governing(resource: str, names: Collection[str]) -> str | None:

@@ -115,7 +115,7 @@ class Sample:
 
 
 def between(first: Sample, last: Sample, ended: int) -> Interval | None:
-    """Return the interval between two samples; None if it is too short, or others wrote nothing in it.
+    """Return the interval between two samples; None if it is too short, or other clients wrote nothing in it.
 
     Leaves out a key that is not in both samples: rewrap's own writes under it are unknown.
     """
