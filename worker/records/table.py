@@ -139,8 +139,11 @@ class Table(ABC, Generic[R]):
         """
 
         async def write(item: Item | None) -> Stored[R] | None:
-            stored = self._read(item) if item else Stored(first) if first else None
-            if stored is None:
+            if item is not None:
+                stored = self._read(item)
+            elif first is not None:
+                stored = Stored(first)
+            else:
                 return None
             value = change(stored.value)
             changed = stored.holding(await value if isinstance(value, Awaitable) else value)
