@@ -14,6 +14,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.servers.etcd import EtcdCluster
 
 WRITERS = 12
+A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 async def test_processes_that_see_a_kek_at_once_agree_on_one_record(etcd: EtcdCluster) -> None:
@@ -21,7 +22,7 @@ async def test_processes_that_see_a_kek_at_once_agree_on_one_record(etcd: EtcdCl
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(open_store(settings, "/kube-rewrap")) for _ in range(WRITERS)]
         tables = [Keks(store, Keyspace()) for store in stores]
-        for named, target, former in (("sha256:a", "sha256:a", ()), ("sha256:b", "sha256:b", ("sha256:a",))):
+        for named, target, former in ((A, A, ()), (B, B, (A,))):
             sees = [
                 partial(observe, provider="cloud", named=named, now=float(number), settle=0.0)
                 for number in range(WRITERS)
