@@ -12,8 +12,10 @@ from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
+from kube_rewrap.scheduler.campaigns.changes import changes_since_acceptance
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.configuration.detect import detect_in_store, why_refused
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
@@ -52,7 +54,8 @@ class Preparation:
         other = await self._rotations.unfinished()
         campaigns = tuple([stored.value for stored in await self._cluster.campaigns().unfinished()])
         file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
-        facts = PreflightFacts(convergence, other.value if other else None, campaigns, file)
+        refused = why_refused(await changes_since_acceptance(self._cluster), self._cluster.generation.file_hash)
+        facts = PreflightFacts(convergence, other.value if other else None, campaigns, file, refused=refused)
         return await self._with_plugin(facts) if rotation.stanza else facts
 
     async def _with_plugin(self, facts: PreflightFacts) -> PreflightFacts:
@@ -75,7 +78,8 @@ class Preparation:
         objects, unreadable = sum(one.objects for one in tallies), sum(one.unreadable for one in tallies)
         size += objects * facts.growth
         room = judge_space(await store.members(), await store.alarms(), size, self._space)
-        return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""))
+        refused = facts.refused or why_refused(detect_in_store(found), self._cluster.generation.file_hash)
+        return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""), refused=refused)
 
 
 def _is_of(configuration: EncryptionConfiguration, resource: GroupResource, entries: Iterable[int]) -> bool:
