@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.acceptance.command import Command, command_for
-from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, secrets, store, write_private
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, opened, secrets, store, write_private
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.kms_plugin import KmsPlugin, start_plugin
@@ -246,3 +247,22 @@ def test_keys_names_each_kek_of_a_provider_that_only_reads(
         ("legacy", None, 0),
     }
     assert [row["removable"] for row in rows] == [False] * 3
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_case_2_through_an_abstract_socket_a_kube_apiserver_reads_what_was_written_and_back(
+    etcd: EtcdCluster, tmp_path: Path, version: str
+) -> None:
+    gateway, plaintexts = etcd.admin(), secrets(5)
+    store(gateway, plaintexts, OLD)
+    with start_plugin(f"@kube-rewrap-{os.getpid()}-{version}") as plugin:
+        kms = KmsV1Key("a:b", plugin.endpoint) if version == "v1" else KmsKey("cloud", plugin.endpoint)
+        rewrap = command_of(tmp_path, etcd, kms, OLD)
+        assert rewrap.json("run")["rewritten"] == 5
+        found = gateway.read("/registry/secrets/")
+        assert opened(found, kms) == plaintexts
+        assert not isinstance(kms, KmsKey) or all(kms.is_current(one.value) for one in found)
+        # What kube-apiserver then writes is current to rewrap, and readable.
+        store(gateway, plaintexts, kms)
+        assert rewrap.json("verify")["complete"] is True
+        assert rewrap.json("run")["rewritten"] == 0
