@@ -266,3 +266,20 @@ def test_case_2_through_an_abstract_socket_a_kube_apiserver_reads_what_was_writt
         store(gateway, plaintexts, kms)
         assert rewrap.json("verify")["complete"] is True
         assert rewrap.json("run")["rewritten"] == 0
+
+
+def test_a_campaign_under_way_names_the_ceiling_of_calls_to_kms_v1(
+    etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, tmp_path: Path
+) -> None:
+    legacy = KmsV1Key("legacy", plugin.endpoint)
+    store(gateway, secrets(60), legacy)
+    text = configuration((["secrets"], [OLD, legacy]))
+    record_as_in_force(etcd, text)
+    show = Command(tmp_path, tuple(etcd.client_flags()))
+    with command_of(tmp_path, etcd, OLD, legacy).start("run") as running:
+        running.wait_for_event("campaign.planned")
+        [row] = show.json("campaign", "list")["campaigns"]
+        shown = show.json("campaign", "show", row["id"])
+        assert shown["kms_calls"] == [{"provider": "legacy", "calls_per_second": 10.0}]
+        ceiling = "at most 10 a second (v1_rate), to the plugin of the KMS v1 provider 'legacy': one for each object"
+        assert ceiling in show.run("campaign", "show", row["id"]).stdout
