@@ -272,7 +272,7 @@ def test_a_campaign_under_way_names_the_ceiling_of_calls_to_kms_v1(
     etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, tmp_path: Path
 ) -> None:
     legacy = KmsV1Key("legacy", plugin.endpoint)
-    store(gateway, secrets(60), legacy)
+    store(gateway, secrets(300), legacy)
     text = configuration((["secrets"], [OLD, legacy]))
     record_as_in_force(etcd, text)
     show = Command(tmp_path, tuple(etcd.client_flags()))
