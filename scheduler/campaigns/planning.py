@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from kube_rewrap.scheduler.campaigns.budgets import foresee_budgets, needs_estimate
-from kube_rewrap.scheduler.campaigns.changes import changes_since_acceptance
+from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.scheduler.campaigns.keks import kek_refusals
@@ -22,7 +22,7 @@ from kube_rewrap.scheduler.campaigns.run import (
     uncovered,
 )
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
-from kube_rewrap.scheduler.configuration.detect import detect_in_store, why_refused
+from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange, merged
@@ -92,7 +92,7 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         allow_plaintext=options.allow_plaintext,
         since=options.since,
     )
-    changes = (*await changes_since_acceptance(cluster), *detect_in_store(found))
+    changes = await find_changes(cluster, found)
     refused = why_refused(changes, cluster.generation.file_hash)
     return RunPlan(
         scope=scope,

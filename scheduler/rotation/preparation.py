@@ -12,10 +12,10 @@ from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.changes import changes_since_acceptance
+from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
-from kube_rewrap.scheduler.configuration.detect import detect_in_store, why_refused
+from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
@@ -54,8 +54,7 @@ class Preparation:
         other = await self._rotations.unfinished()
         campaigns = tuple([stored.value for stored in await self._cluster.campaigns().unfinished()])
         file = await asyncio.to_thread(self._file.faults) if replaces_file and not rotation.by_hand else ()
-        refused = why_refused(await changes_since_acceptance(self._cluster), self._cluster.generation.file_hash)
-        facts = PreflightFacts(convergence, other.value if other else None, campaigns, file, refused=refused)
+        facts = PreflightFacts(convergence, other.value if other else None, campaigns, file)
         return await self._with_plugin(facts) if rotation.stanza else facts
 
     async def _with_plugin(self, facts: PreflightFacts) -> PreflightFacts:
@@ -78,7 +77,7 @@ class Preparation:
         objects, unreadable = sum(one.objects for one in tallies), sum(one.unreadable for one in tallies)
         size += objects * facts.growth
         room = judge_space(await store.members(), await store.alarms(), size, self._space)
-        refused = facts.refused or why_refused(detect_in_store(found), self._cluster.generation.file_hash)
+        refused = why_refused(await find_changes(self._cluster, found), self._cluster.generation.file_hash)
         return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""), refused=refused)
 
 

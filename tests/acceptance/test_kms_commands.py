@@ -198,6 +198,8 @@ def test_a_run_refuses_and_warns_of_what_the_leader_refuses_and_warns_of(
     record_as_in_force(etcd, configuration((["secrets"], [KmsV1Key("cloud", plugin.endpoint), OLD])))
     refused = rewrap.json("run", "--dry-run", code=4)
     assert TURNED in refused["refusals"][0]
+    # With a record, one value that anyone put into etcd stops nothing.
+    gateway.put("/registry/secrets/default/planted", b"k8s:enc:kms:v1:cloud:planted")
     record_as_in_force(etcd, configuration((["secrets"], [KmsKey("renamed", plugin.endpoint), OLD])))
     renamed = rewrap.json("run", "--dry-run")
     assert (renamed["refusals"], len(renamed["warnings"])) == ([], 1)
