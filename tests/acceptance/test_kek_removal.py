@@ -21,7 +21,7 @@ from tests.servers.kms_values import KmsKey
 
 OBJECTS = 5
 NAMED_AT = 1_700_000_000.0
-SETTINGS = "[kms]\nsettle = 0.0\n"
+SETTINGS = "[kms]\nsettle = 0.001\n"
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def rewrap(etcd: EtcdCluster, plugin: KmsPlugin, kms: KmsKey, replicas: list[Met
     assert command.json("run")["rewritten"] == 0
     plugin.rotate("kek-2")
     left(replicas, 241.0)
+    assert command.run("run").code == 4, "the new KEK has not stood yet"
     assert command.json("run")["rewritten"] == OBJECTS
     gateway.compact(gateway.revision())
     return command
