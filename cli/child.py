@@ -1,4 +1,4 @@
-"""A child process of `rewrap run --processes N`: works on the batches that its parent names on standard input.
+"""A child process of `rewrap run --processes N`: does the jobs that its parent names on standard input.
 
 It takes its settings from the environment, as a worker's child does, and the file that `REWRAP_ENCRYPTION_CONFIG`
 names. Arguments: the number of children, which share the limits of one process, and the campaign.
@@ -20,7 +20,7 @@ from kube_rewrap.config.settings.flags import EVERY, is_on, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.scheduler.dispatch.local import open_engine
-from kube_rewrap.worker.claimed import serve_batches
+from kube_rewrap.worker.claimed import serve
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.errors import WorkerError
 
@@ -53,7 +53,7 @@ async def _serve(shares: int, campaign: str) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with open_engine(settings, generation) as engine:
-        await serve_batches(engine, lines, sys.stdout, campaign)
+        await serve(engine, lines, sys.stdout, campaign)
 
 
 if __name__ == "__main__":

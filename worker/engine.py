@@ -17,7 +17,7 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch_again, refused
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
@@ -46,7 +46,7 @@ from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
 from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations, settled
@@ -161,6 +161,7 @@ class Engine:
         self.generation = generation
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
+        self.slice_seconds = settings.service.slice
         self._pace = pace
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
@@ -178,14 +179,16 @@ class Engine:
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
         kek_since: int = 0,
+        record: BatchRecord | None = None,
     ) -> BatchReport:
         """Rewrap one batch until it is done or the brake is pulled.
 
-        `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
-        generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
-        batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
-        KEK than the target, and the errors of `DataKeys`.
+        `guard` fences every write of a record or an object. `record` is the batch's record, if the caller has read it.
+        Raises FencedError when the batch belongs to another generation than this engine: writing with the wrong
+        primary is worse than waiting. Raises RecordError for a batch whose range reaches beyond its resource,
+        UnsupportedPrimaryError for a primary that this tool can't write with, KmsRefusedError for a KMS primary
+        without a target key id, KmsTargetError when the plugin names another KEK than the target, and the errors of
+        `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -196,6 +199,7 @@ class Engine:
         chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
+        checkpoints = Checkpoints(self.store, self.keyspace, guards)
         tools = BatchTools(
             store=self.store,
             swapper=Swapper(
@@ -213,7 +217,7 @@ class Engine:
                 kek_since=kek_since,
             ),
             ledger=self.ledger,
-            checkpoints=Checkpoints(self.store, self.keyspace, guards),
+            record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
             quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
@@ -275,7 +279,7 @@ class Engine:
         """Swaps that may be in flight now."""
         return self._window.limit
 
-    async def learn_what_is_complete(self) -> None:
+    async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
@@ -316,15 +320,17 @@ class Engine:
     async def inventory(
         self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
-        data_keys = self._data_keys
+        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does.
+
+        Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
+        """
         return await take_inventory(
             self.store,
             ranges,
             self.chains,
             self._sizer,
             revision,
-            data_keys=data_keys,
+            data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
         )
@@ -392,12 +398,19 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`."""
+        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`.
+
+        As a batch does, asks once more for the key of a value that did not open.
+        """
         item, chain = await self.store.get(key), self.chains[resource]
         if item is None:
             return None
-        unwrapped = await self._data_keys.fetch(chain.wanted(item.value))
-        return Examined(item, decide(item.value, item.key, chain, unwrapped))
+        wanted = chain.wanted(item.value)
+        unwrapped = await self._data_keys.fetch(wanted)
+        verdict = decide(item.value, item.key, chain, unwrapped)
+        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+            verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
+        return Examined(item, verdict)
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
         """Return the key that opens an object, or why none does. The plaintext is not returned.

@@ -28,8 +28,8 @@ from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetSt
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
-from kube_rewrap.worker.records.usage import Haste
+from kube_rewrap.worker.records.observations import ObserverRecords
+from kube_rewrap.worker.records.usage import DueByRate
 from kube_rewrap.worker.records.usages import Usages
 from kube_rewrap.worker.wrapped import fingerprint_of
 
@@ -67,7 +67,7 @@ async def _keys(args: argparse.Namespace) -> int:
         if args.accept is not None and await accept_budget(cluster, args.accept) is None:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
-        seen = await load(cluster.engine.store, cluster.engine.keyspace)
+        seen = (await ObserverRecords(cluster.engine.store, cluster.engine.keyspace).load()).value
         budgets = list((await foresee_budgets(cluster)).values())
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
         beyond = max(0, await cluster.engine.store.revision() + 1 - until)
@@ -100,16 +100,16 @@ async def _keys(args: argparse.Namespace) -> int:
         say(KMS_NOTE)
         say()
     for budget in budgets:
-        state, haste = states[budget.fingerprint]
+        state, by_rate = states[budget.fingerprint]
         if state is BudgetState.DUE and budget.fingerprint in configured:
-            say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
+            say(f"{', '.join(budget.names)} is due: {_due_because(by_rate, settings.budget)}")
         if _is_uncertain(budget) and budget.fingerprint in configured:
             say(f"{', '.join(budget.names)}: {_uncertainty(budget)}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
     if until:
-        say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
+        say(f"Observed until revision {until}; at most {beyond} later writes are not counted.")
     else:
         say("No scheduler has observed the writes of others yet.")
     say(NOTE)
@@ -118,8 +118,8 @@ async def _keys(args: argparse.Namespace) -> int:
     return code
 
 
-def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
-    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit is used"
+def _due_because(by_rate: DueByRate | None, settings: BudgetSettings) -> str:
+    return by_rate.because if by_rate is not None else f"{settings.due_at:.0%} of its limit is used"
 
 
 def _is_uncertain(budget: Budget) -> bool:
@@ -136,11 +136,11 @@ def _uncertainty(budget: Budget) -> str:
 def _row(
     budget: Budget,
     settings: BudgetSettings,
-    judged: tuple[BudgetState, Haste | None],
+    judged: tuple[BudgetState, DueByRate | None],
     since: Mapping[str, int],
     verdicts: Sequence[KeyVerdict],
 ) -> dict[str, object]:
-    state, haste = judged
+    state, by_rate = judged
     reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
     verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
     return {
@@ -155,7 +155,7 @@ def _row(
         "used": budget.used,
         "limit": budget.limit(settings.gcm_limit),
         "state": state.value,
-        "due_because": _due_because(haste, settings) if state is BudgetState.DUE else None,
+        "due_because": _due_because(by_rate, settings) if state is BudgetState.DUE else None,
         "collision_probability": budget.collision_probability,
         "limit_reached_at": _date(reached),
         "removable": verdict.removable if verdict else None,

@@ -25,7 +25,7 @@ from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
-from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange, merged
+from kube_rewrap.worker.records.inventory import Estimate, Inventory, ResourceRange, merged
 from kube_rewrap.worker.verdict import KeyRef
 
 Grow = Callable[[Sequence[ResourceRange], int], Awaitable[int]]
@@ -77,12 +77,12 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
     options = replace(spec.options, since=since_of(territory))
     if not spec.options.allow_empty:
         await _require_objects(cluster, territory, found, spec)
-    look = await _look(cluster, territory, found, spec)
+    estimate = await _estimate(cluster, territory, found, spec)
     store, settings, scope = cluster.engine.store, cluster.settings, scope_of(territory, spec)
     growth = await _growth_of(choose(territory, spec), found, grow)
     to_write = found.stale_bytes + growth + space_of_records(found, settings.page.objects)
     room = judge_space(await store.members(), await store.alarms(), to_write, settings.space)
-    budgets = await foresee_budgets(cluster, look)
+    budgets = await foresee_budgets(cluster, estimate)
     refusals = preflight(
         found,
         budgets,
@@ -100,7 +100,7 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         territory=territory,
         found=found,
         room=room,
-        look=look,
+        estimate=estimate,
         refusals=(*([RefusedError(refused)] if refused else []), *await kek_refusals(cluster), *refusals),
         resumes=resumable(await cluster.campaigns().unfinished(), cluster.generation.hash, scope, options.since),
         growth=growth,
@@ -133,13 +133,13 @@ async def _has_objects(cluster: Cluster, territory: Territory, spec: CampaignSpe
     return False
 
 
-async def _look(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> Look | None:
+async def _estimate(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> Estimate | None:
     """Estimate each key's encryptions by all governed objects, not only those of `spec`; None if none is needed.
 
     Scans the objects outside of `spec` at the revision of `found`, so that a plan reads each object once.
     """
     if spec.covers_everything:
-        return found.look()
+        return found.estimate()
     if not await needs_estimate(cluster, territory):
         return None
     try:
@@ -147,5 +147,5 @@ async def _look(cluster: Cluster, territory: Territory, found: Inventory, spec: 
         rest = await cluster.engine.inventory(ranges, found.revision, peeks=True)
     except CompactedError:
         _, everything = await scan_cluster(cluster, peeks=True)
-        return everything.look()
-    return replace(found, resources=merged([*found.resources, *rest.resources])).look()
+        return everything.estimate()
+    return replace(found, resources=merged([*found.resources, *rest.resources])).estimate()

@@ -1,8 +1,9 @@
 """Follows the key-encryption keys (KEKs) of the KMS plugins, which are rotated in the KMS without any change of a file.
 
 1. Ask the plugin of each KMS v2 provider that writes for its key id, every half minute.
-2. A new key id is put on record, and takes effect after it has stood for a while (`worker/records/kek.py`): plugins
-   on other nodes may not know it yet, and some plugins name a wrong one for a moment.
+2. A new key id is put on record, and takes effect after the plugin has named it for a while
+   (`worker/records/kek.py`): plugins on other nodes may not know it yet, and some plugins name a wrong one for a
+   moment.
 3. When it takes effect, the same file is a new generation: what is under the former KEK is stale.
 4. While a plugin names another KEK than the one in force, or names none, `held` says why nothing may be written.
 

@@ -1,4 +1,4 @@
-"""Works on batches in child processes, for `rewrap run --processes N`. `worker/claimed.py` is the children's side."""
+"""Does a campaign's jobs in child processes, for `rewrap run --processes N`. `worker/claimed.py` is their side."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from kube_rewrap.worker import errors
+from kube_rewrap.worker.claimed import Job
 from kube_rewrap.worker.errors import WorkerError
-from kube_rewrap.worker.records.batch import BatchSpec
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
@@ -34,9 +34,9 @@ class ChildCommand:
 
 
 class ChildWorker:
-    """See BatchWorker. Runs a child process for one campaign, and starts it anew if it dies.
+    """See Worker. Runs a child process for one campaign, and starts it anew if it dies.
 
-    The batches of a dead child stay claimed until its lease expires; then the loop offers them again.
+    The jobs of a dead child stay claimed until its lease expires; then the loop offers them again.
     """
 
     def __init__(self, command: ChildCommand, campaign: str) -> None:
@@ -47,19 +47,19 @@ class ChildWorker:
         self._losses = 0
         self._is_stopped = False
 
-    async def run(self, batch: BatchSpec) -> None:
-        """See BatchWorker. Returns when the child died; raises WorkerError when children die again and again."""
+    async def do(self, job: Job, number: int) -> None:
+        """See Worker. Returns when the child died; raises WorkerError when children die again and again."""
         child = await self._running()
         if child is None:
             return
-        answer = await child.ask(batch.number)
+        answer = await child.ask(job, number)
         if answer is not None:
             self._losses = 0
             if "error" in answer:
                 raise _error(answer)
 
     async def stop(self) -> None:
-        """See BatchWorker. Kills the child if it does not end in time."""
+        """See Worker. Kills the child if it does not end in time."""
         self._is_stopped = True
         async with self._starting:
             if self._child is not None:
@@ -114,7 +114,7 @@ class _Child:
         loop = asyncio.get_running_loop()
         self._process = process
         self.ready: asyncio.Future[bool] = loop.create_future()
-        self._asked: dict[int, asyncio.Future[Mapping[str, object] | None]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Future[Mapping[str, object] | None]] = {}
         self._reading = loop.create_task(self._read(), name=f"child-{process.pid}")
 
     @property
@@ -127,14 +127,14 @@ class _Child:
         """The process' exit code, negative for a signal; None while it runs."""
         return self._process.returncode
 
-    async def ask(self, batch: int) -> Mapping[str, object] | None:
-        """Have the child work on a batch; returns its answer, None if it ended without one."""
+    async def ask(self, job: Job, number: int) -> Mapping[str, object] | None:
+        """Have the child do a job; returns its answer, None if it ended without one."""
         if self.is_dead or self._process.stdin is None:
             return None
         answer: asyncio.Future[Mapping[str, object] | None] = asyncio.get_running_loop().create_future()
-        self._asked[batch] = answer
+        self._asked[job.value, number] = answer
         with suppress(ConnectionError):  # `_read` notices the end
-            self._process.stdin.write(json.dumps({"batch": batch}).encode() + b"\n")
+            self._process.stdin.write(json.dumps({"job": job.value, "number": number}).encode() + b"\n")
             await self._process.stdin.drain()
         return await answer
 
@@ -157,7 +157,7 @@ class _Child:
                 self.ready.set_result(True)
                 continue
             answer = json.loads(line)
-            if (asked := self._asked.pop(answer["batch"], None)) and not asked.done():
+            if (asked := self._asked.pop((answer["job"], answer["number"]), None)) and not asked.done():
                 asked.set_result(answer)
         await self._process.wait()
         if not self.ready.done():
@@ -168,6 +168,6 @@ class _Child:
 
 
 def _error(answer: Mapping[str, object]) -> WorkerError:
-    """Return the error that stopped a batch, as the child raised it."""
+    """Return the error that stopped a job, as the child raised it."""
     kind = getattr(errors, str(answer["error"]), WorkerError)
     return kind(str(answer["because"])) if issubclass(kind, WorkerError) else WorkerError(str(answer["because"]))

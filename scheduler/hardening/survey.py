@@ -23,7 +23,7 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
@@ -52,7 +52,7 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
         keys=judged.keys,
         convergence=judged.convergence,
         budgets=await cluster.engine.ledger.all(),
-        watched=(await load(store, keyspace)).since,
+        watched=(await ObserverRecords(store, keyspace).load()).value.since,
         made=_made(stored.value for stored in await Rotations(store, keyspace).all()),
         file=await asyncio.to_thread(_file, generation.file),
         exposures=await probe(settings.etcd),

@@ -2,8 +2,8 @@
 
 A key is removable when each of these blockers was checked and is absent. A fact that is not known is a blocker, too.
 
-1. Objects are under the key, or unreadable objects may be; or it is the primary key of an entry, even one without
-   objects.
+1. Objects are under the key, or unreadable objects may be, or objects that a scan could not count by key; or it is the
+   primary key of an entry, even one without objects.
 2. The scan covered only a part of the configured resources, or a campaign is unfinished.
 3. A kube-apiserver runs, or may run, another configuration.
 4. No campaign under this configuration was proven complete, or the watch saw a write under the key after the proof.
@@ -130,6 +130,10 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
         (one.provider, fingerprint_of(one.named)) == (key.name, key.fingerprint) for one in around.keks
     ):
         blockers.append("its plugin names it")
+    if together := sum(tally.counted_together_with(key) for tally in proof.resources):
+        blockers.append(
+            f"{together} objects name so many KEKs that they were counted together: some of them may be under it"
+        )
     claimed = sum(_claimed(tally, key) for tally in proof.resources)
     if claimed:
         blockers.append(f"{claimed} unreadable objects may be under it")

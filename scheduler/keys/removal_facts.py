@@ -18,7 +18,7 @@ from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_k
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ async def judge_removal(
         whole=whole,
         proof_revision=revision,
         compacted=bool(revision) and await engine.is_compacted(revision - 1),
-        last_written=(await load(engine.store, engine.keyspace)).last,
+        last_written=(await ObserverRecords(engine.store, engine.keyspace).load()).value.last,
         chains=cluster.chains if whole else (),
         keks=tuple([stored.value for stored in await Keks(engine.store, engine.keyspace).all()]),
         lingering=convergence.lingering,

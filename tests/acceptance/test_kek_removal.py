@@ -20,6 +20,7 @@ from tests.servers.kms_plugin import KmsPlugin, start_plugin
 from tests.servers.kms_values import KmsKey
 
 OBJECTS = 5
+FIRST, SECOND = sha256("kek-1"), sha256("kek-2")
 NAMED_AT = 1_700_000_000.0
 SETTINGS = "[kms]\nsettle = 0.001\n"
 
@@ -59,7 +60,7 @@ def rewrap(etcd: EtcdCluster, plugin: KmsPlugin, kms: KmsKey, replicas: list[Met
     urls = (flag for one in replicas for flag in ("--apiserver", one.url))
     command = command_for(tmp_path, etcd, file).with_flags("--settings", str(settings), *urls)
     for one in replicas:
-        one.shown.keks = {("cloud", "kek-1"): NAMED_AT}
+        one.shown.keks = {("cloud", FIRST): NAMED_AT}
     assert command.json("run")["rewritten"] == 0
     plugin.rotate("kek-2")
     left(replicas, 241.0)
@@ -72,7 +73,7 @@ def rewrap(etcd: EtcdCluster, plugin: KmsPlugin, kms: KmsKey, replicas: list[Met
 def left(replicas: list[MetricsServer], *seconds: float) -> None:
     """Each kube-apiserver's plugin named the second KEK so long after it named the first one last."""
     for one, later in zip(replicas, seconds * len(replicas), strict=False):
-        one.shown.keks = {("cloud", "kek-1"): NAMED_AT, ("cloud", "kek-2"): NAMED_AT + later}
+        one.shown.keks = {("cloud", FIRST): NAMED_AT, ("cloud", SECOND): NAMED_AT + later}
 
 
 def former(rewrap: Command, kms: KmsKey) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_a_replica_that_was_restarted_since_has_left_it(
     rewrap: Command, kms: KmsKey, replicas: list[MetricsServer]
 ) -> None:
     for one in replicas:
-        one.shown.keks = {("cloud", "kek-2"): NAMED_AT}
+        one.shown.keks = {("cloud", SECOND): NAMED_AT}
     assert former(rewrap, kms)["removable"] is True
     replicas[0].shown.keks = {}
     assert former(rewrap, kms)["removable"] is False

@@ -20,7 +20,7 @@ from typing import Self
 from tests.servers.certificates import Certificates
 
 _CONTROLLER = "apiserver_encryption_config_controller"
-_STATUS = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
+_NAMED = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
 _NOISE = "".join(f'apiserver_request_total{{code="200",resource="r{number}"}} {number}\n' for number in range(2_000))
 _LEASE_SECONDS = 3600
 
@@ -37,7 +37,7 @@ class Shown:
     succeeded: float | None = None
     failed: float | None = None
     keks: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When its plugin named a KEK last, by the KMS provider's name and the key id."""
+    """When each plugin's Status last named a KEK, by the provider's name and the hash of the key id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,10 @@ class MetricsServer:
             if at is not None:
                 name = f"{_CONTROLLER}_automatic_reload_last_timestamp_seconds"
                 lines.append(f'{name}{{{replica},status="{status}"}} {at:.16e}')
-        for (provider, key_id), at in shown.keks.items():
-            kek = f'{replica},key_id_hash="{sha256(key_id)}",provider_name="{provider}"'
-            lines.append(f"{_STATUS}{{{kek}}} {at:.16e}")
+        lines += [
+            f'{_NAMED}{{{replica},key_id_hash="{key_id}",provider_name="{name}"}} {at:.16e}'
+            for (name, key_id), at in shown.keks.items()
+        ]
         return _NOISE + "\n".join(lines) + "\n" + _NOISE
 
     def lease(self, *, age: float = 0.0) -> tuple[str, bytes]:
