@@ -167,7 +167,7 @@ def _kms_rows(
     generation: Generation,
     keks: Iterable[Kek],
     verdicts: Sequence[KeyVerdict],
-    found: Mapping[tuple[str, str], Mapping[str, int]],
+    found: Mapping[tuple[str, str], Mapping[str | None, int]],
 ) -> list[dict[str, object]]:
     """Return the KEKs of each KMS provider, the one in force first; one row of v1.
 
@@ -177,21 +177,37 @@ def _kms_rows(
     rows: list[dict[str, object]] = []
     for name, version in dict.fromkeys((one.name, one.api_version) for one in generation.kms_providers):
         kek = known.get(name) if version == "v2" else None
-        in_force = fingerprint_of(generation.targets[name]) if name in generation.targets else None
-        in_force = in_force if version == "v2" else None
         keys = [one for one in verdicts if one.key.provider == ProviderType.KMS and one.key.name == name]
         judged: list[KeyVerdict | None] = [one for one in keys if one.key.version.startswith(version)]
+        in_force = _in_force(generation, name, kek) if version == "v2" else None
         for one in judged or [None]:
-            named = {} if one is None or one.key.is_kek else found.get((name, one.key.version), {})
-            shown = one.key.fingerprint if one and one.key.is_kek else in_force or (kek.fingerprint if kek else None)
-            under: Sequence[tuple[str | None, int | None]] = [*named.items()] or [(shown, one.objects if one else None)]
-            rows += [_kms_row((name, version), kek, one, shown=key, objects=count) for key, count in under]
+            for shown, objects in _under(one, in_force, found).items():
+                rows.append(_kms_row((name, version), kek, one, shown=shown, objects=objects))
     return rows
 
 
-def _named_keks(proof: Inventory) -> Mapping[tuple[str, str], Mapping[str, int]]:
+def _in_force(generation: Generation, name: str, kek: Kek | None) -> str | None:
+    """Return the KEK that the plugin of a KMS v2 provider names, or the one on record, by its fingerprint."""
+    if name in generation.targets:
+        return fingerprint_of(generation.targets[name])
+    return None if kek is None else kek.fingerprint
+
+
+def _under(
+    verdict: KeyVerdict | None, in_force: str | None, found: Mapping[tuple[str, str], Mapping[str | None, int]]
+) -> Mapping[str | None, int | None]:
+    """Return the KEKs to show of one verdict, each with its objects; None where it is not known."""
+    if verdict is None:
+        return {in_force: None}
+    if verdict.key.is_kek:
+        return {verdict.key.fingerprint: verdict.objects}
+    named = found.get((verdict.key.name, verdict.key.version), {})
+    return dict(named) or {in_force: verdict.objects}
+
+
+def _named_keks(proof: Inventory) -> Mapping[tuple[str, str], Mapping[str | None, int]]:
     """Return the objects under each KEK that values name, by the name and version of their KMS v2 provider."""
-    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    found: defaultdict[tuple[str, str], Counter[str | None]] = defaultdict(Counter)
     for tally in proof.resources:
         for key, under in sorted(tally.keys.items()):
             if key.is_kek:

@@ -120,6 +120,7 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
         "projected_bytes": plan.room.projected,
         "quota_bytes": plan.room.quota,
         "kms_calls": [one.to_json() for one in plan.calls],
+        "warnings": list(plan.warnings),
         "refusals": [str(refusal) for refusal in plan.refusals],
         **status_json(plan.found),
     }
@@ -179,6 +180,8 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
         say(f"Resumes the unfinished campaign {plan.resumes.value.id}.")
     for path in plan.found.unknown:
         say(f"No resource is known for the objects under {path}: they are left alone, and the proof can't be complete.")
+    for warning in plan.warnings:
+        say(f"Warning: {warning}")
     for refusal in plan.refusals:
         say(f"Refused: {refusal}")
     say()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from kube_rewrap.scheduler.campaigns.budgets import foresee_budgets, needs_estimate
+from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.scheduler.campaigns.keks import kek_refusals
@@ -21,7 +22,8 @@ from kube_rewrap.scheduler.campaigns.run import (
     uncovered,
 )
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
-from kube_rewrap.worker.errors import CompactedError, KmsRefusedError
+from kube_rewrap.scheduler.configuration.detect import why_refused
+from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.inventory import Estimate, Inventory, ResourceRange, merged
 from kube_rewrap.worker.verdict import KeyRef
@@ -90,6 +92,8 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         allow_plaintext=options.allow_plaintext,
         since=options.since,
     )
+    changes = await find_changes(cluster, found)
+    refused = why_refused(changes, cluster.generation.file_hash)
     return RunPlan(
         scope=scope,
         options=options,
@@ -97,10 +101,11 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         found=found,
         room=room,
         estimate=estimate,
-        refusals=(*await kek_refusals(cluster), *refusals),
+        refusals=(*([RefusedError(refused)] if refused else []), *await kek_refusals(cluster), *refusals),
         resumes=resumable(await cluster.campaigns().unfinished(), cluster.generation.hash, scope, options.since),
         growth=growth,
         calls=calls_to_rewrap(found, settings.kms),
+        warnings=tuple(dict.fromkeys(one.because for one in changes if one.is_warning and not one.is_refused)),
     )
 
 

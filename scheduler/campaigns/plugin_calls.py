@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import KmsSettings
+from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -54,6 +55,11 @@ def calls_to_rewrap(found: Inventory, settings: KmsSettings) -> tuple[PluginCall
         if _is_v1(tally.primary):
             calls[tally.primary.name] += tally.stale * (2 if settings.check_wrapped else 1)
     return _estimates(calls, settings)
+
+
+def kms_v1_providers(generation: GenerationRecord) -> tuple[str, ...]:
+    """Return the names of the KMS v1 providers of a configuration, each once."""
+    return tuple(dict.fromkeys(key.name for _, chain in generation.resources for key in chain if _is_v1(key)))
 
 
 def _reads(found: Inventory) -> Counter[str]:

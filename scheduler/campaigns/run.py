@@ -50,7 +50,8 @@ class RunPlan:
     `found` covers the scope only, `estimate` all that is governed; it is None if every key's use is known. `growth` is
     by how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since`
     of `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
-    `calls`: the least calls to the plugins of KMS v1 providers.
+    `calls`: the least calls to the plugins of KMS v1 providers. `warnings`: the dangerous changes of the configuration
+    since a scheduler accepted one, in sentences.
     """
 
     scope: Scope
@@ -63,6 +64,7 @@ class RunPlan:
     resumes: Stored[Campaign] | None
     growth: int = 0
     calls: tuple[PluginCalls, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:

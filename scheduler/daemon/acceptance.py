@@ -12,7 +12,7 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.scheduler.campaigns.controller import LeaderContext
-from kube_rewrap.scheduler.configuration.detect import detect
+from kube_rewrap.scheduler.configuration.detect import detect, why_refused
 from kube_rewrap.scheduler.rotation.transition import is_way_back
 from kube_rewrap.worker.errors import OutdatedError
 from kube_rewrap.worker.records.generation import GenerationRecord, History
@@ -75,12 +75,8 @@ class Acceptance:
         for change in changes:
             level = _log.warning if change.is_warning else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
-        refused = [change for change in changes if change.is_refused]
-        if refused:
-            raise OutdatedError(
-                f"nothing is written under the file {now.file}: {refused[0].because}. If nothing is stored under the "
-                "former one, take that out of the file first, and add the new one after a scheduler accepted the file"
-            )
+        if because := why_refused(changes, now.file):
+            raise OutdatedError(because)
         wanted = [change for change in changes if change.needs_campaign]
         if wanted:
             more = f" (the first of {len(wanted)} changes)" if len(wanted) > 1 else ""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kube_rewrap.config.encryption.generation import load_generation
+from kube_rewrap.config.settings.schema import EtcdSettings
+from kube_rewrap.worker.engine import describe
+from kube_rewrap.worker.etcd.client import open_store
+from kube_rewrap.worker.records.generation import History
+from kube_rewrap.worker.records.generations import Generations
+from kube_rewrap.worker.records.keyspace import Keyspace
 from tests.acceptance.command import Command, command_for
-from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, secrets, store, write_private
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, opened, secrets, store, write_private
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 from tests.servers.kms_plugin import KmsPlugin, start_plugin
@@ -17,6 +26,9 @@ from tests.servers.kms_values import KmsKey, KmsV1Key
 
 OLD = Key.new("aescbc", "old")
 NOT_OPENED = "what is under KMS was counted by the keys that the values name, and not opened: "
+TURNED = (
+    "the KMS provider 'cloud' of secrets turned from v1 into v2: all that is stored under kms:cloud (v1) can't be read"
+)
 DOWN = "the plugin of KMS provider 'cloud' (v2) can't be reached: "
 
 
@@ -119,6 +131,96 @@ def test_audit_without_the_plugin_calls_nothing_current_and_fails_what_fails(
     assert states(rewrap.json("audit", code=3))["readable"] == "fail"
 
 
+def test_a_plan_and_status_name_the_calls_to_kms_v1_and_their_time(
+    etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, kms: KmsKey, tmp_path: Path
+) -> None:
+    legacy = KmsV1Key("legacy", plugin.endpoint)
+    store(gateway, secrets(30), legacy)
+    store(gateway, secrets(2, namespace="other"), kms)
+    rewrap = command_of(tmp_path, etcd, kms, legacy)
+    calls = {"provider": "legacy", "calls": 30, "calls_per_second": 10.0, "seconds": 3.0}
+    said = "30 calls to the plugin of the KMS v1 provider 'legacy', at most 10 a second (v1_rate), so at least 3 s."
+    assert rewrap.json("run", "--dry-run")["kms_calls"] == [calls]
+    assert rewrap.json("status")["kms_calls"] == [calls]
+    assert said in rewrap.run("run", "--dry-run").stdout.splitlines()
+    assert f"To open what is under KMS takes {said}" in rewrap.run("status").stdout.splitlines()
+    # Back to v1: an Encrypt and a Decrypt for each of the two, beside the 30 to read.
+    (tmp_path / "back").mkdir()
+    back = command_of(tmp_path / "back", etcd, legacy, kms)
+    assert back.json("run", "--dry-run")["kms_calls"] == [{**calls, "calls": 34, "seconds": 3.4}]
+
+
+def test_a_dry_run_makes_no_seed_and_writes_nothing(
+    etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, kms: KmsKey, tmp_path: Path
+) -> None:
+    store(gateway, secrets(5), OLD)
+    rewrap = command_of(tmp_path, etcd, kms, OLD)
+    before = gateway.revision()
+    first = rewrap.json("run", "--dry-run")
+    # Nothing shows how large values become: the plugin wraps one key, which is thrown away.
+    assert (plugin.calls["v2.Encrypt"], plugin.calls["v2.Decrypt"]) == (1, 0)
+    assert (gateway.revision(), gateway.read("/kube-rewrap/")) == (before, [])
+    done = rewrap.json("run")
+    plugin.calls.clear()
+    store(gateway, secrets(5, namespace="more"), OLD)
+    second = rewrap.json("run", "--dry-run")
+    assert (plugin.calls["v2.Encrypt"], plugin.calls["v2.Decrypt"]) == (0, 0)
+    assert first["growth_bytes"] == second["growth_bytes"] > 0
+    stored = sum(len(one.value) for one in gateway.read("/registry/secrets/default/"))
+    plain = sum(map(len, secrets(5).values()))
+    # One byte less in each: the trial's plaintext is longer, and so is the field of its length.
+    assert (done["rewritten"], abs(stored - plain - first["growth_bytes"])) == (5, 0)
+
+
+@pytest.mark.parametrize("words", [("run",), ("run", "--dry-run"), ("run", "--resource", "secrets")])
+def test_kms_v1_turned_into_v2_under_one_name_is_refused_by_what_is_stored(
+    etcd: EtcdCluster, plugin: KmsPlugin, kms: KmsKey, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    gateway = etcd.admin()
+    store(gateway, secrets(2), KmsV1Key("cloud", plugin.endpoint))
+    store(gateway, secrets(3, namespace="other"), OLD)
+    rewrap = command_of(tmp_path, etcd, kms, OLD)
+    before = gateway.read("/registry/")
+    ended = rewrap.run(*words)
+    assert ended.code == 4, ended.stdout + ended.stderr
+    assert TURNED in ended.stdout
+    assert gateway.read("/registry/") == before
+    rotate = rewrap.run("rotate", "--provider", "secretbox", "--dry-run")
+    assert (rotate.code, TURNED in rotate.stdout) == (4, True)
+
+
+def test_a_run_refuses_and_warns_of_what_the_leader_refuses_and_warns_of(
+    etcd: EtcdCluster, plugin: KmsPlugin, kms: KmsKey, tmp_path: Path
+) -> None:
+    gateway = etcd.admin()
+    store(gateway, secrets(2), OLD)
+    rewrap = command_of(tmp_path, etcd, kms, OLD)
+    record_as_in_force(etcd, configuration((["secrets"], [KmsV1Key("cloud", plugin.endpoint), OLD])))
+    refused = rewrap.json("run", "--dry-run", code=4)
+    assert TURNED in refused["refusals"][0]
+    # With a record, one value that anyone put into etcd stops nothing.
+    gateway.put("/registry/secrets/default/planted", b"k8s:enc:kms:v1:cloud:planted")
+    record_as_in_force(etcd, configuration((["secrets"], [KmsKey("renamed", plugin.endpoint), OLD])))
+    renamed = rewrap.json("run", "--dry-run")
+    assert (renamed["refusals"], len(renamed["warnings"])) == ([], 1)
+    assert "since a provider of another name does not read them" in renamed["warnings"][0]
+    record_as_in_force(etcd, configuration((["secrets"], [KmsKey("cloud", f"{plugin.endpoint}.other"), OLD])))
+    [moved] = rewrap.json("run", "--dry-run")["warnings"]
+    assert "has another address" in moved
+    assert f"Warning: {moved}" in rewrap.run("run", "--dry-run").stdout.splitlines()
+
+
+def record_as_in_force(etcd: EtcdCluster, text: str) -> None:
+    """As a scheduler records the configuration that it accepted."""
+
+    async def record() -> None:
+        async with open_store(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as store:
+            history = History(describe(load_generation(text.encode(), "test")))
+            await Generations(store, Keyspace()).replace(history)
+
+    asyncio.run(record())
+
+
 def test_with_the_plugin_nothing_is_missing(mixed: Command) -> None:
     assert mixed.json("keys")["missing"] is None
     assert mixed.json("audit", code=3)["missing"] is None
@@ -147,3 +249,39 @@ def test_keys_names_each_kek_of_a_provider_that_only_reads(
         ("legacy", None, 0),
     }
     assert [row["removable"] for row in rows] == [False] * 3
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_case_2_through_an_abstract_socket_a_kube_apiserver_reads_what_was_written_and_back(
+    etcd: EtcdCluster, tmp_path: Path, version: str
+) -> None:
+    gateway, plaintexts = etcd.admin(), secrets(5)
+    store(gateway, plaintexts, OLD)
+    with start_plugin(f"@kube-rewrap-{os.getpid()}-{version}") as plugin:
+        kms = KmsV1Key("a:b", plugin.endpoint) if version == "v1" else KmsKey("cloud", plugin.endpoint)
+        rewrap = command_of(tmp_path, etcd, kms, OLD)
+        assert rewrap.json("run")["rewritten"] == 5
+        found = gateway.read("/registry/secrets/")
+        assert opened(found, kms) == plaintexts
+        assert not isinstance(kms, KmsKey) or all(kms.is_current(one.value) for one in found)
+        # What kube-apiserver then writes is current to rewrap, and readable.
+        store(gateway, plaintexts, kms)
+        assert rewrap.json("verify")["complete"] is True
+        assert rewrap.json("run")["rewritten"] == 0
+
+
+def test_a_campaign_under_way_names_the_ceiling_of_calls_to_kms_v1(
+    etcd: EtcdCluster, gateway: Gateway, plugin: KmsPlugin, tmp_path: Path
+) -> None:
+    legacy = KmsV1Key("legacy", plugin.endpoint)
+    store(gateway, secrets(300), legacy)
+    text = configuration((["secrets"], [OLD, legacy]))
+    record_as_in_force(etcd, text)
+    show = Command(tmp_path, tuple(etcd.client_flags()))
+    with command_of(tmp_path, etcd, OLD, legacy).start("run") as running:
+        running.wait_for_event("campaign.planned")
+        [row] = show.json("campaign", "list")["campaigns"]
+        shown = show.json("campaign", "show", row["id"])
+        assert shown["kms_calls"] == [{"provider": "legacy", "calls_per_second": 10.0}]
+        ceiling = "at most 10 a second (v1_rate), to the plugin of the KMS v1 provider 'legacy': one for each object"
+        assert ceiling in show.run("campaign", "show", row["id"]).stdout

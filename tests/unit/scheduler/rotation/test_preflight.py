@@ -103,6 +103,12 @@ def test_only_aesgcm_has_a_limit() -> None:
     assert reasons_against(replace(ROTATION, provider="secretbox"), ground, LIMIT) == ()
 
 
+def test_a_present_file_that_is_refused_is_a_reason() -> None:
+    assert reasons_against(ROTATION, replace(READY, refused="nothing is written under it"), LIMIT) == (
+        "nothing is written under it",
+    )
+
+
 def test_all_reasons_are_said_at_once() -> None:
     ground = PreflightFacts(LAGS, ROTATION, (RUNNING,), ("it is a link", "no archive"), "", Workload(9_999, 0, "full"))
     assert len(reasons_against(ROTATION, ground, LIMIT)) == 7
