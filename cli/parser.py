@@ -36,6 +36,8 @@ from kube_rewrap.config.settings.flags import (
 )
 
 _DEMO_OBJECTS = 6_000
+MANY_OBJECTS = 50_000
+"""Objects to rewrite from which a run starts several processes by itself."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,6 +90,14 @@ def _run(parser: Parser) -> None:
     add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
     _add_since(parser)
     add_switch(parser, "--wait", "wait for another run instead of refusing")
+    processes = os.environ.get(variable("--processes"), "0")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=processes,
+        metavar="N",
+        help=f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are",
+    )
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
     add_output(parser)

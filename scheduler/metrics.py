@@ -63,7 +63,7 @@ class _Known:
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
     due_at: float = 1.0
-    hasty: frozenset[str] = frozenset()
+    due_by_rate: frozenset[str] = frozenset()
 
 
 class SchedulerMetrics(Collector):
@@ -148,14 +148,16 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages, None before the first try."""
         self._queue = is_available
 
-    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, hasty: Iterable[str] = ()) -> None:
+    def budgets(
+        self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, due_by_rate: Iterable[str] = ()
+    ) -> None:
         """Set all budgets on record, the aesgcm limit, the share of it that makes a key due, and keys due by rate."""
         self._known = replace(
             self._known,
             budgets=tuple(budgets.values()),
             gcm_limit=gcm_limit,
             due_at=due_at,
-            hasty=frozenset(hasty),
+            due_by_rate=frozenset(due_by_rate),
         )
 
     def keks(self, keks: Mapping[str, KekFigures]) -> None:
@@ -303,5 +305,5 @@ def _of_keys(known: _Known) -> Iterable[Metric]:
         if most is not None:
             limit.add_metric(key, most)
             is_ok = budget.state(known.gcm_limit, known.due_at) is BudgetState.OK
-            due.add_metric(key, not is_ok or budget.fingerprint in known.hasty)
+            due.add_metric(key, not is_ok or budget.fingerprint in known.due_by_rate)
     yield from (used, limit, due, observed)

@@ -19,7 +19,7 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import ConfigError
 
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 _UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"
 _log = structlog.get_logger()
 
@@ -34,14 +34,14 @@ class Usable:
         self._allow_readable = allow_readable
         self._good = ""
         self._logged = ""
-        self._looking = threading.Lock()
+        self._checking = threading.Lock()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read and judge the file; log each new fault once, and once that the file can be used again."""
-        with self._looking:  # a thread that runs this outlives the task that awaited it, if that is cancelled
-            self._look()
+        with self._checking:  # a thread that runs this outlives the task that awaited it, if that is cancelled
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         because = self._why_not()
         if because and because != self._logged:
             _log.warning("configuration.rejected", file=self._file, because=because)
@@ -70,7 +70,7 @@ class Usable:
     async def follow(self) -> None:
         """Read and judge the file every few seconds until cancelled, in a thread: a large file takes seconds."""
         while True:
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.check)
             await asyncio.sleep(_pause())
 
 
@@ -80,12 +80,12 @@ def followed(usable: Usable) -> Iterator[Usable]:
 
     For a process whose main thread has no event loop.
     """
-    usable.look()
+    usable.check()
     stop = threading.Event()
 
     def follow() -> None:
         while not stop.wait(_pause()):
-            usable.look()
+            usable.check()
 
     thread = threading.Thread(target=follow, name="configuration", daemon=True)
     thread.start()
@@ -93,8 +93,8 @@ def followed(usable: Usable) -> Iterator[Usable]:
         yield usable
     finally:
         stop.set()
-        thread.join(_LOOK_SECONDS)
+        thread.join(_CHECK_SECONDS)
 
 
 def _pause() -> float:
-    return _LOOK_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+    return _CHECK_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter

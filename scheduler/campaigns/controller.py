@@ -27,7 +27,7 @@ from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pauses import PauseController
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.progress import Progress
-from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.repairs import Repaired
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.campaigns.resync import Schedule
@@ -41,6 +41,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.request import Origin, Request, RequestState
 from kube_rewrap.worker.records.table import Stored
 
@@ -140,7 +141,7 @@ class CampaignController:
             if spec.covers_everything:
                 await self._figures.scanned(plan.found)
             # Even for a refused plan: observer and rotation controller need a budget on record for each key.
-            await begin_budgets(self._cluster, plan.look)
+            await begin_budgets(self._cluster, plan.estimate)
             plan.require_safe()
         except (_UnconvergedError, KmsUnavailableError, KmsTargetError) as refusal:
             await self._backlog.put_off_until_converged(stored, str(refusal))
@@ -187,7 +188,7 @@ class CampaignController:
         """Take rounds until the campaign or another process ends it, or a brake is pulled."""
         name, engine = stored.value.id, self._cluster.engine
         dispatcher = QueueDispatcher(self._sender, time.monotonic)
-        prover = QueueProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
+        prover = PartsProver(self._cluster, dispatcher, lock.guard, spec_of(stored.value))
         progress = Progress(self._settings.service.progress, self._outdated)
         records = Records.of(engine.store, engine.keyspace, name, lock.guard)
         reconciler = Reconciler(records, dispatcher, prover, progress.watch)
@@ -199,7 +200,7 @@ class CampaignController:
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
                 await self._pauses.reconcile(name, reconciler.checkpoints)
-                progress.handed_back(await records.claims.handbacks())
+                progress.handed_back(await Handbacks(engine.store, engine.keyspace).all())
             try:
                 done = await reconciler.round(name)
             except StoppedError as stopped:
@@ -218,9 +219,9 @@ class CampaignController:
                 return
             if done.stored.value.state is CampaignState.PAUSED:
                 await dispatcher.wait(_IDLE_SECONDS)
-                look_at = 0.0  # a resumed campaign waits for this look
+                look_at = 0.0  # a resumed campaign waits for this check
 
-    async def _ended(self, done: Round, prover: QueueProver) -> None:
+    async def _ended(self, done: Round, prover: PartsProver) -> None:
         campaign = done.stored.value
         checkpoints = Checkpoints(self._cluster.engine.store, self._cluster.engine.keyspace)
         report = await sum_reports(checkpoints, campaign.id)
@@ -233,6 +234,6 @@ class CampaignController:
             whole=campaign.whole,
         )
         await report_end(self._cluster, campaign, report)
-        await self._cluster.engine.learn_what_is_complete()
+        await self._cluster.engine.load_proven_resources()
         if campaign.options.repair:
             self._repaired.add(campaign, report)

@@ -103,7 +103,7 @@ class ResyncController:
             self._schedule.soon()
             raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
-        await begin_budgets(self._cluster, found.look())
+        await begin_budgets(self._cluster, found.estimate())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
             "check.finished",

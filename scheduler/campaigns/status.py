@@ -16,6 +16,7 @@ from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generations import Generations
+from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import UNNAMED
@@ -215,7 +216,7 @@ async def _in_force(store: Store, keyspace: Keyspace) -> str:
 async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
     batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
-    outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
+    outdated = tuple(str(one) for one in await Handbacks(store, keyspace).all())
     listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
     counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
     report = sum((batch.report for batch in batches), BatchReport())

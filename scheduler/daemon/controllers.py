@@ -114,7 +114,7 @@ class Controllers:
         acceptance = Acceptance(leader, describe(cluster.generation), self._context.before)
         history = await acceptance.current()
         await brake.unless_pulled(note_restore(cluster))
-        await cluster.engine.learn_what_is_complete()
+        await cluster.engine.load_proven_resources()
         async with background(brake.pull) as begin:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)

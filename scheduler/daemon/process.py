@@ -109,7 +109,7 @@ class Daemon:
         """See Question: ready while etcd and Redis answer and the file is usable; a leader also needs it in force."""
         if self._not_ready == _NO_FILE and self._held():
             return _NO_KEK
-        return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
+        return self._not_ready or self._reach.trouble or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -155,13 +155,13 @@ class Daemon:
                 background(brake.pull) as begin,
             ):
                 begin("the etcd probe", partial(self._reach.follow, store))
-                stop_looking = begin("the configuration probe", self._usable.follow)
-                await asyncio.to_thread(self._usable.look)  # the result of an earlier candidacy may be outdated
+                stop_checking = begin("the configuration probe", self._usable.follow)
+                await asyncio.to_thread(self._usable.check)  # the result of an earlier candidacy may be outdated
                 await self._wait_for_file(brake)
                 async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._waiting) as guard:
                     if self._usable.trouble:
                         return  # the file became unusable meanwhile; another scheduler may have a usable one
-                    stop_looking()  # ConfigurationWatch follows the file from here on
+                    stop_checking()  # ConfigurationWatch follows the file from here on
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
                     await self._lead(store, guard, brake, ApiserverProbe(settings, store, self._file))

@@ -22,7 +22,7 @@ from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.records.tries import Tries
-from kube_rewrap.worker.records.usage import Haste, Interval, Usage
+from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
 from kube_rewrap.worker.wrapped import KmsVersion, hash_of_key_id, provider_label
 
@@ -164,7 +164,7 @@ SMALL = st.integers(0, 2**53)
 USAGES = st.builds(
     Usage,
     st.lists(st.builds(Interval, SMALL, SMALL, st.dictionaries(TEXTS, SMALL, max_size=3)), max_size=3).map(tuple),
-    st.dictionaries(TEXTS, st.builds(Haste, SMALL, SMALL, SMALL), max_size=3),
+    st.dictionaries(TEXTS, st.builds(DueByRate, SMALL, SMALL, SMALL), max_size=3),
 )
 HASHES_OF_KEY_IDS = st.binary(max_size=8).map(lambda raw: hash_of_key_id(raw.hex()))
 KEKS = st.builds(

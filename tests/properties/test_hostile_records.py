@@ -16,10 +16,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.queue.plugin_report import PluginReport, reports_in
-from kube_rewrap.worker.records import claims, keyspace, observations, ownership
+from kube_rewrap.worker.records import keyspace, ownership
 from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.batch import Checkpoint
@@ -27,9 +26,11 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import FASTEST, NO_OPTIONS, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
+from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.kek import Kek, observe
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import Holder
+from kube_rewrap.worker.records.observations import ObserverRecords
+from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.request import Request
@@ -58,14 +59,7 @@ from tests.properties.record_strategies import (
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 COUNTS = st.integers(1, 1_000)
-
-
-def read_observer(fields: Mapping[str, object]) -> object:
-    return observations._observations(fields, 1)
-
-
-def read_handback(fields: Mapping[str, object]) -> object:
-    return claims._handback(Item(b"/k", b"", 1, 1, 0), dict(fields))
+HOLDERS = st.builds(ownership.who, TEXTS)
 
 
 RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStrategy[Mapping[str, object]]]] = {
@@ -121,18 +115,18 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "tries": (Tries.from_json, TRIES.map(Tries.to_json)),
     "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
     "observer": (
-        read_observer,
+        Observations.from_json,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
     "keks": (
         Kek.from_json,
         KEKS.map(Kek.to_json),
     ),
-    "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
-    "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
+    "holder": (Holder.from_json, HOLDERS.map(Holder.to_json)),
+    "handback": (Handback.from_json, st.builds(Handback, HOLDERS, TEXTS).map(Handback.to_json)),
     "assumption": (
         Assumption.from_json,
-        st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
+        st.just({"file_hash": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
     ),
 }
 
@@ -280,7 +274,7 @@ async def test_a_mutated_record_of_the_observer_is_within_its_bounds_or_refused(
     record = {"v": 1, "counts": counts, "following": following, "surveyed": surveyed}
     store.put(SPACE.observer, json.dumps(record).encode())
     try:
-        require_bounds(dataclasses.asdict(await observations.load(store, SPACE)))
+        require_bounds((await ObserverRecords(store, SPACE).load()).value)
     except RecordError:
         return
 

@@ -111,6 +111,8 @@ def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, objec
         {"intervals": [], "hasty": {"f" * 65: [1, 1, 1]}},
         {"intervals": [], "hasty": {str(at): [1, 1, 1] for at in range(101)}},
         {"intervals": [], "hasty": {"f": [1, 1]}},
+        {"intervals": [], "due_by_rate": {"f": [1, 1, -1]}},
+        {"intervals": []},
     ],
 )
 def test_a_usage_is_checked_for_value_and_size(value: Mapping[str, object]) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.command import start_program
+from tests.acceptance.forked import ForkedProcess
 from tests.integration.apiserver import Key, configuration, manifest
 from tests.servers.gateway import Gateway
 from tests.servers.kms_values import KmsKey
@@ -36,7 +38,7 @@ class PluginProcess:
         self._control = directory / "switches.json"
         self._log = directory / "plugin.log"
         self._behaviour: dict[str, Any] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def endpoint(self) -> str:
@@ -46,8 +48,7 @@ class PluginProcess:
         """Starts it anew: its socket is another one than before."""
         words = ["-m", "tests.servers.kms_plugin", "--socket", str(self.socket), "--control", str(self._control)]
         self.socket.unlink(missing_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, cwd=_ROOT)
+        self._process = start_program([sys.executable, *words], os.environ, self._log, self._log)
         until = time.monotonic() + _START_SECONDS
         while not self.socket.exists():
             assert time.monotonic() < until, self._log.read_text()
@@ -66,9 +67,6 @@ class PluginProcess:
         fresh = self._control.with_suffix(".new")
         fresh.write_text(json.dumps(self._behaviour))
         fresh.rename(self._control)
-
-
-_ROOT = Path(__file__).parents[2]
 
 
 @contextmanager

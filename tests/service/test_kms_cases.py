@@ -272,7 +272,7 @@ def test_a_run_takes_a_new_kek_after_it_has_stood_and_never_a_former_one(
     kms.turn("kek-2")
     early = cluster.run("run")
     assert (early.code, count_of(gateway, kms)) == (4, 0)
-    assert "it takes effect after it has stood" in str(early.error)
+    assert "it takes effect after the plugin has named it" in str(early.error)
     time.sleep(1)
     assert (cluster.run("run").code, count_of(gateway, kms)) == (0, 20)
     plugin.does(key_id="kek-1")

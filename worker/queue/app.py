@@ -286,7 +286,7 @@ def _begin_parent(**_: object) -> None:
     reach = _parent.enter_context(followed(settings.etcd, settings.keyspace.state_prefix))
 
     def trouble() -> str:
-        return _broker.away or reach.away or usable.trouble or pulse.trouble()
+        return _broker.trouble or reach.trouble or usable.trouble or pulse.trouble()
 
     _parent.enter_context(serve(address, registry, lambda: "", trouble))
 
@@ -305,7 +305,7 @@ def warn_of_clear_text(broker: Broker) -> None:
 
 @worker_ready.connect
 def _ready(**_: object) -> None:
-    _broker.away = ""
+    _broker.trouble = ""
 
 
 @worker_shutdown.connect
@@ -331,9 +331,9 @@ def _end(**_: object) -> None:
 
 @dataclass(slots=True)
 class _Broker:
-    """`away`: why Redis is unavailable, "" = connected. /readyz shows it without authentication."""
+    """`trouble`: why Redis is unavailable, "" = connected. /readyz shows it without authentication."""
 
-    away: str = "not connected to Redis yet"
+    trouble: str = "not connected to Redis yet"
 
 
 _broker = _Broker()
@@ -353,14 +353,14 @@ class _Forward(LibraryLogHandler):
         if _is_loss(record):
             if not self._away:
                 self._away = True
-                _broker.away = "no connection to Redis; see the log: broker.unavailable"
+                _broker.trouble = "no connection to Redis; see the log: broker.unavailable"
                 error = logged_error(record)
                 because = "Celery gave no reason" if error is None else why_unreachable(error)
                 place = parse_broker(from_environment().broker).place
                 _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
-            _broker.away = ""
+            _broker.trouble = ""
             _log.info("broker.available", because="Celery is connected to Redis again")
         elif not _is_handed_back(record):
             super().emit(record)

@@ -80,7 +80,7 @@ Later = Annotated[T, LATER]
 """A field that older records lack: an absent or null one gets the default of the dataclass."""
 
 Flat = Annotated[T, FLAT]
-"""A nested form whose fields stand among those of the outer one."""
+"""A nested form whose fields are among those of the outer object."""
 
 Count = Annotated[int, count_of]
 Key = Annotated[bytes, key_of]

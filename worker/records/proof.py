@@ -19,7 +19,7 @@ class ProofPart:
     """The ranges that one worker scans, and once they are scanned (`found`) its counts.
 
     `of` is the number of parts of the proof. `partial` holds the counts of the keys below `cursor`, where the next
-    worker goes on. `compacted`: etcd compacted the revision before the part was done; the whole proof begins again.
+    worker continues. `compacted`: etcd compacted the revision before the part was done; the whole proof begins again.
     """
 
     campaign: str
@@ -35,7 +35,7 @@ class ProofPart:
 
     @property
     def is_done(self) -> bool:
-        """Whether no worker needs to scan the part any more."""
+        """Whether the part needs no further scan."""
         return self.found is not None or self.compacted
 
     @property

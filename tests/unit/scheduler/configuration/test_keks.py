@@ -13,11 +13,13 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.scheduler.configuration import keks as module
 from kube_rewrap.scheduler.configuration.keks import KekWatch
-from kube_rewrap.worker.errors import KmsUnavailableError, WorkerError
+from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.kek import KekFigures
+from kube_rewrap.worker.records.kek import Kek, KekFigures
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.store import MemoryStore
 
@@ -131,7 +133,7 @@ async def test_a_kek_that_has_not_stood_long_enough_is_held(monkeypatch: pytest.
         await anext(generations)
         cluster.named = {"cloud": B}
         following = asyncio.ensure_future(anext(generations))
-        await cluster.held("takes effect after it has stood for 300 s")
+        await cluster.held("takes effect after the plugin has named it for 300 s")
         assert not following.done()
         following.cancel()
         await asyncio.wait({following})
@@ -199,3 +201,45 @@ async def test_a_damaged_record_is_held_with_its_key_and_ends_no_process(cluster
         async with asyncio.timeout(10):
             assert (await first).targets == {"cloud": A}
         assert cluster.watch.held == ""
+
+
+class RacedKeks(Keks):
+    """Another process writes a record between the first read of it and the write that follows."""
+
+    other: Kek | None = None
+
+    async def _at(self, key: bytes) -> Stored[Kek] | None:
+        stored = await super()._at(key)
+        if self.other is not None:
+            other, self.other = self.other, None
+            await Keks(self._store, self._keyspace).save(Stored(other, stored.revision if stored else 0))
+        return stored
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["a first KEK", "another KEK"])
+async def test_a_record_that_a_run_wrote_at_the_same_time_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    cluster = Cluster(monkeypatch)
+    raced = RacedKeks(cluster.store, Keyspace())
+    cluster.watch = KekWatch(raced, AuditLog(cluster.store, Keyspace(), "test"), cluster.ask, 0.0, cluster.show)
+    if not is_first:
+        await raced.save(Stored(Kek(provider="cloud", target=A, since=1.0)))
+    raced.other = Kek(provider="cloud", target=B, since=2.0, former=() if is_first else (A,))
+    await cluster.files.put(file_of("cloud"))
+    cluster.named = {"cloud": B}
+    async with aclosing(cluster.generations()) as generations:
+        assert (await asyncio.wait_for(anext(generations), 10)).targets == {"cloud": B}
+    [stored] = await raced.all()
+    assert (stored.value.target, stored.value.since) == (B, 2.0)
+
+
+async def test_a_lost_lock_still_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch)
+    fenced = Keks(cluster.store, Keyspace(), [Expect(b"/kube-rewrap/leader", 7)])
+    cluster.watch = KekWatch(fenced, AuditLog(cluster.store, Keyspace(), "test"), cluster.ask, 0.0, cluster.show)
+    await cluster.files.put(file_of("cloud"))
+    cluster.named = {"cloud": A}
+    async with aclosing(cluster.generations()) as generations:
+        with pytest.raises(FencedError, match="the lock was lost"):
+            await asyncio.wait_for(anext(generations), 10)

@@ -56,7 +56,7 @@ class UnknownConvergence:
     """A ConvergenceProbe without any kube-apiserver."""
 
     async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
-        return Convergence(is_converged=False, generation=file_hash, because="no address is given")
+        return Convergence(is_converged=False, file_hash=file_hash, because="no address is given")
 
 
 KEYSPACE = Keyspace("/kube-rewrap")

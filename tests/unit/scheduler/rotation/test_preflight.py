@@ -35,9 +35,9 @@ RUNNING = Campaign(
     planned_at="2026-01-01T00:00:00",
     because="why",
 )
-ALL_RUN = Convergence(is_converged=True, generation="sha256:0", because="all run it")
+ALL_RUN = Convergence(is_converged=True, file_hash="sha256:0", because="all run it")
 READY = PreflightFacts(ALL_RUN, workload=Workload(LIMIT))
-LAGS = Convergence(is_converged=False, generation="sha256:0", because="one lags")
+LAGS = Convergence(is_converged=False, file_hash="sha256:0", because="one lags")
 
 
 def resting(pause: Pause) -> Campaign:

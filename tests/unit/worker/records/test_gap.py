@@ -54,8 +54,8 @@ def test_no_write_of_the_key_is_ever_explained_away(data: st.DataObject) -> None
 
 
 def test_a_record_names_what_it_replaced_until_the_watch_has_passed_that() -> None:
-    seen = Observations(revision=50, replaced=(30, 40))
-    assert seen.replacing({"secrets": 35, "configmaps": 60}) == (40, 50)
-    assert seen.replacing({"secrets": 51}) == ()
-    assert Observations().replacing({"secrets": 1}) == ()
-    assert len(Observations(revision=500, replaced=tuple(range(400))).replacing({"secrets": 1})) == 100
+    seen = Observations(replaced=(30, 40))
+    assert seen.replacing({"secrets": 35, "configmaps": 60}, 50) == (40, 50)
+    assert seen.replacing({"secrets": 51}, 50) == ()
+    assert Observations().replacing({"secrets": 1}, 0) == ()
+    assert len(Observations(replaced=tuple(range(400))).replacing({"secrets": 1}, 500)) == 100
