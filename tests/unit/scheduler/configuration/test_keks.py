@@ -14,7 +14,7 @@ from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.scheduler.configuration import keks as module
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, WorkerError
-from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.etcd.store import Delete, Expect, Put
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.kek import Kek, KekFigures
 from kube_rewrap.worker.records.keks import Keks
@@ -208,12 +208,11 @@ class RacedKeks(Keks):
 
     other: Kek | None = None
 
-    async def _at(self, key: bytes) -> Stored[Kek] | None:
-        stored = await super()._at(key)
+    async def save(self, stored: Stored[Kek], *along: Put | Delete) -> Stored[Kek]:
         if self.other is not None:
             other, self.other = self.other, None
-            await Keks(self._store, self._keyspace).save(Stored(other, stored.revision if stored else 0))
-        return stored
+            await Keks(self._store, self._keyspace).save(Stored(other, stored.revision))
+        return await super().save(stored, *along)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["a first KEK", "another KEK"])

@@ -248,6 +248,7 @@ async def test_a_circuit_that_an_outage_opened_is_not_held_open_by_keys_on_which
                 await one.keyring.fetch([*bad, source("good")])
         assert one.plugins[PLUGIN].is_open(Method.DECRYPT)
         one.client.script = breaks_on(*bad)
+        found: UnwrappedKeys = {}
         for _ in range(200):
             with contextlib.suppress(KmsUnavailableError):
                 found = await one.keyring.fetch([*bad, source("good")])
