@@ -187,6 +187,7 @@ def test_case_25_nothing_of_keys_objects_or_plugins_leaves_the_daemons(scene: Sc
         assert found_in(gathered, marks) == []
         assert {"log 2", "Redis traffic", f"a rotated KEK: /readyz of {scene.places[2]}"} <= gathered.keys()
         assert any(place.startswith("/kube-rewrap/v1/keks/") for place in gathered)
+        assert [place for place in gathered if "celery-task-meta" in place] == []  # there is no result backend
 
         plant(scene)
         cluster.wait(lambda: b"planted-stream" in traffic, "the traffic with what was planted")
