@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, KmsProvider, ResourceEntry
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, KmsProvider, Provider, ResourceEntry
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.settings.schema import KmsSettings, PageSettings, Settings
 from kube_rewrap.worker.engine import Engine
@@ -24,6 +24,7 @@ from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.verdict import Keep
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.store import MemoryStore
@@ -76,7 +77,7 @@ def plugin(tmp_path: Path) -> Iterator[CutPlugin]:
 @asynccontextmanager
 async def engine_of(store: MemoryStore, plugin: KmsPlugin, primary: str) -> AsyncIterator[Scene]:
     """A process. `primary`: `v1`, `v2` or `key`; all three are readable."""
-    known = {
+    known: dict[str, Provider] = {
         "v1": KmsProvider("v1", "old", plugin.endpoint, SECONDS, 1000),
         "v2": KmsProvider("v2", "new", plugin.endpoint, SECONDS, None),
         "key": KEY,
@@ -139,6 +140,7 @@ async def test_a_socket_that_closes_at_any_call_loses_and_quarantines_nothing(
         assert await scene.values() == values
         await asyncio.to_thread(plugin.stop)
         plugin.start()
+        report = BatchReport()
         for _ in range(60):  # the circuit may be open for ten seconds
             with suppress(KmsUnavailableError):
                 report = await scene.run()
