@@ -64,6 +64,8 @@ class Behaviour:
     fail_text: str = "made to fail"
     hang: tuple[str, ...] = ()
     """Methods that never answer."""
+    delay: dict[str, float] = field(default_factory=dict)
+    """Seconds before a method answers."""
     wrong_bytes: int = 0
     """So many answers to Decrypt have other bytes; -1: all."""
     wrong_fresh: bool = False
@@ -191,8 +193,12 @@ class KmsPlugin:
 
     def _before(self, one: Behaviour, name: str, request: Any) -> None:
         """Hangs or fails as told."""
+        if hasattr(request, "uid"):
+            self.uids.append(request.uid)
         if not {name, "*"}.isdisjoint(one.hang):
             self._stopping.wait()
+        if name in one.delay:
+            self._stopping.wait(one.delay[name])
         code = one.fail.get(name, one.fail.get("*"))
         wrapped = getattr(request, "ciphertext", b"") or getattr(request, "cipher", b"")
         if wrapped:
@@ -201,10 +207,8 @@ class KmsPlugin:
         if code and not (one.kind == "aws" and name == "v2.Status"):
             raise FailedError(grpc.StatusCode.UNKNOWN if one.kind == "aws" else grpc.StatusCode[code], one.fail_text)
         self._throttle(one)
-        if hasattr(request, "uid"):
-            self.uids.append(request.uid)
-            if not request.uid:
-                raise FailedError(grpc.StatusCode.INVALID_ARGUMENT, "uid is empty")
+        if hasattr(request, "uid") and not request.uid:
+            raise FailedError(grpc.StatusCode.INVALID_ARGUMENT, "uid is empty")
 
     def _throttle(self, one: Behaviour) -> None:
         if not one.calls_per_second:

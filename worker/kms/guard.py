@@ -2,9 +2,9 @@
 
 The circuit of a method counts its failures in a row, so that a plugin that may decrypt and not encrypt, or the reverse,
 is still used for what it can do. An undecided failure, or a refusal, counts only where the argument was this process'
-own: a value from etcd may be damaged, or forged so that the plugin refuses it. A key on which the plugin failed while
-a canary passed (`suspects.py`) counts not at all, and a circuit that only keys from etcd opened lets calls with an
-argument of our own through until one of them fails: else forged keys on which the plugin fails could keep it open.
+own: a value from etcd may be damaged, or forged so that the plugin refuses it. Forged keys on which the plugin breaks
+must not keep the circuit open either: failures with keys from etcd do not count for `PROVEN_SECONDS` after a success
+with an argument of our own, and while they alone opened the circuit, it lets such arguments through.
 
 Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
 times the plugin's timeout, the pauses, and the waits for a place and a token.
@@ -19,7 +19,6 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from enum import Enum, auto
 from typing import Protocol, TypeVar
 
 import structlog
@@ -38,6 +37,8 @@ AT_ONCE = 8
 """Calls side by side. Plugins answer one after another, or pass all on to a KMS that throttles."""
 
 TRIES = 3
+PROVEN_SECONDS = 10.0
+"""As long as a circuit is open at first. A canary is asked for before the last try of each key that fails."""
 _PAUSE_SECONDS = 1.0
 """Between two tries, give or take a half: quotas of KMSs are by the second."""
 
@@ -67,15 +68,6 @@ class NotAskedError(KmsUnavailableError):
     """No call was made: the circuit of the method is open."""
 
 
-class _Argument(Enum):
-    """Whose the argument of a call is: which failures of the call count."""
-
-    OURS = auto()
-    FROM_ETCD = auto()
-    SUSPECT = auto()
-    """From etcd, too; the plugin failed on it before, and unwrapped other keys meanwhile."""
-
-
 class _Line:
     """The circuit of one method, and the failures in a row that it counts."""
 
@@ -84,6 +76,8 @@ class _Line:
         self.failure: KmsUnavailableError | KmsRefusedError | None = None
         self.is_proven = False
         """Whether a call with an argument of our own opened the circuit, or failed while it was open."""
+        self.worked_at = -PROVEN_SECONDS
+        """When a call with an argument of our own last succeeded."""
         self.last = Outcome.OK
         """Of the last call with an argument of our own."""
         self.probe = asyncio.Lock()
@@ -117,15 +111,14 @@ class GuardedPlugin:
         """Have a secret of this process wrapped. Raises KmsUnavailableError, KmsRefusedError."""
         return await self._try(Method.ENCRYPT, lambda: self._client.encrypt(secret))
 
-    async def decrypt(self, wrapped: WrappedKey, *, is_suspect: bool = False) -> SecretBytes:
-        """Have a wrapped key from etcd unwrapped, by one call. A failure does not count if it `is_suspect`.
+    async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
+        """Have a wrapped key from etcd unwrapped, by one call.
 
         Raises KmsUnavailableError; KmsUndecidedError where the wrapped key may be to blame, which is so for a refusal,
         too: a plugin may refuse a key id that it does not have, or a key of another account. Makes no call while the
         circuit is open: raises NotAskedError, or KmsRefusedError.
         """
-        argument = _Argument.SUSPECT if is_suspect else _Argument.FROM_ETCD
-        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), argument)
+        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=False)
 
     async def decrypt_known(self, wrapped: WrappedKey) -> SecretBytes:
         """Have a key unwrapped that this plugin wrapped, or unwrapped before, for this process.
@@ -167,34 +160,34 @@ class GuardedPlugin:
     async def _try(self, method: Method, ask: Callable[[], Awaitable[T]]) -> T:
         for _ in range(TRIES - 1):
             try:
-                return await self._call(method, ask, _Argument.OURS)
+                return await self._call(method, ask, is_ours=True)
             except KmsUnavailableError:
                 if self.is_open(method):
                     raise
             await pause()
-        return await self._call(method, ask, _Argument.OURS)
+        return await self._call(method, ask, is_ours=True)
 
-    async def _call(self, method: Method, ask: Callable[[], Awaitable[T]], argument: _Argument) -> T:
+    async def _call(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
         """Call when there is a place, a token and no open circuit; fail at once while the circuit is open."""
         line = self._lines[method]
         async with self._places:
-            self._require_not_open(method, argument)
+            self._require_not_open(method, is_ours=is_ours)
             # Inside the place: a process that is killed or cancelled loses a few tokens of the shared bucket, not many.
             await self._pace.take(1)
-            self._require_not_open(method, argument)
+            self._require_not_open(method, is_ours=is_ours)
             if line.circuit.state(_now()) == "closed":
-                return await self._judged(method, ask, argument)
+                return await self._judged(method, ask, is_ours=is_ours)
             async with line.probe:
-                self._require_not_open(method, argument)
-                return await self._judged(method, ask, argument)
+                self._require_not_open(method, is_ours=is_ours)
+                return await self._judged(method, ask, is_ours=is_ours)
 
-    async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], argument: _Argument) -> T:
-        began, outcome, is_ours = _now(), Outcome.CANCELLED, argument is _Argument.OURS
+    async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
+        began, outcome = _now(), Outcome.CANCELLED
         try:
             answer = await ask()
         except KmsUnavailableError as error:
             outcome = Outcome.UNAVAILABLE
-            if argument is not _Argument.SUSPECT:
+            if is_ours or _now() - self._lines[method].worked_at > PROVEN_SECONDS:
                 self._failed(method, error, is_ours=is_ours)
             raise
         except KmsRefusedError as error:
@@ -217,13 +210,15 @@ class GuardedPlugin:
         finally:
             if is_ours and outcome is not Outcome.CANCELLED:
                 self._lines[method].last = outcome
+            if is_ours and outcome is Outcome.OK:
+                self._lines[method].worked_at = _now()
             counted = self._calls[method, outcome]
             self._calls[method, outcome] = counted.counted(_now() - began)
 
-    def _require_not_open(self, method: Method, argument: _Argument) -> None:
+    def _require_not_open(self, method: Method, *, is_ours: bool) -> None:
         line = self._lines[method]
         wait = line.circuit.wait(_now())
-        if wait <= 0 or (argument is _Argument.OURS and not line.is_proven):
+        if wait <= 0 or (is_ours and not line.is_proven):
             return
         # Without numbers: a sentence that stays the same is logged and recorded once.
         message = f"{self} is not asked to {method} for a while, after failures in a row; the last one: {line.failure}"

@@ -152,7 +152,6 @@ class Keyring:
         Of failures of both kinds, KmsUnavailableError. Raises the canary's errors; NotAskedError while failures on
         other keys from etcd open the circuit again and again.
         """
-        is_suspect = self._suspects.is_known(wrapped)
         failures, failed_at, not_asked = list[KmsUnavailableError | KmsUndecidedError](), 0.0, 0
         while len(failures) < TRIES:
             if failures or not_asked:
@@ -160,7 +159,7 @@ class Keyring:
             if len(failures) == TRIES - 1 or plugin.is_open(Method.DECRYPT):
                 await self._require_working(wrapped, failed_at)
             try:
-                return await plugin.decrypt(wrapped, is_suspect=is_suspect)
+                return await plugin.decrypt(wrapped)
             except NotAskedError:
                 # No failure of this key. A canary, which this asks for, closes a circuit that others opened.
                 not_asked += 1

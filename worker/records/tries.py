@@ -1,7 +1,7 @@
 """Tries: object versions that no key opened. By each, an attacker who writes to etcd learns if a key opens it. Pure.
 
 Each version of an object counts once, by its digest: a page read again, another sweep or another campaign shows the
-attacker nothing new.
+attacker nothing new. So does each wrapped key that a KMS plugin refused.
 """
 
 from __future__ import annotations

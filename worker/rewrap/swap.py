@@ -3,7 +3,8 @@
 The order of the steps matters; a crash between any two loses nothing:
 
 1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; ask once more for the keys of
-   values that did not open; count objects that no key opens as tries before any other is rewritten;
+   values that did not open; count objects that no key opens, and keys that a plugin refuses, as tries before any
+   other is rewritten;
 2. record a write token in etcd before the key encrypts; a KMS primary needs a data key instead;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
@@ -36,7 +37,7 @@ from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.verdict import Keep, Quarantine, Reason, Verdict
-from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys
+from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys, WrappedKey
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5
@@ -106,8 +107,9 @@ class Swapper:
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
-            stale = self._sorted_out(current, await self._decide(current), tally, quarantined)
-            await self._count_tries(quarantined[before:])
+            verdicts = await self._decide(current)
+            stale = self._sorted_out(current, verdicts, tally, quarantined)
+            await self._count_tries(quarantined[before:], self._refused_sources(current, verdicts))
             if not stale:
                 return quarantined
             current = await self._rewrite(stale, ahead, tally, quarantined)
@@ -116,19 +118,35 @@ class Swapper:
         detail = f"other clients wrote it {_ATTEMPTS} times in a row"
         return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
 
-    async def _count_tries(self, left_alone: Sequence[Quarantined]) -> None:
-        """Record fresh objects that no key opened as tries.
+    async def _count_tries(self, left_alone: Sequence[Quarantined], refused: Sequence[WrappedKey]) -> None:
+        """Record fresh objects that no key opened, and fresh keys that a KMS plugin refused, as tries.
 
         Raises QuarantineGrewError. The caller must not rewrite the others then: that would show which values open.
         """
         fresh = [digest_of(one.key, one.mod_revision) for one in left_alone if self._is_fresh(one)]
+        fresh += [digest_of(wrapped.full_digest, 0) for wrapped in refused]
         if fresh and self._tries is not None:
             await self._tries.count(fresh)
+
+    def _refused_sources(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> Sequence[WrappedKey]:
+        """Return the wrapped keys of objects written after `since` that a KMS plugin refused, each once.
+
+        A refusal shows whether the KMS could unwrap the key, and with that, under RSA with PKCS#1 v1.5, whether its
+        padding is valid. Any number of objects with one key show it once.
+        """
+        return self._chain.all_wanted(
+            item.value
+            for item, verdict in zip(items, verdicts, strict=True)
+            if isinstance(verdict, Quarantine)
+            and verdict.reason is Reason.KMS_REFUSED
+            and item.mod_revision > self._since
+        )
 
     def _is_fresh(self, one: Quarantined) -> bool:
         """Whether an object may be a new try: written after `since`, and opened by no key.
 
-        Values whose key a KMS plugin refused, and values that opened but could not be written, are no tries.
+        Values that opened but could not be written are no tries. Of values whose key a KMS plugin refused, the key is
+        one (`_refused_sources`).
         """
         return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS_REFUSED}
 

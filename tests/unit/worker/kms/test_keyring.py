@@ -15,12 +15,13 @@ from kube_rewrap.worker.kms.cache import REFUSED_SECONDS
 from kube_rewrap.worker.kms.counts import Method
 from kube_rewrap.worker.kms.guard import TRIES
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, ROUNDS
-from kube_rewrap.worker.wrapped import Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import Plugin, Refused, UnwrappedKeys, WrappedKey
 from tests.unit.clock import without_waiting
 from tests.unit.worker.kms.scripted import (
     CALL_SECONDS,
     PLUGIN,
     SOUND,
+    V1,
     Bench,
     Call,
     Script,
@@ -153,7 +154,7 @@ async def until_settled(one: Bench, wanted: list[WrappedKey]) -> tuple[Unwrapped
 
 
 @without_waiting
-@pytest.mark.parametrize("number", [1, 4, 40])
+@pytest.mark.parametrize("number", [1, 4, 60])
 async def test_keys_on_which_the_plugin_breaks_are_refused_after_minutes_and_no_other(number: int) -> None:
     """As many as would open the circuit for the others, and for the canary, if they counted as an outage."""
     bad, good = [source(f"bad-{n}") for n in range(number)], [source(f"good-{n}") for n in range(20)]
@@ -196,11 +197,11 @@ async def test_a_later_campaign_asks_again_without_the_wait_and_takes_the_key_wh
 async def test_an_outage_of_any_length_refuses_no_key(error: Exception) -> None:
     async with bench(ScriptedClient(script=always(error))) as one:
         began = now()
-        while now() - began < 20 * ROUNDS * ROUND_SECONDS:
+        while now() - began < 4 * ROUNDS * ROUND_SECONDS:
             with pytest.raises(KmsUnavailableError) as raised:
                 await one.keyring.fetch([source(f"{n}") for n in range(10)])
             assert not isinstance(raised.value, KmsSourceError)
-            await asyncio.sleep(5)
+            await asyncio.sleep(10)
         one.client.script = SOUND
         await asyncio.sleep(70)
         assert len(await one.keyring.fetch([source(f"{n}") for n in range(10)])) == 10
@@ -234,7 +235,7 @@ async def test_a_sound_key_that_fails_by_turns_is_unwrapped() -> None:
         return KmsUnavailableError("throttled") if call.number % 4 and call.wrapped == source("a") else None
 
     async with bench(ScriptedClient(script=script)) as one:
-        one.client.calls += [Call("decrypt", 0)]
+        one.client.made["decrypt"] = 1
         found, _ = await until_settled(one, [source("a")])
         assert found == {source("a"): SecretBytes(b"a")}
 
@@ -428,3 +429,24 @@ async def test_a_key_that_opens_nothing_is_asked_for_once_more_whatever_the_numb
             one.keyring.forget(source("a"))
             assert await one.keyring.fetch([source("a")]) == {source("a"): SecretBytes(b"wrong")}
         assert one.client.decrypts_of(source("a")) == 2
+
+
+@pytest.mark.parametrize("plugin", [PLUGIN, V1], ids=["v2", "v1"])
+def test_ten_thousand_sources_take_bounded_memory(plugin: Plugin) -> None:
+    """In entries and in bytes, page by page."""
+    number, page = 10_000, 500
+    settings = KmsSettings(cache_entries=1_000, cache_bytes=2**20)
+    sources = [source(f"{n}".ljust(400, "."), plugin=plugin) for n in range(number)]
+    client = ScriptedClient(plugin=plugin, seconds=0.0)
+
+    async def run() -> None:
+        async with bench(client, settings) as one:
+            for start in range(0, number, page):
+                assert len(await one.keyring.fetch(sources[start : start + page])) == page
+                assert len(one.keyring._cache) <= settings.cache_entries
+                assert one.keyring._cache.size <= settings.cache_bytes
+            assert client.made["decrypt"] == number
+            assert one.keyring._flights == {}
+            assert len(one.keyring._suspects) == len(one.keyring._canaries) == 0
+
+    asyncio.run(run(), debug=False)
