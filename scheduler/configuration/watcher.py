@@ -119,7 +119,7 @@ class ConfigurationWatch:
         _log.error(
             "configuration.rejected",
             file=self._file,
-            generation=self._good,
+            file_hash=self._good,
             errors=[fault.to_json() for fault in faults],
             because="the last good one stays in force" if self._good else "there was no good one so far",
         )
@@ -131,7 +131,7 @@ class ConfigurationWatch:
         self._good = generation.file_hash
         if is_new or was_bad:
             because = "it is new" if is_new else "the file has the content in force again"
-            _log.info("configuration.accepted", file=self._file, generation=generation.hash, because=because)
+            _log.info("configuration.accepted", file=self._file, file_hash=self._good, because=because)
         return generation if is_new else None
 
     async def _feel(self, stop: asyncio.Event) -> None:

@@ -164,7 +164,7 @@ async def test_the_first_good_file_comes_first(file: Path, logs: list[EventDict]
             "event": "configuration.accepted",
             "log_level": "info",
             "file": str(file),
-            "generation": content_hash(ONE),
+            "file_hash": content_hash(ONE),
             "because": "it is new",
         }
     ]
@@ -183,7 +183,7 @@ async def test_a_change_is_seen(
         await seen.until(ONE, TWO, THREE)
         write(file, ONE)
         await seen.until(ONE, TWO, THREE, ONE)
-    assert [line["generation"] for line in told(logs, "accepted")] == seen.hashes
+    assert [line["file_hash"] for line in told(logs, "accepted")] == seen.hashes
 
 
 class Volume:
@@ -285,7 +285,7 @@ async def test_a_touch_or_the_same_bytes_again_are_no_new_generation(file: Path,
         edit(file, ONE)
         put(file, TWO)
         await seen.until(ONE, TWO)
-    assert [line["generation"] for line in told(logs, "accepted")] == seen.hashes
+    assert [line["file_hash"] for line in told(logs, "accepted")] == seen.hashes
 
 
 # ---------------------------------------------------------------------------------------------- what can't be in force
@@ -309,7 +309,7 @@ async def test_a_bad_file_is_told_once_with_all_its_faults_and_changes_nothing(
         "event": "configuration.rejected",
         "log_level": "error",
         "file": str(file),
-        "generation": content_hash(ONE),
+        "file_hash": content_hash(ONE),
         "errors": [
             {
                 "path": "resources[0].resources[0]",
@@ -413,7 +413,7 @@ async def test_without_a_good_file_nothing_is_yielded_and_that_is_said(file: Pat
         put(file, ONE)
         await seen.until(ONE)
     (rejected,) = told(logs, "rejected")
-    assert (rejected["generation"], rejected["because"]) == (None, "there was no good one so far")
+    assert (rejected["file_hash"], rejected["because"]) == (None, "there was no good one so far")
 
 
 async def test_a_file_that_never_stands_still_is_told_once(
