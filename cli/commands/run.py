@@ -15,7 +15,6 @@ from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.settings.flags import variable
 from kube_rewrap.scheduler.campaigns.budgets import note_restore
 from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
@@ -42,14 +41,12 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
-    namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
     since = _since(args)
     options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
     if not 0 <= args.processes <= _MOST_PROCESSES:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
-    spec = CampaignSpec(tuple(resources), tuple(namespaces), options, args.wait)
+    spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_cluster(settings, generation) as cluster:

@@ -11,9 +11,9 @@
 6. If a lease can't be read, or no lease is live, the number of replicas is not known.
 7. The cluster has converged when every replica has.
 8. An operator's statement says that all kube-apiservers run this file. It fills every gap in what is known of files and
-   of the number of replicas, and overrides no replica that reports another file. It says nothing of KEKs: where addresses
-   are given, each known replica must still report that it writes under the targets. Without an address nothing
-   reports a KEK, and the statement alone decides.
+   of the number of replicas, and overrides no replica that reports another file. It says nothing of KEKs: where
+   addresses are given, each known replica must still report that it writes under the targets. Without an address
+   nothing reports a KEK, and the statement alone decides.
 
 Not handled: scraping, and reading the statement (`probe.py`).
 """

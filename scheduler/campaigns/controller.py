@@ -22,6 +22,7 @@ from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.ending import alarm, report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.figures import Figures
+from kube_rewrap.scheduler.campaigns.full_check import Schedule
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pauses import PauseController
@@ -30,7 +31,6 @@ from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.repairs import Repaired
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.resync import Schedule
 from kube_rewrap.scheduler.campaigns.run import CampaignSpec, faults_by_field, spec_of
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.campaigns.transition import Halt
@@ -153,7 +153,7 @@ class CampaignController:
         except RefusedError as refusal:
             await self._backlog.put_off(stored, str(refusal))
             return None
-        if plan.found.leaves_nothing and request.origin in {Origin.DRIFT, Origin.RESYNC}:
+        if plan.found.leaves_nothing and request.origin in {Origin.DRIFT, Origin.FULL_CHECK, Origin.ROTATION}:
             await self._backlog.decide(stored, RequestState.ACCEPTED, "the scan found nothing to rewrite")
             return None
         attended = request.origin is Origin.OPERATOR

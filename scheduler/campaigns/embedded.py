@@ -79,7 +79,7 @@ async def _finish(
     try:
         done = await reconciler.finish(name)
     except WorkerError as error:
-        _log.warning("campaign.stopped", campaign=name, because=str(error))
+        _log.warning("campaign.interrupted", campaign=name, because=str(error))
         raise
     finally:
         brake.pull(StoppedError("the run ended"))

@@ -2,7 +2,7 @@
 
 If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
 the file is refused, and so is a file in which a KMS provider turned into another version under its name. Not handled:
-objects that became stale while no scheduler ran; `campaigns/resync.py` finds them.
+objects that became stale while no scheduler ran; `campaigns/full_check.py` finds them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Acceptance:
         late = settled(stored, [one.value for one in await self._leader.campaigns.all()], now)
         fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
         await self._generations.save(fresh)
-        await self._leader.cluster.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
+        await self._leader.cluster.audit.append("configuration.recorded", "", generation=now.hash, changes=len(changes))
 
     async def _adopt(self, before: str) -> None:
         """Continue the unfinished campaign of a generation with the same meaning under this one."""

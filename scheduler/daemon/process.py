@@ -75,8 +75,8 @@ class Daemon:
         self._not_ready = ""
         self._held: Callable[[], str] = str
         self._reach = Reach()
-        layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
-        self._usable = Usable(file, layout, allow_readable=allow_readable)
+        self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+        self._usable = Usable(file, self._layout, allow_readable=allow_readable)
 
     async def run(self) -> None:
         """Wait for leadership and lead, again and again, until `stop` is pulled.
@@ -187,10 +187,11 @@ class Daemon:
 
     async def _lead(self, store: Store, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
         """Run controllers under the newest generation; a newer one stops them, and starts others."""
-        watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
+        allowed = self._allow_readable
+        watch = ConfigurationWatch(self._file, self._settings.service, self._layout, allow_readable=allowed)
         settings = self._settings.rotation
         archive = settings.archive or archive_of(self._file)
-        file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable, kms_file=settings.kms_file)
+        file = ConfigurationFile(self._file, archive, allow_readable=allowed, kms_file=settings.kms_file)
         state, before = LeaderState(self._metrics), ""
         keyspace = Keyspace(self._settings.keyspace.state_prefix)
         keks = KekWatch(

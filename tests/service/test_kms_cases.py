@@ -310,14 +310,14 @@ def test_a_scheduler_leads_on_while_its_plugin_is_away_and_checks_everything_aft
     plugin.kill()
     cluster.variables["REWRAP_METRICS_ADDR"] = place
     scheduler = cluster.start("scheduler")
-    cluster.wait(lambda: scheduler.said("check.postponed"), "a check that fails")
-    assert "can't be reached" in scheduler.said("check.postponed")[0]["because"]
+    cluster.wait(lambda: scheduler.said("full_check.postponed"), "a check that fails")
+    assert "can't be reached" in scheduler.said("full_check.postponed")[0]["because"]
     asked = cluster.run("campaign", "start", "--wait", "--timeout", "60")
     assert asked.document["state"] == "refused"
     assert "gives no key id" in asked.document["because"]
     assert readiness(place) == 200
     plugin.start()
-    cluster.wait(lambda: scheduler.said("check.finished", stale=0, unreadable=0), "the check", 90)
+    cluster.wait(lambda: scheduler.said("full_check.finished", stale=0, unreadable=0), "the check", 90)
     assert not scheduler.said("scheduler.restarted")
     assert count_of(gateway, kms) == 20
 

@@ -65,7 +65,7 @@ class Reach:
 
 
 @contextmanager
-def followed(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
+def follow_etcd(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
     """Check in a thread of its own while the block runs, for a process whose main thread has no event loop."""
     reach, loop = Reach(), asyncio.new_event_loop()
     following = loop.create_task(reach.follow_alone(settings, state_prefix))

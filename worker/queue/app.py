@@ -45,12 +45,11 @@ from kube_rewrap.config.settings.logs import LEVELS, LibraryLogHandler, configur
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.etcd.reach import followed
+from kube_rewrap.worker.etcd.reach import follow_etcd
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
 from kube_rewrap.worker.queue.transport import counters, in_progress, pulse, register
-from kube_rewrap.worker.usable import Usable
-from kube_rewrap.worker.usable import followed as followed_file
+from kube_rewrap.worker.usable import Usable, follow_file
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
@@ -270,7 +269,7 @@ def _begin_parent(**_: object) -> None:
     forbid_core_dumps()
     layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
     file, allowed = _configuration_file()
-    usable = _parent.enter_context(followed_file(Usable(file, layout, allow_readable=allowed)))
+    usable = _parent.enter_context(follow_file(Usable(file, layout, allow_readable=allowed)))
     address = settings.service.metrics_addr
     if address is None:
         return
@@ -283,7 +282,7 @@ def _begin_parent(**_: object) -> None:
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    reach = _parent.enter_context(followed(settings.etcd, settings.keyspace.state_prefix))
+    reach = _parent.enter_context(follow_etcd(settings.etcd, settings.keyspace.state_prefix))
 
     def trouble() -> str:
         return _broker.trouble or reach.trouble or usable.trouble or pulse.trouble()

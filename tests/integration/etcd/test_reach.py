@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.config.settings.schema import EtcdSettings
-from kube_rewrap.worker.etcd.reach import Reach, followed
+from kube_rewrap.worker.etcd.reach import Reach, follow_etcd
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
 pytestmark = pytest.mark.timeout(170)
@@ -29,7 +29,7 @@ def test_an_etcd_that_freezes_and_comes_back_is_said_once_each(
 ) -> None:
     etcd = new_etcd(EtcdOptions())
     [member] = etcd.members
-    with capture_logs() as logs, followed(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as reach:
+    with capture_logs() as logs, follow_etcd(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as reach:
         assert reach.trouble == "etcd was not reached yet"
         wait(reach, away=False)
         member.freeze()

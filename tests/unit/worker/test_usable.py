@@ -15,7 +15,7 @@ from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.worker.usable import Usable
 
-UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"
+UNUSABLE = "the configuration file can't be used; the log says configuration.unusable"
 KEY = make_key(ProviderType.AESGCM, "key")
 
 
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_once_and_so_is_the_way_back(file: Path, harm: obj
         for _ in range(3):
             one.check()
         assert one.trouble == ""
-    assert [line["event"] for line in logs] == ["configuration.rejected", "configuration.accepted"]
+    assert [line["event"] for line in logs] == ["configuration.unusable", "configuration.usable"]
     assert because in logs[0]["because"]
     assert KEY.keys[0].secret.reveal().hex() not in repr(logs)
 
@@ -91,7 +91,7 @@ def test_another_reason_is_said_anew(file: Path) -> None:
         one.check()
         file.unlink()
         one.check()
-    assert [line["event"] for line in logs] == ["configuration.rejected"] * 2
+    assert [line["event"] for line in logs] == ["configuration.unusable"] * 2
 
 
 def test_looks_at_the_same_time_say_a_fault_once(file: Path) -> None:
@@ -109,4 +109,4 @@ def test_looks_at_the_same_time_say_a_fault_once(file: Path) -> None:
     with capture_logs(processors=[begin_second]) as logs:
         one.check()
         second.join()
-    assert [line["event"] for line in logs] == ["configuration.rejected"]
+    assert [line["event"] for line in logs] == ["configuration.unusable"]
