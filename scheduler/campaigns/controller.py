@@ -200,7 +200,7 @@ class CampaignController:
             loop = asyncio.get_running_loop()
             if loop.time() >= look_at:
                 look_at = loop.time() + _PRESSURE_SECONDS
-                await self._pauses.reconcile(name, reconciler.checkpoints)
+                await self._pauses.reconcile(name, reconciler.checkpoints, prover.failing)
                 progress.handed_back(await Handbacks(engine.store, engine.keyspace).all())
             try:
                 done = await reconciler.round(name)
