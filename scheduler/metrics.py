@@ -78,6 +78,7 @@ class SchedulerMetrics(Collector):
         self._drift = 0
         self._known = _Known()
         self._keks: Mapping[str, KekFigures] = {}
+        self._waits: bool | None = None
         self.ticked()
         registry.register(self)
 
@@ -85,7 +86,7 @@ class SchedulerMetrics(Collector):
         """Set whether this scheduler leads; if not, forget the values that only a leader can know."""
         self._leads = leads
         if not leads:
-            self._generation, self._known, self._keks = "", _Known(), {}
+            self._generation, self._known, self._keks, self._waits = "", _Known(), {}, None
 
     def configured(self, generation: str) -> None:
         """Set the configuration in force, and forget the values of the one before."""
@@ -160,16 +161,17 @@ class SchedulerMetrics(Collector):
             due_by_rate=frozenset(due_by_rate),
         )
 
-    def keks(self, keks: Mapping[str, KekFigures]) -> None:
+    def keks(self, keks: Mapping[str, KekFigures], waits: bool = False) -> None:
         """Set the state of each KMS provider whose plugin the leader asks for its key id, by the provider's name.
 
-        `configured` does not forget them: they belong to the file that is followed, whether or not it is in force yet.
+        `waits`: whether the newest file is not in force, since one of these has never named a key id. `configured` does
+        not forget them: they belong to the file that is followed, whether or not it is in force yet.
         """
         shown: dict[str, KekFigures] = {}
         for name, figures in keks.items():
             label = provider_label(name, shown)
             shown[label] = shown[label].worse(figures) if label in shown else figures
-        self._keks = shown
+        self._keks, self._waits = shown, waits
 
     def _age(self, at: float) -> float | None:
         """Return the seconds since a time; None if it is 0 or in the future."""
@@ -186,6 +188,11 @@ class SchedulerMetrics(Collector):
         if self._generation:
             info.add_metric([self._generation], 1)
         yield info
+        yield GaugeMetricFamily(
+            "kube_rewrap_configuration_waiting",
+            "1 while the newest file is not in force, since a KMS plugin has never named a key id.",
+            self._waits,
+        )
         yield GaugeMetricFamily("kube_rewrap_queue_available", "1 while Redis takes messages.", self._queue)
         yield GaugeMetricFamily(
             "kube_rewrap_last_tick_timestamp_seconds", "When the scheduler's loop last ticked.", self._tick_at

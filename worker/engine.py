@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -65,6 +66,9 @@ from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey, 
 
 _TRIAL = bytes(1_024)
 """A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
+
+_SAMPLES = 8
+"""Wrapped keys with which a plugin is tried."""
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Returns the governed resource of an etcd key, and its storage path; None if there is none."""
@@ -350,6 +354,17 @@ class Engine:
             kek_since=kek_since,
         )
 
+    async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
+        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most."""
+        found: dict[Plugin, dict[WrappedKey, None]] = defaultdict(dict)
+        for one in ranges:
+            async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
+                page = await anext(pages, None)
+            for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
+                if len(found[wrapped.plugin]) < _SAMPLES:
+                    found[wrapped.plugin][wrapped] = None
+        return tuple(wrapped for keys in found.values() for wrapped in keys)
+
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
         """Return what etcd still shows of the revisions from `first` to before `end`, which it has compacted away.
 
@@ -496,7 +511,7 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
         return await read_key_ids(plugins, generation)
 
 
-async def ask_why_away(settings: Settings, generation: Generation) -> str:
+async def ask_why_away(settings: Settings, generation: Generation, samples: Iterable[WrappedKey] = ()) -> str:
     """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
-        return await why_away(plugins, generation)
+        return await why_away(plugins, generation, samples)

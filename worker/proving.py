@@ -9,7 +9,7 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.worker.engine import Engine
-from kube_rewrap.worker.errors import CompactedError
+from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign
@@ -27,7 +27,8 @@ async def scan_part(engine: Engine, campaign: Campaign, number: int, claim: Expe
     """Scan a part in slices, saving counts and cursor after each, until it is done or `_PART_SECONDS` have passed.
 
     The next call continues at the cursor. Returns False when no such part is left to scan. Raises FencedError when the
-    proof has ended or restarted, and the brake's reason.
+    proof has ended or restarted, the brake's reason, and the errors of a KMS plugin, which are on the part's record
+    then.
     """
     proofs = Proofs(engine.store, engine.keyspace, [claim])
     part = await proofs.get(campaign.id, number)
@@ -37,7 +38,12 @@ async def scan_part(engine: Engine, campaign: Campaign, number: int, claim: Expe
     while True:
         brake.check()
         is_over = _timer(engine.slice_seconds)
-        scanned = await _scan_slice(engine, part.value, is_over, campaign.options.since)
+        try:
+            scanned = await _scan_slice(engine, part.value, is_over, campaign.options.since)
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            if part.value.because != str(error):
+                await proofs.save(part.holding(replace(part.value, because=str(error))))
+            raise
         part = await proofs.save(part.holding(scanned))
         if part.value.is_done or is_late():
             return True

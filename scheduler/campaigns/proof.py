@@ -59,11 +59,14 @@ class PartsProver:
         self._part_objects = part_objects
         self._restarts = 0
         self._has_begun = False
+        self.failing: tuple[ResourceRange, ...] = ()
+        """The rest of each part that a KMS plugin's failure stopped, at the last look."""
 
     async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when the scan had to restart more than `_RESTARTS` times."""
         name = stored.value.id
         parts = [one.value for one in await self._proofs.all(name)]
+        self.failing = tuple(one for part in parts if part.because and not part.is_done for one in part.rest[:1])
         if not is_whole(parts) or any(part.compacted for part in parts):
             await self._begin(stored, owned, again=bool(parts))
             return None

@@ -35,8 +35,8 @@ _log = structlog.get_logger()
 Ask = Callable[[Generation], Awaitable[Mapping[str, str | WorkerError]]]
 """Returns what the plugin of each of `Generation.kms_writers` names: its key id's hash, or why there is none."""
 
-Show = Callable[[Mapping[str, KekFigures]], None]
-"""Shows the state of every provider that was asked, by its name."""
+Show = Callable[[Mapping[str, KekFigures], bool], None]
+"""Shows the state of every provider that was asked, by its name, and whether the newest file is not in force yet."""
 
 
 class KekWatch:
@@ -68,9 +68,11 @@ class KekWatch:
             present = await anext(files)
             following = asyncio.ensure_future(anext(files))
             try:
-                last = ""
+                last = in_force = ""
                 while True:
                     aimed = await self._aimed(present)
+                    in_force = aimed.file_hash if aimed is not None else in_force
+                    self._show(self._figures, in_force != present.file_hash)
                     if aimed is not None and aimed.hash != last:
                         last = aimed.hash
                         yield aimed
@@ -109,7 +111,6 @@ class KekWatch:
                 figures = replace(figures, since=stored.value.since)
             shown[name] = replace(figures, is_held=name in self._held)
         self._figures = shown
-        self._show(shown)
         return generation.aimed(targets) if len(targets) == len(named) else None
 
     async def _seen(self, name: str, key_id_hash: str, before: Kek | None) -> Kek:

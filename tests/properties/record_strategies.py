@@ -129,6 +129,7 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
         of=draw(NUMBERS),
         cursor=draw(ETCD_KEYS),
         partial=partial,
+        because=draw(TEXTS),
     )
 
 

@@ -118,6 +118,10 @@ async def _under_claim(tools: ChildTools, name: str, number: int, state: Campaig
             done = await job(tools, stored, number, claim, brake)
             await session.release(claim)
             return done
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        # Of a batch, `_finish_slice` reports it; so this is a part of a proof.
+        _log.warning("batch.failed", campaign=name, batch=number, because=str(error))
+        return MessageResult("failed", str(error))
     except (BusyError, FencedError, TemporaryError) as error:
         return _dropped(name, number, str(error))
 

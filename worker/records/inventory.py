@@ -161,13 +161,14 @@ def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
 class Inventory:
     """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
 
-    `peeked`: values under KMS count by the key that they name; the scan did not open them, and proves nothing.
+    `peeked`: the values under KMS that count by the key that they name; the scan did not open them, and proves nothing
+    of them.
     """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
-    peeked: bool = False
+    peeked: int = 0
 
     @property
     def objects(self) -> int:

@@ -46,6 +46,7 @@ class Cluster:
         keyspace = Keyspace()
         self.keks = Keks(self.store, keyspace)
         self.shown: Mapping[str, KekFigures] = {}
+        self.waits = False
         self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle, self.show)
         self.named: dict[str, str | WorkerError] = {}
         self.asked = 0
@@ -55,8 +56,8 @@ class Cluster:
         self.asked += 1
         return {writer.name: self.named[writer.name] for writer in generation.kms_writers}
 
-    def show(self, keks: Mapping[str, KekFigures]) -> None:
-        self.shown = keks
+    def show(self, keks: Mapping[str, KekFigures], waits: bool) -> None:
+        self.shown, self.waits = keks, waits
 
     async def _files(self) -> AsyncGenerator[Generation]:
         while True:
@@ -106,6 +107,29 @@ async def test_another_kek_is_another_generation_of_the_same_file(cluster: Clust
         assert "kek.changed" in [line["event"] for line in logs]
     [stored] = await cluster.keks.all()
     assert (stored.value.target, stored.value.former) == (B, (A,))
+
+
+async def test_a_new_file_whose_plugin_is_silent_is_shown_not_to_be_in_force(cluster: Cluster) -> None:
+    await cluster.files.put(file_of())
+    async with aclosing(cluster.generations()) as generations:
+        assert await anext(generations) == file_of()
+        assert not cluster.waits
+        cluster.named = {"cloud": DOWN}
+        await cluster.files.put(file_of("cloud"))
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.shows(lambda: cluster.waits)
+        assert cluster.shown == {"cloud": KekFigures(is_held=True)}
+        cluster.named = {"cloud": A}
+        assert (await asyncio.wait_for(following, 10)).targets == {"cloud": A}
+        assert not cluster.waits
+        # An outage later on leaves the file in force.
+        cluster.named = {"cloud": DOWN}
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.held("gives no key id")
+        await cluster.shows(lambda: cluster.shown["cloud"].is_held)
+        assert not cluster.waits
+        following.cancel()
+        await asyncio.wait({following})
 
 
 async def test_case_22_a_former_kek_is_held_and_the_present_one_stays(cluster: Cluster) -> None:
