@@ -16,7 +16,7 @@ from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.worker.errors import TooLargeError
 from kube_rewrap.worker.etcd.parts import Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item, Page, Store
+from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 
 _FIRST_LIMIT = 8
 _GROWTH = 4
@@ -30,6 +30,8 @@ _ANSWERS_IN_A_PART = 4
 """Few, so that etcd counts each key of a part only that often; more than one, so that most answers are full."""
 _CHEAP = 512
 """So many keys etcd counts in less time than a request takes."""
+_KEYS = 500
+"""Keys in an answer without values; etcd loads the value of each nevertheless."""
 
 
 class PageSizer:
@@ -105,6 +107,26 @@ async def read_pages(
     finally:
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
+
+
+async def read_keys(store: Store, keys: KeyRange) -> AsyncGenerator[list[bytes]]:
+    """Yield the keys of a range in order, some hundred at once; no revision is pinned."""
+    parts, most = Parts(keys), _ANSWERS_IN_A_PART * _KEYS
+    while not parts.is_done:
+        found, left = await store.keys(parts.next(most), _KEYS)
+        parts.learn(found, left, most)
+        if found:
+            yield found
+
+
+async def read_stamps(store: Store, keys: KeyRange, *, revision: int = 0) -> AsyncGenerator[list[Stamp]]:
+    """Yield the stamps of a range's keys in order, some hundred at once. `revision` as in `Store.page`."""
+    parts, most = Parts(keys), _ANSWERS_IN_A_PART * _KEYS
+    while not parts.is_done:
+        found, left = await store.stamps(parts.next(most), _KEYS, revision=revision)
+        parts.learn([one.key for one in found], left, most)
+        if found:
+            yield found
 
 
 class _Reader:

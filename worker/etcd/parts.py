@@ -85,27 +85,53 @@ class Parts:
         return KeyRange(self._start, end)
 
     def learn(self, keys: Sequence[bytes], left: int, most: int) -> None:
-        """Use the answer for the part of `next`: its first keys in order, and how many further ones the part holds."""
-        while self._bounds[-1].end < self._asked:
-            self._bounds.pop()
-        is_new = self._bounds[-1].end > self._asked
-        if is_new:
-            self._bounds.append(_Bound(self._asked, 0))
-        for bound in self._bounds[:-1]:
-            bound.left = max(0, bound.left - len(keys))
-        if keys and left:
-            self._bounds[-1].left = left
-            self._start = after(keys[-1])
-            self._is_in_gap = False
-            if left > most:
-                self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
+        """Use the answer for the part of `next`: its first keys in order, and how many further ones the part holds.
+
+        The next part begins after the last of them, or, without further ones, where this part ends.
+        """
+        if not keys or not left:
+            self.leave(len(keys), most)
             return
+        self._count(len(keys))
+        self._bounds[-1].left = left
+        self._start = after(keys[-1])
+        self._is_in_gap = False
+        if left > most:
+            self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
+
+    def leave(self, count: int, most: int) -> None:
+        """Use the answer for the part of `next`, which holds `count` keys. The next part begins where it ends."""
+        is_new = self._count(count)
         self._start = self._bounds.pop().end
-        self._step = _Step(self._start, self._wider(len(keys), most) if is_new else 1)
-        self._is_in_gap = is_new and not keys
+        self._step = _Step(self._start, self._wider(count, most) if is_new else 1)
+        self._is_in_gap = is_new and not count
         while len(self._bounds) > 1 and not self._bounds[-1].left:
             # By the counts, nothing is left before this end: the next part spans it, and saves a request.
             self._step, self._is_in_gap = _Step(self._bounds.pop().end), False
+
+    def skip(self, start: bytes, length: int) -> None:
+        """Go on at `start` if that is further on; the next part ends at the subtree of its first `length` bytes.
+
+        Of more bytes where that subtree is known to hold many keys.
+        """
+        if start <= self._start:
+            return
+        while self._bounds and self._bounds[-1].end <= start:
+            self._bounds.pop()
+        steps = [_Step(start[:length]) for length in range(length, len(start) + 1)]
+        inside = (step for step in steps if self._bounds and step.end is not None and step.end < self._bounds[-1].end)
+        self._start, self._step, self._is_in_gap = start, next(inside, steps[-1]), False
+
+    def _count(self, count: int) -> bool:
+        """Make the end of the part of `next` the innermost bound, `count` keys nearer; returns whether it is new."""
+        while self._bounds[-1].end < self._asked:
+            self._bounds.pop()
+        is_new = self._bounds[-1].end > self._asked
+        for bound in self._bounds:
+            bound.left = max(0, bound.left - count)
+        if is_new:
+            self._bounds.append(_Bound(self._asked, 0))
+        return is_new
 
     def _wider(self, count: int, most: int) -> int:
         """Return the width of the part after an exhausted one with `count` keys."""
