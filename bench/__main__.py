@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from bench import kms, memory, processes, rewriting, scanning, service
+from bench import kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
 
@@ -33,6 +33,10 @@ def main(names: list[str]) -> None:
                         runner.run(scanning.compare(place))
                 case "memory":
                     runner.run(memory.compare())
+                case "scale":  # not among those of `make bench` without arguments: it takes an hour
+                    runner.run(scale.compare(scale.SIZES))
+                case "scale-million":
+                    runner.run(scale.compare((*scale.SIZES, scale.MILLION)))
                 case "service":
                     with ground() as place:
                         runner.run(service.compare(place))

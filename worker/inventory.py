@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
-from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages, read_stamps
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 from kube_rewrap.worker.providers.chain import Chain
@@ -19,8 +19,6 @@ from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, Resou
 from kube_rewrap.worker.verdict import KeyRef, Quarantine
 
 _SLICE = 32
-_PIECE = 500
-"""Keys per request when only their revisions matter; etcd still loads the value of each."""
 
 
 async def take_inventory(
@@ -124,17 +122,14 @@ class _Count:
 async def last_stamps(
     store: Store, keys: KeyRange, first: int, end: int, *, revision: int
 ) -> AsyncGenerator[list[Stamp]]:
-    """Yield stamps of keys last written from revision `first` to before `end`, in key order, `_PIECE` at most at once.
+    """Yield stamps of keys last written from revision `first` to before `end`, in key order, some hundred at once.
 
     `revision` as in `Store.page`.
     """
-    more = True
-    while more:
-        stamps, more = await store.stamps(keys, _PIECE, revision=revision)
-        if found := [one for one in stamps if first <= one.modified < end]:
-            yield found
-        if more:
-            keys = keys.since(after(stamps[-1].key))
+    async with aclosing(read_stamps(store, keys, revision=revision)) as looks:
+        async for stamps in looks:
+            if found := [one for one in stamps if first <= one.modified < end]:
+                yield found
 
 
 async def last_writes(

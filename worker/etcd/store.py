@@ -49,11 +49,19 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some items of a range in key order; `more`: the range has further ones; `revision` is the store's at the read."""
+    """Some items of a range in key order; `revision` is the store's at the read.
+
+    `left` counts the further keys of the range; with `since` it is 1 for any number of them.
+    """
 
     items: tuple[Item, ...]
-    more: bool
+    left: int
     revision: int
+
+    @property
+    def more(self) -> bool:
+        """Whether the range has further items."""
+        return self.left > 0
 
     @property
     def bytes(self) -> int:
@@ -191,13 +199,16 @@ class Store(Protocol):
         `revision` pins the read (0 = now); raises CompactedError when etcd has compacted it. `since` leaves out items
         last modified before that revision; etcd then loads the whole range, whatever the limit. Raises TooLargeError
         when the answer is larger than the client accepts.
+
+        etcd visits every key of the range, whatever the limit; so do `keys` and `stamps`. `pages` reads a long range in
+        parts.
         """
 
-    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
-        """Return up to `limit` keys of the range in order, without values, and whether there are more."""
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
+        """Return up to `limit` keys of the range in order, without values, and how many further ones it has."""
 
-    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
-        """Return the stamps of up to `limit` keys of the range in order, and whether there are more.
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], int]:
+        """Return the stamps of up to `limit` keys of the range in order, and how many further keys it has.
 
         `revision` as in `page`.
         """

@@ -39,7 +39,7 @@ class Counting(MemoryStore):
         self.paged.update(item.key for item in page.items if item.key in ROOT)
         return page
 
-    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
         self.surveys += keys == ROOT
         return await super().keys(keys, limit)
 
