@@ -423,7 +423,8 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+        closed, opened = (wanted, ()) if isinstance(verdict, Quarantined) else ((), wanted)
+        if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
         return Examined(item, verdict)
 

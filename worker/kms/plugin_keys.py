@@ -29,6 +29,10 @@ class PluginKeys:
         """See DataKeys."""
         return await self._keyring.fetch(wanted)
 
+    def prove(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keyring.prove(wrapped)
+
     def forget(self, wrapped: WrappedKey) -> None:
         """See DataKeys."""
         self._keyring.forget(wrapped)
