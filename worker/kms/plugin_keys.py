@@ -41,6 +41,10 @@ class PluginKeys:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
         return await self._writer.data_keys(plugin, target, n, kek_since)
 
+    def make_seeds_since(self, kek_since: int) -> None:
+        """See `Writer.make_seeds_since`."""
+        self._writer.make_seeds_since(kek_since)
+
     async def trial_key(self, plugin: Plugin) -> DataKey:
         """Return a random key as the plugin wraps it, to measure: it was not checked, so nothing is sealed with it."""
         secret = SecretBytes(secrets.token_bytes(32))

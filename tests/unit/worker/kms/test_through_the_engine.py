@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from kube_rewrap.config.encryption.configuration import (
     Key,
     KeyedProvider,
     KmsProvider,
+    Provider,
     ProviderType,
     ResourceEntry,
 )
@@ -25,14 +26,18 @@ from kube_rewrap.worker.errors import KmsSourceError, KmsUnavailableError, KmsUn
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
+from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
 from kube_rewrap.worker.records.budget import has_budget
+from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
+from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.inventory import ResourceRange
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
 from tests.unit.worker.kms.scripted import PLUGIN, V1, Call, ScriptedClient, now
@@ -43,7 +48,17 @@ SECRETS = KeyRange.of_prefix(b"/registry/secrets/")
 KEY = KeyedProvider(ProviderType.AESGCM, (Key("key", SecretBytes(b"k" * 32)),))
 CLOUD = KmsProvider("v2", PLUGIN.name, PLUGIN.endpoint, 3.0, None)
 OLD = KmsProvider("v1", V1.name, V1.endpoint, 3.0, 1000)
+LOCAL = Chain([KEY])
 SEED = b"s" * 32
+CAMPAIGN = Campaign(
+    id="rotated",
+    state=CampaignState.COMPLETE,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at="2026-01-01T00:00:00+00:00",
+    because="complete",
+)
 
 
 def key_of(name: str) -> bytes:
@@ -64,20 +79,25 @@ class Scene:
     store: MemoryStore
     engine: Engine
 
-    async def run(self) -> BatchReport:
-        spec = BatchSpec(campaign="c", number=0, resource="secrets", range=SECRETS, generation="sha256:0")
+    async def run(self, campaign: str = "c") -> BatchReport:
+        spec = BatchSpec(
+            campaign=campaign, number=0, resource="secrets", range=SECRETS, generation=self.engine.generation.hash
+        )
         await Checkpoints(self.store, self.engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         await self.engine.ledger.first_sight([key for key in self.engine.chains["secrets"].keys if has_budget(key)])
         return await self.engine.run(spec, None, Brake())
 
 
 @asynccontextmanager
-async def scene_of(store: MemoryStore, client: ScriptedClient, pace: LocalPace | None = None) -> AsyncIterator[Scene]:
-    configuration = EncryptionConfiguration((ResourceEntry(("secrets",), (KEY, CLOUD, OLD)),))
+async def scene_of(
+    store: MemoryStore, client: ScriptedClient, pace: LocalPace | None = None, primary: Provider = KEY
+) -> AsyncIterator[Scene]:
+    providers = (primary, *(one for one in (KEY, CLOUD, OLD) if one is not primary))
+    configuration = EncryptionConfiguration((ResourceEntry(("secrets",), providers),))
     settings = Settings(page=PageSettings(objects=500))
     async with open_plugins(lambda _: client, lambda _: pace or LocalPace(0)) as plugins:
         keys = PluginKeys(plugins, settings.kms)
-        generation = Generation("sha256:0", configuration, "test")
+        generation = Generation("sha256:0", configuration, "test").aimed({CLOUD.name: hash_of_key_id("kek-1")})
         yield Scene(store, Engine(store, settings, generation, LocalPace(0), keys))
 
 
@@ -150,3 +170,42 @@ async def test_keys_on_which_the_plugin_breaks_take_their_minutes_side_by_side()
             unreadable += counted.resources[0].unreadable
         assert unreadable == 40
         assert now() - began < 7 * 60
+
+
+@without_waiting
+async def test_a_process_that_did_nothing_of_a_campaign_for_a_rotation_makes_a_new_seed_after_it() -> None:
+    """AWS rotates behind one alias; two processes have seeds, and one of them alone works on that campaign."""
+    store, client = MemoryStore(), ScriptedClient(seconds=0.1)
+    async with (
+        scene_of(store, client, primary=CLOUD) as one,
+        scene_of(store, client, primary=CLOUD) as other,
+    ):
+
+        async def wrapped_by(scene: Scene, name: str) -> bytes:
+            await scene.engine.load_proven_resources()
+            store.put(key_of(name), LOCAL.seal(OBJECT, key_of(name)))
+            await scene.run(name)
+            item = await store.get(key_of(name))
+            assert item is not None
+            [wrapped] = scene.engine.chains["secrets"].wanted(item.value)
+            return wrapped.wrapped
+
+        first = [await wrapped_by(one, "a"), await wrapped_by(other, "b")]
+        since = await store.revision()
+        campaigns = Campaigns(store, one.engine.keyspace)
+        await campaigns.save(Stored(replace(CAMPAIGN, options=CampaignOptions(since=since))))
+        later = [await wrapped_by(one, "c"), await wrapped_by(other, "d"), await wrapped_by(other, "e")]
+        assert len({*first, *later}) == 4
+        assert later[1] == later[2]
+
+
+@without_waiting
+async def test_a_forged_campaign_of_the_future_hides_no_later_rotation() -> None:
+    store = MemoryStore()
+    async with scene_of(store, ScriptedClient()) as scene:
+        campaigns = Campaigns(store, scene.engine.keyspace)
+        await campaigns.save(Stored(replace(CAMPAIGN, options=CampaignOptions(since=2**40))))
+        assert await campaigns.kek_since() == 0
+        store.put(b"/registry/x", b"")
+        await campaigns.save(Stored(replace(CAMPAIGN, id="later", options=CampaignOptions(since=2))))
+        assert await campaigns.kek_since() == 2
