@@ -118,5 +118,5 @@ class KeyCache:
 
 
 def _size_of(wrapped: WrappedKey) -> int:
-    annotations = sum(_ANNOTATION_BYTES + len(name) + len(value) for name, value in wrapped.annotations)
+    annotations = sum([_ANNOTATION_BYTES + len(name) + len(value) for name, value in wrapped.annotations])
     return _ENTRY_BYTES + len(wrapped.wrapped) + len(wrapped.key_id.encode()) + annotations
