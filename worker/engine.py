@@ -122,7 +122,7 @@ def describe(generation: Generation) -> GenerationRecord:
         generation.hash,
         tuple((name, chains[name].described) for name in names),
         generation.file_hash,
-        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+        tuple(sorted(dict.fromkeys(map(_socket_of, generation.kms_providers)), key=lambda socket: socket[0])),
     )
 
 
