@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
@@ -163,6 +163,7 @@ class Engine:
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
+        self._is_database_known = False
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
         self.is_refuted = False
         """Whether a plugin named another KEK than the generation's while a batch was at work."""
@@ -217,6 +218,7 @@ class Engine:
             brake=brake,
             sizer=self._sizer,
         )
+        await self._learn_database()
         try:
             return await run_batch(spec, tools)
         except KmsTargetError:
@@ -292,6 +294,7 @@ class Engine:
         self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
         """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
+        await self._learn_database()
         data_keys = self._data_keys
         return await take_inventory(
             self.store,
@@ -308,6 +311,7 @@ class Engine:
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
+        await self._learn_database()
         return await take_slice(
             self.store,
             wanted,
@@ -318,6 +322,13 @@ class Engine:
             data_keys=self._data_keys,
             kek_since=kek_since,
         )
+
+    async def _learn_database(self) -> None:
+        """Ask once how large etcd's database is, which bounds the answers. Without it, answers begin small."""
+        if not self._is_database_known:
+            self._is_database_known = True
+            with suppress(WorkerError):
+                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
         """Return what etcd still shows of the revisions from `first` to before `end`, which it has compacted away.
