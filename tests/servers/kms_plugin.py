@@ -106,7 +106,7 @@ class FailedError(Exception):
 
 
 class KmsPlugin:
-    """Counts what it is asked in `calls`, by method."""
+    """Counts what it is asked in `calls`, by method, and keeps every data key and seed that it saw in `secrets`."""
 
     def __init__(self, socket: str, behaviour: Behaviour | None = None, control: Path | None = None) -> None:
         """`socket`: a path, or `@name`."""
@@ -114,6 +114,7 @@ class KmsPlugin:
         self.behaviour = behaviour or Behaviour()
         self.calls: Counter[str] = Counter()
         self.uids: list[str] = []
+        self.secrets: set[bytes] = set()
         self._control = control
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -272,11 +273,13 @@ class KmsPlugin:
             wrapped = len(wrapped).to_bytes(2, "big") + wrapped.ljust(340, b"=")
         with self._lock:
             self._fresh.add(wrapped)
+            self.secrets.add(secret)
         return wrapped
 
     def _unwrap(self, one: Behaviour, wrapped: bytes) -> bytes:
         secret = self._opened(one, wrapped)
         with self._lock:
+            self.secrets.add(secret)
             wrong = self.behaviour.wrong_bytes
             if wrong > 0:
                 self.behaviour.wrong_bytes -= 1

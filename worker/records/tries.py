@@ -16,7 +16,7 @@ from kube_rewrap.worker.records.form import Form, Most, Named, Time, form_of
 
 DAY = 86_400.0
 MOST_KEPT = 1_000
-"""Most tries on record, whatever the setting: each write of the record contains them all."""
+"""Most tries on record, for any setting: each write of the record contains them all."""
 
 Digest = Annotated[str, form_of(form=re.compile(r"[0-9a-f]{32}"))]
 
