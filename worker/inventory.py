@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
-from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages, read_stamps
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 from kube_rewrap.worker.providers.chain import Chain
@@ -19,8 +19,6 @@ from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, Resou
 from kube_rewrap.worker.verdict import KeyRef, Quarantine
 
 _SLICE = 32
-_PIECE = 500
-"""Keys per request when only their revisions matter; etcd still loads the value of each."""
 
 
 async def take_inventory(
@@ -40,14 +38,15 @@ async def take_inventory(
     under a KMS provider counts under the key that it names, without being opened; else raises the errors of
     `data_keys`, which asks the KMS plugins page by page.
     """
-    tallies = []
+    tallies, peeked = [], 0
     for one in ranges:
         count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since, peeks=peeks)
         async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
             async for page in pages:
                 await count.add(page)
         tallies.append(count.tally)
-    return Inventory(revision, merged(tallies), peeked=peeks)
+        peeked += count.peeked
+    return Inventory(revision, merged(tallies), peeked=peeked)
 
 
 async def take_slice(
@@ -85,11 +84,14 @@ class _Count:
         self._keys = keys
         self._kek_since = kek_since
         self._peeks = peeks
+        self.peeked = 0
+        """Values that were counted without being opened."""
 
     async def add(self, page: Page) -> None:
         """Count a page's objects, after the keys of those that did not open were asked for once more."""
         chain = self._chain
         named = {item.key: key for item in page.items if (key := chain.peek(item.value))} if self._peeks else {}
+        self.peeked += len(named)
         to_open = [item.value for item in page.items if item.key not in named]
         unwrapped = await self._keys.fetch(chain.all_wanted(to_open))
         closed: list[tuple[Item, Quarantine]] = []
@@ -120,17 +122,14 @@ class _Count:
 async def last_stamps(
     store: Store, keys: KeyRange, first: int, end: int, *, revision: int
 ) -> AsyncGenerator[list[Stamp]]:
-    """Yield stamps of keys last written from revision `first` to before `end`, in key order, `_PIECE` at most at once.
+    """Yield stamps of keys last written from revision `first` to before `end`, in key order, some hundred at once.
 
     `revision` as in `Store.page`.
     """
-    more = True
-    while more:
-        stamps, more = await store.stamps(keys, _PIECE, revision=revision)
-        if found := [one for one in stamps if first <= one.modified < end]:
-            yield found
-        if more:
-            keys = keys.since(after(stamps[-1].key))
+    async with aclosing(read_stamps(store, keys, revision=revision)) as looks:
+        async for stamps in looks:
+            if found := [one for one in stamps if first <= one.modified < end]:
+                yield found
 
 
 async def last_writes(

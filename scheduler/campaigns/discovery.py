@@ -1,22 +1,29 @@
 """Finds the governed key ranges of the registry, and how many objects each namespace holds.
 
-Reads keys only, by skip-scan: the next few keys, then a jump to the end of the resource or the namespace that they
-belong to. It decrypts nothing, and its memory does not grow with the store beyond one entry a namespace.
+Reads keys only, in parts (`worker.etcd.parts`), so that etcd's work grows with the number of keys, not with its square;
+where the keys of a resource do not matter, it skips them. It decrypts nothing, and its memory does not grow with the
+store beyond one entry a namespace.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located, UnknownResource
 from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS, NamespaceCount, ResourceCensus
-from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text, prefix_end
+from kube_rewrap.worker.etcd.pages import read_keys
+from kube_rewrap.worker.etcd.parts import Parts
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_text, prefix_end
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.records.inventory import ResourceRange
 
-_LOOK = 500
+_PART = 2_000
+"""Keys in a part where a survey reads only the first key of each storage path: etcd counts them in less than 1 ms."""
+_LOOK = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +79,15 @@ def _where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Ite
 
 async def _units(store: Store, layout: Layout) -> AsyncIterator[bytes]:
     """Yield every storage path that holds a key."""
-    rest = KeyRange.of_prefix(layout.root)
-    while not rest.is_empty:
-        keys, _ = await store.keys(rest, 1)
-        if not keys:
-            return
-        unit = layout.top_level_unit(keys[0])
-        if unit is not None:
-            yield unit
-        rest = rest.since(prefix_end(unit) if unit is not None else after(keys[0]))
+    parts = Parts(KeyRange.of_prefix(layout.root))
+    while not parts.is_done:
+        keys, left = await store.keys(parts.next(_PART), 1)
+        parts.learn(keys, left, _PART)
+        if keys:
+            unit = layout.top_level_unit(keys[0])
+            if unit is not None:
+                yield unit
+                parts.skip(prefix_end(unit), len(layout.root) + 1)
 
 
 async def take_census(store: Store, wanted: ResourceRange, namespace: str | None = None) -> ResourceCensus:
@@ -94,43 +101,28 @@ async def take_census(store: Store, wanted: ResourceRange, namespace: str | None
 
 
 async def _namespaces(store: Store, root: bytes, keys: KeyRange) -> AsyncIterator[NamespaceCount]:
-    """Count namespaces from one page of keys where they fit into it; ask etcd to count larger ones."""
-    rest = keys
-    while not rest.is_empty:
-        look, more = await store.keys(rest, _LOOK)
-        groups = _grouped(root, look)
-        for start, end, count in groups[:-1] if more else groups:
-            yield NamespaceCount(_namespace(root, start), start, count)
-            rest = rest.since(end)
-        if not more:
-            return
-        start, end, _ = groups[-1]
-        whole = KeyRange(start, min(end, keys.end))
-        objects = await store.count(whole)
-        yield NamespaceCount(_namespace(root, start), start, objects, await _cuts(store, whole, objects))
-        rest = rest.since(end)
+    """Count the keys of each namespace, and note where a batch may begin in a large one."""
+    first, objects, cuts = b"", 0, list[bytes]()
+    async with aclosing(read_keys(store, keys)) as looks:
+        async for look in looks:
+            for key in look:
+                start = _start(root, key)
+                if objects and not _belong_together(root, first, start):
+                    yield NamespaceCount(_namespace(root, first), first, objects, tuple(cuts))
+                    objects, cuts = 0, []
+                if not objects:
+                    first = start
+                elif objects % BATCH_OBJECTS == 0:
+                    cuts.append(key)
+                objects += 1
+    if objects:
+        yield NamespaceCount(_namespace(root, first), first, objects, tuple(cuts))
 
 
-def _grouped(root: bytes, keys: list[bytes]) -> list[tuple[bytes, bytes, int]]:
-    """Group consecutive keys by namespace: its start, its end (exclusive), and how many keys were read."""
-    groups: list[tuple[bytes, bytes, int]] = []
-    for key in keys:
-        start, end = _span(root, key)
-        if groups and _belong_together(root, groups[-1][0], start):
-            first, _, count = groups[-1]
-            groups[-1] = first, end, count + 1
-        else:
-            groups.append((start, end, 1))
-    return groups
-
-
-def _span(root: bytes, key: bytes) -> tuple[bytes, bytes]:
-    """Return start and end (exclusive) of a key's namespace, or of the key alone if it has none."""
+def _start(root: bytes, key: bytes) -> bytes:
+    """Return where a key's namespace begins; the key itself if it has none."""
     name, slash, _ = key[len(root) :].partition(b"/")
-    if not slash:
-        return key, after(key)
-    prefix = root + name + b"/"
-    return prefix, prefix_end(prefix)
+    return root + name + slash
 
 
 def _belong_together(root: bytes, first: bytes, second: bytes) -> bool:
@@ -144,20 +136,22 @@ def _namespace(root: bytes, start: bytes) -> str:
 
 
 async def cut(store: Store, one: ResourceRange, every: int) -> list[ResourceRange]:
-    """Split a range into pieces of `every` objects each, as counted now; together they are the whole range."""
-    inner = await _cuts(store, one.range, await store.count(one.range), every)
-    starts, ends = [one.range.start, *inner], [*inner, one.range.end]
-    return [ResourceRange(one.resource, KeyRange(start, end)) for start, end in zip(starts, ends, strict=True)]
+    """Split a range into pieces of at most `every` objects each, as counted now; together they are the whole range.
 
-
-async def _cuts(store: Store, keys: KeyRange, objects: int, every: int = BATCH_OBJECTS) -> tuple[bytes, ...]:
-    """Return the keys inside a range where a piece may begin, one after each `every` objects."""
-    cuts: list[bytes] = []
-    rest = keys
-    while objects > every * (len(cuts) + 1):
-        page, more = await store.keys(rest, every)
-        if not more or not page:
-            break
-        cuts.append(after(page[-1]))
-        rest = rest.since(cuts[-1])
-    return tuple(cuts)
+    Two neighbours have more than `every` objects. Reads a few keys of each piece, and has etcd count the others.
+    """
+    parts, borders, held = Parts(one.range), [one.range.start], 0
+    while not parts.is_done:
+        part = parts.next(every)
+        found, left = await store.keys(part, min(every, _LOOK))
+        count = len(found) + left
+        if count <= every:
+            parts.leave(count, every)
+        else:
+            parts.learn(found, left, every)
+            count = len(found)
+        if held + count > every:
+            borders.append(part.start)
+            held = 0
+        held += count
+    return [ResourceRange(one.resource, KeyRange(*ends)) for ends in pairwise([*borders, one.range.end])]

@@ -56,7 +56,7 @@ async def test_a_page_is_cut_at_its_limit_and_says_whether_there_is_more(place: 
     fill(place)
     page = await place.store.page(SECRETS, limit)
     assert [item.key for item in page.items] == NAMES[:limit]
-    assert page.more is more
+    assert (page.more, page.left) == (more, max(0, 3 - limit))
 
 
 async def test_the_page_of_an_empty_range_is_empty(store: Store) -> None:
@@ -112,13 +112,15 @@ async def test_since_and_a_limit_count_only_what_is_left(place: Place) -> None:
     first = await stored(place, NAMES[1], b"changed")
     await stored(place, NAMES[2], b"changed")
     page = await place.store.page(SECRETS, 1, since=first.mod_revision)
-    assert ([item.key for item in page.items], page.more) == ([NAMES[1]], True)
+    assert ([item.key for item in page.items], page.left) == ([NAMES[1]], 1)
 
 
-@pytest.mark.parametrize(("limit", "more"), [(1, True), (3, False), (9, False)])
-async def test_keys_come_in_order_up_to_a_limit(place: Place, limit: int, more: bool) -> None:
+@pytest.mark.parametrize(("limit", "left"), [(1, 2), (2, 1), (3, 0), (9, 0)])
+async def test_keys_come_in_order_up_to_a_limit_with_the_number_of_further_ones(
+    place: Place, limit: int, left: int
+) -> None:
     fill(place)
-    assert await place.store.keys(SECRETS, limit) == (NAMES[:limit], more)
+    assert await place.store.keys(SECRETS, limit) == (NAMES[:limit], left)
 
 
 async def test_stamps_tell_when_and_how_often_keys_were_written(place: Place) -> None:
@@ -128,18 +130,18 @@ async def test_stamps_tell_when_and_how_often_keys_were_written(place: Place) ->
     place.compact()
     pinned = await place.store.revision()
     again = await stored(place, NAMES[1], b"changed again")
-    stamps, more = await place.store.stamps(SECRETS, 2)
-    assert ([one.key for one in stamps], more) == (NAMES[:2], True)
+    stamps, left = await place.store.stamps(SECRETS, 2)
+    assert ([one.key for one in stamps], left) == (NAMES[:2], 1)
     assert stamps[1] == Stamp(NAMES[1], created, again.mod_revision, 4)
-    stamps, more = await place.store.stamps(SECRETS, 9, revision=pinned)
-    assert (stamps[1], more) == (Stamp(NAMES[1], created, changed.mod_revision, 3), False)
+    stamps, left = await place.store.stamps(SECRETS, 9, revision=pinned)
+    assert (stamps[1], left) == (Stamp(NAMES[1], created, changed.mod_revision, 3), 0)
     place.compact()
     with pytest.raises(CompactedError):
         await place.store.stamps(SECRETS, 9, revision=pinned)
 
 
 async def test_keys_of_an_empty_range_are_none(store: Store) -> None:
-    assert await store.keys(SECRETS, 5) == ([], False)
+    assert await store.keys(SECRETS, 5) == ([], 0)
 
 
 async def test_count_is_exact_and_forgets_what_was_deleted(place: Place) -> None:

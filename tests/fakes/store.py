@@ -99,17 +99,18 @@ class MemoryStore:
         if revision and revision < self._compacted:
             raise CompactedError("required revision has been compacted")
         found = [item for item in self._items(keys, revision or self._revision) if item.mod_revision >= since]
-        return Page(tuple(found[:limit]), len(found) > limit, self._revision)
+        left = max(0, len(found) - limit)
+        return Page(tuple(found[:limit]), min(left, 1) if since else left, self._revision)
 
-    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
         """See Store."""
         found = [item.key for item in self._items(keys, self._revision)]
-        return found[:limit], len(found) > limit
+        return found[:limit], max(0, len(found) - limit)
 
-    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], int]:
         """See Store."""
         page = await self.page(keys, limit, revision=revision)
-        return [self._stamp(item) for item in page.items], page.more
+        return [self._stamp(item) for item in page.items], page.left
 
     def _stamp(self, item: Item) -> Stamp:
         history = self._histories[item.key]
@@ -125,7 +126,7 @@ class MemoryStore:
         return self._revision
 
     async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
-        """See Store."""
+        """Do one swap of a group; raises what `swap_all` returns."""
         await asyncio.sleep(0)
         if guard is not None and not self._holds(guard):
             raise FencedError("the guard does not hold")

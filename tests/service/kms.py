@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.acceptance.command import start_program
 from tests.acceptance.forked import ForkedProcess
-from tests.integration.apiserver import Key, configuration, manifest
+from tests.integration.apiserver import AnyKey, Key, configuration, manifest
 from tests.servers.gateway import Gateway
 from tests.servers.kms_values import KmsKey
 from tests.service.harness import Service
@@ -80,7 +80,7 @@ def plugin_process(directory: Path) -> Iterator[PluginProcess]:
         plugin.kill()
 
 
-def put_in_place(cluster: Service, *keys: Key | KmsKey) -> Path:
+def put_in_place(cluster: Service, *keys: AnyKey) -> Path:
     """Renames a configuration of secrets into the place where the service and the stand-ins look for it."""
     file = cluster.directory / "enc" / "enc.json"
     file.parent.mkdir(exist_ok=True)

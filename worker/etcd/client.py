@@ -89,19 +89,21 @@ class EtcdStore:
             key=keys.start, range_end=keys.end, limit=limit, revision=revision, min_mod_revision=since
         )
         response = await self._range(request)
-        return Page(tuple(map(item_of, response.kvs)), response.more, response.header.revision)
+        left = int(response.more) if since else _left(response)  # `count` includes what `since` leaves out
+        return Page(tuple(map(item_of, response.kvs)), left, response.header.revision)
 
-    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], bool]:
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
         """See Store."""
         request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, keys_only=True)
         response = await self._range(request)
-        return [kv.key for kv in response.kvs], response.more
+        return [kv.key for kv in response.kvs], _left(response)
 
-    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], bool]:
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], int]:
         """See Store."""
         request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, revision=revision, keys_only=True)
         response = await self._range(request)
-        return [Stamp(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in response.kvs], response.more
+        stamps = [Stamp(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in response.kvs]
+        return stamps, _left(response)
 
     async def count(self, keys: KeyRange) -> int:
         """See Store."""
@@ -114,10 +116,6 @@ class EtcdStore:
         return int((await self._range(request)).header.revision)
 
     # Compare-and-swap.
-
-    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
-        """See Store."""
-        return swapped(await self._write(swap_request(item, value, guard)), guard)
 
     async def swap_all(
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
@@ -388,6 +386,11 @@ class EtcdStore:
                 return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
             case Delete(keys):
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
+
+
+def _left(response: Any) -> int:
+    """Return how many keys of its range an answer to a Range with a limit leaves out."""
+    return max(int(response.count) - len(response.kvs), int(response.more))
 
 
 @asynccontextmanager

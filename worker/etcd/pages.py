@@ -1,7 +1,10 @@
 """Reads a range page by page, one page ahead; each page is bounded by count and by bytes.
 
-etcd bounds a Range by count only. So the reader begins with a small page, and computes the count of each next page from
-the largest object of the page before. If an answer is too large nevertheless, it requests a quarter of the count.
+A page is put together from answers to requests for `parts`, so that etcd's work grows with the keys of the range, not
+with their square.
+
+etcd bounds an answer by count only, and refuses none for its size: it sends any number of objects of 1 MiB each, and
+the channel drops the answer. `PageSizer` bounds what that may cost.
 """
 
 from __future__ import annotations
@@ -11,29 +14,74 @@ from collections.abc import AsyncGenerator
 
 from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.worker.errors import TooLargeError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after
-from kube_rewrap.worker.etcd.store import Page, Store
+from kube_rewrap.worker.etcd.parts import Parts
+from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 
 _FIRST_LIMIT = 8
 _GROWTH = 4
-_SHRINK = 4
+_DECAY = 2
+_LARGE = 2**20
+"""Bytes of the largest Secret or ConfigMap that kube-apiserver accepts."""
+_SPARE = 48 * _LARGE
+_SHARE = 8
+_MOST_KNOWN = 64
+_ANSWERS_IN_A_PART = 4
+"""Few, so that etcd counts each key of a part only that often; more than one, so that most answers are full."""
+_CHEAP = 512
+"""So many keys etcd counts in less time than a request takes."""
+_KEYS = 500
+"""Keys in an answer without values; etcd loads the value of each nevertheless."""
 
 
 class PageSizer:
-    """How many objects to ask for next. Use one sizer for all ranges: then only the first page's count is a guess."""
+    """How many objects to request next. Use one sizer for all ranges of a process: it learns from every answer.
+
+    1. The count grows to the set one, as long as so many objects of the size of the last answers fit into a page.
+    2. After an answer that was too large, the objects of that answer are read again, a few at once.
+    3. The bytes of answers that were too large stay below an eighth of all others, and 48 MiB: the next answer has no
+       more objects than would fit into what is left of that, if each were as large as it may be. That is 1 MiB where
+       no scan has shown otherwise.
+    """
 
     def __init__(self, settings: PageSettings) -> None:
-        self._settings = settings
-        self.limit = min(_FIRST_LIMIT, settings.objects)
+        self.settings = settings
+        self.few = max(1, min(settings.objects, settings.bytes // _LARGE))
+        self._limit = min(_FIRST_LIMIT, settings.objects)
+        self._usual = 1.0
+        self._most_spare = float(max(_SPARE, settings.objects * _LARGE))
+        self._spare = float(_SPARE)
+        self._largest: dict[KeyRange, int] = {}
 
-    def learn(self, page: Page) -> None:
-        """Fit the next page to the largest object of this one."""
-        largest = max((len(item.key) + len(item.value) for item in page.items), default=1)
-        self.limit = max(1, min(self._settings.objects, self.limit * _GROWTH, self._settings.bytes // largest))
+    def limit(self, room: int, largest: int) -> int:
+        """Return the count of the next request: its answer should fit into `room` bytes; `largest` as `largest_in`."""
+        safe = max(self.few, int(self._spare / largest))
+        return max(1, min(self._limit, int(room / self._usual), safe))
 
-    def shrink(self) -> None:
-        """Reduce the count to a quarter: the answer was too large."""
-        self.limit = max(1, self.limit // _SHRINK)
+    def learn(self, answer: Page, *, again: int = 0) -> None:
+        """Use an answer; `again` of its objects were in one before that was too large."""
+        if not answer.items:
+            return
+        mean = answer.bytes / len(answer.items)
+        self._usual = max(mean, self._usual / _DECAY)
+        self._limit = min(self.settings.objects, self._limit * _GROWTH)
+        self._spare = min(self._spare + answer.bytes / _SHARE - again * mean, self._most_spare)
+
+    def refused(self, limit: int) -> None:
+        """Begin again with few objects: the answer with up to `limit` of them was too large."""
+        self._limit = max(1, min(self.few, limit // _GROWTH))
+
+    def largest_in(self, keys: KeyRange) -> int:
+        """Return how large an object of the range may be, in bytes."""
+        known = (most for seen, most in self._largest.items() if seen.start <= keys.start and keys.end <= seen.end)
+        return min(known, default=_LARGE)
+
+    def note_largest(self, keys: KeyRange, largest: int) -> None:
+        """Remember the largest object of a range that was read to its end."""
+        self._largest.pop(keys, None)
+        if len(self._largest) >= _MOST_KNOWN:
+            del self._largest[next(iter(self._largest))]
+        self._largest[keys] = max(1, largest)
 
 
 async def read_pages(
@@ -41,16 +89,17 @@ async def read_pages(
 ) -> AsyncGenerator[Page]:
     """Yield the non-empty pages of a range in key order; fetches the next one while the caller works on a page.
 
-    `revision` pins all pages to one revision; `since` as in `Store.page`, so for short ranges only. A caller that stops
-    early must close the iterator (`aclosing`). Raises TooLargeError when a single object is too large.
+    `revision` pins all pages to one revision; `since` as in `Store.page`, so for short ranges only. A page's `left` is
+    an estimate, 0 for the last page only. A caller that stops early must close the iterator (`aclosing`). Raises
+    TooLargeError when a single object is too large.
     """
-    fetching = asyncio.create_task(_fetch(store, keys, sizer, revision, since))
+    reader = _Reader(store, keys, sizer, revision, since)
+    fetching = asyncio.create_task(reader.fetch())
     try:
         while True:
             page = await fetching
             if page.more:
-                keys = keys.since(after(page.items[-1].key))
-                fetching = asyncio.create_task(_fetch(store, keys, sizer, revision, since))
+                fetching = asyncio.create_task(reader.fetch())
             if page.items:
                 yield page
             if not page.more:
@@ -60,15 +109,78 @@ async def read_pages(
         await asyncio.gather(fetching, return_exceptions=True)
 
 
-async def _fetch(store: Store, keys: KeyRange, sizer: PageSizer, revision: int, since: int) -> Page:
-    while True:
-        limit = sizer.limit
-        try:
-            page = await store.page(keys, limit, revision=revision, since=since)
-        except TooLargeError:
-            if limit == 1:
-                raise
-            sizer.shrink()
-        else:
-            sizer.learn(page)
-            return page
+async def read_keys(store: Store, keys: KeyRange) -> AsyncGenerator[list[bytes]]:
+    """Yield the keys of a range in order, some hundred at once; no revision is pinned."""
+    parts, most = Parts(keys), _ANSWERS_IN_A_PART * _KEYS
+    while not parts.is_done:
+        found, left = await store.keys(parts.next(most), _KEYS)
+        parts.learn(found, left, most)
+        if found:
+            yield found
+
+
+async def read_stamps(store: Store, keys: KeyRange, *, revision: int = 0) -> AsyncGenerator[list[Stamp]]:
+    """Yield the stamps of a range's keys in order, some hundred at once. `revision` as in `Store.page`."""
+    parts, most = Parts(keys), _ANSWERS_IN_A_PART * _KEYS
+    while not parts.is_done:
+        found, left = await store.stamps(parts.next(most), _KEYS, revision=revision)
+        parts.learn([one.key for one in found], left, most)
+        if found:
+            yield found
+
+
+class _Reader:
+    """Puts the pages of one range together. `revision` and `since` as in `read_pages`."""
+
+    def __init__(self, store: Store, keys: KeyRange, sizer: PageSizer, revision: int, since: int) -> None:
+        self._store = store
+        self._keys = keys
+        self._parts = Parts(keys)
+        self._sizer = sizer
+        self._revision = revision
+        self._since = since
+        self._expected = sizer.largest_in(keys)
+        self._largest = 0
+        self._again = 0
+
+    async def fetch(self) -> Page:
+        """Return the next page: at least half full, by its objects or its bytes, unless it is the last."""
+        most = self._sizer.settings
+        items: tuple[Item, ...] = ()
+        size = 0
+        while True:
+            answer = await self._request(most.objects - len(items), most.bytes - size)
+            items, size = items + answer.items, size + answer.bytes
+            if self._parts.is_done:
+                if not self._since:
+                    self._sizer.note_largest(self._keys, self._largest)
+                return Page(items, 0, answer.revision)
+            if 2 * len(items) >= most.objects or 2 * size >= most.bytes:
+                return Page(items, self._parts.left, answer.revision)
+
+    async def _request(self, objects: int, room: int) -> Page:
+        """Return the answer for the next part, with `objects` at most."""
+        while True:
+            limit = self._sizer.limit(room, self._expected)
+            limit = min(limit, self._sizer.few) if self._again else limit
+            most = max(_CHEAP, _ANSWERS_IN_A_PART * limit)
+            limit = min(limit, objects)
+            try:
+                answer = await self._store.page(
+                    self._parts.next(most), limit, revision=self._revision, since=self._since
+                )
+            except TooLargeError:
+                if limit == 1:
+                    raise
+                self._sizer.refused(limit)
+                self._again = max(self._again, limit)
+            else:
+                self._learn(answer, most)
+                return answer
+
+    def _learn(self, answer: Page, most: int) -> None:
+        again = min(self._again, len(answer.items))
+        self._again -= again
+        self._sizer.learn(answer, again=again)
+        self._parts.learn([item.key for item in answer.items], answer.left, most)
+        self._largest = max(self._largest, max((len(item.key) + len(item.value) for item in answer.items), default=0))

@@ -16,7 +16,10 @@ LISTED = 1_000
 """Unreadable objects that a resource's tally lists; it counts all."""
 
 _MOST_KEYS = 200
-"""Keys of a resource from which on further ones of KMS are counted together: a writer to etcd can invent key ids."""
+"""Most keys of a resource that are counted one by one; further ones of KMS are counted together.
+
+A client that writes to etcd can invent key ids.
+"""
 _OTHER_KEYS = "others"
 
 
@@ -94,6 +97,11 @@ class ResourceTally:
         """Stored bytes of the stale objects: about as many as a rewrap writes."""
         return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary) + self.outdated_bytes
 
+    def counted_together_with(self, key: KeyRef) -> int:
+        """Return the number of objects under KEKs of a KMS provider that were too many to count each by its own."""
+        together = KeyRef(key.provider, key.name, _OTHER_KEYS)
+        return self.keys[together].objects if together in self.keys else 0
+
     def add_readable(self, key: KeyRef, size: int, version: int, *, is_outdated: bool = False) -> None:
         """Count one object that `key` opened; `is_outdated` only of one under the primary."""
         tally = self._tally(key)
@@ -112,7 +120,7 @@ class ResourceTally:
         return self.keys.setdefault(key, KeyTally())
 
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
-        """Count one object that no key opened, and list it while there is room."""
+        """Count one object that no key opened, and list it if fewer than `LISTED` are."""
         self.unreadable += 1
         self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
@@ -153,13 +161,14 @@ def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
 class Inventory:
     """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
 
-    `peeked`: values under KMS count by the key that they name; the scan did not open them, and proves nothing.
+    `peeked`: the values under KMS that count by the key that they name; the scan did not open them, and proves nothing
+    of them.
     """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
-    peeked: bool = False
+    peeked: int = 0
 
     @property
     def objects(self) -> int:
@@ -198,12 +207,12 @@ class Inventory:
 
     @property
     def leaves_nothing(self) -> bool:
-        """Whether nothing is to be rewritten or looked into, as far as this scan shows."""
+        """Whether the scan found no stale object, no unreadable one, and no unknown path."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
-    def look(self) -> Look:
+    def estimate(self) -> Estimate:
         """Return the sums of versions in this scan, which must cover its resources whole."""
-        return Look(
+        return Estimate(
             self.revision,
             {
                 tally.resource: {key.fingerprint: 0 for key in tally.configured}
@@ -214,7 +223,7 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Estimate:
     """An estimate of the encryptions under each key up to a revision: the sum of the etcd versions of its objects.
 
     By resource and fingerprint; a configured key without objects in the resource has 0.

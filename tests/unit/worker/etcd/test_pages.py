@@ -1,9 +1,10 @@
-"""A range page by page: bounded by count and by bytes, one page ahead, and all of it."""
+"""A range page by page: bounded by count and by bytes, one page ahead, and all of it; etcd's work is linear."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
@@ -11,20 +12,22 @@ from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.worker.errors import CompactedError, TooLargeError
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item, Page
+from kube_rewrap.worker.etcd.store import Page
 from tests.fakes.store import MemoryStore
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 
 ALL = KeyRange.of_prefix(b"/s/")
+MIB = 2**20
 
 
 class Recording(MemoryStore):
-    """Notes what it was asked for, and refuses answers of more bytes than gRPC would take."""
+    """Notes what it was asked for and what it sent, and refuses answers of more bytes than gRPC would take."""
 
-    def __init__(self, most: int = 10**9) -> None:
+    def __init__(self, most: int = 8 * MIB) -> None:
         super().__init__()
         self.limits: list[int] = []
+        self.counted = self.sent = 0
         self.asked = asyncio.Event()
         self._most = most
 
@@ -32,6 +35,8 @@ class Recording(MemoryStore):
         self.limits.append(limit)
         self.asked.set()
         page = await super().page(keys, limit, revision=revision, since=since)
+        self.counted += len(page.items) + page.left
+        self.sent += page.bytes
         if page.bytes > self._most:
             raise TooLargeError("received message larger than max")
         return page
@@ -49,21 +54,31 @@ async def read(store: Recording, sizer: PageSizer, *, revision: int = 0) -> list
         return [page async for page in pages]
 
 
-def item(size: int) -> Item:
-    return Item(b"", bytes(size), 1, 1, 0)
-
-
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40, 1_000])
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40, 1_000, 5_000])
 async def test_every_key_comes_once_and_in_order(count: int) -> None:
     pages = await read(filled(count), PageSizer(PageSettings(objects=500)))
     keys = [one.key for page in pages for one in page.items]
     assert keys == [b"/s/%06d" % number for number in range(count)]
+    assert [page.more for page in pages[-1:]] == [False] * len(pages[-1:])
 
 
-async def test_pages_begin_small_and_grow_to_the_limit() -> None:
-    store = filled(1_500)
+async def test_answers_begin_small_and_grow_to_what_objects_of_a_mebibyte_may_cost() -> None:
+    store = filled(300)
     await read(store, PageSizer(PageSettings(objects=500)))
-    assert store.limits == [8, 32, 128, 500, 500, 500]
+    assert store.limits == [8, 32, 48, 48, 48, 48, 48, 48]
+
+
+async def test_answers_are_as_large_as_set_in_a_range_whose_largest_object_is_known() -> None:
+    store, sizer = filled(1_500), PageSizer(PageSettings(objects=500))
+    await read(store, sizer)
+    store.limits.clear()
+    await read(store, sizer)
+    assert store.limits == [500, 500, 500]
+
+
+async def test_pages_are_put_together_from_answers() -> None:
+    pages = await read(filled(5_000), PageSizer(PageSettings(objects=500)))
+    assert {250 <= len(page.items) <= 500 for page in pages[:-1]} == {True}
 
 
 async def test_pages_are_bounded_in_bytes() -> None:
@@ -79,12 +94,12 @@ async def test_an_object_larger_than_a_page_comes_alone() -> None:
     assert [len(page.items) for page in pages] == [8, *[1] * 12]
 
 
-async def test_an_answer_that_is_too_large_is_asked_for_in_quarters() -> None:
+async def test_the_objects_of_an_answer_that_is_too_large_are_asked_for_in_small_numbers() -> None:
     store = filled(10, size=1_000, most=2_100)
-    pages = await read(store, PageSizer(PageSettings()))
+    pages = await read(store, PageSizer(PageSettings(bytes=4_096)))
     assert sum(len(page.items) for page in pages) == 10
-    assert store.limits[:2] == [8, 2]
-    assert max(page.bytes for page in pages) <= 2_100
+    assert store.limits[:2] == [8, 1]
+    assert max(page.bytes for page in pages) <= 4_096
 
 
 async def test_one_object_that_does_not_fit_is_an_error() -> None:
@@ -92,9 +107,50 @@ async def test_one_object_that_does_not_fit_is_an_error() -> None:
         await read(filled(3, size=1_000, most=500), PageSizer(PageSettings()))
 
 
+SMALL, LARGE = [1_000], [MIB - 100]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(SMALL * 2_000 + LARGE * 300, id="many small, then many large"),
+        pytest.param((SMALL * 400 + LARGE * 50) * 6, id="runs of large ones between small ones"),
+        pytest.param((SMALL * 100 + LARGE * 10) * 30, id="short runs"),
+        pytest.param((SMALL * 20 + LARGE) * 300, id="large ones one by one"),
+        pytest.param((SMALL * 900 + [300_000] * 10) * 100, id="runs that just do not fit into an answer"),
+        pytest.param(LARGE * 300 + SMALL * 2_000, id="large ones first"),
+        pytest.param([3 * MIB // 2] * 200, id="objects as large as etcd takes by default"),
+    ],
+)
+async def test_a_scan_makes_etcd_send_less_than_a_third_too_much(sizes: list[int]) -> None:
+    """Also where small objects have let the count grow before large ones come."""
+    store = Recording()
+    for number, size in enumerate(sizes):
+        store.put(b"/s/%06d" % number, bytes(size))
+    pages = await read(store, PageSizer(PageSettings()))
+    assert [len(one.value) for page in pages for one in page.items] == sizes
+    assert store.sent < 1.3 * sum(page.bytes for page in pages)
+    assert max(page.bytes for page in pages) < 10 * MIB
+
+
+@pytest.mark.parametrize("objects", [1_000, 10_000])
+async def test_etcd_counts_each_key_a_few_times_however_many_there_are(objects: int) -> None:
+    """Without a clock: the keys of all ranges that were asked for, which etcd visits to count them."""
+    store = Recording()
+    for number in range(objects):
+        store.put(b"/s/team-%05d/object-%06d" % (number % 500, number), b"")
+    sizer = PageSizer(PageSettings())
+    for _ in "once, and once more with larger answers":
+        store.counted, store.limits = 0, []
+        pages = await read(store, sizer)
+        assert sum(len(page.items) for page in pages) == objects
+        assert store.counted <= 10 * objects
+        assert len(store.limits) <= 1.5 * objects / min(500, store.limits[-2]) + 10
+
+
 async def test_the_next_page_is_fetched_while_one_is_worked_on() -> None:
-    store = filled(100)
-    async with aclosing(read_pages(store, ALL, PageSizer(PageSettings()))) as pages:
+    store = filled(1_000)
+    async with aclosing(read_pages(store, ALL, PageSizer(PageSettings(objects=8)))) as pages:
         await anext(pages)
         store.asked.clear()
         async with asyncio.timeout(5):
@@ -103,9 +159,16 @@ async def test_the_next_page_is_fetched_while_one_is_worked_on() -> None:
 
 
 async def test_whoever_leaves_early_leaves_no_task_behind() -> None:
-    async with aclosing(read_pages(filled(100), ALL, PageSizer(PageSettings()))) as pages:
+    async with aclosing(read_pages(filled(1_000), ALL, PageSizer(PageSettings(objects=8)))) as pages:
         await anext(pages)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_is_left_shrinks_to_nothing() -> None:
+    pages = await read(filled(3_000), PageSizer(PageSettings(objects=100)))
+    left = [page.left for page in pages]
+    assert all(before > behind for before, behind in pairwise(left))
+    assert (left[0], left[-1]) == (3_000 - len(pages[0].items), 0)
 
 
 async def test_pinned_pages_show_one_revision() -> None:
@@ -126,19 +189,3 @@ async def test_a_compaction_between_pinned_pages_is_raised() -> None:
         store.compact()
         with pytest.raises(CompactedError):
             _ = [page async for page in pages]
-
-
-@pytest.mark.parametrize(
-    ("limit", "largest", "expected"),
-    [
-        pytest.param(8, 1, 32, id="small objects => four times as many"),
-        pytest.param(100, 1, 100, id="never more objects than set"),
-        pytest.param(8, 500, 20, id="as many of the largest as fit"),
-        pytest.param(8, 10**6, 1, id="never less than one"),
-    ],
-)
-def test_the_next_page_fits_the_largest_object_of_this_one(limit: int, largest: int, expected: int) -> None:
-    sizer = PageSizer(PageSettings(objects=100, bytes=10_000))
-    sizer.limit = limit
-    sizer.learn(Page((item(1), item(largest)), more=True, revision=1))
-    assert sizer.limit == expected

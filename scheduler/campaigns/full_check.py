@@ -65,7 +65,7 @@ class Schedule:
             self._retry *= 2
 
 
-class ResyncController:
+class FullCheckController:
     """See the module's docstring."""
 
     def __init__(
@@ -97,16 +97,16 @@ class ResyncController:
         except (KmsUnavailableError, KmsRefusedError) as error:
             # The leader goes on: it also counts writes, and answers requests.
             self._schedule.postponed()
-            _log.warning("check.postponed", because=str(error))
+            _log.warning("full_check.postponed", because=str(error))
             return
         except BaseException:
             self._schedule.soon()
             raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
-        await begin_budgets(self._cluster, found.look())
+        await begin_budgets(self._cluster, found.estimate())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
-            "check.finished",
+            "full_check.finished",
             revision=found.revision,
             stale=found.stale,
             unreadable=found.unreadable,
@@ -115,4 +115,4 @@ class ResyncController:
         )
         await self._figures.scanned(found)
         if found.stale:
-            await self._backlog.ask_for_resync(f"a full check found that {because}")
+            await self._backlog.ask_for_full_check(f"a full check found that {because}")
