@@ -25,7 +25,7 @@ from tests.servers.kms_values import KmsKey, KmsV1Key
 from tests.servers.ports import free_ports
 from tests.servers.redis import RedisServer
 from tests.service.harness import Daemon, Service, service
-from tests.service.http import shown
+from tests.service.http import readiness, shown
 from tests.service.kms import SETTINGS, campaign_records
 from tests.service.leaks import (
     core_limit,
@@ -81,7 +81,10 @@ class Scene:
     def look(self, what: str) -> None:
         """Keeps what the daemons that run show over HTTP."""
         for place, daemon in zip(self.places, self.cluster.daemons, strict=True):
-            for path in ("/metrics", "/healthz", "/readyz", "/nowhere") if daemon.running else ():
+            if not daemon.running:
+                continue
+            self.cluster.wait(lambda place=place: readiness(place), f"an answer at {place}")  # type: ignore[misc]
+            for path in ("/metrics", "/healthz", "/readyz", "/nowhere"):
                 self.looks[f"{what}: {path} of {place}"] = shown(place, path).encode()
 
     def wait_for_failure(self, daemon: Daemon, words: str) -> None:
