@@ -1,7 +1,7 @@
 # Everything a developer or CI runs. `make` alone explains the targets.
 
 # Nothing of the caller's shell decides what is installed or tested.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 unexport $(filter ETCD_% ETCDCTL_%,$(.VARIABLES))
 unexport $(filter-out REWRAP_NO_ENSUREPIP,$(filter REWRAP_%,$(.VARIABLES)))
 export PYTHONNOUSERSITE = 1
@@ -11,8 +11,8 @@ VENV    := .venv
 PYTHON_ := $(VENV)/bin/python
 INSTALL := $(PYTHON_) -m pip install --quiet --require-hashes
 
-# Tests that run side by side: most wait for servers more than they compute. Twice as many as the cores of a small machine.
-JOBS ?= 4
+# Tests that run side by side: most wait for servers more than they compute. Thrice a small machine's cores.
+JOBS ?= 6
 
 # Stamps: each is made once, and again when what it was made from changes.
 MADE_VENV    := $(VENV)/.made

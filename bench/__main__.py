@@ -7,14 +7,14 @@ import sys
 
 import uvloop
 
-from bench import kms, memory, rewriting, scale, scanning, service
+from bench import kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
 
 
 def main(names: list[str]) -> None:
     configure_logs("warning")
-    wanted = names or ["rewriting", "kms", "scanning", "memory", "service"]
+    wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
@@ -25,6 +25,9 @@ def main(names: list[str]) -> None:
                 case "kms":
                     with ground() as place:
                         runner.run(kms.compare(place))
+                case "processes":
+                    with ground() as place:
+                        runner.run(processes.compare(place))
                 case "scanning":
                     with ground() as place:
                         runner.run(scanning.compare(place))

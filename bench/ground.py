@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, PaceSettings, Settings
+from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 
 RESOURCES = ("secrets", "configmaps")
 
@@ -34,6 +37,18 @@ class Ground:
         path.touch(mode=0o600)
         path.write_text(configuration_of(providers, RESOURCES))
         return path
+
+    def children(self, count: int, *providers: Provider) -> list[ChildCommand]:
+        """Return how to start child processes of a run under the same configuration."""
+        environment = {
+            **os.environ,
+            "REWRAP_ENDPOINTS": self.settings.etcd.endpoints[0],
+            "REWRAP_RATE": "0",
+            "REWRAP_GCM_LIMIT": str(self.settings.budget.gcm_limit),
+            "REWRAP_ENCRYPTION_CONFIG": str(self.configuration_file(*providers)),
+            "REWRAP_LOG_LEVEL": "warning",
+        }
+        return [ChildCommand((sys.executable, "-m", "kube_rewrap.cli.child", str(count)), environment)] * count
 
 
 @contextmanager

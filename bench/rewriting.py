@@ -94,18 +94,23 @@ async def _swap_all(store: Store, items: Sequence[Item], values: Sequence[bytes]
 
 async def _swap_some(store: Store, work: Iterator[tuple[Item, bytes]], size: int) -> None:
     while swaps := list(islice(work, size)):
-        ends = [await store.swap(*swaps[0])] if size == 1 else await store.swap_all(swaps)
+        ends = await store.swap_all(swaps)
         if any(isinstance(end, WorkerError) or end.outcome is not Outcome.APPLIED for end in ends):
             raise RuntimeError("the bare loop lost a swap; something else writes here")
 
 
 async def rewrap(
-    ground: Ground, *providers: Provider, objects: int = OBJECTS, calls: Counter[str] | None = None
+    ground: Ground,
+    *providers: Provider,
+    objects: int = OBJECTS,
+    calls: Counter[str] | None = None,
+    processes: int = 1,
 ) -> tuple[Speed, Speed]:
     """Run a campaign; returns the speed of its batches alone, and that of the whole run with plan and proof.
 
-    Adds the calls to KMS plugins to `calls`, by method.
+    Adds the calls to KMS plugins to `calls`, by method. With several processes, the batches' CPU is unknown.
     """
+    children = ground.children(processes, *providers) if processes > 1 else []
     whole_started, whole_cpu = time.perf_counter(), _cpu()
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(open_cluster(ground.settings, ground.generation(*providers)))
@@ -119,7 +124,7 @@ async def rewrap(
             if left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
-        result = await run_embedded(cluster, plan, lock, brake, watch)
+        result = await run_embedded(cluster, plan, lock, brake, watch, children=children)
         if calls is not None:
             for counts in cluster.engine.kms_counts():
                 for (method, _), made in counts.calls.items():
@@ -155,5 +160,6 @@ async def compare(ground: Ground) -> None:
 
 
 def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    """Return the CPU seconds of this process, and of its children that have ended."""
+    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -53,14 +53,48 @@ class _Joined(argparse.Action):
         setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
+class _Several(argparse.Action):
+    """A flag that may be repeated; its first use replaces what its variable gave."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own order
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002 - argparse's own order
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [values] if before is self.default else [*before, values])
+
+
 def add_many(parser: Parser, name: str, metavar: str, summary: str) -> None:
-    """Add a flag that may be repeated; without it, its value is the empty list."""
-    parser.add_argument(name, action="append", default=[], metavar=metavar, help=summary)
+    """Add a flag that may be repeated, with a variable that separates its values by commas; a list, empty for none."""
+    parser.add_argument(name, action=_Several, default=texts_of_variable(name), metavar=metavar, help=summary)
+
+
+def texts_of_variable(name: str) -> list[str]:
+    """Return what the variable of a flag of `add_many` gives."""
+    return os.environ.get(variable(name), "").replace(",", " ").split()
+
+
+def add_text(parser: Parser, name: str, metavar: str, summary: str) -> None:
+    """Add a flag with one text; None without the flag and its variable."""
+    parser.add_argument(name, default=text_of_variable(name), metavar=metavar, help=summary)
+
+
+def text_of_variable(name: str) -> str | None:
+    """Return what the variable of a flag of `add_text` gives; an empty one gives nothing."""
+    return os.environ.get(variable(name)) or None
 
 
 def add_switch(parser: Parser, name: str, summary: str) -> None:
     """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
-    parser.add_argument(name, action="store_true", default=is_on(os.environ.get(variable(name), "")), help=summary)
+    parser.add_argument(name, action="store_true", default=is_on_by_variable(name), help=summary)
+
+
+def is_on_by_variable(name: str) -> bool:
+    """Whether the variable of a flag of `add_switch` turns it on."""
+    return is_on(os.environ.get(variable(name), ""))
 
 
 def add_output(parser: Parser) -> None:

@@ -31,6 +31,17 @@ def read_configuration_path(
     return path
 
 
+def environment_of(args: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give a child process what a command's flags say. Raises SettingsError."""
+    variables = {variable("--encryption-config"): read_configuration_path(args, environment)}
+    if args.allow_readable_config:
+        variables[variable("--allow-readable-config")] = "1"
+    if args.settings:
+        variables[variable("--settings")] = args.settings
+    given = {flag.variable: getattr(args, flag.name.removeprefix("--").replace("-", "_")) for flag in args.flags}
+    return variables | {name: text for name, text in given.items() if text is not None}
+
+
 def read_file_argument(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
     """Return the path that FILE gives, be it empty, else that of the EncryptionConfiguration. Raises SettingsError."""
     return str(args.file) if args.file is not None else read_configuration_path(args, environment, "FILE")

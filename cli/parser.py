@@ -18,6 +18,7 @@ from kube_rewrap.cli.arguments import (
     add_output,
     add_settings,
     add_switch,
+    add_text,
 )
 from kube_rewrap.config.settings.flags import (
     APISERVERS,
@@ -36,6 +37,8 @@ from kube_rewrap.config.settings.flags import (
 )
 
 _DEMO_OBJECTS = 6_000
+MANY_OBJECTS = 50_000
+"""Objects to rewrite from which a run starts several processes by itself."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,6 +91,14 @@ def _run(parser: Parser) -> None:
     add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
     _add_since(parser)
     add_switch(parser, "--wait", "wait for another run instead of refusing")
+    processes = os.environ.get(variable("--processes"), "0")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=processes,
+        metavar="N",
+        help=f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are",
+    )
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
     add_output(parser)
@@ -132,21 +143,18 @@ def _rotate(parser: Parser) -> None:
         "abort it, which leaves the file as it is (but see --remove-unused)",
     )
     add_many(parser, "--resource", "R", "only the configuration's entries that name this resource; may be repeated")
-    parser.add_argument(
-        "--provider", metavar="TYPE", help="type of the new key: secretbox, aesgcm, aescbc; kms with --kms-file"
-    )
-    parser.add_argument("--prune", action="store_true", help="remove the old key at the end; the archive keeps it")
-    parser.add_argument(
-        "--manual", action="store_true", help="don't edit the file; write out its new content, for you to put in place"
-    )
+    add_text(parser, "--provider", "TYPE", "type of the new key: secretbox, aesgcm, aescbc; kms with --kms-file")
+    add_switch(parser, "--prune", "remove the old key at the end; the archive keeps it")
+    add_switch(parser, "--manual", "don't edit the file; write out its new content, for you to put in place")
     add_switch(parser, "--yes", "begin without asking for consent")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan; write nothing at all")
+    add_switch(parser, "--dry-run", "show the plan; write nothing at all")
+    # Without an environment variable: it is an order about the rotation that is under way.
     parser.add_argument(
         "--remove-unused",
         action="store_true",
         help="with abort: remove the new key from the file, as long as kube-apiserver does not write with it",
     )
-    parser.add_argument("--write-to", metavar="FILE", help="with --manual: write the content to FILE, not to stdout")
+    add_text(parser, "--write-to", "FILE", "with --manual: write the content to FILE, not to stdout")
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
     add_output(parser)
@@ -166,15 +174,16 @@ def _campaign(parser: Parser) -> None:
     start = _add_verb(verbs, "start", "ask the scheduler for a campaign")
     add_many(start, "--resource", "R", "only this resource; repeatable")
     add_many(start, "--namespace", "N", "only this namespace; repeatable")
+    # Without environment variables: they describe one campaign, and REWRAP_RATE is the service's ceiling.
     start.add_argument("--reason", default="", metavar="TEXT", help="why you start it; kept in the campaign's record")
     start.add_argument(
         "--rate", default="0", metavar="N", help="its own ceiling in objects a second (0 = the service's)"
     )
     start.add_argument("--priority", default="0", metavar="N", help="-100 to 100; higher begins earlier")
-    start.add_argument("--allow-plaintext", action="store_true", help="let an identity primary decrypt stored objects")
-    start.add_argument("--allow-empty", action="store_true", help="accept a namespace or resource without an object")
+    add_switch(start, "--allow-plaintext", "let an identity primary decrypt stored objects")
+    add_switch(start, "--allow-empty", "accept a namespace or resource without an object")
     _add_since(start)
-    start.add_argument("--wait", action="store_true", help="wait until the campaign ends, as `campaign wait` does")
+    add_switch(start, "--wait", "wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
     _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")

@@ -23,6 +23,7 @@ def status_json(found: Inventory) -> dict[str, object]:
         "stale": found.stale,
         "unreadable": found.unreadable,
         "unreadable_by": counts_json(found.unreadable_by),
+        "peeked": found.peeked,
         "resources": [_resource_json(tally) for tally in found.resources],
         "unknown_paths": list(found.unknown),
     }
@@ -79,6 +80,11 @@ def print_inventory(found: Inventory) -> None:
         f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, "
         f"{found.unreadable:,} unreadable"
     )
+    if found.peeked:
+        say(
+            f"{found.peeked:,} under KMS were not opened, and count by the key that they name: `rewrap verify` opens "
+            "them."
+        )
     _print_unreadable(found)
     _print_unknown(found.unknown)
 

@@ -42,6 +42,10 @@ class Fault:
         where = f"{self.path} ({place})" if self.path and place else self.path or place
         return f"{where}: {self.message}; {self.remedy}" if where else f"{self.message}; {self.remedy}"
 
+    def to_json(self) -> dict[str, str]:
+        """Return the JSON form, without the line."""
+        return {"path": self.path, "message": self.message, "remedy": self.remedy}
+
 
 class ConfigError(Exception):
     """Root of the errors for what an operator gave. `str()` is the file and each fault, one a line."""

@@ -63,7 +63,7 @@ class _Known:
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
     due_at: float = 1.0
-    hasty: frozenset[str] = frozenset()
+    due_by_rate: frozenset[str] = frozenset()
 
 
 class SchedulerMetrics(Collector):
@@ -78,6 +78,7 @@ class SchedulerMetrics(Collector):
         self._drift = 0
         self._known = _Known()
         self._keks: Mapping[str, KekFigures] = {}
+        self._waits: bool | None = None
         self.ticked()
         registry.register(self)
 
@@ -85,7 +86,7 @@ class SchedulerMetrics(Collector):
         """Set whether this scheduler leads; if not, forget the values that only a leader can know."""
         self._leads = leads
         if not leads:
-            self._generation, self._known, self._keks = "", _Known(), {}
+            self._generation, self._known, self._keks, self._waits = "", _Known(), {}, None
 
     def configured(self, generation: str) -> None:
         """Set the configuration in force, and forget the values of the one before."""
@@ -148,26 +149,29 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages, None before the first try."""
         self._queue = is_available
 
-    def budgets(self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, hasty: Iterable[str] = ()) -> None:
+    def budgets(
+        self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, due_by_rate: Iterable[str] = ()
+    ) -> None:
         """Set all budgets on record, the aesgcm limit, the share of it that makes a key due, and keys due by rate."""
         self._known = replace(
             self._known,
             budgets=tuple(budgets.values()),
             gcm_limit=gcm_limit,
             due_at=due_at,
-            hasty=frozenset(hasty),
+            due_by_rate=frozenset(due_by_rate),
         )
 
-    def keks(self, keks: Mapping[str, KekFigures]) -> None:
+    def keks(self, keks: Mapping[str, KekFigures], waits: bool = False) -> None:
         """Set the state of each KMS provider whose plugin the leader asks for its key id, by the provider's name.
 
-        `configured` does not forget them: they belong to the file that is followed, whether or not it is in force yet.
+        `waits`: whether the newest file is not in force, since one of these has never named a key id. `configured` does
+        not forget them: they belong to the file that is followed, whether or not it is in force yet.
         """
         shown: dict[str, KekFigures] = {}
         for name, figures in keks.items():
             label = provider_label(name, shown)
             shown[label] = shown[label].worse(figures) if label in shown else figures
-        self._keks = shown
+        self._keks, self._waits = shown, waits
 
     def _age(self, at: float) -> float | None:
         """Return the seconds since a time; None if it is 0 or in the future."""
@@ -184,6 +188,11 @@ class SchedulerMetrics(Collector):
         if self._generation:
             info.add_metric([self._generation], 1)
         yield info
+        yield GaugeMetricFamily(
+            "kube_rewrap_configuration_waiting",
+            "1 while the newest file is not in force, since a KMS plugin has never named a key id.",
+            self._waits,
+        )
         yield GaugeMetricFamily("kube_rewrap_queue_available", "1 while Redis takes messages.", self._queue)
         yield GaugeMetricFamily(
             "kube_rewrap_last_tick_timestamp_seconds", "When the scheduler's loop last ticked.", self._tick_at
@@ -303,5 +312,5 @@ def _of_keys(known: _Known) -> Iterable[Metric]:
         if most is not None:
             limit.add_metric(key, most)
             is_ok = budget.state(known.gcm_limit, known.due_at) is BudgetState.OK
-            due.add_metric(key, not is_ok or budget.fingerprint in known.hasty)
+            due.add_metric(key, not is_ok or budget.fingerprint in known.due_by_rate)
     yield from (used, limit, due, observed)

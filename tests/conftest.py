@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 
 import hypothesis
@@ -46,27 +47,27 @@ def _version_of(program: Path) -> str:
 
 
 _TESTS = Path(__file__).parent
-# What waits for servers more than it computes: the longest first, each test for itself.
-_WAITING = ("service", "acceptance", "integration", "faults", "contract")
+# Seconds that a test of these folders takes, which waits for servers more than it computes: the longest begin first.
+_WAITING = {"service": 20.0, "faults": 3.0, "acceptance": 2.5, "integration": 1.5, "contract": 0.2}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that compute are spread between those that wait, file by file; so neither the machine is idle, nor overrun.
+    """Tests that compute, file by file, are spread over the time of those that wait, each of which goes for itself.
 
-    What belongs together is told to xdist, which otherwise gives a test after the other to whoever is free.
+    So neither the machine is idle, nor overrun. What belongs together is told to xdist, which otherwise gives a test
+    after the other to the process that is free.
     """
-    kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
-    for item in items:
-        kinds[_kind_of(item) in _WAITING].append(item)
-        if _kind_of(item) not in _WAITING:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
-    kinds[True].sort(key=lambda item: _WAITING.index(_kind_of(item)))
-    places = {id(item): place / len(some) for some in kinds.values() for place, item in enumerate(some)}
-    items.sort(key=lambda item: places[id(item)])
-
-
-def _kind_of(item: pytest.Item) -> str:
-    return item.path.relative_to(_TESTS).parts[0]
+    folders = {item: item.path.relative_to(_TESTS).parts[0] for item in items}
+    waiting = [item for item in items if folders[item] in _WAITING]
+    computing = [item for item in items if folders[item] not in _WAITING]
+    waiting.sort(key=lambda item: -_WAITING[folders[item]])
+    places: dict[pytest.Item, float] = {}
+    for kind in (waiting, computing):
+        ends = list(accumulate(_WAITING.get(folders[item], 1.0) for item in kind))
+        places |= {item: end / ends[-1] for item, end in zip(kind, ends, strict=True)}
+    for item in computing:
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
+    items.sort(key=places.__getitem__)
 
 
 class SharedClusters:

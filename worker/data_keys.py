@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.worker.errors import UnsupportedPrimaryError
+from kube_rewrap.worker.errors import KmsSourceError, UnsupportedPrimaryError
 from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
 
 
@@ -17,6 +18,8 @@ class DataKeys(Protocol):
         """Return an answer for each wanted key: unwrapped, or refused. Asks nothing for none.
 
         Raises KmsUnavailableError or KmsRefusedError when a plugin can't say; then nothing is known of any object.
+        Raises KmsSourceError when a plugin fails on some of the keys: call it again after its `delay`, until these are
+        unwrapped or refused, which takes minutes.
         """
 
     def forget(self, wrapped: WrappedKey) -> None:
@@ -47,6 +50,29 @@ async def fetch_again(keys: DataKeys, wanted: Collection[WrappedKey], unwrapped:
     for wrapped in doubtful:
         keys.forget(wrapped)
     return await keys.fetch(doubtful)
+
+
+class PatientKeys:
+    """The keys of a scan that nothing repeats: it waits where a plugin fails on some keys and unwraps others."""
+
+    def __init__(self, keys: DataKeys) -> None:
+        self._keys = keys
+
+    async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
+        """See DataKeys. Repeats a fetch until each such key is unwrapped or refused, which takes some minutes."""
+        while True:
+            try:
+                return await self._keys.fetch(wanted)
+            except KmsSourceError as error:
+                await asyncio.sleep(error.delay)
+
+    def forget(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keys.forget(wrapped)
+
+    async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
+        """See DataKeys."""
+        return await self._keys.data_keys(plugin, target, n, kek_since=kek_since)
 
 
 class NoPlugins:

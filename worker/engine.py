@@ -6,16 +6,19 @@ An engine belongs to one generation of the configuration, one process and one ev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, refused
+from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch_again, refused
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
@@ -25,7 +28,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.client import open_store
-from kube_rewrap.worker.etcd.pages import PageSizer
+from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, Store
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
@@ -44,11 +47,12 @@ from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
 from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.quarantine import Quarantine
@@ -59,10 +63,21 @@ from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Verdict
 from kube_rewrap.worker.verdict import Quarantine as Quarantined
-from kube_rewrap.worker.wrapped import plugin_of
+from kube_rewrap.worker.wrapped import (
+    DataKey,
+    Plugin,
+    SourceType,
+    WrappedKey,
+    fingerprint_of,
+    hash_of_key_id,
+    plugin_of,
+)
 
 _TRIAL = bytes(1_024)
 """A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
+
+_SAMPLES = 8
+"""Wrapped keys with which a plugin is tried."""
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Returns the governed resource of an etcd key, and its storage path; None if there is none."""
@@ -159,6 +174,7 @@ class Engine:
         self.generation = generation
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._settings = settings
+        self.slice_seconds = settings.service.slice
         self._pace = pace
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
@@ -177,14 +193,16 @@ class Engine:
         allow_plaintext: bool = False,
         growth: Growth = ANY_GROWTH,
         kek_since: int = 0,
+        record: BatchRecord | None = None,
     ) -> BatchReport:
         """Rewrap one batch until it is done or the brake is pulled.
 
-        `guard` fences every write of a record or an object. Raises FencedError when the batch belongs to another
-        generation than this engine: writing with the wrong primary is worse than waiting. Raises RecordError for a
-        batch whose range reaches beyond its resource, UnsupportedPrimaryError for a primary that this tool can't write
-        with, KmsRefusedError for a KMS primary without a target key id, KmsTargetError when the plugin names another
-        KEK than the target, and the errors of `DataKeys`.
+        `guard` fences every write of a record or an object. `record` is the batch's record, if the caller has read it.
+        Raises FencedError when the batch belongs to another generation than this engine: writing with the wrong
+        primary is worse than waiting. Raises RecordError for a batch whose range reaches beyond its resource,
+        UnsupportedPrimaryError for a primary that this tool can't write with, KmsRefusedError for a KMS primary
+        without a target key id, KmsTargetError when the plugin names another KEK than the target, and the errors of
+        `DataKeys`.
         """
         if spec.generation != self.generation.hash:
             raise FencedError(
@@ -195,6 +213,7 @@ class Engine:
         chain = self.chains[spec.resource]
         chain.require_writable()
         guards = [guard] if guard is not None else []
+        checkpoints = Checkpoints(self.store, self.keyspace, guards)
         tools = BatchTools(
             store=self.store,
             swapper=Swapper(
@@ -212,7 +231,7 @@ class Engine:
                 kek_since=kek_since,
             ),
             ledger=self.ledger,
-            checkpoints=Checkpoints(self.store, self.keyspace, guards),
+            record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
             quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
@@ -275,7 +294,7 @@ class Engine:
         """Swaps that may be in flight now."""
         return self._window.limit
 
-    async def learn_what_is_complete(self) -> None:
+    async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
@@ -290,22 +309,55 @@ class Engine:
         chain = self.chains[resource]
         return await _growth(chain, self._data_keys)
 
+    async def expected_growth(self, ranges: Sequence[ResourceRange], revision: int) -> int:
+        """Return `growth` of the resource of these ranges, as it is expected: no seed is made.
+
+        That of the first value under the primary KMS provider there, under whichever KEK. Where there is none, its
+        plugin is asked to wrap one random key, which is not kept. Raises the errors of `GuardedPlugin.encrypt`.
+        """
+        primary = self.chains[ranges[0].resource].kms_primary
+        if primary is None or not isinstance(self._data_keys, PluginKeys):
+            return 0
+        seen = await self._seen_under(primary[0], ranges, revision)
+        return _growth_by(DataKey(seen, _trial_key()) if seen else await self._data_keys.trial_key(primary[0]))
+
+    async def _seen_under(self, plugin: Plugin, ranges: Sequence[ResourceRange], revision: int) -> WrappedKey | None:
+        """Return the wrapped key of the first value under the provider of a plugin."""
+        for one in ranges:
+            chain = self.chains[one.resource]
+            async with aclosing(read_pages(self.store, one.range, self._sizer, revision=revision)) as pages:
+                async for page in pages:
+                    for wrapped in chain.all_wanted(item.value for item in page.items):
+                        if wrapped.plugin == plugin:
+                            return wrapped
+        return None
+
     async def inventory(
         self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
     ) -> Inventory:
-        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does."""
+        """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does.
+
+        Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
+        """
         await self._learn_database()
-        data_keys = self._data_keys
         return await take_inventory(
             self.store,
             ranges,
             self.chains,
             self._sizer,
             revision,
-            data_keys=data_keys,
+            data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
+            apart=await self._keks_on_record(),
         )
+
+    async def _keks_on_record(self) -> frozenset[str]:
+        """Return the fingerprints of all KEKs on record, of any provider."""
+        if not self._has_kms:
+            return frozenset()
+        keks = [stored.value for stored in await Keks(self.store, self.keyspace).all()]
+        return frozenset(fingerprint_of(one) for kek in keks for one in (kek.target, kek.named, *kek.former) if one)
 
     async def slice_of_inventory(
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
@@ -330,6 +382,17 @@ class Engine:
             with suppress(WorkerError):
                 self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
 
+    async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
+        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most."""
+        found: dict[Plugin, dict[WrappedKey, None]] = defaultdict(dict)
+        for one in ranges:
+            async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
+                page = await anext(pages, None)
+            for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
+                if len(found[wrapped.plugin]) < _SAMPLES:
+                    found[wrapped.plugin][wrapped] = None
+        return tuple(wrapped for keys in found.values() for wrapped in keys)
+
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
         """Return what etcd still shows of the revisions from `first` to before `end`, which it has compacted away.
 
@@ -342,29 +405,29 @@ class Engine:
             return await self._gap(locate, first, end, 0)
 
     async def _gap(self, locate: Locate, first: int, end: int, revision: int) -> Gap:
-        makers: dict[int, frozenset[str]] = {}
-        wheres: dict[int, str] = {}
-        elsewhere: list[Landed] = []
+        keys: dict[int, frozenset[str]] = {}
+        resources: dict[int, str] = {}
+        unencrypted: list[Landed] = []
         async for stamps in last_stamps(self.store, self.keyspace.everything, first, end, revision=revision):
             made = (at for one in stamps for at in (one.created, one.modified))
-            makers.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
+            keys.update(dict.fromkeys((at for at in made if at >= first), frozenset()))
         async for stamps in last_stamps(
             self.store, KeyRange.of_prefix(self._layout.root), first, end, revision=revision
         ):
             governed = {one.key: found[0] for one in stamps if (found := locate(one.key)) is not None}
             for one in stamps:
                 if one.key not in governed:
-                    makers[one.modified] = frozenset()
+                    keys[one.modified] = frozenset()
                     if one.version > 1 and one.created >= first:
-                        elsewhere.append(Landed(one.version - 1, one.created, one.modified - 1))
+                        unencrypted.append(Landed(one.version - 1, one.created, one.modified - 1))
             encrypted = [one for one in stamps if one.key in governed]
-            wheres.update({one.modified: governed[one.key] for one in encrypted})
+            resources.update({one.modified: governed[one.key] for one in encrypted})
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
                     claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
-                    makers[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
-        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
+                    keys[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
+        return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
     async def is_compacted(self, revision: int) -> bool:
         """Return whether etcd has compacted a revision away, so that it can't be read.
@@ -378,12 +441,19 @@ class Engine:
         return False
 
     async def examine(self, key: bytes, resource: str) -> Examined | None:
-        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`."""
+        """Return one object and its verdict; None if it does not exist. Raises the errors of `DataKeys.fetch`.
+
+        As a batch does, asks once more for the key of a value that did not open.
+        """
         item, chain = await self.store.get(key), self.chains[resource]
         if item is None:
             return None
-        unwrapped = await self._data_keys.fetch(chain.wanted(item.value))
-        return Examined(item, decide(item.value, item.key, chain, unwrapped))
+        wanted = chain.wanted(item.value)
+        unwrapped = await self._data_keys.fetch(wanted)
+        verdict = decide(item.value, item.key, chain, unwrapped)
+        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+            verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
+        return Examined(item, verdict)
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
@@ -395,6 +465,21 @@ class Engine:
             return claimed
         opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
         return opened if isinstance(opened, Quarantined) else opened.ref
+
+
+def _growth_by(data_key: DataKey) -> int:
+    """Return by how many bytes a value is larger than its plaintext, with a data key that was wrapped like this."""
+    wrapped, version = data_key.wrapped, data_key.wrapped.plugin.version
+    if version == "v2":
+        wrapped = replace(wrapped, source_type=SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED)
+    plugin = wrapped.plugin
+    provider = KmsProvider(version, plugin.name, plugin.endpoint, plugin.timeout_seconds, None)
+    chain = Chain([provider], targets={plugin.name: hash_of_key_id(wrapped.key_id)})
+    return len(chain.seal(_TRIAL, b"/", DataKey(wrapped, data_key.secret))) - len(_TRIAL)
+
+
+def _trial_key() -> SecretBytes:
+    return SecretBytes(secrets.token_bytes(32))
 
 
 async def _growth(chain: Chain, data_keys: DataKeys) -> int:
@@ -454,7 +539,7 @@ async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str
         return await read_key_ids(plugins, generation)
 
 
-async def ask_why_away(settings: Settings, generation: Generation) -> str:
+async def ask_why_away(settings: Settings, generation: Generation, samples: Iterable[WrappedKey] = ()) -> str:
     """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
-        return await why_away(plugins, generation)
+        return await why_away(plugins, generation, samples)

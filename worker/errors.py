@@ -6,6 +6,7 @@
     ├── TemporaryError            a passing condition: try again after `delay` seconds
     │   ├── UnavailableError      no endpoint answered within the bound (exit 5)
     │   └── KmsUnavailableError   a KMS plugin or its KMS does not work now; nothing is wrong with any object
+    │       └── KmsSourceError    a KMS plugin fails on one key and unwraps others; it is asked again for a while
     ├── PermanentError            trying again changes nothing
     │   ├── RequestRefusedError   etcd understood the request and refused it (permission, bad argument)
     │   ├── TooLargeError         the request exceeds etcd's size limit
@@ -52,6 +53,10 @@ class KmsUnavailableError(TemporaryError):
 
     plugin_text: str = ""
     """What the plugin said, cut and escaped, for `inspect` alone: never for logs or records."""
+
+
+class KmsSourceError(KmsUnavailableError):
+    """A KMS plugin fails on wrapped keys while it unwraps others. After `delay` seconds, it is to be asked again."""
 
 
 class PermanentError(WorkerError):

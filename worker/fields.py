@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import TypeGuard, TypeVar
 
 from kube_rewrap.worker.etcd.ranges import key_bytes
@@ -35,7 +34,6 @@ _LONGEST = 100_000
 LONGEST_LIST = 100_000
 """Most members of a list or an object."""
 
-E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 
 
@@ -53,10 +51,6 @@ class Fields:
     def has(self, field: str) -> bool:
         """Whether the field is there, and not null."""
         return self._values.get(field) is not None
-
-    def either(self, field: str, former: str) -> str:
-        """Return the name of a field, or its former name (version 0.1) if only that one is there."""
-        return former if self.has(former) and not self.has(field) else field
 
     def text(self, field: str, most: int = _LONGEST) -> str:
         """Return a text."""
@@ -80,17 +74,7 @@ class Fields:
 
     def flag(self, field: str) -> bool:
         """Return true or false."""
-        value = self._values.get(field)
-        if not isinstance(value, bool):
-            raise ValueError(f"{field} is neither true nor false")  # noqa: TRY004 - bad data, not a caller's bug
-        return value
-
-    def choice(self, field: str, choices: type[E]) -> E:
-        """Return a member of `choices`."""
-        try:
-            return choices(self.text(field))
-        except ValueError:
-            raise ValueError(f"{field} is none of {', '.join(choices)}") from None
+        return flag_of(self._values.get(field), field)
 
     def mapping(self, field: str) -> Mapping[str, object]:
         """Return a nested object."""
@@ -171,6 +155,13 @@ def number_of(value: object, what: str, most: float = _LATEST) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         raise ValueError(f"{what} is no number from 0 to {most:.0f}")
     return float(value)
+
+
+def flag_of(value: object, what: str) -> bool:
+    """Return true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} is neither true nor false")  # noqa: TRY004 - bad data, not a caller's bug
+    return value
 
 
 def is_scalar(value: object) -> TypeGuard[str | int | float | bool | None]:

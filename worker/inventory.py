@@ -31,21 +31,24 @@ async def take_inventory(
     data_keys: DataKeys | None = None,
     kek_since: int = 0,
     peeks: bool = False,
+    apart: frozenset[str] = frozenset(),
 ) -> Inventory:
     """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile.
 
     Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). With `peeks`, a value
     under a KMS provider counts under the key that it names, without being opened; else raises the errors of
-    `data_keys`, which asks the KMS plugins page by page.
+    `data_keys`, which asks the KMS plugins page by page. `apart` as in ResourceTally.
     """
-    tallies = []
+    tallies, peeked = [], 0
     for one in ranges:
         count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since, peeks=peeks)
+        count.tally.apart = apart
         async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
             async for page in pages:
                 await count.add(page)
         tallies.append(count.tally)
-    return Inventory(revision, merged(tallies), peeked=peeks)
+        peeked += count.peeked
+    return Inventory(revision, merged(tallies), peeked=peeked)
 
 
 async def take_slice(
@@ -83,11 +86,14 @@ class _Count:
         self._keys = keys
         self._kek_since = kek_since
         self._peeks = peeks
+        self.peeked = 0
+        """Values that were counted without being opened."""
 
     async def add(self, page: Page) -> None:
         """Count a page's objects, after the keys of those that did not open were asked for once more."""
         chain = self._chain
         named = {item.key: key for item in page.items if (key := chain.peek(item.value))} if self._peeks else {}
+        self.peeked += len(named)
         to_open = [item.value for item in page.items if item.key not in named]
         unwrapped = await self._keys.fetch(chain.all_wanted(to_open))
         closed: list[tuple[Item, Quarantine]] = []

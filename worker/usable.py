@@ -14,13 +14,14 @@ from contextlib import contextmanager
 
 import structlog
 
-from kube_rewrap.config.encryption.generation import content_hash, load_generation
-from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.generation import Generation, content_hash, judge_file
+from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.source import read
-from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.errors import ConfigError, Fault, SourceError
+from kube_rewrap.config.library_errors import kind_of
 
-_LOOK_SECONDS = 5.0
-_UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"
+_CHECK_SECONDS = 5.0
+_UNUSABLE = "the configuration file can't be used; the log says configuration.unusable"
 _log = structlog.get_logger()
 
 
@@ -34,58 +35,59 @@ class Usable:
         self._allow_readable = allow_readable
         self._good = ""
         self._logged = ""
-        self._looking = threading.Lock()
+        self._checking = threading.Lock()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read and judge the file; log each new fault once, and once that the file can be used again."""
-        with self._looking:  # a thread that runs this outlives the task that awaited it, if that is cancelled
-            self._look()
+        with self._checking:  # a thread that runs this outlives the task that awaited it, if that is cancelled
+            self._check()
 
-    def _look(self) -> None:
-        because = self._why_not()
+    def _check(self) -> None:
+        faults = self._faults()
+        because = str(ConfigError(self._file, faults)) if faults else ""
         if because and because != self._logged:
-            _log.warning("configuration.rejected", file=self._file, because=because)
+            errors = [fault.to_json() for fault in faults]
+            _log.warning("configuration.unusable", file=self._file, errors=errors, because=because)
         elif self._logged and not because:
-            _log.info("configuration.accepted", file=self._file, generation=self._good, because="it can be used again")
+            _log.info("configuration.usable", file=self._file, file_hash=self._good, because="it can be used again")
         self._logged = because
         self.trouble = _UNUSABLE if because else ""
 
-    def _why_not(self) -> str:
+    def _faults(self) -> tuple[Fault, ...]:
         try:
             raw = read(self._file, allow_readable=self._allow_readable)
-            generation = content_hash(raw)
-            if generation != self._good:
-                self._good = ""
-                configuration = load_generation(raw, self._file).configuration
-                idle = self._layout.why_all_idle(map(GroupResource.parse, configuration.resource_names()))
-                if idle:
-                    return f"{self._file}: {idle}"
-                self._good = generation
-        except ConfigError as error:
-            return str(error)
+            if content_hash(raw) == self._good:
+                return ()
+            self._good = ""
+            judged = judge_file(raw, self._file, self._layout)
+        except SourceError as error:
+            return error.faults
         except Exception as error:  # noqa: BLE001 - an error must not end the loop: `trouble` would never change again
-            return f"unexpected {type(error).__name__}"
-        return ""
+            return (Fault("", f"unexpected {kind_of(error)}", "report it"),)
+        if not isinstance(judged, Generation):
+            return judged
+        self._good = judged.file_hash
+        return ()
 
     async def follow(self) -> None:
         """Read and judge the file every few seconds until cancelled, in a thread: a large file takes seconds."""
         while True:
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.check)
             await asyncio.sleep(_pause())
 
 
 @contextmanager
-def followed(usable: Usable) -> Iterator[Usable]:
+def follow_file(usable: Usable) -> Iterator[Usable]:
     """Read and judge the file now, then every few seconds in a thread, while the block runs.
 
     For a process whose main thread has no event loop.
     """
-    usable.look()
+    usable.check()
     stop = threading.Event()
 
     def follow() -> None:
         while not stop.wait(_pause()):
-            usable.look()
+            usable.check()
 
     thread = threading.Thread(target=follow, name="configuration", daemon=True)
     thread.start()
@@ -93,8 +95,8 @@ def followed(usable: Usable) -> Iterator[Usable]:
         yield usable
     finally:
         stop.set()
-        thread.join(_LOOK_SECONDS)
+        thread.join(_CHECK_SECONDS)
 
 
 def _pause() -> float:
-    return _LOOK_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+    return _CHECK_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - jitter

@@ -132,7 +132,8 @@ class Rewrap:
 class Quarantine:
     """No configured key may open the value, or none did: it must stay as it is.
 
-    `claimed` holds the configured keys whose prefix the value carries: any of them may have sealed it.
+    `claimed` holds the configured keys whose prefix the value carries: any of them may have sealed it. Of a value
+    under the name of a configured KMS provider in another version, it holds the provider in the value's version.
     """
 
     reason: Reason

@@ -68,13 +68,18 @@ class WrappedKey:
     @property
     def digest(self) -> str:
         """Name it in logs and records by 16 hexadecimal digits, in place of its bytes."""
+        return self.full_digest.hex()[:16]
+
+    @property
+    def full_digest(self) -> bytes:
+        """SHA-256 over all but the plugin's address and the source type."""
         digest = hashlib.sha256()
         parts = [self.plugin.name.encode(), self.plugin.version.encode(), self.key_id.encode(), self.wrapped]
         parts += [part for name, value in self.annotations for part in (name.encode(), value)]
         for part in parts:
             digest.update(len(part).to_bytes(4, "big"))
             digest.update(part)
-        return digest.hexdigest()[:16]
+        return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)

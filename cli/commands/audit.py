@@ -10,16 +10,16 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import generation_of, read_configuration_path, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
-from kube_rewrap.scheduler.hardening.facts import Ages, Check
+from kube_rewrap.scheduler.hardening.facts import Ages, Check, Facts
 from kube_rewrap.scheduler.hardening.survey import gather
 
 _DAY = 86_400.0
 
 
 def run(args: argparse.Namespace) -> int:
-    """Gather the facts, judge and print them. Exit 3 when a check fails."""
+    """Gather the facts, judge and print them. Exit 3 when a check fails, else 5 when a KMS plugin does not serve."""
     return run_async(lambda: _audit(args))
 
 
@@ -30,19 +30,22 @@ async def _audit(args: argparse.Namespace) -> int:
     generation = generation_of(path, allow_readable=True, allow_foreign=True)
     ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY)
     brake = brake_on_signals()
-    async with open_cluster(settings, generation) as cluster:
+    async with open_cluster_to_look(settings, generation) as cluster:
         facts = await brake.unless_pulled(gather(cluster, settings, ages))
     checks = judge(facts)
     summary = summarise(checks)
     if args.output == "json":
         document = {"generation": generation.hash, "revision": facts.proof.revision}
-        print_json({**document, "checks": [check.to_json() for check in checks], "summary": summary})
+        listed = [check.to_json() for check in checks]
+        print_json({**document, "missing": facts.missing or None, "checks": listed, "summary": summary})
     else:
-        _print_text(checks, generation.hash, facts.proof.revision)
-    return Exit.INCOMPLETE if summary["fail"] else Exit.DONE
+        _print_text(checks, generation.hash, facts)
+    if summary["fail"]:
+        return Exit.INCOMPLETE
+    return Exit.UNREACHABLE if facts.missing else Exit.DONE
 
 
-def _print_text(checks: Sequence[Check], generation: str, revision: int) -> None:
+def _print_text(checks: Sequence[Check], generation: str, facts: Facts) -> None:
     print_table(("STATE", "CHECK", "REASON"), [(one.state.value, one.id, one.reason) for one in checks])
     say()
     if any(one.remedy for one in checks):
@@ -52,4 +55,6 @@ def _print_text(checks: Sequence[Check], generation: str, revision: int) -> None
                 say(f"  {one.id}: {one.remedy}")
         say()
     counts = ", ".join(f"{count} {state}" for state, count in summarise(checks).items())
-    say(f"{counts}; {generation} at revision {revision}")
+    if facts.missing:
+        say(f"Missing: {facts.missing}")
+    say(f"{counts}; {generation} at revision {facts.proof.revision}")

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         if args.output != "json":
             raise
-        errors = [{"path": fault.path, "message": fault.message, "remedy": fault.remedy} for fault in error.faults]
+        errors = [fault.to_json() for fault in error.faults]
         print_json({"ok": False, "file": path, "errors": errors, "warnings": [], "resources": []})
         return Exit.USAGE
     resources = _resources(generation.configuration)

@@ -25,19 +25,19 @@ def run(args: argparse.Namespace) -> int:
 
 async def _converged(args: argparse.Namespace) -> int:
     settings, path = read_settings(args, os.environ), read_file_argument(args, os.environ)
-    generation = generation_of(path, allow_readable=args.allow_readable_config).file_hash
+    file_hash = generation_of(path, allow_readable=args.allow_readable_config).file_hash
     brake = brake_on_signals()
     prefix = settings.keyspace.state_prefix
     async with open_store(settings.etcd, prefix) as store:
         probe = ApiserverProbe(settings, store, path)
         if args.assume_converged is not None:
             audit = AuditLog(store, Keyspace(prefix), "rewrap converged")
-            verdict = await probe.assume(generation, _reason(args.assume_converged), audit)
+            verdict = await probe.assume(file_hash, _reason(args.assume_converged), audit)
         elif args.wait and settings.apiservers.addresses:
             seconds = settings.apiservers.converge_timeout
-            verdict = await wait_converged(lambda: probe.probe(generation), brake, seconds)
+            verdict = await wait_converged(lambda: probe.probe(file_hash), brake, seconds)
         else:
-            verdict = await brake.unless_pulled(probe.probe(generation))
+            verdict = await brake.unless_pulled(probe.probe(file_hash))
     if args.output == "json":
         print_json(_json(verdict))
     else:
@@ -61,7 +61,7 @@ def _reason(text: str) -> str:
 def _json(verdict: Convergence) -> dict[str, object]:
     return {
         "converged": verdict.is_converged,
-        "generation": verdict.generation,
+        "file_hash": verdict.file_hash,
         "because": verdict.because,
         "replicas": [one.to_json() for one in verdict.replicas],
         "warnings": list(verdict.warnings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -13,21 +14,24 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.reports import print_blockers
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.config.encryption.provider import KmsProvider, ProviderType
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.campaigns.budgets import accept_budget, foresee_budgets
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
+from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
-from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
+from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
-from kube_rewrap.worker.records.usage import Haste
+from kube_rewrap.worker.records.observations import ObserverRecords
+from kube_rewrap.worker.records.usage import DueByRate
 from kube_rewrap.worker.records.usages import Usages
+from kube_rewrap.worker.wrapped import fingerprint_of
 
 NOTE = (
     "`used` counts the encryptions of this tool, and the writes of others that a scheduler observed. Writes before a "
@@ -50,24 +54,28 @@ _KMS_COLUMNS = ("provider", "version", "kek", "in_force_since", "objects", "remo
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the budgets of all configured keys. Exit 2 when --accept names a key without a budget."""
+    """Print the budgets of all configured keys.
+
+    Exit 2 when --accept names a key without a budget, 5 when a KMS plugin does not serve.
+    """
     return run_async(lambda: _keys(args))
 
 
 async def _keys(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    async with open_cluster(settings, generation) as cluster:
+    async with open_cluster_to_look(settings, generation) as cluster:
         if args.accept is not None and await accept_budget(cluster, args.accept) is None:
             fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
             raise SettingsError("command line", (fault,))
-        seen = await load(cluster.engine.store, cluster.engine.keyspace)
+        seen = (await ObserverRecords(cluster.engine.store, cluster.engine.keyspace).load()).value
         budgets = list((await foresee_budgets(cluster)).values())
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
         beyond = max(0, await cluster.engine.store.revision() + 1 - until)
         usage = (await Usages(cluster.engine.store, cluster.engine.keyspace).load()).value
         keks = [stored.value for stored in await Keks(cluster.engine.store, cluster.engine.keyspace).all()]
-        judged = None if args.no_scan else await brake_on_signals().unless_pulled(removal_verdicts(cluster, settings))
-    verdicts = judged.keys if judged else ()
+        judged = None if args.no_scan else await brake_on_signals().unless_pulled(known_verdicts(cluster, settings))
+        generation = cluster.generation
+    verdicts, missing = (judged.keys, judged.missing) if judged else ((), "")
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}
     states = {
@@ -75,11 +83,14 @@ async def _keys(args: argparse.Namespace) -> int:
         for budget in budgets
     }
     rows = [_row(budget, settings.budget, states[budget.fingerprint], seen.since, verdicts) for budget in budgets]
-    kms = _kms_rows(generation.kms_providers, keks, verdicts)
+    kms = _kms_rows(generation, keks, verdicts, _named_keks(judged.proof) if judged else {})
+    code = Exit.UNREACHABLE if missing else Exit.DONE
     if args.output == "json":
         reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
-        print_json({"keys": rows, "kms": kms, **reached, "note": NOTE, "kms_note": KMS_NOTE})
-        return Exit.DONE
+        print_json(
+            {"keys": rows, "kms": kms, **reached, "missing": missing or None, "note": NOTE, "kms_note": KMS_NOTE}
+        )
+        return code
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
     say()
@@ -89,24 +100,26 @@ async def _keys(args: argparse.Namespace) -> int:
         say(KMS_NOTE)
         say()
     for budget in budgets:
-        state, haste = states[budget.fingerprint]
+        state, by_rate = states[budget.fingerprint]
         if state is BudgetState.DUE and budget.fingerprint in configured:
-            say(f"{', '.join(budget.names)} is due: {_due_because(haste, settings.budget)}")
+            say(f"{', '.join(budget.names)} is due: {_due_because(by_rate, settings.budget)}")
         if _is_uncertain(budget) and budget.fingerprint in configured:
             say(f"{', '.join(budget.names)}: {_uncertainty(budget)}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
     if until:
-        say(f"Observed until revision {until}; at most {beyond} writes since are in no count.")
+        say(f"Observed until revision {until}; at most {beyond} later writes are not counted.")
     else:
         say("No scheduler has observed the writes of others yet.")
     say(NOTE)
-    return Exit.DONE
+    if missing:
+        say(f"Missing: {missing}")
+    return code
 
 
-def _due_because(haste: Haste | None, settings: BudgetSettings) -> str:
-    return haste.because if haste is not None else f"{settings.due_at:.0%} of its limit is used"
+def _due_because(by_rate: DueByRate | None, settings: BudgetSettings) -> str:
+    return by_rate.because if by_rate is not None else f"{settings.due_at:.0%} of its limit is used"
 
 
 def _is_uncertain(budget: Budget) -> bool:
@@ -123,11 +136,11 @@ def _uncertainty(budget: Budget) -> str:
 def _row(
     budget: Budget,
     settings: BudgetSettings,
-    judged: tuple[BudgetState, Haste | None],
+    judged: tuple[BudgetState, DueByRate | None],
     since: Mapping[str, int],
     verdicts: Sequence[KeyVerdict],
 ) -> dict[str, object]:
-    state, haste = judged
+    state, by_rate = judged
     reached = reached_at(budget, settings.gcm_limit, since.get(budget.fingerprint, 0), time.time())
     verdict = next((one for one in verdicts if one.key.fingerprint == budget.fingerprint), None)
     return {
@@ -142,7 +155,7 @@ def _row(
         "used": budget.used,
         "limit": budget.limit(settings.gcm_limit),
         "state": state.value,
-        "due_because": _due_because(haste, settings) if state is BudgetState.DUE else None,
+        "due_because": _due_because(by_rate, settings) if state is BudgetState.DUE else None,
         "collision_probability": budget.collision_probability,
         "limit_reached_at": _date(reached),
         "removable": verdict.removable if verdict else None,
@@ -151,28 +164,67 @@ def _row(
 
 
 def _kms_rows(
-    providers: Iterable[KmsProvider], keks: Iterable[Kek], verdicts: Sequence[KeyVerdict]
+    generation: Generation,
+    keks: Iterable[Kek],
+    verdicts: Sequence[KeyVerdict],
+    found: Mapping[tuple[str, str], Mapping[str | None, int]],
 ) -> list[dict[str, object]]:
-    """Return the KEKs of each KMS provider, the one in force first; one row of a provider that only reads, or of v1."""
+    """Return the KEKs of each KMS provider, the one in force first; one row of v1.
+
+    The KEKs of a provider of which none is judged, as it only reads or its plugin is down, are those that `found` has.
+    """
     known = {kek.provider: kek for kek in keks}
     rows: list[dict[str, object]] = []
-    for name, version in dict.fromkeys((one.name, one.api_version) for one in providers):
+    for name, version in dict.fromkeys((one.name, one.api_version) for one in generation.kms_providers):
         kek = known.get(name) if version == "v2" else None
         keys = [one for one in verdicts if one.key.provider == ProviderType.KMS and one.key.name == name]
         judged: list[KeyVerdict | None] = [one for one in keys if one.key.version.startswith(version)]
-        rows += [_kms_row(name, version, kek, one) for one in judged or [None]]
+        in_force = _in_force(generation, name, kek) if version == "v2" else None
+        for one in judged or [None]:
+            for shown, objects in _under(one, in_force, found).items():
+                rows.append(_kms_row((name, version), kek, one, shown=shown, objects=objects))
     return rows
 
 
-def _kms_row(name: str, version: str, kek: Kek | None, verdict: KeyVerdict | None) -> dict[str, object]:
-    recorded = kek.fingerprint if kek else None
-    shown = verdict.key.fingerprint if verdict and verdict.key.is_kek else recorded
+def _in_force(generation: Generation, name: str, kek: Kek | None) -> str | None:
+    """Return the KEK that the plugin of a KMS v2 provider names, or the one on record, by its fingerprint."""
+    if name in generation.targets:
+        return fingerprint_of(generation.targets[name])
+    return None if kek is None else kek.fingerprint
+
+
+def _under(
+    verdict: KeyVerdict | None, in_force: str | None, found: Mapping[tuple[str, str], Mapping[str | None, int]]
+) -> Mapping[str | None, int | None]:
+    """Return the KEKs to show of one verdict, each with its objects; None where it is not known."""
+    if verdict is None:
+        return {in_force: None}
+    if verdict.key.is_kek:
+        return {verdict.key.fingerprint: verdict.objects}
+    named = found.get((verdict.key.name, verdict.key.version), {})
+    return dict(named) or {in_force: verdict.objects}
+
+
+def _named_keks(proof: Inventory) -> Mapping[tuple[str, str], Mapping[str | None, int]]:
+    """Return the objects under each KEK that values name, by the name and version of their KMS v2 provider."""
+    found: defaultdict[tuple[str, str], Counter[str | None]] = defaultdict(Counter)
+    for tally in proof.resources:
+        for key, under in sorted(tally.keys.items()):
+            if key.is_kek:
+                found[key.name, key.version][key.kek.fingerprint] += under.objects
+    return found
+
+
+def _kms_row(
+    provider: tuple[str, str], kek: Kek | None, verdict: KeyVerdict | None, *, shown: str | None, objects: int | None
+) -> dict[str, object]:
+    name, version = provider
     return {
         "provider": name,
         "version": version,
         "kek": shown,
-        "in_force_since": _date(kek.since) if kek and shown == recorded else None,
-        "objects": verdict.objects if verdict else None,
+        "in_force_since": _date(kek.since) if kek and shown == kek.fingerprint else None,
+        "objects": objects,
         "removable": verdict.removable if verdict else None,
         "blockers": list(verdict.blockers) if verdict else [],
     }

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
+from kube_rewrap.cli.arguments import is_on_by_variable, text_of_variable, texts_of_variable
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_configuration_path, read_settings
 from kube_rewrap.cli.output import ask, print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
@@ -30,6 +31,8 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 
+_ENCRYPTING = set(ProviderType) - {ProviderType.IDENTITY}
+
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb. Exit 3 when the rotation was stopped before its end, 4 when it is held or refused."""
@@ -49,12 +52,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     """Raise SettingsError for arguments that contradict each other or the verb."""
-    if args.dry_run and args.verb != "start":
+    # A value that only a variable gives is ignored where no rotation begins, but for a dry run of what writes.
+    begins, is_dry = args.verb == "start", is_on_by_variable("--dry-run")
+    if args.dry_run and not begins and not (is_dry and args.verb == "status"):
         raise _refused("--dry-run", f"shows what a new rotation would do, and {args.verb} begins none", "leave it out")
     if args.remove_unused and args.verb != "abort":
         raise _refused("--remove-unused", f"is not for {args.verb}", "use it with abort")
-    for flag, given in (("--resource", args.resource), ("--provider", args.provider), ("--prune", args.prune)):
-        if given and args.verb != "start":
+    for flag, given, by_variable in (
+        ("--resource", args.resource, texts_of_variable("--resource")),
+        ("--provider", args.provider, text_of_variable("--provider")),
+        ("--prune", args.prune, is_on_by_variable("--prune")),
+    ):
+        if given != by_variable and not begins:
             raise _refused(flag, f"is for a new rotation, and {args.verb} begins none", "leave it out")
     if args.write_to and args.verb == "start" and not args.manual:
         message = "needs --manual: without it, the rotation edits the configuration file itself"
@@ -199,12 +208,9 @@ async def _is_by_hand(args: argparse.Namespace) -> bool:
 
 def _request(args: argparse.Namespace) -> RotationRequest:
     """Return the rotation that the arguments describe. Raises SettingsError."""
-    try:
-        provider = ProviderType(args.provider) if args.provider else None
-    except ValueError:
-        provider = ProviderType.IDENTITY
-    if provider is ProviderType.IDENTITY:
+    if args.provider and args.provider not in _ENCRYPTING:
         raise _refused("--provider", "is no provider that encrypts", "use secretbox, aesgcm, aescbc or kms")
+    provider = ProviderType(args.provider) if args.provider else None
     stanza, stanza_hash = _file(args).stanza() if provider is ProviderType.KMS else (None, "")
     return RotationRequest(tuple(args.resource), provider, stanza, stanza_hash, args.prune, args.manual)
 

@@ -8,20 +8,21 @@ import sys
 from collections.abc import Sequence
 
 from kube_rewrap.cli.exit_codes import Exit
-from kube_rewrap.cli.options import read_generation, read_settings
+from kube_rewrap.cli.options import environment_of, read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.parser import MANY_OBJECTS
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.settings.flags import variable
 from kube_rewrap.scheduler.campaigns.budgets import note_restore
 from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
-from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.planning import foresee_run, plan_run
 from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
+from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
 from kube_rewrap.worker.errors import RefusedError
@@ -29,6 +30,8 @@ from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.request import HostileArgumentError, number_of
+
+_MOST_PROCESSES = 64
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,18 +41,20 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    resources = args.resource or os.environ.get(variable("--resource"), "").replace(",", " ").split()
-    namespaces = args.namespace or os.environ.get(variable("--namespace"), "").replace(",", " ").split()
     since = _since(args)
     options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
-    spec = CampaignSpec(tuple(resources), tuple(namespaces), options, args.wait)
+    if not 0 <= args.processes <= _MOST_PROCESSES:
+        fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
+        raise SettingsError("command line", (fault,))
+    spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options, args.wait)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_cluster(settings, generation) as cluster:
         convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
-        plan = await brake.unless_pulled(plan_run(cluster, spec))
         if args.dry_run:
+            plan = await brake.unless_pulled(foresee_run(cluster, spec))
             return _show_plan(plan, settings.pace.rate, spec, as_json=as_json)
+        plan = await brake.unless_pulled(plan_run(cluster, spec))
         if not as_json:
             _print_plan(plan, settings.pace.rate, spec)
         # Even if the run is refused: mark the budgets of a restored etcd while the restore can still be detected.
@@ -65,13 +70,23 @@ async def _run(args: argparse.Namespace) -> int:
             if lock.waited:
                 plan = await brake.unless_pulled(plan_run(cluster, spec))
             with open_progress(plan.found.stale, sys.stderr) as watcher:
-                result = await run_embedded(cluster, plan, lock, brake, watcher)
+                children = _children(args, plan)
+                result = await run_embedded(cluster, plan, lock, brake, watcher, children=children)
         keys = (await judge_removal(cluster, convergence, result.proof, whole=spec.covers_everything)).keys
     if as_json:
         print_json(_result_json(result, keys, spec))
     else:
         _print_result(result, keys, spec)
     return Exit.DONE if result.proof.is_clean else Exit.INCOMPLETE
+
+
+def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
+    """Return how to start the child processes; none for a run in this process alone."""
+    count = args.processes or (max(2, len(os.sched_getaffinity(0)) - 1) if plan.found.stale >= MANY_OBJECTS else 1)
+    if count == 1:
+        return []
+    command = (sys.executable, "-m", "kube_rewrap.cli.child", str(count))
+    return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
 
 
 def _since(args: argparse.Namespace) -> int:
@@ -101,6 +116,8 @@ def _plan_json(plan: RunPlan) -> dict[str, object]:
         "growth_bytes": plan.growth,
         "projected_bytes": plan.room.projected,
         "quota_bytes": plan.room.quota,
+        "kms_calls": [one.to_json() for one in plan.calls],
+        "warnings": list(plan.warnings),
         "refusals": [str(refusal) for refusal in plan.refusals],
         **status_json(plan.found),
     }
@@ -145,6 +162,8 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
     pace = f"at most {rate:,.0f} a second, so at least {plan.found.stale / rate:,.0f} s" if rate else "no rate ceiling"
     where = f" in namespace {', '.join(spec.namespaces)}" if spec.namespaces else ""
     say(f"Plan: rewrite {plan.found.stale:,} of {plan.found.objects:,} objects{where}; {pace}.")
+    for one in plan.calls:
+        say(f"{one}.")
     if plan.options.since:
         say(
             f"{plan.found.outdated:,} of these are under their primary, and were last written at or before revision "
@@ -158,6 +177,8 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
         say(f"Resumes the unfinished campaign {plan.resumes.value.id}.")
     for path in plan.found.unknown:
         say(f"No resource is known for the objects under {path}: they are left alone, and the proof can't be complete.")
+    for warning in plan.warnings:
+        say(f"Warning: {warning}")
     for refusal in plan.refusals:
         say(f"Refused: {refusal}")
     say()

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from kube_rewrap.config.encryption import configuration as encryption
 from kube_rewrap.config.encryption.provider import KmsProvider
-from kube_rewrap.config.encryption.resources import GroupResource
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
@@ -85,3 +86,17 @@ def content_hash(raw: bytes) -> str:
 def load_generation(raw: bytes, file: str) -> Generation:
     """Decode and check `raw`. Raises DocumentError or EncryptionConfigError, as `encryption.load` does."""
     return Generation(file_hash=content_hash(raw), configuration=encryption.load(raw, file), file=file)
+
+
+def judge_file(raw: bytes, file: str, layout: Layout) -> Generation | tuple[Fault, ...]:
+    """Return the generation in a file's bytes if the service can work under it, else every fault.
+
+    Beyond what kube-apiserver refuses, a file is at fault in which no name governs anything: a leader that follows it
+    could only fail, and a worker has nothing to rewrite.
+    """
+    try:
+        generation = load_generation(raw, file)
+    except ConfigError as error:
+        return error.faults
+    idle = layout.why_all_idle(map(GroupResource.parse, generation.configuration.resource_names()))
+    return (Fault("", idle, "correct the names; `rewrap check` shows each"),) if idle else generation

@@ -1,7 +1,8 @@
 """The flags that set settings, in the sets that commands take; `schema.py` declares them.
 
-Every flag has a variable: `--encryption-config` is `REWRAP_ENCRYPTION_CONFIG`. `sources.py` reads both. `--help` needs
-this module, so it imports no slow module.
+Every flag has a variable: `--encryption-config` is `REWRAP_ENCRYPTION_CONFIG`. `sources.py` reads both. Only a flag
+whose value is about one file, rotation, campaign or revision has none (`cli/parser.py` says which). `--help` needs this
+module, so it imports no slow module.
 """
 
 from __future__ import annotations

@@ -10,8 +10,12 @@
 5. A live lease without a matching scrape is an unlisted replica.
 6. If a lease can't be read, or no lease is live, the number of replicas is not known.
 7. The cluster has converged when every replica has.
+8. An operator's statement says that all kube-apiservers run this file. It fills every gap in what is known of files and
+   of the number of replicas, and overrides no replica that reports another file. It says nothing of KEKs: where
+   addresses are given, each known replica must still report that it writes under the targets. Without an address
+   nothing reports a KEK, and the statement alone decides.
 
-Not handled: scraping, and when an operator's assertion counts (`probe.py`).
+Not handled: scraping, and reading the statement (`probe.py`).
 """
 
 from __future__ import annotations
@@ -37,6 +41,11 @@ IN_FLIGHT_SECONDS = 60.0
 _NO_ADDRESS = (
     "no address of a kube-apiserver is given: name all of them with --apiserver, or state that all run it with "
     "--assume-converged"
+)
+_NO_KEK = "no address of a kube-apiserver is given (--apiserver): nothing shows under which KEK each of them writes"
+_NO_FILE = (
+    "reports no EncryptionConfiguration: it runs without "
+    "--encryption-provider-config-automatic-reload, or, before v1.34, took no change since it started"
 )
 
 
@@ -73,7 +82,8 @@ class Replica:
     """One kube-apiserver, or a reason why their number or state is unknown.
 
     `address` is empty if it was not scraped, `id` (`sha256:` and hex) if it reported none, `name` (of its
-    lease) if no live lease has that id, `hash` if it reported none.
+    lease) if no live lease has that id, `hash` if it reported none. `kek_gap`: why it is not known to write under the
+    KEKs in force, "" = it does, or there is none.
     """
 
     address: str
@@ -82,6 +92,7 @@ class Replica:
     state: ReplicaState
     hash: str
     because: str
+    kek_gap: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -97,14 +108,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """Whether all kube-apiservers run `generation`, and why. `assumed`: the reason of an operator who asserted it.
+    """Whether all kube-apiservers run the file, and why. `assumed`: the reason of an operator who stated it.
 
     `reached`: at least one address responded. `lingering`: why a request that writes under a former KEK may still be
     in flight, "" = none is.
     """
 
     is_converged: bool
-    generation: str
+    file_hash: str
     because: str
     replicas: tuple[Replica, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -125,6 +136,9 @@ class Convergence:
         return f"the kube-apiservers are not known to run this configuration: {self.because}"
 
 
+_SILENT = Report("")
+"""What an address shows that has no series of these metrics."""
+
 _CONTRADICTS = {ReplicaState.OTHER, ReplicaState.FAILING, ReplicaState.OTHER_KEK}
 
 
@@ -144,16 +158,17 @@ def judge(
     in `Generation.targets`.
     """
     if not scrapes:
-        return Convergence(is_converged=False, generation=expected, because=_NO_ADDRESS)
+        lingering = _NO_KEK if targets else ""
+        return Convergence(is_converged=False, file_hash=expected, because=_NO_ADDRESS, lingering=lingering)
     live = {lease.id_hash: lease for lease in leases.found if lease.is_live(now)}
     threshold = None if changed_at is None else changed_at + margin
     wanted = _Wanted(expected, targets, threshold)
     scraped = [replica for scrape in scrapes for replica in _scraped(scrape, wanted, live)]
-    replicas = (*scraped, *_not_listed(scraped, live), *_uncounted(leases, live))
+    replicas = (*scraped, *_not_listed(scraped, live, targets), *_uncounted(leases, live))
     missing = [replica for replica in replicas if not replica.state.is_converged]
     return Convergence(
         is_converged=not missing,
-        generation=expected,
+        file_hash=expected,
         because=_waits_for(missing) if missing else _done(wanted, scraped),
         replicas=replicas,
         warnings=tuple(_warnings(expected, scraped, scrapes, live)),
@@ -162,11 +177,17 @@ def judge(
     )
 
 
-def assume(expected: str, reason: str, at: str, seen: Convergence | None = None) -> Convergence:
-    """Return the convergence that an operator asserted at a time (ISO 8601); `seen` adds the replicas of a probe."""
-    because = f"an operator stated at {at} that all kube-apiservers run it: {reason}"
-    known = seen or Convergence(is_converged=True, generation=expected, because=because)
-    return replace(known, is_converged=True, because=because, assumed=reason)
+def assume(found: Convergence, reason: str, at: str) -> Convergence:
+    """Add an operator's statement about the same file, made at a time (ISO 8601), to what a probe found; see rule 8."""
+    if found.is_converged or found.is_contradicted:
+        return found
+    stated = f"an operator stated at {at} that all kube-apiservers run the file: {reason}"
+    gaps = [replica for replica in found.replicas if replica.kek_gap]
+    if gaps:
+        rest = f"; and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+        because = f"{gaps[0].kek_gap}{rest}. No statement covers the KEK under which a kube-apiserver writes; {stated}"
+        return replace(found, because=because)
+    return replace(found, is_converged=True, because=stated, assumed=reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,34 +202,31 @@ class _Wanted:
 def _scraped(scrape: Scrape, wanted: _Wanted, live: Mapping[str, IdentityLease]) -> Iterable[Replica]:
     if scrape.fault:
         state = ReplicaState.UNKNOWN if scrape.reached else ReplicaState.UNREACHABLE
-        yield Replica(scrape.address, "", "", state, "", f"{scrape.address}: {scrape.fault}")
-        return
-    if not any(report.shows_file for report in scrape.reports):
-        because = (
-            f"{scrape.address} reports no EncryptionConfiguration: it runs without "
-            "--encryption-provider-config-automatic-reload, or, before v1.34, took no change since it started"
-        )
-        yield Replica(scrape.address, "", "", ReplicaState.UNKNOWN, "", because)
+        because = f"{scrape.address}: {scrape.fault}"
+        yield Replica(scrape.address, "", "", state, "", because, because if wanted.targets else "")
         return
     reports = [report for report in scrape.reports if report.id in live] or scrape.reports
-    for report in reports:
-        state, content, because = _judged(report, wanted)
+    for report in reports or (_SILENT,):
+        state, content, because = _of_file(report, wanted)
+        behind = _first_behind(report, wanted.targets)
+        gap = f"{scrape.address} {behind[1]}" if behind is not None else ""
+        because = f"{scrape.address} {because}"
+        if behind is not None and state.is_converged:
+            state, because = behind[0], gap
         name = live[report.id].name if report.id in live else ""
-        yield Replica(scrape.address, report.id, name, state, content, f"{scrape.address} {because}")
+        yield Replica(scrape.address, report.id, name, state, content, because, gap)
 
 
-def _judged(report: Report, wanted: _Wanted) -> tuple[ReplicaState, str, str]:
-    """Return a report's state, its hash ("" for none) and the rest of the sentence that begins with the address."""
-    state, content, because = _of_file(report, wanted)
-    if state.is_converged:
-        for provider, target in sorted(wanted.targets.items()):
-            behind = _behind(report.keks, provider, target)
-            if behind is not None:
-                return behind[0], content, behind[1]
-    return state, content, because
+def _first_behind(report: Report, targets: Mapping[str, str]) -> tuple[ReplicaState, str] | None:
+    """As `_behind`, for the first of the providers that is behind."""
+    found = (_behind(report.keks, provider, target) for provider, target in sorted(targets.items()))
+    return next((behind for behind in found if behind is not None), None)
 
 
 def _of_file(report: Report, wanted: _Wanted) -> tuple[ReplicaState, str, str]:
+    """Return a report's state, its hash ("" for none) and the rest of the sentence that begins with the address."""
+    if report is _SILENT or not report.shows_file:
+        return ReplicaState.UNKNOWN, "", _NO_FILE
     match report.hashes:
         case (content,) if content == wanted.file:
             return ReplicaState.CONVERGED, content, "runs it"
@@ -238,20 +256,21 @@ def _behind(
 
     kube-apiserver writes under a KEK for three minutes after its plugin named it last (kmsv2 `State`): it has left the
     others when the plugin named the target that much later than each of them, or when its newest write was under the
-    target. Both times are the replica's own, so clocks do not matter. `in_flight` are seconds to add for requests.
+    target. A write under another KEK shows that this was in force then, whenever the plugin named it, if at all: the
+    time runs from there. All times are the replica's own, so clocks do not matter. `in_flight` are seconds to add for
+    requests.
     """
     mine = [kek for kek in keks if kek.provider == provider]
     ours = next((kek for kek in mine if kek.key_id_hash == target and kek.named), None)
     others = [kek for kek in mine if kek.key_id_hash != target]
-    last = max((kek.named for kek in others), default=0.0)
+    named = max((kek.named for kek in others), default=0.0)
+    last = max(named, *(kek.written for kek in others), 0.0)
     if ours is None and not others:
         return ReplicaState.UNKNOWN, f"reports no key id of the KMS provider {provider!r}"
-    if ours is None or ours.named < last:
+    if ours is None or ours.named < named:
         return ReplicaState.OTHER_KEK, f"has another KEK of the KMS provider {provider!r} than this configuration's"
-    has_written = ours.written > max((kek.written for kek in others), default=0.0)
-    has_written = has_written and ours.written > last + in_flight
     left = KEK_SECONDS + in_flight - (ours.named - last)
-    if not last or left <= 0 or has_written:
+    if not last or left <= 0 or ours.written > last + in_flight:
         return None
     return (
         ReplicaState.OTHER_KEK,
@@ -270,7 +289,9 @@ def _by_time(report: Report, threshold: float | None) -> tuple[ReplicaState, str
     return ReplicaState.UNKNOWN, "", because
 
 
-def _not_listed(scraped: Sequence[Replica], live: Mapping[str, IdentityLease]) -> Iterable[Replica]:
+def _not_listed(
+    scraped: Sequence[Replica], live: Mapping[str, IdentityLease], targets: Mapping[str, str]
+) -> Iterable[Replica]:
     matched = {replica.id for replica in scraped}
     for identity, lease in sorted(live.items(), key=lambda pair: pair[1].name):
         if identity not in matched:
@@ -279,7 +300,8 @@ def _not_listed(scraped: Sequence[Replica], live: Mapping[str, IdentityLease]) -
                 f"{lease.name}{host} has a live lease, and no address reported its id; the lease of a removed one "
                 f"ends {lease.seconds} s after its last renewal"
             )
-            yield Replica("", identity, lease.name, ReplicaState.NOT_LISTED, "", because)
+            gap = because if targets else ""
+            yield Replica("", identity, lease.name, ReplicaState.NOT_LISTED, "", because, gap)
 
 
 def _uncounted(leases: Leases, live: Mapping[str, IdentityLease]) -> Iterable[Replica]:

@@ -1,8 +1,7 @@
 """Probes whether all kube-apiservers run a configuration, and waits until they do.
 
 Their /metrics report the configuration that each runs; their identity leases in etcd give their number;
-`convergence.py` judges. If that leaves a gap, an operator's recorded assertion for exactly this configuration
-decides. An assertion never overrides a replica that reports another configuration.
+`convergence.py` judges, with an operator's recorded statement about exactly this file where there is one.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from kube_rewrap.config.encryption.generation import NO_TARGETS, identity
+from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, assume, judge
@@ -68,18 +67,17 @@ class ApiserverProbe:
         scrapes, leases = await asyncio.gather(scrape_all(self._settings), self._read_leases())
         changed_at = await asyncio.to_thread(self._changed_at)
         found = judge(file_hash, scrapes, leases, time.time(), changed_at, targets=targets)
-        generation = identity(file_hash, targets)
         given = await Assumptions(self._store, self._keyspace).load()
-        if found.is_converged or found.is_contradicted or given is None or given.generation != generation:
+        if given is None or given.file_hash != file_hash:
             return found
-        return assume(generation, given.reason, given.at, found)
+        return assume(found, given.reason, given.at)
 
-    async def assume(self, generation: str, reason: str, audit: AuditLog) -> Convergence:
-        """Record an operator's assertion, first in the audit log. Raises TemporaryError, RecordError."""
-        given = Assumption(generation, reason, datetime.now(UTC).isoformat(timespec="seconds"))
-        await audit.append("converged.assumed", "", generation=generation, reason=reason)
+    async def assume(self, file_hash: str, reason: str, audit: AuditLog) -> Convergence:
+        """Record an operator's statement about a file, first in the audit log. Raises TemporaryError, RecordError."""
+        given = Assumption(file_hash, reason, datetime.now(UTC).isoformat(timespec="seconds"))
+        await audit.append("convergence.assumed", "", file_hash=file_hash, reason=reason)
         await Assumptions(self._store, self._keyspace).replace(given)
-        return assume(generation, given.reason, given.at)
+        return assume(Convergence(is_converged=False, file_hash=file_hash, because=""), given.reason, given.at)
 
     def _changed_at(self) -> float | None:
         """Return when the file was changed, in seconds since 1970."""
@@ -129,13 +127,13 @@ async def wait_converged(
             because = str(error)
         else:
             if found.is_converged:
-                _log.info("converge.done", generation=found.generation, because=found.because)
+                _log.info("convergence.reached", file_hash=found.file_hash, because=found.because)
                 return found
             because = found.because
             if left <= 0:
-                _log.warning("converge.timed_out", generation=found.generation, because=because)
+                _log.warning("convergence.timed_out", file_hash=found.file_hash, because=because)
                 return found
         if because != logged:
             logged = because
-            _log.info("converge.waiting", because=because)
+            _log.info("convergence.waiting", because=because)
         await brake.unless_pulled(asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter

@@ -11,22 +11,22 @@ from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Scope
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.ledger import exhausted
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 
 
-async def begin_budgets(cluster: Cluster, look: Look | None, again: Collection[tuple[str, str]] = ()) -> None:
-    """Record a budget for each configured key without one, with its earlier use as `look` estimates it.
+async def begin_budgets(cluster: Cluster, estimate: Estimate | None, again: Collection[tuple[str, str]] = ()) -> None:
+    """Record a budget for each configured key without one, with `estimate`, that of its earlier use.
 
     The use of keys in `again`, by resource and fingerprint, is estimated once more.
     """
-    await cluster.engine.ledger.first_sight(cluster.limited_keys, look, again)
+    await cluster.engine.ledger.first_sight(cluster.limited_keys, estimate, again)
 
 
-async def foresee_budgets(cluster: Cluster, look: Look | None = None) -> dict[str, Budget]:
+async def foresee_budgets(cluster: Cluster, estimate: Estimate | None = None) -> dict[str, Budget]:
     """Return, by fingerprint, the budgets as `begin_budgets` would leave them. Writes nothing."""
-    return await cluster.engine.ledger.foreseen(cluster.limited_keys, look)
+    return await cluster.engine.ledger.foreseen(cluster.limited_keys, estimate)
 
 
 async def estimate_use(
@@ -37,16 +37,16 @@ async def estimate_use(
     `again` as in `begin_budgets`. Asks no KMS plugin: values under KMS use up no budget.
     """
     _, found = await scan_cluster(cluster, CampaignSpec(tuple(resources)), still_there, peeks=True)
-    look = found.look()
+    estimate = found.estimate()
     # The last object of a resource may be gone since the caller saw it.
     gone = {name: {key.fingerprint: 0 for key in cluster.engine.chains[name].keys} for name in resources}
-    await begin_budgets(cluster, replace(look, versions={**gone, **look.versions}), again)
+    await begin_budgets(cluster, replace(estimate, versions={**gone, **estimate.versions}), again)
 
 
 async def needs_estimate(cluster: Cluster, territory: Territory) -> bool:
     """Return whether a key of a governed resource has no budget yet, or its use in the resource is not estimated."""
     known, keys = await cluster.engine.ledger.all(), {key.fingerprint for key in cluster.limited_keys}
-    seen = await load(cluster.engine.store, cluster.engine.keyspace)
+    seen = (await ObserverRecords(cluster.engine.store, cluster.engine.keyspace).load()).value
     return not keys <= set(known) or any(
         known[key.fingerprint].is_to_see(one.resource, seen)
         for one in territory.governed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.budget import has_budget
 from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.verdict import KeyRef
 
 _log = structlog.get_logger()
@@ -83,3 +84,29 @@ async def open_cluster(settings: Settings, generation: Generation, actor: str = 
             _log.warning("configuration.idle_name", resource=name, because=idle[0])
     async with open_engine(settings, generation) as engine:
         yield Cluster(settings, layout, engine, actor)
+
+
+@asynccontextmanager
+async def open_cluster_to_look(settings: Settings, generation: Generation) -> AsyncIterator[Cluster]:
+    """Yield the cluster as `open_cluster` does, for a command that writes no object.
+
+    Where a KMS plugin names no KEK, the KEKs on record are those of the generation: those that the leader has in force.
+    """
+    async with open_cluster(settings, generation) as cluster:
+        targets = await _recorded_targets(cluster)
+        if not targets:
+            yield cluster
+            return
+    async with open_cluster(settings, generation.aimed(targets)) as cluster:
+        yield cluster
+
+
+async def _recorded_targets(cluster: Cluster) -> Mapping[str, str]:
+    """Return the KEKs on record of a generation of which the plugins name none; {} unless all are on record."""
+    writers = cluster.generation.kms_writers
+    if cluster.generation.targets or not writers:
+        return {}
+    stored = await Keks(cluster.engine.store, cluster.engine.keyspace).all()
+    known = {one.value.provider: one.value.target for one in stored}
+    targets = {writer.name: known[writer.name] for writer in writers if writer.name in known}
+    return targets if len(targets) == len(writers) else {}

@@ -1,8 +1,9 @@
-"""The embedded run of `rewrap run`: carries out a plan in this process, and proves it by a scan of its own."""
+"""The embedded run of `rewrap run`: carries out a plan to its proof, in this process or with children of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,17 +14,17 @@ from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.lock import Lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult, spec_of, still_there
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult, spec_of
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import LocalDispatcher
+from kube_rewrap.scheduler.dispatch.local import ClaimingWorker, LocalDispatcher, Worker, settle
+from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
 from kube_rewrap.worker.background import background
-from kube_rewrap.worker.errors import FencedError, SpaceError, StoppedError, WorkerError
+from kube_rewrap.worker.errors import SpaceError, StoppedError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import quarantined_by
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
-from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.table import Stored
 
 _SPACE_SECONDS = 2.0
@@ -33,8 +34,18 @@ _SPACE_UNKNOWN = 30
 _log = structlog.get_logger()
 
 
-async def run_embedded(cluster: Cluster, plan: RunPlan, lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+async def run_embedded(
+    cluster: Cluster,
+    plan: RunPlan,
+    lock: Lock,
+    brake: Brake,
+    watcher: Watcher,
+    *,
+    children: Sequence[ChildCommand] = (),
+) -> RunResult:
     """Carry out a plan to its proof, or until the brake is pulled. The caller holds `lock`.
+
+    The work is done by a process of each of `children`; with none, by this process.
 
     Raises RefusedError with the plan's refusals. After any error, a later run resumes from the records.
     """
@@ -42,26 +53,38 @@ async def run_embedded(cluster: Cluster, plan: RunPlan, lock: Lock, brake: Brake
     started = asyncio.get_running_loop().time()
     async with background(brake.pull) as begin:
         begin("the space guard", partial(_guard_space, cluster, brake))
-        await begin_budgets(cluster, plan.look)
+        await begin_budgets(cluster, plan.estimate)
         stored = await take_up(cluster, plan, lock.guard)
-        result = await _finish(cluster, stored, lock, brake, watcher)
+        result = await _finish(cluster, stored, lock, brake, watcher, children=children)
     return replace(result, seconds=asyncio.get_running_loop().time() - started)
 
 
-async def _finish(cluster: Cluster, stored: Stored[Campaign], lock: Lock, brake: Brake, watcher: Watcher) -> RunResult:
+async def _finish(
+    cluster: Cluster,
+    stored: Stored[Campaign],
+    lock: Lock,
+    brake: Brake,
+    watcher: Watcher,
+    *,
+    children: Sequence[ChildCommand],
+) -> RunResult:
     name, engine = stored.value.id, cluster.engine
     records = Records.of(engine.store, engine.keyspace, name, lock.guard)
-    dispatcher = LocalDispatcher(engine, lock.session, brake, cluster.settings.pace.batches, stored.value)
+    workers: list[Worker] = [ChildWorker(command, name) for command in children]
+    workers = workers or [ClaimingWorker(engine, lock.session, brake, name)]
+    dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)
-    reconciler = Reconciler(records, dispatcher, _ScanProver(cluster, spec_of(stored.value), brake), watcher)
+    prover = PartsProver(cluster, dispatcher, lock.guard, spec_of(stored.value))
+    reconciler = Reconciler(records, dispatcher, prover, watcher)
     try:
         done = await reconciler.finish(name)
     except WorkerError as error:
-        _log.warning("campaign.stopped", campaign=name, because=str(error))
+        _log.warning("campaign.interrupted", campaign=name, because=str(error))
         raise
     finally:
         brake.pull(StoppedError("the run ended"))
         await dispatcher.close()
+        await settle(engine)
     assert done.proof is not None  # noqa: S101 - advance() finishes by a proof only
     ended = done.stored.value
     report = await sum_reports(records.checkpoints, name)
@@ -88,26 +111,3 @@ async def _guard_space(cluster: Cluster, brake: Brake) -> None:
         room = judge_space(members, alarms, 0, cluster.settings.space)
         if room.refusal is not None:
             brake.pull(SpaceError(room.refusal))
-
-
-class _ScanProver:
-    """See Prover. Proves a campaign by a scan in this process."""
-
-    def __init__(self, cluster: Cluster, spec: CampaignSpec, brake: Brake) -> None:
-        self._cluster = cluster
-        self._spec = spec
-        self._brake = brake
-
-    async def look(self, stored: Stored[Campaign], _owned: frozenset[int]) -> Inventory:
-        """See Prover. Raises FencedError when a scheduler has adopted the campaign, which it then proves itself."""
-        campaign, mine = stored.value, self._cluster.generation.hash
-        if campaign.generation != mine:
-            raise FencedError(
-                f"a scheduler adopted the campaign {campaign.id} for the configuration {campaign.generation}, and will "
-                f"prove it; this process holds {mine}"
-            )
-        _, found = await self._brake.unless_pulled(scan_cluster(self._cluster, self._spec, still_there))
-        return found
-
-    async def forget(self, _campaign: str) -> None:
-        """See Prover. There is nothing to delete."""

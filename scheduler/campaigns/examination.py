@@ -20,7 +20,7 @@ async def examine(cluster: Cluster, key: bytes) -> tuple[str, Examined]:
     resource = next((one.resource for one in territory.governed if key in one.range), None)
     if resource is None:
         raise _no_object(key, _why_ungoverned(key, cluster.layout, territory))
-    await cluster.engine.learn_what_is_complete()
+    await cluster.engine.load_proven_resources()
     examined = await cluster.engine.examine(key, resource)
     if examined is None:
         raise _no_object(key, "does not exist")

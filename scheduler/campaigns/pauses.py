@@ -19,8 +19,12 @@ from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.inventory import ResourceRange
 
 _ASK_SECONDS = 20.0
+_TRIED = 5
+"""Ranges whose keys are tried."""
+
 _log = structlog.get_logger()
 
 
@@ -36,13 +40,20 @@ class PauseController:
         self._campaigns = campaigns
         self._held = held
         self._away, self._ask_at = "", 0.0
+        self._stopped: list[ResourceRange] = []
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
-    async def reconcile(self, name: str, batches: Iterable[Checkpoint] = ()) -> None:
+    async def reconcile(
+        self, name: str, batches: Iterable[Checkpoint] = (), unproven: Iterable[ResourceRange] = ()
+    ) -> None:
         """Check etcd's room, the budgets, KMS plugins and the windows; record the pause or resumption that follows.
 
-        `batches` are the campaign's, as far as they are known.
+        `batches` are the campaign's, as far as they are known, `unproven` the ranges whose proof a plugin's failure
+        stopped.
         """
+        failing = [one for one in batches if one.because and one.state is not BatchState.DONE]
+        stopped = [*(ResourceRange(one.spec.resource, one.rest) for one in failing), *unproven]
+        self._stopped = stopped[:_TRIED] or self._stopped
         try:
             stored = await self._campaigns.get(name)
         except RecordError:
@@ -50,7 +61,9 @@ class PauseController:
         if stored is None:
             return
         try:
-            pressure = await self._pressure(stored.value, batches)
+            if not stopped and stored.value.paused_for is not Pause.KMS:
+                self._stopped = []
+            pressure = await self._pressure(stored.value)
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
@@ -63,27 +76,30 @@ class PauseController:
             _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
             await self._cluster.audit.append(event, name, because=changed.because)
 
-    async def _pressure(self, campaign: Campaign, batches: Iterable[Checkpoint]) -> Pressure:
+    async def _pressure(self, campaign: Campaign) -> Pressure:
+        away = await self._why_away(campaign) or None
         store, settings = self._cluster.engine.store, self._settings
         room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
         return Pressure(
             judge_room(room, settings.space, campaign.paused_for),
             await why_exhausted(self._cluster, campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
-            self._held() or await self._why_away(campaign, batches) or None,
+            self._held() or away,
+            away,
         )
 
-    async def _why_away(self, campaign: Campaign, batches: Iterable[Checkpoint]) -> str:
-        """Return why KMS plugins do not serve, asked every `_ASK_SECONDS` while batches fail or the campaign rests.
+    async def _why_away(self, campaign: Campaign) -> str:
+        """Return why KMS plugins do not serve, asked every `_ASK_SECONDS` while work fails or the campaign rests.
 
-        Not asked otherwise: a plugin of which no object needs a key must not hold a campaign up. `held` knows only
-        the plugins of providers that write.
+        They are asked by real calls, with keys of the objects at which the work stopped: Status may be healthy while
+        calls fail. Not asked otherwise: a plugin of which no object needs a key must not hold a campaign up. `held`
+        knows only the plugins of providers that write.
         """
-        is_failing = any(one.because and one.state is not BatchState.DONE for one in batches)
-        if not self._cluster.generation.kms_providers or not (is_failing or campaign.paused_for is Pause.KMS):
+        if not self._cluster.generation.kms_providers or not (self._stopped or campaign.paused_for is Pause.KMS):
             self._away = ""
         elif (now := asyncio.get_running_loop().time()) >= self._ask_at:
-            self._away = await ask_why_away(self._settings, self._cluster.generation)
+            samples = await self._cluster.engine.wrapped_keys(self._stopped)
+            self._away = await ask_why_away(self._settings, self._cluster.generation, samples)
             self._ask_at = now + _ASK_SECONDS
         return self._away
 

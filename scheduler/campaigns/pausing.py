@@ -9,7 +9,8 @@
    request. An etcd writer who tries out values under aescbc learns from each whether it opens: `MOST_FRESH` a day at
    most.
 
-Not handled: a campaign that is proving, which writes nothing and continues.
+5. A campaign that is proving writes nothing, and continues; except while KMS plugins do not serve, and parts of the
+   proof fail for that. It begins its proof anew when they serve again.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ _DISTANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """The present reasons for a pause: sentences, None where there is none."""
+    """The present reasons for a pause: sentences, None where there is none.
+
+    `away`: why KMS plugins do not serve, though the campaign needs them; `kms` includes it.
+    """
 
     space: str | None
     budget: str | None
     window: str | None
     kms: str | None = None
+    away: str | None = None
 
     @property
     def cause(self) -> tuple[Pause, str] | None:
@@ -56,8 +61,10 @@ class Pressure:
 
 def judge_pause(campaign: Campaign, pressure: Pressure) -> Campaign:
     """Return the campaign paused, resumed, or as it is."""
-    if campaign.state.is_end or campaign.paused_for in _ENDED_BY_OPERATOR or campaign.state is CampaignState.PROVING:
+    if campaign.state.is_end or campaign.paused_for in _ENDED_BY_OPERATOR:
         return campaign
+    if campaign.state is CampaignState.PROVING:
+        return campaign if pressure.away is None else campaign.paused(Pause.KMS, pressure.away)
     cause = pressure.cause
     if cause is not None:
         return campaign.paused(*cause) if campaign.paused_for is not cause[0] else campaign

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import structlog
 
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
-from kube_rewrap.worker.records.claims import Handback
+from kube_rewrap.worker.records.holder import Handback
 from kube_rewrap.worker.records.report import BatchReport
 
 _log = structlog.get_logger()

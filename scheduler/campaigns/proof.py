@@ -41,7 +41,7 @@ class Scanners(Protocol):
         """
 
 
-class QueueProver:
+class PartsProver:
     """See Prover. Serves one campaign. A part has about `part_objects` objects."""
 
     def __init__(
@@ -59,24 +59,27 @@ class QueueProver:
         self._part_objects = part_objects
         self._restarts = 0
         self._has_begun = False
+        self.failing: tuple[ResourceRange, ...] = ()
+        """The rest of each part that a KMS plugin's failure stopped, at the last look."""
 
     async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when the scan had to restart more than `_RESTARTS` times."""
         name = stored.value.id
         parts = [one.value for one in await self._proofs.all(name)]
+        self.failing = tuple(one for part in parts if part.because and not part.is_done for one in part.rest[:1])
         if not is_whole(parts) or any(part.compacted for part in parts):
-            await self._begin(stored, again=bool(parts))
+            await self._begin(stored, owned, again=bool(parts))
             return None
         left = [part.number for part in parts if not part.is_done]
         if left:
             await self._dispatcher.offer_proof(name, left, owned)
             return None
         if not self._has_begun and await self._cluster.engine.is_compacted(parts[0].revision):
-            await self._begin(stored, again=True)  # an earlier leader planned it, too long ago
+            await self._begin(stored, owned, again=True)  # an earlier leader planned it, too long ago
             return None
         territory = await survey_cluster(self._cluster)
         if self._spec.covers_everything and _is_missing_some(parts, territory):
-            await self._begin(stored, again=True)  # a resource got its first object since
+            await self._begin(stored, owned, again=True)  # a resource got its first object since
             return None
         # Deleted before its use: a later sweep must not take it for its own proof.
         await self.forget(name)
@@ -86,11 +89,14 @@ class QueueProver:
         """Delete the parts: they are out of date, or used."""
         await self._proofs.replace_all(campaign, [])
 
-    async def _begin(self, stored: Stored[Campaign], *, again: bool) -> None:
+    async def _begin(self, stored: Stored[Campaign], owned: frozenset[int], *, again: bool) -> None:
         self._restarts += again
         self._has_begun = True
         if self._restarts > _RESTARTS:
-            raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
+            raise CompactedError(
+                f"etcd compacted every revision away within one proof scan, {self._restarts} times; compact less "
+                "often, or run more workers; under KMS v1, raise kms.v1_rate or the cache, or move to KMS v2"
+            )
         store = self._cluster.engine.store
         revision = await store.revision()
         wanted = still_there(await survey_cluster(self._cluster), self._spec)
@@ -111,6 +117,7 @@ class QueueProver:
         ]
         await self._proofs.replace_all(campaign.id, parts)
         _log.info("proof.planned", **campaign.log_context(), parts=len(parts), revision=revision, again=again)
+        await self._dispatcher.offer_proof(campaign.id, range(len(parts)), owned)
 
 
 def _is_missing_some(parts: Sequence[ProofPart], territory: Territory) -> bool:

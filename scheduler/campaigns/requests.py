@@ -80,15 +80,13 @@ class RequestBacklog:
                 await self._requests.save(stored.holding(stored.value.decided(RequestState.CANCELLED, because)))
         await self._ask(Origin.CHANGE, f"change-{revision}", CampaignOptions(reason=reason, priority=_CHANGE_PRIORITY))
 
-    async def ask_for_resync(self, reason: str) -> None:
+    async def ask_for_full_check(self, reason: str) -> None:
         """Request a campaign for the stale objects that a full check found."""
-        await self._ask(Origin.RESYNC, f"resync-{_stamp()}", CampaignOptions(reason=reason))
+        await self._ask(Origin.FULL_CHECK, f"full-check-{_stamp()}", CampaignOptions(reason=reason))
 
-    async def ask_for_rotation(self, name: str) -> None:
-        """Request a campaign, once per `name`, for what a rotation's scan found under other keys."""
-        await self._ask(
-            Origin.RESYNC, name, CampaignOptions(reason="a rotation's scan found objects under another key")
-        )
+    async def ask_for_rotation(self, reason: str, name: str = "") -> None:
+        """Request a campaign for a rotation, once per `name`; without a name, each time."""
+        await self._ask(Origin.ROTATION, name or f"rotation-{_stamp()}", CampaignOptions(reason=reason))
 
     async def ask_for_repairs(self, drift: Drift) -> None:
         """Request the repairs that are due, without those that a waiting request covers."""

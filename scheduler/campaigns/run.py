@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.campaigns.discovery import Territory
+from kube_rewrap.scheduler.campaigns.plugin_calls import PluginCalls
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import NO_OPTIONS, Campaign, CampaignOptions, CampaignState, Scope
-from kube_rewrap.worker.records.inventory import Inventory, Look, ResourceRange
+from kube_rewrap.worker.records.inventory import Estimate, Inventory, ResourceRange
 from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import is_namespace
@@ -46,9 +47,11 @@ EVERYTHING = CampaignSpec()
 class RunPlan:
     """What a run would do, as found before its first write.
 
-    `found` covers the scope only, `look` all that is governed; it is None if every key's use is known. `growth` is by
-    how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since` of
-    `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
+    `found` covers the scope only, `estimate` all that is governed; it is None if every key's use is known. `growth` is
+    by how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since`
+    of `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
+    `calls`: the least calls to the plugins of KMS v1 providers. `warnings`: the dangerous changes of the configuration
+    since a scheduler accepted one, and proofs that may take too long, in sentences.
     """
 
     scope: Scope
@@ -56,10 +59,12 @@ class RunPlan:
     territory: Territory
     found: Inventory
     room: Room
-    look: Look | None
+    estimate: Estimate | None
     refusals: tuple[RefusedError, ...]
     resumes: Stored[Campaign] | None
     growth: int = 0
+    calls: tuple[PluginCalls, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:

@@ -60,7 +60,7 @@ async def scan_cluster(
     object. When etcd compacts the revision away, the scan restarts. Raises CompactedError when that happens too often,
     RefusedError as `survey_cluster` does.
     """
-    await cluster.engine.learn_what_is_complete()
+    await cluster.engine.load_proven_resources()
     for _ in range(_RESTARTS):
         revision = await cluster.engine.store.revision()
         territory = await survey_cluster(cluster)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.campaigns.plugin_calls import kms_v1_providers
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
@@ -15,7 +16,9 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations
+from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import UNNAMED
@@ -31,7 +34,11 @@ _LISTED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The status of a campaign, or of a request that has not led to one."""
+    """The status of a campaign, or of a request that has not led to one.
+
+    `kms_v1`: the KMS v1 providers of the configuration of an unfinished campaign; `kms_v1_rate`: the ceiling of calls a
+    second to the plugin of each, 0 = none.
+    """
 
     name: str
     campaign: Campaign | None
@@ -43,6 +50,8 @@ class Overview:
     quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     outdated: tuple[str, ...] = ()
     in_force: str = ""
+    kms_v1: tuple[str, ...] = ()
+    kms_v1_rate: float = 0.0
 
     @property
     def scope(self) -> str:
@@ -147,7 +156,12 @@ class Overview:
         if self.rate is None:
             return []
         left = f", about {self.seconds_left:,.0f} s left" if self.seconds_left is not None else ""
-        return [("rate", f"{self.rate:,.0f} objects/s{left}")]
+        ceiling = f"at most {self.kms_v1_rate:g} a second (v1_rate)" if self.kms_v1_rate else "without a ceiling"
+        calls = [
+            ("kms calls", f"{ceiling}, to the plugin of the KMS v1 provider {name!r}: one for each object under it")
+            for name in self.kms_v1
+        ]
+        return [("rate", f"{self.rate:,.0f} objects/s{left}"), *calls]
 
     @property
     def quarantined_total(self) -> int:
@@ -175,6 +189,7 @@ class Overview:
             "report": self.report.to_json(),
             "rate": None if self.rate is None else round(self.rate, 1),
             "seconds_left": None if left is None else round(left, 1),
+            "kms_calls": [{"provider": name, "calls_per_second": self.kms_v1_rate} for name in self.kms_v1],
             "workers": list(self.workers),
             "outdated": list(self.outdated),
             "quarantined": [one.to_json() for one in self.quarantined],
@@ -200,22 +215,27 @@ async def look(settings: Settings, name: str) -> Overview | None:
             return Overview(name, None, request.value) if request else None
         overview = await _whole(store, keyspace, stored.value)
         in_force = await _in_force(store, keyspace)
-    return replace(overview, request=request.value if request else None, in_force=in_force)
+    overview = replace(overview, request=request.value if request else None)
+    if in_force is None:
+        return overview
+    is_mine = stored.value.generation == in_force.hash and not stored.value.state.is_end
+    slow = kms_v1_providers(in_force) if is_mine else ()
+    return replace(overview, in_force=in_force.hash, kms_v1=slow, kms_v1_rate=settings.kms.v1_rate)
 
 
-async def _in_force(store: Store, keyspace: Keyspace) -> str:
-    """Return the hash of the configuration that the service follows, "" if it is unknown."""
+async def _in_force(store: Store, keyspace: Keyspace) -> GenerationRecord | None:
+    """Return the configuration that the service follows, None if it is unknown."""
     try:
         known = await Generations(store, keyspace).load()
     except RecordError:
-        return ""  # the status is of use without it
-    return known.value.generation.hash if known is not None else ""
+        return None  # the status is of use without it
+    return known.value.generation if known is not None else None
 
 
 async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
     batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
-    outdated = tuple(str(one) for one in await Claims(store, keyspace).handbacks())
+    outdated = tuple(str(one) for one in await Handbacks(store, keyspace).all())
     listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
     counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
     report = sum((batch.report for batch in batches), BatchReport())

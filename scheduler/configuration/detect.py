@@ -17,13 +17,14 @@ is rotated while its key id stays, as in KMS v1.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef
 
 Chain = tuple[KeyRef, ...]
@@ -103,6 +104,36 @@ def detect(before: GenerationRecord | None, after: GenerationRecord) -> tuple[Ch
         if was is not None and now is not None:
             found += _moved(str(name), was, now, before, after)
     return tuple(found)
+
+
+def why_refused(changes: Iterable[Change], file: str) -> str:
+    """Return why nothing may be written under a file because of these changes, "" = they forbid nothing.
+
+    The leader, `rewrap run` and `rewrap rotate` refuse by it.
+    """
+    refused = next((change for change in changes if change.is_refused), None)
+    if refused is None:
+        return ""
+    return (
+        f"nothing is written under the file {file}: {refused.because}. If nothing is stored under the former one, take "
+        "that out of the file first, and add the new one after a scheduler accepted the file"
+    )
+
+
+def detect_in_store(found: Inventory) -> tuple[Change, ...]:
+    """Return the changes that stored values show: a configured KMS provider of which some are under another version.
+
+    They need no record of the former configuration.
+    """
+    changes: dict[Change, None] = {}
+    for tally in found.resources:
+        kms = [key for key in tally.configured if key.provider == ProviderType.KMS]
+        versions = {(key.name, key.version) for key in kms}
+        for key in tally.claimed:
+            named = [one for one in kms if one.name == key.name and key.provider == one.provider]
+            if named and key.version != KMS_FINGERPRINT and (key.name, key.version) not in versions:
+                changes[_version(tally.resource, key, named[0])] = None
+    return tuple(changes)
 
 
 def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:

@@ -1,8 +1,9 @@
 """Follows the key-encryption keys (KEKs) of the KMS plugins, which are rotated in the KMS without any change of a file.
 
 1. Ask the plugin of each KMS v2 provider that writes for its key id, every half minute.
-2. A new key id is put on record, and takes effect after it has stood for a while (`worker/records/kek.py`): plugins
-   on other nodes may not know it yet, and some plugins name a wrong one for a moment.
+2. A new key id is put on record, and takes effect after the plugin has named it for a while
+   (`worker/records/kek.py`): plugins on other nodes may not know it yet, and some plugins name a wrong one for a
+   moment.
 3. When it takes effect, the same file is a new generation: what is under the former KEK is stale.
 4. While a plugin names another KEK than the one in force, or names none, `held` says why nothing may be written.
 
@@ -17,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -25,7 +27,6 @@ from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.kek import Kek, KekFigures, observe
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.table import Stored
 
 _ASK_SECONDS = 30.0
 _RETRY_SECONDS = 2.0
@@ -34,8 +35,8 @@ _log = structlog.get_logger()
 Ask = Callable[[Generation], Awaitable[Mapping[str, str | WorkerError]]]
 """Returns what the plugin of each of `Generation.kms_writers` names: its key id's hash, or why there is none."""
 
-Show = Callable[[Mapping[str, KekFigures]], None]
-"""Shows the state of every provider that was asked, by its name."""
+Show = Callable[[Mapping[str, KekFigures], bool], None]
+"""Shows the state of every provider that was asked, by its name, and whether the newest file is not in force yet."""
 
 
 class KekWatch:
@@ -67,9 +68,11 @@ class KekWatch:
             present = await anext(files)
             following = asyncio.ensure_future(anext(files))
             try:
-                last = ""
+                last = in_force = ""
                 while True:
                     aimed = await self._aimed(present)
+                    in_force = aimed.file_hash if aimed is not None else in_force
+                    self._show(self._figures, in_force != present.file_hash)
                     if aimed is not None and aimed.hash != last:
                         last = aimed.hash
                         yield aimed
@@ -90,7 +93,10 @@ class KekWatch:
         for name, answer in named.items():
             figures = self._figures.get(name, KekFigures())
             try:
-                stored = await self._keks.get(name)
+                if isinstance(answer, WorkerError):
+                    stored = await self._keks.get(name)
+                else:
+                    stored = await self._keks.note(name, partial(self._seen, name, answer))
             except RecordError as error:
                 self._hold(name, f"{error}; delete it, and the KEK that the plugin names then is in force")
                 shown[name] = replace(figures, is_held=True)
@@ -99,26 +105,21 @@ class KekWatch:
                 self._hold(name, f"the plugin of the KMS provider {name!r} gives no key id: {answer}")
             else:
                 figures = replace(figures, named_at=time.time())
-                stored = await self._seen(stored, name, answer)
-                self._hold(name, stored.value.why_held(self._settle))
+                self._hold(name, stored.value.why_held(self._settle) if stored is not None else "")
             if stored is not None:
                 targets[name] = stored.value.target
                 figures = replace(figures, since=stored.value.since)
             shown[name] = replace(figures, is_held=name in self._held)
         self._figures = shown
-        self._show(shown)
         return generation.aimed(targets) if len(targets) == len(named) else None
 
-    async def _seen(self, stored: Stored[Kek] | None, name: str, key_id_hash: str) -> Stored[Kek]:
-        before = stored.value if stored is not None else None
+    async def _seen(self, name: str, key_id_hash: str, before: Kek | None) -> Kek:
         after = observe(before, name, key_id_hash, time.time(), self._settle)
-        if stored is not None and after == before:
-            return stored
         if before is not None and after.target != before.target:
             because = f"its plugin has named another KEK for {self._settle:g} s"
             await self._audit.append("kek.changed", "", provider=name, because=because)
             _log.warning("kek.changed", provider=name, because=because)
-        return await self._keks.save(stored.holding(after) if stored is not None else Stored(after))
+        return after
 
     def _pause(self, generation: Generation, *, is_known: bool) -> float | None:
         """Return the seconds until the plugins are asked again, None = there are none to ask.

@@ -4,7 +4,7 @@
    anyway. Directories, because renames and kubelet's swap of the link `..data` show there and not on the file; polls,
    because some mounts send no events.
 2. Read the file until two reads, one debounce apart, agree: editors write more than once.
-3. Log a file that can't be read, or that kube-apiserver would refuse, with all its faults, once; it changes nothing.
+3. Log a file that can't be read or used (`judge_file`), with all its faults, once; it changes nothing.
 4. Yield a generation that differs from the last good one.
 
 Reads and checks run in a thread: a large file must not delay the renewal of leases.
@@ -22,10 +22,11 @@ from pathlib import Path
 import structlog
 from watchfiles import awatch
 
-from kube_rewrap.config.encryption.generation import Generation, load_generation
+from kube_rewrap.config.encryption.generation import Generation, judge_file
+from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.encryption.source import read
-from kube_rewrap.config.errors import ConfigError, Fault, SourceError
+from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.library_errors import kind_of
 from kube_rewrap.config.settings.schema import ServiceSettings
 
@@ -47,9 +48,10 @@ _Places = dict[Path, tuple[int, int]]
 class ConfigurationWatch:
     """See the module's docstring. One instance serves one `generations()`."""
 
-    def __init__(self, file: str, settings: ServiceSettings, *, allow_readable: bool = False) -> None:
+    def __init__(self, file: str, settings: ServiceSettings, layout: Layout, *, allow_readable: bool = False) -> None:
         """`allow_readable` accepts a file that group or others can use."""
         self._file = file
+        self._layout = layout
         self._poll = settings.poll
         self._debounce = settings.debounce
         self._allow_readable = allow_readable
@@ -91,11 +93,14 @@ class ConfigurationWatch:
         if sample == self._judged:
             return None
         self._judged = sample
-        judged = await asyncio.to_thread(_judge, sample, self._file)
+        judged = await asyncio.to_thread(self._judge, sample)
         if not isinstance(judged, Generation):
             self._reject(judged)
             return None
         return self._accept(judged)
+
+    def _judge(self, sample: _Sample) -> Generation | tuple[Fault, ...]:
+        return judge_file(sample.reveal(), self._file, self._layout) if isinstance(sample, SecretBytes) else sample
 
     async def _settled(self) -> _Sample:
         """Read until two reads agree, or the first one equals the content judged last."""
@@ -114,8 +119,8 @@ class ConfigurationWatch:
         _log.error(
             "configuration.rejected",
             file=self._file,
-            generation=self._good,
-            errors=[{"path": fault.path, "message": fault.message, "remedy": fault.remedy} for fault in faults],
+            file_hash=self._good,
+            errors=[fault.to_json() for fault in faults],
             because="the last good one stays in force" if self._good else "there was no good one so far",
         )
 
@@ -126,7 +131,7 @@ class ConfigurationWatch:
         self._good = generation.file_hash
         if is_new or was_bad:
             because = "it is new" if is_new else "the file has the content in force again"
-            _log.info("configuration.accepted", file=self._file, generation=generation.hash, because=because)
+            _log.info("configuration.accepted", file=self._file, file_hash=self._good, because=because)
         return generation if is_new else None
 
     async def _feel(self, stop: asyncio.Event) -> None:
@@ -169,15 +174,6 @@ def _sample(file: str, *, allow_readable: bool) -> _Sample:
     try:
         return SecretBytes(read(file, allow_readable=allow_readable))
     except SourceError as error:
-        return error.faults
-
-
-def _judge(sample: _Sample, file: str) -> Generation | tuple[Fault, ...]:
-    if not isinstance(sample, SecretBytes):
-        return sample
-    try:
-        return load_generation(sample.reveal(), file)
-    except ConfigError as error:
         return error.faults
 
 

@@ -2,7 +2,7 @@
 
 If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
 the file is refused, and so is a file in which a KMS provider turned into another version under its name. Not handled:
-objects that became stale while no scheduler ran; `campaigns/resync.py` finds them.
+objects that became stale while no scheduler ran; `campaigns/full_check.py` finds them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.scheduler.campaigns.controller import LeaderContext
-from kube_rewrap.scheduler.configuration.detect import detect
+from kube_rewrap.scheduler.configuration.detect import detect, why_refused
 from kube_rewrap.scheduler.rotation.transition import is_way_back
 from kube_rewrap.worker.errors import OutdatedError
 from kube_rewrap.worker.records.generation import GenerationRecord, History
@@ -75,12 +75,8 @@ class Acceptance:
         for change in changes:
             level = _log.warning if change.is_warning else _log.info
             level("configuration.changed", generation=now.hash, **change.log_context())
-        refused = [change for change in changes if change.is_refused]
-        if refused:
-            raise OutdatedError(
-                f"nothing is written under the file {now.file}: {refused[0].because}. If nothing is stored under the "
-                "former one, take that out of the file first, and add the new one after a scheduler accepted the file"
-            )
+        if because := why_refused(changes, now.file):
+            raise OutdatedError(because)
         wanted = [change for change in changes if change.needs_campaign]
         if wanted:
             more = f" (the first of {len(wanted)} changes)" if len(wanted) > 1 else ""
@@ -95,7 +91,7 @@ class Acceptance:
         late = settled(stored, [one.value for one in await self._leader.campaigns.all()], now)
         fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
         await self._generations.save(fresh)
-        await self._leader.cluster.audit.append("configuration.accepted", "", generation=now.hash, changes=len(changes))
+        await self._leader.cluster.audit.append("configuration.recorded", "", generation=now.hash, changes=len(changes))
 
     async def _adopt(self, before: str) -> None:
         """Continue the unfinished campaign of a generation with the same meaning under this one."""

@@ -4,7 +4,7 @@
 - The key monitor measures the use of write budgets, and logs keys that are due.
 - The rotation controller begins the rotation of a due key, and takes the steps of the unfinished rotation.
 - The campaign controller plans requests, and drives one campaign at a time.
-- The resync controller scans all governed objects at intervals, and requests a campaign for stale ones.
+- The full check controller scans all governed objects at intervals, and requests a campaign for stale ones.
 - Housekeeping requests repairs of drift, and deletes old records.
 
 Each controller reads records, decides by a pure function, acts, and logs why. If one fails, all are cancelled and its
@@ -23,11 +23,11 @@ from kube_rewrap.scheduler.campaigns.budgets import note_restore
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.controller import CampaignController, LeaderContext
 from kube_rewrap.scheduler.campaigns.figures import Figures
+from kube_rewrap.scheduler.campaigns.full_check import FullCheckController, Schedule
 from kube_rewrap.scheduler.campaigns.housekeeping import Housekeeping
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.resync import ResyncController, Schedule
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import describe
@@ -102,7 +102,9 @@ class Controllers:
         self.key_monitor = self._key_monitor()
         self._rotation = self._rotation_controller()
         self._campaigns = CampaignController(leader, context.brake, sender, context.apiservers, repaired)
-        self.resync = ResyncController(cluster, leader.campaigns, leader.backlog, leader.figures, leader.schedule)
+        self.full_check = FullCheckController(
+            cluster, leader.campaigns, leader.backlog, leader.figures, leader.schedule
+        )
         tries = TryCounter(store, keyspace, MOST_FRESH, [context.guard])
         self._housekeeping = Housekeeping(
             leader.backlog, leader.figures, self._drift, repaired, audit=cluster.audit, tries=tries
@@ -114,7 +116,7 @@ class Controllers:
         acceptance = Acceptance(leader, describe(cluster.generation), self._context.before)
         history = await acceptance.current()
         await brake.unless_pulled(note_restore(cluster))
-        await cluster.engine.learn_what_is_complete()
+        await cluster.engine.load_proven_resources()
         async with background(brake.pull) as begin:
             begin("the write observer", self.observer.run)
             await acceptance.accept(history)
@@ -122,7 +124,7 @@ class Controllers:
             await leader.figures.show_records()
             begin("the key monitor", self.key_monitor.run)
             begin("the rotation controller", self._rotation.run)
-            begin("the resync controller", self.resync.run)
+            begin("the full check controller", self.full_check.run)
             begin("housekeeping", self._housekeeping.run)
             begin("the observer's lag", self._show_lag)
             # Awaited here, not cancelled: it stops between two steps, and releases the lock on campaigns.

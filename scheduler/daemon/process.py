@@ -75,8 +75,8 @@ class Daemon:
         self._not_ready = ""
         self._held: Callable[[], str] = str
         self._reach = Reach()
-        layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
-        self._usable = Usable(file, layout, allow_readable=allow_readable)
+        self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
+        self._usable = Usable(file, self._layout, allow_readable=allow_readable)
 
     async def run(self) -> None:
         """Wait for leadership and lead, again and again, until `stop` is pulled.
@@ -109,7 +109,7 @@ class Daemon:
         """See Question: ready while etcd and Redis answer and the file is usable; a leader also needs it in force."""
         if self._not_ready == _NO_FILE and self._held():
             return _NO_KEK
-        return self._not_ready or self._reach.away or ("" if self._sender.is_available else _NO_QUEUE)
+        return self._not_ready or self._reach.trouble or ("" if self._sender.is_available else _NO_QUEUE)
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -155,13 +155,13 @@ class Daemon:
                 background(brake.pull) as begin,
             ):
                 begin("the etcd probe", partial(self._reach.follow, store))
-                stop_looking = begin("the configuration probe", self._usable.follow)
-                await asyncio.to_thread(self._usable.look)  # the result of an earlier candidacy may be outdated
+                stop_checking = begin("the configuration probe", self._usable.follow)
+                await asyncio.to_thread(self._usable.check)  # the result of an earlier candidacy may be outdated
                 await self._wait_for_file(brake)
                 async with leadership(store, Keyspace(settings.keyspace.state_prefix), brake, self._waiting) as guard:
                     if self._usable.trouble:
                         return  # the file became unusable meanwhile; another scheduler may have a usable one
-                    stop_looking()  # ConfigurationWatch follows the file from here on
+                    stop_checking()  # ConfigurationWatch follows the file from here on
                     self._metrics.leads(leads=True)
                     self._not_ready = _NO_FILE
                     await self._lead(store, guard, brake, ApiserverProbe(settings, store, self._file))
@@ -187,10 +187,11 @@ class Daemon:
 
     async def _lead(self, store: Store, guard: Expect, brake: Brake, apiservers: ConvergenceProbe) -> None:
         """Run controllers under the newest generation; a newer one stops them, and starts others."""
-        watch = ConfigurationWatch(self._file, self._settings.service, allow_readable=self._allow_readable)
+        allowed = self._allow_readable
+        watch = ConfigurationWatch(self._file, self._settings.service, self._layout, allow_readable=allowed)
         settings = self._settings.rotation
         archive = settings.archive or archive_of(self._file)
-        file = ConfigurationFile(self._file, archive, allow_readable=self._allow_readable, kms_file=settings.kms_file)
+        file = ConfigurationFile(self._file, archive, allow_readable=allowed, kms_file=settings.kms_file)
         state, before = LeaderState(self._metrics), ""
         keyspace = Keyspace(self._settings.keyspace.state_prefix)
         keks = KekWatch(

@@ -7,57 +7,73 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
-import structlog
-
+from kube_rewrap.worker.claimed import ClaimingWorker, Job, settle
 from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
-from kube_rewrap.worker.errors import BusyError, WorkerError
+from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
-from kube_rewrap.worker.records.campaign import Campaign
-from kube_rewrap.worker.records.ownership import Session, who
 
-_log = structlog.get_logger()
+__all__ = [
+    "ClaimingWorker",
+    "Engine",
+    "Examined",
+    "LocalDispatcher",
+    "Worker",
+    "ask_key_ids",
+    "ask_why_away",
+    "describe",
+    "open_engine",
+    "settle",
+]
 
-__all__ = ["Engine", "Examined", "LocalDispatcher", "ask_key_ids", "ask_why_away", "describe", "open_engine"]
+
+class Worker(Protocol):
+    """Does jobs of one campaign for a LocalDispatcher, several at a time."""
+
+    async def do(self, job: Job, number: int) -> None:
+        """Do a job under a claim; return without work if another process holds that. Raises what stopped the work."""
+
+    async def stop(self) -> None:
+        """End the work; the brake is on, or all jobs are done. Called while `do` is at work, too."""
 
 
 class LocalDispatcher:
-    """See Dispatcher. Works on at most `room` batches at a time, in named tasks, each under its own claim."""
+    """See Dispatcher and Scanners. Each of `workers` gets at most `room` jobs at a time, in named tasks."""
 
-    def __init__(self, engine: Engine, session: Session, brake: Brake, room: int, campaign: Campaign) -> None:
-        self._engine = engine
-        self._session = session
-        self._campaign = campaign
+    def __init__(self, workers: Sequence[Worker], brake: Brake, room: int) -> None:
         self._brake = brake
         self._room = room
         self._tasks: dict[int, asyncio.Task[object]] = {}
+        self._taken: dict[Worker, int] = dict.fromkeys(workers, 0)
 
     async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
         """See Dispatcher."""
-        for batch in batches:
-            if len(self._tasks) >= self._room or self._brake.is_on:
-                return
-            if batch.number not in self._tasks and batch.number not in owned:
-                self._tasks[batch.number] = asyncio.create_task(self._work(batch), name=f"batch-{batch.number}")
+        self._offer(Job.REWRAP, [batch.number for batch in batches], owned)
 
-    async def _work(self, batch: BatchSpec) -> None:
-        """Claim a batch and rewrap it; return without work if another process holds the claim."""
-        key = self._engine.keyspace.claim(batch.campaign, batch.number)
+    async def offer_proof(self, _campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        """See Scanners. The campaign is that of the workers."""
+        self._offer(Job.PROVE, numbers, owned)
+
+    def _offer(self, job: Job, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        # All batches have ended when the first part is offered, so that a number names one task.
+        for number in numbers:
+            worker = min(self._taken, key=self._taken.__getitem__)
+            if self._taken[worker] >= self._room or self._brake.is_on:
+                return
+            if number not in self._tasks and number not in owned:
+                self._taken[worker] += 1
+                self._tasks[number] = asyncio.create_task(self._work(worker, job, number), name=f"{job}-{number}")
+
+    async def _work(self, worker: Worker, job: Job, number: int) -> None:
         try:
-            claim = await self._session.hold(key, who("rewrap run"))
-        except BusyError as busy:
-            _log.info("batch.busy", **batch.log_context(), because=str(busy))
-            return
-        options, growth = self._campaign.options, self._campaign.growth
-        may_decrypt, kek_since = options.allow_plaintext, options.since
-        await self._engine.run(
-            batch, claim, self._brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
-        )
-        await self._session.release(claim)
+            await worker.do(job, number)
+        finally:
+            self._taken[worker] -= 1
 
     async def wait(self, seconds: float) -> None:
-        """See Dispatcher. When a batch fails, the others stop after their swaps in flight, and its error is raised."""
+        """See Dispatcher. When a job fails, the others stop after their swaps in flight, and its error is raised."""
         if not self._tasks:
             self._brake.check()
             await asyncio.sleep(seconds)
@@ -75,10 +91,7 @@ class LocalDispatcher:
             self._brake.check()
 
     async def close(self) -> None:
-        """Wait until all batches have ended, and settle the ledger. The brake must be on, or all batches done."""
+        """Stop the workers, and wait until all jobs have ended. The brake must be on, or all jobs done."""
+        await asyncio.gather(*(worker.stop() for worker in self._taken))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
-        try:
-            await self._engine.ledger.settle()
-        except WorkerError as error:
-            _log.warning("ledger.not_settled", because=str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
@@ -19,6 +19,8 @@ from kube_rewrap.worker.verdict import KeyRef
 
 DAY = 86_400.0
 _NAMED = 5
+
+PLUGIN_REMEDY = 'audit again when the plugin serves (docs/kms.md, "The plugin is down")'
 
 
 class State(StrEnum):
@@ -76,7 +78,8 @@ class Facts:
     `proof_revision` is that of the newest complete campaign over everything, 0 = none, and `proven_at` its end, None =
     not on record. `quarantined` names readable objects that the last campaigns, being incomplete, left unwritten: etcd
     key and reason; `stuck` counts all of them. `silent` are endpoints that did not report their size; `quota_told`:
-    whether etcd or an operator gave its quota.
+    whether etcd or an operator gave its quota. `keks`: since when a KEK on record is in force, by its provider's name
+    and its fingerprint. `missing`: what `proof` could not open, since a KMS plugin does not serve, "" = nothing.
     """
 
     settings: Settings
@@ -99,6 +102,8 @@ class Facts:
     room: Room
     quota_told: bool
     silent: tuple[str, ...]
+    keks: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    missing: str = ""
 
     @property
     def writers(self) -> dict[KeyRef, list[str]]:

@@ -103,7 +103,8 @@ def _used(facts: Facts, fingerprint: str) -> str:
 def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
     """Return the least age of a key in seconds, and whether a rotation's record makes it the exact one."""
     if key.provider == ProviderType.KMS:
-        return 0.0, False
+        # The KMS may have made it long before a plugin named it.
+        return facts.now - facts.keks.get((key.name, key.fingerprint), facts.now), False
     made = facts.made.get(key.fingerprint)
     # The file has held the key at least since it was last changed.
     seen = [facts.file.changed_at, *([facts.watched[key.fingerprint]] if key.fingerprint in facts.watched else [])]
@@ -111,4 +112,8 @@ def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
 
 
 def _untold(key: KeyRef, age: float) -> str:
-    return f"{key} (only its KMS knows)" if key.provider == ProviderType.KMS else f"{key} (at least {days(age)})"
+    return (
+        f"{key} (only its KMS knows)"
+        if key.provider == ProviderType.KMS and not age
+        else f"{key} (at least {days(age)})"
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
+from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, Facts, State, days, named
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.inventory import ResourceTally
-from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Reason
+from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef, Reason
 
 _PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
 _REWRAP = "`rewrap run`"
@@ -42,7 +42,7 @@ def current(facts: Facts) -> Check:
     stale = {tally.resource: _old(tally) for tally in facts.proof.resources}
     if counts := [f"{resource} {count}" for resource, count in stale.items() if count]:
         return Check(name, State.WARN, f"{sum(stale.values())} objects are under older keys: {named(counts)}", _REWRAP)
-    return _seen(facts, Check(name, State.PASS, "nothing is under an older key"))
+    return _opened(facts, Check(name, State.PASS, "nothing is under an older key"))
 
 
 def readable(facts: Facts) -> Check:
@@ -56,16 +56,19 @@ def readable(facts: Facts) -> Check:
         reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine: {named(examples)}"
         remedy = "docs/campaign-incomplete.md has a remedy for each reason; then `rewrap run`"
         return Check(name, State.FAIL, reason, remedy)
-    return _seen(facts, Check(name, State.PASS, f"{facts.proof.objects} objects can be read"))
+    return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects} objects can be read"))
 
 
 def proof_age(facts: Facts) -> Check:
     """Check that a campaign over everything was proven complete under this very configuration, recently."""
     name, oldest = "proof-age", facts.ages.proof
     if not facts.proof_revision:
+        recorded = "no complete campaign over everything is on record under this configuration"
+        if facts.missing:
+            state = State.FAIL if facts.proof.unreadable or any(map(_old, facts.proof.resources)) else State.WARN
+            return Check(name, state, f"{recorded}; this scan did not open what is under KMS", _REWRAP)
         state = State.WARN if facts.proof.is_clean else State.FAIL
         found = "this scan found" if facts.proof.is_clean else "this scan did not find"
-        recorded = "no complete campaign over everything is on record under this configuration"
         reason = f"{recorded}; {found} everything under its primary key"
         return Check(name, state, reason, _REWRAP)
     if facts.proven_at is None:
@@ -76,6 +79,13 @@ def proof_age(facts: Facts) -> Check:
     if age > oldest:
         return Check(name, State.WARN, f"{said}, which is more than {days(oldest)}", f"{_REWRAP}, or a scheduler")
     return Check(name, State.PASS, said)
+
+
+def _opened(facts: Facts, otherwise: Check) -> Check:
+    """Return a passed check, or unknown if this scan did not open what is under KMS, or left out paths."""
+    if facts.missing:
+        return Check(otherwise.id, State.UNKNOWN, facts.missing, PLUGIN_REMEDY)
+    return _seen(facts, otherwise)
 
 
 def _seen(facts: Facts, otherwise: Check) -> Check:
@@ -94,7 +104,14 @@ def _plain(tally: ResourceTally) -> int:
 
 
 def _old(tally: ResourceTally) -> int:
-    return sum(under.objects for key, under in tally.keys.items() if key != tally.primary and not _is_plain(key))
+    return sum(under.objects for key, under in tally.keys.items() if _is_older(key, tally.primary))
+
+
+def _is_older(key: KeyRef, primary: KeyRef) -> bool:
+    """Whether objects under a key are under an older one; of a KMS primary without a known KEK, none is."""
+    if primary.fingerprint == KMS_FINGERPRINT and primary.covers(key):
+        return False
+    return key != primary and not _is_plain(key)
 
 
 def _is_plain(key: KeyRef) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 
-from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, named
+from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, Facts, State, named
 from kube_rewrap.worker.etcd.grants import Access
+from kube_rewrap.worker.verdict import KeyRef
 
 _FOREIGN = stat.S_IRWXG | stat.S_IRWXO
 _FOREIGN_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -66,12 +68,19 @@ def etcd_access(facts: Facts) -> Check:
 def converged(facts: Facts) -> Check:
     """Check that all kube-apiservers run exactly this file."""
     name, verdict = "converged", facts.convergence
+    if verdict.is_converged and facts.missing and any(map(_is_unknown_kek, facts.writers)):
+        reason = f"{verdict.because}; under which KEK they write is not compared, since no plugin names one"
+        return Check(name, State.UNKNOWN, reason, PLUGIN_REMEDY)
     if verdict.is_converged:
         return Check(name, State.PASS, verdict.because)
     if verdict.is_contradicted:
         remedy = "bring the same file to every control-plane node, and follow `rewrap converged --wait`"
         return Check(name, State.FAIL, verdict.because, remedy)
     return Check(name, State.UNKNOWN, verdict.because, "give every address with --apiserver; see `rewrap converged`")
+
+
+def _is_unknown_kek(key: KeyRef) -> bool:
+    return key.provider == ProviderType.KMS and key.version.startswith("v2") and not key.is_kek
 
 
 def space(facts: Facts) -> Check:

@@ -15,14 +15,15 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
-from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
 from kube_rewrap.worker.etcd.anonymous import probe
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.keks import Keks
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
@@ -35,11 +36,12 @@ _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
 async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
     """Gather all facts once. Raises a scan's errors, and SettingsError for credentials that can't be read."""
     generation, store, keyspace = cluster.generation, cluster.engine.store, cluster.engine.keyspace
-    judged = await removal_verdicts(cluster, settings)
+    judged = await known_verdicts(cluster, settings)
     campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
     quarantined, stuck = await _quarantined(cluster, campaigns)
     members, alarms = await store.members(), await store.alarms()
     told = {member.endpoint for member in members}
+    keks = [stored.value for stored in await Keks(store, keyspace).all()]
     return Facts(
         settings=settings,
         ages=ages,
@@ -50,7 +52,7 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
         keys=judged.keys,
         convergence=judged.convergence,
         budgets=await cluster.engine.ledger.all(),
-        watched=(await load(store, keyspace)).since,
+        watched=(await ObserverRecords(store, keyspace).load()).value.since,
         made=_made(stored.value for stored in await Rotations(store, keyspace).all()),
         file=await asyncio.to_thread(_file, generation.file),
         exposures=await probe(settings.etcd),
@@ -61,6 +63,8 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
         room=judge_space(members, alarms, 0, settings.space),
         quota_told=settings.space.quota_bytes is not None or all(member.quota for member in members),
         silent=tuple(url for url in settings.etcd.endpoints if url not in told),
+        keks={(kek.provider, kek.fingerprint): kek.since for kek in keks},
+        missing=judged.missing,
     )
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
-from kube_rewrap.worker.records.usage import NOTHING, Haste, Usage, find_haste
+from kube_rewrap.worker.records.usage import NOTHING, DueByRate, Usage, judge_rate
 
 _DAY = 86_400.0
 _HOUR = 3_600.0
@@ -42,13 +42,13 @@ class LoggedAlert:
 class DueKey:
     """A key that is due, exhausted or restored. `resources`: those of which it is the primary, as the file names them.
 
-    `haste`: why it is due before the share `due_at` of its limit is used; None when that share is the reason.
+    `by_rate`: why it is due before the share `due_at` of its limit is used; None when that share is the reason.
     """
 
     budget: Budget
     state: BudgetState
     resources: tuple[str, ...]
-    haste: Haste | None = None
+    by_rate: DueByRate | None = None
 
     @property
     def is_exhausted(self) -> bool:
@@ -67,8 +67,8 @@ class DueKey:
         if self.state is BudgetState.EXHAUSTED:
             others = "kube-apiserver still does: ROTATE IT NOW" if is_primary else remedy
             return f"{names}: {used}; {where}. rewrap encrypts nothing more with it; {others}"
-        if self.haste is not None:
-            return f"{names}: {used}, and {self.haste.because}; {where}: {remedy}"
+        if self.by_rate is not None:
+            return f"{names}: {used}, and {self.by_rate.because}; {where}: {remedy}"
         return f"{names}: {used}; {where}: {remedy}"
 
 
@@ -84,22 +84,22 @@ def find_due_keys(
     for budget in budgets:
         if budget.fingerprint not in configured:
             continue
-        state, haste = judge_state(budget, generation, gcm_limit, due_at, usage)
+        state, by_rate = judge_state(budget, generation, gcm_limit, due_at, usage)
         if state in _ALERTED:
             writes = (name for name, chain in generation.resources if chain[0].fingerprint == budget.fingerprint)
-            found.append(DueKey(budget, state, tuple(writes), haste))
+            found.append(DueKey(budget, state, tuple(writes), by_rate))
     return tuple(sorted(found, key=lambda due: -due.budget.used))
 
 
 def judge_state(
     budget: Budget, generation: GenerationRecord, gcm_limit: int, due_at: float, usage: Usage
-) -> tuple[BudgetState, Haste | None]:
+) -> tuple[BudgetState, DueByRate | None]:
     """Return a budget's state, and the reason if only its rate makes it due."""
     state = budget.state(gcm_limit, due_at)
     if state is not BudgetState.OK or budget.fingerprint not in writing(generation):
         return state, None
-    haste = usage.haste(budget.fingerprint, budget.limit(gcm_limit))
-    return (BudgetState.DUE, haste) if haste is not None else (state, None)
+    by_rate = usage.why_due(budget.fingerprint, budget.limit(gcm_limit))
+    return (BudgetState.DUE, by_rate) if by_rate is not None else (state, None)
 
 
 def writing(generation: GenerationRecord) -> frozenset[str]:
@@ -107,15 +107,15 @@ def writing(generation: GenerationRecord) -> frozenset[str]:
     return frozenset(chain[0].fingerprint for _, chain in generation.resources if chain)
 
 
-def find_hasty(budget: Budget, gcm_limit: int, usage: Usage, took: float, now: float) -> Haste | None:
+def find_due_by_rate(budget: Budget, gcm_limit: int, usage: Usage, took: float, now: float) -> DueByRate | None:
     """Return why a primary key is newly due by its rate; None when it is not, or when `usage` names it already.
 
     `took` is the duration of a rotation in seconds, `now` in seconds since 1970.
     """
     left = budget.left(gcm_limit)
-    if left is None or usage.haste(budget.fingerprint, gcm_limit) is not None:
+    if left is None or usage.why_due(budget.fingerprint, gcm_limit) is not None:
         return None
-    return find_haste(left, usage.rate(budget.fingerprint, now), took, gcm_limit)
+    return judge_rate(left, usage.rate(budget.fingerprint, now), took, gcm_limit)
 
 
 def rotation_seconds(rotations: Iterable[Rotation]) -> float:

@@ -32,12 +32,17 @@ Interval = tuple[int, int]
 class Counting:
     """See the module's docstring.
 
-    `recorded` is the observer's record. `chains` holds the fingerprints of each name's keys in the configuration,
-    `spans` the names that each span is watched for. `now` is the store's next revision.
+    `recorded` is the observer's record, `revision` its mod_revision. `chains` holds the fingerprints of the keys of
+    each name in the configuration, `spans` the names that each span is watched for. `now` is the store's next revision.
     """
 
     def __init__(
-        self, recorded: Observations, chains: Mapping[str, tuple[str, ...]], spans: Sequence[Collection[str]], now: int
+        self,
+        recorded: Observations,
+        revision: int,
+        chains: Mapping[str, tuple[str, ...]],
+        spans: Sequence[Collection[str]],
+        now: int,
     ) -> None:
         # After a restore, the store assigns recorded revisions again, to writes that no watch has delivered.
         clipped = (
@@ -45,6 +50,7 @@ class Counting:
             for one in recorded.followed
         )
         self.recorded = replace(recorded, followed=tuple(clipped))
+        self.revision = revision
         self.chains = chains
         self._span_of = {name: index for index, names in enumerate(spans) for name in names}
         self._now = now
@@ -176,7 +182,7 @@ class Counting:
         """
         names = [name for name, index in self._span_of.items() if index == span]
         counted = {revision for held in self._pending.values() for revision in held}
-        counted |= {at for at, resource in gap.wheres.items() if at < self._places[self._span(resource)]}
+        counted |= {at for at, resource in gap.resources.items() if at < self._places[self._span(resource)]}
         end, most = gap.end, 0
         for fingerprint in fingerprints:
             if not any(fingerprint in self.chains[name] for name in names):
@@ -222,7 +228,7 @@ class Counting:
         return dict(self._counted())
 
     def to_record(self, now: int) -> Observations | None:
-        """Return the next version of the observer's record, at this time (seconds since 1970).
+        """Return the next version of the observer's record, to write over this one at `now` (seconds since 1970).
 
         None while a start is unknown, or while the watch has not reached the recorded places again.
         """
@@ -241,19 +247,18 @@ class Counting:
         since = {fingerprint: self.recorded.since.get(fingerprint, now) for fingerprint in counts}
         followed = self.recorded.following(places, self.chains)
         self._recorded_added = Counter(self._added)
-        replaced = self.recorded.replacing(places)
+        replaced = self.recorded.replacing(places, self.revision)
         return Observations(
             counts=counts,
             followed=followed,
             last=dict(self._last),
             since=since,
-            revision=self.recorded.revision,
             replaced=replaced,
         )
 
-    def saved(self, seen: Observations) -> None:
-        """Take over the version that `to_record` returned last, which is stored now. Keeps writes delivered since."""
-        self.recorded = seen
+    def saved(self, seen: Observations, revision: int) -> None:
+        """Take over the version that `to_record` returned last, stored at `revision`. Keeps writes delivered since."""
+        self.recorded, self.revision = seen, revision
         for pair, stored in self._recording.items():
             # By value, not by position: etcd may deliver an earlier revision after a later one.
             left = Counter(self._pending[pair]) - Counter(stored)

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from kube_rewrap.scheduler.keys.alerts import find_hasty, rotation_seconds, writing
+from kube_rewrap.scheduler.keys.alerts import find_due_by_rate, rotation_seconds, writing
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.table import Stored
-from kube_rewrap.worker.records.usage import HOUR, SAMPLE_SECONDS, Look, Usage, between
+from kube_rewrap.worker.records.usage import HOUR, SAMPLE_SECONDS, Sample, Usage, between
 from kube_rewrap.worker.records.usages import Usages
 
 
@@ -55,7 +55,7 @@ class Meter:
         self._watching = watching
         self._began: float | None = None
         self._stored: Stored[Usage] | None = None
-        self._before: Look | None = None
+        self._before: Sample | None = None
 
     async def measure(self, facts: MeterFacts) -> Usage:
         """Take a sample, if it is time; returns the usage on record afterwards. Raises FencedError, TemporaryError."""
@@ -64,13 +64,13 @@ class Meter:
         usage = await self._with_interval(stored.value, facts)
         took, writes = rotation_seconds(facts.rotations), writing(facts.generation)
         found = {
-            name: find_hasty(budget, facts.gcm_limit, usage, took, facts.wall)
+            name: find_due_by_rate(budget, facts.gcm_limit, usage, took, facts.wall)
             for name, budget in facts.budgets.items()
             if name in writes
         }
-        hasty = {name: haste for name, haste in found.items() if haste is not None}
-        if hasty:
-            usage = usage.with_hasty(hasty, writes)
+        due_by_rate = {name: by_rate for name, by_rate in found.items() if by_rate is not None}
+        if due_by_rate:
+            usage = usage.with_due(due_by_rate, writes)
         if usage != stored.value:
             stored = await self._usages.save(replace(stored, value=usage))
         self._stored = stored
@@ -83,16 +83,16 @@ class Meter:
             return usage
         if self._watching.lag or await self._campaigns.unfinished():
             return usage
-        look = Look(facts.steady, self._watching.opened, _own(facts.budgets.values()))
+        sample = Sample(facts.steady, self._watching.opened, _own(facts.budgets.values()))
         if self._before is None:
-            self._before = look
+            self._before = sample
             return usage
-        interval = between(self._before, look, int(facts.wall))
+        interval = between(self._before, sample, int(facts.wall))
         if interval is None:
             # Without writes the interval stays open, for at most an hour: quiet hours must not lower a later rate.
-            self._before = look if look.at - self._before.at > HOUR else self._before
+            self._before = sample if sample.at - self._before.at > HOUR else self._before
             return usage
-        self._before = look
+        self._before = sample
         return usage.followed_by(interval)
 
 

@@ -69,8 +69,8 @@ class KeyMonitor:
         now = asyncio.get_running_loop().time()
         usage = await self._meter.measure(MeterFacts(now, time.time(), budgets, rotations, generation, limit))
         due_keys = find_due_keys(budgets.values(), generation, limit, due_at, usage)
-        hasty = [key.budget.fingerprint for key in due_keys if key.haste is not None]
-        self._metrics.budgets(budgets, limit, due_at, hasty)
+        due_by_rate = [key.budget.fingerprint for key in due_keys if key.by_rate is not None]
+        self._metrics.budgets(budgets, limit, due_at, due_by_rate)
         until = max((budget.until for budget in budgets.values()), default=0)
         if until:
             self._metrics.observed(until, max(0, await self._cluster.engine.store.revision() + 1 - until))

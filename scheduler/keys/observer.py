@@ -34,8 +34,9 @@ from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Watched, WatchFrom
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, has_budget
 from kube_rewrap.worker.records.gap import Gap
-from kube_rewrap.worker.records.observations import load, save
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations, governing
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KMS_FORMER_FINGERPRINT, KeyRef, Quarantine, Reason
 
 _FLUSH_SECONDS = 1.0
@@ -62,9 +63,9 @@ class Observer:
         self._cluster = cluster
         self._engine = cluster.engine
         self._spans = cluster.spans
-        self._guard = guard
+        self._records = ObserverRecords(self._engine.store, self._engine.keyspace, [guard])
         self._listeners = listeners
-        self._counting = Counting(Observations(), {}, (), 0)
+        self._counting = Counting(Observations(), 0, {}, (), 0)
         self._opened: Counter[str] = Counter()
         self._again: list[Pair] = []
         self._gap = Gap(first=0, end=0)
@@ -105,9 +106,9 @@ class Observer:
         return dict(self._opened)
 
     @property
-    def recorded(self) -> Observations:
+    def recorded(self) -> Stored[Observations]:
         """The record as this observer wrote or read it last."""
-        return self._counting.recorded
+        return Stored(self._counting.recorded, self._counting.revision)
 
     async def run(self) -> None:
         """Watch until cancelled. Raises FencedError when another scheduler leads or has written the record."""
@@ -131,14 +132,16 @@ class Observer:
     async def _begin(self) -> tuple[list[int], list[Pair]]:
         """Read the record; returns the first revision of each span, and the pairs whose writes have to be estimated."""
         store = self._engine.store
-        recorded = await load(store, self._engine.keyspace)
+        recorded = await self._records.load()
         now = await store.revision() + 1
-        if recorded.until > now:
+        if recorded.value.until > now:
             # Counting cuts the places: a watch from a future revision would deliver nothing until etcd reached it. The
             # ledger marks the budgets as restored.
             because = "etcd's revision is lower than the recorded one, so etcd was restored from a backup"
             _log.error("observer.rewound", because=because)
-        counting = Counting(recorded, self._chains, [span.names for span in self._spans.all], now)
+        counting = Counting(
+            recorded.value, recorded.revision, self._chains, [span.names for span in self._spans.all], now
+        )
         unseen = counting.find_starts(await self._pairs(), await self._engine.ledger.all())
         first = {pair: start for pair, start in counting.starts().items() if counting.is_first(pair) and start < now}
         gone = {start for start in set(first.values()) if await self._engine.is_compacted(start)}
@@ -178,9 +181,9 @@ class Observer:
         is_only_later = seen.counts == before.counts and counting.chains == before.chains
         if is_only_later and time.monotonic() < self._saved_at + every:
             return
-        revision = await save(self._engine.store, self._engine.keyspace, seen, [self._guard])
+        stored = await self._records.save(Stored(seen, counting.revision))
         self._saved_at = time.monotonic()
-        counting.saved(replace(seen, revision=revision))
+        counting.saved(stored.value, stored.revision)
 
     async def _watch(self, begins: Sequence[int]) -> None:
         starts = [WatchFrom(one.range, begin) for one, begin in zip(self._spans.all, begins, strict=True)]
@@ -239,11 +242,12 @@ class Observer:
         first, span = self._counting.place(index), self._spans.all[index]
         if self._gap.end != end:  # the other spans have a gap up to the same compaction
             self._gap = await self._engine.gap(self._spans.locate, min(self._counting.places), end)
-        gap = replace(self._gap, makers={**dict.fromkeys(self.recorded.replaced, frozenset()), **self._gap.makers})
+        ours = dict.fromkeys(self._counting.recorded.replaced, frozenset[str]())
+        gap = replace(self._gap, keys={**ours, **self._gap.keys})
         chains = (self._engine.chains[name].keys for name in span.names)
         limited = {key.fingerprint for keys in chains for key in keys if key.provider == LIMITED_PROVIDER}
         counted = self._counting.count_gap(index, gap, limited)
-        is_touched = any(governing(name, self._chains) in span.names for name in gap.wheres.values())
+        is_touched = any(governing(name, self._chains) in span.names for name in gap.resources.values())
         if not counted and not is_touched:
             return False
         _log.warning(

@@ -2,14 +2,15 @@
 
 A key is removable when each of these blockers was checked and is absent. A fact that is not known is a blocker, too.
 
-1. Objects are under the key, or unreadable objects may be; or it is the primary key of an entry, even one without
-   objects.
+1. Objects are under the key, or unreadable objects may be, or objects that a scan could not count by key; or it is the
+   primary key of an entry, even one without objects.
 2. The scan covered only a part of the configured resources, or a campaign is unfinished.
 3. A kube-apiserver runs, or may run, another configuration.
 4. No campaign under this configuration was proven complete, or the watch saw a write under the key after the proof.
 5. etcd still answers at revisions before that proof: watches and paged lists may read values under the key there.
 6. A KMS provider is judged as a key while it only reads. Where it writes, its KEKs are: the one in force is primary; a
    former one also has the blocker that a kube-apiserver left it less than four minutes ago (`Convergence.lingering`).
+7. What is under KMS could not be opened, since a plugin does not serve.
 
 Not handled: backups, which still hold values under a removed key. Every output of "removable" says so (`BACKUPS`), and
 that the key ids of KMS values are claims (`KEKS`). The KEKs of KMS v1 have no key id: of those nothing is said.
@@ -45,7 +46,7 @@ class Surroundings:
     none; `compacted`: etcd refuses to answer before it. `last_written` holds, by fingerprint, the revision of the last
     write that a watch saw under the key. `chains` are the keys of each name in the file, in its order, also of names
     without objects, as the record of a generation names them. `keks` are the records of the KMS providers, `lingering`
-    is as in Convergence.
+    is as in Convergence. `missing`: what the scan could not open, and why, "" = it opened everything.
     """
 
     unconverged: str
@@ -57,6 +58,7 @@ class Surroundings:
     chains: tuple[tuple[str, tuple[KeyRef, ...]], ...] = ()
     keks: tuple[Kek, ...] = ()
     lingering: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
         *((UNFINISHED,) if around.campaign_unfinished else ()),
         *(() if around.whole and not proof.unknown else (PARTIAL,)),
         *((around.unconverged,) if around.unconverged else ()),
+        *((around.missing,) if around.missing else ()),
     )
     return [_judge(proof, key, common, around) for key in _configured_keys(proof, around)]
 
@@ -127,6 +130,10 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
         (one.provider, fingerprint_of(one.named)) == (key.name, key.fingerprint) for one in around.keks
     ):
         blockers.append("its plugin names it")
+    if together := sum(tally.counted_together_with(key) for tally in proof.resources):
+        blockers.append(
+            f"{together} objects name so many KEKs that they were counted together: some of them may be under it"
+        )
     claimed = sum(_claimed(tally, key) for tally in proof.resources)
     if claimed:
         blockers.append(f"{claimed} unreadable objects may be under it")

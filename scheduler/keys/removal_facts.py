@@ -15,9 +15,10 @@ from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.history import last_proof
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keks import Keks
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,14 @@ class RemovalVerdicts:
     """The verdict on each configured key, in configured order, and the facts that it rests on.
 
     `proof` is the scan; `proof_revision` that of the newest complete campaign over everything, 0 = there is none.
+    `missing` as in Surroundings.
     """
 
     keys: tuple[KeyVerdict, ...]
     proof: Inventory
     convergence: Convergence
     proof_revision: int
+    missing: str = ""
 
 
 async def removal_verdicts(cluster: Cluster, settings: Settings) -> RemovalVerdicts:
@@ -43,6 +46,22 @@ async def removal_verdicts(cluster: Cluster, settings: Settings) -> RemovalVerdi
     return await judge_removal(cluster, convergence, proof, whole=True)
 
 
+async def known_verdicts(cluster: Cluster, settings: Settings) -> RemovalVerdicts:
+    """Judge as `removal_verdicts`; while a KMS plugin does not serve, by the keys that its values name.
+
+    Then no value under KMS is opened, `missing` says so, and no key is removable.
+    """
+    convergence = await ask_apiservers(cluster, settings)
+    missing = ""
+    try:
+        _, proof = await scan_cluster(cluster)
+        cluster.engine.require_aimed()
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        _, proof = await scan_cluster(cluster, peeks=True)
+        missing = f"what is under KMS was counted by the keys that the values name, and not opened: {error}"
+    return await judge_removal(cluster, convergence, proof, whole=True, missing=missing)
+
+
 async def ask_apiservers(cluster: Cluster, settings: Settings) -> Convergence:
     """Return whether all kube-apiservers run the service's generation. Call it before a scan."""
     generation = cluster.generation
@@ -51,9 +70,9 @@ async def ask_apiservers(cluster: Cluster, settings: Settings) -> Convergence:
 
 
 async def judge_removal(
-    cluster: Cluster, convergence: Convergence, proof: Inventory, *, whole: bool
+    cluster: Cluster, convergence: Convergence, proof: Inventory, *, whole: bool, missing: str = ""
 ) -> RemovalVerdicts:
-    """Judge every configured key by a scan that began after the probe; `whole` as in Surroundings."""
+    """Judge every configured key by a scan that began after the probe; `whole`, `missing` as in Surroundings."""
     engine = cluster.engine
     last = await last_proof(cluster)
     revision = last.proof_revision if last is not None else 0
@@ -63,9 +82,10 @@ async def judge_removal(
         whole=whole,
         proof_revision=revision,
         compacted=bool(revision) and await engine.is_compacted(revision - 1),
-        last_written=(await load(engine.store, engine.keyspace)).last,
+        last_written=(await ObserverRecords(engine.store, engine.keyspace).load()).value.last,
         chains=cluster.chains if whole else (),
         keks=tuple([stored.value for stored in await Keks(engine.store, engine.keyspace).all()]),
         lingering=convergence.lingering,
+        missing=missing,
     )
-    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision)
+    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision, missing)

@@ -32,8 +32,9 @@ from kube_rewrap.scheduler.rotation.transition import (
     prepared,
 )
 from kube_rewrap.worker.background import uninterrupted
-from kube_rewrap.worker.errors import RecordChangedError, RefusedError
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, RecordChangedError, RefusedError
 from kube_rewrap.worker.records.audit import AuditLog
+from kube_rewrap.worker.records.campaign import Pause
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
@@ -47,7 +48,10 @@ HandOut = Callable[[Rotation, bytes], None]
 
 
 class RotationDriver:
-    """See the module's docstring. `hand_out` None: this process can't make the edits of a rotation by hand."""
+    """See the module's docstring. `hand_out` None: this process can't make the edits of a rotation by hand.
+
+    While a KMS plugin that a fact needs does not serve, the rotation waits.
+    """
 
     def __init__(
         self,
@@ -102,8 +106,12 @@ class RotationDriver:
         except ConfigError as error:
             return Decision(Wait(), f"the file can't be read: {error}")
         facts = Facts(content_hash(raw))
-        while isinstance(need := (decision := advance(stored.value, facts, _now())).action, Need):
-            facts = await _gather(self._probe, need.fact, stored.value, facts)
+        try:
+            while isinstance(need := (decision := advance(stored.value, facts, _now())).action, Need):
+                facts = await _gather(self._probe, need.fact, stored.value, facts)
+        except (KmsUnavailableError, KmsRefusedError) as error:
+            # Nothing is wrong with the rotation: the next step asks the plugin again.
+            decision = Decision(Wait(), f"it rests ({Pause.KMS.value}) until the plugin serves: {error}")
         match decision.action:
             case Move(rotation):
                 await self.rotations.save(replace(stored, value=rotation))

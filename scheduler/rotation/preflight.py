@@ -11,6 +11,7 @@ reasons before it asks for consent; the rotation controller logs them.
 4. The new key can encrypt every object of its entries, and etcd has room for another copy of them.
 5. The plugin of a KMS provider to add is healthy, names a KEK, wraps and unwraps: else no kube-apiserver would load the
    file, or none could write.
+6. The present file did not turn a KMS provider into another version under its name.
 
 Unreadable objects are no reason: the new key is needed all the same. The rotation will wait at its proof.
 """
@@ -44,7 +45,7 @@ class PreflightFacts:
     `other` and `campaigns` are unfinished ones; `file` are the reasons why the file can't be replaced; `registry` says
     why nothing could be scanned, `plugin` why the plugin of the KMS provider to add can't be used, "" = no reason.
     `workload` None: not scanned. `is_exhausted`: a retired key is. `growth`: by how many bytes a value
-    grows under the KMS provider to add.
+    grows under the KMS provider to add. `refused`: why nothing may be written under the present file.
     """
 
     convergence: Convergence
@@ -55,6 +56,7 @@ class PreflightFacts:
     workload: Workload | None = None
     is_exhausted: bool = False
     plugin: str = ""
+    refused: str = ""
     growth: int = 0
 
 
@@ -76,6 +78,8 @@ def _reasons(rotation: Rotation, facts: PreflightFacts, gcm_limit: int) -> Itera
     if facts.convergence.blocker:
         yield facts.convergence.blocker
     yield from (f"{fault}; `rewrap rotate --manual` says step by step what to write" for fault in facts.file)
+    if facts.refused:
+        yield facts.refused
     if facts.plugin:
         yield f"the KMS provider to add can't be used from here: {facts.plugin}"
     if facts.registry:

@@ -12,8 +12,10 @@ from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
+from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
@@ -75,7 +77,8 @@ class Preparation:
         objects, unreadable = sum(one.objects for one in tallies), sum(one.unreadable for one in tallies)
         size += objects * facts.growth
         room = judge_space(await store.members(), await store.alarms(), size, self._space)
-        return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""))
+        refused = why_refused(await find_changes(self._cluster, found), self._cluster.generation.file_hash)
+        return replace(facts, workload=Workload(objects, unreadable, room.refusal or ""), refused=refused)
 
 
 def _is_of(configuration: EncryptionConfiguration, resource: GroupResource, entries: Iterable[int]) -> bool:

@@ -99,7 +99,8 @@ class LeaderProbe(ClusterProbe):
         if rotation.passed and rotation.passed[-1].step in _SCANNING:
             # One request for each return to the rewrap, however often it is made.
             at = datetime.fromisoformat(entered)
-            await self._backlog.ask_for_rotation(f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
+            reason = "a rotation's scan found objects under another key"
+            await self._backlog.ask_for_rotation(reason, f"rotation-{rotation.id}-{at:%Y%m%d%H%M%S}")
         unfinished = await self._campaigns.unfinished()
         if unfinished:
             one = unfinished[0].value
@@ -110,7 +111,7 @@ class LeaderProbe(ClusterProbe):
         mine = generation.hash if rotation.file == generation.file_hash else rotation.file
         ended = [one.value for one in await self._campaigns.all() if one.value.generation == mine]
         if not ended:
-            await self._backlog.ask_for_resync("a rotation needs everything under the new key")
+            await self._backlog.ask_for_rotation("a rotation needs everything under the new key")
             return CampaignOutcome(None, "a campaign was requested")
         last = ended[-1]
         if last.state is CampaignState.INCOMPLETE and last.ended_at > entered:

@@ -17,6 +17,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING
@@ -49,6 +50,7 @@ class StandaloneProbe(ClusterProbe):
         cluster = self._cluster
         async with self._brake.below() as brake, hold_lock(cluster, brake, "rewrap rotate", wait=True) as lock:
             plan = await brake.unless_pulled(plan_run(cluster, EVERYTHING))
+            await brake.unless_pulled(note_keks(cluster))
             result = await run_embedded(cluster, plan, lock, brake, lambda _report, _batches: None)
         ended = result.campaign
         if not result.proof.is_clean:

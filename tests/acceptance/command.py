@@ -74,6 +74,11 @@ class Running:
     def is_over(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def stderr(self) -> str:
+        """What it has written to stderr so far."""
+        return self._stderr.read_text()
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

@@ -23,7 +23,7 @@ from tests.servers.kms_values import kms_key
 
 ROTATIONS = "/kube-rewrap/v1/rotations/"
 SECRETS = "/registry/secrets/"
-QUICK = (Temper(poll=0.05, seed=1), Temper(poll=0.05, seed=2), Temper(poll=0.05, seed=3))
+QUICK = (Temper(poll=0.1, seed=1), Temper(poll=0.1, seed=2), Temper(poll=0.1, seed=3))
 
 _POLL_SECONDS = 0.02
 

@@ -24,8 +24,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from coverage import Coverage
+
 from kube_rewrap import cli, config, scheduler, worker
 from kube_rewrap.cli.main import main
+from tests.acceptance.forked_children import is_child
 
 _ROOT = Path(__file__).parents[2]
 _LONGEST = 1 << 20
@@ -140,6 +143,8 @@ def _import_all() -> None:
     for package in (cli, config, scheduler, worker):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+    if (figures := Coverage.current()) is not None:
+        figures.save()  # else each process would write all that the imports covered, once more
     gc.freeze()  # what is there now is no process's garbage
 
 
@@ -161,6 +166,8 @@ def _main() -> None:
             # What processes that this one spawns import first.
             program = sys.modules["__main__"]
             program.__spec__, program.__file__ = None, path
+            if words[:1] == ["worker"] and is_child():
+                return
             sys.exit(main(words))
 
 

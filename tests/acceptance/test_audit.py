@@ -86,7 +86,8 @@ def test_a_good_cluster_fails_nothing(
     ended = clean(good.run("audit", "-o", "json"))
     assert ended.code == 0, ended.stdout + ended.stderr
     document = ended.document
-    assert list(document) == ["generation", "revision", "checks", "summary"]
+    assert list(document) == ["generation", "revision", "missing", "checks", "summary"]
+    assert document["missing"] is None
     assert all(list(check) == ["id", "state", "reason", "remedy"] for check in document["checks"])
     assert (document["generation"], document["revision"]) == (content_hash(good_file.read_bytes()), revision)
     # No scheduler observes, and no rotation brought the key in: nobody can know these two.

@@ -103,11 +103,13 @@ def test_the_list_can_be_narrowed(audit: Command, log: list[dict[str, object]]) 
 @pytest.mark.parametrize(
     ("number", "fields", "faults"),
     [
-        pytest.param(2, {"actor": "nobody"}, ["entry 2 was changed: its hash does not fit"], id="an actor"),
+        pytest.param(
+            2, {"actor": "nobody"}, ["entry 2 was changed: its hash is not that of its fields"], id="an actor"
+        ),
         pytest.param(
             2,
             {"hash": "0" * 64},
-            ["entry 2 was changed: its hash does not fit", "entry 3 does not follow the entry before it"],
+            ["entry 2 was changed: its hash is not that of its fields", "entry 3 does not follow the entry before it"],
             id="a hash",
         ),
         pytest.param(

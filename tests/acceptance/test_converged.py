@@ -23,17 +23,17 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def generation(file: Path) -> str:
+def file_hash(file: Path) -> str:
     return sha256(file.read_bytes())
 
 
 @pytest.fixture
-def replicas(etcd: EtcdCluster, generation: str, tmp_path: Path) -> Iterator[list[MetricsServer]]:
+def replicas(etcd: EtcdCluster, file_hash: str, tmp_path: Path) -> Iterator[list[MetricsServer]]:
     """Two that run the file, with TLS, and a token asked for; their leases are in etcd."""
     access = Access(Certificates.write(tmp_path / "pki"), token=TOKEN)
     with metrics_servers(2, access) as servers:
         for server in servers:
-            server.shown.hash = generation
+            server.shown.hash = file_hash
             etcd.admin().put(*server.lease())
         yield servers
 
@@ -52,19 +52,19 @@ def rewrap(nobody: Command, replicas: list[MetricsServer], tmp_path: Path) -> Co
     return nobody.with_flags(*urls, *access)
 
 
-def test_the_command(rewrap: Command, replicas: list[MetricsServer], generation: str, file: Path) -> None:
+def test_the_command(rewrap: Command, replicas: list[MetricsServer], file_hash: str, file: Path) -> None:
     document = rewrap.json("converged")
     assert document == {
         "converged": True,
-        "generation": generation,
-        "because": f"all kube-apiservers (2) run {generation}",
+        "file_hash": file_hash,
+        "because": f"all kube-apiservers (2) run {file_hash}",
         "replicas": [
             {
                 "address": server.url,
                 "id": server.id_hash,
                 "name": server.name,
                 "state": "converged",
-                "hash": generation,
+                "hash": file_hash,
                 "because": f"{server.url} runs it",
             }
             for server in replicas
@@ -85,11 +85,11 @@ def test_the_command(rewrap: Command, replicas: list[MetricsServer], generation:
     assert rewrap.json("converged", "--wait", "--converge-timeout", "0.2", code=3)["converged"] is False
 
     with rewrap.start("converged", "--wait", "-o", "json") as waiting:
-        waiting.wait_for_event("converge.waiting")
-        replicas[1].shown.hash = generation
+        waiting.wait_for_event("convergence.waiting")
+        replicas[1].shown.hash = file_hash
         ended = waiting.end()
     assert (ended.code, ended.document["converged"]) == (0, True)
-    assert [event["event"] for event in ended.events] == ["converge.waiting", "converge.done"]
+    assert [event["event"] for event in ended.events] == ["convergence.waiting", "convergence.reached"]
     assert TOKEN not in ended.stdout + ended.stderr
 
     for server in replicas:
@@ -98,15 +98,15 @@ def test_the_command(rewrap: Command, replicas: list[MetricsServer], generation:
     assert [one["state"] for one in unreachable["replicas"]] == ["unreachable"] * 2 + ["not listed"] * 2
 
 
-def test_an_operators_word(nobody: Command, file: Path, generation: str) -> None:
+def test_an_operators_word(nobody: Command, file: Path, file_hash: str) -> None:
     assert nobody.json("converged", code=3)["replicas"] == []
     given = nobody.json("converged", "--assume-converged", "restarted all of them")
     assert (given["converged"], given["assumed"]) == (True, "restarted all of them")
     assert nobody.json("converged") == given
     [entry] = nobody_s_log(nobody)
     assert (entry["event"], entry["detail"]) == (
-        "converged.assumed",
-        {"generation": generation, "reason": "restarted all of them"},
+        "convergence.assumed",
+        {"file_hash": file_hash, "reason": "restarted all of them"},
     )
     file.write_text(file.read_text() + "\n")
     assert nobody.json("converged", code=3)["assumed"] is None

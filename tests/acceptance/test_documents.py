@@ -79,6 +79,7 @@ def test_status_says_which_key_encrypts_what(rewrap: Command, gateway: Gateway) 
         "unreadable_by": UNREADABLE_BY,
         "resources": tallies(secrets_old=5, secrets_new=3, events=(OLD, False)),
         "unknown_paths": [],
+        "kms_calls": [],
     }
 
 
@@ -96,6 +97,8 @@ def test_a_dry_run_says_what_a_run_would_do(rewrap: Command, gateway: Gateway) -
         "bytes": stale_bytes,
         "growth_bytes": 0,
         "quota_bytes": 2 * 2**30,
+        "kms_calls": [],
+        "warnings": [],
         "refusals": [],
         "revision": revision,
         "objects": 10,
@@ -138,7 +141,7 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "quarantined_by": UNREADABLE_BY,
         "bytes": sum(len(one.value) for one in rewritten),
     }
-    assert sorted(keys) == ["keys", "kms", "kms_note", "note", "observed_until", "revisions_since"]
+    assert sorted(keys) == ["keys", "kms", "kms_note", "missing", "note", "observed_until", "revisions_since"]
     assert keys["kms"] == []
     judged = {one["fingerprint"]: one["blockers"] for one in verify["keys"]}
     assert all(row.pop("blockers") == judged[row["fingerprint"]] for row in keys["keys"])

@@ -12,6 +12,7 @@ from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Put, Store
 from tests.contract.conftest import STATE_PREFIX, settings_of
+from tests.contract.swapping import swap
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
 pytestmark = pytest.mark.timeout(90)
@@ -27,7 +28,7 @@ async def test_an_object_over_the_request_limit_is_refused_and_stays(etcd_any: E
         item = await store.get(SECRET)
         assert item is not None
         with pytest.raises(TooLargeError):
-            await store.swap(item, bytes(size))
+            await swap(store, item, bytes(size))
         assert await store.get(SECRET) == item
 
 
@@ -37,7 +38,7 @@ async def test_an_object_near_the_request_limit_is_taken_and_read(etcd_any: Etcd
     async with open_store(settings_of(etcd_any.endpoints[0]), STATE_PREFIX) as store:
         item = await store.get(SECRET)
         assert item is not None
-        await store.swap(item, value)
+        await swap(store, item, value)
         found = await store.get(SECRET)
         assert found is not None
         assert found.value == value
@@ -69,5 +70,5 @@ async def test_a_full_database_refuses_writes_raises_its_alarm_and_still_answers
         item = await store.get(SECRET)
         assert item is not None
         with pytest.raises(SpaceError):
-            await store.swap(item, b"new")
+            await swap(store, item, b"new")
         assert await store.get(SECRET) == item

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
@@ -92,6 +94,49 @@ async def test_another_kek_does_not_unwrap(plugin: KmsPlugin) -> None:
         plugin.behaviour = Behaviour(wrapping="aesgcm", key_id="kek-2")
         with pytest.raises(KmsUndecidedError):
             await client.decrypt(wrapped)
+
+
+@pytest.mark.parametrize("method", ["Status", "Encrypt", "Decrypt"])
+async def test_an_answer_after_the_deadline_is_not_taken(plugin: KmsPlugin, method: str) -> None:
+    """Neither for its own call nor for a later one of the same method."""
+    async with client_of(plugin.endpoint, seconds=0.5) as client:
+        wrapped = await client.encrypt(SEED)
+        calls: dict[str, Callable[[], Awaitable[Status | WrappedKey | SecretBytes]]] = {
+            "Status": client.status,
+            "Encrypt": lambda: client.encrypt(SEED),
+            "Decrypt": lambda: client.decrypt(wrapped),
+        }
+        plugin.behaviour = Behaviour(key_id="late", delay={f"v2.{method}": 1.0}, wrong_bytes=1)
+        with pytest.raises(KmsUnavailableError, match=r"did not answer within 0\.5 s"):
+            await calls[method]()
+        plugin.behaviour = Behaviour(key_id="kek-2", delay={f"v2.{method}": 0.0})
+        answers = [await calls[method]() for _ in range(2)]
+        await asyncio.sleep(1.0)  # the late answer is there by now
+        answers.append(await calls[method]())
+    for answer in answers:
+        assert answer in (Status("kek-2"), SEED) or getattr(answer, "key_id", "") == "kek-2"
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_failed_call_is_logged_with_its_uid_and_our_digest_of_the_key(
+    plugin: KmsPlugin, version: KmsVersion
+) -> None:
+    plugin.behaviour = Behaviour(key_id=f"{ARN}{ESCAPE}", fail_text=f"{ARN}{ESCAPE}")
+    with capture_logs() as logs:
+        async with client_of(plugin.endpoint, version) as client:
+            wrapped = await client.encrypt(SEED)
+            assert logs == []
+            plugin.behaviour = replace(plugin.behaviour, fail={"*": "INTERNAL"})
+            plugin.uids.clear()
+            for call in (client.status(), client.encrypt(SEED), client.decrypt(wrapped)):
+                with pytest.raises(KmsUnavailableError):
+                    await call
+    assert [line["event"] for line in logs] == ["kms.call_failed"] * 3
+    assert [line["method"] for line in logs] == ["Status" if version == "v2" else "Version", "Encrypt", "Decrypt"]
+    assert {(line["provider"], line["version"], line["log_level"]) for line in logs} == {("vault", version, "info")}
+    assert [line.get("source") for line in logs] == [None, None, wrapped.digest]
+    assert [line.get("uid") for line in logs] == [None, *(plugin.uids if version == "v2" else [None, None])]
+    assert not any(text in repr(logs) for text in (ARN, "red", "arn:"))
 
 
 # ----------------------------------------------------------------------------------------------------- cases 11, 16, 17

@@ -12,6 +12,7 @@ from kube_rewrap.worker.errors import UnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Outcome, Put, Store
 from tests.contract.conftest import STATE_PREFIX, settings_of
+from tests.contract.swapping import swap
 from tests.fakes.store import MemoryStore
 from tests.servers.etcd import EtcdCluster
 from tests.servers.proxy import Proxy
@@ -57,7 +58,7 @@ async def check_a_swap(lossy: Lossy) -> None:
     item = await lossy.store.get(SECRET)
     assert item is not None
     lossy.lose_the_answer_to(SECRET)
-    result = await lossy.store.swap(item, b"new")
+    result = await swap(lossy.store, item, b"new")
     assert (result.outcome, result.current) == (Outcome.UNKNOWN, None)
     found = await lossy.store.get(SECRET)
     assert found is not None
@@ -100,7 +101,7 @@ async def test_on_etcd_a_write_that_reaches_nobody_is_unknown_too(etcd: EtcdClus
             item = await store.get(SECRET)
             assert item is not None
             proxy.refuse()
-            assert (await store.swap(item, b"new")).outcome is Outcome.UNKNOWN
+            assert (await swap(store, item, b"new")).outcome is Outcome.UNKNOWN
             proxy.pass_on()
             assert await store.get(SECRET) == item
 

@@ -10,6 +10,7 @@ import pytest
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put, Store, SwapResult
 from tests.contract.conftest import Place, stored
+from tests.contract.swapping import swap
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -29,7 +30,7 @@ async def item_of(store: Store, key: bytes) -> Item:
 
 async def test_a_swap_of_the_version_that_was_read_is_applied(place: Place) -> None:
     item = await stored(place, SECRET)
-    result = await place.store.swap(item, b"new")
+    result = await swap(place.store, item, b"new")
     found = await item_of(place.store, SECRET)
     assert result == SwapResult(Outcome.APPLIED, item.mod_revision + 1)
     assert found == Item(SECRET, b"new", item.mod_revision + 1, 2, 0)
@@ -38,7 +39,7 @@ async def test_a_swap_of_the_version_that_was_read_is_applied(place: Place) -> N
 async def test_a_swap_after_a_foreign_write_is_lost_and_shows_what_is_there(place: Place) -> None:
     item = await stored(place, SECRET)
     newer = await stored(place, SECRET, b"theirs")
-    result = await place.store.swap(item, b"ours")
+    result = await swap(place.store, item, b"ours")
     assert result.outcome is Outcome.LOST
     assert result.current == newer
     assert await item_of(place.store, SECRET) == newer
@@ -47,7 +48,7 @@ async def test_a_swap_after_a_foreign_write_is_lost_and_shows_what_is_there(plac
 async def test_a_swap_after_a_deletion_is_lost_and_shows_nothing(place: Place) -> None:
     item = await stored(place, SECRET)
     place.delete(SECRET)
-    result = await place.store.swap(item, b"ours")
+    result = await swap(place.store, item, b"ours")
     assert (result.outcome, result.current) == (Outcome.LOST, None)
     assert await place.store.get(SECRET) is None
 
@@ -56,20 +57,20 @@ async def test_a_swap_after_delete_and_recreate_with_equal_bytes_is_lost(place: 
     item = await stored(place, SECRET)
     place.delete(SECRET)
     again = await stored(place, SECRET, item.value)
-    result = await place.store.swap(item, b"ours")
+    result = await swap(place.store, item, b"ours")
     assert (result.outcome, result.current) == (Outcome.LOST, again)
 
 
 async def test_of_two_swaps_of_one_version_only_the_first_is_applied(place: Place) -> None:
     item = await stored(place, SECRET)
-    outcomes = [(await place.store.swap(item, value)).outcome for value in (b"first", b"second")]
+    outcomes = [(await swap(place.store, item, value)).outcome for value in (b"first", b"second")]
     assert outcomes == [Outcome.APPLIED, Outcome.LOST]
     assert (await item_of(place.store, SECRET)).value == b"first"
 
 
 async def test_of_many_swaps_at_once_exactly_one_is_applied(place: Place) -> None:
     item = await stored(place, SECRET)
-    results = await asyncio.gather(*(place.store.swap(item, b"%d" % number) for number in range(20)))
+    results = await asyncio.gather(*(swap(place.store, item, b"%d" % number) for number in range(20)))
     applied = [number for number, result in enumerate(results) if result.outcome is Outcome.APPLIED]
     assert len(applied) == 1
     assert (await item_of(place.store, SECRET)).value == b"%d" % applied[0]
@@ -78,7 +79,7 @@ async def test_of_many_swaps_at_once_exactly_one_is_applied(place: Place) -> Non
 async def test_a_swap_keeps_the_lease(place: Place) -> None:
     lease = await place.store.grant_lease(60)
     item = await stored(place, SECRET, lease=lease)
-    await place.store.swap(item, b"new")
+    await swap(place.store, item, b"new")
     found = await item_of(place.store, SECRET)
     assert (found.value, found.lease) == (b"new", lease)
     await place.store.revoke_lease(lease)
@@ -87,7 +88,7 @@ async def test_a_swap_keeps_the_lease(place: Place) -> None:
 
 async def test_a_swap_judges_by_mod_revision_alone(place: Place) -> None:
     item = await stored(place, SECRET)
-    result = await place.store.swap(replace(item, value=b"something else", version=7), b"new")
+    result = await swap(place.store, replace(item, value=b"something else", version=7), b"new")
     assert result.outcome is Outcome.APPLIED
 
 

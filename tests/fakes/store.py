@@ -126,7 +126,7 @@ class MemoryStore:
         return self._revision
 
     async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
-        """See Store."""
+        """Do one swap of a group; raises what `swap_all` returns."""
         await asyncio.sleep(0)
         if guard is not None and not self._holds(guard):
             raise FencedError("the guard does not hold")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command import Command, Ended, command_for
+from tests.acceptance.command import Command, Ended, command_for, start_program
+from tests.acceptance.forked import ForkedProcess
 from tests.faults.registry import HARNESS, OWNER, PAGE
 from tests.faults.test_kill_points import PASSES, SEED
 from tests.integration.apiserver import IDENTITY, Key, configure, manifest, secrets, store, write_private
@@ -23,7 +26,7 @@ from tests.servers.kms_values import KmsKey, KmsV1Key
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[2]
+START_SECONDS = 60.0
 # KMS keys have no ledger.
 REACHED = [f"{effect}.{side}" for effect in PASSES if effect != "ledger" for side in ("before", "after")]
 QUICK = {"group.after", "swap.after", "batches.before", "campaigns.after"}
@@ -36,22 +39,25 @@ class PluginProcess:
     """The plugin as a process that can be killed."""
 
     socket: Path
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def start(self) -> int:
         """Starts it, under a new socket; returns its id."""
         self.kill()
         self.socket.unlink(missing_ok=True)
+        log = self.socket.with_suffix(".log")
         line = [sys.executable, "-m", "tests.servers.kms_plugin", "--socket", str(self.socket)]
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        self.process = start_program(line, os.environ, log, log)
+        until = time.monotonic() + START_SECONDS
+        while not self.socket.exists():
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.01)
         return self.process.pid
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.communicate(timeout=30)
+            self.process.wait(30)
             self.process = None
 
 

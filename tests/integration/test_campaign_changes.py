@@ -26,13 +26,13 @@ from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.proof import QueueProver
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
-from kube_rewrap.worker.errors import StoppedError
+from kube_rewrap.worker.errors import StoppedError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
+from kube_rewrap.worker.etcd.store import Expect, Item, SwapResult
 from kube_rewrap.worker.queue.execution import ChildTools, MessageResult, prove, rewrite
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
@@ -61,11 +61,19 @@ def generation(name: str) -> Generation:
 
 
 class CountingStore(MemoryStore):
-    """Counts the reads of single keys."""
+    """Counts the reads of single keys; refuses swaps while it `is_broken`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.got: Counter[bytes] = Counter()
+        self.is_broken = False
+
+    async def swap_all(
+        self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
+    ) -> list[SwapResult | WorkerError]:
+        if self.is_broken:
+            return [UnavailableError("etcd does not answer") for _ in swaps]
+        return await super().swap_all(swaps, guard)
 
     async def get(self, key: bytes) -> Item | None:
         self.got[key] += 1
@@ -141,7 +149,7 @@ def at(store: MemoryStore, name: str) -> Cluster:
 
 
 def loop(cluster: Cluster, name: str, workers: Workers, lock: Lock) -> Reconciler:
-    prover = QueueProver(cluster, workers, lock.guard, EVERYTHING)
+    prover = PartsProver(cluster, workers, lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(cluster.engine.store, cluster.engine.keyspace, name, lock.guard)
     return Reconciler(records, workers, prover, lambda _report, _left: None)
 
@@ -155,7 +163,7 @@ async def world(redis: RedisServer) -> AsyncIterator[World]:
     broker = BrokerSettings(url=SecretBytes(redis.url.encode()))
     async with hold_lock(cluster, Brake()) as lock, open_pace(broker, "test", 0.0, 8) as pace:
         plan = await plan_run(cluster, EVERYTHING)
-        await begin_budgets(cluster, plan.look)
+        await begin_budgets(cluster, plan.estimate)
         name = (await take_up(cluster, plan, lock.guard)).value.id
         workers = Workers(ChildTools(SETTINGS, cluster.engine, pace))
         yield World(store, pace, lock, cluster, name, workers, loop(cluster, name, workers, lock))
@@ -169,12 +177,30 @@ def is_proving(done: Round) -> bool:
     return done.stored.value.state is CampaignState.PROVING
 
 
-async def test_a_slice_that_finishes_its_batch_does_not_read_the_checkpoint_again_at_its_end(world: World) -> None:
+async def test_a_slice_that_finishes_its_batch_reads_the_checkpoint_once(world: World) -> None:
     await world.until(one_batch_is_done(world))
     one = world.loop.checkpoints[0].spec
-    # Once for the message, and once by the engine, which compares the record with the message's batch.
-    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, one.number)] == 2
+    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, one.number)] == 1
     assert world.workers.done[0].report == world.loop.checkpoints[0].report
+
+
+@pytest.mark.parametrize(
+    ("slice_seconds", "is_broken", "outcome"),
+    [
+        pytest.param(0.0, False, "worked", id="stopped when the slice is over"),
+        pytest.param(60.0, True, "failed", id="failed when etcd does not answer the swaps"),
+    ],
+)
+async def test_a_slice_that_ends_before_its_batch_reads_the_checkpoint_once(
+    world: World, *, slice_seconds: float, is_broken: bool, outcome: str
+) -> None:
+    settings = replace(SETTINGS, service=replace(SETTINGS.service, slice=slice_seconds))
+    world.store.is_broken = is_broken
+    done = await rewrite(ChildTools(settings, world.cluster.engine, world.pace), world.name, 0)
+    assert world.store.got[world.cluster.engine.keyspace.batch(world.name, 0)] == 1
+    recorded = (await Checkpoints(world.store, world.cluster.engine.keyspace).load(world.name, 0)).value
+    assert (done.outcome, recorded.state, recorded.attempts) == (outcome, BatchState.RUNNING, 1)
+    assert recorded.because == (done.because if is_broken else "")
 
 
 async def test_a_file_of_the_same_meaning_is_adopted_in_the_middle_of_the_batches(world: World) -> None:
@@ -214,7 +240,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     world.name = stored.value.id
     short_slices = replace(SETTINGS, service=replace(SETTINGS.service, slice=0.0))
     world.workers = Workers(ChildTools(short_slices, world.cluster.engine, world.pace))
-    prover = QueueProver(world.cluster, world.workers, world.lock.guard, EVERYTHING, part_objects=10)
+    prover = PartsProver(world.cluster, world.workers, world.lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
     world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
     with capture_logs() as logs:
@@ -260,7 +286,7 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
     ahead = replace(stored.value, tried_at=time.time() + 3 * 86_400, stalled=2)
     await checkpoints.save(stored.holding(ahead))
     gone = CampaignSpec(("gone.example.com",))
-    prover = QueueProver(world.cluster, world.workers, world.lock.guard, gone)
+    prover = PartsProver(world.cluster, world.workers, world.lock.guard, gone)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
     world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
     deadline = time.monotonic() + 40

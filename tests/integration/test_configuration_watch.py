@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from kube_rewrap.config.encryption.generation import content_hash
+from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.settings.schema import ServiceSettings
 from kube_rewrap.scheduler.configuration import watcher as watch
@@ -126,7 +127,7 @@ async def watching(file: Path, settings: ServiceSettings) -> AsyncIterator[Seen]
     seen = Seen()
 
     async def follow() -> None:
-        async for generation in ConfigurationWatch(str(file), settings).generations():
+        async for generation in ConfigurationWatch(str(file), settings, Layout()).generations():
             assert generation.file == str(file)
             seen.add(generation.hash)
 
@@ -163,7 +164,7 @@ async def test_the_first_good_file_comes_first(file: Path, logs: list[EventDict]
             "event": "configuration.accepted",
             "log_level": "info",
             "file": str(file),
-            "generation": content_hash(ONE),
+            "file_hash": content_hash(ONE),
             "because": "it is new",
         }
     ]
@@ -182,7 +183,7 @@ async def test_a_change_is_seen(
         await seen.until(ONE, TWO, THREE)
         write(file, ONE)
         await seen.until(ONE, TWO, THREE, ONE)
-    assert [line["generation"] for line in told(logs, "accepted")] == seen.hashes
+    assert [line["file_hash"] for line in told(logs, "accepted")] == seen.hashes
 
 
 class Volume:
@@ -284,7 +285,7 @@ async def test_a_touch_or_the_same_bytes_again_are_no_new_generation(file: Path,
         edit(file, ONE)
         put(file, TWO)
         await seen.until(ONE, TWO)
-    assert [line["generation"] for line in told(logs, "accepted")] == seen.hashes
+    assert [line["file_hash"] for line in told(logs, "accepted")] == seen.hashes
 
 
 # ---------------------------------------------------------------------------------------------- what can't be in force
@@ -308,7 +309,7 @@ async def test_a_bad_file_is_told_once_with_all_its_faults_and_changes_nothing(
         "event": "configuration.rejected",
         "log_level": "error",
         "file": str(file),
-        "generation": content_hash(ONE),
+        "file_hash": content_hash(ONE),
         "errors": [
             {
                 "path": "resources[0].resources[0]",
@@ -331,6 +332,18 @@ async def test_a_bad_file_is_told_once_with_all_its_faults_and_changes_nothing(
     ]
     assert "canary" not in str(logs)
     assert base64.b64encode(b"canary")[:6].decode() not in str(logs)
+
+
+async def test_a_file_that_governs_nothing_changes_nothing(file: Path, logs: list[EventDict]) -> None:
+    """As a worker, and a scheduler that does not lead, judges it."""
+    async with watching(file, FELT) as seen:
+        await seen.until(ONE)
+        put(file, ONE.replace(b"secrets", b"deployments"))
+        await until(lambda: len(told(logs, "rejected")) == 1)
+        put(file, TWO)
+        await seen.until(ONE, TWO)
+    [error] = told(logs, "rejected")[0]["errors"]
+    assert error["message"].startswith("no name in the configuration governs anything: deployments")
 
 
 async def test_back_to_what_is_in_force_is_told_and_is_no_new_generation(file: Path, logs: list[EventDict]) -> None:
@@ -386,7 +399,7 @@ async def test_permissions_that_are_too_open_are_told_and_mended(
 
 async def test_open_permissions_may_be_allowed(file: Path) -> None:
     allow(file, 0o644)
-    stream = ConfigurationWatch(str(file), FELT, allow_readable=True).generations()
+    stream = ConfigurationWatch(str(file), FELT, Layout(), allow_readable=True).generations()
     async with asyncio.timeout(BOUND):
         assert (await anext(stream)).hash == content_hash(ONE)
         await stream.aclose()
@@ -400,7 +413,7 @@ async def test_without_a_good_file_nothing_is_yielded_and_that_is_said(file: Pat
         put(file, ONE)
         await seen.until(ONE)
     (rejected,) = told(logs, "rejected")
-    assert (rejected["generation"], rejected["because"]) == (None, "there was no good one so far")
+    assert (rejected["file_hash"], rejected["because"]) == (None, "there was no good one so far")
 
 
 async def test_a_file_that_never_stands_still_is_told_once(
@@ -467,7 +480,7 @@ async def test_without_inotify_the_file_is_polled_and_that_is_said_once(
 @pytest.mark.parametrize("settings", [FELT, POLLED], ids=["an hour's poll", "a short poll"])
 async def test_closing_it_ends_the_watch_too(file: Path, settings: ServiceSettings) -> None:
     others = asyncio.all_tasks()
-    stream = ConfigurationWatch(str(file), settings).generations()
+    stream = ConfigurationWatch(str(file), settings, Layout()).generations()
     async with asyncio.timeout(BOUND):
         assert (await anext(stream)).hash == content_hash(ONE)
         await stream.aclose()

@@ -184,6 +184,44 @@ async def test_law_13_each_way_in_which_a_v1_value_does_not_open_looks_the_same(
         assert await scene.values() == before
 
 
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNKNOWN"])
+async def test_law_13_sources_that_the_plugin_refuses_are_tries(plugin: KmsPlugin, code: str) -> None:
+    """Each says whether its padding is valid, where the KMS unwraps by RSA with PKCS#1 v1.5."""
+    async with scene_of(plugin, kms_first=False) as scene:
+        guesses = [os.urandom(32) for _ in range(21)]
+        for number, seed in enumerate(guesses[:20]):
+            scene.put(f"guess-{number:02}", v2(f"guess-{number:02}", seed))
+        scene.put("sound", v2("sound", bytes(32)))
+        scene.does(fail_sources={hashlib.sha256(base64.b64encode(one)).hexdigest(): code for one in guesses})
+        assert (await scene.run(Growth(since=0, most=20))).quarantined == 20
+        scene.put("guess-20", v2("guess-20", guesses[20]))
+        scene.put("late", v2("late", bytes(32)))
+        before = await scene.values()
+        with pytest.raises(QuarantineGrewError):
+            await scene.run(Growth(since=0, most=20))
+        assert await scene.values() == before
+        assert (await scene.run()).rewritten == 1  # an operator asked
+
+
+async def test_law_13_a_refused_source_is_one_try_whatever_the_number_of_its_objects(plugin: KmsPlugin) -> None:
+    """A KEK that only the plugin of kube-apiserver has must not look like an attack."""
+    async with scene_of(plugin, kms_first=False) as scene:
+        seed = os.urandom(32)
+        for number in range(60):
+            scene.put(f"object-{number:02}", v2(f"object-{number:02}", seed))
+        scene.does(fail_sources={hashlib.sha256(base64.b64encode(seed)).hexdigest(): "UNKNOWN"})
+        for _ in range(3):
+            report = await scene.run(Growth(since=0, most=1))
+            assert (report.quarantined, report.fresh) == (60, 0)
+        other = os.urandom(32)
+        scene.put("older", v2("older", other))
+        scene.does(fail_sources={hashlib.sha256(base64.b64encode(one)).hexdigest(): "UNKNOWN" for one in (seed, other)})
+        report = await scene.run(Growth(since=await scene.store.revision(), most=1))
+        assert report.quarantined == 61  # none is newer than the last campaign
+        with pytest.raises(QuarantineGrewError):
+            await scene.run(Growth(since=0, most=1))
+
+
 LARGE = b"\x0a\x80\x80\x08" + bytes(2**17)
 LIES: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "fresh seeds come back as other bytes": ({"wrong_fresh": True}, KmsRefusedError),

@@ -28,6 +28,7 @@ from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.objects import OLD, fill
 from tests.fakes.store import MemoryStore
@@ -57,7 +58,7 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
             cluster = Cluster(settings, Layout(), leader)
             async with hold_lock(cluster, Brake()) as lock:
                 plan = await plan_run(cluster, EVERYTHING)
-                await begin_budgets(cluster, plan.look)
+                await begin_budgets(cluster, plan.estimate)
                 name = (await take_up(cluster, plan, lock.guard)).value.id
                 assert await engine.is_aimed()
                 tools = ChildTools(settings, engine, pace)
@@ -68,7 +69,7 @@ async def test_case_18_a_worker_whose_plugin_turns_to_another_kek_hands_the_batc
                 assert "a worker whose plugin names the target can go on" in done.because
                 batch = (await Checkpoints(store, engine.keyspace).load(name, 0)).value
                 assert (batch.stalled, batch.cursor, batch.report.encryptions) == (0, b"", 0)
-                assert len(await Claims(store, engine.keyspace).handbacks()) == 1
+                assert len(await Handbacks(store, engine.keyspace).all()) == 1
                 assert not await Claims(store, engine.keyspace).held(name)
                 assert engine.is_refuted
                 assert not await engine.is_aimed()

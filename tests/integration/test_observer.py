@@ -24,7 +24,7 @@ from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 from tests.integration.apiserver import IDENTITY, Key, configuration, manifest
 from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
@@ -84,7 +84,7 @@ class Office:
         return observer, asyncio.create_task(observer.run(), name="observer")
 
     async def counts(self) -> dict[str, int]:
-        return dict((await load(self.engine.store, self.engine.keyspace)).counts)
+        return dict((await ObserverRecords(self.engine.store, self.engine.keyspace).load()).value.counts)
 
 
 def generation() -> Generation:
@@ -121,7 +121,7 @@ async def begun(there: Office, writer: Writer) -> None:
     """The ranges are on record: from here on everything is seen, by whichever observer."""
     writer.gateway.put("/registry/namespaces/default", b"x")
     _, task = there.start()
-    while not (await load(there.engine.store, there.engine.keyspace)).revision:  # noqa: ASYNC110
+    while not (await ObserverRecords(there.engine.store, there.engine.keyspace).load()).revision:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await ended(task)
 
@@ -253,7 +253,7 @@ async def recorded(there: Office, writer: Writer) -> None:
     }
 
     def is_on_record() -> bool:
-        return all(observer.recorded.position(name, NEW.fingerprint) > at for name, at in last.items())
+        return all(observer.recorded.value.position(name, NEW.fingerprint) > at for name, at in last.items())
 
     is_fenced = True
     while is_fenced:

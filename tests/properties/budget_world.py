@@ -60,6 +60,8 @@ class World:
     """As they were at the last compaction."""
     budgets: dict[str, Budget] = field(default_factory=dict)
     seen: Observations = field(default_factory=Observations)
+    seen_at: int = 0
+    """The mod_revision of `seen`."""
 
     def put(self, resource: str, name: int, key: str, *, ours: bool) -> int:
         self.log.append(Event(self.revision + 1, resource, key, ours))

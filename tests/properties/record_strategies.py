@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, datetime
+from typing import get_args
 
 from hypothesis import strategies as st
 
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Method, Outcome
+from kube_rewrap.worker.queue.plugin_report import PluginReport
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
 from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignOptions, CampaignState, Growth, Pause, Scope
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
+from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.records.tries import Tries
-from kube_rewrap.worker.records.usage import Haste, Interval, Usage
+from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
+from kube_rewrap.worker.wrapped import KmsVersion, hash_of_key_id, provider_label
 
 COUNTS = st.integers(0, MOST)
 NUMBERS = st.integers(0, MOST_BATCHES)
@@ -124,6 +129,7 @@ def proof_parts(draw: st.DrawFn) -> ProofPart:
         of=draw(NUMBERS),
         cursor=draw(ETCD_KEYS),
         partial=partial,
+        because=draw(TEXTS),
     )
 
 
@@ -159,5 +165,28 @@ SMALL = st.integers(0, 2**53)
 USAGES = st.builds(
     Usage,
     st.lists(st.builds(Interval, SMALL, SMALL, st.dictionaries(TEXTS, SMALL, max_size=3)), max_size=3).map(tuple),
-    st.dictionaries(TEXTS, st.builds(Haste, SMALL, SMALL, SMALL), max_size=3),
+    st.dictionaries(TEXTS, st.builds(DueByRate, SMALL, SMALL, SMALL), max_size=3),
+)
+HASHES_OF_KEY_IDS = st.binary(max_size=8).map(lambda raw: hash_of_key_id(raw.hex()))
+KEKS = st.builds(
+    Kek,
+    provider=TEXTS,
+    target=HASHES_OF_KEY_IDS,
+    since=MOMENTS,
+    named=st.just("") | HASHES_OF_KEY_IDS,
+    named_since=MOMENTS,
+    former=st.lists(HASHES_OF_KEY_IDS, max_size=3).map(tuple),
+)
+SECONDS = st.integers(0, 2**40).map(lambda eighths: eighths / 8)  # exact after the rounding of a report
+CALLS = st.builds(Calls, COUNTS, SECONDS, st.tuples(*[COUNTS] * len(LATENCY_BOUNDS)))
+PLUGIN_REPORTS = st.builds(
+    PluginReport,
+    provider=TEXTS.map(provider_label),
+    version=st.sampled_from(get_args(KmsVersion)),
+    calls=st.dictionaries(st.tuples(st.sampled_from(Method), st.sampled_from(Outcome)), CALLS, max_size=3),
+    failing=st.frozensets(st.sampled_from(Method)),
+    status_age=st.none() | SECONDS,
+    sources=COUNTS,
+    seeds=COUNTS,
+    refused=COUNTS,
 )

@@ -58,7 +58,7 @@ def test_a_changed_field_is_found(made: tuple[list[Entry], Head], data: st.DataO
     # Python takes 1, 1.0 and True for the same; the hash does not.
     assume(json.dumps(changed.to_json()) != json.dumps(entries[index].to_json()))
     found = find_faults([*entries[:index], changed, *entries[index + 1 :]], head)
-    assert f"entry {changed.number} was changed: its hash does not fit" in found
+    assert f"entry {changed.number} was changed: its hash is not that of its fields" in found
 
 
 @given(chains(), st.data())
@@ -72,7 +72,9 @@ def test_a_changed_entry_with_a_new_hash_of_its_own_is_found(
     last = index == len(entries) - 1
     number = entries[index].number
     assert found == [
-        f"the head does not fit entry {number}" if last else f"entry {number + 1} does not follow the entry before it"
+        f"the head's hash is not that of entry {number}"
+        if last
+        else f"entry {number + 1} does not follow the entry before it"
     ]
 
 

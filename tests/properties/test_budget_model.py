@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.worker.records.budget import Budget, Landed, Own
 from kube_rewrap.worker.records.gap import Gap
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.observed import Observations
 from tests.properties.budget_world import (
     BLOCK,
@@ -128,14 +128,14 @@ class Budgets(RuleBasedStateMachine):
             for (where, _), one in world.objects.items():
                 if where == resource and one.key in sums:
                     sums[one.key] += one.version
-        look = Look(world.revision, {name: sums for name, sums in versions.items() if sums})
+        estimate = Estimate(world.revision, {name: sums for name, sums in versions.items() if sums})
         swaps = Counter[str]()
         for budget in world.budgets.values():
             swaps.update({resource: own.count for resource, own in budget.own.items()})
         for key in sorted({key for keys in self.chains.values() for key in keys}):
             before = world.budgets.get(key, Budget(fingerprint=key, provider="aesgcm"))
             anew = [resource for resource, name in again if name == key]
-            after = before.sighted(look, world.seen, swaps, anew)
+            after = before.sighted(estimate, world.seen, swaps, anew)
             for resource, sight in (after.sights or {}).items():
                 if (before.sights or {}).get(resource) != sight:
                     first = before.begins(resource) or 0
@@ -145,7 +145,7 @@ class Budgets(RuleBasedStateMachine):
                     self.wasted[key] += before.own.get(resource, Own()).count
             at_first = [
                 under
-                for resource, under in look.under(key).items()
+                for resource, under in estimate.under(key).items()
                 if resource not in (before.sights or {}) and not before.born and not world.seen.position(resource, key)
             ]
             assert after.estimated - before.estimated >= sum(at_first), (
@@ -233,7 +233,7 @@ class Budgets(RuleBasedStateMachine):
         world = self.world
         names = tuple(self.chains)
         spans: list[tuple[str, ...]] = [names] if "*.*" in names else [names[at : at + 1] for at in range(len(names))]
-        counting = Counting(world.seen, self.chains, spans, world.revision + 1)
+        counting = Counting(world.seen, world.seen_at, self.chains, spans, world.revision + 1)
         pairs = [(one, key) for one in sorted(self.there()) for key in chain_of(self.chains, one)]
         unseen = counting.find_starts(pairs, world.budgets)
         again = [
@@ -307,15 +307,15 @@ class Budgets(RuleBasedStateMachine):
     def gap(self, first: int, left: dict[tuple[str, int], Object]) -> Gap:
         end = self.world.compacted
         known = {where: one for where, one in left.items() if first <= one.modified < end}
-        makers = {one.modified: frozenset({one.key} - {""}) for one in known.values()}
-        makers |= dict.fromkeys(self.world.seen.replaced, frozenset())
-        wheres = {one.modified: name for (name, _), one in known.items() if chain_of(self.counted, name) and one.key}
-        elsewhere = [
+        keys = {one.modified: frozenset({one.key} - {""}) for one in known.values()}
+        keys |= dict.fromkeys(self.world.seen.replaced, frozenset())
+        resources = {one.modified: name for (name, _), one in known.items() if chain_of(self.counted, name) and one.key}
+        unencrypted = [
             Landed(one.version - 1, one.created, one.modified - 1)
             for one in known.values()
             if not one.key and one.version > 1 and one.created >= first
         ]
-        return Gap(first=first, end=end, makers=makers, wheres=wheres, elsewhere=tuple(elsewhere))
+        return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
     @precondition(lambda self: self.watching)
     @rule()
@@ -327,8 +327,8 @@ class Budgets(RuleBasedStateMachine):
         seen = counting.to_record(0)
         if seen is not None:
             self.world.revision += 1
-            before, self.world.seen = self.world.seen, replace(seen, revision=self.world.revision)
-            counting.saved(self.world.seen)
+            before, self.world.seen, self.world.seen_at = self.world.seen, seen, self.world.revision
+            counting.saved(seen, self.world.revision)
             self.note_what_came_before(before, self.watching.begin)
 
     def note_what_came_before(self, before: Observations, begin: int) -> None:

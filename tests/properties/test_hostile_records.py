@@ -8,14 +8,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item
-from kube_rewrap.worker.records import claims, keyspace, observations, ownership
+from kube_rewrap.worker.queue.metrics import WorkerMetrics
+from kube_rewrap.worker.queue.plugin_report import PluginReport, reports_in
+from kube_rewrap.worker.records import keyspace, ownership
 from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.batch import Checkpoint
@@ -23,9 +26,11 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import FASTEST, NO_OPTIONS, Campaign
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
-from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.holder import Handback, Holder
+from kube_rewrap.worker.records.kek import Kek, observe
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import Holder
+from kube_rewrap.worker.records.observations import ObserverRecords
+from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.quarantined import Quarantined
 from kube_rewrap.worker.records.request import Request
@@ -33,12 +38,15 @@ from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.tries import Tries
 from kube_rewrap.worker.records.usage import Usage
+from kube_rewrap.worker.wrapped import LONGEST_LABEL
 from tests.fakes.store import MemoryStore
 from tests.properties.record_strategies import (
     BUDGETS,
     CAMPAIGNS,
     CHECKPOINTS,
+    KEKS,
     KEYS,
+    PLUGIN_REPORTS,
     REQUESTS,
     SCANS,
     TEXTS,
@@ -51,14 +59,7 @@ from tests.properties.record_strategies import (
 SPACE = Keyspace()
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 COUNTS = st.integers(1, 1_000)
-
-
-def read_observer(fields: Mapping[str, object]) -> object:
-    return observations._observations(fields, 1)
-
-
-def read_handback(fields: Mapping[str, object]) -> object:
-    return claims._handback(Item(b"/k", b"", 1, 1, 0), dict(fields))
+HOLDERS = st.builds(ownership.who, TEXTS)
 
 
 RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStrategy[Mapping[str, object]]]] = {
@@ -114,18 +115,18 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     "tries": (Tries.from_json, TRIES.map(Tries.to_json)),
     "usage": (Usage.from_json, USAGES.map(Usage.to_json)),
     "observer": (
-        read_observer,
+        Observations.from_json,
         st.just({"counts": {"f": 1}, "followed": [{"secrets": [7, "f"]}, {}], "last": {"f": 3}, "since": {"f": 9}}),
     ),
     "keks": (
         Kek.from_json,
-        st.just(Kek(provider="p", target="t", since=1.0, named="n", named_since=2.0, former=("a", "b")).to_json()),
+        KEKS.map(Kek.to_json),
     ),
-    "holder": (Holder.from_json, st.builds(ownership.who, TEXTS)),
-    "handback": (read_handback, st.just({"command": "c", "host": "h", "pid": 1, "generation": "g"})),
+    "holder": (Holder.from_json, HOLDERS.map(Holder.to_json)),
+    "handback": (Handback.from_json, st.builds(Handback, HOLDERS, TEXTS).map(Handback.to_json)),
     "assumption": (
         Assumption.from_json,
-        st.just({"generation": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
+        st.just({"file_hash": "g", "reason": "r", "at": "2026-01-01T00:00:00+00:00"}),
     ),
 }
 
@@ -162,20 +163,26 @@ def places(value: object) -> list[tuple[object, ...]]:
 def mutated(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
     """A record of some kind, of which one to three parts are gone or something else."""
     kind = draw(st.sampled_from(sorted(RECORDS)))
-    record = json.loads(json.dumps(draw(RECORDS[kind][1])))
+    return kind, draw(mutations_of(RECORDS[kind][1]))
+
+
+@st.composite
+def mutations_of(draw: st.DrawFn, whole: st.SearchStrategy[Mapping[str, object]]) -> dict[str, object]:
+    """A JSON object of which one to three parts are gone or something else."""
+    record: dict[str, object] = json.loads(json.dumps(draw(whole)))
     for _ in range(draw(st.integers(1, 3))):
         paths = places(record)
         if not paths:
             break
         *way, last = draw(st.sampled_from(paths))
-        holder = record
+        holder: Any = record
         for step in way:
             holder = holder[step]
         if draw(st.integers(0, 5)):
             holder[last] = draw(HOSTILE)
         else:
             del holder[last]
-    return kind, record
+    return record
 
 
 def leaves(value: object) -> list[object]:
@@ -185,6 +192,11 @@ def leaves(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return leaves([*value.keys(), *value.values()])
     return [leaf for one in value for leaf in leaves(one)] if isinstance(value, tuple | list | frozenset) else [value]
+
+
+def _escaped(label: str) -> str:
+    """A label as Prometheus' text format has it."""
+    return label.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def is_bounded(leaf: object) -> bool:
@@ -217,6 +229,43 @@ def test_a_mutated_record_is_within_its_bounds_or_refused_and_never_breaks(made:
     require_bounds(value)
 
 
+@given(mutations_of(KEKS.map(Kek.to_json)), HASHES, st.floats(0, 2**40), st.floats(0, 86_400))
+@example(
+    {"provider": "p", "target": "\x1b[2J", "since": 1, "named": "", "named_since": 0, "former": []}, "0" * 64, 2, 1
+)
+@example({"provider": "p", "target": "", "since": 1, "named": "", "named_since": 0, "former": []}, "0" * 64, 2, 1)
+def test_a_mutated_record_of_a_kek_is_refused_or_goes_on_with_hashes_alone(
+    record: dict[str, object], key_id_hash: str, now: float, settle: float
+) -> None:
+    try:
+        known = Kek.from_json(record)
+    except ValueError:
+        return
+    named = f"sha256:{key_id_hash}"
+    after = observe(known, known.provider, named, now, settle)
+    assert Kek.from_json(after.to_json()) == after
+    assert named == after.target or after.why_held(settle)
+    hashes = [after.target, after.named or after.target, *after.former]
+    assert [one for one in hashes if not re.fullmatch("sha256:[0-9a-f]{64}", one)] == []
+    assert re.fullmatch("[0-9a-f]{16}", after.fingerprint)
+
+
+@given(mutations_of(st.builds(lambda *reports: {"plugins": [one.to_json() for one in reports]}, PLUGIN_REPORTS)))
+def test_a_mutated_report_of_plugins_is_within_its_bounds_or_counts_for_nothing(done: dict[str, object]) -> None:
+    reports = reports_in(done)
+    for one in reports:
+        require_bounds(one)
+        assert PluginReport.from_json(one.to_json()) == one
+        assert one.provider.isprintable()
+        assert len(one.provider) <= LONGEST_LABEL
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry, 0.0)
+    for _ in range(2):
+        metrics.count({**done, "outcome": "worked"})
+    shown = generate_latest(registry).decode()
+    assert all(f'provider="{_escaped(one.provider)}"' in shown for one in reports if one.calls)
+
+
 @given(st.dictionaries(TEXTS, HOSTILE, max_size=3), st.dictionaries(TEXTS, HOSTILE, max_size=3), HOSTILE)
 async def test_a_mutated_record_of_the_observer_is_within_its_bounds_or_refused(
     counts: dict[str, object], following: dict[str, object], surveyed: object
@@ -225,7 +274,7 @@ async def test_a_mutated_record_of_the_observer_is_within_its_bounds_or_refused(
     record = {"v": 1, "counts": counts, "following": following, "surveyed": surveyed}
     store.put(SPACE.observer, json.dumps(record).encode())
     try:
-        require_bounds(dataclasses.asdict(await observations.load(store, SPACE)))
+        require_bounds((await ObserverRecords(store, SPACE).load()).value)
     except RecordError:
         return
 

@@ -25,6 +25,8 @@ from tests.properties.record_strategies import (
     CAMPAIGNS,
     CHECKPOINTS,
     ETCD_KEYS,
+    KEKS,
+    PLUGIN_REPORTS,
     RANGES,
     REPORTS,
     REQUESTS,
@@ -44,7 +46,7 @@ class Recorded(Protocol):
 
 
 RECORDED: st.SearchStrategy[Recorded] = st.one_of(
-    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, TRIES, USAGES, proof_parts()
+    REPORTS, SPECS, CHECKPOINTS, CAMPAIGNS, BUDGETS, REQUESTS, SCANS, TRIES, USAGES, KEKS, PLUGIN_REPORTS, proof_parts()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -109,6 +111,8 @@ def test_a_scan_with_a_value_out_of_its_bounds_is_refused(wrong: dict[str, objec
         {"intervals": [], "hasty": {"f" * 65: [1, 1, 1]}},
         {"intervals": [], "hasty": {str(at): [1, 1, 1] for at in range(101)}},
         {"intervals": [], "hasty": {"f": [1, 1]}},
+        {"intervals": [], "due_by_rate": {"f": [1, 1, -1]}},
+        {"intervals": []},
     ],
 )
 def test_a_usage_is_checked_for_value_and_size(value: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ from typing import Self
 from tests.servers.certificates import Certificates
 
 _CONTROLLER = "apiserver_encryption_config_controller"
+_NAMED = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
 _NOISE = "".join(f'apiserver_request_total{{code="200",resource="r{number}"}} {number}\n' for number in range(2_000))
 _LEASE_SECONDS = 3600
 
@@ -35,6 +36,8 @@ class Shown:
     hash: str | None = None
     succeeded: float | None = None
     failed: float | None = None
+    keks: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When each plugin's Status last named a KEK, by the provider's name and the hash of the key id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class MetricsServer:
             if at is not None:
                 name = f"{_CONTROLLER}_automatic_reload_last_timestamp_seconds"
                 lines.append(f'{name}{{{replica},status="{status}"}} {at:.16e}')
+        lines += [
+            f'{_NAMED}{{{replica},key_id_hash="{key_id}",provider_name="{name}"}} {at:.16e}'
+            for (name, key_id), at in shown.keks.items()
+        ]
         return _NOISE + "\n".join(lines) + "\n" + _NOISE
 
     def lease(self, *, age: float = 0.0) -> tuple[str, bytes]:

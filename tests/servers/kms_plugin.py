@@ -64,6 +64,8 @@ class Behaviour:
     fail_text: str = "made to fail"
     hang: tuple[str, ...] = ()
     """Methods that never answer."""
+    delay: dict[str, float] = field(default_factory=dict)
+    """Seconds before a method answers."""
     wrong_bytes: int = 0
     """So many answers to Decrypt have other bytes; -1: all."""
     wrong_fresh: bool = False
@@ -104,7 +106,7 @@ class FailedError(Exception):
 
 
 class KmsPlugin:
-    """Counts what it is asked in `calls`, by method."""
+    """Counts what it is asked in `calls`, by method, and keeps every data key and seed that it saw in `secrets`."""
 
     def __init__(self, socket: str, behaviour: Behaviour | None = None, control: Path | None = None) -> None:
         """`socket`: a path, or `@name`."""
@@ -112,6 +114,7 @@ class KmsPlugin:
         self.behaviour = behaviour or Behaviour()
         self.calls: Counter[str] = Counter()
         self.uids: list[str] = []
+        self.secrets: set[bytes] = set()
         self._control = control
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -190,8 +193,12 @@ class KmsPlugin:
 
     def _before(self, one: Behaviour, name: str, request: Any) -> None:
         """Hangs or fails as told."""
+        if hasattr(request, "uid"):
+            self.uids.append(request.uid)
         if not {name, "*"}.isdisjoint(one.hang):
             self._stopping.wait()
+        if name in one.delay:
+            self._stopping.wait(one.delay[name])
         code = one.fail.get(name, one.fail.get("*"))
         wrapped = getattr(request, "ciphertext", b"") or getattr(request, "cipher", b"")
         if wrapped:
@@ -200,10 +207,8 @@ class KmsPlugin:
         if code and not (one.kind == "aws" and name == "v2.Status"):
             raise FailedError(grpc.StatusCode.UNKNOWN if one.kind == "aws" else grpc.StatusCode[code], one.fail_text)
         self._throttle(one)
-        if hasattr(request, "uid"):
-            self.uids.append(request.uid)
-            if not request.uid:
-                raise FailedError(grpc.StatusCode.INVALID_ARGUMENT, "uid is empty")
+        if hasattr(request, "uid") and not request.uid:
+            raise FailedError(grpc.StatusCode.INVALID_ARGUMENT, "uid is empty")
 
     def _throttle(self, one: Behaviour) -> None:
         if not one.calls_per_second:
@@ -268,11 +273,13 @@ class KmsPlugin:
             wrapped = len(wrapped).to_bytes(2, "big") + wrapped.ljust(340, b"=")
         with self._lock:
             self._fresh.add(wrapped)
+            self.secrets.add(secret)
         return wrapped
 
     def _unwrap(self, one: Behaviour, wrapped: bytes) -> bytes:
         secret = self._opened(one, wrapped)
         with self._lock:
+            self.secrets.add(secret)
             wrong = self.behaviour.wrong_bytes
             if wrong > 0:
                 self.behaviour.wrong_bytes -= 1

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.integration.apiserver import Key, configuration, manifest
+from tests.acceptance.command import start_program
+from tests.acceptance.forked import ForkedProcess
+from tests.integration.apiserver import AnyKey, Key, configuration, manifest
 from tests.servers.gateway import Gateway
 from tests.servers.kms_values import KmsKey
 from tests.service.harness import Service
@@ -36,7 +38,7 @@ class PluginProcess:
         self._control = directory / "switches.json"
         self._log = directory / "plugin.log"
         self._behaviour: dict[str, Any] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def endpoint(self) -> str:
@@ -46,8 +48,7 @@ class PluginProcess:
         """Starts it anew: its socket is another one than before."""
         words = ["-m", "tests.servers.kms_plugin", "--socket", str(self.socket), "--control", str(self._control)]
         self.socket.unlink(missing_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, cwd=_ROOT)
+        self._process = start_program([sys.executable, *words], os.environ, self._log, self._log)
         until = time.monotonic() + _START_SECONDS
         while not self.socket.exists():
             assert time.monotonic() < until, self._log.read_text()
@@ -68,9 +69,6 @@ class PluginProcess:
         fresh.rename(self._control)
 
 
-_ROOT = Path(__file__).parents[2]
-
-
 @contextmanager
 def plugin_process(directory: Path) -> Iterator[PluginProcess]:
     """A plugin that runs from the start."""
@@ -82,7 +80,7 @@ def plugin_process(directory: Path) -> Iterator[PluginProcess]:
         plugin.kill()
 
 
-def put_in_place(cluster: Service, *keys: Key | KmsKey) -> Path:
+def put_in_place(cluster: Service, *keys: AnyKey) -> Path:
     """Renames a configuration of secrets into the place where the service and the stand-ins look for it."""
     file = cluster.directory / "enc" / "enc.json"
     file.parent.mkdir(exist_ok=True)

@@ -272,7 +272,7 @@ def test_a_run_takes_a_new_kek_after_it_has_stood_and_never_a_former_one(
     kms.turn("kek-2")
     early = cluster.run("run")
     assert (early.code, count_of(gateway, kms)) == (4, 0)
-    assert "it takes effect after it has stood" in str(early.error)
+    assert "it takes effect after the plugin has named it" in str(early.error)
     time.sleep(1)
     assert (cluster.run("run").code, count_of(gateway, kms)) == (0, 20)
     plugin.does(key_id="kek-1")
@@ -310,14 +310,14 @@ def test_a_scheduler_leads_on_while_its_plugin_is_away_and_checks_everything_aft
     plugin.kill()
     cluster.variables["REWRAP_METRICS_ADDR"] = place
     scheduler = cluster.start("scheduler")
-    cluster.wait(lambda: scheduler.said("check.postponed"), "a check that fails")
-    assert "can't be reached" in scheduler.said("check.postponed")[0]["because"]
+    cluster.wait(lambda: scheduler.said("full_check.postponed"), "a check that fails")
+    assert "can't be reached" in scheduler.said("full_check.postponed")[0]["because"]
     asked = cluster.run("campaign", "start", "--wait", "--timeout", "60")
     assert asked.document["state"] == "refused"
     assert "gives no key id" in asked.document["because"]
     assert readiness(place) == 200
     plugin.start()
-    cluster.wait(lambda: scheduler.said("check.finished", stale=0, unreadable=0), "the check", 90)
+    cluster.wait(lambda: scheduler.said("full_check.finished", stale=0, unreadable=0), "the check", 90)
     assert not scheduler.said("scheduler.restarted")
     assert count_of(gateway, kms) == 20
 

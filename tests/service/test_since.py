@@ -53,8 +53,8 @@ def test_all_that_is_older_is_wrapped_anew_once_though_a_worker_is_killed(
     assert versions() == [1] * OBJECTS
 
     plugin.does(kek_version=2)
-    checks = len(scheduler.said("check.finished"))
-    cluster.wait(lambda: len(scheduler.said("check.finished")) > checks, "a full check after the rotation")
+    checks = len(scheduler.said("full_check.finished"))
+    cluster.wait(lambda: len(scheduler.said("full_check.finished")) > checks, "a full check after the rotation")
     assert versions() == [1] * OBJECTS
     future = gateway.revision() + 10**9
     send_by_stock_client(cluster, "rewrap.campaign.start", {"id": "too-early", "since": future})
@@ -84,8 +84,8 @@ def test_all_that_is_older_is_wrapped_anew_once_though_a_worker_is_killed(
     assert shown["campaign"]["options"]["since"] == since
 
     # Neither the full check nor the observer of writes finds anything to do.
-    checks = len(scheduler.said("check.finished"))
-    cluster.wait(lambda: len(scheduler.said("check.finished")) > checks, "a full check after the campaign")
-    assert scheduler.said("check.finished")[-1]["stale"] == 0
+    checks = len(scheduler.said("full_check.finished"))
+    cluster.wait(lambda: len(scheduler.said("full_check.finished")) > checks, "a full check after the campaign")
+    assert scheduler.said("full_check.finished")[-1]["stale"] == 0
     assert len(cluster.campaigns()) == 2
     assert cluster.run("audit-log", "verify").code == 0

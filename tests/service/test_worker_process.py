@@ -96,7 +96,7 @@ def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(
     etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
 ) -> None:
     """A worker and a scheduler alike; both come back by themselves."""
-    sentence = "the configuration file can't be used; the log says configuration.rejected"
+    sentence = "the configuration file can't be used; the log says configuration.unusable"
     places = [f"127.0.0.1:{port}" for port in free_ports(3)]
     with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
         bad = tmp_path / "bad.json"
@@ -111,14 +111,14 @@ def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(
         one.wait(lambda: len(worker.said("batch.handed_back")) >= 3, "a batch is handed back again and again")
         assert leader.said("leader.elected")
         assert not idle.said("leader.elected")
-        [rejected] = worker.said("configuration.rejected")
+        [rejected] = worker.said("configuration.unusable")
         assert "its mode 0644 gives group or others access" in rejected["because"]
-        assert len(idle.said("configuration.rejected")) == 1
+        assert len(idle.said("configuration.unusable")) == 1
         bad.chmod(0o600)
         assert one.wait_finished(1)["state"] == "complete"
         assert leader.said("batch.parked") == []
         one.wait(lambda: [readiness(place) for place in places] == [200] * 3, "all are ready")
-        assert len(worker.said("configuration.accepted")) == 1
+        assert len(worker.said("configuration.usable")) == 1
 
 
 @pytest.mark.timeout(120)
@@ -135,7 +135,7 @@ def test_a_leader_whose_file_goes_bad_and_that_loses_its_lock_lets_another_one_l
         first = one.start("scheduler", REWRAP_ENCRYPTION_CONFIG=str(bad), REWRAP_METRICS_ADDR=place)
         one.wait(lambda: first.said("leader.following"), "it leads")
         bad.write_text("garbage: [")
-        one.wait(lambda: first.said("configuration.rejected"), "it says that the file can't be used")
+        one.wait(lambda: first.said("configuration.unusable"), "it says that the file can't be used")
         etcd.admin().delete("/kube-rewrap/v1/leader")
         one.wait(lambda: "can't be used" in shown_when_up(place), "it leads no more, and is not ready")
         second = one.start("scheduler")

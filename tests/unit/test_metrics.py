@@ -298,11 +298,14 @@ def test_the_keks_of_a_leader_are_shown(registry: CollectorRegistry) -> None:
         "held provider=new": 1.0,
     }
     assert starting("kube_rewrap_kek_", shown(registry)) == shown_keks
-    metrics.keks({})
+    assert shown(registry)["kube_rewrap_configuration_waiting"] == 0.0
+    metrics.keks({}, True)
     assert starting("kube_rewrap_kek_", shown(registry)) == {}
+    assert shown(registry)["kube_rewrap_configuration_waiting"] == 1.0
     metrics.keks({"cloud": KekFigures(1_000.0, 400.0)})
     metrics.leads(leads=False)
     assert starting("kube_rewrap_kek_", shown(registry)) == {}
+    assert "kube_rewrap_configuration_waiting" not in shown(registry)
 
 
 def test_providers_beyond_the_bound_share_a_label_that_shows_the_worst(registry: CollectorRegistry) -> None:

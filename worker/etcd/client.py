@@ -117,10 +117,6 @@ class EtcdStore:
 
     # Compare-and-swap.
 
-    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
-        """See Store."""
-        return swapped(await self._write(swap_request(item, value, guard)), guard)
-
     async def swap_all(
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:

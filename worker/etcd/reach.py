@@ -21,15 +21,15 @@ from kube_rewrap.worker.etcd.store import Store
 
 _CHECK_SECONDS = 5.0
 _ANSWER_SECONDS = 4.0
-_AWAY = "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
+_NO_ANSWER = "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
 _log = structlog.get_logger()
 
 
 class Reach:
-    """`away` is a sentence while etcd does not answer, "" while it does. Other threads may read it."""
+    """`trouble` is a sentence while etcd does not answer, "" while it does. Other threads may read it."""
 
     def __init__(self) -> None:
-        self.away = "etcd was not reached yet"
+        self.trouble = "etcd was not reached yet"
 
     async def follow(self, store: Store) -> None:
         """Check every few seconds until cancelled."""
@@ -44,14 +44,14 @@ class Reach:
         except (WorkerError, TimeoutError) as error:
             self._lost(type(error).__name__)
             return
-        if self.away:
+        if self.trouble:
             _log.info("etcd.available", because="etcd answers")
-        self.away = ""
+        self.trouble = ""
 
     def _lost(self, because: str) -> None:
-        if self.away != _AWAY:
+        if self.trouble != _NO_ANSWER:
             _log.warning("etcd.unavailable", because=because)
-        self.away = _AWAY
+        self.trouble = _NO_ANSWER
 
     async def follow_alone(self, settings: EtcdSettings, state_prefix: str) -> None:
         """Check every few seconds until cancelled, over a connection of its own."""
@@ -65,7 +65,7 @@ class Reach:
 
 
 @contextmanager
-def followed(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
+def follow_etcd(settings: EtcdSettings, state_prefix: str) -> Iterator[Reach]:
     """Check in a thread of its own while the block runs, for a process whose main thread has no event loop."""
     reach, loop = Reach(), asyncio.new_event_loop()
     following = loop.create_task(reach.follow_alone(settings, state_prefix))

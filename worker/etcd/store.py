@@ -6,12 +6,12 @@ suite runs against both.
 - Plain reads (`get`, `page`, `keys`, `stamps`, `count`) are linearizable: they see every write that etcd had
   acknowledged before the call.
 - Pinned reads (`page` and `stamps` with a revision) see the store at that revision, or raise CompactedError.
-- `swap` changes one registry key if no other client changed it since it was read. It is never applied twice.
+- `swap_all` changes each registry key if no other client changed it since it was read. No swap is applied twice.
 - `commit` changes one or several of our own records, all or none.
 - `watch` delivers every write from a revision on, each once and those of a range in order, or reports
   which of them etcd has compacted.
 
-Every method may raise UnavailableError when no endpoint answers in time, except that `swap` and
+Every method may raise UnavailableError when no endpoint answers in time, except that `swap_all` and
 `commit` return `UNKNOWN` for a lost answer: etcd may have applied the write, and only a read can show it.
 """
 
@@ -216,20 +216,14 @@ class Store(Protocol):
     async def count(self, keys: KeyRange) -> int:
         """Return how many keys the range holds."""
 
-    async def swap(self, item: Item, value: bytes, guard: Expect | None = None) -> SwapResult:
-        """Replace one registry key's value if it is still the version that was read; keeps its lease.
-
-        `guard` is a condition on one of our own records; raises FencedError when it does not hold, and nothing
-        changed. Raises TooLargeError or RequestRefusedError when etcd refused the write, and nothing changed;
-        SpaceError when etcd is full, in which case etcd may have applied the write.
-        """
-
     async def swap_all(
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:
-        """Do many swaps at once, each in a transaction of its own; returns their ends in the same order.
+        """Replace each registry key's value if it is still the version that was read; keeps its lease.
 
-        An error that `swap` would raise for one of them is returned in its place.
+        Sends all at once, each in a transaction of its own; returns their ends in the same order. An end is an error
+        when etcd refused the write and nothing changed: FencedError if `guard`, a condition on one of our own records,
+        does not hold, TooLargeError or RequestRefusedError. After SpaceError etcd may have applied the write.
         """
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:

@@ -67,10 +67,13 @@ class KeyCache:
         if entry is not None and isinstance(entry.outcome, SecretBytes) and now >= entry.until:
             self._set(wrapped, None, now)
 
-    def witness(self, plugin: Plugin, key_id: str, now: float) -> DataKey | None:
-        """Return the newest key that this plugin unwrapped under this key id, and that was never forgotten."""
+    def witness(self, plugin: Plugin, key_id: str | None, now: float) -> DataKey | None:
+        """Return the newest key that this plugin unwrapped under this key id, and that was never forgotten.
+
+        None stands for any key id.
+        """
         for wrapped, entry in reversed(self._entries.items()):
-            is_like = wrapped.plugin == plugin and wrapped.key_id == key_id
+            is_like = wrapped.plugin == plugin and key_id in {None, wrapped.key_id}
             if is_like and isinstance(entry.outcome, SecretBytes) and now >= entry.until:
                 return DataKey(wrapped, entry.outcome)
         return None

@@ -1,7 +1,8 @@
 """The client of one KMS plugin: its channel, the deadline of a call, and the checks of every answer.
 
 An answer is hostile until it is checked: its size by the channel, then its encoding, then each field. No message and no
-text of the plugin is logged, or put into an error's message.
+text of the plugin is logged, or put into an error's message. A failed call is logged with its uid, which the plugin's
+log has as well, and with our digest of the wrapped key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf.message import DecodeError
 
 from kube_rewrap.config.encryption.address import Address, address_of
@@ -29,7 +31,6 @@ from kube_rewrap.worker.wrapped import SourceType, WrappedKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
 
     from kube_rewrap.worker.wrapped import Plugin
 
@@ -53,6 +54,9 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_retries", 0),  # the caller counts and paces each call
     ("grpc.use_local_subchannel_pool", 1),  # one stanza's back-off is not another's
 )
+
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,11 @@ class KmsClient:
     async def status(self) -> Status:
         """Ask for the plugin's status, in v1 for its version. Raises KmsRefusedError when it is not healthy."""
         if self._plugin.version == "v1":
-            async with self._deadline():
+            async with self._asking("Version"):
                 await self._greet()
             return Status("")
-        async with self._deadline():
-            answer = await self._call("Status")
-        return self._checked_status(answer)
+        async with self._asking("Status"):
+            return self._checked_status(await self._call("Status"))
 
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         """Unwrap a key; its length fits its type.
@@ -101,20 +104,21 @@ class KmsClient:
         """
         if wrapped.plugin != self._plugin:
             raise ValueError("the wrapped key belongs to another plugin")
-        if self._plugin.version == "v1":
-            plain = (await self._call_v1("Decrypt", cipher=wrapped.wrapped)).plain
-        else:
-            async with self._deadline():
+        uid = self._new_uid()
+        async with self._asking("Decrypt", uid, source=wrapped.digest):
+            if self._plugin.version == "v1":
+                plain = (await self._call_v1("Decrypt", cipher=wrapped.wrapped)).plain
+            else:
                 answer = await self._call(
                     "Decrypt",
                     ciphertext=wrapped.wrapped,
-                    uid=str(uuid.uuid4()),
+                    uid=uid,
                     key_id=wrapped.key_id,
                     annotations=dict(wrapped.annotations),
                 )
-            plain = answer.plaintext
-        if not _fits(len(plain), wrapped.source_type):
-            raise KmsUndecidedError(f"{self._subject} unwrapped a key to {len(plain)} bytes, which fits no key")
+                plain = answer.plaintext
+            if not _fits(len(plain), wrapped.source_type):
+                raise KmsUndecidedError(f"{self._subject} unwrapped a key to {len(plain)} bytes, which fits no key")
         return SecretBytes(plain)
 
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
@@ -122,21 +126,20 @@ class KmsClient:
 
         Raises KmsRefusedError for an answer that kube-apiserver would not take.
         """
-        if self._plugin.version == "v1":
-            cipher = (await self._call_v1("Encrypt", plain=secret.reveal())).cipher
-            self._require_length(cipher)
-            return WrappedKey(self._plugin, cipher)
-        async with self._deadline():
-            answer = await self._call("Encrypt", plaintext=secret.reveal(), uid=str(uuid.uuid4()))
-        self._require_length(answer.ciphertext)
-        self._require_key_id(answer.key_id, "Encrypt")
-        annotations = tuple(sorted(answer.annotations.items()))
-        fault = fault_of_annotations(annotations)
-        if fault:
-            raise self._refused(f"gave annotations that Kubernetes refuses: {fault}")
-        return WrappedKey(
-            self._plugin, answer.ciphertext, answer.key_id, annotations, SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
-        )
+        uid = self._new_uid()
+        async with self._asking("Encrypt", uid):
+            if self._plugin.version == "v1":
+                cipher = (await self._call_v1("Encrypt", plain=secret.reveal())).cipher
+                self._require_length(cipher)
+                return WrappedKey(self._plugin, cipher)
+            answer = await self._call("Encrypt", plaintext=secret.reveal(), uid=uid)
+            self._require_length(answer.ciphertext)
+            self._require_key_id(answer.key_id, "Encrypt")
+            annotations = tuple(sorted(answer.annotations.items()))
+            if fault := fault_of_annotations(annotations):
+                raise self._refused(f"gave annotations that Kubernetes refuses: {fault}")
+        seed = SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED
+        return WrappedKey(self._plugin, answer.ciphertext, answer.key_id, annotations, seed)
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with KmsUnavailableError or are cancelled."""
@@ -174,17 +177,29 @@ class KmsClient:
 
     # --------------------------------------------------------------------------------------------------------- calls
 
-    def _deadline(self) -> AbstractAsyncContextManager[None]:
-        return _deadline(self._seconds, self._subject)
+    def _new_uid(self) -> str:
+        """Return a random uid, which v2 alone sends; made of nothing secret."""
+        return str(uuid.uuid4()) if self._plugin.version == "v2" else ""
+
+    @asynccontextmanager
+    async def _asking(self, method: Method, uid: str = "", **logged: str) -> AsyncIterator[None]:
+        """End the calls inside within the deadline; log their failure."""
+        try:
+            async with _deadline(self._seconds, self._subject):
+                yield
+        except (KmsUnavailableError, KmsRefusedError, KmsUndecidedError) as error:
+            context = {"uid": uid, **logged} if uid else logged
+            name, version = self._plugin.name, self._plugin.version
+            _log.info("kms.call_failed", provider=name, version=version, method=method, **context, because=str(error))
+            raise
 
     async def _call_v1(self, method: Method, **fields: Any) -> Any:
         """Call a method of v1, after the handshake if none succeeded yet."""
-        async with self._deadline():
-            if not self._is_greeted:
-                async with self._handshake:
-                    if not self._is_greeted:
-                        await self._greet()
-            return await self._call(method, version=V1BETA1, **fields)
+        if not self._is_greeted:
+            async with self._handshake:
+                if not self._is_greeted:
+                    await self._greet()
+        return await self._call(method, version=V1BETA1, **fields)
 
     async def _greet(self) -> None:
         answer = await self._call("Version", version=V1BETA1)

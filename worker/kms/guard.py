@@ -2,7 +2,9 @@
 
 The circuit of a method counts its failures in a row, so that a plugin that may decrypt and not encrypt, or the reverse,
 is still used for what it can do. An undecided failure, or a refusal, counts only where the argument was this process'
-own: a value from etcd may be damaged, or forged so that the plugin refuses it.
+own: a value from etcd may be damaged, or forged so that the plugin refuses it. Forged keys on which the plugin breaks
+must not keep the circuit open either: failures with keys from etcd do not count for `PROVEN_SECONDS` after a success
+with an argument of our own, and while they alone opened the circuit, it lets such arguments through.
 
 Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
 times the plugin's timeout, the pauses, and the waits for a place and a token.
@@ -35,6 +37,8 @@ AT_ONCE = 8
 """Calls side by side. Plugins answer one after another, or pass all on to a KMS that throttles."""
 
 TRIES = 3
+PROVEN_SECONDS = 10.0
+"""As long as a circuit is open at first. A canary is asked for before the last try of each key that fails."""
 _PAUSE_SECONDS = 1.0
 """Between two tries, give or take a half: quotas of KMSs are by the second."""
 
@@ -60,12 +64,22 @@ class Client(Protocol):
         """Close the connection."""
 
 
+class NotAskedError(KmsUnavailableError):
+    """No call was made: the circuit of the method is open."""
+
+
 class _Line:
-    """The circuit of one method, and the failure that opened it."""
+    """The circuit of one method, and the failures in a row that it counts."""
 
     def __init__(self) -> None:
         self.circuit = Circuit()
         self.failure: KmsUnavailableError | KmsRefusedError | None = None
+        self.is_proven = False
+        """Whether a call with an argument of our own opened the circuit, or failed while it was open."""
+        self.worked_at = -PROVEN_SECONDS
+        """When a call with an argument of our own last succeeded."""
+        self.last = Outcome.OK
+        """Of the last call with an argument of our own."""
         self.probe = asyncio.Lock()
 
 
@@ -101,8 +115,8 @@ class GuardedPlugin:
         """Have a wrapped key from etcd unwrapped, by one call.
 
         Raises KmsUnavailableError; KmsUndecidedError where the wrapped key may be to blame, which is so for a refusal,
-        too: a plugin may refuse a key id that it does not have, or a key of another account. Raises KmsRefusedError
-        while the circuit is open.
+        too: a plugin may refuse a key id that it does not have, or a key of another account. Makes no call while the
+        circuit is open: raises NotAskedError, or KmsRefusedError.
         """
         return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=False)
 
@@ -114,8 +128,17 @@ class GuardedPlugin:
         return await self._try(Method.DECRYPT, lambda: self._client.decrypt(wrapped))
 
     def is_open(self, method: Method) -> bool:
-        """Whether the method is not to be called now."""
+        """Whether the method is not to be called now, with a key from etcd at least."""
         return self._lines[method].circuit.wait(_now()) > 0
+
+    @property
+    def may_not_encrypt(self) -> bool:
+        """Whether Encrypt never succeeded in this process, and its last failure was not a passing one.
+
+        So a plugin without the permission to encrypt looks, whose error may be UNKNOWN.
+        """
+        has_encrypted = (Method.ENCRYPT, Outcome.OK) in self._calls
+        return not has_encrypted and self._lines[Method.ENCRYPT].last in {Outcome.REFUSED, Outcome.UNDECIDED}
 
     def counts(self) -> PluginCounts:
         """Return what was counted so far."""
@@ -148,14 +171,14 @@ class GuardedPlugin:
         """Call when there is a place, a token and no open circuit; fail at once while the circuit is open."""
         line = self._lines[method]
         async with self._places:
-            self._require_not_open(method)
+            self._require_not_open(method, is_ours=is_ours)
             # Inside the place: a process that is killed or cancelled loses a few tokens of the shared bucket, not many.
             await self._pace.take(1)
-            self._require_not_open(method)
+            self._require_not_open(method, is_ours=is_ours)
             if line.circuit.state(_now()) == "closed":
                 return await self._judged(method, ask, is_ours=is_ours)
             async with line.probe:
-                self._require_not_open(method)
+                self._require_not_open(method, is_ours=is_ours)
                 return await self._judged(method, ask, is_ours=is_ours)
 
     async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
@@ -164,46 +187,53 @@ class GuardedPlugin:
             answer = await ask()
         except KmsUnavailableError as error:
             outcome = Outcome.UNAVAILABLE
-            self._failed(method, error)
+            if is_ours or _now() - self._lines[method].worked_at > PROVEN_SECONDS:
+                self._failed(method, error, is_ours=is_ours)
             raise
         except KmsRefusedError as error:
             outcome = Outcome.REFUSED
             if not is_ours:
                 raise KmsUndecidedError(str(error)) from None
-            self._failed(method, error)
+            self._failed(method, error, is_ours=is_ours)
             raise
         except KmsUndecidedError as error:
             outcome = Outcome.UNDECIDED
             if not is_ours:
                 raise
             failure = KmsUnavailableError(str(error), delay=1.0)
-            self._failed(method, failure)
+            self._failed(method, failure, is_ours=is_ours)
             raise failure from None
         else:
             outcome = Outcome.OK
             self._succeeded(method)
             return answer
         finally:
+            if is_ours and outcome is not Outcome.CANCELLED:
+                self._lines[method].last = outcome
+            if is_ours and outcome is Outcome.OK:
+                self._lines[method].worked_at = _now()
             counted = self._calls[method, outcome]
             self._calls[method, outcome] = counted.counted(_now() - began)
 
-    def _require_not_open(self, method: Method) -> None:
+    def _require_not_open(self, method: Method, *, is_ours: bool) -> None:
         line = self._lines[method]
         wait = line.circuit.wait(_now())
-        if wait <= 0:
+        if wait <= 0 or (is_ours and not line.is_proven):
             return
         # Without numbers: a sentence that stays the same is logged and recorded once.
         message = f"{self} is not asked to {method} for a while, after failures in a row; the last one: {line.failure}"
         if isinstance(line.failure, KmsRefusedError):
             raise KmsRefusedError(message)
-        raise KmsUnavailableError(message, delay=wait)
+        raise NotAskedError(message, delay=wait)
 
-    def _failed(self, method: Method, failure: KmsUnavailableError | KmsRefusedError) -> None:
+    def _failed(self, method: Method, failure: KmsUnavailableError | KmsRefusedError, *, is_ours: bool) -> None:
         line, now = self._lines[method], _now()
         before = line.circuit
         line.circuit = before.failed(now, random.uniform(1.0, 1.1))  # noqa: S311 - jitter
         line.failure = failure
-        if line.circuit.openings != before.openings:
+        has_opened = line.circuit.openings != before.openings
+        line.is_proven = is_ours or (line.is_proven and not has_opened)
+        if has_opened:
             wait = round(line.circuit.wait(now))
             _log.warning("kms.circuit_opened", **self._log_context(method), seconds=wait, because=str(failure))
 

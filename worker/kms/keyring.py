@@ -1,14 +1,15 @@
 """Unwraps the keys of stored objects: one Decrypt for each, whatever number of objects and tasks need it.
 
-What becomes of a Decrypt that fails:
+What becomes of a Decrypt that fails: it is tried `TRIES` times with pauses. Before the last try, a canary proves that
+the plugin works. If it does not, its KmsUnavailableError or KmsRefusedError is raised: nothing is said of any key, and
+no object is quarantined. The canary is before the last try, not after it: a plugin that recovers between the two must
+not make sound keys look damaged. If the canary passes, and the last try fails as the others:
 
-1. The plugin or its KMS is down (KmsUnavailableError): tried `TRIES` times with pauses, then raised. Nothing is said
-   of any key, so no object is quarantined.
-2. The failure may be the key's or the plugin's (KmsUndecidedError, which a refusal is here, too: else one forged value
-   would stop a campaign): tried `TRIES` times, too. Before the last try a canary proves that the plugin works. If it
-   does not, its KmsUnavailableError or KmsRefusedError is raised. If it does, and the last try fails as the others,
-   the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`. The canary is before the last try, not after
-   it: a plugin that recovers between the two must not make sound keys look damaged.
+1. Each failure may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged value would stop a
+   campaign): the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`.
+2. A failure was one of a plugin that is down (KmsUnavailableError): one forged value on which the plugin breaks must
+   not stop a campaign for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other
+   keys were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when
@@ -18,19 +19,21 @@ Each call is bounded by the plugin's timeout, and the calls for a key by the tri
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Collection
 
 import structlog
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
-from kube_rewrap.worker.errors import KmsUnavailableError, KmsUndecidedError, WorkerError
+from kube_rewrap.worker.errors import KmsSourceError, KmsUnavailableError, KmsUndecidedError, WorkerError
 from kube_rewrap.worker.kms.cache import KeyCache
 from kube_rewrap.worker.kms.canary import Canary
 from kube_rewrap.worker.kms.counts import Method
-from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, pause
+from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAskedError, pause
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
+from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, Suspects
 from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
 
 _log = structlog.get_logger()
@@ -47,12 +50,13 @@ class Keyring:
         self._cache = KeyCache(settings.cache_entries, settings.cache_bytes)
         self._flights: dict[WrappedKey, _Flight] = {}
         self._canaries: dict[Plugin, Canary] = {}
+        self._suspects = Suspects()
 
     async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
         """Return each wanted key, unwrapped or refused.
 
-        Raises KmsUnavailableError or KmsRefusedError as soon as one plugin can't say; keys unwrapped until then are
-        remembered.
+        Raises KmsUnavailableError or KmsRefusedError as soon as one plugin can't say, and KmsSourceError at the end if
+        one only fails on some of the keys; keys unwrapped until then are remembered.
         """
         now, found, missing = _now(), dict[WrappedKey, SecretBytes | Refused](), list[WrappedKey]()
         for wrapped in dict.fromkeys(wanted):
@@ -62,10 +66,18 @@ class Keyring:
             else:
                 found[wrapped] = known
 
+        failing: list[KmsSourceError] = []
+
         async def find(wrapped: WrappedKey) -> None:
-            found[wrapped] = await self._unwrapped_once(wrapped)
+            try:
+                found[wrapped] = await self._unwrapped_once(wrapped)
+            except KmsSourceError as error:
+                failing.append(error)
 
         await side_by_side(AT_ONCE, missing, find)
+        if failing:
+            # The latest one: until then, no other is given up for good.
+            raise max(failing, key=lambda error: error.delay)
         return found
 
     def forget(self, wrapped: WrappedKey) -> None:
@@ -113,38 +125,65 @@ class Keyring:
             flight.cancel()  # does nothing once it has a result
 
     async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | Refused:
-        """Follow rules 1 and 2 of the module's docstring."""
+        """Follow the rules of the module's docstring."""
         plugin = self._plugins[wrapped.plugin]
-        failed_at, away = 0.0, None
-        for attempt in range(1, TRIES + 1):
-            if attempt > 1:
-                await pause()
-            if attempt == TRIES and away is None:
-                await self._require_working(wrapped, failed_at)
-            try:
-                secret = await plugin.decrypt(wrapped)
-            except KmsUndecidedError:
-                failed_at = _now()
-            except KmsUnavailableError as error:
-                away = error
-                if plugin.is_open(Method.DECRYPT):
-                    break
-            else:
-                plugin.sources += 1
-                return secret
-        if away is not None:
-            raise away
-        plugin.refused += 1
+        if (wait := self._suspects.wait(wrapped, _now())) > 0:
+            raise _failing(plugin, wrapped, wait)
+        outcome = await self._asked(plugin, wrapped)
+        if isinstance(outcome, SecretBytes):
+            plugin.sources += 1
+            self._suspects.clear(wrapped)
+            return outcome
         because = f"{plugin} does not unwrap it, and unwraps other keys"
+        if isinstance(outcome, KmsUnavailableError):
+            because = f"{plugin} fails on it again and again, and unwraps other keys meanwhile"
+            if not self._suspects.failed(wrapped, _now()):
+                _log.warning("kms.source_failing", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
+                raise _failing(plugin, wrapped, ROUND_SECONDS)
+        plugin.refused += 1
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
         return Refused(because)
+
+    async def _asked(
+        self, plugin: GuardedPlugin, wrapped: WrappedKey
+    ) -> SecretBytes | KmsUnavailableError | KmsUndecidedError:
+        """Return the unwrapped key, or why `TRIES` calls failed, with a canary passing before the last one.
+
+        Of failures of both kinds, KmsUnavailableError. Raises the canary's errors; NotAskedError while failures on
+        other keys from etcd open the circuit again and again.
+        """
+        failures, failed_at, not_asked = list[KmsUnavailableError | KmsUndecidedError](), 0.0, 0
+        while len(failures) < TRIES:
+            if failures or not_asked:
+                await pause()
+            if len(failures) == TRIES - 1 or plugin.is_open(Method.DECRYPT):
+                await self._require_working(wrapped, failed_at)
+            try:
+                return await plugin.decrypt(wrapped)
+            except NotAskedError:
+                # No failure of this key. A canary, which this asks for, closes a circuit that others opened.
+                not_asked += 1
+                if not_asked == TRIES:
+                    raise
+            except (KmsUnavailableError, KmsUndecidedError) as error:
+                failures.append(error)
+            failed_at = _now()
+        return next((error for error in failures if isinstance(error, KmsUnavailableError)), failures[-1])
 
     async def _require_working(self, wrapped: WrappedKey, since: float) -> None:
         plugin = wrapped.plugin
         canary = self._canaries.get(plugin)
         if canary is None:
             canary = self._canaries[plugin] = Canary(self._plugins[plugin])
-        await canary.require(since, self._cache.witness(plugin, wrapped.key_id, _now()))
+        await canary.require(since, wrapped.key_id, lambda key_id: self._cache.witness(plugin, key_id, _now()))
+
+
+def _failing(plugin: GuardedPlugin, wrapped: WrappedKey, delay: float) -> KmsSourceError:
+    message = (
+        f"{plugin} fails on the wrapped key {wrapped.digest}, and unwraps other keys meanwhile; it is asked for that "
+        "key again for some minutes before the objects under it are left alone"
+    )
+    return KmsSourceError(message, delay=delay * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
 
 
 def _now() -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.kms.counts import PluginCounts
@@ -34,6 +36,11 @@ class PluginKeys:
     async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
         return await self._writer.data_keys(plugin, target, n, kek_since)
+
+    async def trial_key(self, plugin: Plugin) -> DataKey:
+        """Return a random key as the plugin wraps it, to measure: it was not checked, so nothing is sealed with it."""
+        secret = SecretBytes(secrets.token_bytes(32))
+        return DataKey(await self._plugins[plugin].encrypt(secret), secret)
 
     async def key_ids(self, generation: Generation) -> Mapping[str, str | WorkerError]:
         """See `read_key_ids`."""

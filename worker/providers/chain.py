@@ -201,6 +201,12 @@ class Chain:
                 return Quarantine(Reason.IDENTITY_MISSING, "plaintext, and identity is not among the providers")
             return Quarantine(Reason.UNKNOWN_BYTES, "no encryption prefix, and not a Kubernetes object")
         head = envelope.readable_head(stored)
+        for link in self._kms:
+            version = "v1" if link.plugin.version == "v2" else "v2"
+            if stored.startswith(envelope.key_prefix(ProviderType.KMS, link.plugin.name, version)):
+                detail = f"the KMS provider of the name in {head} is configured as another version"
+                claimed = KeyRef(ProviderType.KMS, link.plugin.name, version)
+                return Quarantine(Reason.UNKNOWN_PREFIX, detail, (claimed,))
         if any(stored.startswith(prefix) for prefix in self._known):
             return Quarantine(Reason.NO_SUCH_KEY, f"no key of the name in {head} is configured for this provider")
         return Quarantine(Reason.UNKNOWN_PREFIX, f"no provider is configured for {head}")

@@ -13,7 +13,7 @@ pkg/storage/value/encrypt/aes/aes_extended_nonce.go.
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol, cast
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -36,6 +36,9 @@ from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey
 _INFO = 32
 _SHORTEST_SEED = 32
 _KEY = 32
+
+_KNOWN = 16
+"""Wrapped keys that are kept: the objects of a page have few. One whose annotations reach the limit takes 1.4 MB."""
 
 NONCE_SIZE = _INFO + AesGcm.nonce_size
 """Info and nonce."""
@@ -87,20 +90,28 @@ def split(body: bytes, plugin: Plugin) -> tuple[WrappedKey, bytes]:
     except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
         raise MalformedError("the value is no EncryptedObject of KMS v2") from None
     annotations = tuple(sorted(message.annotations.items()))
-    if (fault := _fault(message, annotations)) is not None:
-        raise MalformedError(fault)
-    source_type = SourceType(message.encrypted_dek_source_type)
-    wrapped = WrappedKey(plugin, message.encrypted_dek_source, message.key_id, annotations, source_type)
+    if not message.encrypted_data:
+        raise MalformedError("the encrypted data is empty")
+    kind = message.encrypted_dek_source_type
+    wrapped = _wrapped(plugin, message.encrypted_dek_source, message.key_id, annotations, kind)
     return wrapped, message.encrypted_data
 
 
-def _fault(message: _EncryptedObject, annotations: tuple[tuple[str, bytes], ...]) -> str | None:
+@lru_cache(maxsize=_KNOWN)
+def _wrapped(
+    plugin: Plugin, source: bytes, key_id: str, annotations: tuple[tuple[str, bytes], ...], kind: int
+) -> WrappedKey:
+    """Return the wrapped key of a value; cached, for most values have it in common. Raises MalformedError."""
+    if (fault := _fault(source, key_id, annotations, kind)) is not None:
+        raise MalformedError(fault)
+    return WrappedKey(plugin, source, key_id, annotations, SourceType(kind))
+
+
+def _fault(source: bytes, key_id: str, annotations: tuple[tuple[str, bytes], ...], kind: int) -> str | None:
     """Return what upstream refuses before it asks the plugin; the limits themselves pass."""
     size = sum(len(name.encode()) + len(value) for name, value in annotations)
-    source = message.encrypted_dek_source
     rules = (
-        (bool(message.encrypted_data), "the encrypted data is empty"),
-        (is_key_id(message.key_id), f"the key id is empty, or longer than {LONGEST_KEY_ID} bytes"),
+        (is_key_id(key_id), f"the key id is empty, or longer than {LONGEST_KEY_ID} bytes"),
         (
             1 <= len(source) <= LONGEST_WRAPPED["v2"],
             f"the wrapped key is empty, or longer than {LONGEST_WRAPPED['v2']} bytes",
@@ -110,7 +121,7 @@ def _fault(message: _EncryptedObject, annotations: tuple[tuple[str, bytes], ...]
             all(is_annotation_name(name) for name, _ in annotations),
             "an annotation's name is no fully qualified domain name",
         ),
-        (message.encrypted_dek_source_type in set(SourceType), "the type of the wrapped key is unknown"),
+        (kind in set(SourceType), "the type of the wrapped key is unknown"),
     )
     return next((fault for is_met, fault in rules if not is_met), None)
 

@@ -45,12 +45,11 @@ from kube_rewrap.config.settings.logs import LEVELS, LibraryLogHandler, configur
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.etcd.reach import followed
+from kube_rewrap.worker.etcd.reach import follow_etcd
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
 from kube_rewrap.worker.queue.transport import counters, in_progress, pulse, register
-from kube_rewrap.worker.usable import Usable
-from kube_rewrap.worker.usable import followed as followed_file
+from kube_rewrap.worker.usable import Usable, follow_file
 
 _HARD_LIMIT_SECONDS = 300
 _VISIBILITY_SECONDS = 900
@@ -270,7 +269,7 @@ def _begin_parent(**_: object) -> None:
     forbid_core_dumps()
     layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
     file, allowed = _configuration_file()
-    usable = _parent.enter_context(followed_file(Usable(file, layout, allow_readable=allowed)))
+    usable = _parent.enter_context(follow_file(Usable(file, layout, allow_readable=allowed)))
     address = settings.service.metrics_addr
     if address is None:
         return
@@ -283,10 +282,10 @@ def _begin_parent(**_: object) -> None:
     registry = CollectorRegistry()
     counters.append(WorkerMetrics(registry, settings.pace.rate).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    reach = _parent.enter_context(followed(settings.etcd, settings.keyspace.state_prefix))
+    reach = _parent.enter_context(follow_etcd(settings.etcd, settings.keyspace.state_prefix))
 
     def trouble() -> str:
-        return _broker.away or reach.away or usable.trouble or pulse.trouble()
+        return _broker.trouble or reach.trouble or usable.trouble or pulse.trouble()
 
     _parent.enter_context(serve(address, registry, lambda: "", trouble))
 
@@ -305,7 +304,7 @@ def warn_of_clear_text(broker: Broker) -> None:
 
 @worker_ready.connect
 def _ready(**_: object) -> None:
-    _broker.away = ""
+    _broker.trouble = ""
 
 
 @worker_shutdown.connect
@@ -331,9 +330,9 @@ def _end(**_: object) -> None:
 
 @dataclass(slots=True)
 class _Broker:
-    """`away`: why Redis is unavailable, "" = connected. /readyz shows it without authentication."""
+    """`trouble`: why Redis is unavailable, "" = connected. /readyz shows it without authentication."""
 
-    away: str = "not connected to Redis yet"
+    trouble: str = "not connected to Redis yet"
 
 
 _broker = _Broker()
@@ -353,14 +352,14 @@ class _Forward(LibraryLogHandler):
         if _is_loss(record):
             if not self._away:
                 self._away = True
-                _broker.away = "no connection to Redis; see the log: broker.unavailable"
+                _broker.trouble = "no connection to Redis; see the log: broker.unavailable"
                 error = logged_error(record)
                 because = "Celery gave no reason" if error is None else why_unreachable(error)
                 place = parse_broker(from_environment().broker).place
                 _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
-            _broker.away = ""
+            _broker.trouble = ""
             _log.info("broker.available", because="Celery is connected to Redis again")
         elif not _is_handed_back(record):
             super().emit(record)

@@ -10,7 +10,6 @@ Not handled: control messages, for which `tasks.py` records a request to the sch
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,6 @@ from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.errors import (
     BudgetExhaustedError,
     BusyError,
-    CompactedError,
     FencedError,
     KmsRefusedError,
     KmsTargetError,
@@ -35,7 +33,8 @@ from kube_rewrap.worker.errors import (
     TemporaryError,
     WorkerError,
 )
-from kube_rewrap.worker.etcd.store import Expect, Put
+from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.queue.plugin_report import PluginMeter, PluginReport
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.shared import SharedPace
@@ -43,20 +42,14 @@ from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.codec import encode
-from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
+from kube_rewrap.worker.records.handbacks import Handbacks
+from kube_rewrap.worker.records.holder import Handback
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, open_session, who
-from kube_rewrap.worker.records.proof import ProofPart
-from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _POLL_SECONDS = 0.5
-_HANDBACK_SECONDS = 30
-_PART_SECONDS = 60.0
-"""Seconds after which `prove` ends, finished or not; far below the child's own limit (`process.py`)."""
-
 _PASSING = (
     *(StoppedError, TemporaryError, BudgetExhaustedError, SpaceError, QuarantineGrewError),
     *(KmsRefusedError, KmsTargetError),
@@ -125,6 +118,10 @@ async def _under_claim(tools: ChildTools, name: str, number: int, state: Campaig
             done = await job(tools, stored, number, claim, brake)
             await session.release(claim)
             return done
+    except (KmsUnavailableError, KmsRefusedError) as error:
+        # Of a batch, `_finish_slice` reports it; so this is a part of a proof.
+        _log.warning("batch.failed", campaign=name, batch=number, because=str(error))
+        return MessageResult("failed", str(error))
     except (BusyError, FencedError, TemporaryError) as error:
         return _dropped(name, number, str(error))
 
@@ -133,8 +130,8 @@ async def _rewrite(
     tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
 ) -> MessageResult:
     engine, campaign = tools.engine, stored.value
-    checkpoints = Checkpoints(engine.store, engine.keyspace, [claim])
-    before = (await checkpoints.load(campaign.id, number)).value
+    record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
+    before = await record.load()
     if before.state in {BatchState.DONE, BatchState.PARKED} and before.spec.sweep == campaign.sweeps:
         return _dropped(campaign.id, number, f"the batch is {before.state.value} already")
     spec = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
@@ -142,17 +139,17 @@ async def _rewrite(
     try:
         async with background(brake.pull) as begin:
             begin("the supervisor", partial(_supervise, tools, stored, brake))
-            await engine.learn_what_is_complete()
+            await engine.load_proven_resources()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
             options, growth = campaign.options, campaign.growth
             may_decrypt, kek_since = options.allow_plaintext, options.since
             outcome = await engine.run(
-                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since
+                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since, record=record
             )
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         outcome = error
     try:
-        done = await _finish_slice(tools, checkpoints, (before, spec), outcome)
+        done = await _finish_slice(tools, record, (before, spec), outcome)
     except FencedError as error:
         return _dropped(spec.campaign, spec.number, str(outcome if isinstance(outcome, Exception) else error))
     if isinstance(outcome, KmsTargetError):
@@ -163,14 +160,14 @@ async def _rewrite(
 
 async def _finish_slice(
     tools: ChildTools,
-    checkpoints: Checkpoints,
+    record: BatchRecord,
     slice_of: tuple[Checkpoint, BatchSpec],
     outcome: BatchReport | Exception,
 ) -> MessageResult:
     """Settle the ledger, record the failure of this slice if it had one, and return its counts.
 
-    `outcome` is the report of the whole batch, which is done, or the failure. Only after a failure is the checkpoint
-    read again: it shows how far the slice came.
+    `outcome` is the report of the whole batch, which is done, or the failure. The checkpoint shows how far the slice
+    came.
 
     A failure before the attempt was on record still counts as an attempt. A failure of the batch itself (`_classify`)
     counts against it: the scheduler parks a batch that fails too often, rather than send it for ever. Raises
@@ -185,16 +182,15 @@ async def _finish_slice(
         await tools.pace.compare()
         return MessageResult("worked", report=outcome.since(before.report), window=engine.window)
     failure = outcome
-    stored = await checkpoints.load(spec.campaign, spec.number)
-    report = stored.value.report.since(before.report)
+    reached = await record.load()
+    report = reached.report.since(before.report)
     await tools.pace.compare()
     because, counts = _classify(failure)
-    begun = stored.value
-    if begun.attempts == before.attempts:  # the slice failed before it recorded its attempt
-        begun = begun.begun(spec, time.time())
+    # A slice that failed before it recorded its attempt has begun no attempt yet.
+    begun = reached if reached.attempts != before.attempts else reached.begun(spec, time.time())
     failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
-    if failed != stored.value:
-        await checkpoints.save(stored.holding(failed))
+    if failed != reached:
+        await record.save(failed)
     if isinstance(failure, StoppedError):
         return MessageResult("worked", because, report, engine.window)
     _log.warning("batch.failed", **spec.log_context(), because=because, stalled=failed.stalled)
@@ -263,51 +259,9 @@ async def _supervise(tools: ChildTools, stored: Stored[Campaign], brake: Brake) 
 async def _prove(
     tools: ChildTools, stored: Stored[Campaign], number: int, claim: Expect, brake: Brake
 ) -> MessageResult:
-    """Scan the part in slices, saving counts and cursor after each, until it is done or `_PART_SECONDS` have passed.
-
-    The next message about the part continues at the cursor. Raises FencedError when the proof has ended or restarted.
-    """
-    engine, name = tools.engine, stored.value.id
-    proofs = Proofs(engine.store, engine.keyspace, [claim])
-    part = await proofs.get(name, number)
-    if part is None or part.value.is_done:
-        return _dropped(name, number, "this part of the proof is done, or not planned")
-    is_late = _timer(_PART_SECONDS)
-    while True:
-        brake.check()
-        is_over = _timer(tools.settings.service.slice)
-        scanned = await _scan_slice(engine, part.value, is_over, stored.value.options.since)
-        part = await proofs.save(part.holding(scanned))
-        if part.value.is_done or is_late():
-            return MessageResult("worked")
-
-
-def _timer(seconds: float) -> Callable[[], bool]:
-    """Return a function that returns whether `seconds` have passed since this call."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    return lambda: loop.time() > until
-
-
-async def _scan_slice(engine: Engine, part: ProofPart, is_over: Callable[[], bool], kek_since: int) -> ProofPart:
-    """Return a part after one slice of its scan.
-
-    A part that can't be scanned is returned as `compacted`, on which the scheduler restarts all parts.
-    """
-    if not part.rest:
-        return part.advanced(Inventory(part.revision, ()), None)
-    wanted = part.rest[0]
-    try:
-        await engine.learn_what_is_complete()
-        counted, cursor = await engine.slice_of_inventory(wanted, part.revision, is_over, kek_since=kek_since)
-    except CompactedError:
-        return replace(part, compacted=True)
-    except KeyError:
-        because = "the configuration does not govern its resource"
-        _log.warning("batch.failed", campaign=part.campaign, batch=part.number, because=because)
-        return replace(part, compacted=True)
-    is_last = len(part.rest) == 1
-    return part.advanced(counted, cursor if cursor is not None or is_last else wanted.range.end)
+    if await scan_part(tools.engine, stored.value, number, claim, brake):
+        return MessageResult("worked")
+    return _dropped(stored.value.id, number, "this part of the proof is done, or not planned")
 
 
 def _why_another(engine: Engine, campaign: Campaign) -> str:
@@ -320,13 +274,10 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
-    """Return `handed_back`, which requeues the message, and record the handback for `_HANDBACK_SECONDS`."""
+    """Return `handed_back`, which requeues the message, and record the handback."""
     _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
-    me = who("rewrap worker")
-    lease = await engine.store.grant_lease(_HANDBACK_SECONDS)
-    record = encode({**me, "generation": engine.generation.hash})
-    name = f"{socket.gethostname()}-{me['pid']}"
-    await engine.store.commit([], [Put(engine.keyspace.handback(name), record, lease)])
+    handback = Handback(who("rewrap worker"), engine.generation.hash)
+    await Handbacks(engine.store, engine.keyspace).add(handback)
     return MessageResult("handed_back", because)
 
 

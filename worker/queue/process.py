@@ -19,11 +19,12 @@ from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.engine import Engine, open_engine
+from kube_rewrap.worker.errors import KmsUnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.kms.pace import ceiling, pace_name
 from kube_rewrap.worker.kms.writer import SLICE_SECONDS
-from kube_rewrap.worker.queue.execution import ChildTools
+from kube_rewrap.worker.queue.execution import ChildTools, MessageResult
 from kube_rewrap.worker.rate.shared import open_pace
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.wrapped import plugin_of
@@ -33,6 +34,7 @@ T = TypeVar("T")
 _SHARES = 8
 """Without Redis, each worker process limits itself to 1/`_SHARES` of the rate ceiling."""
 
+_HANDED_BACK_SECONDS = 2.0
 _BOUND_SECONDS = 240.0
 _CLOSE_SECONDS = 10.0
 _log = structlog.get_logger()
@@ -49,16 +51,19 @@ class Child:
         self._stack = AsyncExitStack()
         self._tools: ChildTools | None = None
         self._aimed_at = 0.0
+        self._has_handed_back = False
 
-    def work(self, job: Callable[[ChildTools], Awaitable[T]]) -> T:
+    def work(self, job: Callable[[ChildTools], Awaitable[MessageResult]]) -> MessageResult:
         """Run a job with the engine.
 
         Raises ConfigError without a usable configuration, TimeoutError after `_BOUND_SECONDS`.
         """
 
-        async def with_tools() -> T:
+        async def with_tools() -> MessageResult:
             async with asyncio.timeout(_BOUND_SECONDS):
-                return await job(await self._tools_for_file())
+                done = await job(await self._tools_for_file())
+            self._has_handed_back = done.outcome == "handed_back"
+            return done
 
         return self._run(with_tools())
 
@@ -145,10 +150,12 @@ class Child:
     async def _is_aimed(self, engine: Engine) -> bool:
         """Whether the plugins named the KEKs of the engine's generation within the last seconds.
 
-        They are asked at once after one of them named another KEK while a batch was at work.
+        They are asked at once after one of them named another KEK while a batch was at work, and soon after this child
+        has handed a batch back: the campaign may be of a KEK that has taken effect since.
         """
         now = asyncio.get_running_loop().time()
-        if engine.is_refuted or now - self._aimed_at > SLICE_SECONDS:
+        seconds = _HANDED_BACK_SECONDS if self._has_handed_back and _is_complete(engine) else SLICE_SECONDS
+        if engine.is_refuted or now - self._aimed_at > seconds:
             if not await engine.is_aimed():
                 return False
             self._aimed_at, engine.is_refuted = now, False
@@ -159,3 +166,12 @@ class Child:
             await self._tools.engine.ledger.settle()
         self._tools = None
         await self._stack.aclose()
+
+
+def _is_complete(engine: Engine) -> bool:
+    """Whether it is known which KEK each KMS provider writes with. A plugin that names none is not asked more often."""
+    try:
+        engine.require_aimed()
+    except KmsUnavailableError:
+        return False
+    return True

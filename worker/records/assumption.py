@@ -1,19 +1,20 @@
-"""An operator's statement that all kube-apiservers run a configuration."""
+"""An operator's statement that all kube-apiservers run a file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from kube_rewrap.worker.records.form import Form, Moment, Text
+from kube_rewrap.worker.records.form import Form, Moment, Named, Text
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption(Form):
-    """One statement about the configuration with the hash `generation`, and about no other one.
+    """One statement about the file with this hash, and about no other one.
 
     `reason` is why the operator is sure, `at` the time of the statement (ISO 8601, UTC).
     """
 
-    generation: Text
+    file_hash: Annotated[Text, Named(former="generation")]
     reason: Text
     at: Moment

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.records.assumption import Assumption
 from kube_rewrap.worker.records.table import Table
@@ -12,11 +10,10 @@ from kube_rewrap.worker.records.table import Table
 class Assumptions(Table[Assumption]):
     """A table of one record per state prefix."""
 
-    def _key(self, value: Assumption) -> bytes:  # noqa: ARG002 - there is one place
-        return self._keyspace.assumption
+    _kind = Assumption
 
-    def _value(self, fields: Mapping[str, object]) -> Assumption:
-        return Assumption.from_json(fields)
+    def _key(self, _: Assumption) -> bytes:
+        return self._keyspace.assumption
 
     async def load(self) -> Assumption | None:
         """Return the last statement; None if there is none, or if it is unreadable, which counts as no statement."""

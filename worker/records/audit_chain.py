@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields, is_scalar, mapping_of, text_of
+from kube_rewrap.worker.fields import is_scalar, mapping_of, text_of
 from kube_rewrap.worker.records.form import Form, Text, whole
 
 Scalar = str | int | float | bool | None
@@ -29,7 +29,7 @@ def _detail(value: object, what: str) -> Mapping[str, Scalar]:
     given = mapping_of(value, what)
     found = {text_of(name, what): one for name, one in given.items() if is_scalar(one)}
     if len(found) < len(given):
-        raise ValueError(f"{what} holds what is neither a text nor a finite number")
+        raise ValueError(f"{what} has a value that is neither a text nor a finite number")
     return found
 
 
@@ -58,23 +58,17 @@ class Entry(Form):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class Head(Form):
     """Number and hash of the newest entry, and number of the oldest kept one. Number 0: the log is empty."""
 
-    number: int = 0
-    hash: str = BEGINNING
-    oldest: int = 1
+    number: Annotated[int, whole(least=1)] = 0
+    hash: Text = BEGINNING
+    oldest: Annotated[int, whole(least=1)] = 1
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {"number": self.number, "hash": self.hash, "oldest": self.oldest}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Head:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        number = fields.count("number", 1)
-        return cls(number, fields.text("hash"), fields.count("oldest", 1, number))
+    def __post_init__(self) -> None:
+        """Refuse an oldest entry after the newest one."""
+        if self.oldest > max(1, self.number):
+            raise ValueError("oldest is greater than number")
 
 
 def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -102,7 +96,7 @@ def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
     expected, previous = head.oldest, BEGINNING if head.oldest == 1 else None
     for entry in ordered:
         if entry.computed() != entry.hash:
-            faults.append(f"entry {entry.number} was changed: its hash does not fit")
+            faults.append(f"entry {entry.number} was changed: its hash is not that of its fields")
         if misplaced := _misplaced(entry.number, expected, head):
             faults.append(misplaced)
             continue
@@ -113,11 +107,11 @@ def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
             faults.append(f"entry {entry.number} does not follow the entry before it")
         expected, previous = entry.number + 1, entry.hash
     if expected == head.oldest <= head.number:
-        faults.append(f"{_span(head.oldest, head.number)} missing: the head names them, and nothing is there")
+        faults.append(f"{_span(head.oldest, head.number)} missing: the head names them, and etcd has none of them")
     elif expected != head.number + 1:
         faults.append(f"the log ends at entry {expected - 1}, and its head names {head.number}")
     elif head.number and previous != head.hash:
-        faults.append(f"the head does not fit entry {head.number}")
+        faults.append(f"the head's hash is not that of entry {head.number}")
     return faults
 
 
@@ -129,10 +123,10 @@ def is_anchored(head: Head) -> bool:
 def _misplaced(number: int, expected: int, head: Head) -> str:
     """Return why the log can't hold an entry of this number here; "" = it can."""
     if number > head.number:
-        return f"entry {number} lies behind the head, which names {head.number}"
+        return f"entry {number} is newer than the head, which names {head.number}"
     if number < head.oldest:
-        return f"entry {number} lies before entry {head.oldest}, the oldest that the head names"
-    return f"entry {number} is there more than once" if number < expected else ""
+        return f"entry {number} is older than entry {head.oldest}, the oldest that the head names"
+    return f"entry {number} exists more than once" if number < expected else ""
 
 
 def _span(first: int, last: int) -> str:

@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from kube_rewrap.worker.fields import MOST, Fields, count_of, list_of, mapping_of, matching, members_of, text_of
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -31,7 +31,10 @@ T = TypeVar("T")
 _DIGITS = re.compile(r"[0-9]{1,20}")  # of a number of 64 bits
 
 LIMITED_PROVIDER = "aesgcm"
-"""The only provider with a limit: secretbox' nonces are long enough, and aescbc's weakness is another one."""
+"""The only provider with a limit.
+
+secretbox' nonces are long enough. aescbc's weakness, that it lacks integrity, does not depend on the number of writes.
+"""
 
 _KEPT = 16
 """Intervals of our swaps that a budget keeps per resource; it merges older ones."""
@@ -55,11 +58,12 @@ def restored_text(key: KeyRef) -> str:
 
 
 def as_of_text(budget: Budget, revision: int) -> str:
-    """Return which writes of others `used` contains, and how many it may lack at `revision`; "" = no watch counted."""
+    """Return which writes by others `used` contains, and how many it may lack at `revision`; "" = no watch ran."""
     if not budget.until:
         return ""
     since = max(0, revision + 1 - budget.until)
-    return f", with what others wrote before revision {budget.until} (at most {since} writes since are in no count)"
+    lacking = f"at most {since} later writes are not counted"
+    return f", with the writes of other clients before revision {budget.until} ({lacking})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,7 @@ class Budget:
     operator accepted the budget.
 
     `sights` has an entry for each resource that was scanned for the key; None in a record from before resources
-    were told apart. `born` is the revision at which rewrap made the key, which had encrypted nothing then; 0 =
+    were distinguished. `born` is the revision at which rewrap made the key, which had encrypted nothing then; 0 =
     rewrap did not make it. `own` has our swaps by resource. `watched`: the observer had a record when this one was
     last written. `until` is the revision before which the watch counted every write, 0 = no watch ever did.
     `observed`, `committed` and `until` are not stored in the record: `seen_by` sets them.
@@ -198,7 +202,7 @@ class Budget:
 
     def lost_its_watch(self, seen: Observations) -> bool:
         """Tell whether the observer once had a record, and has none now: the count of others' writes is lost."""
-        return self.watched and not seen.revision
+        return self.watched and not seen.has_begun
 
     def without_its_watch(self) -> Budget:
         """Return the budget after that loss: its use is unknown until an operator accepts it."""
@@ -222,20 +226,20 @@ class Budget:
         return self.begins(resource) is None and not seen.position(resource, self.fingerprint)
 
     def sighted(
-        self, look: Look, seen: Observations, swaps: Mapping[str, int] = _NONE, again: Collection[str] = ()
+        self, estimate: Estimate, seen: Observations, swaps: Mapping[str, int] = _NONE, again: Collection[str] = ()
     ) -> Budget:
-        """Return the budget with an estimate for each resource that `look` covers for the first time.
+        """Return the budget with an estimate for each resource that `estimate` covers for the first time.
 
         `swaps` is the number of our swaps on record by resource. `again` names resources whose last sight is so
         old that the writes since can't be counted any more: their estimate grows by the versions added since that
         sight, less our own swaps since.
         """
         sights, own, estimated = dict(self.sights or {}), dict(self.own), self.estimated
-        for resource, versions in look.under(self.fingerprint).items():
+        for resource, versions in estimate.under(self.fingerprint).items():
             if resource not in again and not self.is_to_see(resource, seen):
                 continue
-            every = sum(look.versions[resource].values())
-            if self.sights is None and not seen.revision:
+            every = sum(estimate.versions[resource].values())
+            if self.sights is None and not seen.has_begun:
                 pass  # an older record: its estimate covers all resources
             elif resource not in again:
                 estimated += versions
@@ -243,9 +247,9 @@ class Budget:
                 estimated += max(0, every - before.versions - max(0, swaps.get(resource, 0) - before.swaps))
             else:
                 estimated += max(0, versions - own.get(resource, Own()).count)
-            sights[resource] = Sight(look.revision, every, swaps.get(resource, 0))
+            sights[resource] = Sight(estimate.revision, every, swaps.get(resource, 0))
             if resource in own:
-                own[resource] = own[resource].since(look.revision + 1)
+                own[resource] = own[resource].since(estimate.revision + 1)
         return replace(self, sights=sights, own=own, estimated=estimated)
 
     def landing(self, resource: str, landed: Landed, seen: Observations) -> Budget:
@@ -347,7 +351,7 @@ class Budget:
             accepted=fields.count("accepted"),
         )
         if fields.has("observed") and not {"born", "sights", "own"} & set(value):
-            # A record from before resources were told apart: it subtracts its total of our swaps, as it did then.
+            # A record from before resources were distinguished: it subtracts its total of our swaps, as it did then.
             return replace(budget, sights=None, own={"": Own(fields.count("committed"))})
         if "sights" not in value:
             raise ValueError("sights is missing")

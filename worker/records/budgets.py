@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -18,11 +18,10 @@ Change = Callable[[Budget], Awaitable[Budget]]
 class Budgets(Table[Budget]):
     """All budgets of one state prefix. Processes use them through `Ledger`."""
 
+    _kind = Budget
+
     def _key(self, value: Budget) -> bytes:
         return self._keyspace.ledger(value.fingerprint)
-
-    def _value(self, fields: Mapping[str, object]) -> Budget:
-        return Budget.from_json(fields)
 
     async def get(self, fingerprint: str) -> Budget | None:
         """Return one budget, None if there is none. Raises RecordError for a damaged one."""
@@ -50,5 +49,5 @@ class Budgets(Table[Budget]):
 
     async def change(self, fingerprint: str, change: Change) -> Budget | None:
         """As `change_once`, for a change that is safe to apply twice: a doubled reservation only wastes tokens."""
-        found = await self._update_again(self._keyspace.ledger(fingerprint), change)
+        found = await self._update(self._keyspace.ledger(fingerprint), change, may_write_twice=True)
         return found.value if found else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.etcd.store import Delete, Item, Put
@@ -19,11 +19,10 @@ KEPT = 10
 class Campaigns(Table[Campaign]):
     """All campaigns of one state prefix."""
 
+    _kind = Campaign
+
     def _key(self, value: Campaign) -> bytes:
         return self._keyspace.campaign(value.id)
-
-    def _value(self, fields: Mapping[str, object]) -> Campaign:
-        return Campaign.from_json(fields)
 
     async def all(self) -> list[Stored[Campaign]]:
         """Return all readable campaigns, oldest first."""
@@ -46,7 +45,7 @@ class Campaigns(Table[Campaign]):
 
         `change` may be called more than once, and may raise to refuse.
         """
-        changed = await self._update_again(self._keyspace.campaign(name), change, *along)
+        changed = await self._update(self._keyspace.campaign(name), change, *along, may_write_twice=True)
         return changed.value if changed else None
 
     async def change_once(self, name: str, change: Callable[[Campaign], Campaign], *along: Put) -> Campaign | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -13,11 +13,10 @@ from kube_rewrap.worker.records.table import Stored, Table
 class Checkpoints(Table[Checkpoint]):
     """The batch records of all campaigns."""
 
+    _kind = Checkpoint
+
     def _key(self, value: Checkpoint) -> bytes:
         return self._keyspace.batch(value.spec.campaign, value.spec.number)
-
-    def _value(self, fields: Mapping[str, object]) -> Checkpoint:
-        return Checkpoint.from_json(fields)
 
     async def load(self, campaign: str, number: int) -> Stored[Checkpoint]:
         """Return one batch. Raises RecordError when it is missing or damaged."""
@@ -39,3 +38,33 @@ class Checkpoints(Table[Checkpoint]):
         """
         revision = await self._store.revision()
         return [stored async for stored in self.all(campaign, since=since)], revision
+
+
+class BatchRecord:
+    """The record of one batch, as the worker that holds the claim on it reads and writes it.
+
+    `load` reads it once, and once more after each write that failed.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, campaign: str, number: int) -> None:
+        self._checkpoints = checkpoints
+        self._campaign = campaign
+        self._number = number
+        self._stored: Stored[Checkpoint] | None = None
+
+    async def load(self) -> Checkpoint:
+        """Return the checkpoint. Raises RecordError when it is missing or damaged."""
+        if self._stored is None:
+            self._stored = await self._checkpoints.load(self._campaign, self._number)
+        return self._stored.value
+
+    async def save(self, checkpoint: Checkpoint) -> int:
+        """Write a checkpoint over the one that was read or written last; returns its mod_revision.
+
+        Raises the errors of `Table.save`; after one of them, the next `load` reads the record again.
+        """
+        stored, self._stored = self._stored, None
+        if stored is None:
+            raise RuntimeError("a batch's record is read before it is written")
+        self._stored = await self._checkpoints.save(stored.holding(checkpoint))
+        return self._stored.revision

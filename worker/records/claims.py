@@ -1,18 +1,16 @@
-"""Which worker holds which batch: claims on leases, as other processes read them."""
+"""The claims on batches: locks on leases, as processes other than their holders read them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kube_rewrap.worker.etcd.store import Item, Store
-from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.records import record
-from kube_rewrap.worker.records.codec import damaged
+from kube_rewrap.worker.records.holder import Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import Holder, holder_in
+from kube_rewrap.worker.records.ownership import holder_in
 
 _DIGITS = 8  # of a batch's number
-_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +19,6 @@ class Claim:
 
     number: int
     holder: Holder | None
-
-
-@dataclass(frozen=True, slots=True)
-class Handback:
-    """A worker that handed a batch back because it holds another configuration; `generation` is that one's hash."""
-
-    host: str
-    pid: str
-    generation: str
-
-    def __str__(self) -> str:
-        return f"the worker {self.host}:{self.pid} holds the configuration {self.generation}"
 
 
 class Claims:
@@ -55,15 +41,3 @@ class Claims:
             if len(number) == _DIGITS and number.isdigit():
                 found.append(Claim(int(number), holder_in(item)))
         return found
-
-    async def handbacks(self) -> list[Handback]:
-        """Return the workers whose handback is still on record: it expires with its lease."""
-        return [one async for one in record.read_each(self._store, self._keyspace.handbacks, _handback)]
-
-
-def _handback(item: Item, given: dict[str, object]) -> Handback:
-    fields = Fields.of(given)
-    try:
-        return Handback(fields.text("host", _LONGEST), str(fields.count("pid")), fields.text("generation", _LONGEST))
-    except ValueError as error:
-        raise damaged(item.key, error) from None

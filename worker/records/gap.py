@@ -28,23 +28,23 @@ from kube_rewrap.worker.records.budget import Landed
 class Gap:
     """What etcd still shows of the revisions from `first` (included) to `end` (excluded).
 
-    `makers`: by revision, the fingerprints of the keys under which that write may have been made; an empty set if
-    under none. `wheres`: by revision, the governed resource of the object written. `elsewhere`: further writes of
+    `keys`: by revision, the fingerprints of the keys under which that write may have been made; an empty set if
+    under none. `resources`: by revision, the governed resource of the object written. `unencrypted`: further writes of
     objects that are not encrypted.
     """
 
     first: int
     end: int
-    makers: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    wheres: Mapping[int, str] = field(default_factory=dict)
-    elsewhere: tuple[Landed, ...] = ()
+    keys: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    resources: Mapping[int, str] = field(default_factory=dict)
+    unencrypted: tuple[Landed, ...] = ()
 
     def most(self, fingerprint: str, low: int, high: int, seen: Collection[int] = ()) -> int:
         """Return an upper bound of the writes under a key from `low` to before `high`, without the revisions `seen`.
 
         Both bounds are within the gap.
         """
-        none = {at for at, makers in self.makers.items() if low <= at < high and fingerprint not in makers}
+        none = {at for at, keys in self.keys.items() if low <= at < high and fingerprint not in keys}
         none.update(at for at in seen if low <= at < high)
-        late = (one.since(low) for one in self.elsewhere)
+        late = (one.since(low) for one in self.unencrypted)
         return max(0, high - low - len(none) - sum(one.before(high) for one in late if one))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Annotated
 
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.worker.fields import Fields, members_of, text_of
+from kube_rewrap.worker.records.form import Flat, Form, Later, Most, Text
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 _FORMER = 200
@@ -79,7 +81,7 @@ class GenerationRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class History(Form):
     """The generation in force, and the hashes of the generations before it and of their files (`former`).
 
     The newest are the last. With `former` a new leader that reads an old copy of the file recognises it. Otherwise it
@@ -87,9 +89,9 @@ class History:
     plaintext was late already when this generation came into force (`generations.settled`).
     """
 
-    generation: GenerationRecord
-    former: tuple[str, ...] = ()
-    settled: frozenset[str] = frozenset()
+    generation: Flat[GenerationRecord]
+    former: Later[Annotated[tuple[Text, ...], Most(_FORMER)]] = ()
+    settled: Later[frozenset[Text]] = frozenset()
 
     def followed_by(self, generation: GenerationRecord, settled: frozenset[str] = frozenset()) -> History:
         """Return the history with a newer generation in force."""
@@ -97,19 +99,6 @@ class History:
         names = (*self.former, ended.hash, ended.file)
         kept = [name for name in names if name not in {generation.hash, generation.file}]
         return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:], settled=settled)
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {**self.generation.to_json(), "former": list(self.former), "settled": sorted(self.settled)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> History:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        # Absent in records of earlier versions.
-        former = fields.texts("former", _FORMER) if fields.has("former") else ()
-        settled = fields.texts("settled") if fields.has("settled") else ()
-        return cls(GenerationRecord.from_json(value), former, frozenset(settled))
 
 
 def _socket(value: object) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from kube_rewrap.worker.records.campaign import Campaign, completed
 from kube_rewrap.worker.records.generation import GenerationRecord, History
@@ -12,11 +12,10 @@ from kube_rewrap.worker.records.table import Stored, Table
 class Generations(Table[History]):
     """A table of one record per state prefix."""
 
-    def _key(self, value: History) -> bytes:  # noqa: ARG002 - there is one place
-        return self._keyspace.generation
+    _kind = History
 
-    def _value(self, fields: Mapping[str, object]) -> History:
-        return History.from_json(fields)
+    def _key(self, _: History) -> bytes:
+        return self._keyspace.generation
 
     async def load(self) -> Stored[History] | None:
         """Return the record, None if no scheduler has run yet. Raises RecordError when it is damaged."""

@@ -16,7 +16,10 @@ LISTED = 1_000
 """Unreadable objects that a resource's tally lists; it counts all."""
 
 _MOST_KEYS = 200
-"""Keys of a resource from which on further ones of KMS are counted together: a writer to etcd can invent key ids."""
+"""Most keys of a resource that are counted one by one; further ones of KMS are counted together.
+
+A client that writes to etcd can invent key ids.
+"""
 _OTHER_KEYS = "others"
 
 
@@ -68,6 +71,8 @@ class ResourceTally:
     reasons: dict[Reason, int] = field(default_factory=dict)
     outdated: int = 0
     outdated_bytes: int = 0
+    apart: frozenset[str] = field(default=frozenset(), compare=False)
+    """Fingerprints of KEKs that are counted one by one past the bound, too; no record of a tally has them."""
 
     @property
     def readable(self) -> int:
@@ -94,6 +99,11 @@ class ResourceTally:
         """Stored bytes of the stale objects: about as many as a rewrap writes."""
         return sum(tally.bytes for key, tally in self.keys.items() if key != self.primary) + self.outdated_bytes
 
+    def counted_together_with(self, key: KeyRef) -> int:
+        """Return the number of objects under KEKs of a KMS provider that were too many to count each by its own."""
+        together = KeyRef(key.provider, key.name, _OTHER_KEYS)
+        return self.keys[together].objects if together in self.keys else 0
+
     def add_readable(self, key: KeyRef, size: int, version: int, *, is_outdated: bool = False) -> None:
         """Count one object that `key` opened; `is_outdated` only of one under the primary."""
         tally = self._tally(key)
@@ -107,12 +117,13 @@ class ResourceTally:
         tally = self.keys.get(key)
         if tally is not None:
             return tally
-        if len(self.keys) >= _MOST_KEYS and key.provider == ProviderType.KMS and key != self.primary:
+        may_be_invented = key.provider == ProviderType.KMS and key.kek.fingerprint not in self.apart
+        if len(self.keys) >= _MOST_KEYS and may_be_invented and key != self.primary:
             key = replace(key, fingerprint=_OTHER_KEYS)
         return self.keys.setdefault(key, KeyTally())
 
     def add_unreadable(self, etcd_key: bytes, verdict: Quarantine) -> None:
-        """Count one object that no key opened, and list it while there is room."""
+        """Count one object that no key opened, and list it if fewer than `LISTED` are."""
         self.unreadable += 1
         self.reasons[verdict.reason] = self.reasons.get(verdict.reason, 0) + 1
         for key in verdict.claimed:
@@ -122,7 +133,7 @@ class ResourceTally:
 
     def __add__(self, other: ResourceTally) -> ResourceTally:
         """Add up two counts of one resource."""
-        total = ResourceTally(self.resource, self.primary, self.configured)
+        total = ResourceTally(self.resource, self.primary, self.configured, apart=self.apart | other.apart)
         for part in (self, other):
             for key, one in part.keys.items():
                 tally = total._tally(key)
@@ -153,13 +164,14 @@ def merged(tallies: Iterable[ResourceTally]) -> tuple[ResourceTally, ...]:
 class Inventory:
     """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
 
-    `peeked`: values under KMS count by the key that they name; the scan did not open them, and proves nothing.
+    `peeked`: the values under KMS that count by the key that they name; the scan did not open them, and proves nothing
+    of them.
     """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
-    peeked: bool = False
+    peeked: int = 0
 
     @property
     def objects(self) -> int:
@@ -198,12 +210,12 @@ class Inventory:
 
     @property
     def leaves_nothing(self) -> bool:
-        """Whether nothing is to be rewritten or looked into, as far as this scan shows."""
+        """Whether the scan found no stale object, no unreadable one, and no unknown path."""
         return self.stale == 0 and self.unreadable == 0 and not self.unknown
 
-    def look(self) -> Look:
+    def estimate(self) -> Estimate:
         """Return the sums of versions in this scan, which must cover its resources whole."""
-        return Look(
+        return Estimate(
             self.revision,
             {
                 tally.resource: {key.fingerprint: 0 for key in tally.configured}
@@ -214,7 +226,7 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Estimate:
     """An estimate of the encryptions under each key up to a revision: the sum of the etcd versions of its objects.
 
     By resource and fingerprint; a configured key without objects in the resource has 0.

@@ -1,33 +1,38 @@
 """Which key-encryption key (KEK) a KMS provider is to write with, and which one its plugin names now.
 
-A KEK is rotated in the KMS; no file changes, and kube-apiserver tells nobody. The leader asks the plugin for its key id
-and records it here. Key ids are held as hashes: they may be account numbers.
+A KEK is rotated in the KMS; no file changes, and kube-apiserver does not report it. The leader asks the plugin for its
+key id and records it here. Key ids are held as hashes: they may be account numbers.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from kube_rewrap.worker.records.form import Form, Most, Text, Time
+from kube_rewrap.worker.records.form import Form, Most, Text, Time, form_of, or_empty
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
 
+_read_hash = form_of(form=re.compile(r"sha256:[0-9a-f]{64}"))
+KeyIdHash = Annotated[str, _read_hash]
+"""As `wrapped.hash_of_key_id` returns it. A record with another text is damaged: outputs and metrics show its start."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kek(Form):
-    """One KMS provider. Hashes as `wrapped.hash_of_key_id` returns them; times in seconds since 1970."""
+    """One KMS provider. Times in seconds since 1970."""
 
     provider: Text
-    target: Text
+    target: KeyIdHash
     """What campaigns rewrap to."""
     since: Time
-    """When `target` took its place."""
-    named: Text = ""
+    """When `target` became the target."""
+    named: Annotated[str, or_empty(_read_hash)] = ""
     """What the plugin names, where that is not the target; "" = it names the target."""
     named_since: Time = 0.0
-    former: Annotated[tuple[Text, ...], Most(_FORMER)] = ()
+    former: Annotated[tuple[KeyIdHash, ...], Most(_FORMER)] = ()
     """Earlier targets, the newest last."""
 
     @property
@@ -41,20 +46,20 @@ class Kek(Form):
         return self.named in self.former
 
     def why_held(self, seconds: float) -> str:
-        """Return why nothing may be written under this provider, "" = nothing speaks against it.
+        """Return why campaigns must not write under this provider, "" = they may.
 
-        `seconds` is how long a new KEK must stand.
+        `seconds` is how long a plugin names a new KEK before it takes effect.
         """
         if not self.named:
             return ""
         if self.is_return:
             return (
                 f"the plugin of the KMS provider {self.provider!r} names a KEK that was in force before: a key id must "
-                "never come back, for nothing tells old data from new then. Let the plugin name a new key id"
+                "never come back: rewrap could not distinguish old data from new. Let the plugin name a new key id"
             )
         return (
-            f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after it has stood "
-            f"for {seconds:g} s"
+            f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after the plugin has "
+            f"named it for {seconds:g} s"
         )
 
 
@@ -77,8 +82,8 @@ class KekFigures:
 def observe(known: Kek | None, provider: str, named: str, now: float, settle: float) -> Kek:
     """Return the record after a provider's plugin named a KEK at `now`.
 
-    1. The first one that is ever seen is the target at once.
-    2. Another one becomes the target after it has been named for `settle` seconds, without a break.
+    1. The first KEK that a plugin names is the target at once.
+    2. Another one becomes the target after the plugin has named it for `settle` seconds, without a break.
     3. A former target never becomes the target again.
     """
     if known is None:

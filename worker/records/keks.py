@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 
+from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.table import Stored, Table
 
@@ -11,16 +12,31 @@ from kube_rewrap.worker.records.table import Stored, Table
 class Keks(Table[Kek]):
     """A table of one record per provider's name."""
 
+    _kind = Kek
+
     def _key(self, value: Kek) -> bytes:
         return self._keyspace.kek(value.provider)
-
-    def _value(self, fields: Mapping[str, object]) -> Kek:
-        return Kek.from_json(fields)
 
     async def get(self, provider: str) -> Stored[Kek] | None:
         """Return a provider's record; None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.kek(provider))
 
+    async def note(self, provider: str, seen: Callable[[Kek | None], Kek | Awaitable[Kek]]) -> Stored[Kek]:
+        """Record what a provider's record becomes by `seen`, which is called again when another process was faster.
+
+        Raises FencedError when a guard is lost, RecordError for a damaged record.
+        """
+
+        async def write(item: Item | None) -> Stored[Kek]:
+            stored = self._read(item) if item else None
+            value = seen(stored.value if stored else None)
+            kek = await value if isinstance(value, Awaitable) else value
+            if stored and kek == stored.value:
+                return stored
+            return await self.save(Stored(kek, stored.revision if stored else 0))
+
+        return await self._swap(self._keyspace.kek(provider), write, may_write_twice=True)
+
     async def all(self) -> list[Stored[Kek]]:
-        """Return the records of all providers, of damaged ones none."""
+        """Return the readable records of all providers."""
         return [stored async for stored in self._within(self._keyspace.keks)]

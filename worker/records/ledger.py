@@ -3,7 +3,7 @@
 A process reserves tokens in blocks by compare-and-swap and spends them from memory. A crash loses
 the rest of its block, so the recorded use of a key is never less than its real use. `reserved` only
 grows: if a process finds it smaller than before, or the record is not from this store's past (`Lineage`), the
-record came back with a backup. Its key then counts as exhausted until an operator accepts it (`rewrap keys
+record was restored from a backup. Its key then counts as exhausted until an operator accepts it (`rewrap keys
 --accept`). So does a key without a record at that time: it may be younger than the backup.
 """
 
@@ -23,7 +23,6 @@ from kube_rewrap.worker.errors import (
     TemporaryError,
 )
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.records import observations
 from kube_rewrap.worker.records.budget import (
     LIMITED_PROVIDER,
     Budget,
@@ -34,14 +33,15 @@ from kube_rewrap.worker.records.budget import (
     restored_text,
 )
 from kube_rewrap.worker.records.budgets import Budgets
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.lineage import Lineage
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.verdict import KeyRef
 
 _ATTEMPTS = 50  # many workers may reserve at the same moment
-_LOOK_SECONDS = 5.0  # a working process notices a restore of etcd within this time
+_MEASURE_SECONDS = 5.0  # a working process notices a restore of etcd within this time
 _log = structlog.get_logger()
 
 Change = Callable[[Budget, Observations], Budget]
@@ -49,17 +49,17 @@ Change = Callable[[Budget, Observations], Budget]
 
 
 @dataclass(slots=True)
-class _Purse:
-    """What this process holds of one key.
+class _Tokens:
+    """The tokens of one key that this process reserved, and what it did with them.
 
-    Unspent tokens; by resource, swaps that were applied and not recorded yet; the budget as last reserved from;
-    and whether this process logged that the key is due for rotation.
+    `left` are unspent. `landed` are swaps that etcd applied and that are not on record yet, by resource. `known` is
+    the budget after the last reservation. `is_due_logged`: this process logged that the key is due for rotation.
     """
 
     left: int = 0
     landed: dict[str, Landed] = field(default_factory=dict)
     known: Budget | None = None
-    told_due: bool = False
+    is_due_logged: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -71,48 +71,47 @@ class Ledger:
         self._keyspace = keyspace
         self._settings = settings
         self._budgets = Budgets(store, keyspace)
+        self._observer = ObserverRecords(store, keyspace)
         self._lineage = Lineage(store)
-        self._purses: dict[str, _Purse] = {}
+        self._held: dict[str, _Tokens] = {}
 
     async def all(self) -> dict[str, Budget]:
         """Return every recorded budget by fingerprint. Writes nothing."""
         known, _ = await self._read()
         return known
 
-    async def foreseen(self, keys: Iterable[KeyRef], look: Look | None) -> dict[str, Budget]:
+    async def foreseen(self, keys: Iterable[KeyRef], estimate: Estimate | None) -> dict[str, Budget]:
         """Return every budget as `first_sight` would leave it, new ones included. Writes nothing."""
         known, from_backup = await self._read()
-        seen = await self._seen()
-        found = {**self._begun(keys, restored=bool(from_backup)), **known}
-        return {name: budget.sighted(look, seen) if look else budget for name, budget in found.items()}
+        seen = await self._observations()
+        found = {**self._new_budgets(keys, restored=bool(from_backup)), **known}
+        return {name: budget.sighted(estimate, seen) if estimate else budget for name, budget in found.items()}
 
     async def first_sight(
-        self, keys: Iterable[KeyRef], look: Look | None = None, again: Collection[tuple[str, str]] = ()
+        self, keys: Iterable[KeyRef], estimate: Estimate | None = None, again: Collection[tuple[str, str]] = ()
     ) -> None:
-        """Create a budget for each key without one, and add to budgets the estimates of earlier use from `look`.
+        """Create a budget for each key without one, and add to budgets the estimates of earlier use from `estimate`.
 
         `keys` are all configured keys. A budget takes one estimate per resource, and another one for each pair of
-        resource and fingerprint in `again`. Also marks budgets that came back with a backup, or lost their watch.
+        resource and fingerprint in `again`. Also marks budgets that were restored from a backup, or lost their watch.
         """
         known, from_backup = await self._read()
         swaps = Counter[str]()
         for budget in known.values():
             swaps.update({resource: own.count for resource, own in budget.own.items()})
-        seen = await self._seen()
-        for fingerprint, fresh in self._begun(keys, restored=bool(from_backup)).items():
+        seen = await self._observations()
+        for fingerprint, fresh in self._new_budgets(keys, restored=bool(from_backup)).items():
             if fingerprint not in known and await self._budgets.create(
-                fresh.sighted(look, seen, swaps) if look else fresh
+                fresh.sighted(estimate, seen, swaps) if estimate else fresh
             ):
                 continue
             if fingerprint in known and not known[fingerprint].names:
                 continue  # its record is unreadable
-            anew = [resource for resource, name in again if name == fingerprint]
-            await self._see(known.get(fingerprint, fresh), fresh.names, look, swaps, anew)
+            old = [resource for resource, name in again if name == fingerprint]
+            await self._add_estimate(known.get(fingerprint, fresh), fresh.names, estimate, swaps, old)
         lost = [name for name, budget in known.items() if budget.lost_its_watch(seen)]
         if lost:
-            because = (
-                "the observer's record is gone: how often others have encrypted with the keys on record is not known"
-            )
+            because = "the observer's record is gone: how often other clients have encrypted with the keys is not known"
             _log.error("observer.lost", budgets=len(lost), because=because)
         for fingerprint in lost:
             await self._change(fingerprint, _unwatched)
@@ -121,17 +120,17 @@ class Ledger:
             because = "etcd was restored: how often the keys on record have encrypted since the backup is not known"
             _log.error("etcd.restored", budgets=len(from_backup), because=because)
         for fingerprint, made_in in from_backup.items():
-            await self._change(fingerprint, self._noted(made_in))
+            await self._change(fingerprint, self._marking(made_in))
 
     async def was_restored(self) -> bool:
-        """Tell whether budgets came back with a backup, or lost their watch, and are not marked yet. Writes nothing."""
+        """Tell whether budgets that are not marked yet were restored or lost their watch. Writes nothing."""
         known, from_backup = await self._read()
-        seen = await self._seen()
+        seen = await self._observations()
         return bool(from_backup) or any(budget.lost_its_watch(seen) for budget in known.values())
 
     async def begin_new(self, key: KeyRef) -> None:
         """Create the budget of a key that rewrap has just made, and that has never encrypted."""
-        await self._lineage.look()
+        await self._lineage.measure()
         born = await self._store.revision()
         await self._budgets.create(
             Budget(
@@ -149,40 +148,40 @@ class Ledger:
         `ahead` is how many the caller expects to need in all: the ledger reserves that many at once, up to a
         block. Raises BudgetExhaustedError at the limit, TemporaryError when the reservation fails in etcd.
         """
-        purse = self._purse(key)
-        await self._lineage.look(_LOOK_SECONDS)
-        if purse.known is not None and not self._lineage.fits(purse.known.made_in):
+        held = self._tokens(key)
+        await self._lineage.measure(_MEASURE_SECONDS)
+        if held.known is not None and not self._lineage.fits(held.known.made_in):
             # A restore of etcd has removed the record of these tokens.
-            purse.left = 0
-            purse.landed.clear()
-        while purse.left == 0:
-            async with purse.lock:
-                if purse.left == 0:
-                    purse.left = await self._reserve(key, purse, max(1, min(self._settings.block, ahead)))
-        taken = min(tokens, purse.left)
-        purse.left -= taken
+            held.left = 0
+            held.landed.clear()
+        while held.left == 0:
+            async with held.lock:
+                if held.left == 0:
+                    held.left = await self._reserve(key, held, max(1, min(self._settings.block, ahead)))
+        taken = min(tokens, held.left)
+        held.left -= taken
         return taken
 
     def landed(self, key: KeyRef, resource: str, revision: int) -> None:
         """Note in memory that etcd applied a swap with this key's ciphertext at this revision."""
-        landed, one = self._purse(key).landed, Landed(1, revision, revision)
+        landed, one = self._tokens(key).landed, Landed(1, revision, revision)
         landed[resource] = landed[resource] + one if resource in landed else one
 
     async def settle(self) -> None:
         """Record the swaps that `landed` noted. If a crash loses some, their keys' use is overestimated."""
-        for fingerprint, purse in list(self._purses.items()):  # others may begin a purse while we wait
-            await self._settle(fingerprint, purse)
+        for fingerprint, held in list(self._held.items()):  # others may begin with a key while we wait
+            await self._settle(fingerprint, held)
 
-    async def _settle(self, fingerprint: str, purse: _Purse) -> None:
-        landed, purse.landed = purse.landed, {}
+    async def _settle(self, fingerprint: str, held: _Tokens) -> None:
+        landed, held.landed = held.landed, {}
         if not landed:
             return
-        if purse.known is not None and not await self._lineage.includes(purse.known.made_in):
+        if held.known is not None and not await self._lineage.includes(held.known.made_in):
             return  # these revisions are of the store before a restore
         try:
             await self._land(fingerprint, landed)
         except TemporaryError as error:
-            # It may be on record. Counted twice, it would hide that many writes of others, so it is not repeated.
+            # It may be on record. Counted twice, it would hide as many writes of other clients, so it is not repeated.
             _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
             raise
 
@@ -199,7 +198,7 @@ class Ledger:
                 found = await self._budgets.get(fingerprint)
                 own = found.own if found else {}
                 if any(resource in own and own[resource].may_hold(one) for resource, one in landed.items()):
-                    # Counted twice, they would hide that many writes of others, so they are not recorded again.
+                    # Counted twice, they would hide as many writes of other clients, so they are not recorded again.
                     _log.warning("ledger.not_settled", fingerprint=fingerprint, because=str(error))
                     return
             else:
@@ -207,24 +206,24 @@ class Ledger:
 
     async def accept(self, fingerprint: str) -> Budget | None:
         """Record that an operator accepts a restored budget as it is; None if no budget is on record."""
-        await self._lineage.look()
+        await self._lineage.measure()
 
         def accepted(budget: Budget, _: Observations) -> Budget:
             return replace(budget, restored=False, made_in=self._lineage.mark, accepted=budget.accepted + 1)
 
         return await self._change(fingerprint, accepted)
 
-    def _purse(self, key: KeyRef) -> _Purse:
-        purse = self._purses.get(key.fingerprint)
-        if purse is None:
-            purse = self._purses[key.fingerprint] = _Purse()
-        return purse
+    def _tokens(self, key: KeyRef) -> _Tokens:
+        held = self._held.get(key.fingerprint)
+        if held is None:
+            held = self._held[key.fingerprint] = _Tokens()
+        return held
 
     async def _read(self) -> tuple[dict[str, Budget], dict[str, Mark]]:
-        """Return every recorded budget by fingerprint, and the marks of those that came back with a backup."""
+        """Return every recorded budget by fingerprint, and the marks of those that were restored from a backup."""
         stored, unreadable = await self._budgets.all()
-        seen = await self._seen()  # after the budgets: it must cover each swap that they hold as seen
-        await self._lineage.look()
+        seen = await self._observations()  # after the budgets: it must cover each swap that they hold as seen
+        await self._lineage.measure()
         from_backup = {one.fingerprint: one.made_in for one in stored if not self._lineage.fits(one.made_in)}
         found = {
             one.fingerprint: replace(
@@ -240,7 +239,7 @@ class Ledger:
         }
         return found | lost, from_backup
 
-    def _begun(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
+    def _new_budgets(self, keys: Iterable[KeyRef], *, restored: bool) -> dict[str, Budget]:
         """Return a new budget for each of these keys' fingerprints."""
         return {
             fingerprint: Budget(
@@ -253,11 +252,11 @@ class Ledger:
             for fingerprint, named in _by_fingerprint(keys).items()
         }
 
-    async def _see(
+    async def _add_estimate(
         self,
         budget: Budget,
         names: Iterable[str],
-        look: Look | None,
+        estimate: Estimate | None,
         swaps: Mapping[str, int],
         again: Collection[str],
     ) -> None:
@@ -265,38 +264,38 @@ class Ledger:
 
         def sighted(budget: Budget, seen: Observations) -> Budget:
             # Without resources for which another process recorded a newer scan meanwhile.
-            stale = [name for name in again if look and (budget.begins(name) or 0) <= look.revision]
+            stale = [name for name in again if estimate and (budget.begins(name) or 0) <= estimate.revision]
             budget = replace(budget, names=tuple(sorted({*budget.names, *names})))
-            return budget.sighted(look, seen, swaps, stale) if look else budget
+            return budget.sighted(estimate, seen, swaps, stale) if estimate else budget
 
-        if sighted(budget, await self._seen()) != budget:
+        if sighted(budget, await self._observations()) != budget:
             await self._change(budget.fingerprint, sighted)
 
-    async def _seen(self) -> Observations:
-        return await observations.load(self._store, self._keyspace)
+    async def _observations(self) -> Observations:
+        return (await self._observer.load()).value
 
-    def _noted(self, made_in: Mark) -> Change:
+    def _marking(self, made_in: Mark) -> Change:
         """Return the change that records `restored`. It does nothing if the budget's mark is no longer `made_in`.
 
         Then another process has recorded it, and an operator may have accepted the budget since.
         """
 
-        def noted(budget: Budget, _: Observations) -> Budget:
+        def marked(budget: Budget, _: Observations) -> Budget:
             if budget.made_in != made_in:
                 return budget
             return replace(budget, restored=True, made_in=self._lineage.mark)
 
-        return noted
+        return marked
 
-    async def _reserve(self, key: KeyRef, purse: _Purse, want: int) -> int:
+    async def _reserve(self, key: KeyRef, held: _Tokens, want: int) -> int:
         granted = 0
         # Settle the last block's swaps first: until they are recorded as ours, the watch's count adds them again.
-        await self._settle(key.fingerprint, purse)
+        await self._settle(key.fingerprint, held)
 
         def reserving(budget: Budget, seen: Observations) -> Budget:
             nonlocal granted
             budget = budget.seen_by(seen)
-            if _went_backwards(budget, purse.known):
+            if _went_backwards(budget, held.known):
                 budget = replace(budget, restored=True)
             budget, granted = budget.reserving(want, self._settings.gcm_limit)
             if granted and not budget.restored:
@@ -306,19 +305,19 @@ class Ledger:
         budget = await self._change(key.fingerprint, reserving)
         if budget is None:
             raise BudgetExhaustedError(f"{key} has no write budget on record; run again to begin one")
-        purse.known = budget
+        held.known = budget
         if granted == 0:
             raise exhausted(key, budget, self._settings.gcm_limit, await self._store.revision())
-        self._tell_due(key, budget, purse)
+        self._log_if_due(key, budget, held)
         return granted
 
-    def _tell_due(self, key: KeyRef, budget: Budget, purse: _Purse) -> None:
+    def _log_if_due(self, key: KeyRef, budget: Budget, held: _Tokens) -> None:
         """Log, once per process, that a key is due for rotation."""
         limit = self._settings.gcm_limit
         state = budget.state(limit, self._settings.due_at)
-        if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not purse.told_due:
-            purse.told_due = True
-            because = f"{self._settings.due_at:.0%} of its write budget are used up: rotate it"
+        if state in {BudgetState.DUE, BudgetState.EXHAUSTED} and not held.is_due_logged:
+            held.is_due_logged = True
+            because = f"{self._settings.due_at:.0%} of its write budget is used: rotate it"
             _log.warning(
                 "key.rotation_due", fingerprint=key.fingerprint, used=budget.used, limit=limit, because=because
             )
@@ -327,9 +326,9 @@ class Ledger:
         """Return `change` as a change of a recorded budget; it reads the observations after the record."""
 
         async def changed(budget: Budget) -> Budget:
-            seen = await self._seen()
+            seen = await self._observations()
             budget = change(await self._judged(budget), seen)
-            return replace(budget, watched=budget.watched or bool(seen.revision))
+            return replace(budget, watched=budget.watched or seen.has_begun)
 
         return changed
 

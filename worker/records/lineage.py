@@ -1,4 +1,4 @@
-"""Detects records that etcd got back from a backup, by the lead of the raft log over the store's revision.
+"""Detects records that were restored from a backup of etcd, by the lead of the raft log over the store's revision.
 
 Each revision of the store comes from one entry of the raft log, and some entries make no revision: the log index
 is ahead of the revision, and its lead never shrinks. A restore from a snapshot keeps the revision and begins a new
@@ -30,36 +30,36 @@ class Lineage:
         self._store = store
         self._mark = Mark()
         self._lead_at_most = 0
-        self._looked_at: float | None = None
-        self._looking = asyncio.Lock()
+        self._measured_at: float | None = None
+        self._measuring = asyncio.Lock()
 
     @property
     def mark(self) -> Mark:
-        """The mark for a record made now. Before the first look it fits no cluster."""
+        """The mark for a record made now. Before the first measurement it fits no cluster."""
         return self._mark
 
-    async def look(self, at_most_every: float = 0.0) -> None:
+    async def measure(self, at_most_every: float = 0.0) -> None:
         """Measure the store's lead, unless the last measurement is more recent (seconds). Raises WorkerError."""
         if self._is_fresh(at_most_every):
             return
-        async with self._looking:
+        async with self._measuring:
             if self._is_fresh(at_most_every):
                 return
             now = time.monotonic()
             position = await self._store.log_position()
             self._mark = Mark(position.cluster_id, position.index - position.after)
             self._lead_at_most = position.index - position.before
-            self._looked_at = now
+            self._measured_at = now
 
     def fits(self, mark: Mark) -> bool:
-        """Tell whether a record with this mark, made before the last look, is from this store's own past."""
+        """Tell whether a record with this mark, made before the last measurement, is from this store's own past."""
         return mark.cluster_id == self._mark.cluster_id and mark.lead <= self._lead_at_most
 
     async def includes(self, mark: Mark) -> bool:
-        """As `fits`, for a record that may have been made after the last look. Raises WorkerError."""
+        """As `fits`, for a record that may have been made after the last measurement. Raises WorkerError."""
         if not self.fits(mark):
-            await self.look()
+            await self.measure()
         return self.fits(mark)
 
     def _is_fresh(self, seconds: float) -> bool:
-        return self._looked_at is not None and time.monotonic() - self._looked_at < seconds
+        return self._measured_at is not None and time.monotonic() - self._measured_at < seconds

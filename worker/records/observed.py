@@ -8,14 +8,17 @@ place where it was when the key left the resource's chain.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from kube_rewrap.config.encryption.resources import ANY, GroupResource
+from kube_rewrap.config.encryption.resources import ANY, GroupResource, Layout, Located
+from kube_rewrap.worker.etcd.ranges import key_bytes
+from kube_rewrap.worker.fields import Fields, count_of, list_of, mapping_of, text_of
+from kube_rewrap.worker.records.form import Count, Form, Later, Text, read
 
 _KEPT = 20
 _REPLACED = 100
 ANY_KEY = "*"
-"""Stands for every key, in records of earlier versions, which did not record the keys."""
+"""Means every key, in records of earlier versions, which did not record the keys."""
 
 
 def governing(resource: str, names: Collection[str]) -> str | None:
@@ -32,6 +35,33 @@ class Followed:
     places: Mapping[str, int]
     chains: Mapping[str, tuple[str, ...]]
 
+    def to_json(self) -> dict[str, list[object]]:
+        """Return the JSON form: by name, a list of the place and the keys."""
+        return {name: [self.places[name], *keys] for name, keys in self.chains.items()}
+
+    @classmethod
+    def from_json(cls, value: object) -> Followed:
+        """Read the JSON form. Raises ValueError if `value` is not one."""
+        places: dict[str, int] = {}
+        chains: dict[str, tuple[str, ...]] = {}
+        for name, one in mapping_of(value, "followed").items():
+            place, *keys = list_of(one, "followed") or [None]
+            places[text_of(name, "a name")] = count_of(place, "a place")
+            chains[name] = tuple(text_of(key, "a key") for key in keys)
+        return cls(places, chains)
+
+    @classmethod
+    def by_path(cls, following: Mapping[str, int]) -> Followed:
+        """Read the form of an earlier version: a place by the path of each range, for every key in its chain.
+
+        A resource without a range counts as not followed; so does one at a path that the usual registry layout assigns
+        to no single resource. The scheduler scans both again.
+        """
+        layout = Layout()
+        found = {path: layout.resource_at(key_bytes(path) + b"name") for path in following}
+        places = {str(one.resource): following[path] for path, one in found.items() if isinstance(one, Located)}
+        return cls(places, dict.fromkeys(places, (ANY_KEY,)))
+
     def place(self, resource: str, fingerprint: str) -> int:
         """Return the revision up to which the observer followed a key in a resource, 0 = it did not."""
         name = governing(resource, self.chains)
@@ -40,7 +70,7 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
+class Observations(Form):
     """Counts of writes by the key's fingerprint, and the places up to which they are complete.
 
     `followed` begins with the present configuration; the earlier ones follow, the newest first. `last` holds
@@ -48,14 +78,26 @@ class Observations:
     counted writes under a key.
     """
 
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[Text, Count] = field(default_factory=dict)
     followed: tuple[Followed, ...] = ()
-    last: Mapping[str, int] = field(default_factory=dict)
-    since: Mapping[str, int] = field(default_factory=dict)
-    revision: int = 0
-    """The record's own mod_revision, 0 before it was written."""
-    replaced: tuple[int, ...] = ()
+    last: Later[Mapping[Text, Count]] = field(default_factory=dict)
+    since: Later[Mapping[Text, Count]] = field(default_factory=dict)
+    replaced: Later[tuple[Count, ...]] = ()
     """The mod_revisions of this record's earlier versions, as far as the watch has not passed them."""
+
+    @classmethod
+    def from_json(cls, value: object) -> Observations:
+        """Read the JSON form, or that of an earlier version. Raises ValueError if `value` is not one."""
+        values = mapping_of(value, "it")
+        if values.get("followed") is not None:
+            return read(cls, values)
+        followed = Followed.by_path(Fields.of(values).counts("following"))
+        return replace(read(cls, {**values, "followed": []}), followed=(followed,))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an observer ever wrote the record."""
+        return bool(self.followed)
 
     @property
     def until(self) -> int:
@@ -71,10 +113,13 @@ class Observations:
         """Return the revision before which every write under a key in a resource is counted; 0 = no write is."""
         return next((place for one in self.followed if (place := one.place(resource, fingerprint))), 0)
 
-    def replacing(self, places: Mapping[str, int]) -> tuple[int, ...]:
-        """Return the `replaced` of the next version of this record, with the watch at these places."""
-        passed = min(places.values(), default=self.revision + 1)
-        return tuple(at for at in (*self.replaced, self.revision) if at >= passed)[-_REPLACED:]
+    def replacing(self, places: Mapping[str, int], revision: int) -> tuple[int, ...]:
+        """Return the `replaced` of the version that replaces this one, whose mod_revision is `revision`.
+
+        `places` are those of the watch.
+        """
+        passed = min(places.values(), default=revision + 1)
+        return tuple(at for at in (*self.replaced, revision) if at >= passed)[-_REPLACED:]
 
     def following(self, places: Mapping[str, int], chains: Mapping[str, tuple[str, ...]]) -> tuple[Followed, ...]:
         """Return the `followed` of a version in which the observer followed these chains up to these places."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -22,9 +21,9 @@ from kube_rewrap.worker.background import uninterrupted
 from kube_rewrap.worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
-from kube_rewrap.worker.fields import Fields
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.codec import damaged, decode, encode
+from kube_rewrap.worker.records.holder import Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 LEASE_SECONDS = 15
@@ -32,44 +31,14 @@ CLAIM_SECONDS = 10
 """Shorter than LEASE_SECONDS: a dead worker's batch waits for this time."""
 
 UNNAMED = "a process whose record can't be read"
-_LONGEST = 300
 _log = structlog.get_logger()
 
 Lost = Callable[[FencedError], None]
 
 
-def who(command: str) -> dict[str, object]:
-    """Return the fields by which this process identifies itself in locks and handbacks; `since` is now (ISO 8601)."""
-    return {
-        "command": command,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The holder of a lock, read from its record: the fields of `who`, checked as hostile input."""
-
-    command: str
-    host: str
-    pid: int
-    since: str
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Holder:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        texts = [fields.text(name, _LONGEST) for name in ("command", "host", "since")]
-        if not all(map(str.isprintable, texts)):
-            raise ValueError("a text of it holds what a terminal would obey")
-        command, host, since = texts
-        return cls(command, host, fields.count("pid"), since)
-
-    def __str__(self) -> str:
-        """Return it as a part of a sentence."""
-        return f"{self.command} on {self.host}, pid {self.pid}, since {self.since}"
+def who(command: str) -> Holder:
+    """Return this process as the holder of a lock from now on."""
+    return Holder(command, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def holder_in(item: Item) -> Holder | None:
@@ -88,13 +57,13 @@ class Session:
         self._store = store
         self._lease = lease
 
-    async def hold(self, key: bytes, holder: Mapping[str, object], expects: Sequence[Expect] = ()) -> Expect:
+    async def hold(self, key: bytes, holder: Holder, expects: Sequence[Expect] = ()) -> Expect:
         """Take a lock; returns the guard that every commit under the lock must contain.
 
         Other processes show `holder` in their messages. Raises BusyError, naming the holder, when another process
         holds the lock, and TemporaryError when one of `expects` does not hold.
         """
-        value = encode({**holder, "by": os.urandom(8).hex()})
+        value = encode({**holder.to_json(), "by": os.urandom(8).hex()})
         result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
         if result.outcome is Outcome.APPLIED:
             return Expect(key, result.revision, created=True)
@@ -129,9 +98,7 @@ async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def own(
-    store: Store, keyspace: Keyspace, holder: Mapping[str, object], lost: Lost
-) -> AsyncIterator[tuple[Session, Expect]]:
+async def own(store: Store, keyspace: Keyspace, holder: Holder, lost: Lost) -> AsyncIterator[tuple[Session, Expect]]:
     """Hold the lock on campaigns while the block runs; yields its session and its guard. Raises BusyError."""
     async with open_session(store, lost, LEASE_SECONDS) as session:
         yield session, await session.hold(keyspace.owner, holder)

@@ -19,7 +19,8 @@ class ProofPart:
     """The ranges that one worker scans, and once they are scanned (`found`) its counts.
 
     `of` is the number of parts of the proof. `partial` holds the counts of the keys below `cursor`, where the next
-    worker goes on. `compacted`: etcd compacted the revision before the part was done; the whole proof begins again.
+    worker continues. `compacted`: etcd compacted the revision before the part was done; the whole proof begins again.
+    `because`: the last failure of a KMS plugin since the cursor moved, "" = none.
     """
 
     campaign: str
@@ -32,10 +33,11 @@ class ProofPart:
     of: int = 0
     cursor: bytes = b""
     partial: Inventory | None = None
+    because: str = ""
 
     @property
     def is_done(self) -> bool:
-        """Whether no worker needs to scan the part any more."""
+        """Whether the part needs no further scan."""
         return self.found is not None or self.compacted
 
     @property
@@ -48,8 +50,8 @@ class ProofPart:
         """Return the part with one more slice counted; the next slice begins at `cursor`, None = all is counted."""
         total = added([*([self.partial] if self.partial else []), counted], self.revision)
         if cursor is None:
-            return replace(self, found=total, partial=None, cursor=b"")
-        return replace(self, partial=total, cursor=cursor)
+            return replace(self, found=total, partial=None, cursor=b"", because="")
+        return replace(self, partial=total, cursor=cursor, because="")
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON form of the record."""
@@ -64,6 +66,7 @@ class ProofPart:
             "of": self.of,
             "cursor": key_text(self.cursor),
             "partial": _inventory_json(self.partial),
+            "because": self.because,
         }
 
     @classmethod
@@ -87,6 +90,7 @@ class ProofPart:
             of=fields.count("of", most=MOST_BATCHES) if fields.has("of") else 0,
             cursor=fields.key("cursor") if fields.has("cursor") else b"",
             partial=partial,
+            because=fields.text("because") if fields.has("because") else "",  # absent in older records
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kube_rewrap.worker.etcd.store import Delete, Put
 from kube_rewrap.worker.records.codec import encode
@@ -15,11 +15,10 @@ _PER_COMMIT = 64
 class Proofs(Table[ProofPart]):
     """The proof parts of all campaigns."""
 
+    _kind = ProofPart
+
     def _key(self, value: ProofPart) -> bytes:
         return self._keyspace.proof(value.campaign, value.number)
-
-    def _value(self, fields: Mapping[str, object]) -> ProofPart:
-        return ProofPart.from_json(fields)
 
     async def all(self, campaign: str) -> list[Stored[ProofPart]]:
         """Return the readable parts of a campaign's proof, in order."""

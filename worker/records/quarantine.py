@@ -6,7 +6,7 @@ it with records, too. The records of the batches count all objects.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from kube_rewrap.worker.etcd.store import Expect, Put, Store
@@ -21,15 +21,14 @@ _PER_COMMIT = 64  # etcd takes 128 operations in a transaction
 class Quarantine(Table[Quarantined]):
     """The quarantine of one campaign."""
 
+    _kind = Quarantined
+
     def __init__(self, store: Store, keyspace: Keyspace, campaign: str, guards: Sequence[Expect] = ()) -> None:
         super().__init__(store, keyspace, guards)
         self._campaign = campaign
 
     def _key(self, value: Quarantined) -> bytes:
         return self._keyspace.quarantined(self._campaign, value.key)
-
-    def _value(self, fields: Mapping[str, object]) -> Quarantined:
-        return Quarantined.from_json(fields)
 
     async def add(self, objects: Sequence[Quarantined]) -> None:
         """Record objects while there is room; recording one again replaces its record. Raises FencedError."""

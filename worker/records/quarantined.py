@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kube_rewrap.worker.etcd.ranges import key_text
-from kube_rewrap.worker.fields import Fields
+from kube_rewrap.worker.records.form import Count, Form, Key, Text, read
 from kube_rewrap.worker.verdict import Reason, recorded_reason
 
 KEPT = 4_000
@@ -14,26 +12,17 @@ KEPT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class Quarantined(Form):
     """One object: its etcd key, the reason, a sentence of detail, and the mod_revision that the worker read."""
 
-    key: bytes
+    key: Key
     reason: Reason
-    detail: str
-    mod_revision: int
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "key": key_text(self.key),
-            "reason": self.reason.value,
-            "detail": self.detail,
-            "mod_revision": self.mod_revision,
-        }
+    detail: Text
+    mod_revision: Count
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Quarantined:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
-        fields = Fields.of(value)
-        reason, detail = recorded_reason(fields.text("reason"), fields.text("detail"))
-        return cls(fields.key("key"), reason, detail, fields.count("mod_revision"))
+    def from_json(cls, value: object) -> Quarantined:
+        """Read the JSON form; see `recorded_reason`. Raises ValueError if `value` is not one."""
+        found = read(cls, value)
+        reason, detail = recorded_reason(found.reason, found.detail)
+        return replace(found, reason=reason, detail=detail)

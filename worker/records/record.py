@@ -6,23 +6,20 @@ Every write carries a nonce of its own: after a lost answer, equal bytes in etcd
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
-from kube_rewrap.worker.records.codec import decode, encode
+from kube_rewrap.worker.records.codec import encode
 
 _ATTEMPTS = 5
 _PAGE = 200
 _MOST_NOTED = 1_000
 _noted: set[tuple[bytes, int, int]] = set()
 _log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 async def write(
@@ -52,27 +49,7 @@ async def write(
             raise RecordChangedError(f"{key_text(key)} was changed by another process, or its lock was lost")
         if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
             raise RecordUnclearError(f"{key_text(key)} was changed by another process, before or after this one did")
-    raise TemporaryError(f"etcd never told whether {key_text(key)} was written", delay=1.0)
-
-
-async def read(store: Store, key: bytes) -> tuple[dict[str, object], int] | None:
-    """Return a record's fields and its mod_revision, None if there is none. Raises RecordError for a damaged one."""
-    item = await store.get(key)
-    return None if item is None else (decode(item.key, item.value), item.mod_revision)
-
-
-async def read_each(store: Store, keys: KeyRange, read: Callable[[Item, dict[str, object]], T]) -> AsyncIterator[T]:
-    """Yield the result of `read` for each record of a range, in key order. `read` may raise RecordError.
-
-    Leaves out unreadable records, and logs each once.
-    """
-    async for item in read_items(store, keys):
-        try:
-            value = read(item, decode(item.key, item.value))
-        except RecordError as error:
-            note_unreadable(item, error)
-            continue
-        yield value
+    raise TemporaryError(f"etcd never confirmed the write of {key_text(key)}", delay=1.0)
 
 
 async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from kube_rewrap.worker.records.form import Count, Form, Later
 
-
-@dataclass(slots=True)
-class Tally:
-    """The counts of one page during the work on it; BatchReport defines each."""
-
-    rewritten: int = 0
-    current: int = 0
-    gone: int = 0
-    quarantined: int = 0
-    stuck: int = 0
-    conflicts: int = 0
-    unknown: int = 0
-    encryptions: int = 0
-    bytes: int = 0
-    fresh: int = 0
-
-    def report(self) -> BatchReport:
-        """Return the counts so far."""
-        return BatchReport(
-            objects=self.rewritten + self.current + self.gone + self.quarantined,
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-        )
+_ENDS = ("rewritten", "current", "gone", "quarantined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +34,11 @@ class BatchReport(Form):
     encryptions: Later[Count] = 0
     bytes: Later[Count] = 0
     fresh: Later[Count] = 0
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> BatchReport:
+        """Return the report of these counts, by field; `objects` is the sum of the four ends."""
+        return cls(objects=sum(counts.get(end, 0) for end in _ENDS), **counts)
 
     def __add__(self, other: BatchReport) -> BatchReport:
         return BatchReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)})

@@ -40,12 +40,18 @@ class RequestKind(StrEnum):
 
 
 class Origin(StrEnum):
-    """The origin of a request: an operator, or the scheduler after a change of the file, drift, or its resync."""
+    """Who asks: an operator, or the scheduler after a change of the file, drift or a full check, or for a rotation."""
 
     OPERATOR = "operator"
     CHANGE = "change"
     DRIFT = "drift"
-    RESYNC = "resync"
+    FULL_CHECK = "full_check"
+    ROTATION = "rotation"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Origin | None:
+        # In version 0.1, full checks and rotations had this origin.
+        return cls.FULL_CHECK if value == "resync" else None
 
 
 class RequestState(StrEnum):

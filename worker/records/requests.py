@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,11 +26,10 @@ _ATTEMPTS = 5
 class Requests(Table[Request]):
     """All requests of one state prefix."""
 
+    _kind = Request
+
     def _key(self, value: Request) -> bytes:
         return self._keyspace.request(value.id)
-
-    def _value(self, fields: Mapping[str, object]) -> Request:
-        return Request.from_json(fields)
 
     async def get(self, name: str) -> Stored[Request] | None:
         """Return one request, None if there is none. Raises RecordError for a damaged one."""
@@ -50,7 +48,7 @@ class Requests(Table[Request]):
         """Raise RefusedError when `_MOST` requests or more are on record."""
         count = await self._store.count(self._keyspace.requests)
         if count >= _MOST:
-            raise RefusedError(f"{count} requests are on record; the scheduler has to deal with them first")
+            raise RefusedError(f"{count} requests are on record; the scheduler must decide some of them first")
 
     async def submit(self, request: Request) -> bool:
         """Record a request; False when a readable one of that name exists, and nothing was written.
@@ -110,7 +108,7 @@ class Requests(Table[Request]):
             case RequestKind.PAUSE | RequestKind.RESUME:
                 request = replace(request, options=replace(request.options, paused=asked.kind is RequestKind.PAUSE))
             case RequestKind.START:
-                return await self._noted(asked.decided(RequestState.REFUSED, "it has been asked for already"))
+                return await self._noted(asked.decided(RequestState.REFUSED, "a request of this name exists"))
         await self.save(waiting.holding(request))
         return await self._noted(asked.decided(RequestState.ACCEPTED, because))
 
@@ -132,7 +130,7 @@ class Requests(Table[Request]):
             if changed is None:
                 return await self._noted(asked.decided(RequestState.REFUSED, "there is no campaign of that name"))
             return done
-        raise TemporaryError(f"etcd never told whether the campaign {asked.campaign} was changed", delay=1.0)
+        raise TemporaryError(f"etcd never confirmed the change of the campaign {asked.campaign}", delay=1.0)
 
     async def _noted(self, request: Request) -> Request:
         await self.submit(request)
@@ -154,13 +152,15 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
             if campaign.state is not CampaignState.PAUSED:
                 raise ControlRefusedError(f"the campaign is not paused: it is {campaign.state.value}")
             resumed = campaign.paused(
-                Pause.SCHEDULER, "resumed by an operator; the scheduler looks whether it may go on"
+                Pause.SCHEDULER, "resumed by an operator; the scheduler checks whether it may continue"
             )
             if campaign.paused_for is Pause.QUARANTINE:
                 return replace(resumed, growth=replace(campaign.growth, most=None))
             return resumed
         case RequestKind.CANCEL:
-            moved = campaign.moved(CampaignState.CANCELLED, "cancelled by an operator; what was rewritten stays")
+            moved = campaign.moved(
+                CampaignState.CANCELLED, "cancelled by an operator; rewritten objects stay rewritten"
+            )
             return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
         case RequestKind.START:
             raise ControlRefusedError("a campaign is started by a request of its own")

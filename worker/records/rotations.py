@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from kube_rewrap.worker.etcd.store import Delete
 from kube_rewrap.worker.records.rotation import Rotation
@@ -15,11 +15,10 @@ KEPT = 20
 class Rotations(Table[Rotation]):
     """All rotations; at most one has not ended."""
 
+    _kind = Rotation
+
     def _key(self, value: Rotation) -> bytes:
         return self._keyspace.rotation(value.id)
-
-    def _value(self, fields: Mapping[str, object]) -> Rotation:
-        return Rotation.from_json(fields)
 
     async def all(self) -> list[Stored[Rotation]]:
         """Return all readable rotations, the oldest first."""
@@ -35,7 +34,7 @@ class Rotations(Table[Rotation]):
         `change` may be called more than once, and may raise to refuse.
         """
         before = await self.unfinished()
-        changed = await self._update_again(self._key(before.value), change) if before else None
+        changed = await self._update(self._key(before.value), change, may_write_twice=True) if before else None
         return changed.value if changed else None
 
     async def forget_old(self) -> None:

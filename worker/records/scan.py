@@ -1,6 +1,6 @@
 """The last scan of everything, as a record: its counts, and the configuration that they belong to.
 
-A new leader reads what the last one wrote. The record is hostile input: a value out of bounds makes it damaged.
+A new leader reads the record of the last leader. It is hostile input: a value out of bounds makes it damaged.
 """
 
 from __future__ import annotations

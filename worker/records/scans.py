@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import structlog
 
 from kube_rewrap.worker.errors import RecordError
@@ -16,11 +14,10 @@ _log = structlog.get_logger()
 class Scans(Table[Scan]):
     """A table of one record per state prefix."""
 
-    def _key(self, value: Scan) -> bytes:  # noqa: ARG002 - there is one place
-        return self._keyspace.scan
+    _kind = Scan
 
-    def _value(self, fields: Mapping[str, object]) -> Scan:
-        return Scan.from_json(fields)
+    def _key(self, _: Scan) -> bytes:
+        return self._keyspace.scan
 
     async def load(self) -> Scan | None:
         """Return the record, None if there is none or it is damaged: the next scan replaces a damaged one."""

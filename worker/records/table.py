@@ -1,7 +1,7 @@
 """Records of one kind: reads, lists and changes them by compare-and-swap. Only this module repeats a lost swap.
 
 A kind is a frozen value with `to_json` and `from_json` (a module with a singular name) and a subclass of `Table`
-(the plural) that maps a value to its etcd key.
+(the plural) that names this value's class and maps a value to its etcd key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from kube_rewrap.worker.errors import FencedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
@@ -22,7 +22,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 
 _WRITES = 5
 _SWAPS = 50  # many workers may change one record at the same moment
-_LONGEST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
 
 Change = Put | Delete
 
@@ -33,8 +33,13 @@ class Record(Protocol):
     def to_json(self) -> Mapping[str, object]:
         """Return the fields of the record."""
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, object], /) -> Self:
+        """Read the fields of the record. Raises ValueError for invalid ones."""
+
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +57,22 @@ class Stored(Generic[R]):
 class Table(ABC, Generic[R]):
     """The records of one kind under one state prefix. Every write also compares `guards`, the writer's locks."""
 
+    _kind: type[R]
+
     def __init__(self, store: Store, keyspace: Keyspace, guards: Sequence[Expect] = ()) -> None:
         self._store = store
         self._keyspace = keyspace
         self._guards = tuple(guards)
 
     @abstractmethod
-    def _key(self, value: R) -> bytes:
+    def _key(self, value: R, /) -> bytes:
         """Return the etcd key of a value."""
-
-    @abstractmethod
-    def _value(self, fields: Mapping[str, object]) -> R:
-        """Read the JSON form. Raises ValueError if `value` is not one."""
 
     def _read(self, item: Item) -> Stored[R]:
         """Read one record. Raises RecordError, naming its key, for a damaged one."""
         fields = decode(item.key, item.value)
         try:
-            value = self._value(fields)
+            value = self._kind.from_json(fields)
         except ValueError as error:
             raise damaged(item.key, error) from None
         require_place(item.key, self._key(value))
@@ -115,58 +118,64 @@ class Table(ABC, Generic[R]):
 
     async def replace(self, value: R) -> Stored[R]:
         """Write a value over the present record, readable or not; repeats a lost compare-and-swap."""
-        key, lost_at = self._key(value), -1
-        for attempt in range(_SWAPS):
-            item = await self._store.get(key)
-            revision = item.mod_revision if item else 0
-            try:
-                return await self.save(Stored(value, revision))
-            except RecordChangedError:
-                self._require_guards(revision, lost_at)
-                lost_at = revision
-                await _pause(attempt)
-        raise _contended(key)
 
-    async def _update(self, key: bytes, change: Callable[[R], R | Awaitable[R]], *along: Change) -> Stored[R] | None:
-        """Apply a change by compare-and-swap, and repeat it after each lost one; None if there is no record.
+        async def write(item: Item | None) -> Stored[R]:
+            return await self.save(Stored(value, item.mod_revision if item else 0))
 
-        `change` may be called more than once, and may raise to refuse. If it changes nothing and there is no `along`,
-        nothing is written. Raises RecordUnclearError when the change may have been applied already.
+        return await self._swap(self._key(value), write, may_write_twice=True)
+
+    async def _update(
+        self,
+        key: bytes,
+        change: Callable[[R], R | Awaitable[R]],
+        *along: Change,
+        first: R | None = None,
+        may_write_twice: bool = False,
+    ) -> Stored[R] | None:
+        """Apply a change to a record. Repeats as `_swap` does, and raises the same errors.
+
+        A missing record counts as `first`; None if there is no `first` either. `change` may be called more than once,
+        and may raise to refuse. If it changes nothing and there is no `along`, nothing is written.
         """
-        lost_at = -1
-        for attempt in range(_SWAPS):
-            stored = await self._at(key)
-            if stored is None:
+
+        async def write(item: Item | None) -> Stored[R] | None:
+            if item is not None:
+                stored = self._read(item)
+            elif first is not None:
+                stored = Stored(first)
+            else:
                 return None
             value = change(stored.value)
             changed = stored.holding(await value if isinstance(value, Awaitable) else value)
             if not along and changed.value.to_json() == stored.value.to_json():
                 return changed
-            try:
-                return await self.save(changed, *along)
-            except RecordUnclearError:
-                raise
-            except RecordChangedError:
-                self._require_guards(stored.revision, lost_at)
-                lost_at = stored.revision
-                await _pause(attempt)
-        raise _contended(key)
+            return await self.save(changed, *along)
 
-    async def _update_again(
-        self, key: bytes, change: Callable[[R], R | Awaitable[R]], *along: Change
-    ) -> Stored[R] | None:
-        """As `_update`, for a change that is safe to apply twice: it repeats one with an unclear outcome, too."""
+        return await self._swap(key, write, may_write_twice=may_write_twice)
+
+    async def _swap(
+        self, key: bytes, write: Callable[[Item | None], Awaitable[T]], *, may_write_twice: bool = False
+    ) -> T:
+        """Read a record and call `write`, which writes over what was read; repeat both after a lost compare-and-swap.
+
+        Raises FencedError when a guard is lost, TemporaryError after `_SWAPS` attempts. Raises RecordUnclearError when
+        the write may have been applied, unless it `may_write_twice`: then repeats after this, too.
+        """
+        lost_at = -1
         for attempt in range(_SWAPS):
+            item = await self._store.get(key)
             try:
-                return await self._update(key, change, *along)
-            except RecordUnclearError:
-                await _pause(attempt)
-        raise TemporaryError(f"etcd never told whether {key_text(key)} was changed", delay=1.0)
-
-    def _require_guards(self, revision: int, lost_at: int) -> None:
-        """Raise FencedError if a swap was lost twice at one revision: no other process wrote, so a guard is lost."""
-        if self._guards and revision == lost_at:
-            raise FencedError("the lock was lost; nothing was written")
+                return await write(item)
+            except RecordChangedError as error:
+                if isinstance(error, RecordUnclearError) and not may_write_twice:
+                    raise
+                revision = item.mod_revision if item else 0
+                # Lost twice at one revision: no other process wrote the record.
+                if self._guards and revision == lost_at:
+                    raise FencedError("the lock was lost; nothing was written") from None
+                lost_at = revision
+                await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter
+        raise TemporaryError(f"lost {_SWAPS} compare-and-swaps of {key_text(key)} in a row to other writers", delay=1.0)
 
     async def _commit(self, *changes: Change) -> None:
         """Apply changes that are safe to apply twice; compares the guards only.
@@ -179,12 +188,4 @@ class Table(ABC, Generic[R]):
                 return
             if outcome is Outcome.LOST:
                 raise FencedError("the lock was lost; nothing was written")
-        raise TemporaryError("etcd never told whether records were written", delay=1.0)
-
-
-async def _pause(attempt: int) -> None:
-    await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter
-
-
-def _contended(key: bytes) -> TemporaryError:
-    return TemporaryError(f"lost {_SWAPS} compare-and-swaps of {key_text(key)} in a row to others", delay=1.0)
+        raise TemporaryError("etcd never confirmed the write of some records", delay=1.0)

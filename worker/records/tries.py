@@ -1,7 +1,7 @@
 """Tries: object versions that no key opened. By each, an attacker who writes to etcd learns if a key opens it. Pure.
 
 Each version of an object counts once, by its digest: a page read again, another sweep or another campaign shows the
-attacker nothing new.
+attacker nothing new. So does each wrapped key that a KMS plugin refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kube_rewrap.worker.records.form import Form, Most, Named, Time, form_of
 
 DAY = 86_400.0
 MOST_KEPT = 1_000
-"""Most tries on record, whatever the setting: each write of the record contains them all."""
+"""Most tries on record, for any setting: each write of the record contains them all."""
 
 Digest = Annotated[str, form_of(form=re.compile(r"[0-9a-f]{32}"))]
 

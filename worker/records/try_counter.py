@@ -9,28 +9,27 @@ read it either.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from kube_rewrap.worker.errors import QuarantineGrewError, RecordChangedError, RecordError
+from kube_rewrap.worker.errors import QuarantineGrewError, RecordError
 from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.table import Stored, Table
+from kube_rewrap.worker.records.table import Table
 from kube_rewrap.worker.records.tries import Tries
 
 
 class TryCounter(Table[Tries]):
     """Counts tries up to `most` a day, in the one record of a state prefix."""
 
+    _kind = Tries
+
     def __init__(self, store: Store, keyspace: Keyspace, most: int, guards: Sequence[Expect] = ()) -> None:
         super().__init__(store, keyspace, guards)
         self._most = most
 
-    def _key(self, value: Tries) -> bytes:  # noqa: ARG002 - there is one place
+    def _key(self, _: Tries) -> bytes:
         return self._keyspace.tries
-
-    def _value(self, fields: Mapping[str, object]) -> Tries:
-        return Tries.from_json(fields)
 
     async def count(self, digests: Collection[str]) -> None:
         """Record tries. Raises QuarantineGrewError if that would exceed the day's limit; then none is recorded.
@@ -40,29 +39,23 @@ class TryCounter(Table[Tries]):
         is repeated.
         """
         try:
-            if await self._update_again(self._keyspace.tries, lambda tries: self._counted(tries, digests)) is None:
-                await self._begin(self._counted(Tries(), digests), digests)
+            await self._update(
+                self._keyspace.tries, lambda tries: self._counted(tries, digests), first=Tries(), may_write_twice=True
+            )
         except RecordError as error:
             raise QuarantineGrewError(f"{error}; delete it, then resume the campaign") from None
 
     async def age(self) -> None:
         """Forget the tries of more than a day ago; the leader does, by its clock. An unreadable record stays."""
         with suppress(RecordError):
-            await self._update_again(self._keyspace.tries, lambda tries: tries.aged(time.time()))
-
-    async def _begin(self, tries: Tries, digests: Collection[str]) -> None:
-        """Write the first record; if another process has written it meanwhile, count there."""
-        try:
-            await self.save(Stored(tries))
-        except RecordChangedError:
-            await self._update_again(self._keyspace.tries, lambda known: self._counted(known, digests))
+            await self._update(self._keyspace.tries, lambda tries: tries.aged(time.time()), may_write_twice=True)
 
     def _counted(self, tries: Tries, digests: Collection[str]) -> Tries:
         counted = tries.counted(digests, time.time(), self._most)
         if counted is None:
             raise QuarantineGrewError(
-                f"more than {self._most} objects that nothing opens were written within a day, and no operator "
-                "asked for this campaign: somebody may be trying out values. See who can write to etcd, and what "
-                "is in quarantine; then resume it"
+                f"more than {self._most} objects that no key opens were written within a day, and no operator asked "
+                "for this campaign: a client of etcd may be trying out values. Check which clients can write to etcd, "
+                "and what is in quarantine; then resume the campaign"
             )
         return counted

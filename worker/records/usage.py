@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
-from kube_rewrap.worker.fields import Fields, count_of, mapping_of, members_of, text_of
+from kube_rewrap.worker.records.form import Form, Most, Named, Row, whole, within
 
 HOUR = 3_600
 LEAST_WATCHED = 600
@@ -28,52 +29,58 @@ _MOST = 2**53  # JSON readers agree on integers up to here
 _NAME = 64
 
 
+Number = Annotated[int, whole(most=_MOST)]
+Fingerprint = Annotated[str, within(most=_NAME)]
+
+
 @dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Row):
     """When it ended (seconds since 1970), its length in seconds, and the writes by fingerprint, 0 included."""
 
-    ended: int
-    seconds: int
-    writes: Mapping[str, int]
+    ended: Number
+    seconds: Number
+    writes: Annotated[Mapping[Fingerprint, Number], Most(_KEYS)]
 
 
 @dataclass(frozen=True, slots=True)
-class Haste:
+class DueByRate(Row):
     """Why a key was found due by its rate.
 
-    `limit` is its write limit then. In seconds: `rest` is how long the writes left would have lasted at that rate,
-    `took` how long a rotation takes.
+    `limit` is its write limit then. In seconds: `left_for` is how long the writes left would have lasted at that rate,
+    `rotation` how long a rotation takes.
     """
 
-    limit: int
-    rest: int
-    took: int
+    limit: Number
+    left_for: Number
+    rotation: Number
 
     @property
     def because(self) -> str:
         """The reason, as a part of a sentence."""
         return (
-            f"at the rate of an hour its rest lasted {_span(self.rest)}, less than three times as long as a rotation "
-            f"takes ({_span(self.took)})"
+            f"at the rate of the last hour the rest would have lasted {_span(self.left_for)}, less than three times as "
+            f"long as a rotation takes ({_span(self.rotation)})"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Form):
     """The intervals, the oldest first, and by fingerprint the keys that were found due by their rate."""
 
-    intervals: tuple[Interval, ...] = ()
-    hasty: Mapping[str, Haste] = field(default_factory=dict)
+    intervals: Annotated[tuple[Interval, ...], Most(_INTERVALS)] = ()
+    due_by_rate: Annotated[Mapping[Fingerprint, DueByRate], Most(_KEYS), Named(former="hasty")] = field(
+        default_factory=dict
+    )
 
     def followed_by(self, interval: Interval) -> Usage:
         """Return the usage with one more interval, and without those that ended an hour or more before it."""
         recent = [one for one in self.intervals if interval.ended - HOUR < one.ended <= interval.ended]
         return replace(self, intervals=(*recent, interval)[-_INTERVALS:])
 
-    def with_hasty(self, found: Mapping[str, Haste], writing: frozenset[str]) -> Usage:
+    def with_due(self, found: Mapping[str, DueByRate], writing: frozenset[str]) -> Usage:
         """Return the usage with keys newly found due; drops the keys that are not in `writing`, all that write now."""
-        kept = {name: haste for name, haste in {**self.hasty, **found}.items() if name in writing}
-        return replace(self, hasty=dict(list(kept.items())[:_KEYS]))
+        kept = {name: why for name, why in {**self.due_by_rate, **found}.items() if name in writing}
+        return replace(self, due_by_rate=dict(list(kept.items())[:_KEYS]))
 
     def rate(self, fingerprint: str, now: float) -> float:
         """Return the kube-apiservers' writes a second under a key, in the last hour; 0 if nothing is known."""
@@ -85,55 +92,18 @@ class Usage:
         watched = sum(one.seconds for one in mine)
         return sum(one.writes[fingerprint] for one in mine) / max(LEAST_WATCHED, watched)
 
-    def haste(self, fingerprint: str, limit: int | None) -> Haste | None:
+    def why_due(self, fingerprint: str, limit: int | None) -> DueByRate | None:
         """Return why a key was found due by its rate; None if it was not, or an operator raised its limit since."""
-        found = self.hasty.get(fingerprint)
+        found = self.due_by_rate.get(fingerprint)
         return found if found is not None and limit is not None and limit <= found.limit else None
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON form of the record."""
-        return {
-            "intervals": [[one.ended, one.seconds, dict(one.writes)] for one in self.intervals],
-            "hasty": {name: [haste.limit, haste.rest, haste.took] for name, haste in self.hasty.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Usage:
-        """Read the JSON form. Raises ValueError for a wrong type, value or size."""
-        fields = Fields.of(value)
-        return cls(
-            fields.each("intervals", _interval, _INTERVALS),
-            {name: _haste(one) for name, one in _by_key(fields.mapping("hasty")).items()},
-        )
 
 
 NOTHING = Usage()
 """The usage before the first measurement."""
 
 
-def _interval(value: object) -> Interval:
-    ended, seconds, writes = members_of(value, "an interval", 3)
-    counts = {name: _count(count) for name, count in _by_key(writes).items()}
-    return Interval(_count(ended), _count(seconds), counts)
-
-
-def _haste(value: object) -> Haste:
-    return Haste(*map(_count, members_of(value, "a key that is due by its rate", 3)))
-
-
-def _by_key(value: object) -> dict[str, object]:
-    found = mapping_of(value, "it by key")
-    if len(found) > _KEYS:
-        raise ValueError(f"it names more than {_KEYS} keys")
-    return {text_of(name, "a fingerprint", _NAME): one for name, one in found.items()}
-
-
-def _count(value: object) -> int:
-    return count_of(value, "a count", most=_MOST)
-
-
 @dataclass(frozen=True, slots=True)
-class Look:
+class Sample:
     """A leader's counts at one moment; `at` is in seconds by a monotonic clock.
 
     By fingerprint: `seen` are the writes that the watch received since it began, `own` rewrap's own on record.
@@ -144,10 +114,10 @@ class Look:
     own: Mapping[str, int]
 
 
-def between(first: Look, last: Look, ended: int) -> Interval | None:
-    """Return the interval between two looks; None if it is too short, or others wrote nothing in it.
+def between(first: Sample, last: Sample, ended: int) -> Interval | None:
+    """Return the interval between two samples; None if it is too short, or other clients wrote nothing in it.
 
-    Leaves out a key that is not in both looks: rewrap's own writes under it are unknown.
+    Leaves out a key that is not in both samples: rewrap's own writes under it are unknown.
     """
     keys = sorted(first.own.keys() & last.own.keys())[:_KEYS]
     writes = {key: _grown(first.seen, last.seen, key) - _grown(first.own, last.own, key) for key in keys}
@@ -161,11 +131,14 @@ def _grown(first: Mapping[str, int], last: Mapping[str, int], key: str) -> int:
     return last.get(key, 0) - first.get(key, 0)
 
 
-def find_haste(left: int, rate: float, took: float, limit: int) -> Haste | None:
-    """Return why a key is due by its rate; None if its `left` writes last three rotations (of `took` s) or longer."""
-    if rate <= 0 or left >= 3 * took * rate:
+def judge_rate(left: int, rate: float, rotation: float, limit: int) -> DueByRate | None:
+    """Return why a key is due by its rate; None if its `left` writes last three rotations or longer.
+
+    `rotation` is how long one takes, in seconds; `rate` is in writes a second.
+    """
+    if rate <= 0 or left >= 3 * rotation * rate:
         return None
-    return Haste(limit, int(left / rate), int(took))
+    return DueByRate(limit, int(left / rate), int(rotation))
 
 
 def _span(seconds: int) -> str:

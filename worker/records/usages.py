@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import structlog
 
 from kube_rewrap.worker.errors import RecordError
@@ -16,11 +14,10 @@ _log = structlog.get_logger()
 class Usages(Table[Usage]):
     """A table of one record per state prefix."""
 
-    def _key(self, value: Usage) -> bytes:  # noqa: ARG002 - there is one place
-        return self._keyspace.usage
+    _kind = Usage
 
-    def _value(self, fields: Mapping[str, object]) -> Usage:
-        return Usage.from_json(fields)
+    def _key(self, _: Usage) -> bytes:
+        return self._keyspace.usage
 
     async def load(self) -> Stored[Usage]:
         """Return the record. A damaged one counts as empty; the leader's next save replaces it."""

@@ -7,6 +7,7 @@ which is harmless: objects that were rewritten are found current, and stay as th
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -20,12 +21,11 @@ from kube_rewrap.worker.etcd.store import Page, Store
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
-from kube_rewrap.worker.records.checkpoints import Checkpoints
+from kube_rewrap.worker.records.checkpoints import BatchRecord
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.quarantine import Quarantine
 from kube_rewrap.worker.records.quarantined import Quarantined
-from kube_rewrap.worker.records.report import BatchReport, Tally
-from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.rewrap.swap import Swapper
 
 _log = structlog.get_logger()
@@ -38,7 +38,7 @@ class BatchTools:
     store: Store
     swapper: Swapper
     ledger: Ledger
-    checkpoints: Checkpoints
+    record: BatchRecord
     quarantine: Quarantine
     window: Window
     brake: Brake
@@ -52,38 +52,40 @@ async def run_batch(spec: BatchSpec, tools: BatchTools) -> BatchReport:
     the groups in flight, then raises the brake's reason. Raises FencedError when this worker lost the claim on the
     batch, QuarantineGrewError when the batch met more new values that no key opens than a day allows.
     """
-    stored = await _begin_attempt(spec, tools)
-    if stored.value.state is BatchState.DONE:
-        return stored.value.report
+    checkpoint = await _begin_attempt(spec, tools)
+    if checkpoint.state is BatchState.DONE:
+        return checkpoint.report
     with tools.window.shared():
-        async with aclosing(read_pages(tools.store, stored.value.rest, tools.sizer)) as pages:
+        async with aclosing(read_pages(tools.store, checkpoint.rest, tools.sizer)) as pages:
             async for page in pages:
-                stored = await _run_page(page, stored, tools)
+                checkpoint = await _run_page(page, checkpoint, tools)
                 tools.brake.check()
     tools.brake.check()
-    done = stored.holding(replace(stored.value, state=BatchState.DONE, cursor=spec.range.end))
+    done = replace(checkpoint, state=BatchState.DONE, cursor=spec.range.end)
     await tools.ledger.settle()
-    await tools.checkpoints.save(done)
-    _log.info("batch.finished", **spec.log_context(), **done.value.report.to_json(), attempts=done.value.attempts)
-    return done.value.report
+    await tools.record.save(done)
+    _log.info("batch.finished", **spec.log_context(), **done.report.to_json(), attempts=done.attempts)
+    return done.report
 
 
-async def _begin_attempt(spec: BatchSpec, tools: BatchTools) -> Stored[Checkpoint]:
+async def _begin_attempt(spec: BatchSpec, tools: BatchTools) -> Checkpoint:
     """Record one more attempt, unless the batch is done.
 
     Raises FencedError when the record is of another plan, or of a later sweep.
     """
-    stored = await tools.checkpoints.load(spec.campaign, spec.number)
-    before = stored.value.spec
+    known = await tools.record.load()
+    before = known.spec
     # Not the generation: the campaign may have been moved to a file with the same meaning and another hash.
     if replace(before, sweep=spec.sweep, generation=spec.generation) != spec or before.sweep > spec.sweep:
         raise FencedError(f"batch {spec.number} of {spec.campaign} differs from its record, which a later plan wrote")
-    if stored.value.state is BatchState.DONE and before.sweep == spec.sweep:
-        return stored
-    return await tools.checkpoints.save(stored.holding(stored.value.begun(spec, time.time())))
+    if known.state is BatchState.DONE and before.sweep == spec.sweep:
+        return known
+    begun = known.begun(spec, time.time())
+    await tools.record.save(begun)
+    return begun
 
 
-async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -> Stored[Checkpoint]:
+async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Checkpoint:
     """Rewrap one page, group by group, and record the outcome of the finished groups.
 
     When a group fails, nothing of the page is recorded: the next attempt reads it again, and finds rewritten objects
@@ -92,34 +94,29 @@ async def _run_page(page: Page, stored: Stored[Checkpoint], tools: BatchTools) -
     report, quarantined, done = BatchReport(), list[Quarantined](), 0
     refused: QuarantineGrewError | None = None
     while done < len(page.items) and not tools.brake.is_on:
-        group, tally = page.items[done : done + tools.swapper.group_size], Tally()
+        group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
             quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
         except QuarantineGrewError as error:
             refused = error
             break
-        report += tally.report()
+        report += BatchReport.of(tally)
         done += len(group)
     if done:
-        stored = await _record(page.items[done - 1].key, report, quarantined, stored, tools)
+        checkpoint = await _record(page.items[done - 1].key, report, quarantined, checkpoint, tools)
     if refused is not None:
         raise refused
-    return stored
+    return checkpoint
 
 
 async def _record(
-    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], stored: Stored[Checkpoint], tools: BatchTools
-) -> Stored[Checkpoint]:
+    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], checkpoint: Checkpoint, tools: BatchTools
+) -> Checkpoint:
     """Record the outcome of the objects up to the etcd key `last`: quarantine first, then the checkpoint."""
     await tools.quarantine.add(quarantined)
-    reasons = [one.reason for one in quarantined]
-    checkpoint = stored.value.advanced(after(last), report, reasons)
-    saved = await tools.checkpoints.save(stored.holding(checkpoint))
+    advanced = checkpoint.advanced(after(last), report, [one.reason for one in quarantined])
+    revision = await tools.record.save(advanced)
     _log.info(
-        "batch.page",
-        **checkpoint.spec.log_context(),
-        **report.to_json(),
-        window=tools.window.limit,
-        revision=saved.revision,
+        "batch.page", **advanced.spec.log_context(), **report.to_json(), window=tools.window.limit, revision=revision
     )
-    return saved
+    return advanced

@@ -3,7 +3,8 @@
 The order of the steps matters; a crash between any two loses nothing:
 
 1. fetch the unwrapped keys of KMS values, and decide from the bytes that were read; ask once more for the keys of
-   values that did not open; count objects that no key opens as tries before any other is rewritten;
+   values that did not open; count objects that no key opens, and keys that a plugin refuses, as tries before any
+   other is rewritten;
 2. record a write token in etcd before the key encrypts; a KMS primary needs a data key instead;
 3. seal, and open again in memory;
 4. swap against the mod_revision that was read;
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,12 +33,11 @@ from kube_rewrap.worker.rate.local import Pace
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.quarantined import Quarantined
-from kube_rewrap.worker.records.report import Tally
 from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.verdict import Keep, Quarantine, Reason, Verdict
-from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys
+from kube_rewrap.worker.wrapped import DataKey, UnwrappedKeys, WrappedKey
 
 _ATTEMPTS = 64
 _LONGEST_PAUSE = 0.5
@@ -94,40 +95,58 @@ class Swapper:
         """Most objects that one call of `settle` should get."""
         return min(self._window.share, self._pace.most)
 
-    async def settle(self, items: Sequence[Item], ahead: int, tally: Tally) -> list[Quarantined]:
+    async def settle(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[Quarantined]:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
-        `ahead` is how many objects, these included, are likely to need tokens. A store's error is raised after the
-        other swaps of its group are counted, a ledger's or a KMS plugin's before the objects concerned are sealed: each
-        object is unchanged, or rewritten. Raises QuarantineGrewError when the day's tries are exceeded.
+        `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are likely to
+        need tokens. A store's error is raised after the other swaps of its group are counted, a ledger's or a KMS
+        plugin's before the objects concerned are sealed: each object is unchanged, or rewritten. Raises
+        QuarantineGrewError when the day's tries are exceeded.
         """
         quarantined: list[Quarantined] = []
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
-            stale = self._sorted_out(current, await self._decide(current), tally, quarantined)
-            await self._count_tries(quarantined[before:])
+            verdicts = await self._decide(current)
+            stale = self._sorted_out(current, verdicts, tally, quarantined)
+            await self._count_tries(quarantined[before:], self._refused_sources(current, verdicts))
             if not stale:
                 return quarantined
             current = await self._rewrite(stale, ahead, tally, quarantined)
             if current:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
-        detail = f"somebody else wrote it {_ATTEMPTS} times in a row"
+        detail = f"other clients wrote it {_ATTEMPTS} times in a row"
         return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
 
-    async def _count_tries(self, left_alone: Sequence[Quarantined]) -> None:
-        """Record fresh objects that no key opened as tries.
+    async def _count_tries(self, left_alone: Sequence[Quarantined], refused: Sequence[WrappedKey]) -> None:
+        """Record fresh objects that no key opened, and fresh keys that a KMS plugin refused, as tries.
 
         Raises QuarantineGrewError. The caller must not rewrite the others then: that would show which values open.
         """
         fresh = [digest_of(one.key, one.mod_revision) for one in left_alone if self._is_fresh(one)]
+        fresh += [digest_of(wrapped.full_digest, 0) for wrapped in refused]
         if fresh and self._tries is not None:
             await self._tries.count(fresh)
+
+    def _refused_sources(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> Sequence[WrappedKey]:
+        """Return the wrapped keys of objects written after `since` that a KMS plugin refused, each once.
+
+        A refusal shows whether the KMS could unwrap the key, and with that, under RSA with PKCS#1 v1.5, whether its
+        padding is valid. Any number of objects with one key show it once.
+        """
+        return self._chain.all_wanted(
+            item.value
+            for item, verdict in zip(items, verdicts, strict=True)
+            if isinstance(verdict, Quarantine)
+            and verdict.reason is Reason.KMS_REFUSED
+            and item.mod_revision > self._since
+        )
 
     def _is_fresh(self, one: Quarantined) -> bool:
         """Whether an object may be a new try: written after `since`, and opened by no key.
 
-        Values whose key a KMS plugin refused, and values that opened but could not be written, are no tries.
+        Values that opened but could not be written are no tries. Of values whose key a KMS plugin refused, the key is
+        one (`_refused_sources`).
         """
         return one.mod_revision > self._since and one.reason not in {*_STUCK, Reason.KMS_REFUSED}
 
@@ -148,13 +167,13 @@ class Swapper:
         return decide(item.value, item.key, self._chain, unwrapped, mod_revision=revision, kek_since=self._kek_since)
 
     def _sorted_out(
-        self, items: Sequence[Item], verdicts: Sequence[Verdict], tally: Tally, quarantined: list[Quarantined]
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], tally: Counter[str], quarantined: list[Quarantined]
     ) -> list[_Stale]:
         """Count the objects that need no write, and return the stale ones."""
         stale: list[_Stale] = []
         for item, verdict in zip(items, verdicts, strict=True):
             if isinstance(verdict, Keep):
-                tally.current += 1
+                tally["current"] += 1
             elif isinstance(verdict, Quarantine):
                 quarantined.append(self._left_alone(tally, item, verdict.reason, verdict.detail))
             else:
@@ -162,7 +181,7 @@ class Swapper:
         return stale
 
     async def _rewrite(
-        self, stale: Sequence[_Stale], ahead: int, tally: Tally, quarantined: list[Quarantined]
+        self, stale: Sequence[_Stale], ahead: int, tally: Counter[str], quarantined: list[Quarantined]
     ) -> list[Item]:
         """Seal and swap; returns the present object wherever a swap was lost, for a new decision."""
         if not self._may_write:
@@ -190,9 +209,13 @@ class Swapper:
         return await self._data_keys.data_keys(*primary, n, kek_since=self._kek_since)
 
     async def _swap(
-        self, group: Sequence[_Stale], keys: Sequence[DataKey | None], tally: Tally, quarantined: list[Quarantined]
+        self,
+        group: Sequence[_Stale],
+        keys: Sequence[DataKey | None],
+        tally: Counter[str],
+        quarantined: list[Quarantined],
     ) -> list[Item]:
-        tally.encryptions += len(group)
+        tally["encryptions"] += len(group)
         paired = zip(group, keys, strict=True)
         sealed = [self._chain.seal(one.plaintext, one.item.key, data_key) for one, data_key in paired]
         ends = await self._send_all(group, sealed, tally)
@@ -206,18 +229,18 @@ class Swapper:
             elif end.outcome is Outcome.APPLIED:
                 if self._spends:
                     self._ledger.landed(self._chain.primary, self._resource, end.revision)
-                tally.rewritten += 1
-                tally.bytes += len(value)
+                tally["rewritten"] += 1
+                tally["bytes"] += len(value)
             else:
-                tally.conflicts += 1
-                tally.gone += end.current is None
+                tally["conflicts"] += 1
+                tally["gone"] += end.current is None
                 lost += [end.current] if end.current is not None else []
         if failures:
             raise failures[0]
         return lost
 
     async def _send_all(
-        self, group: Sequence[_Stale], sealed: Sequence[bytes], tally: Tally
+        self, group: Sequence[_Stale], sealed: Sequence[bytes], tally: Counter[str]
     ) -> list[SwapResult | WorkerError]:
         loop = asyncio.get_running_loop()
         was_full = len(group) >= self._window.share
@@ -232,12 +255,12 @@ class Swapper:
         return await asyncio.gather(*known)
 
     async def _known(
-        self, swap: tuple[Item, bytes], end: SwapResult | WorkerError, tally: Tally
+        self, swap: tuple[Item, bytes], end: SwapResult | WorkerError, tally: Counter[str]
     ) -> SwapResult | WorkerError:
         """Return an end that is not UNKNOWN; an error is a value, so that the caller counts the others."""
         if isinstance(end, WorkerError) or end.outcome is not Outcome.UNKNOWN:
             return end
-        tally.unknown += 1
+        tally["unknown"] += 1
         try:
             return await self._resolve(*swap)
         except WorkerError as error:
@@ -253,9 +276,9 @@ class Swapper:
         applied = found is not None and found.value == sealed
         return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, found.mod_revision if found else 0, found)
 
-    def _left_alone(self, tally: Tally, item: Item, reason: Reason, detail: str) -> Quarantined:
+    def _left_alone(self, tally: Counter[str], item: Item, reason: Reason, detail: str) -> Quarantined:
         left_alone = Quarantined(item.key, reason, detail, item.mod_revision)
-        tally.quarantined += 1
-        tally.stuck += reason in _STUCK
-        tally.fresh += self._is_fresh(left_alone)
+        tally["quarantined"] += 1
+        tally["stuck"] += reason in _STUCK
+        tally["fresh"] += self._is_fresh(left_alone)
         return left_alone

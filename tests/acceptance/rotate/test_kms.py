@@ -16,7 +16,7 @@ import yaml
 from tests.acceptance.control_plane import ROTATIONS, SECRETS, ControlPlane, all_keys_of, control_plane, hash_of, wait
 from tests.acceptance.rotate.running import end_well, stop_at_spread
 from tests.acceptance.rotate.texts import OLD, plain
-from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, manifest
+from tests.integration.apiserver import IDENTITY, AnyKey, Key, configuration, manifest, write_private
 from tests.servers.etcd import EtcdCluster
 from tests.servers.kms_plugin import KmsPlugin, start_plugin
 from tests.servers.kms_values import KmsKey, KmsV1Key
@@ -85,6 +85,26 @@ def test_from_kms_v1_to_v2_under_a_new_name(etcd: EtcdCluster, tmp_path: Path, p
         assert_all_is_under_kek(plane, new, plugin)
 
 
+def test_the_kek_in_force_is_on_record_afterwards_and_the_next_one_can_be_waited_for(
+    etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        settings = write_private(tmp_path / "settings.toml", "[kms]\nsettle = 2.0\n")
+        rewrap = plane.rewrap.with_environment(REWRAP_SETTINGS=str(settings))
+        end_well(rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)))
+        [record] = plane.gateway.read("/kube-rewrap/v1/keks/")
+        first = hash_of(plugin.behaviour.key_id)
+        assert (json.loads(record.value)["provider"], json.loads(record.value)["target"]) == ("cloud", first)
+        plugin.rotate("kek-2")
+        refused = rewrap.run("run")
+        assert refused.code == 4, refused.stdout + refused.stderr
+        assert "names another KEK; it takes effect after the plugin has named it for 2 s" in refused.stdout
+        second = hash_of("kek-2")
+        wait(lambda: rewrap.run("run").code == 0, "a run under the KEK that has stood", 60)
+        [record] = plane.gateway.read("/kube-rewrap/v1/keks/")
+        assert (json.loads(record.value)["target"], json.loads(record.value)["former"]) == (second, [first])
+
+
 def test_from_kms_v2_back_to_secretbox(etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin) -> None:
     with control_plane(etcd, tmp_path, file_of(KmsKey("cloud", plugin.endpoint))) as plane:
         end_well(plane.rewrap.start("rotate", "--provider", "secretbox", "--prune"))
@@ -144,6 +164,28 @@ def test_killed_at_an_edit_it_is_taken_up_again(etcd: EtcdCluster, tmp_path: Pat
                 running.send(signal.SIGKILL)
                 running.end()
         end_well(plane.rewrap.start("rotate", "resume", *words[-2:]))
+        [new] = all_keys_of(plane.text)
+        assert isinstance(new, KmsKey)
+        assert_all_is_under_kek(plane, new, plugin)
+
+
+def test_a_plugin_that_dies_before_a_scan_lets_the_rotation_rest_and_go_on_by_itself(
+    etcd: EtcdCluster, tmp_path: Path, plugin: KmsPlugin
+) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD), compacted_every=4.0) as plane:
+        with plane.rewrap.start(*TO_KMS, "--kms-file", stanza(tmp_path, plugin)) as running:
+            wait(lambda: [one["step"] for one in plane.rotations()] == ["compact"], "the step compact")
+            plugin.stop()
+            # As a kube-apiserver that was restarted writes: a scan has to ask the plugin for its seed.
+            name, plaintext = f"{SECRETS}team-9/late", manifest("Secret", "team-9", "late", "late")
+            plane.gateway.put(name, KmsKey("cloud", plugin.endpoint, plugin.behaviour.key_id).seal(name, plaintext))
+            wait(lambda: "it rests (kms)" in plane.rotation()["waits"], "a rest")
+            plane.registry.objects[name] = plaintext  # from now on the stand-ins write it, too
+            assert "the plugin of KMS provider 'cloud' (v2) can't be reached" in plane.rotation()["waits"]
+            assert not running.is_over
+            plugin.start()
+            ended = running.end()
+        assert ended.code == 0, ended.stdout + ended.stderr
         [new] = all_keys_of(plane.text)
         assert isinstance(new, KmsKey)
         assert_all_is_under_kek(plane, new, plugin)

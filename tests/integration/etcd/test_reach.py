@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.config.settings.schema import EtcdSettings
-from kube_rewrap.worker.etcd.reach import Reach, followed
+from kube_rewrap.worker.etcd.reach import Reach, follow_etcd
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 
 pytestmark = pytest.mark.timeout(170)
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(170)
 
 def wait(reach: Reach, *, away: bool) -> None:
     until = time.monotonic() + 50
-    while bool(reach.away) is not away:
-        assert time.monotonic() < until, reach.away
+    while bool(reach.trouble) is not away:
+        assert time.monotonic() < until, reach.trouble
         time.sleep(0.05)
 
 
@@ -29,12 +29,12 @@ def test_an_etcd_that_freezes_and_comes_back_is_said_once_each(
 ) -> None:
     etcd = new_etcd(EtcdOptions())
     [member] = etcd.members
-    with capture_logs() as logs, followed(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as reach:
-        assert reach.away == "etcd was not reached yet"
+    with capture_logs() as logs, follow_etcd(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as reach:
+        assert reach.trouble == "etcd was not reached yet"
         wait(reach, away=False)
         member.freeze()
         wait(reach, away=True)
-        assert reach.away == "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
+        assert reach.trouble == "etcd does not answer, so this process can't work; see the log: etcd.unavailable"
         os.kill(member.pid, signal.SIGCONT)
         wait(reach, away=False)
     assert [log["event"] for log in logs] == ["etcd.available", "etcd.unavailable", "etcd.available"]

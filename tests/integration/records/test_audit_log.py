@@ -54,7 +54,9 @@ def test_an_empty_log_is_whole() -> None:
 async def test_an_entry_that_was_changed_is_found(change: dict[str, object]) -> None:
     entries, head = await written(3, MemoryStore())
     changed = replace(entries[1], **change)  # type: ignore[arg-type]
-    assert "entry 2 was changed: its hash does not fit" in find_faults([entries[0], changed, entries[2]], head)
+    assert "entry 2 was changed: its hash is not that of its fields" in find_faults(
+        [entries[0], changed, entries[2]], head
+    )
     resealed = changed.sealed()
     assert "entry 3 does not follow the entry before it" in find_faults([entries[0], resealed, entries[2]], head)
 
@@ -63,7 +65,7 @@ async def test_an_entry_that_is_missing_is_found() -> None:
     entries, head = await written(3, MemoryStore())
     assert find_faults([entries[0], entries[2]], head)[0] == "entry 2 is missing: entry 3 follows instead"
     assert find_faults(entries[:2], head) == ["the log ends at entry 2, and its head names 3"]
-    assert find_faults(entries, replace(head, hash=BEGINNING)) == ["the head does not fit entry 3"]
+    assert find_faults(entries, replace(head, hash=BEGINNING)) == ["the head's hash is not that of entry 3"]
 
 
 async def test_an_answer_that_was_lost_doubles_nothing() -> None:

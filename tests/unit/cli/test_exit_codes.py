@@ -31,6 +31,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.TemporaryError: Exit.UNREACHABLE,
     worker_errors.UnavailableError: Exit.UNREACHABLE,
     worker_errors.KmsUnavailableError: Exit.UNREACHABLE,
+    worker_errors.KmsSourceError: Exit.UNREACHABLE,
     worker_errors.KmsRefusedError: Exit.REFUSED,
     worker_errors.KmsTargetError: Exit.REFUSED,
     worker_errors.KmsUndecidedError: Exit.UNEXPECTED,

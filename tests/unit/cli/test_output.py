@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from kube_rewrap.cli.main import main
 from kube_rewrap.cli.output import print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
@@ -17,16 +14,6 @@ DOORS = {"print", "sys.stdout.write", "sys.stderr.write", "stdout.write", "out.w
 COMMANDS = Path(__file__).parents[3] / "cli"
 CLEAR = "\x1b[2J\x9b2J\x07\u202e\r\n{}"
 SPELLED = r"\x1b[2J\x9b2J\x07\u202e\r\n{}"
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    """A command sends logs to the stderr of its test."""
-    root = logging.getLogger()
-    before = list(root.handlers)
-    yield
-    root.handlers = before
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(

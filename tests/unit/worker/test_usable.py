@@ -15,7 +15,7 @@ from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.worker.usable import Usable
 
-UNUSABLE = "the configuration file can't be used; the log says configuration.rejected"
+UNUSABLE = "the configuration file can't be used; the log says configuration.unusable"
 KEY = make_key(ProviderType.AESGCM, "key")
 
 
@@ -35,7 +35,7 @@ def test_before_the_first_look_nothing_is_known(file: Path) -> None:
     one = usable(file)
     assert one.trouble == "the configuration file was not read yet"
     with capture_logs() as logs:
-        one.look()
+        one.check()
     assert one.trouble == ""
     assert logs == []
 
@@ -68,18 +68,18 @@ def test_what_is_wrong_is_said_once_and_so_is_the_way_back(file: Path, harm: obj
     good = file.read_text()
     assert callable(harm)
     with capture_logs() as logs:
-        one.look()
+        one.check()
         harm(file)
         for _ in range(3):
-            one.look()
+            one.check()
         assert one.trouble == UNUSABLE
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
         file.write_text(good)
         for _ in range(3):
-            one.look()
+            one.check()
         assert one.trouble == ""
-    assert [line["event"] for line in logs] == ["configuration.rejected", "configuration.accepted"]
+    assert [line["event"] for line in logs] == ["configuration.unusable", "configuration.usable"]
     assert because in logs[0]["because"]
     assert KEY.keys[0].secret.reveal().hex() not in repr(logs)
 
@@ -88,17 +88,17 @@ def test_another_reason_is_said_anew(file: Path) -> None:
     one = usable(file)
     with capture_logs() as logs:
         file.chmod(0o644)
-        one.look()
+        one.check()
         file.unlink()
-        one.look()
-    assert [line["event"] for line in logs] == ["configuration.rejected"] * 2
+        one.check()
+    assert [line["event"] for line in logs] == ["configuration.unusable"] * 2
 
 
 def test_looks_at_the_same_time_say_a_fault_once(file: Path) -> None:
     """The second look begins while the first one logs."""
     file.chmod(0o644)
     one = usable(file)
-    second = Thread(target=one.look)
+    second = Thread(target=one.check)
 
     def begin_second(_logger: object, _method: str, line: MutableMapping[str, object]) -> MutableMapping[str, object]:
         if second.ident is None:
@@ -107,6 +107,6 @@ def test_looks_at_the_same_time_say_a_fault_once(file: Path) -> None:
         return line
 
     with capture_logs(processors=[begin_second]) as logs:
-        one.look()
+        one.check()
         second.join()
-    assert [line["event"] for line in logs] == ["configuration.rejected"]
+    assert [line["event"] for line in logs] == ["configuration.unusable"]

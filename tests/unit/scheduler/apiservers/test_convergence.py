@@ -260,8 +260,9 @@ def test_reached_is_whether_anything_answered() -> None:
 
 
 def test_an_assumption_says_whose_word_it_is() -> None:
-    given = assume(FILE, "restarted all of them", "2026-11-23T10:00:00+00:00")
+    nothing = judge(FILE, [], Leases(), NOW, None)
+    given = assume(nothing, "restarted all of them", "2026-11-23T10:00:00+00:00")
     assert (given.is_converged, given.assumed) == (True, "restarted all of them")
     assert given.because == (
-        "an operator stated at 2026-11-23T10:00:00+00:00 that all kube-apiservers run it: restarted all of them"
+        "an operator stated at 2026-11-23T10:00:00+00:00 that all kube-apiservers run the file: restarted all of them"
     )

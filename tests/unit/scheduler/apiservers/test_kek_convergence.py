@@ -49,7 +49,15 @@ def verdict(
         pytest.param((kek(NEW, AT + 999, provider="other"),), ReplicaState.UNKNOWN, id="another provider's series"),
         pytest.param((kek(OLD, AT, AT), kek(NEW, AT + 60, AT + 61)), ReplicaState.CONVERGED, id="wrote under it"),
         pytest.param((kek(OLD, AT, AT + 62), kek(NEW, AT + 60, AT + 61)), ReplicaState.OTHER_KEK, id="wrote again"),
-        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 9)), ReplicaState.CONVERGED, id="the other was never named"),
+        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 9)), ReplicaState.OTHER_KEK, id="written 9 s ago, never named"),
+        pytest.param((kek(OLD, 0.0, AT), kek(NEW, AT + 181)), ReplicaState.CONVERGED, id="written 181 s ago"),
+        pytest.param((kek(NEW, AT), kek(OLD, 0.0, AT + 100)), ReplicaState.OTHER_KEK, id="written later, never named"),
+        pytest.param(
+            (kek(OLD, AT, AT + 199), kek(NEW, AT + 200)), ReplicaState.OTHER_KEK, id="wrote under the former until now"
+        ),
+        pytest.param(
+            (kek(OLD, AT, AT + 290), kek(NEW, AT + 300, AT + 200)), ReplicaState.OTHER_KEK, id="went back to the former"
+        ),
         pytest.param((kek(NEW, 0.0, AT),), ReplicaState.UNKNOWN, id="written under it, and never named"),
     ],
 )
@@ -57,7 +65,7 @@ def test_case_21_each_replica_by_its_own_times(keks: tuple[KekReport, ...], stat
     given = verdict((kek(NEW, AT),), keks)
     assert [one.state for one in given.replicas] == [ReplicaState.CONVERGED, state]
     assert given.is_converged is state.is_converged
-    assert given.generation == FILE
+    assert given.file_hash == FILE
 
 
 def test_case_21_the_seconds_that_are_missing_are_said() -> None:
@@ -91,7 +99,83 @@ def test_the_file_is_judged_first() -> None:
 def test_what_contradicts_is_told_from_what_is_unknown() -> None:
     assert verdict((kek(OLD, AT),)).is_contradicted
     assert not verdict(()).is_contradicted
-    assert assume(FILE, "switched by hand", "2026-01-01T00:00:00+00:00", verdict(())).is_converged
+
+
+def stated(found: Convergence) -> Convergence:
+    return assume(found, "restarted all", "2026-01-01T00:00:00+00:00")
+
+
+def scraped(*keks: KekReport, hashes: tuple[str, ...] = ()) -> Scrape:
+    return Scrape("https://a", (Report(sha("apiserver-a"), hashes, keks=keks),))
+
+
+LEASES = Leases(tuple(IdentityLease(f"apiserver-{name}", f"node-{name}", NOW - 10, 3600) for name in "a"))
+BOTH = Leases(tuple(IdentityLease(f"apiserver-{name}", f"node-{name}", NOW - 10, 3600) for name in "ab"))
+UNREADABLE = Leases(LEASES.found, ("/registry/b: it is stored encrypted",))
+
+
+@pytest.mark.parametrize(
+    ("scrapes", "leases", "because"),
+    [
+        pytest.param([], LEASES, "", id="no address is given"),
+        pytest.param([scraped(kek(NEW, AT))], LEASES, "", id="no file is shown, the KEK is"),
+        pytest.param([scraped(kek(NEW, AT), hashes=(FILE,))], UNREADABLE, "", id="leases are encrypted"),
+        pytest.param(
+            [scraped(kek(OLD, AT))],
+            LEASES,
+            "https://a has another KEK of the KMS provider 'cloud' than this configuration's",
+            id="no file is shown, and another KEK",
+        ),
+        pytest.param(
+            [scraped(kek(OLD, AT), kek(NEW, AT + 119))],
+            LEASES,
+            "https://a may write under its former KEK of the KMS provider 'cloud' for another 61 s",
+            id="no file is shown, and the former KEK lasts",
+        ),
+        pytest.param(
+            [scraped(hashes=(FILE,))],
+            LEASES,
+            "https://a reports no key id of the KMS provider 'cloud'",
+            id="the file is shown, and no KEK",
+        ),
+        pytest.param(
+            [Scrape("https://a")],
+            LEASES,
+            "https://a reports no key id of the KMS provider 'cloud'; and 1 more",
+            id="nothing is shown",
+        ),
+        pytest.param([Scrape("https://a", fault="refused")], LEASES, "https://a: refused; and 1 more", id="a fault"),
+        pytest.param(
+            [scraped(kek(NEW, AT), hashes=(FILE,))],
+            BOTH,
+            "apiserver-b on node-b has a live lease",
+            id="one is not listed",
+        ),
+    ],
+)
+def test_a_statement_is_about_the_file_and_covers_no_kek(scrapes: list[Scrape], leases: Leases, because: str) -> None:
+    found = judge(FILE, scrapes, leases, NOW, None, targets={"cloud": NEW})
+    assert not found.is_converged
+    given = stated(found)
+    if not because:
+        assert (given.is_converged, given.assumed) == (True, "restarted all")
+        return
+    assert (given.is_converged, given.assumed) == (False, None)
+    assert given.because.startswith(because)
+    assert "No statement covers the KEK" in given.because
+    # Without KMS the same gaps are the statement's to fill.
+    assert stated(judge(FILE, scrapes, leases, NOW, None)).is_converged
+
+
+def test_a_statement_overrides_no_replica_that_reports_another_file() -> None:
+    found = judge(FILE, [scraped(kek(NEW, AT), hashes=(sha("other"),))], LEASES, NOW, None, targets={"cloud": NEW})
+    assert stated(found) == found
+
+
+def test_without_an_address_a_former_kek_may_be_in_use() -> None:
+    given = stated(judge(FILE, [], LEASES, NOW, None, targets={"cloud": NEW}))
+    assert given.lingering.startswith("no address of a kube-apiserver is given")
+    assert judge(FILE, [], LEASES, NOW, None).lingering == ""
 
 
 def test_metrics_of_the_keks_are_read() -> None:

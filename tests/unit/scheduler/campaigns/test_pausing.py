@@ -23,6 +23,8 @@ RUNNING = Campaign(
 NONE = Pressure(None, None, None)
 FULL = Pressure("etcd is full", None, None)
 CLOSED = Pressure(None, None, "outside the windows")
+HELD = Pressure(None, None, None, kms="a new KEK")
+AWAY = Pressure(None, None, None, kms="no permission", away="no permission")
 ALL = Pressure("etcd is full", "no write left", "outside the windows")
 
 
@@ -56,6 +58,18 @@ ALL = Pressure("etcd is full", "no write left", "outside the windows")
         pytest.param(
             RUNNING.moved(CampaignState.PROVING, "why"), FULL, "proving", None, "why",
             id="a proof writes nothing => it goes on",
+        ),
+        pytest.param(
+            RUNNING.moved(CampaignState.PROVING, "why"), HELD, "proving", None, "why",
+            id="nothing may be written under a KEK => a proof goes on",
+        ),
+        pytest.param(
+            RUNNING.moved(CampaignState.PROVING, "why"), AWAY, "paused", Pause.KMS, "no permission",
+            id="a plugin does not serve => a proof rests",
+        ),
+        pytest.param(
+            RUNNING.paused(Pause.KMS, "no permission"), NONE, "running", None, "the cause of its pause (kms) is over",
+            id="the plugin serves again => go on",
         ),
         pytest.param(
             RUNNING.moved(CampaignState.CANCELLED, "why"), FULL, "cancelled", None, "why", id="an end is an end",

@@ -96,7 +96,10 @@ def test_a_refusal_names_the_key_what_is_wanted_and_what_is_left() -> None:
 def test_a_refusal_says_until_when_the_writes_of_others_were_counted() -> None:
     watched = {name: replace(one, until=70) for name, one in budget(60).items()}
     (refusal,) = preflight(found((GCM, 51)), watched, ROOMY, SETTINGS, 99, allow_plaintext=False)
-    assert "left, with what others wrote before revision 70 (at most 30 writes since are in no count). " in str(refusal)
+    assert (
+        "left, with the writes of other clients before revision 70 (at most 30 later writes are not counted). "
+        in str(refusal)
+    )
 
 
 def test_a_restored_budget_is_refused_with_the_way_out() -> None:

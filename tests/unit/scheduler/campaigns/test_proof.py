@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -9,18 +10,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.config.encryption.provider import Key, KeyedProvider
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, ProviderType, ResourceEntry
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.provider import Key, KeyedProvider, KmsProvider
+from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.config.settings.schema import PageSettings
+from kube_rewrap.config.settings.schema import PageSettings, Settings
+from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
+from kube_rewrap.scheduler.campaigns.proof import PartsProver
+from kube_rewrap.scheduler.campaigns.run import CampaignSpec, spec_of, still_there
+from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.worker.errors import KmsRefusedError
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
+from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.inventory import take_inventory, take_slice
 from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.proving import scan_part
+from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
+from kube_rewrap.worker.records.table import Stored
+from kube_rewrap.worker.wrapped import plugin_of
+from tests.fakes.objects import OBJECT
+from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.fakes.store import MemoryStore
 
 SECRETS = ResourceRange("secrets", KeyRange.of_prefix(b"/registry/secrets/"))
@@ -99,3 +115,46 @@ def test_a_proof_with_a_part_missing_is_none(numbers: list[int], of: int, is_all
 )
 def test_what_is_gone_is_not_scanned(spec: CampaignSpec, expected: tuple[ResourceRange, ...]) -> None:
     assert still_there(Territory((SECRETS,), ()), spec) == expected
+
+
+class NoScanners:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+        """Offers nothing: the test scans the parts itself."""
+
+
+async def test_a_part_that_a_plugin_stops_says_so_until_it_goes_on() -> None:
+    plugins, store = MemoryPlugins(), MemoryStore()
+    kms = KmsProvider("v1", "cloud", "unix:///kms.sock", 3.0, 1000)
+    generation = Generation("sha256:0", EncryptionConfiguration((ResourceEntry(("secrets",), (kms,)),)), "test")
+    for number in range(3):
+        key = f"/registry/secrets/default/{number}".encode()
+        sealed = Chain([kms]).seal(OBJECT, key, new_data_key(plugin_of(kms)))
+        store.put(key, sealed)
+    engine = Engine(store, Settings(), generation, LocalPace(0), plugins)
+    lock, hold = b"/kube-rewrap/v1/owner", b"/kube-rewrap/v1/claims/c/0"
+    guard = Expect(lock, (await store.commit([], [Put(lock, b"me")])).revision)
+    claim = Expect(hold, (await store.commit([], [Put(hold, b"me")])).revision)
+    campaign = Campaign(
+        id="c",
+        state=CampaignState.PROVING,
+        generation="sha256:0",
+        scope=Scope(("secrets",)),
+        batches=1,
+        planned_at="2026-01-01T00:00:00+00:00",
+        because="why",
+        whole=True,
+    )
+    prover = PartsProver(Cluster(Settings(), Layout(), engine), NoScanners(), guard, spec_of(campaign))
+
+    async def look() -> Inventory | None:
+        return await prover.look(Stored(campaign), frozenset())
+
+    assert await look() is None
+    plugins.failing = KmsRefusedError("no permission")
+    with pytest.raises(KmsRefusedError):
+        await scan_part(engine, campaign, 0, claim, Brake())
+    assert (await look(), prover.failing) == (None, (SECRETS,))
+    assert await scan_part(engine, campaign, 0, claim, Brake())
+    proof = await look()
+    assert proof is not None
+    assert (proof.objects, proof.is_clean, prover.failing) == (3, True, ())

@@ -68,7 +68,7 @@ async def test_a_plan_surveys_once_and_reads_each_object_once(spec: CampaignSpec
     plan = await plan_run(new_cluster(store, NEW, OLD, resources=RESOURCES), spec)
     assert (store.surveys, set(store.paged.values()), len(store.paged)) == (1, {1}, 28)
     everything = await plan_run(new_cluster(store, NEW, OLD, resources=RESOURCES), EVERYTHING)
-    assert plan.look == everything.look
+    assert plan.estimate == everything.estimate
 
 
 async def test_a_plan_of_a_part_reads_only_the_part_when_the_use_of_each_key_is_known() -> None:
@@ -76,7 +76,7 @@ async def test_a_plan_of_a_part_reads_only_the_part_when_the_use_of_each_key_is_
     await run(new_cluster(store, NEW, OLD, resources=RESOURCES))
     store.surveys, store.paged = 0, Counter()
     plan = await plan_run(new_cluster(store, NEW, OLD, resources=RESOURCES), CampaignSpec(("secrets",)))
-    assert (store.surveys, plan.look) == (1, None)
+    assert (store.surveys, plan.estimate) == (1, None)
     assert (len(store.paged), {key.split(b"/")[2] for key in store.paged}) == (14, {b"secrets"})
 
 
@@ -100,7 +100,7 @@ async def test_when_the_revision_of_the_part_is_compacted_away_the_estimate_scan
         fill(store, OLD, 12, resource)
     plan = await plan_run(new_cluster(store, NEW, OLD, resources=RESOURCES), CampaignSpec(("secrets",)))
     everything = await plan_run(new_cluster(store, NEW, OLD, resources=RESOURCES), EVERYTHING)
-    assert (store.is_compacted, plan.found.objects, plan.look) == (True, 12, everything.look)
+    assert (store.is_compacted, plan.found.objects, plan.estimate) == (True, 12, everything.estimate)
 
 
 async def test_an_embedded_run_reads_each_checkpoint_once() -> None:

@@ -114,7 +114,7 @@ async def test_an_operators_request_does_not_for_it_may_be_refused(scene: Scene)
 async def test_a_change_gives_up_what_the_service_asked_for_before_and_no_operators_word(scene: Scene) -> None:
     await scene.requests.submit(start_request({"id": "mine"}, "", NOW))
     await scene.drift(("secrets", "a"))
-    await scene.backlog.ask_for_resync("something is stale")
+    await scene.backlog.ask_for_full_check("something is stale")
     await scene.backlog.ask_for_change(7, "the key changed")
     assert await scene.waiting() == [(Origin.CHANGE, (), ()), (Origin.OPERATOR, (), ())]
     following = await scene.backlog.next()
@@ -124,10 +124,10 @@ async def test_a_change_gives_up_what_the_service_asked_for_before_and_no_operat
 
 async def test_a_rotations_word_is_taken_once(scene: Scene) -> None:
     for _ in range(2):
-        await scene.backlog.ask_for_rotation("rotation-1-6")
+        await scene.backlog.ask_for_rotation("a scan found others", "rotation-1-6")
     [stored] = await scene.requests.all()
     await scene.backlog.decide(stored, RequestState.ACCEPTED, "done")
-    await scene.backlog.ask_for_rotation("rotation-1-6")
+    await scene.backlog.ask_for_rotation("a scan found others", "rotation-1-6")
     assert await scene.waiting() == []
     assert await scene.backlog.waiting_for_us() is None
 

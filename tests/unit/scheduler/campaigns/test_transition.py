@@ -478,6 +478,20 @@ def test_what_speaks_against_a_former_kek(claimed: dict[KeyRef, int], around: Su
     assert blockers(under_kms({NOW_KEK: 5}, claimed), WAS, around) == (blocker,)
 
 
+@pytest.mark.parametrize("fingerprint", ["2" * 16, "v1"])
+def test_objects_that_could_not_be_counted_by_kek_speak_against_each_of_its_provider(fingerprint: str) -> None:
+    primary, former = KeyRef("kms", "cloud", "1" * 16), KeyRef("kms", "cloud", fingerprint)
+    found = tally({primary: 5}, primary=primary, configured=(primary, former, OLD))
+    for number in range(200):
+        found.add_readable(replace(primary, fingerprint=f"{number:016x}"), 300, 1)
+    found.add_readable(former, 300, 1)
+    found.add_readable(replace(former, name="another"), 300, 1)
+    because = "2 objects name so many KEKs that they were counted together: some of them may be under it"
+    assert blockers(proof(found), former) == (because,)
+    assert because in blockers(proof(found), primary)
+    assert blockers(proof(found), OLD) == ()
+
+
 def test_writes_under_the_kek_in_force_speak_against_no_former_one() -> None:
     assert blockers(under_kms({NOW_KEK: 5}), WAS, replace(AROUND, last_written={"kms": 99})) == ()
 

@@ -21,10 +21,11 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.scheduler.configuration.detect import Change, ChangeKind, detect
+from kube_rewrap.scheduler.configuration.detect import Change, ChangeKind, detect, detect_in_store, why_refused
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
+from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -285,6 +286,24 @@ def kms_changes() -> list[Change]:
         *detect(record({"a": [V1]}), record({"a": [V2]})),
         *detect(here, there),
     ]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        pytest.param(KeyRef("kms", "vault", "v1"), True, id="a value of v1 under the name of a provider of v2"),
+        pytest.param(KeyRef("kms", "vault", "v2"), False, id="a damaged value of v2"),
+        pytest.param(KeyRef("kms", "vault", "kms"), False, id="a value that the plugin refuses"),
+        pytest.param(KeyRef("kms", "other", "v1"), False, id="a provider that is not configured"),
+        pytest.param(KeyRef("aescbc", "vault", "v1"), False, id="another kind of provider"),
+    ],
+)
+def test_stored_values_show_that_a_provider_turned_into_another_version(claimed: KeyRef, *, said: bool) -> None:
+    tally = ResourceTally("secrets", KeyRef("kms", "vault", "a" * 16), (KeyRef("kms", "vault", "a" * 16),))
+    tally.add_unreadable(b"/registry/secrets/a/b", Quarantine(Reason.UNKNOWN_PREFIX, "why", (claimed,)))
+    changes = detect_in_store(Inventory(7, (tally,)))
+    assert [(change.kind, change.is_refused) for change in changes] == [(ChangeKind.KMS_VERSION, True)] * said
+    assert ("turned from v1 into v2" in why_refused(changes, "sha256:1")) is said
 
 
 def test_the_changes_of_kms_say_what_they_do() -> None:

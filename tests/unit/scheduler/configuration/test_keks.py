@@ -13,11 +13,13 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.scheduler.configuration import keks as module
 from kube_rewrap.scheduler.configuration.keks import KekWatch
-from kube_rewrap.worker.errors import KmsUnavailableError, WorkerError
+from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.etcd.store import Delete, Expect, Put
 from kube_rewrap.worker.records.audit import AuditLog
-from kube_rewrap.worker.records.kek import KekFigures
+from kube_rewrap.worker.records.kek import Kek, KekFigures
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.store import MemoryStore
 
@@ -44,6 +46,7 @@ class Cluster:
         keyspace = Keyspace()
         self.keks = Keks(self.store, keyspace)
         self.shown: Mapping[str, KekFigures] = {}
+        self.waits = False
         self.watch = KekWatch(self.keks, AuditLog(self.store, keyspace, "test"), self.ask, settle, self.show)
         self.named: dict[str, str | WorkerError] = {}
         self.asked = 0
@@ -53,8 +56,8 @@ class Cluster:
         self.asked += 1
         return {writer.name: self.named[writer.name] for writer in generation.kms_writers}
 
-    def show(self, keks: Mapping[str, KekFigures]) -> None:
-        self.shown = keks
+    def show(self, keks: Mapping[str, KekFigures], waits: bool) -> None:
+        self.shown, self.waits = keks, waits
 
     async def _files(self) -> AsyncGenerator[Generation]:
         while True:
@@ -106,6 +109,29 @@ async def test_another_kek_is_another_generation_of_the_same_file(cluster: Clust
     assert (stored.value.target, stored.value.former) == (B, (A,))
 
 
+async def test_a_new_file_whose_plugin_is_silent_is_shown_not_to_be_in_force(cluster: Cluster) -> None:
+    await cluster.files.put(file_of())
+    async with aclosing(cluster.generations()) as generations:
+        assert await anext(generations) == file_of()
+        assert not cluster.waits
+        cluster.named = {"cloud": DOWN}
+        await cluster.files.put(file_of("cloud"))
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.shows(lambda: cluster.waits)
+        assert cluster.shown == {"cloud": KekFigures(is_held=True)}
+        cluster.named = {"cloud": A}
+        assert (await asyncio.wait_for(following, 10)).targets == {"cloud": A}
+        assert not cluster.waits
+        # An outage later on leaves the file in force.
+        cluster.named = {"cloud": DOWN}
+        following = asyncio.ensure_future(anext(generations))
+        await cluster.held("gives no key id")
+        await cluster.shows(lambda: cluster.shown["cloud"].is_held)
+        assert not cluster.waits
+        following.cancel()
+        await asyncio.wait({following})
+
+
 async def test_case_22_a_former_kek_is_held_and_the_present_one_stays(cluster: Cluster) -> None:
     await cluster.files.put(file_of("cloud"))
     cluster.named = {"cloud": A}
@@ -131,7 +157,7 @@ async def test_a_kek_that_has_not_stood_long_enough_is_held(monkeypatch: pytest.
         await anext(generations)
         cluster.named = {"cloud": B}
         following = asyncio.ensure_future(anext(generations))
-        await cluster.held("takes effect after it has stood for 300 s")
+        await cluster.held("takes effect after the plugin has named it for 300 s")
         assert not following.done()
         following.cancel()
         await asyncio.wait({following})
@@ -199,3 +225,44 @@ async def test_a_damaged_record_is_held_with_its_key_and_ends_no_process(cluster
         async with asyncio.timeout(10):
             assert (await first).targets == {"cloud": A}
         assert cluster.watch.held == ""
+
+
+class RacedKeks(Keks):
+    """Another process writes a record between the first read of it and the write that follows."""
+
+    other: Kek | None = None
+
+    async def save(self, stored: Stored[Kek], *along: Put | Delete) -> Stored[Kek]:
+        if self.other is not None:
+            other, self.other = self.other, None
+            await Keks(self._store, self._keyspace).save(Stored(other, stored.revision))
+        return await super().save(stored, *along)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["a first KEK", "another KEK"])
+async def test_a_record_that_a_run_wrote_at_the_same_time_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    cluster = Cluster(monkeypatch)
+    raced = RacedKeks(cluster.store, Keyspace())
+    cluster.watch = KekWatch(raced, AuditLog(cluster.store, Keyspace(), "test"), cluster.ask, 0.0, cluster.show)
+    if not is_first:
+        await raced.save(Stored(Kek(provider="cloud", target=A, since=1.0)))
+    raced.other = Kek(provider="cloud", target=B, since=2.0, former=() if is_first else (A,))
+    await cluster.files.put(file_of("cloud"))
+    cluster.named = {"cloud": B}
+    async with aclosing(cluster.generations()) as generations:
+        assert (await asyncio.wait_for(anext(generations), 10)).targets == {"cloud": B}
+    [stored] = await raced.all()
+    assert (stored.value.target, stored.value.since) == (B, 2.0)
+
+
+async def test_a_lost_lock_still_ends_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch)
+    fenced = Keks(cluster.store, Keyspace(), [Expect(b"/kube-rewrap/leader", 7)])
+    cluster.watch = KekWatch(fenced, AuditLog(cluster.store, Keyspace(), "test"), cluster.ask, 0.0, cluster.show)
+    await cluster.files.put(file_of("cloud"))
+    cluster.named = {"cloud": A}
+    async with aclosing(cluster.generations()) as generations:
+        with pytest.raises(FencedError, match="the lock was lost"):
+            await asyncio.wait_for(anext(generations), 10)

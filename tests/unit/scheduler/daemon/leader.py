@@ -26,6 +26,7 @@ from kube_rewrap.scheduler.dispatch.celery import Sender
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
+from kube_rewrap.worker.data_keys import DataKeys
 from kube_rewrap.worker.errors import StoppedError, UnavailableError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
@@ -56,7 +57,7 @@ class UnknownConvergence:
     """A ConvergenceProbe without any kube-apiserver."""
 
     async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
-        return Convergence(is_converged=False, generation=file_hash, because="no address is given")
+        return Convergence(is_converged=False, file_hash=file_hash, because="no address is given")
 
 
 KEYSPACE = Keyspace("/kube-rewrap")
@@ -101,6 +102,7 @@ class Cluster:
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     names: tuple[str, ...] = ("secrets",)
+    data_keys: DataKeys | None = None
 
     def shown(self) -> dict[str, float]:
         """Return the metrics of scans, campaigns and due rotations."""
@@ -114,7 +116,7 @@ class Cluster:
     def controllers(self, name: str, *providers: Provider, brake: Brake, before: str = "") -> Controllers:
         configuration = EncryptionConfiguration((ResourceEntry(self.names, providers),))
         generation = Generation(name, configuration, "test")
-        engine = Engine(self.store, Settings(), generation, LocalPace(0))
+        engine = Engine(self.store, Settings(), generation, LocalPace(0), self.data_keys)
         one = OpenCluster(Settings(), Layout(), engine)
         file = ConfigurationFile("/nowhere", "/nowhere")
         self.registry = CollectorRegistry()

@@ -27,7 +27,7 @@ from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState, start_request
 from kube_rewrap.worker.records.scans import Scans
 from kube_rewrap.worker.records.table import Stored
-from kube_rewrap.worker.records.usage import Haste, Usage
+from kube_rewrap.worker.records.usage import DueByRate, Usage
 from kube_rewrap.worker.records.usages import Usages
 from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
@@ -213,14 +213,14 @@ async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cl
 async def test_convergence_that_a_rotation_saw_lets_a_request_go_on_that_waited_for_it(cluster: Cluster) -> None:
     class AllDo:
         async def probe(self, file_hash: str, targets: Mapping[str, str] = NO_TARGETS) -> Convergence:  # noqa: ARG002
-            return Convergence(is_converged=True, generation=file_hash, because="all run it")
+            return Convergence(is_converged=True, file_hash=file_hash, because="all run it")
 
     brake = Brake()
     controllers = cluster.controllers("sha256:1", NEW, OLD, brake=brake)
     probe = LeaderProbe(
         controllers.leader.cluster, AllDo(), brake, controllers.leader.campaigns, controllers.leader.backlog
     )
-    await controllers.leader.backlog.ask_for_resync("something is stale")
+    await controllers.leader.backlog.ask_for_full_check("something is stale")
     [stored] = await cluster.requests.all()
     await controllers.leader.backlog.put_off_until_converged(stored, "not all do")
     assert await controllers.leader.backlog.next() is None
@@ -236,23 +236,23 @@ def fingerprint_of(key: KeyedProvider) -> str:
 
 async def test_a_full_check_puts_a_key_on_record_that_only_reads(cluster: Cluster) -> None:
     controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
-    assert await controllers.resync.check_if_due()
+    assert await controllers.full_check.check_if_due()
     assert set(await controllers.leader.cluster.engine.ledger.all()) == {fingerprint_of(NEW), fingerprint_of(OLD)}
 
 
 async def test_a_full_check_is_put_off_by_the_one_before_and_made_soon_after_a_gap(cluster: Cluster) -> None:
     controllers = cluster.controllers("sha256:1", OLD, NEW, brake=Brake())
-    assert (await controllers.resync.check_if_due(), await controllers.resync.check_if_due()) == (True, False)
+    assert (await controllers.full_check.check_if_due(), await controllers.full_check.check_if_due()) == (True, False)
     controllers.leader.schedule.soon()
-    assert await controllers.resync.check_if_due()
+    assert await controllers.full_check.check_if_due()
 
 
 async def test_a_key_that_is_due_by_its_rate_is_shown_as_due(cluster: Cluster) -> None:
     controllers = cluster.controllers("sha256:1", NEW, OLD, brake=Brake())
-    await controllers.resync.check_if_due()
-    haste = Haste(Settings().budget.gcm_limit, 60, 1_800)
+    await controllers.full_check.check_if_due()
+    by_rate = DueByRate(Settings().budget.gcm_limit, 60, 1_800)
     usages = Usages(cluster.store, KEYSPACE)
-    await usages.save(Stored(Usage(hasty={fingerprint_of(NEW): haste})))
+    await usages.save(Stored(Usage(due_by_rate={fingerprint_of(NEW): by_rate})))
     await controllers.key_monitor.check()
     due = {name: value for name, value in cluster.shown().items() if "rotation_due" in name}
     assert list(due.values()) == [1.0]
@@ -278,7 +278,7 @@ async def test_a_gap_that_is_noticed_during_a_full_check_asks_for_another_one() 
         "sha256:1", OLD, NEW, brake=Brake()
     )
     store.on_page = leader.leader.schedule.soon
-    assert [await leader.resync.check_if_due() for _ in range(3)] == [True, True, False]
+    assert [await leader.full_check.check_if_due() for _ in range(3)] == [True, True, False]
 
 
 async def test_what_an_earlier_scan_found_does_not_replace_what_a_later_one_did(cluster: Cluster) -> None:

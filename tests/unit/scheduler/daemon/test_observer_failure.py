@@ -16,7 +16,7 @@ from kube_rewrap.worker.errors import FencedError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaigns import Campaigns
-from kube_rewrap.worker.records.observations import load, save
+from kube_rewrap.worker.records.observations import ObserverRecords
 from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
 from tests.unit.clock import without_waiting
@@ -47,8 +47,9 @@ async def test_a_fenced_observer_ends_all_controllers_in_the_middle_of_a_campaig
     seal(store, "/registry/secrets/default/a", OLD)
     task = await controllers_at_work(store, Brake())
     keyspace = new_cluster(store, NEW, OLD).engine.keyspace
-    seen = await load(store, keyspace)
-    await save(store, keyspace, replace(seen, counts={"another": 1}), [])
+    records = ObserverRecords(store, keyspace)
+    seen = await records.load()
+    await records.save(seen.holding(replace(seen.value, counts={"another": 1})))
     seal(store, "/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
         await task
@@ -63,4 +64,4 @@ async def test_the_observer_records_its_counts_when_the_brake_stops_the_controll
     with pytest.raises(StoppedError):
         await task
     keyspace = new_cluster(store, NEW, OLD).engine.keyspace
-    assert sum((await load(store, keyspace)).counts.values()) == 1
+    assert sum((await ObserverRecords(store, keyspace).load()).value.counts.values()) == 1

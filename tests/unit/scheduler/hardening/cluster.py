@@ -117,7 +117,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
         generation=describe(Generation("sha256:0", configuration, "enc.yaml")),
         proof=proof(tally({GCM: 3}), tally({GCM: 2}, resource="configmaps")),
         keys=(KeyVerdict(GCM, 5, ("it is the primary of secrets",)),),
-        convergence=Convergence(is_converged=True, generation="sha256:0", because="all kube-apiservers (3) run it"),
+        convergence=Convergence(is_converged=True, file_hash="sha256:0", because="all kube-apiservers (3) run it"),
         budgets={GCM.fingerprint: Budget(fingerprint=GCM.fingerprint, provider="aesgcm", names=("one",), reserved=10)},
         watched={GCM.fingerprint: NOW - 5 * DAY},
         made={GCM.fingerprint: NOW - 10 * DAY},
@@ -141,7 +141,7 @@ def line(given: Facts, name: str) -> Check:
     return found
 
 
-NOBODY = Convergence(is_converged=False, generation="sha256:0", because="no address of a kube-apiserver is given")
+NOBODY = Convergence(is_converged=False, file_hash="sha256:0", because="no address of a kube-apiserver is given")
 LAGGING = Replica("https://a", "", "", ReplicaState.OTHER, "sha256:1", "https://a runs sha256:1")
 WITH_OLD = replace(
     facts(entries((BOTH, [keyed("aesgcm", "one", "two")]))),

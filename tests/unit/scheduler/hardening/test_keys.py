@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.verdict import KeyRef
@@ -30,6 +32,9 @@ from tests.unit.scheduler.hardening.cluster import (
     require,
     used,
 )
+
+KEK = {"vault": f"sha256:{'0123456789abcdef' * 4}"}
+OF_KEK = replace(OF_KMS, generation=describe(Generation("sha256:0", OF_KMS.configuration, "enc.yaml").aimed(KEK)))
 
 ROWS = [
     (
@@ -103,6 +108,27 @@ ROWS = [
         OF_KMS,
         UNKNOWN,
         "no record shows its age: kms:vault (v2) (only its KMS knows)",
+    ),
+    (
+        "a KMS writes under a KEK that is on record => unknown, with the least age",
+        "key-age",
+        replace(OF_KEK, keks={("vault", "0123456789abcdef"): NOW - 20 * DAY}),
+        UNKNOWN,
+        "no record shows its age: kms:vault (0123456789abcdef) (at least 20 days)",
+    ),
+    (
+        "a KMS writes under another KEK than the one on record => unknown",
+        "key-age",
+        replace(OF_KEK, keks={("vault", "other"): NOW - 200 * DAY, ("other", "0123456789abcdef"): NOW - 200 * DAY}),
+        UNKNOWN,
+        "no record shows its age: kms:vault (0123456789abcdef) (only its KMS knows)",
+    ),
+    (
+        "a KEK has been on record for too long => warn",
+        "key-age",
+        replace(OF_KEK, keks={("vault", "0123456789abcdef"): NOW - 200 * DAY}),
+        WARN,
+        "older than 90 days: kms:vault (0123456789abcdef) (200 days or more)",
     ),
     ("nothing is written with a key => no age", "key-age", ONLY_IDENTITY, PASS, "nothing is written with a key"),
     ("an old key without blockers => warn", "old-keys", old_key(), WARN, f"may be removed: {GCM_TWO}"),

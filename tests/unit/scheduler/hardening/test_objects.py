@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
-from kube_rewrap.worker.verdict import Reason
+from kube_rewrap.worker.verdict import KeyRef, Reason
 from tests.unit.scheduler.hardening.cluster import (
     FAIL,
     GCM,
@@ -25,6 +25,9 @@ from tests.unit.scheduler.hardening.cluster import (
     tally,
     under_kms,
 )
+
+VAULT = KeyRef("kms", "vault", "kms")
+KEK = KeyRef("kms", "vault", "0123456789abcdef")
 
 ROWS = [
     (
@@ -49,6 +52,41 @@ ROWS = [
         scanned(tally({GCM: 1}), unknown=PASSED_OVER),
         UNKNOWN,
         "none of 1 objects is in plaintext, but paths of unknown resources were not scanned: /x/",
+    ),
+    (
+        "what is under KMS was not opened => whether it is readable is unknown, and why",
+        "readable",
+        replace(scanned(tally({GCM: 1})), missing="the plugin is down"),
+        UNKNOWN,
+        "the plugin is down",
+    ),
+    (
+        "what is under KMS was not opened, and objects are under an older key => warn of these",
+        "current",
+        replace(scanned(tally({GCM: 1, KEK: 2}, configured=(VAULT, GCM))), missing="the plugin is down"),
+        WARN,
+        "1 objects are under older keys: secrets 1",
+    ),
+    (
+        "what is under KMS was not opened, and its KEK is not known => current is unknown",
+        "current",
+        replace(scanned(tally({KEK: 2}, configured=(VAULT, GCM))), missing="the plugin is down"),
+        UNKNOWN,
+        "the plugin is down",
+    ),
+    (
+        "what is under KMS was not opened, and nothing was proven => warn",
+        "proof-age",
+        replace(scanned(tally({KEK: 2}, configured=(VAULT, GCM))), proof_revision=0, missing="the plugin is down"),
+        WARN,
+        f"{NEVER}; this scan did not open what is under KMS",
+    ),
+    (
+        "the same, and an object is under an older key => fail",
+        "proof-age",
+        replace(scanned(tally({GCM: 2}, configured=(VAULT, GCM))), proof_revision=0, missing="the plugin is down"),
+        FAIL,
+        f"{NEVER}; this scan did not open what is under KMS",
     ),
     (
         "an unreadable object => fail, and it is named",

@@ -17,6 +17,7 @@ from tests.unit.scheduler.hardening.cluster import (
     LAGGING,
     NOBODY,
     NOTHING,
+    OF_KMS,
     PASS,
     UNCLEAR,
     UNKNOWN,
@@ -105,6 +106,14 @@ ROWS = [
         UNKNOWN,
         "no address of a kube-apiserver is given",
     ),
+    (
+        "a plugin names no KEK => under which one they write is unknown",
+        "converged",
+        replace(OF_KMS, missing="the plugin is down"),
+        UNKNOWN,
+        "all kube-apiservers (3) run it; under which KEK they write is not compared, since no plugin names one",
+    ),
+    ("no KMS provider writes => pass", "converged", replace(GOOD, missing="x"), PASS, "all kube-apiservers (3) run it"),
     (
         "past 60 % of the quota => warn",
         "space",

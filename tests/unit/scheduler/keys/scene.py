@@ -27,8 +27,9 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
-from kube_rewrap.worker.records.observations import load
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import MemoryStore
 
@@ -74,7 +75,7 @@ class Scene:
     @asynccontextmanager
     async def observed(self) -> AsyncIterator[Observer]:
         """An observer at work, cancelled at the end."""
-        before, observer = (await self.recorded()).revision, self.observer()
+        before, observer = (await self.stored()).revision, self.observer()
         task = asyncio.create_task(observer.run())
         try:
             # Its record is there: from now on it sees what is written.
@@ -86,7 +87,10 @@ class Scene:
             await asyncio.gather(task, return_exceptions=True)
 
     async def recorded(self) -> Observations:
-        return await load(self.store, self.engine.keyspace)
+        return (await self.stored()).value
+
+    async def stored(self) -> Stored[Observations]:
+        return await ObserverRecords(self.store, self.engine.keyspace).load()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -10,15 +10,15 @@ from kube_rewrap.scheduler.keys.alerts import (
     LoggedAlert,
     choose_key_to_rotate,
     due_alerts,
+    find_due_by_rate,
     find_due_keys,
-    find_hasty,
     reached_at,
     rotation_seconds,
 )
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
-from kube_rewrap.worker.records.usage import NOTHING, Haste, Interval, Look, Usage, between
+from kube_rewrap.worker.records.usage import NOTHING, DueByRate, Interval, Sample, Usage, between
 from kube_rewrap.worker.verdict import KeyRef
 
 LIMIT = 1_000
@@ -150,52 +150,52 @@ def minutes(count: int, writes: int, *, until: float = NOW) -> Usage:
 def test_a_key_is_due_by_its_rate_when_its_rest_is_less_than_three_rotations(
     used: int, usage: Usage, took: float, *, is_due: bool
 ) -> None:
-    assert (find_hasty(budget(A, used), LIMIT, usage, took, NOW) is not None) is is_due
+    assert (find_due_by_rate(budget(A, used), LIMIT, usage, took, NOW) is not None) is is_due
 
 
 def test_what_is_due_by_its_rate_stays_due_until_another_key_writes_or_the_limit_is_raised() -> None:
-    usage = Usage(hasty={A.fingerprint: Haste(LIMIT, 4_000, 1_800)})
+    usage = Usage(due_by_rate={A.fingerprint: DueByRate(LIMIT, 4_000, 1_800)})
     [due] = find_due_keys([budget(A, 100)], GENERATION, LIMIT, 0.8, usage)
     assert (due.state, due.resources) == (BudgetState.DUE, ("secrets", "pods"))
     assert due.because(LIMIT) == (
-        "a-key: 100 of 1000 writes are used, and at the rate of an hour its rest lasted 66 min, less than three times "
-        "as long as a rotation takes (30 min); it is the primary key of secrets, pods: rotate it"
+        "a-key: 100 of 1000 writes are used, and at the rate of the last hour the rest would have lasted 66 min, "
+        "less than three times as long as a rotation takes (30 min); it is the primary key of secrets, pods: rotate it"
     )
     assert find_due_keys([budget(A, 100)], GENERATION, 2 * LIMIT, 0.8, usage) == ()
     others = GenerationRecord("sha256:1", (("secrets", (B, A)),))
     assert find_due_keys([budget(A, 100)], others, LIMIT, 0.8, usage) == ()
-    assert usage.with_hasty({}, frozenset({B.fingerprint})).hasty == {}
+    assert usage.with_due({}, frozenset({B.fingerprint})).due_by_rate == {}
 
 
 def test_a_key_that_is_due_for_its_share_says_nothing_of_its_rate() -> None:
-    usage = Usage(hasty={A.fingerprint: Haste(LIMIT, 4_000, 1_800)})
+    usage = Usage(due_by_rate={A.fingerprint: DueByRate(LIMIT, 4_000, 1_800)})
     [due] = find_due_keys([budget(A, 800)], GENERATION, LIMIT, 0.8, usage)
-    assert (due.state, due.haste) == (BudgetState.DUE, None)
+    assert (due.state, due.by_rate) == (BudgetState.DUE, None)
 
 
-FIRST = Look(0.0, {A.fingerprint: 50}, {A.fingerprint: 1_000})
+FIRST = Sample(0.0, {A.fingerprint: 50}, {A.fingerprint: 1_000})
 
 
 @pytest.mark.parametrize(
     ("last", "writes"),
     [
-        pytest.param(Look(59.0, {A.fingerprint: 90}, {A.fingerprint: 1_000}), None, id="less than a minute"),
-        pytest.param(Look(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_000}), 40, id="others wrote"),
-        pytest.param(Look(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_030}), 10, id="a campaign, too"),
-        pytest.param(Look(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_040}), None, id="only a campaign"),
-        pytest.param(Look(60.0, {A.fingerprint: 50}, {A.fingerprint: 9_000}), None, id="more of ours than was seen"),
-        pytest.param(Look(60.0, {A.fingerprint: 90}, {}), None, id="its record is gone"),
+        pytest.param(Sample(59.0, {A.fingerprint: 90}, {A.fingerprint: 1_000}), None, id="less than a minute"),
+        pytest.param(Sample(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_000}), 40, id="others wrote"),
+        pytest.param(Sample(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_030}), 10, id="a campaign, too"),
+        pytest.param(Sample(60.0, {A.fingerprint: 90}, {A.fingerprint: 1_040}), None, id="only a campaign"),
+        pytest.param(Sample(60.0, {A.fingerprint: 50}, {A.fingerprint: 9_000}), None, id="more of ours than was seen"),
+        pytest.param(Sample(60.0, {A.fingerprint: 90}, {}), None, id="its record is gone"),
     ],
 )
-def test_what_others_wrote_between_two_looks(last: Look, writes: int | None) -> None:
+def test_what_others_wrote_between_two_samples(last: Sample, writes: int | None) -> None:
     found = between(FIRST, last, int(NOW))
     assert (found.writes[A.fingerprint] if found else None) == writes
 
 
-def test_a_key_that_came_between_two_looks_has_no_rate_and_one_that_was_idle_has_a_time() -> None:
-    first = Look(0.0, {}, {A.fingerprint: 0, B.fingerprint: 7})
+def test_a_key_that_came_between_two_samples_has_no_rate_and_one_that_was_idle_has_a_time() -> None:
+    first = Sample(0.0, {}, {A.fingerprint: 0, B.fingerprint: 7})
     new = {OLD.fingerprint: 500}
-    found = between(first, Look(60.0, {A.fingerprint: 5, **new}, {A.fingerprint: 0, B.fingerprint: 7, **new}), 60)
+    found = between(first, Sample(60.0, {A.fingerprint: 5, **new}, {A.fingerprint: 0, B.fingerprint: 7, **new}), 60)
     assert found == Interval(60, 60, {A.fingerprint: 5, B.fingerprint: 0})
 
 
@@ -251,11 +251,11 @@ def test_a_rotation_that_is_begun_when_it_is_due_ends_before_the_limit(
     writes_a_second: int, limit: int, *, by_rate: bool
 ) -> None:
     """A key that others write with at one rate, looked at each minute; its rotation takes half an hour."""
-    usage, used, now, haste = NOTHING, 0, 0, None
-    while haste is None and used < 0.8 * limit:
+    usage, used, now, why = NOTHING, 0, 0, None
+    while why is None and used < 0.8 * limit:
         now += 60
         used += 60 * writes_a_second
         usage = usage.followed_by(Interval(now, 60, {A.fingerprint: 60 * writes_a_second}))
-        haste = find_hasty(budget(A, used), limit, usage, HALF_AN_HOUR, now)
+        why = find_due_by_rate(budget(A, used), limit, usage, HALF_AN_HOUR, now)
     assert used + writes_a_second * HALF_AN_HOUR < limit
-    assert (haste is not None) is by_rate
+    assert (why is not None) is by_rate

@@ -128,25 +128,27 @@ async def test_rewraps_own_writes_are_no_rate_and_nothing_is_compared_in_the_mid
     leaders.watch.lag = 0
     usage = await leaders.after(10, ours=50_000)
     assert await leaders.lengths() == [(90, 5)]
-    assert usage.hasty == {}
+    assert usage.due_by_rate == {}
 
 
 async def test_a_fast_writer_makes_a_key_due_before_its_share_is_used_and_it_stays_due(leaders: Leaders) -> None:
     await leaders.lead()
     await leaders.after(60)
     usage = NOTHING
-    while not usage.hasty:
+    while not usage.due_by_rate:
         leaders.budget = replace(leaders.budget, estimated=leaders.budget.estimated + 3_000)
         usage = await leaders.after(60, others=3_000)
     assert leaders.budget.used < 0.2 * LIMIT
     await leaders.lead()
     for _ in range(3):
         usage = await leaders.after(3_600)
-    assert list(usage.hasty) == [KEY.fingerprint]
+    assert list(usage.due_by_rate) == [KEY.fingerprint]
 
 
 async def test_a_damaged_record_costs_itself_only(leaders: Leaders) -> None:
-    await leaders.store.commit([], [Put(KEYSPACE.usage, b'{"v": 1, "intervals": [[1e999, -5, {}]], "hasty": {}}')])
+    await leaders.store.commit(
+        [], [Put(KEYSPACE.usage, b'{"v": 1, "intervals": [[1e999, -5, {}]], "due_by_rate": {}}')]
+    )
     await leaders.lead()
     await leaders.after(60)
     await leaders.after(60, others=40)

@@ -19,7 +19,7 @@ from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, RecordEr
 from kube_rewrap.worker.etcd.store import Put
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
-from kube_rewrap.worker.records.observations import save
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins, new_data_key
@@ -131,8 +131,8 @@ async def test_an_observer_stops_when_another_one_wrote_the_record() -> None:
     observer = there.observer()
     task = asyncio.create_task(observer.run())
     await until(lambda: observer.recorded.revision > 0)
-    theirs = Observations(counts={"x": 7}, revision=observer.recorded.revision)
-    await save(there.store, there.engine.keyspace, theirs, [])
+    theirs = observer.recorded.holding(Observations(counts={"x": 7}))
+    await ObserverRecords(there.store, there.engine.keyspace).save(theirs)
     there.write("/registry/secrets/default/b", NEW)
     with pytest.raises(FencedError):
         await task

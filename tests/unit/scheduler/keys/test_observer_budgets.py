@@ -18,9 +18,10 @@ from kube_rewrap.worker.errors import BudgetExhaustedError, RequestRefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Page, Watched, WatchFrom
 from kube_rewrap.worker.providers.chain import Chain
-from kube_rewrap.worker.records.inventory import Look
-from kube_rewrap.worker.records.observations import save
+from kube_rewrap.worker.records.inventory import Estimate
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Followed, Observations
+from kube_rewrap.worker.records.table import Stored
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.keys.scene import (
     BOX,
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.timeout(20)
 async def test_what_others_wrote_is_used_and_our_own_swaps_are_not_used_twice() -> None:
     there = await scene()
     ledger = there.engine.ledger
-    await ledger.first_sight([ref(NEW)], Look(await there.store.revision(), {"secrets": {FP_NEW: 5}}))
+    await ledger.first_sight([ref(NEW)], Estimate(await there.store.revision(), {"secrets": {FP_NEW: 5}}))
     async with there.observed() as observer:
         assert await ledger.spend(ref(NEW), 10, 10) == 10
         for number in range(10):
@@ -238,8 +239,8 @@ async def test_no_token_is_given_for_a_key_that_others_have_used_up() -> None:
             there.write("/registry/secrets/default/foreign", NEW)
         await until(lambda: observer.counts == {FP_NEW: 20})
     there.store.put(b"/registry/leases/default/x", b"noise")
-    beyond = rf"before revision {(await there.recorded()).until} \(at most \d writes since are in no count\)"
-    with pytest.raises(BudgetExhaustedError, match=f"has used 20, with what others wrote {beyond}"):
+    beyond = rf"before revision {(await there.recorded()).until} \(at most \d later writes are not counted\)"
+    with pytest.raises(BudgetExhaustedError, match=f"has used 20, with the writes of other clients {beyond}"):
         await ledger.spend(ref(NEW), 1, 1)
 
 
@@ -262,7 +263,7 @@ async def test_after_a_restore_the_watch_begins_at_what_is_there() -> None:
         counts={FP_NEW: 7},
         followed=(Followed({"secrets": 10_000, "nodes": 10_000}, {"secrets": (FP_NEW,), "nodes": (FP_NEW,)}),),
     )
-    await save(there.store, there.engine.keyspace, seen, [])
+    await ObserverRecords(there.store, there.engine.keyspace).save(Stored(seen))
     with capture_logs() as logs:
         async with there.observed() as observer:
             there.write("/registry/secrets/default/a", NEW)
@@ -296,7 +297,7 @@ async def test_a_budget_that_cannot_be_read_costs_its_key_and_no_other() -> None
     async with there.observed() as observer:
         for _ in range(50):
             there.write("/registry/secrets/default/a", NEW)
-        await until(lambda: observer.recorded.counts.get(FP_NEW) == 50)
+        await until(lambda: observer.recorded.value.counts.get(FP_NEW) == 50)
     budgets = await there.engine.ledger.all()
     assert (budgets[FP_NEW].used, budgets[FP_OLD].left(200_000)) == (50, 0)
 
@@ -308,7 +309,7 @@ async def test_a_budget_whose_count_of_others_was_deleted_is_refused_until_it_is
     async with there.observed() as observer:
         for _ in range(40):
             there.write("/registry/secrets/default/a", NEW)
-        await until(lambda: observer.recorded.counts.get(FP_NEW) == 70)
+        await until(lambda: observer.recorded.value.counts.get(FP_NEW) == 70)
         await swap(there, 10)
     there.store.delete(there.engine.keyspace.observer)
     assert (await there.engine.ledger.all())[FP_NEW].left(200_000) == 0

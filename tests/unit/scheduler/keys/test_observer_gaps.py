@@ -50,9 +50,10 @@ async def test_a_gap_counts_what_may_have_been_written_for_each_key_that_wears_o
 async def test_a_range_that_is_quiet_while_others_are_not_has_no_gap() -> None:
     there = await scene()
     for _ in range(5):
-        async with there.observed():
+        async with there.observed() as observer:
             for _ in range(20):
-                there.store.put(b"/registry/leases/default/x", b"noise")
+                noise = there.store.put(b"/registry/leases/default/x", b"noise").mod_revision
+            await until(lambda: min(observer.places) > noise)  # noqa: B023 - it waits here
         there.store.compact()
     there.write("/registry/secrets/default/a", NEW)
     async with there.observed() as observer:

@@ -253,8 +253,8 @@ def test_an_abort_says_what_stays(step: RotationStep, words: str) -> None:
     assert ended.passed[-1] == Passed(step, STAMP, ended.because)
 
 
-ALL_RUN = Convergence(is_converged=True, generation="", because="all run it")
-LAGS = Convergence(is_converged=False, generation="", because="one lags")
+ALL_RUN = Convergence(is_converged=True, file_hash="", because="all run it")
+LAGS = Convergence(is_converged=False, file_hash="", because="one lags")
 
 
 # ------------------------------------------------------------------------------------------- just before a key goes

@@ -35,9 +35,9 @@ RUNNING = Campaign(
     planned_at="2026-01-01T00:00:00",
     because="why",
 )
-ALL_RUN = Convergence(is_converged=True, generation="sha256:0", because="all run it")
+ALL_RUN = Convergence(is_converged=True, file_hash="sha256:0", because="all run it")
 READY = PreflightFacts(ALL_RUN, workload=Workload(LIMIT))
-LAGS = Convergence(is_converged=False, generation="sha256:0", because="one lags")
+LAGS = Convergence(is_converged=False, file_hash="sha256:0", because="one lags")
 
 
 def resting(pause: Pause) -> Campaign:
@@ -101,6 +101,12 @@ def test_what_is_no_reason(ground: PreflightFacts) -> None:
 def test_only_aesgcm_has_a_limit() -> None:
     ground = replace(READY, workload=Workload(10 * LIMIT))
     assert reasons_against(replace(ROTATION, provider="secretbox"), ground, LIMIT) == ()
+
+
+def test_a_present_file_that_is_refused_is_a_reason() -> None:
+    assert reasons_against(ROTATION, replace(READY, refused="nothing is written under it"), LIMIT) == (
+        "nothing is written under it",
+    )
 
 
 def test_all_reasons_are_said_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def without_word(wrapped: WrappedKey) -> bytes:
 
 @dataclass
 class ScriptedClient:
-    """Wraps by putting a word before the secret. Every call takes `CALL_SECONDS`."""
+    """Wraps by putting a word before the secret."""
 
     plugin: Plugin = PLUGIN
     key_id: str = "kek-1"
@@ -54,7 +55,10 @@ class ScriptedClient:
     named: Callable[[int], str] | None = None
     """Status' key id by its number of calls; None: `key_id`."""
     unwraps: Callable[[WrappedKey], bytes] = without_word
+    seconds: float = CALL_SECONDS
+    """Of each call."""
     calls: list[Call] = field(default_factory=list)
+    made: Counter[str] = field(default_factory=Counter)
     at_once: int = 0
     most_at_once: int = 0
 
@@ -84,12 +88,13 @@ class ScriptedClient:
         """Nothing to close."""
 
     async def _called(self, method: str, wrapped: WrappedKey | None = None) -> int:
-        call = Call(method, self.number_of(method), wrapped)
+        call = Call(method, self.made[method], wrapped)
+        self.made[method] += 1
         self.calls.append(call)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            await asyncio.sleep(CALL_SECONDS)
+            await asyncio.sleep(self.seconds)
             error = self.script(call)
             if error is not None:
                 raise error

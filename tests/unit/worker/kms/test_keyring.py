@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 import pytest
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
-from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
+from kube_rewrap.worker.errors import KmsRefusedError, KmsSourceError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.cache import REFUSED_SECONDS
 from kube_rewrap.worker.kms.counts import Method
-from kube_rewrap.worker.wrapped import Refused, WrappedKey
+from kube_rewrap.worker.kms.guard import TRIES
+from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, ROUNDS
+from kube_rewrap.worker.wrapped import Plugin, Refused, UnwrappedKeys, WrappedKey
 from tests.unit.clock import without_waiting
-from tests.unit.worker.kms.scripted import CALL_SECONDS, PLUGIN, Call, Script, ScriptedClient, always, bench, source
+from tests.unit.worker.kms.scripted import (
+    CALL_SECONDS,
+    PLUGIN,
+    SOUND,
+    V1,
+    Bench,
+    Call,
+    Script,
+    ScriptedClient,
+    always,
+    bench,
+    now,
+    source,
+    without_word,
+)
 
 
 def failing(*bad: WrappedKey) -> Script:
@@ -93,7 +110,7 @@ async def test_a_failure_for_one_is_a_failure_for_all_who_wait_for_that_call() -
     async with bench(ScriptedClient(script=always(KmsUnavailableError("away")))) as one:
         outcomes = await asyncio.gather(*(one.keyring.fetch([source("a")]) for _ in range(64)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {KmsUnavailableError}
-        assert one.client.number_of("decrypt") == 3
+        assert one.client.number_of("decrypt") == 2  # the canary fails before the third
 
 
 @without_waiting
@@ -119,6 +136,184 @@ async def test_a_key_is_refused_only_if_no_try_of_it_met_an_outage(moment: int) 
         with pytest.raises(KmsUnavailableError):
             await one.keyring.fetch([source("bad")])
         assert len(tries) == 3
+
+
+def breaks_on(*bad: WrappedKey) -> Script:
+    """The plugin fails on these keys as if it were down, and unwraps all others."""
+    return lambda call: KmsUnavailableError("internal") if call.wrapped in bad else None
+
+
+async def until_settled(one: Bench, wanted: list[WrappedKey]) -> tuple[UnwrappedKeys, int]:
+    """As a batch that is sent again: fetches until it is known of each key what it is; returns the fetches, too."""
+    for fetches in range(1, 1_000):
+        try:
+            return await one.keyring.fetch(wanted), fetches
+        except KmsSourceError as error:
+            await asyncio.sleep(min(error.delay, 5))
+    raise AssertionError("it never ends")
+
+
+@without_waiting
+@pytest.mark.parametrize("number", [1, 4, 60])
+async def test_keys_on_which_the_plugin_breaks_are_refused_after_minutes_and_no_other(number: int) -> None:
+    """As many as would open the circuit for the others, and for the canary, if they counted as an outage."""
+    bad, good = [source(f"bad-{n}") for n in range(number)], [source(f"good-{n}") for n in range(20)]
+    async with bench(ScriptedClient(script=breaks_on(*bad))) as one:
+        began = now()
+        found, _ = await until_settled(one, [*bad, *good])
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(bad)
+        assert (ROUNDS - 1) * ROUND_SECONDS <= now() - began <= 2 * ROUNDS * ROUND_SECONDS
+        assert all(one.client.decrypts_of(wrapped) == TRIES * ROUNDS for wrapped in bad)
+        assert all(found[wrapped] == SecretBytes(without_word(wrapped)) for wrapped in good)
+        assert one.plugins.counts()[0].refused == number
+
+
+@without_waiting
+async def test_between_two_rounds_a_key_on_which_the_plugin_breaks_costs_no_call() -> None:
+    async with bench(ScriptedClient(script=breaks_on(source("bad")))) as one:
+        with pytest.raises(KmsSourceError):
+            await one.keyring.fetch([source("bad")])
+        calls = len(one.client.calls)
+        for _ in range(30):
+            with pytest.raises(KmsSourceError):
+                await one.keyring.fetch([source("bad")])
+        assert len(one.client.calls) == calls
+
+
+@without_waiting
+async def test_a_later_campaign_asks_again_without_the_wait_and_takes_the_key_when_it_is_unwrapped() -> None:
+    async with bench(ScriptedClient(script=breaks_on(source("bad")))) as one:
+        await until_settled(one, [source("bad")])
+        await asyncio.sleep(REFUSED_SECONDS)
+        found, fetches = await until_settled(one, [source("bad")])
+        assert (type(found[source("bad")]), fetches) == (Refused, 1)
+        await asyncio.sleep(REFUSED_SECONDS)
+        one.client.script = SOUND
+        assert await one.keyring.fetch([source("bad")]) == {source("bad"): SecretBytes(b"bad")}
+
+
+@without_waiting
+@pytest.mark.parametrize("error", [KmsUnavailableError("away"), KmsUndecidedError("unknown")], ids=["away", "unknown"])
+async def test_an_outage_of_any_length_refuses_no_key(error: Exception) -> None:
+    async with bench(ScriptedClient(script=always(error))) as one:
+        began = now()
+        while now() - began < 4 * ROUNDS * ROUND_SECONDS:
+            with pytest.raises(KmsUnavailableError) as raised:
+                await one.keyring.fetch([source(f"{n}") for n in range(10)])
+            assert not isinstance(raised.value, KmsSourceError)
+            await asyncio.sleep(10)
+        one.client.script = SOUND
+        await asyncio.sleep(70)
+        assert len(await one.keyring.fetch([source(f"{n}") for n in range(10)])) == 10
+
+
+@without_waiting
+async def test_rounds_with_outages_between_them_are_not_those_of_the_outages() -> None:
+    """The plugin works now and then, and always breaks on one key: only rounds with a canary count."""
+    async with bench() as one:
+        works = breaks_on(source("bad"))
+        rounds = 0
+        for turn in range(60):
+            one.client.script = works if turn % 3 == 0 else always(KmsUnavailableError("away"))
+            await asyncio.sleep(ROUND_SECONDS * 1.1 + 70)
+            try:
+                found = await one.keyring.fetch([source("bad")])
+            except KmsSourceError:
+                assert turn % 3 == 0
+                rounds += 1
+                continue
+            except KmsUnavailableError:
+                continue
+            assert isinstance(found[source("bad")], Refused)
+            break
+        assert rounds == ROUNDS - 1
+
+
+@without_waiting
+async def test_a_sound_key_that_fails_by_turns_is_unwrapped() -> None:
+    def script(call: Call) -> Exception | None:
+        return KmsUnavailableError("throttled") if call.number % 4 and call.wrapped == source("a") else None
+
+    async with bench(ScriptedClient(script=script)) as one:
+        one.client.made["decrypt"] = 1
+        found, _ = await until_settled(one, [source("a")])
+        assert found == {source("a"): SecretBytes(b"a")}
+
+
+@without_waiting
+async def test_a_circuit_that_an_outage_opened_is_not_held_open_by_keys_on_which_the_plugin_breaks() -> None:
+    bad = [source(f"bad-{n}") for n in range(12)]
+    async with bench(ScriptedClient(script=always(KmsUnavailableError("away")))) as one:
+        for _ in range(20):
+            with pytest.raises(KmsUnavailableError):
+                await one.keyring.fetch([*bad, source("good")])
+        assert one.plugins[PLUGIN].is_open(Method.DECRYPT)
+        one.client.script = breaks_on(*bad)
+        found: UnwrappedKeys = {}
+        for _ in range(200):
+            with contextlib.suppress(KmsUnavailableError):
+                found = await one.keyring.fetch([*bad, source("good")])
+                break
+            await asyncio.sleep(5)
+        assert found[source("good")] == SecretBytes(b"good")
+        assert all(isinstance(found[wrapped], Refused) for wrapped in bad)
+
+
+def may_only_decrypt(error: Exception, *bad: WrappedKey) -> Script:
+    def script(call: Call) -> Exception | None:
+        if call.method == "encrypt":
+            return error
+        return KmsUndecidedError("unknown") if call.wrapped in bad else None
+
+    return script
+
+
+@without_waiting
+@pytest.mark.parametrize("error", [KmsRefusedError("no permission"), KmsUndecidedError("unknown")], ids=["code", "aws"])
+@pytest.mark.parametrize("key_id", ["kek-1", "kek-0"])
+async def test_a_plugin_that_may_only_decrypt_refuses_a_key_if_it_unwraps_one_that_it_did_before(
+    error: Exception, key_id: str
+) -> None:
+    bad = source("bad", key_id)
+    async with bench(ScriptedClient(script=may_only_decrypt(error, bad))) as one:
+        await one.keyring.fetch([source("good")])
+        for _ in range(3):
+            found = await one.keyring.fetch([bad, source("good")])
+            assert isinstance(found[bad], Refused)
+            await asyncio.sleep(REFUSED_SECONDS)
+        assert one.client.decrypts_of(source("good")) == 1 + 3
+
+
+@without_waiting
+async def test_a_plugin_that_may_only_decrypt_refuses_no_key_while_a_known_one_does_not_open() -> None:
+    async with bench() as one:
+        await one.keyring.fetch([source("good")])
+        one.client.script = may_only_decrypt(KmsRefusedError("no permission"), source("bad"), source("good"))
+        with pytest.raises(KmsUnavailableError):
+            await one.keyring.fetch([source("bad")])
+
+
+@without_waiting
+@pytest.mark.parametrize("has_encrypted", [False, True])
+async def test_without_a_known_key_or_after_an_encrypt_that_worked_a_failing_encrypt_is_no_lack_of_permission(
+    has_encrypted: bool,
+) -> None:
+    async with bench() as one:
+        if has_encrypted:
+            await one.plugins[PLUGIN].encrypt(SecretBytes(bytes(32)))
+            await one.keyring.fetch([source("good")])
+        one.client.script = may_only_decrypt(KmsRefusedError("no permission"), source("bad"))
+        with pytest.raises(KmsRefusedError):
+            await one.keyring.fetch([source("bad")])
+
+
+@without_waiting
+async def test_an_encrypt_that_is_away_is_no_lack_of_permission() -> None:
+    async with bench() as one:
+        await one.keyring.fetch([source("good")])
+        one.client.script = may_only_decrypt(KmsUnavailableError("throttled"), source("bad"))
+        with pytest.raises(KmsUnavailableError):
+            await one.keyring.fetch([source("bad")])
 
 
 @without_waiting
@@ -234,3 +429,24 @@ async def test_a_key_that_opens_nothing_is_asked_for_once_more_whatever_the_numb
             one.keyring.forget(source("a"))
             assert await one.keyring.fetch([source("a")]) == {source("a"): SecretBytes(b"wrong")}
         assert one.client.decrypts_of(source("a")) == 2
+
+
+@pytest.mark.parametrize("plugin", [PLUGIN, V1], ids=["v2", "v1"])
+def test_ten_thousand_sources_take_bounded_memory(plugin: Plugin) -> None:
+    """In entries and in bytes, page by page."""
+    number, page = 10_000, 500
+    settings = KmsSettings(cache_entries=1_000, cache_bytes=2**20)
+    sources = [source(f"{n}".ljust(400, "."), plugin=plugin) for n in range(number)]
+    client = ScriptedClient(plugin=plugin, seconds=0.0)
+
+    async def run() -> None:
+        async with bench(client, settings) as one:
+            for start in range(0, number, page):
+                assert len(await one.keyring.fetch(sources[start : start + page])) == page
+                assert len(one.keyring._cache) <= settings.cache_entries
+                assert one.keyring._cache.size <= settings.cache_bytes
+            assert client.made["decrypt"] == number
+            assert one.keyring._flights == {}
+            assert len(one.keyring._suspects) == len(one.keyring._canaries) == 0
+
+    asyncio.run(run(), debug=False)

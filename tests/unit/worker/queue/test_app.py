@@ -62,12 +62,12 @@ def test_an_outage_is_told_once_and_so_is_its_end() -> None:
         lose()
         for _ in range(3):
             fail_to_connect()
-        assert app._broker.away == "no connection to Redis; see the log: broker.unavailable"
+        assert app._broker.trouble == "no connection to Redis; see the log: broker.unavailable"
         connect()
-        assert app._broker.away == ""
+        assert app._broker.trouble == ""
         connect()
         fail_to_connect()
-        assert app._broker.away == "no connection to Redis; see the log: broker.unavailable"
+        assert app._broker.trouble == "no connection to Redis; see the log: broker.unavailable"
         connect()
     assert [line["event"] for line in logs] == ["broker.unavailable", "broker.available"] * 2
     assert [line["because"] for line in logs[::2]] == [
@@ -87,10 +87,10 @@ def test_an_outage_is_told_once_and_so_is_its_end() -> None:
 )
 def test_other_warnings_of_the_consumer_are_no_outage(template: str, arguments: tuple[str, ...]) -> None:
     connect()
-    app._broker.away = ""
+    app._broker.trouble = ""
     with capture_logs() as logs:
         CONSUMER.error(template, *arguments)
-        assert app._broker.away == ""
+        assert app._broker.trouble == ""
         lose()
         connect()
     assert [line["event"] for line in logs] == ["library.message", "broker.unavailable", "broker.available"]

@@ -11,12 +11,12 @@ import pytest
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.worker.errors import BudgetExhaustedError, RecordError, TemporaryError
 from kube_rewrap.worker.etcd.store import Outcome
-from kube_rewrap.worker.records import observations, record
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
 from kube_rewrap.worker.records.codec import encode
-from kube_rewrap.worker.records.inventory import Look
+from kube_rewrap.worker.records.inventory import Estimate
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
+from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import Fault, MemoryStore
 from tests.unit.clock import without_waiting
@@ -37,9 +37,9 @@ def ledger(store: MemoryStore, *, block: int = 10, limit: int = 100) -> Ledger:
 SIGHTED = {"secrets": Sight(7, 42)}
 
 
-def found(versions: int, *, revision: int = 7) -> Look:
+def found(versions: int, *, revision: int = 7) -> Estimate:
     """What a scan found under the key."""
-    return Look(revision, {"secrets": {"fp-1": versions}})
+    return Estimate(revision, {"secrets": {"fp-1": versions}})
 
 
 async def begun(fault: Fault | None = None) -> MemoryStore:
@@ -61,9 +61,7 @@ async def spend(one: Ledger, times: int, ahead: int = 1_000) -> None:
 async def overwrite(store: MemoryStore, budget: Budget) -> None:
     """As a restored backup would."""
     key = SPACE.ledger(budget.fingerprint)
-    found = await record.read(store, key)
-    assert found is not None
-    await record.write(store, key, budget.to_json(), found[1])
+    store.put(key, encode(budget.to_json()))
 
 
 # ------------------------------------------------------------------------------------------------------ first sight
@@ -104,9 +102,9 @@ async def test_a_second_sight_adds_a_name_and_keeps_the_counts() -> None:
 
 async def test_a_resource_that_a_known_key_comes_to_govern_is_estimated_once() -> None:
     store = await begun()
-    later = Look(9, {"secrets": {"fp-1": 50}, "configmaps": {"fp-1": 3_000}})
-    for look in (found(42), later, later, replace(later, revision=30)):
-        await ledger(store).first_sight([KEY], look)
+    later = Estimate(9, {"secrets": {"fp-1": 50}, "configmaps": {"fp-1": 3_000}})
+    for estimate in (found(42), later, later, replace(later, revision=30)):
+        await ledger(store).first_sight([KEY], estimate)
     budget = await budget_of(store)
     assert budget.estimated == 42 + 3_000
     assert budget.sights == {**SIGHTED, "configmaps": Sight(9, 3_000)}
@@ -152,8 +150,8 @@ async def test_a_record_of_an_earlier_version_counts_what_it_counted() -> None:
     assert (budget.observed, budget.committed, budget.until) == (100, 60, 20)
     assert budget.used == 70 + 5 + 40
     # What was followed is counted; of what was not, nobody can tell what is in its estimate.
-    look = Look(30, {"secrets": {"fp-1": 99}, "configmaps": {"fp-1": 7}})
-    await ledger(store).first_sight([KEY], look)
+    estimate = Estimate(30, {"secrets": {"fp-1": 99}, "configmaps": {"fp-1": 7}})
+    await ledger(store).first_sight([KEY], estimate)
     assert (await budget_of(store)).estimated == 5 + 7
     assert (await budget_of(store)).begins("configmaps") == 31
 
@@ -169,7 +167,7 @@ async def test_the_place_of_an_earlier_versions_observer_is_that_of_the_ranges_i
     store = MemoryStore()
     following = {"/registry/secrets/": 20, "/registry/minions/": 30, "/elsewhere/configmaps/": 40}
     store.put(SPACE.observer, encode({"counts": {}, "following": following, "surveyed": 50}))
-    seen = await observations.load(store, SPACE)
+    seen = (await ObserverRecords(store, SPACE).load()).value
     places = {name: seen.position(name, "fp-1") for name in ("secrets", "nodes", "configmaps", "widgets.example.com")}
     assert places == {"secrets": 20, "nodes": 30, "configmaps": 0, "widgets.example.com": 0}
 
@@ -322,7 +320,7 @@ async def test_where_every_reservation_is_refused_nothing_is_handed_out() -> Non
     refusing = False
     store = await begun(lambda _kind, _key: Outcome.LOST if refusing else None)
     refusing = True
-    with pytest.raises(TemporaryError, match=r"compare-and-swaps of .*fp-1 in a row to others"):
+    with pytest.raises(TemporaryError, match=r"compare-and-swaps of .*fp-1 in a row to other writers"):
         await ledger(store).spend(KEY, 1, 1)
     assert (await budget_of(store)).reserved == 0
 
@@ -396,8 +394,8 @@ async def test_what_was_accepted_stays_so_when_somebody_else_notes_the_restore_l
 
 @pytest.fixture
 def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look at the store is too old to be trusted."""
-    monkeypatch.setattr("kube_rewrap.worker.records.ledger._LOOK_SECONDS", 0.0)
+    """No measurement of the store is recent enough."""
+    monkeypatch.setattr("kube_rewrap.worker.records.ledger._MEASURE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("attentive")

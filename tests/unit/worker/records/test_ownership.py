@@ -11,6 +11,7 @@ from kube_rewrap.worker.errors import BusyError, FencedError, TemporaryError
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.records import ownership
 from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.records.holder import Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import open_session, own
 from tests.fakes.store import MemoryStore
@@ -19,8 +20,8 @@ from tests.unit.clock import without_waiting
 pytestmark = pytest.mark.timeout(20)
 
 SPACE = Keyspace()
-ME = {"command": "rewrap run", "host": "node-1", "pid": 42, "since": "2024-01-01T00:00:00+00:00"}
-OTHER = {"command": "rewrap run", "host": "node-2", "pid": 43, "since": "2024-01-01T00:00:01+00:00"}
+ME = Holder("rewrap run", "node-1", 42, "2024-01-01T00:00:00+00:00")
+OTHER = Holder("rewrap run", "node-2", 43, "2024-01-01T00:00:01+00:00")
 
 
 def ignore(_error: FencedError) -> None:
@@ -85,9 +86,9 @@ async def test_a_second_owner_is_refused_with_the_name_of_the_first() -> None:
 @pytest.mark.parametrize(
     "hostile",
     [
-        pytest.param({**ME, "host": "\x1b[2J"}, id="what a terminal would obey"),
-        pytest.param({**ME, "command": "x" * 1_000_000}, id="a megabyte"),
-        pytest.param({**ME, "pid": [10**400]}, id="a list"),
+        pytest.param({**ME.to_json(), "host": "\x1b[2J"}, id="what a terminal would obey"),
+        pytest.param({**ME.to_json(), "command": "x" * 1_000_000}, id="a megabyte"),
+        pytest.param({**ME.to_json(), "pid": [10**400]}, id="a list"),
         pytest.param({}, id="nothing"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kube_rewrap.worker.records.request import (
     HostileArgumentError,
     Origin,
+    Request,
     RequestKind,
     RequestState,
     name_of,
@@ -29,6 +30,13 @@ def test_a_message_without_arguments_asks_for_everything() -> None:
     )
     assert (asked.resources, asked.namespaces, asked.options.rate, asked.options.priority) == ((), (), 0.0, 0)
     assert not asked.options.allow_plaintext
+
+
+def test_the_origin_of_full_checks_and_rotations_in_version_0_1_is_read() -> None:
+    stored = {**start_request({}, "fallback", NOW).to_json(), "origin": "resync"}
+    assert Request.from_json(stored).origin is Origin.FULL_CHECK
+    with pytest.raises(ValueError, match="origin is none of"):
+        Request.from_json({**stored, "origin": "nobody"})
 
 
 def test_all_arguments_are_taken_over() -> None:

@@ -94,7 +94,11 @@ def test_a_kek_rotated_without_a_trace(
             b"k8s:enc:kms:v2:plugin:x", (NEW, KMS), Reason.AUTHENTICATION_FAILED, (ref(KMS),), id="malformed, under KMS"
         ),
         pytest.param(b"k8s:enc:kms:v2:other:x", (NEW, KMS), Reason.NO_SUCH_KEY, (), id="another KMS provider"),
-        pytest.param(b"k8s:enc:kms:v1:plugin:x", (NEW, KMS), Reason.UNKNOWN_PREFIX, (), id="another version of KMS"),
+        pytest.param(
+            b"k8s:enc:kms:v1:plugin:x", (NEW, KMS), Reason.UNKNOWN_PREFIX, (KeyRef("kms", "plugin", "v1"),),
+            id="another version of KMS",
+        ),
+        pytest.param(b"k8s:enc:kms:v1:other:x", (NEW, KMS), Reason.UNKNOWN_PREFIX, (), id="and of another name"),
         pytest.param(
             sealed(keyed(ProviderType.AESGCM, "new", 9)), (NEW,), Reason.AUTHENTICATION_FAILED, (ref(NEW),),
             id="the same name, other material",

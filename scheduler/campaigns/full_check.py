@@ -16,7 +16,7 @@ from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.figures import Figures
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
-from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
+from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.campaigns import Campaigns
 
 _LOOK_SECONDS = 0.5
@@ -65,7 +65,7 @@ class Schedule:
             self._retry *= 2
 
 
-class ResyncController:
+class FullCheckController:
     """See the module's docstring."""
 
     def __init__(
@@ -97,16 +97,20 @@ class ResyncController:
         except (KmsUnavailableError, KmsRefusedError) as error:
             # The leader goes on: it also counts writes, and answers requests.
             self._schedule.postponed()
-            _log.warning("check.postponed", because=str(error))
+            _log.warning("full_check.postponed", because=str(error))
+            return
+        except CompactedError as error:
+            # Another check would end like this one: the next is due after the whole interval.
+            _log.warning("full_check.postponed", because=str(error))
             return
         except BaseException:
             self._schedule.soon()
             raise
         # Newly configured keys get budgets before they write, so that their writes are counted, not estimated.
-        await begin_budgets(self._cluster, found.look())
+        await begin_budgets(self._cluster, found.estimate())
         because = f"{found.stale} of {found.objects} objects are not under their primary key"
         _log.info(
-            "check.finished",
+            "full_check.finished",
             revision=found.revision,
             stale=found.stale,
             unreadable=found.unreadable,
@@ -115,4 +119,4 @@ class ResyncController:
         )
         await self._figures.scanned(found)
         if found.stale:
-            await self._backlog.ask_for_resync(f"a full check found that {because}")
+            await self._backlog.ask_for_full_check(f"a full check found that {because}")

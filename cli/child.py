@@ -1,0 +1,60 @@
+"""A child process of `rewrap run --processes N`: does the jobs that its parent names on standard input.
+
+It takes its settings from the environment, as a worker's child does, and the file that `REWRAP_ENCRYPTION_CONFIG`
+names. Arguments: the number of children, which share the limits of one process, and the campaign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import replace
+
+from kube_rewrap.cli.exit_codes import exit_of
+from kube_rewrap.cli.options import generation_of
+from kube_rewrap.cli.output import print_to_stderr
+from kube_rewrap.cli.running import run_async
+from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.flags import EVERY, is_on, variable
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.sources import settings_from
+from kube_rewrap.scheduler.dispatch.local import open_engine
+from kube_rewrap.worker.claimed import serve
+from kube_rewrap.worker.coredump import forbid_core_dumps
+from kube_rewrap.worker.errors import WorkerError
+
+
+def main(shares: int, campaign: str) -> None:
+    """Serve until standard input ends; exits with the code of the error that ended the process."""
+    forbid_core_dumps()
+    try:
+        run_async(lambda: _serve(shares, campaign))
+    except (ConfigError, WorkerError) as error:
+        print_to_stderr(f"error: a child process ended: {error}")
+        sys.exit(exit_of(error))
+
+
+def share_of(settings: Settings, shares: int) -> Settings:
+    """Return the settings with one share of the limits that hold for one `rewrap run`."""
+    pace, kms = settings.pace, settings.kms
+    return replace(
+        settings,
+        pace=replace(pace, rate=pace.rate / shares, max_window=max(1, pace.max_window // shares)),
+        kms=replace(kms, v1_rate=kms.v1_rate / shares, v2_rate=kms.v2_rate / shares),
+    )
+
+
+async def _serve(shares: int, campaign: str) -> None:
+    settings = share_of(settings_from(EVERY, {}, os.environ), shares)
+    allow_readable = is_on(os.environ.get(variable("--allow-readable-config"), ""))
+    generation = generation_of(os.environ[variable("--encryption-config")], allow_readable=allow_readable)
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with open_engine(settings, generation) as engine:
+        await serve(engine, lines, sys.stdout, campaign)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

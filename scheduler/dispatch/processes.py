@@ -1,0 +1,173 @@
+"""Does a campaign's jobs in child processes, for `rewrap run --processes N`. `worker/claimed.py` is their side."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from kube_rewrap.worker import errors
+from kube_rewrap.worker.claimed import Job
+from kube_rewrap.worker.errors import WorkerError
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+"""After its input ended, a child finishes the swaps in flight, which etcd answers within its call time-out."""
+
+_MOST_LOSSES = 5
+"""How often a child may end without an answer in between; then the run ends, too."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommand:
+    """How to start a child process: a command, to which the campaign's id is added, and an environment."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
+class ChildWorker:
+    """See Worker. Runs a child process for one campaign, and starts it anew if it dies.
+
+    The jobs of a dead child stay claimed until its lease expires; then the loop offers them again.
+    """
+
+    def __init__(self, command: ChildCommand, campaign: str) -> None:
+        self._command = command
+        self._campaign = campaign
+        self._child: _Child | None = None
+        self._starting = asyncio.Lock()
+        self._losses = 0
+        self._is_stopped = False
+
+    async def do(self, job: Job, number: int) -> None:
+        """See Worker. Returns when the child died; raises WorkerError when children die again and again."""
+        child = await self._running()
+        if child is None:
+            return
+        answer = await child.ask(job, number)
+        if answer is not None:
+            self._losses = 0
+            if "error" in answer:
+                raise _error(answer)
+
+    async def stop(self) -> None:
+        """See Worker. Kills the child if it does not end in time."""
+        self._is_stopped = True
+        async with self._starting:
+            if self._child is not None:
+                await self._child.stop()
+
+    async def _running(self) -> _Child | None:
+        """Return the running child, a new one if need be; None after `stop`."""
+        async with self._starting:
+            if self._is_stopped:
+                return None
+            if self._child is None or self._child.is_dead:
+                if self._child is not None:
+                    self._losses += 1
+                    code = self._child.exit_code
+                    if self._losses > _MOST_LOSSES:
+                        raise WorkerError(f"child processes end again and again, the last one with exit code {code}")
+                    _log.warning("child.ended", campaign=self._campaign, because=f"it ended with exit code {code}")
+                self._child = await _start(self._command, self._campaign)
+            return self._child
+
+
+async def _start(command: ChildCommand, campaign: str) -> _Child:
+    """Start a child and wait until it is ready. Raises WorkerError if it is not in time."""
+    process = await asyncio.create_subprocess_exec(
+        *command.command,
+        campaign,
+        stdin=PIPE,
+        stdout=PIPE,
+        env=dict(command.environment),
+        start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which then ends the child's input
+    )
+    child = _Child(process)
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            is_ready = await child.ready
+    except TimeoutError:
+        is_ready = False
+    except BaseException:
+        process.kill()
+        raise
+    if not is_ready:
+        await child.stop()
+        raise WorkerError(f"a child process did not start: it ended with exit code {child.exit_code}; see its error")
+    _log.info("child.started", campaign=campaign, child=process.pid)
+    return child
+
+
+class _Child:
+    """A running child process. `ready` becomes True at its first answer, False if it ends before."""
+
+    def __init__(self, process: Process) -> None:
+        loop = asyncio.get_running_loop()
+        self._process = process
+        self.ready: asyncio.Future[bool] = loop.create_future()
+        self._asked: dict[tuple[str, int], asyncio.Future[Mapping[str, object] | None]] = {}
+        self._reading = loop.create_task(self._read(), name=f"child-{process.pid}")
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._reading.done()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The process' exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    async def ask(self, job: Job, number: int) -> Mapping[str, object] | None:
+        """Have the child do a job; returns its answer, None if it ended without one."""
+        if self.is_dead or self._process.stdin is None:
+            return None
+        answer: asyncio.Future[Mapping[str, object] | None] = asyncio.get_running_loop().create_future()
+        self._asked[job.value, number] = answer
+        with suppress(ConnectionError):  # `_read` notices the end
+            self._process.stdin.write(json.dumps({"job": job.value, "number": number}).encode() + b"\n")
+            await self._process.stdin.drain()
+        return await answer
+
+    async def stop(self) -> None:
+        """End the child's input, and wait for its end."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.shield(self._reading)
+        except TimeoutError:
+            self._process.kill()
+            await self._reading
+
+    async def _read(self) -> None:
+        """Hand out the answers until the process ends."""
+        stdout = self._process.stdout
+        while stdout is not None and (line := await stdout.readline()):
+            if not self.ready.done():
+                self.ready.set_result(True)
+                continue
+            answer = json.loads(line)
+            if (asked := self._asked.pop((answer["job"], answer["number"]), None)) and not asked.done():
+                asked.set_result(answer)
+        await self._process.wait()
+        if not self.ready.done():
+            self.ready.set_result(False)
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_result(None)
+
+
+def _error(answer: Mapping[str, object]) -> WorkerError:
+    """Return the error that stopped a job, as the child raised it."""
+    kind = getattr(errors, str(answer["error"]), WorkerError)
+    return kind(str(answer["because"])) if issubclass(kind, WorkerError) else WorkerError(str(answer["because"]))

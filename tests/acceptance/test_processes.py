@@ -1,0 +1,126 @@
+"""`rewrap run --processes N`: several processes share one run's work and limits, and stop with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.command import Command, Running, command_for, log_events
+from tests.integration.apiserver import Key, configure, opened, secrets, store, write_private
+from tests.servers.etcd import EtcdCluster
+from tests.servers.gateway import Gateway
+
+OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
+OBJECTS = 400
+RUN = ("run", "-o", "json", "--processes", "2")
+SLOW = (*RUN, "--rate", "90")
+SETTINGS = "[page]\nobjects = 20\n[budget]\nblock = 20\n"
+
+
+@pytest.fixture
+def gateway(etcd: EtcdCluster) -> Gateway:
+    """Objects in two resources, so that there are batches for both processes."""
+    gateway = etcd.admin()
+    store(gateway, objects(), OLD)
+    return gateway
+
+
+@pytest.fixture
+def rewrap(etcd: EtcdCluster, gateway: Gateway, tmp_path: Path) -> Command:
+    file = configure(tmp_path, NEW, OLD, resources=["secrets", "configmaps"])
+    settings = write_private(tmp_path / "settings.toml", SETTINGS)
+    return command_for(tmp_path, etcd, file).with_flags("--settings", str(settings))
+
+
+def objects() -> dict[str, bytes]:
+    half = secrets(OBJECTS // 2)
+    return half | {name.replace("/secrets/", "/configmaps/"): value for name, value in half.items()}
+
+
+def children(events: list[dict[str, Any]]) -> list[int]:
+    return [event["child"] for event in events if event["event"] == "child.started"]
+
+
+def begun(running: Running) -> list[int]:
+    """The children of a run, once both have worked."""
+    running.wait_for_event("child.started", times=2)
+    running.wait_for_event("batch.page", times=2)
+    return children(log_events(running.stderr))
+
+
+def wait_until_gone(*pids: int) -> None:
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"still there: {pids}"
+        time.sleep(0.01)
+
+
+def test_two_processes_do_what_one_does(rewrap: Command, gateway: Gateway) -> None:
+    ended = rewrap.run(*RUN, "--rate", "0")
+    document = ended.document
+    assert (ended.code, document["state"], document["rewritten"]) == (0, "complete", OBJECTS)
+    assert (document["encryptions"], document["conflicts"]) == (OBJECTS, 0)
+    assert len(set(children(ended.events))) == 2
+    wait_until_gone(*children(ended.events))
+    assert opened(gateway.read("/registry/"), NEW) == objects()
+    assert {found.version for found in gateway.read("/registry/")} == {2}
+    [budget] = [key for key in rewrap.json("keys", "--no-scan")["keys"] if key["fingerprint"] == NEW.fingerprint]
+    assert (budget["reserved"], budget["committed"]) == (OBJECTS, OBJECTS)
+
+
+def test_the_rate_is_one_for_all(rewrap: Command) -> None:
+    document = rewrap.json("run", "--processes", "2", "--rate", "200")
+    # Each process may begin with a twentieth of a second's worth.
+    assert document["seconds"] > (OBJECTS - 200 / 20) / 200
+
+
+def test_a_killed_child_is_replaced(rewrap: Command, gateway: Gateway) -> None:
+    with rewrap.start(*SLOW) as running:
+        killed, _ = begun(running)
+        os.kill(killed, signal.SIGKILL)
+        ended = running.end()
+    assert (ended.code, ended.document["state"]) == (0, "complete"), ended.stderr
+    assert [event["because"] for event in ended.events if event["event"] == "child.ended"] == [
+        "it ended with exit code -9"
+    ]
+    assert len(set(children(ended.events))) == 3
+    assert opened(gateway.read("/registry/"), NEW) == objects()
+    assert {found.version for found in gateway.read("/registry/")} == {2}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_children_end_with_their_run_and_the_next_one_resumes(
+    rewrap: Command, gateway: Gateway, number: signal.Signals
+) -> None:
+    with rewrap.start(*SLOW) as running:
+        pids = begun(running)
+        running.send(number)
+        ended = running.end()
+    assert ended.code == (3 if number is signal.SIGINT else -signal.SIGKILL)
+    wait_until_gone(*pids)
+    plaintexts = opened(gateway.read("/registry/"), NEW).values()
+    assert 0 < sum(plaintext is not None for plaintext in plaintexts) < OBJECTS
+    document = rewrap.json("run", "--rate", "0", "--wait")
+    assert (document["state"], document["rewritten"]) == ("complete", OBJECTS)
+    assert opened(gateway.read("/registry/"), NEW) == objects()
+
+
+def test_an_error_of_a_child_ends_the_run(rewrap: Command, gateway: Gateway) -> None:
+    with rewrap.start(*SLOW) as running:
+        pids = begun(running)
+        [record] = [found for found in gateway.read("/kube-rewrap/v1/ledger/") if NEW.fingerprint in found.key]
+        gateway.put(record.key, b"{")
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (1, "RecordError"), ended.stderr
+    wait_until_gone(*pids)
+
+
+@pytest.mark.parametrize("count", ["-1", "65"])
+def test_a_number_out_of_range_is_refused(rewrap: Command, count: str) -> None:
+    ended = rewrap.run("run", "-o", "json", "--processes", count)
+    assert (ended.code, "--processes" in ended.error["message"]) == (2, True)
