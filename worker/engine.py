@@ -25,6 +25,7 @@ from kube_rewrap.worker.errors import (
     KmsTargetError,
     KmsUnavailableError,
     RecordError,
+    TooLargeError,
     WorkerError,
 )
 from kube_rewrap.worker.etcd.client import open_store
@@ -280,14 +281,17 @@ class Engine:
 
         Anyone who can write to etcd can forge a record, so a record alone allows no write anywhere else.
         """
-        name = GroupResource.parse(spec.resource)
-        governed = self.generation.configuration.providers_for(name) is not None
-        if governed and self._layout.owns(name, spec.range.start, spec.range.end):
-            return
-        raise RecordError(
-            f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
-            "configuration governs; nothing of it is read or written"
-        )
+        if not self._governs(spec.resource, spec.range):
+            raise RecordError(
+                f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
+                "configuration governs; nothing of it is read or written"
+            )
+
+    def _governs(self, resource: str, keys: KeyRange) -> bool:
+        """Whether the range lies inside this resource, and the configuration governs it."""
+        name = GroupResource.parse(resource)
+        is_governed = self.generation.configuration.providers_for(name) is not None
+        return is_governed and self._layout.owns(name, keys.start, keys.end)
 
     @property
     def window(self) -> int:
@@ -383,14 +387,21 @@ class Engine:
                 self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
 
     async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
-        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most."""
+        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most.
+
+        `ranges` come from records, which may be forged: one beyond its resource is left out, as is one whose first page
+        is too large.
+        """
         found: dict[Plugin, dict[WrappedKey, None]] = defaultdict(dict)
         for one in ranges:
-            async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
-                page = await anext(pages, None)
-            for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
-                if len(found[wrapped.plugin]) < _SAMPLES:
-                    found[wrapped.plugin][wrapped] = None
+            if not self._governs(one.resource, one.range):
+                continue
+            with suppress(TooLargeError):
+                async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
+                    page = await anext(pages, None)
+                for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
+                    if len(found[wrapped.plugin]) < _SAMPLES:
+                        found[wrapped.plugin][wrapped] = None
         return tuple(wrapped for keys in found.values() for wrapped in keys)
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
