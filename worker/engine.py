@@ -299,11 +299,17 @@ class Engine:
         return self._window.limit
 
     async def load_proven_resources(self) -> None:
-        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
+        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete.
+
+        Also replaces seeds from before a rotation of a KEK that nothing but a campaign's record shows: see `Writer`.
+        """
+        campaigns = Campaigns(self.store, self.keyspace)
         if self._settings.plaintext.quarantine_late:
-            known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
+            known = [stored.value for stored in await campaigns.all()]
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.settle(settled(in_force, known, describe(self.generation)))
+        if isinstance(self._data_keys, PluginKeys) and self.generation.kms_writers:
+            self._data_keys.make_seeds_since(await campaigns.kek_since())
 
     async def growth(self, resource: str) -> int:
         """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.
@@ -462,7 +468,8 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+        closed, opened = (wanted, ()) if isinstance(verdict, Quarantined) else ((), wanted)
+        if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
         return Examined(item, verdict)
 
