@@ -21,7 +21,8 @@ from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import foresee_run, plan_run
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal

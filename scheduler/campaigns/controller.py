@@ -31,7 +31,7 @@ from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.repairs import Repaired
 from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, faults_by_field, spec_of
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec, faults_by_field, spec_of
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.campaigns.transition import Halt
 from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender

@@ -15,7 +15,8 @@ from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.lock import Lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult, spec_of
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.scope import spec_of
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.dispatch.local import ClaimingWorker, LocalDispatcher, Worker, settle
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker

@@ -12,16 +12,9 @@ from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.scheduler.campaigns.keks import kek_refusals
 from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_rewrap
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
-from kube_rewrap.scheduler.campaigns.run import (
-    CampaignSpec,
-    RunPlan,
-    choose,
-    require_objects,
-    resumable,
-    scope_of,
-    uncovered,
-)
+from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec, choose, require_objects, scope_of, uncovered
 from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space

@@ -14,8 +14,8 @@ import structlog
 
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
 from kube_rewrap.scheduler.campaigns.scan import survey_cluster
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec, still_there
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign

@@ -20,7 +20,7 @@ from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING
 from kube_rewrap.scheduler.rotation.driver import HandOut, RotationDriver
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import ClusterProbe

@@ -27,7 +27,7 @@ from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.errors import StoppedError, UnavailableError, WorkerError

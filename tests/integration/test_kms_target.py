@@ -16,7 +16,7 @@ from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
 from kube_rewrap.worker.kms.client import KmsClient

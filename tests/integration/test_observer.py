@@ -19,7 +19,7 @@ from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING
 from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.worker.etcd.store import Expect, Put

@@ -22,7 +22,7 @@ from kube_rewrap.config.settings.schema import PlaintextSettings, Settings
 from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.examination import examine
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.dispatch.local import Engine, describe
 from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.providers.chain import Chain, Opened

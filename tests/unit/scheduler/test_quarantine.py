@@ -18,7 +18,7 @@ from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import space_of_records
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.worker.errors import QuarantineGrewError
 from kube_rewrap.worker.rate.brake import Brake

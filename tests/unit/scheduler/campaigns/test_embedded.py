@@ -21,8 +21,8 @@ from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.history import last_proof
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.dispatch.local import Engine, describe
 from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError

@@ -22,8 +22,9 @@ from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.scope import CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.campaigns.transition import Finish, Sweep, advance
 from kube_rewrap.scheduler.dispatch.local import Engine
