@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kube_rewrap.scheduler.campaigns.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec
 

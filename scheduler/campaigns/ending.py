@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import quarantined_by

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kube_rewrap.scheduler.campaigns.discovery import Territory
 from kube_rewrap.scheduler.campaigns.plugin_calls import PluginCalls
+from kube_rewrap.scheduler.registry.discovery import Territory
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope

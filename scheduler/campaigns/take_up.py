@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import structlog
 
 from kube_rewrap.scheduler.campaigns.batches import plan_batches
-from kube_rewrap.scheduler.campaigns.census import ResourceCensus, take_census
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import plan_growth
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
+from kube_rewrap.scheduler.registry.census import ResourceCensus
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import take_census
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, new_id

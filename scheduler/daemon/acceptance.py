@@ -2,7 +2,7 @@
 
 If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
 the file is refused, and so is a file in which a KMS provider turned into another version under its name. Not handled:
-objects that became stale while no scheduler ran; `campaigns/full_check.py` finds them.
+objects that became stale while no scheduler ran; `upkeep/full_check.py` finds them.
 """
 
 from __future__ import annotations

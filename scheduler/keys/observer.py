@@ -6,7 +6,7 @@
 3. Before it records a key's writes in a resource for the first time, it estimates the earlier ones from the objects.
    The watch runs meanwhile, so no write is missed.
 
-`counting.py` adds up the writes from start revisions to places; `campaigns/spans.py` says which ranges to watch, and
+`counting.py` adds up the writes from start revisions to places; `registry/spans.py` says which ranges to watch, and
 which resource an etcd key belongs to.
 """
 
@@ -23,12 +23,12 @@ import structlog
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.scheduler.campaigns.budgets import estimate_use
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
 from kube_rewrap.scheduler.dispatch.local import describe
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
+from kube_rewrap.scheduler.registry.budgets import estimate_use
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Watched, WatchFrom

@@ -20,16 +20,16 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, PageSettings, Settings
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.errors import StoppedError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, SwapResult

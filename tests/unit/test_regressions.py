@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, IdentityProvider, ResourceEntry
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.discovery import survey
+from kube_rewrap.scheduler.registry.discovery import survey
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.rate.pressure import WindowSize

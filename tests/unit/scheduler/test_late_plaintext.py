@@ -19,11 +19,11 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PlaintextSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.examination import examine
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.examination import examine
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.rate.local import LocalPace

@@ -12,14 +12,14 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.configuration import KmsProvider
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import space_of_records
-from kube_rewrap.scheduler.campaigns.scope import CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import QuarantineGrewError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records import quarantine as records
