@@ -18,7 +18,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts

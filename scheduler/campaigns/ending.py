@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.audit import AuditLog

@@ -23,7 +23,7 @@ from kube_rewrap.scheduler.campaigns.controller import CampaignController, Leade
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import LoggedAlert
 from kube_rewrap.scheduler.keys.meter import Meter
 from kube_rewrap.scheduler.keys.monitor import KeyMonitor

@@ -20,7 +20,7 @@ from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.daemon.election import leadership
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import ask_key_ids
+from kube_rewrap.scheduler.engine import ask_key_ids
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of

@@ -1,7 +1,4 @@
-"""Dispatches batches to this process' own engine, as `rewrap run` does, without Redis or Celery.
-
-Also the scheduler's only import of the engine (`open_engine`).
-"""
+"""Dispatches batches to this process' own engine, as `rewrap run` does, without Redis or Celery."""
 
 from __future__ import annotations
 
@@ -9,24 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from kube_rewrap.worker.claimed import ClaimingWorker, Job, settle
-from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
+from kube_rewrap.scheduler.engine import Job
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
-
-__all__ = [
-    "ClaimingWorker",
-    "Engine",
-    "Examined",
-    "LocalDispatcher",
-    "Worker",
-    "ask_key_ids",
-    "ask_why_away",
-    "describe",
-    "open_engine",
-    "settle",
-]
 
 
 class Worker(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
 from kube_rewrap.scheduler.registry.cluster import Cluster

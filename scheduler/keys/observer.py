@@ -24,7 +24,7 @@ import structlog
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.scheduler.registry.budgets import estimate_use
 from kube_rewrap.scheduler.registry.cluster import Cluster

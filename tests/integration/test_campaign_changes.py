@@ -26,7 +26,7 @@ from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.budgets import begin_budgets
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec

@@ -15,7 +15,7 @@ from kube_rewrap.config.settings.schema import BrokerSettings, Settings
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.budgets import begin_budgets
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scope import EVERYTHING

@@ -18,7 +18,7 @@ from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, Set
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
+from kube_rewrap.scheduler.engine import Engine, open_engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scope import EVERYTHING

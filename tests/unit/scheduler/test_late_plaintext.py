@@ -20,7 +20,7 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PlaintextSettings, Settings
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.engine import Engine, describe
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.examination import examine
 from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec

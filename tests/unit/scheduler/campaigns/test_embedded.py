@@ -19,7 +19,7 @@ from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.engine import Engine, describe
 from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.history import last_proof

@@ -17,7 +17,7 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PageSettings, Settings
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.discovery import Territory, cut
 from kube_rewrap.scheduler.registry.scope import CampaignSpec, spec_of, still_there

@@ -24,7 +24,7 @@ from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, spac
 from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.campaigns.transition import Finish, Sweep, advance
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec

@@ -22,7 +22,7 @@ from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.campaigns.pausing import Pressure
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.registry.cluster import Cluster as OpenCluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile

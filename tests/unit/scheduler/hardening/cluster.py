@@ -19,7 +19,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import RotationSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.checklist import judge
 from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, Facts, FileFacts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kube_rewrap.config.encryption.generation import Generation
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.facts import DAY, Facts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.verdict import KeyRef
