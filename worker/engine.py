@@ -54,14 +54,13 @@ from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
-from kube_rewrap.worker.verdict import KeyRef, Verdict
-from kube_rewrap.worker.verdict import Quarantine as Quarantined
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Verdict
 from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey, hash_of_key_id, plugin_of
 
 _TRIAL = bytes(1_024)
@@ -222,7 +221,7 @@ class Engine:
             ),
             ledger=self.ledger,
             record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
-            quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
+            quarantine=QuarantineRecords(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
             sizer=self._sizer,
@@ -397,7 +396,7 @@ class Engine:
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
-                    claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
+                    claimed = opened.claimed if isinstance(opened, Quarantine) else (opened,)
                     keys[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
         return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
@@ -423,11 +422,11 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+        if isinstance(verdict, Quarantine) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
         return Examined(item, verdict)
 
-    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
+    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantine:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
 
         Of a value under a KMS provider, returns the key that it names: no plugin is asked, so nothing is proven.
@@ -436,7 +435,7 @@ class Engine:
         if self._has_kms and (claimed := chain.peek(item.value)) is not None:
             return claimed
         opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
-        return opened if isinstance(opened, Quarantined) else opened.ref
+        return opened if isinstance(opened, Quarantine) else opened.ref
 
 
 def _growth_by(data_key: DataKey) -> int:

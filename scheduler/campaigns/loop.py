@@ -25,7 +25,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
@@ -46,7 +46,7 @@ class Records:
     campaigns: Campaigns
     checkpoints: Checkpoints
     claims: Claims
-    quarantine: Quarantine
+    quarantine: QuarantineRecords
 
     @classmethod
     def of(cls, store: Store, keyspace: Keyspace, campaign: str, guard: Expect) -> Records:
@@ -55,7 +55,7 @@ class Records:
             Campaigns(store, keyspace, [guard]),
             Checkpoints(store, keyspace, [guard]),
             Claims(store, keyspace),
-            Quarantine(store, keyspace, campaign, [guard]),
+            QuarantineRecords(store, keyspace, campaign, [guard]),
         )
 
 

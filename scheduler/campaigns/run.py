@@ -11,7 +11,7 @@ from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
 from kube_rewrap.worker.records.inventory import Estimate, Inventory
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import Reason
@@ -65,7 +65,7 @@ class RunResult:
     campaign: Campaign
     report: BatchReport
     rewritten_now: int
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[QuarantinedObject, ...]
     quarantined_by: Mapping[tuple[str, Reason], int]
     proof: Inventory
     seconds: float

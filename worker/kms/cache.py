@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, WrappedKey
 
 REFUSED_SECONDS = 600.0
 """How long a refused source is not asked for again: longer than it takes to find that out for a page of them."""
@@ -22,7 +22,7 @@ _ANNOTATION_BYTES = 200
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    outcome: SecretBytes | Refused | None
+    outcome: SecretBytes | RefusedKey | None
     """None: forgotten, and to be asked for once more."""
     size: int
     until: float
@@ -46,19 +46,19 @@ class KeyCache:
         """The bytes of all entries."""
         return self._bytes
 
-    def get(self, wrapped: WrappedKey, now: float) -> SecretBytes | Refused | None:
+    def get(self, wrapped: WrappedKey, now: float) -> SecretBytes | RefusedKey | None:
         """Return what is known of a wrapped key; None if it is to be asked for."""
         entry = self._entries.get(wrapped)
-        if entry is None or (isinstance(entry.outcome, Refused) and now >= entry.until):
+        if entry is None or (isinstance(entry.outcome, RefusedKey) and now >= entry.until):
             return None
         self._entries.move_to_end(wrapped)
         return entry.outcome
 
-    def put(self, wrapped: WrappedKey, outcome: SecretBytes | Refused, now: float) -> None:
+    def put(self, wrapped: WrappedKey, outcome: SecretBytes | RefusedKey, now: float) -> None:
         """Remember what the plugin said. A key that was forgotten before stays for `REFUSED_SECONDS`."""
         before = self._entries.get(wrapped)
         was_forgotten = before is not None and before.outcome is None
-        stays = isinstance(outcome, Refused) or was_forgotten
+        stays = isinstance(outcome, RefusedKey) or was_forgotten
         self._set(wrapped, outcome, now + REFUSED_SECONDS if stays else now)
 
     def forget(self, wrapped: WrappedKey, now: float) -> None:
@@ -78,7 +78,7 @@ class KeyCache:
                 return DataKey(wrapped, entry.outcome)
         return None
 
-    def _set(self, wrapped: WrappedKey, outcome: SecretBytes | Refused | None, until: float) -> None:
+    def _set(self, wrapped: WrappedKey, outcome: SecretBytes | RefusedKey | None, until: float) -> None:
         self._drop(wrapped)
         size = _size_of(wrapped) + (len(outcome) if isinstance(outcome, SecretBytes) else 0)
         if size > self._most_bytes:

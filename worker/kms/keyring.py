@@ -6,10 +6,10 @@ no object is quarantined. The canary is before the last try, not after it: a plu
 not make sound keys look damaged. If the canary passes, and the last try fails as the others:
 
 1. Each failure may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged value would stop a
-   campaign): the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`.
+   campaign): the key is `RefusedKey`, and is not asked for again for `REFUSED_SECONDS`.
 2. A failure was one of a plugin that is down (KmsUnavailableError): one forged value on which the plugin breaks must
    not stop a campaign for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other
-   keys were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
+   keys were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `RefusedKey`.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when
@@ -34,11 +34,11 @@ from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAsked
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, Suspects
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 
 _log = structlog.get_logger()
 
-_Flight = asyncio.Future[SecretBytes | Refused | WorkerError]
+_Flight = asyncio.Future[SecretBytes | RefusedKey | WorkerError]
 """The outcome of a call in flight, for all who wait for it; cancelled if the task that made the call was."""
 
 
@@ -58,7 +58,7 @@ class Keyring:
         Raises KmsUnavailableError or KmsRefusedError as soon as one plugin can't say, and KmsSourceError at the end if
         one only fails on some of the keys; keys unwrapped until then are remembered.
         """
-        now, found, missing = _now(), dict[WrappedKey, SecretBytes | Refused](), list[WrappedKey]()
+        now, found, missing = _now(), dict[WrappedKey, SecretBytes | RefusedKey](), list[WrappedKey]()
         for wrapped in dict.fromkeys(wanted):
             known = self._cache.get(wrapped, now)
             if known is None:
@@ -91,7 +91,7 @@ class Keyring:
         """Remember a key of this process, which the plugin has unwrapped to these bytes already."""
         self._cache.put(key.wrapped, key.secret, _now())
 
-    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Return a key from the cache, from the call in flight, or by a call of our own."""
         while True:
             known = self._cache.get(wrapped, _now())
@@ -108,7 +108,7 @@ class Keyring:
                     raise outcome
                 return outcome
 
-    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Unwrap a key, and give the outcome to all who wait for it."""
         flight = self._flights[wrapped] = asyncio.get_running_loop().create_future()
         try:
@@ -124,7 +124,7 @@ class Keyring:
             del self._flights[wrapped]
             flight.cancel()  # does nothing once it has a result
 
-    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Follow the rules of the module's docstring."""
         plugin = self._plugins[wrapped.plugin]
         if (wait := self._suspects.wait(wrapped, _now())) > 0:
@@ -142,7 +142,7 @@ class Keyring:
                 raise _failing(plugin, wrapped, ROUND_SECONDS)
         plugin.refused += 1
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
-        return Refused(because)
+        return RefusedKey(because)
 
     async def _asked(
         self, plugin: GuardedPlugin, wrapped: WrappedKey

@@ -29,7 +29,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import RequestKind
 from kube_rewrap.worker.records.requests import controlled
@@ -100,12 +100,13 @@ async def test_a_campaign_over_a_part_leaves_the_names_of_the_last_one_over_ever
 async def test_the_bound_holds_over_batches_side_by_side_and_pages_that_are_redone() -> None:
     store = MemoryStore()
     pages = [
-        [Quarantined(b"/%d/%d" % (page, one), Reason.KMS_REFUSED, "", 1) for one in range(100)] for page in range(8)
+        [QuarantinedObject(b"/%d/%d" % (page, one), Reason.KMS_REFUSED, "", 1) for one in range(100)]
+        for page in range(8)
     ]
     for _ in range(3):
-        await asyncio.gather(*(records.Quarantine(store, SPACE, "c").add(page) for page in pages))
+        await asyncio.gather(*(records.QuarantineRecords(store, SPACE, "c").add(page) for page in pages))
     assert 150 <= await store.count(SPACE.quarantine("c")) <= 150 + 8 * 64
-    assert len(await records.Quarantine(store, SPACE, "c").some(7)) == 7
+    assert len(await records.QuarantineRecords(store, SPACE, "c").some(7)) == 7
 
 
 async def test_each_object_is_named_once_with_its_reason_and_the_end_is_a_warning() -> None:

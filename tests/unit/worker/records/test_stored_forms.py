@@ -9,7 +9,7 @@ from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.observed import Followed, Observations
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.table import Record
 from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
@@ -38,7 +38,7 @@ STORED: list[tuple[bytes, Record]] = [
     ),
     (
         b'{"detail":"why","key":"/registry/secrets/a/\\udcff","mod_revision":7,"reason":"no_key_of_that_name","v":1}',
-        Quarantined(b"/registry/secrets/a/\xff", Reason.NO_SUCH_KEY, "why", 7),
+        QuarantinedObject(b"/registry/secrets/a/\xff", Reason.NO_SUCH_KEY, "why", 7),
     ),
     (b'{"hash":"ab","number":3,"oldest":2,"v":1}', Head(3, "ab", 2)),
     (b'{"command":"rewrap worker","host":"node-1","pid":42,"since":"2026-01-01T00:00:00+00:00","v":1}', WORKER),
@@ -81,5 +81,5 @@ def test_the_exact_reason_of_an_unauthenticated_value_is_replaced() -> None:
         b'{"detail":"aescbc:old (0123456789abcdef): bad padding","key":"/k","mod_revision":7,'
         b'"reason":"authentication_failed","v":1}'
     )
-    read = Quarantined.from_json(decode(b"/k", stored))
+    read = QuarantinedObject.from_json(decode(b"/k", stored))
     assert (read.reason, "padding" in read.detail) == (Reason.NOT_RECOGNISED, False)
