@@ -52,6 +52,7 @@ from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations, settled
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
@@ -61,7 +62,15 @@ from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Verdict
-from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey, hash_of_key_id, plugin_of
+from kube_rewrap.worker.wrapped import (
+    DataKey,
+    Plugin,
+    SourceType,
+    WrappedKey,
+    fingerprint_of,
+    hash_of_key_id,
+    plugin_of,
+)
 
 _TRIAL = bytes(1_024)
 """A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
@@ -336,7 +345,15 @@ class Engine:
             data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
+            apart=await self._keks_on_record(),
         )
+
+    async def _keks_on_record(self) -> frozenset[str]:
+        """Return the fingerprints of all KEKs on record, of any provider."""
+        if not self._has_kms:
+            return frozenset()
+        keks = [stored.value for stored in await Keks(self.store, self.keyspace).all()]
+        return frozenset(fingerprint_of(one) for kek in keks for one in (kek.target, kek.named, *kek.former) if one)
 
     async def slice_of_inventory(
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from kube_rewrap.scheduler.campaigns.changes import find_changes
-from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_rewrap
+from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_rewrap, slow_proofs
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.configuration.detect import why_refused
@@ -98,7 +98,10 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         resumes=resumable(await cluster.campaigns().unfinished(), cluster.generation.hash, scope, options.since),
         growth=growth,
         calls=calls_to_rewrap(found, settings.kms),
-        warnings=tuple(dict.fromkeys(one.because for one in changes if one.is_warning and not one.is_refused)),
+        warnings=(
+            *dict.fromkeys(one.because for one in changes if one.is_warning and not one.is_refused),
+            *slow_proofs(found, settings.kms),
+        ),
     )
 
 

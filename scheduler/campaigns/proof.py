@@ -93,7 +93,10 @@ class PartsProver:
         self._restarts += again
         self._has_begun = True
         if self._restarts > _RESTARTS:
-            raise CompactedError("etcd compacted every revision away within one proof scan; compact less often")
+            raise CompactedError(
+                f"etcd compacted every revision away within one proof scan, {self._restarts} times; compact less "
+                "often, or run more workers; under KMS v1, raise kms.v1_rate or the cache, or move to KMS v2"
+            )
         store = self._cluster.engine.store
         revision = await store.revision()
         wanted = still_there(await survey_cluster(self._cluster), self._spec)

@@ -11,6 +11,7 @@ import structlog
 
 from kube_rewrap.scheduler.campaigns.batches import plan_batches
 from kube_rewrap.scheduler.campaigns.pausing import plan_growth
+from kube_rewrap.scheduler.campaigns.plugin_calls import slow_proofs
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.registry.census import ResourceCensus
 from kube_rewrap.scheduler.registry.cluster import Cluster
@@ -90,6 +91,8 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
     if options.paused:
         campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
     _log.info("campaign.planned", **campaign.log_context(), batches=len(batches), because=campaign.because)
+    for because in slow_proofs(plan.found, cluster.settings.kms):
+        _log.warning("proof.slow", **campaign.log_context(), because=because)
     created = await campaigns.create(campaign, [Checkpoint(spec=batch) for batch in batches])
     await campaigns.forget_quarantines_but(_with_quarantine([*known, campaign]))
     if not options.repair:

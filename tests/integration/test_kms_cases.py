@@ -21,7 +21,7 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, KmsSettings
 from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError, WorkerError
 from kube_rewrap.worker.kms.client import KmsClient
-from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin
+from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin, NotAskedError
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.pace import CallPace, ceiling, pace_name
 from kube_rewrap.worker.kms.plugins import open_plugins
@@ -309,7 +309,9 @@ async def tracebacks(work: Awaitable[object]) -> list[str]:
 
 
 async def errors_of(fetches: Iterable[Awaitable[object]]) -> set[type]:
-    return {type(outcome) for outcome in await asyncio.gather(*fetches, return_exceptions=True)}
+    """Of their types; that the circuit is open, so that no call was made, is no type of its own here."""
+    kinds = {type(outcome) for outcome in await asyncio.gather(*fetches, return_exceptions=True)}
+    return {KmsUnavailableError if kind is NotAskedError else kind for kind in kinds}
 
 
 async def until_fetched(one: Bench, sources: list[WrappedKey]) -> object:

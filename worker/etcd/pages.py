@@ -24,7 +24,7 @@ _DECAY = 2
 _LARGE = 2**20
 """Bytes of the largest Secret or ConfigMap that kube-apiserver accepts."""
 _SPARE = 48 * _LARGE
-_SHARE = 8
+_SHARE = 10
 _MOST_KNOWN = 64
 _ANSWERS_IN_A_PART = 4
 """Few, so that etcd counts each key of a part only that often; more than one, so that most answers are full."""
@@ -38,8 +38,8 @@ class PageSizer:
     """How many objects to request next. Use one sizer for all ranges of a process: it learns from every answer.
 
     1. The count grows to the set one, as long as so many objects of the size of the last answers fit into a page.
-    2. After an answer that was too large, the objects of that answer are read again, a few at once.
-    3. The bytes of answers that were too large stay below an eighth of all others, and 48 MiB: the next answer has no
+    2. After an answer that was too large, rewrap reads the objects of that answer again, a few at once.
+    3. The bytes of answers that were too large stay below 48 MiB and a tenth of all others: the next answer has no
        more objects than would fit into what is left of that, if each were as large as it may be. That is 1 MiB where
        no scan has shown otherwise.
     """
