@@ -45,12 +45,12 @@ from kube_rewrap.worker.rate.pressure import WindowSize
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
-from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
+from kube_rewrap.worker.records.campaign import NO_QUARANTINE_LIMIT, QuarantineLimit
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
@@ -93,12 +93,12 @@ class Chains(Mapping[str, Chain]):
         self._configuration = generation.configuration
         self._targets = targets
         self._made: dict[str, Chain] = {}
-        self._settled: frozenset[str] = frozenset()
+        self._late_plaintext: frozenset[str] = frozenset()
 
-    def settle(self, resources: frozenset[str]) -> None:
+    def quarantine_late(self, resources: frozenset[str]) -> None:
         """Make the chains of these resources, and of no others, quarantine plaintext as late."""
-        if resources != self._settled:
-            self._settled = resources
+        if resources != self._late_plaintext:
+            self._late_plaintext = resources
             self._made = {}
 
     def aim(self, targets: Mapping[str, str] | None) -> None:
@@ -112,7 +112,9 @@ class Chains(Mapping[str, Chain]):
             providers = self._configuration.providers_for(GroupResource.parse(resource))
             if providers is None:
                 raise KeyError(resource)
-            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled, targets=self._targets)
+            self._made[resource] = Chain(
+                providers, plaintext_is_late=resource in self._late_plaintext, targets=self._targets
+            )
         return self._made[resource]
 
     def __iter__(self) -> Iterator[str]:
@@ -189,7 +191,7 @@ class Engine:
         brake: Brake,
         *,
         allow_plaintext: bool = False,
-        growth: Growth = ANY_GROWTH,
+        quarantine_limit: QuarantineLimit = NO_QUARANTINE_LIMIT,
         kek_since: int = 0,
         record: BatchRecord | None = None,
     ) -> BatchReport:
@@ -223,8 +225,10 @@ class Engine:
                 resource=spec.resource,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
-                since=growth.since,
-                tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
+                since=quarantine_limit.since,
+                tries=None
+                if quarantine_limit.most is None
+                else TryCounter(self.store, self.keyspace, quarantine_limit.most),
                 data_keys=self._data_keys,
                 kek_since=kek_since,
             ),
@@ -296,7 +300,7 @@ class Engine:
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
             in_force = await Generations(self.store, self.keyspace).load()
-            self.chains.settle(settled(in_force, known, describe(self.generation)))
+            self.chains.quarantine_late(late_plaintext(in_force, known, describe(self.generation)))
 
     async def growth(self, resource: str) -> int:
         """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.

@@ -168,7 +168,7 @@ class Observer:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._flush(0.0)
         except (WorkerError, TimeoutError) as error:
-            _log.info("observer.not_settled", because=str(error) or "no answer in time")
+            _log.info("observer.not_recorded", because=str(error) or "no answer in time")
 
     async def _flush(self, every: float) -> None:
         """Record counts and places together if counts changed; else the places alone, at most once in `every` s."""
@@ -253,7 +253,7 @@ class Observer:
         _log.warning(
             "observer.gap",
             resource=", ".join(span.names),
-            growth=end - first,
+            revisions=end - first,
             counted=counted,
             because="etcd compacted revisions before the watch received them; each one that may be a write counts",
         )

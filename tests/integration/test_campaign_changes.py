@@ -87,12 +87,12 @@ class Workers:
     tools: ChildTools
     done: list[MessageResult] = field(default_factory=list)
 
-    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
-        for one in [one for one in batches if one.number not in owned][:1]:
+    async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
+        for one in [one for one in batches if one.number not in claimed][:1]:
             self.done.append(await rewrite(self.tools, one.campaign, one.number))
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
-        for number in [number for number in numbers if number not in owned][:1]:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
+        for number in [number for number in numbers if number not in claimed][:1]:
             self.done.append(await prove(self.tools, campaign, number))
 
     async def wait(self, seconds: float) -> None:

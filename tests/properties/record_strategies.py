@@ -14,7 +14,15 @@ from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls, Me
 from kube_rewrap.worker.queue.plugin_report import PluginReport
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
-from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignOptions, CampaignState, Growth, Pause, Scope
+from kube_rewrap.worker.records.campaign import (
+    FASTEST,
+    Campaign,
+    CampaignOptions,
+    CampaignState,
+    Pause,
+    QuarantineLimit,
+    Scope,
+)
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.proof import ProofPart
@@ -84,7 +92,7 @@ CAMPAIGNS = st.builds(
     options=WISHES,
     paused_for=st.none() | st.sampled_from(Pause),
     ended_at=st.just("") | TIMES,
-    growth=st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+    quarantine_limit=st.builds(QuarantineLimit, COUNTS, COUNTS, st.none() | COUNTS),
     whole=st.booleans(),
 )
 REQUESTS = st.builds(

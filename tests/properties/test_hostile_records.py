@@ -74,7 +74,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
             GenerationRecord,
             TEXTS,
             st.lists(st.tuples(TEXTS, st.lists(KEYS, min_size=1, max_size=2).map(tuple)), max_size=3).map(tuple),
-        ).map(lambda one: {**one.to_json(), "former": ["f"], "settled": ["secrets", "pods"]}),
+        ).map(lambda one: {**one.to_json(), "former": ["f"], "late_plaintext": ["secrets", "pods"]}),
     ),
     "rotation": (
         Rotation.from_json,

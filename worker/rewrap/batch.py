@@ -96,7 +96,7 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
     while done < len(page.items) and not tools.brake.is_on:
         group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
-            quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
+            quarantined += await tools.swapper.rewrap_group(group, len(page.items) - done, tally)
         except QuarantineGrewError as error:
             refused = error
             break

@@ -92,10 +92,10 @@ class Swapper:
 
     @property
     def group_size(self) -> int:
-        """Most objects that one call of `settle` should get."""
+        """Most objects that one call of `rewrap_group` should get."""
         return min(self._window.share, self._pace.most)
 
-    async def settle(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[QuarantinedObject]:
+    async def rewrap_group(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[QuarantinedObject]:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
         `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are likely to

@@ -167,13 +167,13 @@ def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
     assert least <= space_of_records(found, page=500) <= most
 
 
-# ------------------------------------------------------------------------------------------------ a growth that stops
+# ------------------------------------------------------------------------------------------------ a limit that stops
 
 
 async def engine_run(one: Cluster, campaign: Campaign, number: int = 0) -> BatchReport:
     """Work on a batch of a campaign, as a worker does."""
     stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, number)
-    return await one.engine.run(stored.value.spec, None, Brake(), growth=campaign.growth)
+    return await one.engine.run(stored.value.spec, None, Brake(), quarantine_limit=campaign.quarantine_limit)
 
 
 async def planned(one: Cluster, *, attended: bool) -> Campaign:
@@ -192,14 +192,17 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
     spoil(store, 300, value=b"k8s:enc:aescbc:v1:old:" + bytes(48))
     one = new_cluster(store, NEW, OLD)
     campaign = await planned(one, attended=False)
-    assert campaign.growth.most == MOST_FRESH
+    assert campaign.quarantine_limit.most == MOST_FRESH
     for _ in range(2):  # a second message changes nothing
         with pytest.raises(QuarantineGrewError, match="more than 200 objects that no key opens were written within"):
             await engine_run(one, campaign)
         report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report
         assert MOST_FRESH - 5 < report.fresh <= MOST_FRESH
     resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
-    assert (resumed.paused_for, resumed.growth) == (Pause.SCHEDULER, replace(campaign.growth, most=None))
+    assert (resumed.paused_for, resumed.quarantine_limit) == (
+        Pause.SCHEDULER,
+        replace(campaign.quarantine_limit, most=None),
+    )
     ended = await engine_run(one, resumed)
     assert (ended.rewritten, ended.quarantined, ended.fresh) == (12, 300, 300)
 
@@ -236,7 +239,10 @@ async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_ove
     async with hold_lock(workers[0], Brake()) as lock:
         await supersede(workers[0], await workers[0].campaigns().unfinished(), "a test", lock.guard)
     second = await planned(workers[0], attended=False)
-    assert (second.id != first.id, second.growth) == (True, replace(first.growth, planned=second.growth.planned))
+    assert (second.id != first.id, second.quarantine_limit) == (
+        True,
+        replace(first.quarantine_limit, planned=second.quarantine_limit.planned),
+    )
     await work(second)
     assert await fresh_in(store, second) <= MOST_FRESH
 
@@ -315,7 +321,7 @@ async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_en
     await planned(one, attended=False)
     with capture_logs() as logs:
         ended = await run(one)  # takes it up
-    assert (ended.campaign.growth.most, ended.report.fresh) == (None, 300)
+    assert (ended.campaign.quarantine_limit.most, ended.report.fresh) == (None, 300)
     assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
     assert "quarantine.grew" in [entry.event async for entry in one.audit.entries()]
     with capture_logs() as logs:

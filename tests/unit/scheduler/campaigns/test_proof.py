@@ -118,7 +118,7 @@ def test_what_is_gone_is_not_scanned(spec: CampaignSpec, expected: tuple[Resourc
 
 
 class NoScanners:
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         """Offers nothing: the test scans the parts itself."""
 
 

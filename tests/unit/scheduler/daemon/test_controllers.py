@@ -86,10 +86,10 @@ async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_t
             grown = stored.value.advanced(b"", BatchReport(quarantined=201, fresh=201))
             await checkpoints.save(stored.holding(grown))
             paused = await cluster.campaign(CampaignState.PAUSED)
-            assert (paused.paused_for, paused.growth.most) == (Pause.QUARANTINE, 200)
+            assert (paused.paused_for, paused.quarantine_limit.most) == (Pause.QUARANTINE, 200)
             await cluster.requests.control(RequestKind.RESUME, campaign.id, "r-1")
             resumed = await cluster.campaign(CampaignState.RUNNING)
-            assert resumed.growth.most is None
+            assert resumed.quarantine_limit.most is None
     assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
     entries = [entry.event async for entry in AuditLog(cluster.store, KEYSPACE, "test").entries()]
     assert entries.count("quarantine.grew") == 1

@@ -10,6 +10,7 @@ from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.observed import Followed, Observations
 from kube_rewrap.worker.records.quarantined import QuarantinedObject
+from kube_rewrap.worker.records.rotation import RotationStep
 from kube_rewrap.worker.records.table import Record
 from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
@@ -68,12 +69,19 @@ STORED: list[tuple[bytes, Record]] = [
 @pytest.mark.parametrize(("stored", "value"), STORED, ids=[type(value).__name__ for _, value in STORED])
 def test_a_record_of_version_0_1_is_read_as_before(stored: bytes, value: Record) -> None:
     assert type(value).from_json(decode(b"/k", stored)) == value
-    assert encode(value.to_json()) == stored.replace(b'"hasty"', b'"due_by_rate"')
+    renamed = stored.replace(b'"hasty"', b'"due_by_rate"').replace(b'"settled"', b'"late_plaintext"')
+    assert encode(value.to_json()) == renamed
 
 
 def test_a_history_without_later_fields_has_no_former_generation() -> None:
     stored = b'{"chains":[{"keys":[["identity","","-"]],"resources":["secrets"]}],"hash":"sha256:b","v":1}'
     assert History.from_json(decode(b"/k", stored)) == History(GenerationRecord("sha256:b", (("secrets", KEYS[1:]),)))
+
+
+def test_the_last_step_of_a_rotation_is_read_by_its_name_in_version_0_1() -> None:
+    assert [RotationStep(name) for name in ("settle", "converge")] == [RotationStep.CONVERGE] * 2
+    with pytest.raises(ValueError, match="settles"):
+        RotationStep("settles")
 
 
 def test_the_exact_reason_of_an_unauthenticated_value_is_replaced() -> None:
