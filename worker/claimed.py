@@ -91,14 +91,14 @@ class ClaimingWorker:
         record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
         before = await record.load()
         batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-        options, growth = campaign.options, campaign.growth
+        options, quarantine_limit = campaign.options, campaign.quarantine_limit
         may_decrypt, kek_since = options.allow_plaintext, options.since
         await engine.run(
             batch,
             claim,
             self._brake,
             allow_plaintext=may_decrypt,
-            growth=growth,
+            quarantine_limit=quarantine_limit,
             kek_since=kek_since,
             record=record,
         )

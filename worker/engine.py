@@ -46,24 +46,23 @@ from kube_rewrap.worker.rate.pressure import WindowSize
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
-from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
+from kube_rewrap.worker.records.campaign import NO_QUARANTINE_LIMIT, QuarantineLimit
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
-from kube_rewrap.worker.verdict import KeyRef, Verdict
-from kube_rewrap.worker.verdict import Quarantine as Quarantined
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Verdict
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
@@ -95,12 +94,12 @@ class Chains(Mapping[str, Chain]):
         self._configuration = generation.configuration
         self._targets = targets
         self._made: dict[str, Chain] = {}
-        self._settled: frozenset[str] = frozenset()
+        self._late_plaintext: frozenset[str] = frozenset()
 
-    def settle(self, resources: frozenset[str]) -> None:
+    def quarantine_late(self, resources: frozenset[str]) -> None:
         """Make the chains of these resources, and of no others, quarantine plaintext as late."""
-        if resources != self._settled:
-            self._settled = resources
+        if resources != self._late_plaintext:
+            self._late_plaintext = resources
             self._made = {}
 
     def aim(self, targets: Mapping[str, str] | None) -> None:
@@ -114,7 +113,9 @@ class Chains(Mapping[str, Chain]):
             providers = self._configuration.providers_for(GroupResource.parse(resource))
             if providers is None:
                 raise KeyError(resource)
-            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled, targets=self._targets)
+            self._made[resource] = Chain(
+                providers, plaintext_is_late=resource in self._late_plaintext, targets=self._targets
+            )
         return self._made[resource]
 
     def __iter__(self) -> Iterator[str]:
@@ -192,7 +193,7 @@ class Engine:
         brake: Brake,
         *,
         allow_plaintext: bool = False,
-        growth: Growth = ANY_GROWTH,
+        quarantine_limit: QuarantineLimit = NO_QUARANTINE_LIMIT,
         kek_since: int = 0,
         record: BatchRecord | None = None,
     ) -> BatchReport:
@@ -226,14 +227,16 @@ class Engine:
                 resource=spec.resource,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
-                since=growth.since,
-                tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
+                since=quarantine_limit.since,
+                tries=None
+                if quarantine_limit.most is None
+                else TryCounter(self.store, self.keyspace, quarantine_limit.most),
                 data_keys=self._data_keys,
                 kek_since=kek_since,
             ),
             ledger=self.ledger,
             record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
-            quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
+            quarantine=QuarantineRecords(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
             sizer=self._sizer,
@@ -307,7 +310,7 @@ class Engine:
         if self._settings.plaintext.quarantine_late:
             known = [stored.value for stored in await campaigns.all()]
             in_force = await Generations(self.store, self.keyspace).load()
-            self.chains.settle(settled(in_force, known, describe(self.generation)))
+            self.chains.quarantine_late(late_plaintext(in_force, known, describe(self.generation)))
         if isinstance(self._data_keys, PluginKeys) and self.generation.kms_writers:
             self._data_keys.make_seeds_since(await campaigns.kek_since())
 
@@ -442,7 +445,7 @@ class Engine:
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
-                    claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
+                    claimed = opened.claimed if isinstance(opened, Quarantine) else (opened,)
                     keys[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
         return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
@@ -468,12 +471,12 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        closed, opened = (wanted, ()) if isinstance(verdict, Quarantined) else ((), wanted)
+        closed, opened = (wanted, ()) if isinstance(verdict, Quarantine) else ((), wanted)
         if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
         return Examined(item, verdict)
 
-    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
+    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantine:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
 
         Of a value under a KMS provider, returns the key that it names: no plugin is asked, so nothing is proven.
@@ -482,7 +485,7 @@ class Engine:
         if self._has_kms and (claimed := chain.peek(item.value)) is not None:
             return claimed
         opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
-        return opened if isinstance(opened, Quarantined) else opened.ref
+        return opened if isinstance(opened, Quarantine) else opened.ref
 
 
 def _growth_by(data_key: DataKey) -> int:

@@ -23,12 +23,12 @@ from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavai
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin, NotAskedError
 from kube_rewrap.worker.kms.keyring import Keyring
-from kube_rewrap.worker.kms.pace import Pace, ceiling, pace_name
+from kube_rewrap.worker.kms.pace import CallPace, ceiling, pace_name
 from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.kms.writer import Writer
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
-from kube_rewrap.worker.wrapped import Plugin, Refused, WrappedKey, hash_of_key_id
+from kube_rewrap.worker.wrapped import Plugin, RefusedKey, WrappedKey, hash_of_key_id
 from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin
 from tests.servers.redis import RedisServer
 
@@ -63,7 +63,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(process: KmsPlugin, pace: Pace | None = None, seconds: float = PATIENCE) -> AsyncIterator[Bench]:
+async def bench(process: KmsPlugin, pace: CallPace | None = None, seconds: float = PATIENCE) -> AsyncIterator[Bench]:
     plugin = Plugin("cloud", "v2", process.endpoint, timeout_seconds=seconds)
     async with open_plugins(KmsClient, lambda _: pace or LocalPace(0)) as plugins:
         keyring = Keyring(plugins, KmsSettings())
@@ -139,7 +139,7 @@ async def test_case_13_one_bad_source_among_good_ones_is_refused_alone(plugin: K
         bad = sources[7]
         does(plugin, fail_sources=failing(bad))
         found = await one.keyring.fetch(sources)
-        assert [wrapped for wrapped, outcome in found.items() if isinstance(outcome, Refused)] == [bad]
+        assert [wrapped for wrapped, outcome in found.items() if isinstance(outcome, RefusedKey)] == [bad]
         assert all(found[wrapped] == secret(n) for n, wrapped in enumerate(sources) if wrapped != bad)
         calls = plugin.calls["v2.Decrypt"]
         await one.keyring.fetch(sources)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp
 from tests.fakes.objects import NEW, OLD, fill, seal

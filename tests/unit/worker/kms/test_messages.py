@@ -1,5 +1,7 @@
 """The messages of the KMS services, and the decoding of hostile bytes."""
 
+import time
+
 import grpc
 import pytest
 from google.protobuf.message import DecodeError

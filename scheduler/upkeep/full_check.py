@@ -11,11 +11,11 @@ import random
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.campaigns import Campaigns
 
