@@ -148,6 +148,17 @@ async def test_a_scan_makes_etcd_send_less_than_a_third_too_much(sizes: list[int
     assert max(page.bytes for page in pages) < 10 * MIB
 
 
+async def test_every_key_comes_once_where_large_objects_follow_small_ones_and_answers_become_smaller() -> None:
+    store, sizer = Recording(), PageSizer(PageSettings())
+    for number, size in enumerate([8_000] * 1_500 + [4_000] * 1_500 + [60_000] * 1_000):
+        store.put(b"/s/ns-%03d/%06d" % (number // 50, number), bytes(size))
+    for _ in "with small answers, and once more with large ones":
+        pages = await read(store, sizer)
+        keys = [one.key for page in pages for one in page.items]
+        assert keys == sorted(set(keys))
+        assert len(keys) == 4_000
+
+
 @pytest.mark.parametrize("objects", [1_000, 10_000])
 async def test_etcd_counts_each_key_a_few_times_however_many_there_are(objects: int) -> None:
     """Without a clock: the keys of all ranges that were asked for, which etcd visits to count them."""
