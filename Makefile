@@ -11,7 +11,7 @@ VENV    := .venv
 PYTHON_ := $(VENV)/bin/python
 INSTALL := $(PYTHON_) -m pip install --quiet --require-hashes
 
-# Tests that run side by side: most wait for servers more than they compute. Thrice as many as the cores of a small machine.
+# Tests that run side by side: most wait for servers more than they compute. Thrice a small machine's cores.
 JOBS ?= 6
 
 # Stamps: each is made once, and again when what it was made from changes.

@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 
 import hypothesis
 import pytest
-from coverage import Coverage
 
 from tests.acceptance.forked import stop_server
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
@@ -51,9 +50,6 @@ _TESTS = Path(__file__).parent
 # Seconds that a test of these folders takes, which waits for servers more than it computes: the longest begin first.
 _WAITING = {"service": 20.0, "faults": 3.0, "acceptance": 2.5, "integration": 1.5, "contract": 0.2}
 
-# Folders of which the tests run commands and daemons.
-_APART = {"service", "acceptance"}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that compute, file by file, are spread over the time of those that wait, each of which goes for itself.
@@ -72,19 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in computing:
         item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
     items.sort(key=places.__getitem__)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Where the code under test runs in processes of its own, what stands around them is not traced for coverage."""
-    figures = Coverage.current() if item.path.relative_to(_TESTS).parts[0] in _APART else None
-    if figures is None:
-        return (yield)
-    figures.stop()
-    try:
-        return (yield)
-    finally:
-        figures.start()
 
 
 class SharedClusters:

@@ -18,7 +18,15 @@ from typing import TextIO
 import structlog
 
 from kube_rewrap.worker.engine import Engine
-from kube_rewrap.worker.errors import BusyError, FencedError, KmsSourceError, StoppedError, TemporaryError, WorkerError
+from kube_rewrap.worker.errors import (
+    BusyError,
+    FencedError,
+    KmsSourceError,
+    RecordChangedError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.rate.brake import Brake
@@ -80,6 +88,10 @@ class ClaimingWorker:
                 await self._rewrap(campaign, number, claim)
             else:
                 await self._brake.unless_pulled(scan_part(self._engine, campaign, number, claim, self._brake))
+        except RecordChangedError as error:
+            if job is Job.REWRAP:
+                raise
+            self._log_idle(number, str(error))  # the proof started over; its new parts are offered
         except KmsSourceError as error:
             _log.warning("batch.failed", campaign=campaign.id, batch=number, because=str(error), stalled=0)
             await self._brake.unless_pulled(asyncio.sleep(error.delay))
@@ -91,14 +103,14 @@ class ClaimingWorker:
         record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
         before = await record.load()
         batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-        options, growth = campaign.options, campaign.growth
+        options, quarantine_limit = campaign.options, campaign.quarantine_limit
         may_decrypt, kek_since = options.allow_plaintext, options.since
         await engine.run(
             batch,
             claim,
             self._brake,
             allow_plaintext=may_decrypt,
-            growth=growth,
+            quarantine_limit=quarantine_limit,
             kek_since=kek_since,
             record=record,
         )

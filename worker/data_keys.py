@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsSourceError, UnsupportedPrimaryError
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 
 
 class DataKeys(Protocol):
@@ -40,7 +40,7 @@ class DataKeys(Protocol):
 
 def refused(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
     """Return the answers of a process that asks no plugin."""
-    return dict.fromkeys(wanted, Refused("this process asks no KMS plugin to unwrap its key"))
+    return dict.fromkeys(wanted, RefusedKey("this process asks no KMS plugin to unwrap its key"))
 
 
 async def fetch_again(

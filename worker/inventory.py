@@ -33,16 +33,18 @@ async def take_inventory(
     data_keys: DataKeys | None = None,
     kek_since: int = 0,
     peeks: bool = False,
+    apart: frozenset[str] = frozenset(),
 ) -> Inventory:
     """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile.
 
     Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). With `peeks`, a value
     under a KMS provider counts under the key that it names, without being opened; else raises the errors of
-    `data_keys`, which asks the KMS plugins page by page.
+    `data_keys`, which asks the KMS plugins page by page. `apart` as in ResourceTally.
     """
     tallies, peeked = [], 0
     for one in ranges:
         count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since, peeks=peeks)
+        count.tally.apart = apart
         async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
             async for page in pages:
                 await count.add(page.items)

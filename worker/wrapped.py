@@ -93,13 +93,13 @@ class WrappedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedKey:
     """The plugin works, and does not unwrap this key. `because` is a sentence of ours, never the plugin's text."""
 
     because: str
 
 
-UnwrappedKeys = Mapping[WrappedKey, SecretBytes | Refused]
+UnwrappedKeys = Mapping[WrappedKey, SecretBytes | RefusedKey]
 """What the plugins said of wrapped keys."""
 
 

@@ -10,9 +10,9 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table
 from kube_rewrap.cli.running import run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
-from kube_rewrap.scheduler.campaigns.examination import examine
-from kube_rewrap.scheduler.dispatch.local import Examined
+from kube_rewrap.scheduler.engine import Examined
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.examination import examine
 from kube_rewrap.worker.etcd.ranges import key_bytes, key_text
 from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
 

@@ -12,30 +12,38 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.ending import alarm, report_end, sum_reports
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.full_check import Schedule
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
-from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records
 from kube_rewrap.scheduler.campaigns.pauses import PauseController
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.repairs import Repaired
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, faults_by_field, spec_of
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.campaigns.transition import Halt
 from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
-from kube_rewrap.worker.errors import BusyError, KmsTargetError, KmsUnavailableError, RefusedError, StoppedError
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, faults_by_field, spec_of
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
+from kube_rewrap.scheduler.upkeep.full_check import Schedule
+from kube_rewrap.scheduler.upkeep.repairs import Repaired
+from kube_rewrap.worker.errors import (
+    BusyError,
+    CompactedError,
+    KmsTargetError,
+    KmsUnavailableError,
+    RefusedError,
+    StoppedError,
+)
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause
@@ -151,7 +159,7 @@ class CampaignController:
             # No retry can meet it, so that it must not stay ahead of other requests.
             await self._backlog.decide(stored, RequestState.REFUSED, faults_by_field(fault))
             return None
-        except RefusedError as refusal:
+        except (RefusedError, CompactedError) as refusal:
             await self._backlog.put_off(stored, str(refusal))
             return None
         own = {Origin.DRIFT, Origin.FULL_CHECK, Origin.ROTATION}
@@ -205,6 +213,9 @@ class CampaignController:
                 progress.handed_back(await Handbacks(engine.store, engine.keyspace).all())
             try:
                 done = await reconciler.round(name)
+            except CompactedError as error:
+                await self._give_up_proof(name, str(error), lock, prover)
+                return
             except StoppedError as stopped:
                 _log.info("campaign.stopped", campaign=name, because=str(stopped))
                 await prover.forget(name)
@@ -217,22 +228,35 @@ class CampaignController:
             if isinstance(done.step.action, Halt):
                 await alarm(self._cluster.audit, campaign, done.step.because)
             if done.is_end:
-                await self._ended(done, prover)
+                await self._ended(campaign, done.proof, prover)
                 return
             if done.stored.value.state is CampaignState.PAUSED:
                 await dispatcher.wait(_IDLE_SECONDS)
                 look_at = 0.0  # a resumed campaign waits for this check
 
-    async def _ended(self, done: Round, prover: PartsProver) -> None:
-        campaign = done.stored.value
+    async def _give_up_proof(self, name: str, because: str, lock: Lock, prover: PartsProver) -> None:
+        """End a campaign as incomplete: each scan of its proof took longer than etcd kept the revision."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+
+        def ended(campaign: Campaign) -> Campaign:
+            if campaign.state.is_end:
+                return campaign
+            return replace(campaign.moved(CampaignState.INCOMPLETE, f"it is not proven: {because}"), ended_at=now)
+
+        campaign = await self._cluster.campaigns(lock.guard).change(name, ended)
+        if campaign is not None:
+            await self._ended(campaign, None, prover)
+            await self._figures.show_campaigns()
+
+    async def _ended(self, campaign: Campaign, proof: Inventory | None, prover: PartsProver) -> None:
         checkpoints = Checkpoints(self._cluster.engine.store, self._cluster.engine.keyspace)
         report = await sum_reports(checkpoints, campaign.id)
         await prover.forget(campaign.id)
-        if done.proof is not None and campaign.whole:
-            await self._figures.scanned(done.proof)
+        if proof is not None and campaign.whole:
+            await self._figures.scanned(proof)
         self._schedule.campaign_ended(
             is_complete=campaign.state is CampaignState.COMPLETE,
-            has_stale=done.proof is not None and done.proof.stale > 0,
+            has_stale=proof is not None and proof.stale > 0,
             whole=campaign.whole,
         )
         await report_end(self._cluster, campaign, report)

@@ -17,6 +17,9 @@ from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import KeyRef
 
+COMPACTION_SECONDS = 300.0
+"""How long etcd keeps a revision at least: kube-apiserver's --etcd-compaction-interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class PluginCalls:
@@ -55,6 +58,25 @@ def calls_to_rewrap(found: Inventory, settings: KmsSettings) -> tuple[PluginCall
         if _is_v1(tally.primary):
             calls[tally.primary.name] += tally.stale * (2 if settings.check_wrapped else 1)
     return _estimates(calls, settings)
+
+
+def slow_proofs(found: Inventory, settings: KmsSettings) -> tuple[str, ...]:
+    """Return, for each KMS v1 provider that writes, why a proof may take longer than etcd keeps its revision.
+
+    A proof opens every object, whichever key it is under now.
+    """
+    reads: Counter[str] = Counter()
+    for tally in found.resources:
+        if _is_v1(tally.primary):
+            reads[tally.primary.name] += tally.readable
+    slow = (one for one in _estimates(reads, settings) if one.seconds > COMPACTION_SECONDS)
+    return tuple(
+        f"a proof takes {one}; kube-apiserver has etcd compact revisions away that are five minutes old, and a scan of "
+        "one that is gone begins anew. What a process has unwrapped it does not ask for again while it remembers it "
+        "(kms.cache_entries, kms.cache_bytes). Raise kms.v1_rate and the KMS' quota, raise the cache above the number "
+        "of objects, or move them to KMS v2, whose objects share their keys"
+        for one in slow
+    )
 
 
 def kms_v1_providers(generation: GenerationRecord) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef
 
-Chain = tuple[KeyRef, ...]
+ChainKeys = tuple[KeyRef, ...]
 
 
 class ChangeKind(StrEnum):
@@ -140,12 +140,12 @@ def detect_in_store(found: Inventory) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:
+def _chains(generation: GenerationRecord) -> dict[GroupResource, ChainKeys]:
     """Return the chains by resource; a key that a chain lists twice counts once."""
     return {GroupResource.parse(name): tuple(dict.fromkeys(keys)) for name, keys in generation.resources}
 
 
-def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Chain | None:
+def _governing(chains: Mapping[GroupResource, ChainKeys], name: GroupResource) -> ChainKeys | None:
     """Return the chain of a resource or wildcard, as EncryptionConfiguration.providers_for does."""
     for candidate in (name, GroupResource("*", name.group), ANY):
         if candidate in chains:
@@ -153,7 +153,7 @@ def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Ch
     return None
 
 
-def _compare(name: GroupResource, old: Chain | None, new: Chain | None) -> Iterator[Change]:
+def _compare(name: GroupResource, old: ChainKeys | None, new: ChainKeys | None) -> Iterator[Change]:
     resource = str(name)
     if old is not None and new is not None:
         yield from _kek(resource, old[0], new[0])
@@ -172,7 +172,7 @@ def _first_sight(resource: str, primary: KeyRef) -> Change:
     return Change(resource, ChangeKind.FIRST_SIGHT, because)
 
 
-def _added(resource: str, new: Chain) -> Change:
+def _added(resource: str, new: ChainKeys) -> Change:
     because = f"no entry governed {resource} before, and it is now written with {new[0]}"
     # kube-apiserver stored ungoverned objects as plaintext.
     blind = not any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in new)
@@ -181,7 +181,7 @@ def _added(resource: str, new: Chain) -> Change:
     return Change(resource, ChangeKind.RESOURCE_ADDED, because, danger=blind)
 
 
-def _removed(resource: str, old: Chain) -> Change:
+def _removed(resource: str, old: ChainKeys) -> Change:
     because = f"no entry governs {resource} any more, which was written with {old[0]}; new objects are plaintext"
     lost = [str(key) for key in old if key.fingerprint != PLAINTEXT_FINGERPRINT]
     if lost:
@@ -189,7 +189,7 @@ def _removed(resource: str, old: Chain) -> Change:
     return Change(resource, ChangeKind.RESOURCE_REMOVED, because, danger=bool(lost))
 
 
-def _by_version(old: Chain, new: Chain) -> tuple[Chain, Chain]:
+def _by_version(old: ChainKeys, new: ChainKeys) -> tuple[ChainKeys, ChainKeys]:
     """Return the chains with each KMS provider as one key, whatever its KEK, each key once.
 
     A name of which one chain does not record the version counts as of one version.
@@ -199,7 +199,7 @@ def _by_version(old: Chain, new: Chain) -> tuple[Chain, Chain]:
     return _named_by_version(old, untold), _named_by_version(new, untold)
 
 
-def _named_by_version(chain: Chain, untold: Collection[str]) -> Chain:
+def _named_by_version(chain: ChainKeys, untold: Collection[str]) -> ChainKeys:
     return tuple(
         dict.fromkeys(
             replace(key, fingerprint=KMS_FINGERPRINT if key.name in untold else key.version)
@@ -221,7 +221,7 @@ def _kek(resource: str, was: KeyRef, now: KeyRef) -> Iterator[Change]:
 
 
 def _moved(
-    resource: str, old: Chain, new: Chain, before: GenerationRecord, after: GenerationRecord
+    resource: str, old: ChainKeys, new: ChainKeys, before: GenerationRecord, after: GenerationRecord
 ) -> Iterator[Change]:
     """Compare the addresses of the plugins of KMS providers that stayed."""
     old, new = _named_by_version(old, ()), _named_by_version(new, ())
@@ -267,7 +267,7 @@ def _version(resource: str, was: KeyRef, now: KeyRef) -> Change:
     return Change(resource, ChangeKind.KMS_VERSION, because, danger=True)
 
 
-def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _primary(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     was, now = old[0], new[0]
     if was == now or (now.provider == ProviderType.KMS and _successors(old, new).get(was) == now):
         return
@@ -285,7 +285,7 @@ def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
         yield Change(resource, ChangeKind.PRIMARY_MATERIAL, because, danger=lost)
 
 
-def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _others(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     """Compare all keys, without the changes that `_primary` has reported."""
     successors = _successors(old, new)
     for key in (key for key in old if key not in new):
@@ -308,7 +308,7 @@ def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
         yield Change(resource, ChangeKind.KEY_ADDED, f"{key} was added to {resource}, to read with")
 
 
-def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
+def _successors(old: ChainKeys, new: ChainKeys) -> dict[KeyRef, KeyRef]:
     """Return, for each removed key, the added key of the same provider and name."""
     arrived = [key for key in new if key not in old]
     found: dict[KeyRef, KeyRef] = {}
@@ -320,7 +320,7 @@ def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
     return found
 
 
-def _order(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _order(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     stayed = [key for key in new if key in old]
     if old[0] == new[0] and stayed != [key for key in old if key in new]:
         because = f"{resource} is still written with {new[0]}; its keys are tried as {', '.join(map(str, stayed))}"

@@ -6,7 +6,7 @@
 3. Before it records a key's writes in a resource for the first time, it estimates the earlier ones from the objects.
    The watch runs meanwhile, so no write is missed.
 
-`counting.py` adds up the writes from start revisions to places; `campaigns/spans.py` says which ranges to watch, and
+`counting.py` adds up the writes from start revisions to places; `registry/spans.py` says which ranges to watch, and
 which resource an etcd key belongs to.
 """
 
@@ -23,12 +23,12 @@ import structlog
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.scheduler.campaigns.budgets import estimate_use
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
+from kube_rewrap.scheduler.registry.budgets import estimate_use
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Watched, WatchFrom
@@ -168,7 +168,7 @@ class Observer:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._flush(0.0)
         except (WorkerError, TimeoutError) as error:
-            _log.info("observer.not_settled", because=str(error) or "no answer in time")
+            _log.info("observer.not_recorded", because=str(error) or "no answer in time")
 
     async def _flush(self, every: float) -> None:
         """Record counts and places together if counts changed; else the places alone, at most once in `every` s."""
@@ -253,7 +253,7 @@ class Observer:
         _log.warning(
             "observer.gap",
             resource=", ".join(span.names),
-            growth=end - first,
+            revisions=end - first,
             counted=counted,
             because="etcd compacted revisions before the watch received them; each one that may be a write counts",
         )

@@ -11,8 +11,8 @@ No cheap request says where the keys of a range lie, but every answer counts the
 4. After a part with few keys, the next one spans more values of that byte. After an empty part, it ends after the
    parent of that byte's subtree and the parent's neighbour.
 
-So etcd visits a key a few times, and once more for each byte of its path at which more than a part of keys branches off
-after a gap.
+So etcd visits a key a few times, and once more for each byte of its path at which more keys than a part may hold follow
+a gap. The worst names are a ladder, each directory a prefix of the next: there it visits each key once for each rung.
 
 The counts are hints only: each part begins where the one before it ended, or after its last key that was read. Keys
 that other clients create or delete meanwhile change the size of an answer; no key is read twice or missed for it.
@@ -96,8 +96,8 @@ class Parts:
         self._bounds[-1].left = left
         self._start = after(keys[-1])
         self._is_in_gap = False
-        if left > most:
-            self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
+        # Whatever `left` is: the next request may be for fewer keys, and a step of earlier keys would end before them.
+        self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
 
     def leave(self, count: int, most: int) -> None:
         """Use the answer for the part of `next`, which holds `count` keys. The next part begins where it ends."""
@@ -110,9 +110,10 @@ class Parts:
             self._step, self._is_in_gap = _Step(self._bounds.pop().end), False
 
     def skip(self, start: bytes, length: int) -> None:
-        """Go on at `start` if that is further on; the next part ends at the subtree of its first `length` bytes.
+        """Continue at `start`, unless the answers have covered it.
 
-        Of more bytes where that subtree is known to hold many keys.
+        The next part ends with the keys that share the first `length` bytes of `start`; more bytes where these are
+        known to be too many.
         """
         if start <= self._start:
             return

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, WrappedKey
 
 REFUSED_SECONDS = 600.0
 """How long a refused source is not asked for again: longer than it takes to find that out for a page of them."""
@@ -22,7 +22,7 @@ _ANNOTATION_BYTES = 200
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    outcome: SecretBytes | Refused
+    outcome: SecretBytes | RefusedKey
     size: int
     until: float
     """When a refusal ends; for a key, from when on it may be doubted."""
@@ -49,24 +49,24 @@ class KeyCache:
         """The bytes of all entries."""
         return self._bytes
 
-    def get(self, wrapped: WrappedKey, now: float) -> SecretBytes | Refused | None:
+    def get(self, wrapped: WrappedKey, now: float) -> SecretBytes | RefusedKey | None:
         """Return what is known of a wrapped key; None if it is to be asked for."""
         entry = self._entries.get(wrapped)
-        if entry is None or entry.is_doubted or (isinstance(entry.outcome, Refused) and now >= entry.until):
+        if entry is None or entry.is_doubted or (isinstance(entry.outcome, RefusedKey) and now >= entry.until):
             return None
         self._entries.move_to_end(wrapped)
         return entry.outcome
 
-    def put(self, wrapped: WrappedKey, outcome: SecretBytes | Refused, now: float) -> SecretBytes | Refused:
+    def put(self, wrapped: WrappedKey, outcome: SecretBytes | RefusedKey, now: float) -> SecretBytes | RefusedKey:
         """Remember what the plugin said, and return what is known now. A key that was doubted stays for a while.
 
         A doubted key that the plugin does not unwrap any more stays as it was: the first answer may have been right.
         """
         before = self._entries.get(wrapped)
         was_doubted = before is not None and before.is_doubted
-        if before is not None and was_doubted and isinstance(outcome, Refused):
+        if before is not None and was_doubted and isinstance(outcome, RefusedKey):
             outcome = before.outcome
-        stays = isinstance(outcome, Refused) or was_doubted
+        stays = isinstance(outcome, RefusedKey) or was_doubted
         self._set(wrapped, outcome, now + REFUSED_SECONDS if stays else now)
         return outcome
 
@@ -101,7 +101,7 @@ class KeyCache:
                 return DataKey(wrapped, entry.outcome)
         return None
 
-    def _set(self, wrapped: WrappedKey, outcome: SecretBytes | Refused, until: float) -> None:
+    def _set(self, wrapped: WrappedKey, outcome: SecretBytes | RefusedKey, until: float) -> None:
         self._drop(wrapped)
         size = _size_of(wrapped) + (len(outcome) if isinstance(outcome, SecretBytes) else 0)
         if size > self._most_bytes:

@@ -27,8 +27,8 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.circuit import Circuit
 from kube_rewrap.worker.kms.client import Status
-from kube_rewrap.worker.kms.counts import Calls, Method, Outcome, PluginCounts
-from kube_rewrap.worker.kms.pace import Pace
+from kube_rewrap.worker.kms.counts import CallOutcome, Calls, Method, PluginCounts
+from kube_rewrap.worker.kms.pace import CallPace
 from kube_rewrap.worker.wrapped import Plugin, WrappedKey
 
 T = TypeVar("T")
@@ -57,10 +57,6 @@ class Client(Protocol):
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
         """Have a secret wrapped."""
 
-    async def encrypt_once(self, secret: SecretBytes) -> WrappedKey:
-        """As `encrypt`, by one call."""
-        return await self._call(Method.ENCRYPT, lambda: self._client.encrypt(secret), is_ours=True)
-
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         """Have a wrapped key unwrapped."""
 
@@ -82,7 +78,7 @@ class _Line:
         """Whether a call with an argument of our own opened the circuit, or failed while it was open."""
         self.worked_at = -PROVEN_SECONDS
         """When a call with an argument of our own last succeeded."""
-        self.last = Outcome.OK
+        self.last = CallOutcome.OK
         """Of the last call with an argument of our own."""
         self.probe = asyncio.Lock()
 
@@ -90,7 +86,7 @@ class _Line:
 class GuardedPlugin:
     """See the module's docstring. For one event loop."""
 
-    def __init__(self, plugin: Plugin, client: Client, pace: Pace) -> None:
+    def __init__(self, plugin: Plugin, client: Client, pace: CallPace) -> None:
         self.plugin = plugin
         self.sources = 0
         self.seeds = 0
@@ -99,7 +95,7 @@ class GuardedPlugin:
         self._pace = pace
         self._places = asyncio.Semaphore(AT_ONCE)
         self._lines = {method: _Line() for method in Method}
-        self._calls: defaultdict[tuple[Method, Outcome], Calls] = defaultdict(Calls)
+        self._calls: defaultdict[tuple[Method, CallOutcome], Calls] = defaultdict(Calls)
         self._status_at: float | None = None
 
     def __str__(self) -> str:
@@ -149,8 +145,8 @@ class GuardedPlugin:
 
         So a plugin without the permission to encrypt looks, whose error may be UNKNOWN.
         """
-        has_encrypted = (Method.ENCRYPT, Outcome.OK) in self._calls
-        return not has_encrypted and self._lines[Method.ENCRYPT].last in {Outcome.REFUSED, Outcome.UNDECIDED}
+        has_encrypted = (Method.ENCRYPT, CallOutcome.OK) in self._calls
+        return not has_encrypted and self._lines[Method.ENCRYPT].last in {CallOutcome.REFUSED, CallOutcome.UNDECIDED}
 
     def counts(self) -> PluginCounts:
         """Return what was counted so far."""
@@ -194,16 +190,16 @@ class GuardedPlugin:
                 return await self._judged(method, ask, is_ours=is_ours)
 
     async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
-        began, outcome = _now(), Outcome.CANCELLED
+        began, outcome = _now(), CallOutcome.CANCELLED
         try:
             answer = await ask()
         except KmsUnavailableError as error:
-            outcome = Outcome.UNAVAILABLE
+            outcome = CallOutcome.UNAVAILABLE
             if is_ours or _now() - self._lines[method].worked_at > PROVEN_SECONDS:
                 self._failed(method, error, is_ours=is_ours)
             raise
         except KmsRefusedError as error:
-            outcome = Outcome.REFUSED
+            outcome = CallOutcome.REFUSED
             if not is_ours:
                 undecided = KmsUndecidedError(str(error))
                 undecided.plugin_text = error.plugin_text
@@ -211,20 +207,20 @@ class GuardedPlugin:
             self._failed(method, error, is_ours=is_ours)
             raise
         except KmsUndecidedError as error:
-            outcome = Outcome.UNDECIDED
+            outcome = CallOutcome.UNDECIDED
             if not is_ours:
                 raise
             failure = KmsUnavailableError(str(error), delay=1.0)
             self._failed(method, failure, is_ours=is_ours)
             raise failure from None
         else:
-            outcome = Outcome.OK
+            outcome = CallOutcome.OK
             self._succeeded(method)
             return answer
         finally:
-            if is_ours and outcome is not Outcome.CANCELLED:
+            if is_ours and outcome is not CallOutcome.CANCELLED:
                 self._lines[method].last = outcome
-            if is_ours and outcome is Outcome.OK:
+            if is_ours and outcome is CallOutcome.OK:
                 self._lines[method].worked_at = _now()
             counted = self._calls[method, outcome]
             self._calls[method, outcome] = counted.counted(_now() - began)

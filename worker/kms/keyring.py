@@ -6,12 +6,12 @@ no object is quarantined. A canary is before each of these tries, not after it: 
 must not make sound keys look damaged. If the canaries pass, and the last try fails as the others:
 
 1. Each of `UNDECIDED_TRIES` failures may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged
-   value would stop a campaign): the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`.
+   value would stop a campaign): the key is `RefusedKey`, and is not asked for again for `REFUSED_SECONDS`.
 2. One of `TRIES` failures was one of a plugin that is down (KmsUnavailableError); or each may be the key's, and the
    plugin wavered meanwhile, or in the `WAVERED_SECONDS` before: a call that failed succeeded when it was made again, or
    a canary failed, as under throttling that the plugin reports as UNKNOWN. One forged value must not stop a campaign
    for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other keys were fetched, and
-   the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
+   the plugin is asked again later; after the rounds of `suspects.py`, the key is `RefusedKey`.
 3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines. A
    key that opened another object is not fetched again: the object is to blame.
 
@@ -37,7 +37,7 @@ from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAsked
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, Suspects
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 
 UNDECIDED_TRIES = 2 * TRIES
 """More than for other failures, for these prove more: a plugin that fails each second call by chance fails on a sound
@@ -47,7 +47,7 @@ WAVERED_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
-_Flight = asyncio.Future[SecretBytes | Refused | WorkerError]
+_Flight = asyncio.Future[SecretBytes | RefusedKey | WorkerError]
 """The outcome of a call in flight, for all who wait for it; cancelled if the task that made the call was."""
 
 
@@ -69,7 +69,7 @@ class Keyring:
         Raises KmsUnavailableError or KmsRefusedError as soon as one plugin can't say, and KmsSourceError at the end if
         one only fails on some of the keys; keys unwrapped until then are remembered.
         """
-        now, found, missing = _now(), dict[WrappedKey, SecretBytes | Refused](), list[WrappedKey]()
+        now, found, missing = _now(), dict[WrappedKey, SecretBytes | RefusedKey](), list[WrappedKey]()
         for wrapped in dict.fromkeys(wanted):
             known = self._cache.get(wrapped, now)
             if known is None:
@@ -107,7 +107,7 @@ class Keyring:
         self._cache.put(key.wrapped, key.secret, _now())
         self._cache.prove(key.wrapped)
 
-    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Return a key from the cache, from the call in flight, or by a call of our own."""
         while True:
             known = self._cache.get(wrapped, _now())
@@ -124,7 +124,7 @@ class Keyring:
                     raise outcome
                 return outcome
 
-    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Unwrap a key, and give the outcome to all who wait for it."""
         flight = self._flights[wrapped] = asyncio.get_running_loop().create_future()
         try:
@@ -141,7 +141,7 @@ class Keyring:
             del self._flights[wrapped]
             flight.cancel()  # does nothing once it has a result
 
-    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Follow the rules of the module's docstring."""
         plugin = self._plugins[wrapped.plugin]
         if (wait := self._suspects.wait(wrapped, _now())) > 0:
@@ -160,7 +160,7 @@ class Keyring:
                 raise _failing(plugin, wrapped, ROUND_SECONDS)
         plugin.refused += 1
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
-        return Refused(because)
+        return RefusedKey(because)
 
     def _has_wavered(self, plugin: Plugin, since: float) -> bool:
         at = self._wavered_at.get(plugin)

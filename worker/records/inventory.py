@@ -71,6 +71,8 @@ class ResourceTally:
     reasons: dict[Reason, int] = field(default_factory=dict)
     outdated: int = 0
     outdated_bytes: int = 0
+    apart: frozenset[str] = field(default=frozenset(), compare=False)
+    """Fingerprints of KEKs that are counted one by one past the bound, too; no record of a tally has them."""
 
     @property
     def readable(self) -> int:
@@ -115,7 +117,8 @@ class ResourceTally:
         tally = self.keys.get(key)
         if tally is not None:
             return tally
-        if len(self.keys) >= _MOST_KEYS and key.provider == ProviderType.KMS and key != self.primary:
+        may_be_invented = key.provider == ProviderType.KMS and key.kek.fingerprint not in self.apart
+        if len(self.keys) >= _MOST_KEYS and may_be_invented and key != self.primary:
             key = replace(key, fingerprint=_OTHER_KEYS)
         return self.keys.setdefault(key, KeyTally())
 
@@ -130,7 +133,7 @@ class ResourceTally:
 
     def __add__(self, other: ResourceTally) -> ResourceTally:
         """Add up two counts of one resource."""
-        total = ResourceTally(self.resource, self.primary, self.configured)
+        total = ResourceTally(self.resource, self.primary, self.configured, apart=self.apart | other.apart)
         for part in (self, other):
             for key, one in part.keys.items():
                 tally = total._tally(key)

@@ -98,7 +98,7 @@ def test_the_kek_in_force_is_on_record_afterwards_and_the_next_one_can_be_waited
         plugin.rotate("kek-2")
         refused = rewrap.run("run")
         assert refused.code == 4, refused.stdout + refused.stderr
-        assert "names another KEK; it takes effect after it has stood for 2 s" in refused.stdout
+        assert "names another KEK; it takes effect after the plugin has named it for 2 s" in refused.stdout
         second = hash_of("kek-2")
         wait(lambda: rewrap.run("run").code == 0, "a run under the KEK that has stood", 60)
         [record] = plane.gateway.read("/kube-rewrap/v1/keks/")

@@ -15,16 +15,16 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.budgets import estimate_use, note_restore
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
-from kube_rewrap.scheduler.campaigns.history import last_proof
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.engine import Engine, describe
+from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.history import last_proof
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page
@@ -300,3 +300,35 @@ def test_a_record_that_does_not_say_so_is_not_of_everything() -> None:
     assert Campaign.from_json(record).whole
     del record["whole"]
     assert not Campaign.from_json(record).whole
+
+
+class CompactingInAProof(MemoryStore):
+    """Compacts the proof's revision away behind a page of secrets, once; configmaps are read slowly meanwhile."""
+
+    is_armed = has_compacted = False
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        is_pinned = revision > 0 and self.is_armed
+        if is_pinned and b"configmaps" in keys.start and not self.has_compacted:
+            await asyncio.sleep(0.3)
+        page = await super().page(keys, limit, revision=revision, since=since)
+        if is_pinned and b"secrets" in keys.start and not self.has_compacted:
+            self.has_compacted = True
+            seal(self, "/registry/secrets/late", NEW)
+            self.compact()
+        return page
+
+
+async def test_a_part_that_is_at_work_when_the_proof_starts_over_does_not_end_the_run() -> None:
+    store = CompactingInAProof()
+    for resource in ("secrets", "configmaps"):
+        fill(store, OLD, resource=resource)
+    one, brake = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
+
+    def watch(_report: BatchReport, open_batches: int) -> None:
+        store.is_armed = not open_batches
+
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, EVERYTHING)
+        ended = await run_embedded(one, plan, lock, brake, watch)
+    assert (ended.campaign.state, ended.proof.objects, store.has_compacted) == (CampaignState.COMPLETE, 25, True)

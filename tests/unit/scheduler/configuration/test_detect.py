@@ -22,7 +22,7 @@ from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.scheduler.configuration.detect import Change, ChangeKind, detect, detect_in_store, why_refused
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason

@@ -13,8 +13,8 @@ from kube_rewrap.config.encryption.configuration import (
 )
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, RecordError
 from kube_rewrap.worker.etcd.store import Put
 from kube_rewrap.worker.providers.chain import Chain

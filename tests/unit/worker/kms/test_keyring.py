@@ -17,7 +17,7 @@ from kube_rewrap.worker.kms.counts import Method
 from kube_rewrap.worker.kms.guard import TRIES
 from kube_rewrap.worker.kms.keyring import UNDECIDED_TRIES, WAVERED_SECONDS
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, ROUNDS
-from kube_rewrap.worker.wrapped import Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 from tests.unit.clock import without_waiting
 from tests.unit.worker.kms.scripted import (
     CALL_SECONDS,
@@ -103,7 +103,7 @@ async def test_nothing_is_left_after_all_tasks_are_cancelled_at_any_moment() -> 
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert one.client.at_once == 0
         found = await one.keyring.fetch([source(f"{n}") for n in range(20)])
-        assert [type(found[source(f"{n}")]) for n in (6, 7, 8)] == [SecretBytes, Refused, SecretBytes]
+        assert [type(found[source(f"{n}")]) for n in (6, 7, 8)] == [SecretBytes, RefusedKey, SecretBytes]
         assert len(found) == 20
 
 
@@ -163,7 +163,7 @@ async def test_keys_on_which_the_plugin_breaks_are_refused_after_minutes_and_no_
     async with bench(ScriptedClient(script=breaks_on(*bad))) as one:
         began = now()
         found, _ = await until_settled(one, [*bad, *good])
-        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(bad)
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], RefusedKey)} == set(bad)
         assert (ROUNDS - 1) * ROUND_SECONDS <= now() - began <= 2 * ROUNDS * ROUND_SECONDS
         assert all(one.client.decrypts_of(wrapped) == TRIES * ROUNDS for wrapped in bad)
         assert all(found[wrapped] == SecretBytes(without_word(wrapped)) for wrapped in good)
@@ -188,7 +188,7 @@ async def test_a_later_campaign_asks_again_without_the_wait_and_takes_the_key_wh
         await until_settled(one, [source("bad")])
         await asyncio.sleep(REFUSED_SECONDS)
         found, fetches = await until_settled(one, [source("bad")])
-        assert (type(found[source("bad")]), fetches) == (Refused, 1)
+        assert (type(found[source("bad")]), fetches) == (RefusedKey, 1)
         await asyncio.sleep(REFUSED_SECONDS)
         one.client.script = SOUND
         assert await one.keyring.fetch([source("bad")]) == {source("bad"): SecretBytes(b"bad")}
@@ -226,7 +226,7 @@ async def test_rounds_with_outages_between_them_are_not_those_of_the_outages() -
                 continue
             except KmsUnavailableError:
                 continue
-            assert isinstance(found[source("bad")], Refused)
+            assert isinstance(found[source("bad")], RefusedKey)
             break
         assert rounds == ROUNDS - 1
 
@@ -258,7 +258,7 @@ async def test_a_circuit_that_an_outage_opened_is_not_held_open_by_keys_on_which
                 break
             await asyncio.sleep(5)
         assert found[source("good")] == SecretBytes(b"good")
-        assert all(isinstance(found[wrapped], Refused) for wrapped in bad)
+        assert all(isinstance(found[wrapped], RefusedKey) for wrapped in bad)
 
 
 def may_only_decrypt(error: Exception, *bad: WrappedKey) -> Script:
@@ -281,7 +281,7 @@ async def test_a_plugin_that_may_only_decrypt_refuses_a_key_if_it_unwraps_one_th
         await one.keyring.fetch([source("good")])
         for _ in range(3):
             found = await one.keyring.fetch([bad, source("good")])
-            assert isinstance(found[bad], Refused)
+            assert isinstance(found[bad], RefusedKey)
             await asyncio.sleep(REFUSED_SECONDS)
         canaries = UNDECIDED_TRIES - TRIES + 1
         assert one.client.decrypts_of(source("good")) == 1 + 3 * canaries
@@ -336,7 +336,7 @@ async def test_keys_that_the_plugin_refuses_by_a_code_of_its_own_stop_no_other_k
 
     async with bench(ScriptedClient(script=refused)) as one:
         found = await one.keyring.fetch([*forged, source("good")])
-        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(forged)
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], RefusedKey)} == set(forged)
         assert found[source("good")] == SecretBytes(b"good")
         assert not one.plugins[PLUGIN].is_open(Method.DECRYPT)
 
@@ -355,7 +355,9 @@ async def test_an_undecided_failure_is_tried_again() -> None:
 async def test_a_refused_key_is_not_asked_for_again_for_a_while() -> None:
     async with bench(ScriptedClient(script=failing(source("bad")))) as one:
         found = await one.keyring.fetch([source("bad")])
-        assert found == {source("bad"): Refused("KMS v2 provider 'cloud' does not unwrap it, and unwraps other keys")}
+        assert found == {
+            source("bad"): RefusedKey("KMS v2 provider 'cloud' does not unwrap it, and unwraps other keys")
+        }
         assert one.plugins.counts()[0].refused == 1
         assert one.client.decrypts_of(source("bad")) == UNDECIDED_TRIES
         await asyncio.sleep(REFUSED_SECONDS - 5)
@@ -392,7 +394,7 @@ async def test_a_source_that_opened_before_must_open_again_before_another_is_ref
             await one.keyring.fetch([source("bad")])
         one.client.script = failing(source("bad"))
         await asyncio.sleep(WAVERED_SECONDS)
-        assert isinstance((await one.keyring.fetch([source("bad")]))[source("bad")], Refused)
+        assert isinstance((await one.keyring.fetch([source("bad")]))[source("bad")], RefusedKey)
 
 
 @without_waiting
@@ -408,7 +410,7 @@ async def test_many_damaged_keys_share_canaries() -> None:
     bad = [source(f"{n}") for n in range(64)]
     async with bench(ScriptedClient(script=failing(*bad))) as one:
         found = await one.keyring.fetch(bad)
-        assert {type(outcome) for outcome in found.values()} == {Refused}
+        assert {type(outcome) for outcome in found.values()} == {RefusedKey}
         assert one.client.number_of("encrypt") <= len(bad) * (UNDECIDED_TRIES - TRIES + 1) / 2
         assert all(one.client.decrypts_of(wrapped) == UNDECIDED_TRIES for wrapped in bad)
 
@@ -482,7 +484,7 @@ async def test_a_key_that_fails_while_the_plugin_fails_by_turns_on_others_is_ref
         with pytest.raises(KmsSourceError):
             await one.keyring.fetch([source("bad"), source("sound")])
         found, _ = await until_settled(one, [source("bad"), source("sound")])
-        assert {type(found[source("bad")]), type(found[source("sound")])} == {Refused, SecretBytes}
+        assert {type(found[source("bad")]), type(found[source("sound")])} == {RefusedKey, SecretBytes}
 
 
 @without_waiting

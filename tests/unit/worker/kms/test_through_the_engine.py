@@ -159,7 +159,8 @@ async def test_keys_on_which_the_plugin_breaks_take_their_minutes_side_by_side()
 
     client = ScriptedClient(plugin=V1, script=away, seconds=0.01)
     async with scene_of(store, client) as scene:
-        began, cursor, unreadable = now(), SECRETS.start, 0
+        began, unreadable = now(), 0
+        cursor: bytes | None = SECRETS.start
         while cursor is not None:
             until, wanted = now() + 120, ResourceRange("secrets", KeyRange(cursor, SECRETS.end))
             try:

@@ -11,12 +11,12 @@ import random
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
-from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
+from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.campaigns import Campaigns
 
 _LOOK_SECONDS = 0.5
@@ -97,6 +97,10 @@ class FullCheckController:
         except (KmsUnavailableError, KmsRefusedError) as error:
             # The leader goes on: it also counts writes, and answers requests.
             self._schedule.postponed()
+            _log.warning("full_check.postponed", because=str(error))
+            return
+        except CompactedError as error:
+            # Another check would end like this one: the next is due after the whole interval.
             _log.warning("full_check.postponed", because=str(error))
             return
         except BaseException:
