@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, KmsSettings
 from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.kms.circuit import FAILURES
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAskedError
 from kube_rewrap.worker.kms.keyring import UNDECIDED_TRIES, Keyring
@@ -266,7 +267,7 @@ async def test_case_25_nothing_of_secrets_key_ids_and_the_plugins_text_is_told(
             does(plugin, status_key_id="other")
             told += await tracebacks(one.data_key("other"))
             does(plugin, fail={"*": "UNKNOWN"})
-            for _ in range(3):
+            for _ in range(FAILURES):
                 one.keyring.forget(wrong)
                 told += await tracebacks(one.keyring.fetch([wrong]))
             told += [repr(one.keyring), repr(one.writer), str(one.guarded), repr(one.guarded.counts())]

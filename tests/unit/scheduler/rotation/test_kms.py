@@ -92,7 +92,8 @@ def test_each_entry_gets_a_provider_of_its_own_which_is_promoted_and_the_old_one
 def test_a_name_that_an_earlier_provider_had_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=f"an earlier KMS provider was named {name}:"):
         plan_rotation(TWO, "enc.json", TO_KMS, (), NOW, is_idle=lambda _: False, kms_taken={name, "other"})
-    assert plan_rotation(TWO, "enc.json", TO_KMS, {"cloud"}, NOW, is_idle=lambda _: False, kms_taken={"other"})
+    rotation = plan_rotation(TWO, "enc.json", TO_KMS, {"cloud"}, NOW, is_idle=lambda _: False, kms_taken={"other"})
+    assert rotation.key_name == "cloud"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
