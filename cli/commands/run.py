@@ -86,7 +86,7 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     if count == 1:
         return []
     # -P: without it, the child would import modules from the working directory, which may be anyone's.
-    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child", str(count))
+    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
     return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
 
 

@@ -31,7 +31,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
-    """How to start a child process: a command, to which the campaign's id is added, and an environment."""
+    """How to start a child process: a command, and an environment.
+
+    Two words are added to the command: the number of children that share the run's limits, and the campaign's id.
+    """
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -43,8 +46,9 @@ class ChildWorker:
     The jobs of a dead child stay claimed until its lease expires; then the loop offers them again.
     """
 
-    def __init__(self, command: ChildCommand, campaign: str) -> None:
+    def __init__(self, command: ChildCommand, campaign: str, shares: int = 1) -> None:
         self._command = command
+        self._shares = str(shares)
         self._campaign = campaign
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
@@ -81,14 +85,15 @@ class ChildWorker:
                     if self._losses > _MOST_LOSSES:
                         raise WorkerError(f"child processes end again and again, the last one with exit code {code}")
                     _log.warning("child.ended", campaign=self._campaign, because=f"it ended with exit code {code}")
-                self._child = await _start(self._command, self._campaign)
+                self._child = await _start(self._command, self._shares, self._campaign)
             return self._child
 
 
-async def _start(command: ChildCommand, campaign: str) -> _Child:
+async def _start(command: ChildCommand, shares: str, campaign: str) -> _Child:
     """Start a child and wait until it is ready. Raises WorkerError if it is not in time, and what it failed for."""
     process = await asyncio.create_subprocess_exec(
         *command.command,
+        shares,
         campaign,
         stdin=PIPE,
         stdout=PIPE,

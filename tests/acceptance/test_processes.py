@@ -79,6 +79,15 @@ def test_the_rate_is_one_for_all(rewrap: Command) -> None:
     assert document["seconds"] > (OBJECTS - 200 / 20) / 200
 
 
+def test_one_batch_has_the_whole_rate(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """Each child has a share of it; so there is no child without work."""
+    store(etcd.admin(), secrets(OBJECTS), OLD)
+    rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD))
+    ended = rewrap.run("run", "-o", "json", "--processes", "4", "--rate", "100")
+    assert (ended.document["state"], len(children(ended.events))) == ("complete", 1)
+    assert ended.document["seconds"] < 4 * OBJECTS / 100
+
+
 def test_a_killed_child_is_replaced(rewrap: Command, gateway: Gateway) -> None:
     with rewrap.start(*SLOW) as running:
         killed, _ = begun(running)

@@ -103,7 +103,7 @@ def test_a_child_imports_nothing_from_the_working_directory(tmp_path: Path, monk
     )
     [command, _] = _children(args, cast("Any", SimpleNamespace(found=SimpleNamespace(stale=1))))
     ended = subprocess.run(
-        [*command.command, "campaign"],
+        [*command.command, "2", "campaign"],
         cwd=tmp_path,
         env=command.environment,
         input=b"",
