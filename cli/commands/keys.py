@@ -129,8 +129,8 @@ def _is_uncertain(budget: Budget) -> bool:
 
 def _uncertainty(budget: Budget) -> str:
     most = budget.estimated_at_most
-    bound = "of which no bound is known" if most is None else f"with which they are at most {most}"
-    return f"{budget.estimated} of its writes are an estimate without those of deleted objects, {bound}"
+    bound = "how many those were is not known" if most is None else f"with those they are {most} at most"
+    return f"{budget.estimated} of its writes are an estimate, which leaves out deleted objects; {bound}"
 
 
 def _row(
