@@ -40,7 +40,7 @@ IN_FLIGHT_SECONDS = 60.0
 
 _NO_ADDRESS = (
     "no address of a kube-apiserver is given: name all of them with --apiserver, or state that all run it with "
-    "--assume-converged"
+    "`rewrap converged --assume-converged REASON`"
 )
 _NO_KEK = "no address of a kube-apiserver is given (--apiserver): nothing shows under which KEK each of them writes"
 _NO_FILE = (
@@ -313,7 +313,7 @@ def _uncounted(leases: Leases, live: Mapping[str, IdentityLease]) -> Iterable[Re
         because = "how many kube-apiservers there are is not known: there is no live identity lease of one"
     else:
         return
-    because += ". Once you know that all run it, state it with --assume-converged"
+    because += ". Once you know that all run it, state it with `rewrap converged --assume-converged REASON`"
     yield Replica("", "", "", ReplicaState.UNKNOWN, "", because)
 
 

@@ -139,7 +139,8 @@ def _judge(proof: Inventory, key: KeyRef, common: Iterable[str], around: Surroun
         blockers.append(f"{claimed} unreadable objects may be under it")
     if key.is_kek and not primary_of and around.lingering:
         blockers.append(around.lingering)
-    return KeyVerdict(key, objects, (*blockers, *common, *_in_the_past(key, around, _last_written(key, proof, around))))
+    past = _in_the_past(key, around, _last_written(key, proof, around), is_in_use=objects > 0)
+    return KeyVerdict(key, objects, (*blockers, *common, *past))
 
 
 def _claimed(tally: ResourceTally, key: KeyRef) -> int:
@@ -159,15 +160,18 @@ def _last_written(key: KeyRef, proof: Inventory, around: Surroundings) -> int:
     return max(around.last_written.get(name, 0) for name in names)
 
 
-def _in_the_past(key: KeyRef, around: Surroundings, written: int) -> Iterable[str]:
-    """Return the blockers that come from writes in the past, at revisions that etcd may still show."""
+def _in_the_past(key: KeyRef, around: Surroundings, written: int, *, is_in_use: bool) -> Iterable[str]:
+    """Return the blockers that come from writes in the past, at revisions that etcd may still show.
+
+    For a key that is in use, objects under it are the blocker, and its past does not matter.
+    """
     proof = around.proof_revision
     if not proof:
         return (NEVER_PROVEN,)
     if written > proof:
         under = "it or another former KMS key" if key.provider == ProviderType.KMS else "it"
         return (f"a write under {under} was seen at revision {written}, after the last proof at revision {proof}",)
-    if not around.compacted:
+    if not around.compacted and not is_in_use:
         because = f"etcd has not compacted past revision {proof}, where a scan found nothing under it"
         return (f"{because}: watches may still show older values",)
     return ()

@@ -114,5 +114,5 @@ def _common_type(primaries: Sequence[Provider]) -> ProviderType:
     raise refused(
         "--provider",
         f"the chosen resources are written with {shown}: what shall the new key be for?",
-        f"choose one of {', '.join(kind.value for kind in _KEYED)}",
+        f"choose one of {', '.join(kind.value for kind in _KEYED)}, or kms with --kms-file",
     )

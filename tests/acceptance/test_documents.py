@@ -22,7 +22,8 @@ LEASED = "/registry/events/default/e"
 
 NOT_CONVERGED = (
     "the kube-apiservers are not known to run this configuration: no address of a kube-apiserver is given: name all of "
-    "them with --apiserver, or state that all run it with --assume-converged"
+    "them with --apiserver, or state that all run it with `rewrap converged --assume-converged "
+    "REASON`"
 )
 NEVER_PROVEN = "no campaign over everything is on record as complete under this configuration: `rewrap run` makes one"
 
@@ -253,6 +254,7 @@ def test_inspect_shows_one_object(rewrap: Command, gateway: Gateway, name: str, 
         "version": 1,
         "lease": found.lease,
         "bytes": len(found.value),
+        "kms": None,
         **told,
     }
 

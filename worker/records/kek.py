@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Annotated
 
 from kube_rewrap.worker.records.form import Form, Most, Text, Time, form_of, or_empty
@@ -16,6 +17,9 @@ from kube_rewrap.worker.verdict import KeyRef
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
+
+_FAR = 253_402_300_799
+"""The last second of the year 9999: no later one can be shown."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -61,10 +65,12 @@ class Kek(Form):
                 f"the plugin of the KMS provider {self.provider!r} names a KEK that was in force before: a key id must "
                 "never come back: rewrap could not distinguish old data from new. Let the plugin name a new key id"
             )
-        return (
+        because = (
             f"the plugin of the KMS provider {self.provider!r} names another KEK; it takes effect after the plugin has "
             f"named it for {seconds:g} s"
         )
+        until = self.named_since + seconds
+        return f"{because}, from {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC on" if 0 < until < _FAR else because
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def test_all_run_it() -> None:
             Leases(),
             [("https://a", "converged"), ("", "unknown")],
             "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know "
-            "that all run it, state it with --assume-converged",
+            "that all run it, state it with `rewrap converged --assume-converged REASON`",
             id="no leases at all",
         ),
         pytest.param(
@@ -170,7 +170,7 @@ def test_all_run_it() -> None:
             Leases((lease("a", age=3601.0),)),
             [("https://a", "converged"), ("", "unknown")],
             "how many kube-apiservers there are is not known: there is no live identity lease of one. Once you know "
-            "that all run it, state it with --assume-converged",
+            "that all run it, state it with `rewrap converged --assume-converged REASON`",
             id="all leases have expired",
         ),
         pytest.param(
@@ -178,7 +178,7 @@ def test_all_run_it() -> None:
             Leases((lease("a"),), ("/registry/b: it is stored encrypted", "/registry/c: it is stored encrypted")),
             [("https://a", "converged"), ("", "unknown")],
             "how many kube-apiservers there are is not known: /registry/b: it is stored encrypted; and 1 more. Once "
-            "you know that all run it, state it with --assume-converged",
+            "you know that all run it, state it with `rewrap converged --assume-converged REASON`",
             id="leases that can't be read",
         ),
     ],

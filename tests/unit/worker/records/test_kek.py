@@ -25,7 +25,7 @@ def test_the_first_one_is_the_target_at_once() -> None:
 def test_another_one_takes_effect_after_it_stood_five_minutes() -> None:
     waiting = after((A, 100.0), (B, 200.0), (B, 499.0))
     assert (waiting.target, waiting.named) == (A, B)
-    assert "takes effect after the plugin has named it for 300 s" in waiting.why_held(SETTLE)
+    assert "takes effect after the plugin has named it for 300 s, from " in waiting.why_held(SETTLE)
     settled = after((A, 100.0), (B, 200.0), (B, 499.0), (B, 500.0))
     assert (settled.target, settled.since, settled.named, settled.former) == (B, 500.0, "", (A,))
     assert settled.why_held(SETTLE) == ""
