@@ -144,7 +144,7 @@ async def test_a_slice_over_keys_that_the_plugin_refuses_ends_soon_after_its_tim
             assert cursor is not None
             return scanned
 
-    assert all(32 <= scanned < 96 for scanned in await asyncio.gather(*(scan() for _ in range(processes))))
+    assert all(16 <= scanned < 96 for scanned in await asyncio.gather(*(scan() for _ in range(processes))))
 
 
 @without_waiting
