@@ -101,12 +101,6 @@ class Chains(Mapping[str, Chain]):
             self._late_plaintext = resources
             self._made = {}
 
-    def aim(self, targets: Mapping[str, str] | None) -> None:
-        """Make the chains write under these key ids, by name of the KMS v2 provider; see `Chain`."""
-        if targets != self._targets:
-            self._targets = targets
-            self._made = {}
-
     def __getitem__(self, resource: str) -> Chain:
         if resource not in self._made:
             providers = self._configuration.providers_for(GroupResource.parse(resource))

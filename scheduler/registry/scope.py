@@ -18,14 +18,11 @@ class CampaignSpec:
     """What a campaign is to cover, and its options.
 
     Empty `resources` means all that the configuration governs, empty `namespaces` all.
-
-    `wait`: wait while another process works on campaigns, rather than refuse.
     """
 
     resources: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     options: CampaignOptions = NO_OPTIONS
-    wait: bool = False
 
     @property
     def covers_everything(self) -> bool:
