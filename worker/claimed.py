@@ -18,7 +18,15 @@ from typing import TextIO
 import structlog
 
 from kube_rewrap.worker.engine import Engine
-from kube_rewrap.worker.errors import BusyError, FencedError, KmsSourceError, StoppedError, TemporaryError, WorkerError
+from kube_rewrap.worker.errors import (
+    BusyError,
+    FencedError,
+    KmsSourceError,
+    RecordChangedError,
+    StoppedError,
+    TemporaryError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.rate.brake import Brake
@@ -80,6 +88,10 @@ class ClaimingWorker:
                 await self._rewrap(campaign, number, claim)
             else:
                 await self._brake.unless_pulled(scan_part(self._engine, campaign, number, claim, self._brake))
+        except RecordChangedError as error:
+            if job is Job.REWRAP:
+                raise
+            self._log_idle(number, str(error))  # the proof started over; its new parts are offered
         except KmsSourceError as error:
             _log.warning("batch.failed", campaign=campaign.id, batch=number, because=str(error), stalled=0)
             await self._brake.unless_pulled(asyncio.sleep(error.delay))

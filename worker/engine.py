@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from kube_rewrap.config.encryption.generation import Generation
@@ -25,6 +25,7 @@ from kube_rewrap.worker.errors import (
     KmsTargetError,
     KmsUnavailableError,
     RecordError,
+    TooLargeError,
     WorkerError,
 )
 from kube_rewrap.worker.etcd.client import open_store
@@ -174,6 +175,7 @@ class Engine:
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
+        self._is_database_known = False
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
         self.is_refuted = False
         """Whether a plugin named another KEK than the generation's while a batch was at work."""
@@ -233,6 +235,7 @@ class Engine:
             brake=brake,
             sizer=self._sizer,
         )
+        await self._learn_database()
         try:
             return await run_batch(spec, tools)
         except KmsTargetError:
@@ -275,14 +278,17 @@ class Engine:
 
         Anyone who can write to etcd can forge a record, so a record alone allows no write anywhere else.
         """
-        name = GroupResource.parse(spec.resource)
-        governed = self.generation.configuration.providers_for(name) is not None
-        if governed and self._layout.owns(name, spec.range.start, spec.range.end):
-            return
-        raise RecordError(
-            f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
-            "configuration governs; nothing of it is read or written"
-        )
+        if not self._governs(spec.resource, spec.range):
+            raise RecordError(
+                f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
+                "configuration governs; nothing of it is read or written"
+            )
+
+    def _governs(self, resource: str, keys: KeyRange) -> bool:
+        """Whether the range lies inside this resource, and the configuration governs it."""
+        name = GroupResource.parse(resource)
+        is_governed = self.generation.configuration.providers_for(name) is not None
+        return is_governed and self._layout.owns(name, keys.start, keys.end)
 
     @property
     def window(self) -> int:
@@ -290,11 +296,17 @@ class Engine:
         return self._window.limit
 
     async def load_proven_resources(self) -> None:
-        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
+        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete.
+
+        Also replaces seeds from before a rotation of a KEK that nothing but a campaign's record shows: see `Writer`.
+        """
+        campaigns = Campaigns(self.store, self.keyspace)
         if self._settings.plaintext.quarantine_late:
-            known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
+            known = [stored.value for stored in await campaigns.all()]
             in_force = await Generations(self.store, self.keyspace).load()
             self.chains.quarantine_late(late_plaintext(in_force, known, describe(self.generation)))
+        if isinstance(self._data_keys, PluginKeys) and self.generation.kms_writers:
+            self._data_keys.make_seeds_since(await campaigns.kek_since())
 
     async def growth(self, resource: str) -> int:
         """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.
@@ -334,6 +346,7 @@ class Engine:
 
         Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
         """
+        await self._learn_database()
         return await take_inventory(
             self.store,
             ranges,
@@ -357,6 +370,7 @@ class Engine:
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
+        await self._learn_database()
         return await take_slice(
             self.store,
             wanted,
@@ -368,15 +382,29 @@ class Engine:
             kek_since=kek_since,
         )
 
+    async def _learn_database(self) -> None:
+        """Ask once how large etcd's database is, which bounds the answers. Without it, answers begin small."""
+        if not self._is_database_known:
+            self._is_database_known = True
+            with suppress(WorkerError):
+                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
+
     async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
-        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most."""
+        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most.
+
+        `ranges` come from records, which may be forged: one beyond its resource is left out, as is one whose first page
+        is too large.
+        """
         found: dict[Plugin, dict[WrappedKey, None]] = defaultdict(dict)
         for one in ranges:
-            async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
-                page = await anext(pages, None)
-            for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
-                if len(found[wrapped.plugin]) < _SAMPLES:
-                    found[wrapped.plugin][wrapped] = None
+            if not self._governs(one.resource, one.range):
+                continue
+            with suppress(TooLargeError):
+                async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
+                    page = await anext(pages, None)
+                for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
+                    if len(found[wrapped.plugin]) < _SAMPLES:
+                        found[wrapped.plugin][wrapped] = None
         return tuple(wrapped for keys in found.values() for wrapped in keys)
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
@@ -437,7 +465,8 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        if isinstance(verdict, Quarantine) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+        closed, opened = (wanted, ()) if isinstance(verdict, Quarantine) else ((), wanted)
+        if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
         return Examined(item, verdict)
 

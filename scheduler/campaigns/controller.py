@@ -159,7 +159,7 @@ class CampaignController:
             # No retry can meet it, so that it must not stay ahead of other requests.
             await self._backlog.decide(stored, RequestState.REFUSED, faults_by_field(fault))
             return None
-        except RefusedError as refusal:
+        except (RefusedError, CompactedError) as refusal:
             await self._backlog.put_off(stored, str(refusal))
             return None
         own = {Origin.DRIFT, Origin.FULL_CHECK, Origin.ROTATION}

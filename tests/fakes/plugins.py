@@ -56,6 +56,7 @@ class MemoryPlugins:
         """The key id under which v2 keys are made; None = the one that is asked for."""
         self._known: dict[WrappedKey, SecretBytes | RefusedKey] = {}
         self._forgotten: set[WrappedKey] = set()
+        """And those that opened a value."""
         self._kek_since = 0
         self._seeds: dict[tuple[Plugin, str], DataKey] = {}
 
@@ -70,6 +71,9 @@ class MemoryPlugins:
                     self.wrong -= 1
                     self._known[wrapped] = SecretBytes(os.urandom(32))
         return {wrapped: self._known[wrapped] for wrapped in wanted}
+
+    def prove(self, wrapped: WrappedKey) -> None:
+        self._forgotten.add(wrapped)
 
     def forget(self, wrapped: WrappedKey) -> None:
         """Once for each key, as the keyring does."""

@@ -96,8 +96,8 @@ class Parts:
         self._bounds[-1].left = left
         self._start = after(keys[-1])
         self._is_in_gap = False
-        if left > most:
-            self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
+        # Whatever `left` is: the next request may be for fewer keys, and a step of earlier keys would end before them.
+        self._step = _Step(keys[-1][: _common(keys[len(keys) // 2], keys[-1]) + 1])
 
     def leave(self, count: int, most: int) -> None:
         """Use the answer for the part of `next`, which holds `count` keys. The next part begins where it ends."""

@@ -6,8 +6,8 @@ own: a value from etcd may be damaged, or forged so that the plugin refuses it. 
 must not keep the circuit open either: failures with keys from etcd do not count for `PROVEN_SECONDS` after a success
 with an argument of our own, and while they alone opened the circuit, it lets such arguments through.
 
-Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
-times the plugin's timeout, the pauses, and the waits for a place and a token.
+Calls with an argument of our own, but for a canary's, are tried `TRIES` times while their circuit is closed, so each
+ends within `TRIES` times the plugin's timeout, the pauses, and the waits for a place and a token.
 
 Not handled: the deadline of one call, which is the client's; keys from etcd and what their failures mean
 (`keyring.py`).
@@ -111,6 +111,10 @@ class GuardedPlugin:
         """Have a secret of this process wrapped. Raises KmsUnavailableError, KmsRefusedError."""
         return await self._try(Method.ENCRYPT, lambda: self._client.encrypt(secret))
 
+    async def encrypt_once(self, secret: SecretBytes) -> WrappedKey:
+        """As `encrypt`, by one call."""
+        return await self._call(Method.ENCRYPT, lambda: self._client.encrypt(secret), is_ours=True)
+
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         """Have a wrapped key from etcd unwrapped, by one call.
 
@@ -126,6 +130,10 @@ class GuardedPlugin:
         The key is not to blame for a failure. Raises KmsUnavailableError, KmsRefusedError.
         """
         return await self._try(Method.DECRYPT, lambda: self._client.decrypt(wrapped))
+
+    async def decrypt_known_once(self, wrapped: WrappedKey) -> SecretBytes:
+        """As `decrypt_known`, by one call."""
+        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=True)
 
     def is_open(self, method: Method) -> bool:
         """Whether the method is not to be called now, with a key from etcd at least."""

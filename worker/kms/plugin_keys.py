@@ -29,6 +29,10 @@ class PluginKeys:
         """See DataKeys."""
         return await self._keyring.fetch(wanted)
 
+    def prove(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keyring.prove(wrapped)
+
     def forget(self, wrapped: WrappedKey) -> None:
         """See DataKeys."""
         self._keyring.forget(wrapped)
@@ -36,6 +40,10 @@ class PluginKeys:
     async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
         return await self._writer.data_keys(plugin, target, n, kek_since)
+
+    def make_seeds_since(self, kek_since: int) -> None:
+        """See `Writer.make_seeds_since`."""
+        self._writer.make_seeds_since(kek_since)
 
     async def trial_key(self, plugin: Plugin) -> DataKey:
         """Return a random key as the plugin wraps it, to measure: it was not checked, so nothing is sealed with it."""

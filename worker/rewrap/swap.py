@@ -156,8 +156,9 @@ class Swapper:
         unwrapped = await self._data_keys.fetch(chain.all_wanted(item.value for item in items))
         verdicts = [self._verdict(item, unwrapped) for item in items]
         closed = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Quarantine)]
-        wanted = chain.all_wanted(items[place].value for place in closed)
-        if again := await fetch_again(self._data_keys, wanted, unwrapped):
+        left = [items[place].value for place in closed]
+        others = (item.value for item, one in zip(items, verdicts, strict=True) if not isinstance(one, Quarantine))
+        if again := await fetch_again(self._data_keys, *chain.wanted_apart(left, others, unwrapped), unwrapped):
             for place in closed:
                 verdicts[place] = self._verdict(items[place], {**unwrapped, **again})
         return verdicts

@@ -300,3 +300,35 @@ def test_a_record_that_does_not_say_so_is_not_of_everything() -> None:
     assert Campaign.from_json(record).whole
     del record["whole"]
     assert not Campaign.from_json(record).whole
+
+
+class CompactingInAProof(MemoryStore):
+    """Compacts the proof's revision away behind a page of secrets, once; configmaps are read slowly meanwhile."""
+
+    is_armed = has_compacted = False
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        is_pinned = revision > 0 and self.is_armed
+        if is_pinned and b"configmaps" in keys.start and not self.has_compacted:
+            await asyncio.sleep(0.3)
+        page = await super().page(keys, limit, revision=revision, since=since)
+        if is_pinned and b"secrets" in keys.start and not self.has_compacted:
+            self.has_compacted = True
+            seal(self, "/registry/secrets/late", NEW)
+            self.compact()
+        return page
+
+
+async def test_a_part_that_is_at_work_when_the_proof_starts_over_does_not_end_the_run() -> None:
+    store = CompactingInAProof()
+    for resource in ("secrets", "configmaps"):
+        fill(store, OLD, resource=resource)
+    one, brake = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
+
+    def watch(_report: BatchReport, open_batches: int) -> None:
+        store.is_armed = not open_batches
+
+    async with hold_lock(one, brake) as lock:
+        plan = await plan_run(one, EVERYTHING)
+        ended = await run_embedded(one, plan, lock, brake, watch)
+    assert (ended.campaign.state, ended.proof.objects, store.has_compacted) == (CampaignState.COMPLETE, 25, True)

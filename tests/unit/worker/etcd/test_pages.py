@@ -76,6 +76,21 @@ async def test_answers_are_as_large_as_set_in_a_range_whose_largest_object_is_kn
     assert store.limits == [500, 500, 500]
 
 
+@pytest.mark.parametrize(
+    ("database", "most"),
+    [
+        pytest.param(48 * MIB, 500, id="no larger than what may be sent in vain => as set"),
+        pytest.param(49 * MIB, 48, id="larger => few"),
+        pytest.param(1_600 * MIB, 100, id="much larger => a sixteenth of it may be"),
+    ],
+)
+async def test_the_size_of_the_database_bounds_what_an_answer_may_cost(database: int, most: int) -> None:
+    store, sizer = filled(2_000, size=0), PageSizer(PageSettings(objects=500))
+    sizer.learn_database(database)
+    await read(store, sizer)
+    assert max(store.limits) == most
+
+
 async def test_pages_are_put_together_from_answers() -> None:
     pages = await read(filled(5_000), PageSizer(PageSettings(objects=500)))
     assert {250 <= len(page.items) <= 500 for page in pages[:-1]} == {True}
@@ -131,6 +146,17 @@ async def test_a_scan_makes_etcd_send_less_than_a_third_too_much(sizes: list[int
     assert [len(one.value) for page in pages for one in page.items] == sizes
     assert store.sent < 1.3 * sum(page.bytes for page in pages)
     assert max(page.bytes for page in pages) < 10 * MIB
+
+
+async def test_every_key_comes_once_where_large_objects_follow_small_ones_and_answers_become_smaller() -> None:
+    store, sizer = Recording(), PageSizer(PageSettings())
+    for number, size in enumerate([8_000] * 1_500 + [4_000] * 1_500 + [60_000] * 1_000):
+        store.put(b"/s/ns-%03d/%06d" % (number // 50, number), bytes(size))
+    for _ in "with small answers, and once more with large ones":
+        pages = await read(store, sizer)
+        keys = [one.key for page in pages for one in page.items]
+        assert keys == sorted(set(keys))
+        assert len(keys) == 4_000
 
 
 @pytest.mark.parametrize("objects", [1_000, 10_000])

@@ -83,6 +83,21 @@ def test_keys_that_come_and_go_between_requests_cost_no_other_key(
     assert [key for key in read if key in stay] == sorted(stay)
 
 
+@given(KEYS, st.randoms(use_true_random=False))
+def test_each_key_is_read_once_also_where_each_request_is_for_another_number(
+    keys: set[bytes], any_: random.Random
+) -> None:
+    index, read, parts = sorted(keys), list[bytes](), Parts(ALL)
+    while not parts.is_done:
+        most, limit = any_.choice([1, 2, 4, 8, 30]), any_.choice([1, 2, 3])
+        asked = parts.next(most)
+        assert ALL.start <= asked.start < asked.end <= ALL.end
+        inside = [key for key in index if key in asked]
+        parts.learn(inside[:limit], max(0, len(inside) - limit), most)
+        read += inside[:limit]
+    assert read == index
+
+
 R = random.Random(1)
 WORDS = [bytes(R.choices(b"abcdefghijklmnopqrstuvwxyz", k=R.randint(4, 12))) for _ in range(300)]
 
