@@ -548,13 +548,13 @@ def _local_paces(settings: Settings) -> Paces:
 async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str, str | WorkerError]:
     """Return the hash of the key id that each KMS plugin of `Generation.kms_writers` names, or why there is none.
 
-    Connects anew for each call, which is made every half minute.
+    Opens new connections at each call; the caller makes one every half minute.
     """
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)
 
 
 async def ask_why_away(settings: Settings, generation: Generation, samples: Iterable[WrappedKey] = ()) -> str:
-    """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
+    """Return why KMS plugins of the generation do not serve now; see `why_away`. Opens new connections."""
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await why_away(plugins, generation, samples)

@@ -130,7 +130,7 @@ class Convergence:
 
     @property
     def blocker(self) -> str:
-        """Why a write or a removal that needs convergence must wait, "" = nothing speaks against it."""
+        """Why a write or a removal that needs convergence must wait, "" = it need not."""
         if self.is_converged:
             return ""
         return f"the kube-apiservers are not known to run this configuration: {self.because}"

@@ -160,7 +160,7 @@ class RotationDriver:
     def _stanza(self, rotation: Rotation) -> KmsProvider | None:
         """Return the KMS provider to add. Raises ConfigError when it is not the one that the rotation was planned with.
 
-        The record has its hash only: whoever can write records must not choose the plugin.
+        The record has its hash only: a client that can write records must not choose the plugin.
         """
         if not rotation.stanza or rotation.step is not RotationStep.ADD:
             return None
