@@ -48,7 +48,7 @@ class Ground:
             "REWRAP_ENCRYPTION_CONFIG": str(self.configuration_file(*providers)),
             "REWRAP_LOG_LEVEL": "warning",
         }
-        return [ChildCommand((sys.executable, "-m", "kube_rewrap.cli.child", str(count)), environment)] * count
+        return [ChildCommand((sys.executable, "-P", "-m", "kube_rewrap.cli.child"), environment)] * count
 
 
 @contextmanager

@@ -7,31 +7,54 @@ names. Arguments: the number of children, which share the limits of one process,
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import NoReturn, TextIO
 
-from kube_rewrap.cli.exit_codes import exit_of
+from kube_rewrap.cli.exit_codes import Exit, exit_of
 from kube_rewrap.cli.options import generation_of
 from kube_rewrap.cli.output import print_to_stderr
-from kube_rewrap.cli.running import run_async
+from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.flags import EVERY, is_on, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
-from kube_rewrap.scheduler.engine import open_engine, serve
+from kube_rewrap.scheduler.engine import failure, open_engine, serve
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.errors import RefusedError, WorkerError
 
 
 def main(shares: int, campaign: str) -> None:
     """Serve until standard input ends; exits with the code of the error that ended the process."""
     forbid_core_dumps()
+    # What a library prints must not come between the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        run_async(lambda: _serve(shares, campaign))
-    except (ConfigError, WorkerError) as error:
-        print_to_stderr(f"error: a child process ended: {error}")
-        sys.exit(exit_of(error))
+        run_async(lambda: _serve(shares, campaign, answers))
+    except ConfigError as error:
+        because = f"a child process can't use the configuration that this process has read: {error}"
+        _end(error, answers, failure(RefusedError.__name__, because))
+    except WorkerError as error:
+        _end(error, answers, failure(type(error).__name__, str(error)))
+    except Exception as error:
+        if os.environ.get("REWRAP_TRACEBACK"):
+            raise
+        # A library's error may quote its input: name the class, not the text.
+        print_to_stderr(f"error: a child process ended: unexpected {type(error).__name__}")
+        sys.exit(Exit.UNEXPECTED)
+
+
+def _end(error: ConfigError | WorkerError, answers: TextIO, answer: Mapping[str, str]) -> NoReturn:
+    """Exit with the code of an error; says it to the parent, which has no other answer if the child was not ready."""
+    print_to_stderr(f"error: a child process ended: {error}")
+    with suppress(BrokenPipeError):
+        print(json.dumps(answer), file=answers, flush=True)
+    sys.exit(exit_of(error))
 
 
 def share_of(settings: Settings, shares: int) -> Settings:
@@ -44,7 +67,8 @@ def share_of(settings: Settings, shares: int) -> Settings:
     )
 
 
-async def _serve(shares: int, campaign: str) -> None:
+async def _serve(shares: int, campaign: str, answers: TextIO) -> None:
+    brake = brake_on_signals(" after the swaps in flight; run again to resume")
     settings = share_of(settings_from(EVERY, {}, os.environ), shares)
     allow_readable = is_on(os.environ.get(variable("--allow-readable-config"), ""))
     generation = generation_of(os.environ[variable("--encryption-config")], allow_readable=allow_readable)
@@ -52,7 +76,7 @@ async def _serve(shares: int, campaign: str) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with open_engine(settings, generation) as engine:
-        await serve(engine, lines, sys.stdout, campaign)
+        await serve(engine, lines, answers, campaign, brake)
 
 
 if __name__ == "__main__":

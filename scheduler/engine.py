@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_rewrap.worker.claimed import ClaimingWorker, Job, serve, settle
+from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle
 from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ask_key_ids",
     "ask_why_away",
     "describe",
+    "failure",
     "open_engine",
     "serve",
     "settle",

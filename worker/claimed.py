@@ -17,6 +17,7 @@ from typing import TextIO
 
 import structlog
 
+from kube_rewrap.worker.background import background
 from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.errors import (
     BusyError,
@@ -34,6 +35,10 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, Session, open_session, who
+
+_ALIVE_SECONDS = 5.0
+_LONGEST = 8_000
+"""Characters; six bytes each at most in JSON, and the parent reads lines of up to 64 KiB."""
 
 _log = structlog.get_logger()
 
@@ -118,9 +123,11 @@ class ClaimingWorker:
     def _require_mine(self, campaign: Campaign) -> None:
         mine = self._engine.generation.hash
         if campaign.generation != mine:
+            self._engine.require_aimed()
             raise FencedError(
-                f"a scheduler adopted the campaign {campaign.id} for the configuration {campaign.generation}, and will "
-                f"finish it; this process holds {mine}"
+                f"the campaign {campaign.id} is for the configuration {campaign.generation}, this process holds "
+                f"{mine}: the file changed since the run began, a KMS plugin names another KEK, or a scheduler adopted "
+                "the campaign, and will finish it"
             )
 
     def _log_idle(self, number: int, because: str) -> None:
@@ -138,29 +145,53 @@ async def settle(engine: Engine) -> None:
         _log.warning("ledger.not_settled", because=str(error))
 
 
-async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, campaign: str) -> None:
-    """Do the jobs of a campaign that `lines` name until the input ends; see the module's docstring.
+async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, campaign: str, brake: Brake) -> None:
+    """Do the jobs of a campaign that `lines` name until these end, or `brake` is pulled; see the module's docstring.
 
-    The first answer is empty: the child is ready. Each other one repeats the job, with the class and text of the error
-    that stopped it, if one did. An error that is no WorkerError is raised, which ends the process.
+    The first answer is empty: the child is ready; so is one every few seconds: it lives. Each other one repeats the
+    job, with the class and text of the error that stopped it, if one did. Once the lease of its claims is lost, the
+    child ends without further answers, and the parent starts another one.
     """
-    brake = Brake()
+    is_lost = False
+
+    def lose(error: FencedError) -> None:
+        nonlocal is_lost
+        is_lost = True
+        brake.pull(error)
 
     async def work(worker: ClaimingWorker, asked: Mapping[str, object]) -> None:
         answer = dict(asked)
         try:
             await worker.do(Job(str(asked["job"])), int(str(asked["number"])))
         except WorkerError as error:
-            answer |= {"error": type(error).__name__, "because": str(error)}
-        _answer(answers, answer)
+            answer |= failure(type(error).__name__, str(error))
+        except Exception as error:  # noqa: BLE001 - a foreign exception may quote its input: keys or plaintext
+            answer |= failure(WorkerError.__name__, f"unexpected {type(error).__name__} in a child process")
+        if not is_lost:
+            _answer(answers, answer)
 
-    async with open_session(engine.store, brake.pull, CLAIM_SECONDS) as session, asyncio.TaskGroup() as group:
+    async def live() -> None:
+        while True:
+            _answer(answers, {})
+            await asyncio.sleep(_ALIVE_SECONDS)
+
+    async with (
+        background(brake.pull) as begin,
+        open_session(engine.store, lose, CLAIM_SECONDS) as session,
+        asyncio.TaskGroup() as group,
+    ):
         worker = ClaimingWorker(engine, session, brake, campaign)
-        _answer(answers, {})
-        while line := await lines.readline():
-            group.create_task(work(worker, json.loads(line)))
+        begin("the sign of life", live)
+        with suppress(WorkerError):  # the brake's reason, which each job answers
+            while line := await brake.unless_pulled(lines.readline()):
+                group.create_task(work(worker, json.loads(line)))
         brake.pull(StoppedError("the process that started this one stopped it, or ended"))
     await settle(engine)
+
+
+def failure(kind: str, because: str) -> Mapping[str, str]:
+    """Return what an answer says of an error: short enough for a line, whatever a server has put into its text."""
+    return {"error": kind, "because": because[:_LONGEST]}
 
 
 def _answer(answers: TextIO, answer: Mapping[str, object]) -> None:

@@ -62,7 +62,7 @@ from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
-from kube_rewrap.worker.verdict import KeyRef, Quarantine, Verdict
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason, Verdict
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
@@ -127,7 +127,7 @@ def describe(generation: Generation) -> GenerationRecord:
         generation.hash,
         tuple((name, chains[name].described) for name in names),
         generation.file_hash,
-        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+        tuple(sorted(dict.fromkeys(map(_socket_of, generation.kms_providers)), key=lambda socket: socket[0])),
     )
 
 
@@ -143,6 +143,10 @@ class Examined:
 
     item: Item
     verdict: Verdict
+    wrapped: WrappedKey | None = None
+    """The wrapped key of a value under a KMS provider; the first one where several providers match."""
+    plugin_text: str = ""
+    """What the plugin says of a key that it does not unwrap, cut and escaped; for this one command."""
 
 
 class Engine:
@@ -468,7 +472,14 @@ class Engine:
         closed, opened = (wanted, ()) if isinstance(verdict, Quarantine) else ((), wanted)
         if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
-        return Examined(item, verdict)
+        wrapped = next(iter(wanted), None)
+        plugin_text = ""
+        if isinstance(verdict, Quarantine) and verdict.reason is Reason.KMS_REFUSED and wrapped is not None:
+            plugin_text = await self._plugin_text(wrapped)
+        return Examined(item, verdict, wrapped, plugin_text)
+
+    async def _plugin_text(self, wrapped: WrappedKey) -> str:
+        return await self._data_keys.plugin_text(wrapped) if isinstance(self._data_keys, PluginKeys) else ""
 
     def recognise(self, item: Item, resource: str) -> KeyRef | Quarantine:
         """Return the key that opens an object, or why none does. The plaintext is not returned.

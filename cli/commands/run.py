@@ -86,7 +86,8 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     count = args.processes or (max(2, len(os.sched_getaffinity(0)) - 1) if plan.found.stale >= MANY_OBJECTS else 1)
     if count == 1:
         return []
-    command = (sys.executable, "-m", "kube_rewrap.cli.child", str(count))
+    # -P: without it, the child would import modules from the working directory, which may be anyone's.
+    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
     return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
 
 

@@ -1,6 +1,7 @@
-"""`rewrap status`: decrypts every governed object and counts objects by key. Read only.
+"""`rewrap status`: counts every governed object by its key. Read only.
 
-Values under KMS are counted by the key that they name, so that no plugin is needed: `verify` opens them.
+It decrypts all but values under KMS, which it counts by the key that they name, so that no plugin is needed: `verify`
+opens them.
 """
 
 from __future__ import annotations

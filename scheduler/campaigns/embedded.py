@@ -47,7 +47,7 @@ async def run_embedded(
 ) -> RunResult:
     """Carry out a plan to its proof, or until the brake is pulled. The caller holds `lock`.
 
-    The work is done by a process of each of `children`; with none, by this process.
+    The work is done by a process of each of `children`, no more than there are batches; with none, by this process.
 
     Raises RefusedError with the plan's refusals. After any error, a later run resumes from the records.
     """
@@ -72,7 +72,9 @@ async def _finish(
 ) -> RunResult:
     name, engine = stored.value.id, cluster.engine
     records = Records.of(engine.store, engine.keyspace, name, lock.guard)
-    workers: list[Worker] = [ChildWorker(command, name) for command in children]
+    # Each child has a share of the limits, so none may be without work.
+    used = children[: max(1, stored.value.batches)]
+    workers: list[Worker] = [ChildWorker(command, name, len(used)) for command in used]
     workers = workers or [ClaimingWorker(engine, lock.session, brake, name)]
     dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)

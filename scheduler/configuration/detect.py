@@ -9,7 +9,9 @@
 6. The primary stayed, and the keys that stayed are tried in another order.
 7. A KMS provider is one key, by its name and its version. Where it writes before and after, another KEK is a change;
    so is another version under its name, since name and version are the prefix of its values. A KMS provider whose
-   plugin has another address may be another KMS: nothing shows whether it unwraps what the former one wrapped.
+   plugin has another address may be another KMS: nothing shows whether it unwraps what the former one wrapped. Where
+   a provider of another name has come to the former address, the name was given to another KMS for certain. Several
+   KMS v1 providers of one name and one resource are told apart by their order.
 
 Two files of the same meaning, with the same KEKs, have no changes, though their hashes differ. Not detected: a KEK that
 is rotated while its key id stays, as in KMS v1.
@@ -42,6 +44,8 @@ class ChangeKind(StrEnum):
     PRIMARY_KEK = "primary_kek_changed"
     KMS_VERSION = "kms_version_changed"
     KMS_ADDRESS = "kms_address_changed"
+    KMS_REUSED = "kms_name_reused"
+    KMS_ORDER = "kms_order_changed"
     MATERIAL = "read_material_changed"
     KEY_REMOVED = "read_key_removed"
     KEY_ADDED = "read_key_added"
@@ -78,12 +82,12 @@ class Change:
     @property
     def is_refused(self) -> bool:
         """Whether nothing may be written under the new generation: each write would make the way back harder."""
-        return self.kind is ChangeKind.KMS_VERSION
+        return self.kind in {ChangeKind.KMS_VERSION, ChangeKind.KMS_REUSED}
 
     @property
     def is_warning(self) -> bool:
         """Whether an operator has to look at it: a danger, or a change of which the effect is not known."""
-        return self.danger or self.kind is ChangeKind.KMS_ADDRESS
+        return self.danger or self.kind in {ChangeKind.KMS_ADDRESS, ChangeKind.KMS_ORDER}
 
     def log_context(self) -> dict[str, object]:
         """Return the fields that a log line about this change carries."""
@@ -223,12 +227,36 @@ def _moved(
     old, new = _named_by_version(old, ()), _named_by_version(new, ())
     for key in (key for key in new if key.provider == ProviderType.KMS and key in old):
         known, now = before.sockets_of(key), after.sockets_of(key)
-        if known and now and known != now:
+        others = _come_to(set(known) - set(now), key, before, after)
+        if known and now and others:
+            because = (
+                f"the name of {key}, which {resource} has, was given to another plugin, and the former one is now that "
+                f"of {', '.join(others)}: all that is stored under {key} can't be read. Give the new one another name, "
+                "and the former one its own"
+            )
+            yield Change(resource, ChangeKind.KMS_REUSED, because, danger=True)
+        elif known and now and set(known) != set(now):
             because = (
                 f"the plugin of {key}, which {resource} has, has another address: if it does not have the KEKs of the "
                 "former one, objects under them can't be read"
             )
             yield Change(resource, ChangeKind.KMS_ADDRESS, because)
+        elif known != now and known and now and "#" not in key.version:
+            because = (
+                f"the KMS providers named {key.name!r} of {resource} changed places: nothing stored shows which of "
+                "them wrote an object"
+            )
+            yield Change(resource, ChangeKind.KMS_ORDER, because)
+
+
+def _come_to(
+    sockets: Collection[str], left_by: KeyRef, before: GenerationRecord, after: GenerationRecord
+) -> tuple[str, ...]:
+    """Return the KMS providers that have one of these addresses, and had it not before; not `left_by`."""
+    known = set(before.sockets)
+    arrived = (name for name, socket in after.sockets if socket in sockets and (name, socket) not in known)
+    names = dict.fromkeys(name.partition(":")[2] for name in arrived)
+    return tuple(repr(name) for name in names if name != left_by.name)
 
 
 def _version(resource: str, was: KeyRef, now: KeyRef) -> Change:

@@ -19,6 +19,10 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 """After its input ended, a child finishes the swaps in flight, which etcd answers within its call time-out."""
 
+_SILENT_SECONDS = 60.0
+"""A child says every few seconds that it lives (`worker.claimed.serve`); one that stands still is killed, and replaced.
+Longer than the lease of its claims."""
+
 _MOST_LOSSES = 5
 """How often a child may end without an answer in between; then the run ends, too."""
 
@@ -27,7 +31,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
-    """How to start a child process: a command, to which the campaign's id is added, and an environment."""
+    """How to start a child process: a command, and an environment.
+
+    Two words are added to the command: the number of children that share the run's limits, and the campaign's id.
+    """
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -39,8 +46,9 @@ class ChildWorker:
     The jobs of a dead child stay claimed until its lease expires; then the loop offers them again.
     """
 
-    def __init__(self, command: ChildCommand, campaign: str) -> None:
+    def __init__(self, command: ChildCommand, campaign: str, shares: int = 1) -> None:
         self._command = command
+        self._shares = str(shares)
         self._campaign = campaign
         self._child: _Child | None = None
         self._starting = asyncio.Lock()
@@ -77,14 +85,15 @@ class ChildWorker:
                     if self._losses > _MOST_LOSSES:
                         raise WorkerError(f"child processes end again and again, the last one with exit code {code}")
                     _log.warning("child.ended", campaign=self._campaign, because=f"it ended with exit code {code}")
-                self._child = await _start(self._command, self._campaign)
+                self._child = await _start(self._command, self._shares, self._campaign)
             return self._child
 
 
-async def _start(command: ChildCommand, campaign: str) -> _Child:
-    """Start a child and wait until it is ready. Raises WorkerError if it is not in time."""
+async def _start(command: ChildCommand, shares: str, campaign: str) -> _Child:
+    """Start a child and wait until it is ready. Raises WorkerError if it is not in time, and what it failed for."""
     process = await asyncio.create_subprocess_exec(
         *command.command,
+        shares,
         campaign,
         stdin=PIPE,
         stdout=PIPE,
@@ -92,28 +101,31 @@ async def _start(command: ChildCommand, campaign: str) -> _Child:
         start_new_session=True,  # a terminal's Ctrl-C reaches this process alone, which then ends the child's input
     )
     child = _Child(process)
+    first: Mapping[str, object] | None = None
     try:
         async with asyncio.timeout(_START_SECONDS):
-            is_ready = await child.ready
+            first = await child.ready
     except TimeoutError:
-        is_ready = False
+        pass
     except BaseException:
         process.kill()
         raise
-    if not is_ready:
+    if first is None or "error" in first:
         await child.stop()
+        if first is not None:
+            raise _error(first)
         raise WorkerError(f"a child process did not start: it ended with exit code {child.exit_code}; see its error")
     _log.info("child.started", campaign=campaign, child=process.pid)
     return child
 
 
 class _Child:
-    """A running child process. `ready` becomes True at its first answer, False if it ends before."""
+    """A running child process. `ready` becomes its first answer, None if it ends before."""
 
     def __init__(self, process: Process) -> None:
         loop = asyncio.get_running_loop()
         self._process = process
-        self.ready: asyncio.Future[bool] = loop.create_future()
+        self.ready: asyncio.Future[Mapping[str, object] | None] = loop.create_future()
         self._asked: dict[tuple[str, int], asyncio.Future[Mapping[str, object] | None]] = {}
         self._reading = loop.create_task(self._read(), name=f"child-{process.pid}")
 
@@ -150,24 +162,39 @@ class _Child:
             await self._reading
 
     async def _read(self) -> None:
-        """Hand out the answers until the process ends."""
-        stdout = self._process.stdout
-        while stdout is not None and (line := await stdout.readline()):
-            if not self.ready.done():
-                self.ready.set_result(True)
-                continue
-            answer = json.loads(line)
-            if (asked := self._asked.pop((answer["job"], answer["number"]), None)) and not asked.done():
-                asked.set_result(answer)
+        """Hand out the answers until the process ends; kill it when it is silent, or answers what can't be read."""
+        try:
+            while (answer := await self._next()) is not None:
+                if not self.ready.done():
+                    self.ready.set_result(answer)
+                elif "job" in answer:
+                    asked = self._asked.pop((str(answer["job"]), int(str(answer["number"]))), None)
+                    if asked is not None and not asked.done():
+                        asked.set_result(answer)
+        except (TimeoutError, ValueError, KeyError):
+            self._process.kill()
         await self._process.wait()
         if not self.ready.done():
-            self.ready.set_result(False)
+            self.ready.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_result(None)
 
+    async def _next(self) -> Mapping[str, object] | None:
+        """Return the next answer, None at the end. Raises TimeoutError, or ValueError for anything else."""
+        if self._process.stdout is None:
+            return None
+        async with asyncio.timeout(_SILENT_SECONDS):
+            line = await self._process.stdout.readline()
+        if not line:
+            return None
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ValueError("no answer")  # noqa: TRY004 - as for a line that is no JSON
+        return answer
+
 
 def _error(answer: Mapping[str, object]) -> WorkerError:
     """Return the error that stopped a job, as the child raised it."""
-    kind = getattr(errors, str(answer["error"]), WorkerError)
-    return kind(str(answer["because"])) if issubclass(kind, WorkerError) else WorkerError(str(answer["because"]))
+    kind, because = getattr(errors, str(answer["error"]), None), str(answer["because"])
+    return kind(because) if isinstance(kind, type) and issubclass(kind, WorkerError) else WorkerError(because)

@@ -79,6 +79,15 @@ def test_the_rate_is_one_for_all(rewrap: Command) -> None:
     assert document["seconds"] > (OBJECTS - 200 / 20) / 200
 
 
+def test_one_batch_has_the_whole_rate(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """Each child has a share of it; so there is no child without work."""
+    store(etcd.admin(), secrets(OBJECTS), OLD)
+    rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD))
+    ended = rewrap.run("run", "-o", "json", "--processes", "4", "--rate", "100")
+    assert (ended.document["state"], len(children(ended.events))) == ("complete", 1)
+    assert ended.document["seconds"] < 4 * OBJECTS / 100
+
+
 def test_a_killed_child_is_replaced(rewrap: Command, gateway: Gateway) -> None:
     with rewrap.start(*SLOW) as running:
         killed, _ = begun(running)
@@ -124,3 +133,41 @@ def test_an_error_of_a_child_ends_the_run(rewrap: Command, gateway: Gateway) -> 
 def test_a_number_out_of_range_is_refused(rewrap: Command, count: str) -> None:
     ended = rewrap.run("run", "-o", "json", "--processes", count)
     assert (ended.code, "--processes" in ended.error["message"]) == (2, True)
+
+
+def test_a_child_that_stalls_past_its_lease_is_replaced(rewrap: Command, gateway: Gateway) -> None:
+    """SIGSTOP and, after its claims are lost, SIGCONT: it writes nothing more, and the run goes on without it."""
+    with rewrap.start(*SLOW) as running:
+        stopped, _ = begun(running)
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(12)
+        os.kill(stopped, signal.SIGCONT)
+        ended = running.end()
+    assert (ended.code, ended.document["state"]) == (0, "complete"), ended.stderr
+    assert len(set(children(ended.events))) == 3
+    wait_until_gone(stopped)
+    assert opened(gateway.read("/registry/"), NEW) == objects()
+    assert {found.version for found in gateway.read("/registry/")} == {2}
+
+
+def test_a_child_that_is_asked_to_stop_ends_the_run_in_order(rewrap: Command, gateway: Gateway) -> None:
+    """As a service manager does, which signals every process of a unit."""
+    with rewrap.start(*SLOW) as running:
+        pids = begun(running)
+        os.kill(pids[0], signal.SIGTERM)
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (3, "StoppedError"), ended.stderr
+    wait_until_gone(*pids)
+    plaintexts = opened(gateway.read("/registry/"), NEW).values()
+    [budget] = [key for key in rewrap.json("keys", "--no-scan")["keys"] if key["fingerprint"] == NEW.fingerprint]
+    assert budget["committed"] == sum(plaintext is not None for plaintext in plaintexts)
+
+
+def test_a_child_that_finds_another_file_does_no_work(rewrap: Command, tmp_path: Path) -> None:
+    with rewrap.start(*SLOW) as running:
+        killed, _ = begun(running)
+        configure(tmp_path, Key.new("aesgcm", "newer"), NEW, OLD, resources=["secrets", "configmaps"])
+        os.kill(killed, signal.SIGKILL)
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (4, "FencedError"), ended.stderr
+    assert "the file changed since the run began" in ended.error["message"]

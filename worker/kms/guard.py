@@ -201,7 +201,9 @@ class GuardedPlugin:
         except KmsRefusedError as error:
             outcome = CallOutcome.REFUSED
             if not is_ours:
-                raise KmsUndecidedError(str(error)) from None
+                undecided = KmsUndecidedError(str(error))
+                undecided.plugin_text = error.plugin_text
+                raise undecided from None
             self._failed(method, error, is_ours=is_ours)
             raise
         except KmsUndecidedError as error:

@@ -22,7 +22,8 @@ class GenerationRecord:
 
     A chain names keys in the order in which they are tried; the first one writes. No chain is empty. `KeyRef` has the
     forms in which KMS providers are named here. `file` is the hash of the file, "" = equal to `hash`, as in records of
-    earlier versions. `sockets` are the KMS providers, as `v2:name`, each with a hash of its plugin's address.
+    earlier versions. `sockets` are the KMS providers, as `v2:name`, each with a hash of its plugin's address; those of
+    one name in the file's order.
     """
 
     hash: str
@@ -34,10 +35,10 @@ class GenerationRecord:
         """Fill `file`."""
         object.__setattr__(self, "file", self.file or self.hash)
 
-    def sockets_of(self, key: KeyRef) -> frozenset[str]:
+    def sockets_of(self, key: KeyRef) -> tuple[str, ...]:
         """Return the hashes of the addresses of a KMS provider's plugins, none where they are not known."""
         name = f"{key.version.partition('#')[0]}:{key.name}"
-        return frozenset(socket for provider, socket in self.sockets if provider == name)
+        return tuple(socket for provider, socket in self.sockets if provider == name)
 
     def reads_plaintext(self, resource: str) -> bool:
         """Whether the chain that governs a resource reads plaintext and writes none."""

@@ -30,6 +30,7 @@ LEASE_SECONDS = 15
 CLAIM_SECONDS = 10
 """Shorter than LEASE_SECONDS: a dead worker's batch waits for this time."""
 
+_RELEASES = 5
 UNNAMED = "a process whose record can't be read"
 _log = structlog.get_logger()
 
@@ -80,8 +81,14 @@ class Session:
         )
 
     async def release(self, guard: Expect) -> None:
-        """Release a lock before the session ends. If the call fails, the lock ends with the lease."""
-        await self._store.commit([guard], [Delete.of_key(guard.key)])
+        """Release a lock before the session ends. If no call succeeds, the lock ends with the lease.
+
+        A call whose answer is lost is repeated: `guard` keeps it from a later lock.
+        """
+        for _ in range(_RELEASES):
+            result = await self._store.commit([guard], [Delete.of_key(guard.key)])
+            if result.outcome is not Outcome.UNKNOWN:
+                return
 
 
 @asynccontextmanager

@@ -176,3 +176,23 @@ async def test_a_lock_that_was_taken_after_all_is_the_sessions_own() -> None:
             await session.hold(SPACE.leader, ME)
         guard = await session.hold(SPACE.leader, ME)
         assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
+
+
+class Losing(MemoryStore):
+    """Loses the first deletion of a lock before etcd has it."""
+
+    lost = 0
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        if not self.lost and any(isinstance(change, Delete) for change in changes):
+            self.lost += 1
+            return CommitResult(Outcome.UNKNOWN)
+        return await super().commit(expects, changes)
+
+
+async def test_a_lock_is_released_though_the_first_attempt_is_lost() -> None:
+    """A run's session lasts: a claim that is left behind would keep its batch from everyone until the end."""
+    store = Losing()
+    async with open_session(store, ignore, 10) as session:
+        await session.release(await session.hold(b"/kube-rewrap/v1/claims/c/0", ME))
+        assert (store.lost, await store.get(b"/kube-rewrap/v1/claims/c/0")) == (1, None)

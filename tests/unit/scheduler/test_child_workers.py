@@ -1,0 +1,115 @@
+"""What `rewrap run --processes N` makes of a child process that does not behave."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from kube_rewrap.cli.commands.run import _children
+from kube_rewrap.scheduler.dispatch import processes
+from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
+from kube_rewrap.worker.claimed import Job
+from kube_rewrap.worker.errors import BudgetExhaustedError, UnavailableError, WorkerError
+
+pytestmark = pytest.mark.timeout(60)
+
+HEAD = "import json, os, sys, time\ndef say(x): print(x, flush=True)\n"
+ANSWERS = "for line in sys.stdin: say(line.strip())\n"
+
+
+def worker(tmp_path: Path, *lives: str) -> ChildWorker:
+    """A worker whose child runs these programs, one after the other, the last one from then on."""
+    for number, life in enumerate(lives):
+        (tmp_path / f"{number}.py").write_text(HEAD + life)
+    (tmp_path / "count").write_text("0")
+    start = (
+        "import pathlib, sys\n"
+        f"here = pathlib.Path({str(tmp_path)!r})\n"
+        "n = int((here / 'count').read_text()); (here / 'count').write_text(str(n + 1))\n"
+        f"exec((here / f'{{min(n, {len(lives) - 1})}}.py').read_text())\n"
+    )
+    return ChildWorker(ChildCommand((sys.executable, "-c", start), dict(os.environ)), "campaign")
+
+
+def lives(tmp_path: Path) -> int:
+    return int((tmp_path / "count").read_text())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param("say('a library says hello')", id="text"),
+        pytest.param("say('[]')", id="no object"),
+        pytest.param('say(\'{"job": "rewrap"}\')', id="no number"),
+        pytest.param("say(json.dumps({'job': 'rewrap', 'number': 0, 'error': 'x' * 100_000}))", id="too long"),
+        pytest.param("os.write(1, b'\\xff\\n')", id="no UTF-8"),
+    ],
+)
+async def test_a_child_that_answers_what_can_not_be_read_is_replaced(tmp_path: Path, answer: str) -> None:
+    one = worker(tmp_path, f"say('{{}}'); sys.stdin.readline(); {answer}; time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
+    async with asyncio.timeout(20):
+        await one.do(Job.REWRAP, 0)
+        await one.do(Job.REWRAP, 0)
+        await one.stop()
+    assert lives(tmp_path) == 2
+
+
+async def test_a_child_that_stands_still_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SILENT_SECONDS", 1.0)
+    one = worker(tmp_path, "say('{}'); time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
+    async with asyncio.timeout(20):
+        await one.do(Job.REWRAP, 0)
+        await one.do(Job.REWRAP, 0)
+        await one.stop()
+    assert lives(tmp_path) == 2
+
+
+async def test_a_child_that_can_not_start_says_why(tmp_path: Path) -> None:
+    one = worker(tmp_path, "say(json.dumps({'error': 'UnavailableError', 'because': 'no etcd'}))")
+    with pytest.raises(UnavailableError, match="no etcd"):
+        await one.do(Job.REWRAP, 0)
+    await one.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("BudgetExhaustedError", BudgetExhaustedError), ("Mapping", WorkerError), ("annotations", WorkerError)],
+)
+async def test_an_error_keeps_its_class(tmp_path: Path, name: str, kind: type[WorkerError]) -> None:
+    life = (
+        f"say('{{}}'); a = json.loads(sys.stdin.readline()); say(json.dumps(a | {{'error': '{name}', 'because': 'b'}}))"
+    )
+    one = worker(tmp_path, f"{life}\n{ANSWERS}")
+    with pytest.raises(WorkerError, match="b") as raised:
+        await one.do(Job.REWRAP, 0)
+    assert type(raised.value) is kind
+    await one.stop()
+
+
+def test_a_child_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be /tmp, where anyone may put a module; the child holds all keys."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    (tmp_path / "structlog.py").write_text("print('HIJACKED', flush=True)")
+    args = argparse.Namespace(
+        processes=2, encryption_config="missing", allow_readable_config=False, settings=None, flags=()
+    )
+    [command, _] = _children(args, cast("Any", SimpleNamespace(found=SimpleNamespace(stale=1))))
+    ended = subprocess.run(
+        [*command.command, "2", "campaign"],
+        cwd=tmp_path,
+        env=command.environment,
+        input=b"",
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert b"HIJACKED" not in ended.stdout + ended.stderr
+    assert ended.returncode == 2
