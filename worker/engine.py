@@ -102,12 +102,6 @@ class Chains(Mapping[str, Chain]):
             self._late_plaintext = resources
             self._made = {}
 
-    def aim(self, targets: Mapping[str, str] | None) -> None:
-        """Make the chains write under these key ids, by name of the KMS v2 provider; see `Chain`."""
-        if targets != self._targets:
-            self._targets = targets
-            self._made = {}
-
     def __getitem__(self, resource: str) -> Chain:
         if resource not in self._made:
             providers = self._configuration.providers_for(GroupResource.parse(resource))
@@ -565,13 +559,13 @@ def _local_paces(settings: Settings) -> Paces:
 async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str, str | WorkerError]:
     """Return the hash of the key id that each KMS plugin of `Generation.kms_writers` names, or why there is none.
 
-    Connects anew for each call, which is made every half minute.
+    Opens new connections at each call; the caller makes one every half minute.
     """
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await read_key_ids(plugins, generation)
 
 
 async def ask_why_away(settings: Settings, generation: Generation, samples: Iterable[WrappedKey] = ()) -> str:
-    """Return why KMS plugins of the generation do not serve now; see `why_away`. Connects anew."""
+    """Return why KMS plugins of the generation do not serve now; see `why_away`. Opens new connections."""
     async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
         return await why_away(plugins, generation, samples)

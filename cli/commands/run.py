@@ -47,7 +47,7 @@ async def _run(args: argparse.Namespace) -> int:
     if not 0 <= args.processes <= _MOST_PROCESSES:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
-    spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options, args.wait)
+    spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
     async with open_cluster(settings, generation) as cluster:
@@ -67,7 +67,7 @@ async def _run(args: argparse.Namespace) -> int:
                 f"{convergence.blocker}. One of them may be unable to read objects that are rewritten now; "
                 "see `rewrap converged`"
             )
-        async with hold_lock(cluster, brake, wait=spec.wait) as lock:
+        async with hold_lock(cluster, brake, wait=args.wait) as lock:
             if lock.waited:
                 plan = await brake.unless_pulled(plan_run(cluster, spec))
             with open_progress(plan.found.stale, sys.stderr) as watcher:

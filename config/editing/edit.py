@@ -10,7 +10,6 @@ raises. Before an edited text is returned it is parsed again: it is the old conf
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -29,13 +28,11 @@ from kube_rewrap.config.encryption.provider import (
     ProviderType,
 )
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.encryption.validate import KEY_LENGTHS
 from kube_rewrap.config.errors import ConfigError, Fault
 
 _Item = TypeVar("_Item")
 
-_BYTES = 32
 _MARK = "\ufeff"
 
 
@@ -187,11 +184,6 @@ def new_key_name(existing: Iterable[str], today: date) -> str:
     plain = f"key-{today:%Y%m%d}"
     numbered = (f"{plain}-{number}" for number in range(2, len(taken) + 3))
     return plain if plain not in taken else next(name for name in numbered if name not in taken)
-
-
-def generate_key(name: str) -> Key:
-    """Return a key of 32 bytes, which every provider takes, from the system's random source."""
-    return Key(name, SecretBytes(os.urandom(_BYTES)))
 
 
 # ------------------------------------------------------------------------------------------------------------ the edit

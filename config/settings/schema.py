@@ -298,7 +298,7 @@ class KmsSettings:
     check_wrapped: bool = setting(
         True, "true or false", "Have each new KMS v1 data key unwrapped before an object is sealed with it"
     )
-    """Otherwise a plugin that wraps wrongly ruins objects, and none of them tells. It costs a call for each object.
+    """Otherwise a plugin that wraps wrongly ruins objects, and no error shows it. It costs a call for each object.
     The seeds of KMS v2, one for each process, are always checked."""
     settle: float = setting(
         300.0,

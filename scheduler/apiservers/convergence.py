@@ -130,7 +130,7 @@ class Convergence:
 
     @property
     def blocker(self) -> str:
-        """Why a write or a removal that needs convergence must wait, "" = nothing speaks against it."""
+        """Why a write or a removal that needs convergence must wait, "" = it need not."""
         if self.is_converged:
             return ""
         return f"the kube-apiservers are not known to run this configuration: {self.because}"
@@ -149,19 +149,18 @@ def judge(
     now: float,
     changed_at: float | None,
     *,
-    margin: float = CLOCK_MARGIN,
     targets: Mapping[str, str] = NO_TARGETS,
 ) -> Convergence:
     """Return whether every replica runs the file with the hash `expected`, and writes under the KEKs in `targets`.
 
-    `now` and `changed_at` (of the file; None = not known) are in seconds since 1970, `margin` in seconds. `targets` as
+    `now` and `changed_at` (of the file; None = not known) are in seconds since 1970. `targets` as
     in `Generation.targets`.
     """
     if not scrapes:
         lingering = _NO_KEK if targets else ""
         return Convergence(is_converged=False, file_hash=expected, because=_NO_ADDRESS, lingering=lingering)
     live = {lease.id_hash: lease for lease in leases.found if lease.is_live(now)}
-    threshold = None if changed_at is None else changed_at + margin
+    threshold = None if changed_at is None else changed_at + CLOCK_MARGIN
     wanted = _Wanted(expected, targets, threshold)
     scraped = [replica for scrape in scrapes for replica in _scraped(scrape, wanted, live)]
     replicas = (*scraped, *_not_listed(scraped, live, targets), *_uncounted(leases, live))

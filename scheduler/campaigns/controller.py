@@ -67,7 +67,7 @@ class _UnconvergedError(RefusedError):
 class LeaderContext:
     """What the leader's controllers share under one generation. `guard` is the leader's fencing token.
 
-    `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
+    `held` returns why no object may be written under a KMS provider, "" = objects may be.
     """
 
     settings: Settings

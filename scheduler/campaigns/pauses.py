@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 class PauseController:
     """See the module's docstring. `campaigns` are fenced by the leader's token.
 
-    `held` returns why nothing may be written under a KMS provider, "" = nothing speaks against it.
+    `held` returns why no object may be written under a KMS provider, "" = objects may be.
     """
 
     def __init__(self, settings: Settings, cluster: Cluster, campaigns: Campaigns, held: Callable[[], str]) -> None:

@@ -10,7 +10,7 @@
    most.
 
 5. A campaign that is proving writes nothing, and continues; except while KMS plugins do not serve, and parts of the
-   proof fail for that. It begins its proof anew when they serve again.
+   proof fail for that. It starts another proof when they serve again.
 """
 
 from __future__ import annotations

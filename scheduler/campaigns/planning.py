@@ -12,10 +12,10 @@ from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.configuration.detect import why_refused
 from kube_rewrap.scheduler.registry.budgets import foresee_budgets, needs_estimate
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.discovery import Territory
 from kube_rewrap.scheduler.registry.keks import kek_refusals
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec, choose, require_objects, scope_of, uncovered
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.inventory import Estimate, Inventory, ResourceRange, merged

@@ -13,9 +13,10 @@ from typing import Protocol
 import structlog
 
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.discovery import Territory, cut
+from kube_rewrap.scheduler.registry.discovery import cut
 from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec, still_there
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign

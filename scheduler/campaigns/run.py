@@ -1,4 +1,4 @@
-"""A run as values: what it covers, its plan before the first write, and its result. Pure."""
+"""A run as values: its plan before the first write, and its result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kube_rewrap.scheduler.campaigns.plugin_calls import PluginCalls
-from kube_rewrap.scheduler.registry.discovery import Territory
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope

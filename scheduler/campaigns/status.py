@@ -34,7 +34,7 @@ _LISTED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The status of a campaign, or of a request that has not led to one.
+    """The status of a campaign, or of a request that has not led to one, at the time `at`.
 
     `kms_v1`: the KMS v1 providers of the configuration of an unfinished campaign; `kms_v1_rate`: the ceiling of calls a
     second to the plugin of each, 0 = none.
@@ -43,6 +43,7 @@ class Overview:
     name: str
     campaign: Campaign | None
     request: Request | None
+    at: datetime
     report: BatchReport = NOTHING
     batches: tuple[Checkpoint, ...] = ()
     workers: tuple[str, ...] = ()
@@ -108,7 +109,7 @@ class Overview:
         """Objects processed a second since the plan; None if the campaign has ended, or has no plan yet."""
         if self.campaign is None or self.campaign.state.is_end:
             return None
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
+        seconds = (self.at - datetime.fromisoformat(self.campaign.planned_at)).total_seconds()
         return self.report.objects / max(1.0, seconds)
 
     @property
@@ -206,14 +207,14 @@ class Overview:
 
 async def look(settings: Settings, name: str) -> Overview | None:
     """Return the status of a campaign or request from its records; None if there is none of that name."""
-    keyspace = Keyspace(settings.keyspace.state_prefix)
+    keyspace, now = Keyspace(settings.keyspace.state_prefix), datetime.now(UTC)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
         request = await Requests(store, keyspace).get(name)
         campaign = request.value.campaign if request else name
         stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
         if stored is None:
-            return Overview(name, None, request.value) if request else None
-        overview = await _whole(store, keyspace, stored.value)
+            return Overview(name, None, request.value, now) if request else None
+        overview = await _whole(store, keyspace, stored.value, now)
         in_force = await _in_force(store, keyspace)
     overview = replace(overview, request=request.value if request else None)
     if in_force is None:
@@ -232,7 +233,7 @@ async def _in_force(store: Store, keyspace: Keyspace) -> GenerationRecord | None
     return known.value.generation if known is not None else None
 
 
-async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overview:
+async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign, now: datetime) -> Overview:
     batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
     outdated = tuple(str(one) for one in await Handbacks(store, keyspace).all())
@@ -242,7 +243,7 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
     holders = (claim.holder for claim in claims)
     workers = dict.fromkeys(f"{one.host}:{one.pid}" if one is not None else UNNAMED for one in holders)
     return Overview(
-        campaign.id, campaign, None, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
+        campaign.id, campaign, None, now, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
     )
 
 

@@ -56,7 +56,7 @@ class KekWatch:
 
     @property
     def held(self) -> str:
-        """Why nothing may be written under a KMS provider now, "" = nothing speaks against it."""
+        """Why no object may be written under a KMS provider now, "" = objects may be written."""
         return "; ".join(because for _, because in sorted(self._held.items()))
 
     async def generations(self, files: AsyncGenerator[Generation]) -> AsyncGenerator[Generation]:

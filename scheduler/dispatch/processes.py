@@ -41,7 +41,7 @@ class ChildCommand:
 
 
 class ChildWorker:
-    """See Worker. Runs a child process for one campaign, and starts it anew if it dies.
+    """See Worker. Runs a child process for one campaign, and starts another if it dies.
 
     The jobs of a dead child stay claimed until its lease expires; then the loop offers them again.
     """

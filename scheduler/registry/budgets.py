@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.discovery import Territory
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec, still_there
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Scope
 from kube_rewrap.worker.records.inventory import Estimate

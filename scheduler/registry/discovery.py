@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import pairwise
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located, UnknownResource
 from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.etcd.pages import read_keys
 from kube_rewrap.worker.etcd.parts import Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text, prefix_end
@@ -24,20 +24,6 @@ from kube_rewrap.worker.records.inventory import ResourceRange
 _PART = 2_000
 """Keys in a part where a survey reads only the first key of each storage path: etcd counts them in less than 1 ms."""
 _LOOK = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Territory:
-    """The registry as the configuration divides it.
-
-    `governed`: the ranges to encrypt, sorted by resource. `unknown`: paths with objects that no table maps to a
-    resource, so that the configuration may or may not govern them; they are reported, never touched. `idle`:
-    configured names that govern nothing, why, and what to do about it.
-    """
-
-    governed: tuple[ResourceRange, ...]
-    unknown: tuple[str, ...]
-    idle: tuple[tuple[str, str, str], ...] = ()
 
 
 async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:

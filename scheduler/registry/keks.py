@@ -14,7 +14,7 @@ from kube_rewrap.worker.records.keks import Keks
 async def note_keks(cluster: Cluster) -> None:
     """Record the KEKs that the plugins name, by the same rules as the leader (`configuration/keks.py`).
 
-    A KEK that is named for the first time stands from now on, also if the run is refused because it is too new.
+    Records the time at which a plugin first names a KEK, even for a run that is refused because that KEK is too new.
     """
     records, settle = Keks(cluster.engine.store, cluster.engine.keyspace), cluster.settings.kms.settle
     for name, named in cluster.generation.targets.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
-from kube_rewrap.scheduler.registry.discovery import Territory
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.campaign import NO_OPTIONS, Campaign, CampaignOptions, Scope
 from kube_rewrap.worker.records.inventory import ResourceRange
@@ -18,14 +18,11 @@ class CampaignSpec:
     """What a campaign is to cover, and its options.
 
     Empty `resources` means all that the configuration governs, empty `namespaces` all.
-
-    `wait`: wait while another process works on campaigns, rather than refuse.
     """
 
     resources: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     options: CampaignOptions = NO_OPTIONS
-    wait: bool = False
 
     @property
     def covers_everything(self) -> bool:

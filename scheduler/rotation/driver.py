@@ -8,6 +8,7 @@ file, and in this process during an edit; never in a record.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ import structlog
 
 from kube_rewrap.config.encryption.generation import content_hash
 from kube_rewrap.config.encryption.provider import KmsProvider
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.rotation.edits import edit
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
@@ -41,6 +43,7 @@ from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef
 
+_KEY_BYTES = 32
 _log = structlog.get_logger()
 
 HandOut = Callable[[Rotation, bytes], None]
@@ -134,7 +137,7 @@ class RotationDriver:
             return Decision(Wait(), because)
         try:
             stanza = await asyncio.to_thread(self._stanza, stored.value)
-            edited, fingerprint = edit(stored.value, raw, self._file.path, stanza)
+            edited, fingerprint = edit(stored.value, raw, self._file.path, fresh_key(), stanza)
         except ConfigError as error:
             return await self._hold(stored, f"the file can't be edited: {error}")
         except ValueError:
@@ -157,7 +160,7 @@ class RotationDriver:
     def _stanza(self, rotation: Rotation) -> KmsProvider | None:
         """Return the KMS provider to add. Raises ConfigError when it is not the one that the rotation was planned with.
 
-        The record has its hash only: whoever can write records must not choose the plugin.
+        The record has its hash only: a client that can write records must not choose the plugin.
         """
         if not rotation.stanza or rotation.step is not RotationStep.ADD:
             return None
@@ -192,6 +195,11 @@ async def _gather(probe: ClusterProbe, fact: Fact, rotation: Rotation, facts: Fa
             return replace(facts, scan=await probe.scan(rotation))
         case Fact.COMPACTED:
             return replace(facts, compacted=await probe.is_compacted(rotation.proof_revision))
+
+
+def fresh_key() -> SecretBytes:
+    """Return key material from the system's random source, of the length that every provider takes."""
+    return SecretBytes(os.urandom(_KEY_BYTES))
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Edits of the file at the steps of a rotation. Pure: text in, text out; the new key is generated here.
+"""Edits of the file at the steps of a rotation. Pure: text in, text out; the new key is an argument.
 
 A record may be forged: an edit refuses a key name that no rotation makes, and a weaker cipher than the present one.
 """
@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from kube_rewrap.config.editing.edit import add_read_key, add_read_kms, drop_identity, drop_key, generate_key, promote
+from kube_rewrap.config.editing.edit import add_read_key, add_read_kms, drop_identity, drop_key, promote
 from kube_rewrap.config.encryption.configuration import load
-from kube_rewrap.config.encryption.provider import KeyedProvider, KmsProvider, Provider, ProviderType
+from kube_rewrap.config.encryption.provider import Key, KeyedProvider, KmsProvider, Provider, ProviderType
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -25,11 +26,14 @@ class _Named(Protocol):
     def name(self) -> str: ...
 
 
-def edit(rotation: Rotation, raw: bytes, file: str, stanza: KmsProvider | None = None) -> tuple[bytes, str]:
-    """Return the file after the step's edit, and the new key's fingerprint ("" where the step generates none).
+def edit(
+    rotation: Rotation, raw: bytes, file: str, fresh: SecretBytes, stanza: KmsProvider | None = None
+) -> tuple[bytes, str]:
+    """Return the file after the step's edit, and the new key's fingerprint ("" where the step adds none).
 
-    `stanza` is the KMS provider that a rotation to KMS adds. Raises EditError when the text can't be edited
-    unambiguously, ValueError when the record does not fit the file or the stanza.
+    `fresh` is the material of the key to add, which no process has used; `stanza` is the KMS provider that a rotation
+    to KMS adds. Raises EditError when the text can't be edited unambiguously, ValueError when the record does not fit
+    the file or the stanza.
     """
     kind = ProviderType(rotation.provider)
     configuration = load(raw, file)
@@ -42,7 +46,7 @@ def edit(rotation: Rotation, raw: bytes, file: str, stanza: KmsProvider | None =
             require_no_weaker(kind, (configuration.entries[index].providers[0] for index in rotation.entries))
             if kind is ProviderType.KMS:
                 return add_read_kms(raw, file, _stanzas(rotation, stanza)), ""
-            key = generate_key(rotation.key_name)
+            key = Key(rotation.key_name, fresh)
             return add_read_key(raw, file, rotation.entries, kind, key), key.secret.fingerprint(kind.value)
         case RotationStep.PROMOTE:
             return _each(rotation, raw, lambda text, entry, name: promote(text, file, [entry], kind, name)), ""

@@ -71,9 +71,9 @@ async def engine_of(
 ) -> AsyncIterator[tuple[Engine, Cluster]]:
     settings = replace(Settings(), etcd=EtcdSettings(endpoints=tuple(endpoints), call_timeout=5.0, give_up_after=20.0))
     generation = load_generation(configuration(writer, plugin_endpoint), "test")
+    generation = generation.aimed({"kmsnew": hash_of_key_id("kek-1")})
     async with open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes) as store:
         engine = Engine(store, settings, generation, LocalPace(0), plugins)
-        engine.chains.aim({"kmsnew": hash_of_key_id("kek-1")})
         yield engine, Cluster(settings, Layout(), engine)
 
 

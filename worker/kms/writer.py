@@ -36,9 +36,6 @@ from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
 from kube_rewrap.worker.wrapped import DataKey, Plugin, fingerprint_of, hash_of_key_id
 
-SLICE_SECONDS = 20.0
-"""How old Status may be when a slice of a batch begins."""
-
 SEAL_SECONDS = 60.0
 """How old Status may be when an object is sealed. kube-apiserver asks once a minute, too."""
 
@@ -77,11 +74,6 @@ class Writer:
         """
         self._kek_since = max(self._kek_since, kek_since)
 
-    async def prepare(self, plugin: Plugin, target: str) -> None:
-        """Make sure, when a slice of a batch begins, that the plugin still names the target. Raises as `data_keys`."""
-        if plugin.version == "v2":
-            await self._seed(plugin, target, SLICE_SECONDS, 0)
-
     async def data_keys(self, plugin: Plugin, target: str, n: int, kek_since: int = 0) -> Sequence[DataKey]:
         """Return data keys for n objects: n times the seed in v2; n keys in v1, each for one object.
 
@@ -91,7 +83,7 @@ class Writer:
         KmsUnavailableError, and KmsRefusedError, also for a plugin that contradicts itself.
         """
         if plugin.version == "v2":
-            return [await self._seed(plugin, target, SEAL_SECONDS, kek_since)] * n
+            return [await self._seed(plugin, target, kek_since)] * n
         keys: list[DataKey] = []
 
         async def make(_: int) -> None:
@@ -103,8 +95,8 @@ class Writer:
         await side_by_side(AT_ONCE, range(n), make)
         return keys
 
-    async def _seed(self, plugin: Plugin, target: str, within: float, kek_since: int) -> DataKey:
-        """Return the seed under this key id, which Status named within the last seconds; make it if there is none.
+    async def _seed(self, plugin: Plugin, target: str, kek_since: int) -> DataKey:
+        """Return the seed under this key id, which Status named within `SEAL_SECONDS`; make it if there is none.
 
         One that may have been made before the revision `kek_since`, or any known one, is replaced.
         """
@@ -115,7 +107,7 @@ class Writer:
                 seed.key = await self._make_seed(guarded, target)
                 seed.named_at = now
                 seed.kek_since = max(seed.kek_since, kek_since)
-            elif now - seed.named_at > within:
+            elif now - seed.named_at > SEAL_SECONDS:
                 await _require_named(guarded, target)
                 seed.named_at = now
             return seed.key

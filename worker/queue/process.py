@@ -23,7 +23,6 @@ from kube_rewrap.worker.errors import KmsUnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.kms.pace import ceiling, pace_name
-from kube_rewrap.worker.kms.writer import SLICE_SECONDS
 from kube_rewrap.worker.queue.execution import ChildTools, MessageResult
 from kube_rewrap.worker.rate.shared import open_pace
 from kube_rewrap.worker.records.keyspace import Keyspace
@@ -33,6 +32,9 @@ T = TypeVar("T")
 
 _SHARES = 8
 """Without Redis, each worker process limits itself to 1/`_SHARES` of the rate ceiling."""
+
+_NAMED_SECONDS = 20.0
+"""How long ago a plugin may have named its KEK when a slice of a batch begins."""
 
 _HANDED_BACK_SECONDS = 2.0
 _BOUND_SECONDS = 240.0
@@ -154,7 +156,7 @@ class Child:
         has handed a batch back: the campaign may be of a KEK that has taken effect since.
         """
         now = asyncio.get_running_loop().time()
-        seconds = _HANDED_BACK_SECONDS if self._has_handed_back and _is_complete(engine) else SLICE_SECONDS
+        seconds = _HANDED_BACK_SECONDS if self._has_handed_back and _is_complete(engine) else _NAMED_SECONDS
         if engine.is_refuted or now - self._aimed_at > seconds:
             if not await engine.is_aimed():
                 return False

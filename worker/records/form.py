@@ -136,11 +136,6 @@ def read(kind: type[F], value: object) -> F:
     return kind(**{part.field: part.read_in(values) for part in _plan(kind) if not part.is_left_out(values)})
 
 
-def require_plan(kind: type[Form | Row]) -> None:
-    """Raise TypeError, naming the field, if a field of the form has no reader."""
-    _plan(kind)
-
-
 @dataclass(frozen=True, slots=True)
 class _Part:
     """How a field is read and written."""

@@ -117,9 +117,10 @@ class Requests(Table[Request]):
         # In one transaction with the campaign: a second copy of the message finds the request, and changes nothing.
         note = Put(self._key(asked), encode(done.to_json()))
         campaigns = Campaigns(self._store, self._keyspace)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
         for _ in range(_ATTEMPTS):
             try:
-                changed = await campaigns.change_once(asked.campaign, lambda one: controlled(one, asked.kind), note)
+                changed = await campaigns.change_once(asked.campaign, lambda one: controlled(one, asked.kind, at), note)
             except ControlRefusedError as refusal:
                 return await self._noted(asked.decided(RequestState.REFUSED, str(refusal)))
             except RecordUnclearError:
@@ -141,8 +142,11 @@ class ControlRefusedError(ValueError):
     """The campaign's state does not allow the requested control."""
 
 
-def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
-    """Return the campaign after an operator's pause, resume or cancel. Raises ControlRefusedError."""
+def controlled(campaign: Campaign, kind: RequestKind, at: str) -> Campaign:
+    """Return the campaign after an operator's pause, resume or cancel, requested at the ISO time `at`.
+
+    Raises ControlRefusedError.
+    """
     if campaign.state.is_end:
         raise ControlRefusedError(f"the campaign has ended: it is {campaign.state.value}")
     match kind:
@@ -161,6 +165,6 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
             moved = campaign.moved(
                 CampaignState.CANCELLED, "cancelled by an operator; rewritten objects stay rewritten"
             )
-            return replace(moved, ended_at=datetime.now(UTC).isoformat(timespec="seconds"))
+            return replace(moved, ended_at=at)
         case RequestKind.START:
             raise ControlRefusedError("a campaign is started by a request of its own")

@@ -198,7 +198,7 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
             await engine_run(one, campaign)
         report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report
         assert MOST_FRESH - 5 < report.fresh <= MOST_FRESH
-    resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
+    resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME, "2026-01-01T00:00:00+00:00")
     assert (resumed.paused_for, resumed.quarantine_limit) == (
         Pause.SCHEDULER,
         replace(campaign.quarantine_limit, most=None),

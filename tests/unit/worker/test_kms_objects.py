@@ -78,10 +78,9 @@ class Scene:
         settings = Settings(page=PageSettings(objects=3))
         plugins = self.plugins if kms else None
         generation = Generation("sha256:0", configuration, "test")
-        engine = Engine(self.store, settings, generation, LocalPace(0), plugins)
         if kms:
-            engine.chains.aim({"new": hash_of_key_id(target)})
-        return engine
+            generation = generation.aimed({"new": hash_of_key_id(target)})
+        return Engine(self.store, settings, generation, LocalPace(0), plugins)
 
     def fill(self, provider: Provider, count: int = COUNT, key_id: str = "kek-1") -> None:
         """As a kube-apiserver would: with one seed in v2."""
@@ -95,7 +94,11 @@ class Scene:
 
     async def batch(self, engine: Engine) -> BatchSpec:
         spec = BatchSpec(
-            campaign=f"c{next(self.numbers)}", number=0, resource="secrets", range=SECRETS, generation="sha256:0"
+            campaign=f"c{next(self.numbers)}",
+            number=0,
+            resource="secrets",
+            range=SECRETS,
+            generation=engine.generation.hash,
         )
         await Checkpoints(self.store, engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         await engine.ledger.first_sight([key for key in engine.chains["secrets"].keys if has_budget(key)])

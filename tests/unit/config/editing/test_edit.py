@@ -10,7 +10,6 @@ from kube_rewrap.config.editing.edit import (
     add_read_key,
     drop_identity,
     entries_naming,
-    generate_key,
     new_key_name,
     promote,
 )
@@ -150,9 +149,3 @@ def test_an_entry_that_is_not_there_is_a_bug_of_the_callers(entries: list[int]) 
 )
 def test_a_new_key_is_named_after_the_day(existing: list[str], name: str) -> None:
     assert new_key_name(existing, date(2026, 11, 23)) == name
-
-
-def test_generated_keys_have_32_bytes_and_differ() -> None:
-    one, other = generate_key("k"), generate_key("k")
-    assert (one.name, len(one.secret)) == ("k", 32)
-    assert one.secret != other.secret

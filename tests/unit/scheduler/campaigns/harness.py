@@ -39,5 +39,5 @@ def new_cluster(store: MemoryStore, *providers: Provider, resources: tuple[str, 
 async def run(one: Cluster, spec: CampaignSpec = EVERYTHING) -> RunResult:
     """Plan and carry out an embedded run."""
     brake = Brake()
-    async with hold_lock(one, brake, wait=spec.wait) as lock:
+    async with hold_lock(one, brake) as lock:
         return await run_embedded(one, await plan_run(one, spec), lock, brake, lambda _report, _batches: None)

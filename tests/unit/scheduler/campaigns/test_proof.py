@@ -19,8 +19,9 @@ from kube_rewrap.config.settings.schema import PageSettings, Settings
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.discovery import Territory, cut
+from kube_rewrap.scheduler.registry.discovery import cut
 from kube_rewrap.scheduler.registry.scope import CampaignSpec, spec_of, still_there
+from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import KmsRefusedError
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange

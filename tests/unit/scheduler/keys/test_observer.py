@@ -157,8 +157,9 @@ async def test_values_of_kms_count_for_their_provider_and_drift_under_another_ke
 ) -> None:
     vault = KmsProvider("v2", "vault", "unix:///s", 3.0, None)
     there = await scene(vault, OLD)
-    there.engine = Engine(there.store, Settings(), there.engine.generation, LocalPace(0), MemoryPlugins())
-    there.engine.chains.aim(targets)
+    there.engine = Engine(
+        there.store, Settings(), there.engine.generation.aimed(targets), LocalPace(0), MemoryPlugins()
+    )
     there.cluster = Cluster(Settings(), Layout(), there.engine)
     async with there.observed() as observer:
         for namespace, key_id in (("same", "kek-1"), ("other", "kek-2")):

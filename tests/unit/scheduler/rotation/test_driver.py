@@ -13,8 +13,10 @@ import pytest
 from kube_rewrap.config.encryption.configuration import load
 from kube_rewrap.config.encryption.provider import KeyedProvider, ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import ConfigError, SettingsError
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.rotation.driver import fresh_key
 from kube_rewrap.scheduler.rotation.edits import edit
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
 from kube_rewrap.scheduler.rotation.transition import (
@@ -39,6 +41,7 @@ from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 STAMP = NOW.isoformat()
+FRESH = SecretBytes(b"f" * 32)
 
 
 def provider(kind: str, name: str) -> dict[str, object]:
@@ -160,27 +163,27 @@ def test_aescbc_takes_no_place_of_a_cipher_that_authenticates() -> None:
 def test_a_forged_record_edits_nothing(forged: dict[str, Any], fault: str) -> None:
     rotation = replace(begun(text(SECRETS), RotationRequest()), **forged)
     with pytest.raises((SettingsError, ValueError), match=fault):
-        edit(rotation, text(SECRETS), "enc.json")
+        edit(rotation, text(SECRETS), "enc.json", FRESH)
 
 
 def test_the_three_edits_of_a_rotation_in_two_entries() -> None:
     raw = text(SECRETS, PLAIN, EVENTS)
     rotation = begun(raw, RotationRequest(resources=("secrets", "configmaps"), provider=ProviderType.AESGCM))
-    added, fingerprint = edit(rotation, raw, "enc.json")
-    assert len(fingerprint) == 16
+    added, fingerprint = edit(rotation, raw, "enc.json", FRESH)
+    assert fingerprint == FRESH.fingerprint("aesgcm")
     assert keys_of(added) == [
         ["aesgcm:a", "aesgcm:key-20260203", "identity"],
         ["identity", "aesgcm:key-20260203"],
         UNTOUCHED,
     ]
-    promoted, none = edit(rotation.at(RotationStep.PROMOTE, "", STAMP), added, "enc.json")
+    promoted, none = edit(rotation.at(RotationStep.PROMOTE, "", STAMP), added, "enc.json", FRESH)
     assert none == ""
     assert keys_of(promoted) == [
         ["aesgcm:key-20260203", "aesgcm:a", "identity"],
         ["aesgcm:key-20260203", "identity"],
         UNTOUCHED,
     ]
-    pruned, _ = edit(rotation.at(RotationStep.PRUNE, "", STAMP), promoted, "enc.json")
+    pruned, _ = edit(rotation.at(RotationStep.PRUNE, "", STAMP), promoted, "enc.json", FRESH)
     # identity was first in one of the two entries: it goes from both, for nothing is plaintext in either.
     assert keys_of(pruned) == [["aesgcm:key-20260203"], ["aesgcm:key-20260203"], UNTOUCHED]
 
@@ -199,10 +202,16 @@ def keys_of(raw: bytes) -> list[list[str]]:
     ]
 
 
+def test_each_edit_gets_a_key_of_32_bytes_of_its_own() -> None:
+    one, other = fresh_key(), fresh_key()
+    assert (len(one), len(other)) == (32, 32)
+    assert one != other
+
+
 def test_an_edit_of_another_file_is_refused_and_not_guessed() -> None:
     rotation = begun(text(SECRETS), RotationRequest())
     with pytest.raises(ConfigError):
-        edit(rotation.at(RotationStep.PROMOTE, "", STAMP), text(SECRETS), "enc.json")
+        edit(rotation.at(RotationStep.PROMOTE, "", STAMP), text(SECRETS), "enc.json", FRESH)
 
 
 # --------------------------------------------------------------------------------------------------------- the record
@@ -401,8 +410,8 @@ def test_it_ends_when_all_run_the_file_without_it() -> None:
 def test_the_edit_of_a_withdrawal_gives_the_bytes_from_before() -> None:
     raw = text(SECRETS, PLAIN)
     rotation = begun(raw, RotationRequest(provider=ProviderType.AESGCM))
-    added, _ = edit(rotation, raw, "enc.json")
-    back, fingerprint = edit(rotation.at(RotationStep.WITHDRAW, "", STAMP), added, "enc.json")
+    added, _ = edit(rotation, raw, "enc.json", FRESH)
+    back, fingerprint = edit(rotation.at(RotationStep.WITHDRAW, "", STAMP), added, "enc.json", FRESH)
     assert (keys_of(back), fingerprint) == (keys_of(raw), "")
 
 

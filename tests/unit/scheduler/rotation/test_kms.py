@@ -12,6 +12,7 @@ import pytest
 
 from kube_rewrap.config.encryption.configuration import load
 from kube_rewrap.config.encryption.provider import KeyedProvider, KmsProvider, ProviderType
+from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.errors import ConfigError, SettingsError
 from kube_rewrap.scheduler.rotation.edits import edit
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
@@ -23,6 +24,7 @@ from kube_rewrap.worker.verdict import KeyRef
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 STAMP = NOW.isoformat()
+FRESH = SecretBytes(b"f" * 32)
 CLOUD = KmsProvider("v2", "cloud", "unix:///run/kms/socket.sock", 3.0, None)
 HASH = f"sha256:{'5' * 64}"
 TO_KMS = RotationRequest(provider=ProviderType.KMS, stanza=CLOUD, stanza_hash=HASH, prune=True)
@@ -71,7 +73,7 @@ def played(rotation: Rotation, raw: bytes, stanza: KmsProvider | None = CLOUD) -
     """The file after each edit."""
     found = []
     for step in (RotationStep.ADD, RotationStep.PROMOTE, RotationStep.PRUNE):
-        raw, fingerprint = edit(replace(rotation, step=step), raw, "enc.json", stanza)
+        raw, fingerprint = edit(replace(rotation, step=step), raw, "enc.json", FRESH, stanza)
         assert fingerprint == "" or rotation.provider != "kms"
         found.append(shown(raw))
     return found
@@ -112,8 +114,8 @@ def test_back_from_kms_to_a_key() -> None:
 
 def test_an_unused_provider_is_withdrawn() -> None:
     rotation = planned(TWO, TO_KMS)
-    added, _ = edit(rotation, TWO, "enc.json", CLOUD)
-    assert edit(replace(rotation, step=RotationStep.WITHDRAW), added, "enc.json") == (TWO, "")
+    added, _ = edit(rotation, TWO, "enc.json", FRESH, CLOUD)
+    assert edit(replace(rotation, step=RotationStep.WITHDRAW), added, "enc.json", FRESH) == (TWO, "")
     before = GenerationRecord("1", (("secrets", (KeyRef("aescbc", "a", "a" * 16), KeyRef("kms", "cloud", "v2"))),))
     after = GenerationRecord("2", (("secrets", (KeyRef("aescbc", "a", "a" * 16),)),))
     assert is_way_back(replace(rotation, step=RotationStep.RETURN), before, after)
@@ -128,7 +130,7 @@ def test_a_name_that_the_file_has_is_refused() -> None:
 @pytest.mark.parametrize("stanza", [None, replace(CLOUD, name="other")])
 def test_a_record_that_names_another_provider_edits_nothing(stanza: KmsProvider | None) -> None:
     with pytest.raises(ValueError, match="names another KMS provider"):
-        edit(planned(TWO, TO_KMS), TWO, "enc.json", stanza)
+        edit(planned(TWO, TO_KMS), TWO, "enc.json", FRESH, stanza)
 
 
 def test_the_operators_provider_is_read_from_its_file(tmp_path: Path) -> None:
