@@ -7,11 +7,9 @@ names. Arguments: the number of children, which share the limits of one process,
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn, TextIO
 
@@ -23,7 +21,7 @@ from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.flags import EVERY, is_on, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
-from kube_rewrap.scheduler.engine import failure, open_engine, serve
+from kube_rewrap.scheduler.engine import failure, open_engine, serve, tell
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.errors import RefusedError, WorkerError
 
@@ -52,8 +50,7 @@ def main(shares: int, campaign: str) -> None:
 def _end(error: ConfigError | WorkerError, answers: TextIO, answer: Mapping[str, str]) -> NoReturn:
     """Exit with the code of an error; says it to the parent, which has no other answer if the child was not ready."""
     print_to_stderr(f"error: a child process ended: {error}")
-    with suppress(BrokenPipeError):
-        print(json.dumps(answer), file=answers, flush=True)
+    tell(answers, answer)
     sys.exit(exit_of(error))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle
+from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle, tell
 from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "open_engine",
     "serve",
     "settle",
+    "tell",
 ]

@@ -168,11 +168,11 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
         except Exception as error:  # noqa: BLE001 - a foreign exception may quote its input: keys or plaintext
             answer |= failure(WorkerError.__name__, f"unexpected {type(error).__name__} in a child process")
         if not is_lost:
-            _answer(answers, answer)
+            tell(answers, answer)
 
     async def live() -> None:
         while True:
-            _answer(answers, {})
+            tell(answers, {})
             await asyncio.sleep(_ALIVE_SECONDS)
 
     async with (
@@ -194,6 +194,7 @@ def failure(kind: str, because: str) -> Mapping[str, str]:
     return {"error": kind, "because": because[:_LONGEST]}
 
 
-def _answer(answers: TextIO, answer: Mapping[str, object]) -> None:
+def tell(answers: TextIO, answer: Mapping[str, object]) -> None:
+    """Write an answer to the parent."""
     with suppress(BrokenPipeError):  # the parent ended; so does the input
         print(json.dumps(answer), file=answers, flush=True)
