@@ -20,11 +20,11 @@ from bench.ground import RESOURCES, Ground
 from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.config.encryption.provider import Provider
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.ranges import KeyRange, after

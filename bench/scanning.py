@@ -8,8 +8,8 @@ from bench.ground import RESOURCES, Ground
 from bench.rewriting import read_everything
 from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.worker.etcd.client import open_store
 
 OBJECTS = 20_000

@@ -21,8 +21,7 @@ from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.flags import EVERY, is_on, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
-from kube_rewrap.scheduler.dispatch.local import open_engine
-from kube_rewrap.worker.claimed import failure, serve, tell
+from kube_rewrap.scheduler.engine import failure, open_engine, serve, tell
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.errors import RefusedError, WorkerError
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from kube_rewrap.cli.arguments import (
     Parser,
+    UsageError,
     add_configuration,
     add_configuration_path,
     add_days,
@@ -44,7 +45,9 @@ MANY_OBJECTS = 50_000
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of one command, which `command` names. Raises UsageError; `--help` raises SystemExit."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see rewrap {args.command} --help")
     if getattr(args, "output", "text") not in {"text", "json"}:
         parser.error("REWRAP_OUTPUT must be text or json")
     return args
@@ -201,7 +204,8 @@ def _add_since(parser: Parser) -> None:
         type=int,
         default=0,
         metavar="REVISION",
-        help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too",
+        help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too "
+        "(default 0: only what is under other keys)",
     )
 
 

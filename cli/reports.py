@@ -8,7 +8,7 @@ from kube_rewrap.cli.output import print_table, say
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.keys.removal import BACKUPS, KEKS, KeyVerdict
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally, Unreadable, counts_json
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.verdict import KeyRef, Reason
 
 SHOWN = 20
@@ -141,7 +141,7 @@ def _print_unreadable(found: Inventory) -> None:
         print_counts(found.unreadable_by)
 
 
-def print_left_alone(listed: Sequence[Unreadable | Quarantined], total: int, remedy: str) -> None:
+def print_left_alone(listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str) -> None:
     """Print some quarantined objects, each with its reason, and the number of further ones."""
     for one in listed[:SHOWN]:
         row = one.to_json()

@@ -9,7 +9,7 @@ from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
-from kube_rewrap.scheduler.campaigns.cluster import Cluster, open_cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster, open_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import Workload, reasons_against, steps_of
 from kube_rewrap.scheduler.rotation.preparation import Preparation

@@ -108,14 +108,14 @@ class ClaimingWorker:
         record = BatchRecord(Checkpoints(engine.store, engine.keyspace, [claim]), campaign.id, number)
         before = await record.load()
         batch = replace(before.spec, sweep=campaign.sweeps, generation=campaign.generation)
-        options, growth = campaign.options, campaign.growth
+        options, quarantine_limit = campaign.options, campaign.quarantine_limit
         may_decrypt, kek_since = options.allow_plaintext, options.since
         await engine.run(
             batch,
             claim,
             self._brake,
             allow_plaintext=may_decrypt,
-            growth=growth,
+            quarantine_limit=quarantine_limit,
             kek_since=kek_since,
             record=record,
         )
@@ -164,6 +164,9 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
         try:
             await worker.do(Job(str(asked["job"])), int(str(asked["number"])))
         except WorkerError as error:
+            # A swap may meet the lost claim before the renewal of the lease does.
+            if isinstance(error, FencedError) and await session.is_lost():
+                lose(error)
             answer |= failure(type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - a foreign exception may quote its input: keys or plaintext
             answer |= failure(WorkerError.__name__, f"unexpected {type(error).__name__} in a child process")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsSourceError, UnsupportedPrimaryError
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 
 
 class DataKeys(Protocol):
@@ -21,6 +21,9 @@ class DataKeys(Protocol):
         Raises KmsSourceError when a plugin fails on some of the keys: call it again after its `delay`, until these are
         unwrapped or refused, which takes minutes.
         """
+
+    def prove(self, wrapped: WrappedKey) -> None:
+        """Note that this key opened an object: from then on, `forget` does nothing."""
 
     def forget(self, wrapped: WrappedKey) -> None:
         """Ask the plugin again for this key at its next `fetch`, unless that was done a while ago."""
@@ -37,16 +40,24 @@ class DataKeys(Protocol):
 
 def refused(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
     """Return the answers of a process that asks no plugin."""
-    return dict.fromkeys(wanted, Refused("this process asks no KMS plugin to unwrap its key"))
+    return dict.fromkeys(wanted, RefusedKey("this process asks no KMS plugin to unwrap its key"))
 
 
-async def fetch_again(keys: DataKeys, wanted: Collection[WrappedKey], unwrapped: UnwrappedKeys) -> UnwrappedKeys:
+async def fetch_again(
+    keys: DataKeys, closed: Collection[WrappedKey], opened: Collection[WrappedKey], unwrapped: UnwrappedKeys
+) -> UnwrappedKeys:
     """Return the answers once more for keys of values that did not open, as far as `unwrapped` holds keys for them.
 
     A plugin may have unwrapped a key to wrong bytes once; before an object is quarantined for that, it is asked again.
-    Returns nothing, and asks nothing, where the plugins refused all of them. Raises as `fetch`.
+    Not for a key of v2 that opened another value, now (`opened`: the keys of values that did) or earlier: the value is
+    to blame, and a plugin that fails meanwhile must not cost the others their key. Of v1 each value has its own key,
+    and several may be named by one value. Returns nothing, and asks nothing, where the plugins refused all of them.
+    Raises as `fetch`.
     """
-    doubtful = [wrapped for wrapped in wanted if isinstance(unwrapped[wrapped], SecretBytes)]
+    for wrapped in opened:
+        if wrapped.plugin.version == "v2" and isinstance(unwrapped[wrapped], SecretBytes):
+            keys.prove(wrapped)
+    doubtful = [wrapped for wrapped in closed if isinstance(unwrapped[wrapped], SecretBytes)]
     for wrapped in doubtful:
         keys.forget(wrapped)
     return await keys.fetch(doubtful)
@@ -66,6 +77,10 @@ class PatientKeys:
             except KmsSourceError as error:
                 await asyncio.sleep(error.delay)
 
+    def prove(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keys.prove(wrapped)
+
     def forget(self, wrapped: WrappedKey) -> None:
         """See DataKeys."""
         self._keys.forget(wrapped)
@@ -81,6 +96,9 @@ class NoPlugins:
     async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
         """Refuse each key."""
         return refused(wanted)
+
+    def prove(self, wrapped: WrappedKey) -> None:
+        """Do nothing: no key was unwrapped."""
 
     def forget(self, wrapped: WrappedKey) -> None:
         """Do nothing: no key was unwrapped."""

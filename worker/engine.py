@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from kube_rewrap.config.encryption.generation import Generation
@@ -25,6 +25,7 @@ from kube_rewrap.worker.errors import (
     KmsTargetError,
     KmsUnavailableError,
     RecordError,
+    TooLargeError,
     WorkerError,
 )
 from kube_rewrap.worker.etcd.client import open_store
@@ -45,24 +46,23 @@ from kube_rewrap.worker.rate.pressure import WindowSize
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.budget import Landed
-from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
+from kube_rewrap.worker.records.campaign import NO_QUARANTINE_LIMIT, QuarantineLimit
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
 from kube_rewrap.worker.records.generation import GenerationRecord
-from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.batch import BatchTools, run_batch
 from kube_rewrap.worker.rewrap.decide import decide
 from kube_rewrap.worker.rewrap.swap import Swapper
-from kube_rewrap.worker.verdict import KeyRef, Verdict
-from kube_rewrap.worker.verdict import Quarantine as Quarantined
+from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason, Verdict
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
@@ -94,12 +94,12 @@ class Chains(Mapping[str, Chain]):
         self._configuration = generation.configuration
         self._targets = targets
         self._made: dict[str, Chain] = {}
-        self._settled: frozenset[str] = frozenset()
+        self._late_plaintext: frozenset[str] = frozenset()
 
-    def settle(self, resources: frozenset[str]) -> None:
+    def quarantine_late(self, resources: frozenset[str]) -> None:
         """Make the chains of these resources, and of no others, quarantine plaintext as late."""
-        if resources != self._settled:
-            self._settled = resources
+        if resources != self._late_plaintext:
+            self._late_plaintext = resources
             self._made = {}
 
     def aim(self, targets: Mapping[str, str] | None) -> None:
@@ -113,7 +113,9 @@ class Chains(Mapping[str, Chain]):
             providers = self._configuration.providers_for(GroupResource.parse(resource))
             if providers is None:
                 raise KeyError(resource)
-            self._made[resource] = Chain(providers, plaintext_is_late=resource in self._settled, targets=self._targets)
+            self._made[resource] = Chain(
+                providers, plaintext_is_late=resource in self._late_plaintext, targets=self._targets
+            )
         return self._made[resource]
 
     def __iter__(self) -> Iterator[str]:
@@ -131,7 +133,7 @@ def describe(generation: Generation) -> GenerationRecord:
         generation.hash,
         tuple((name, chains[name].described) for name in names),
         generation.file_hash,
-        tuple(sorted({_socket_of(one) for one in generation.kms_providers})),
+        tuple(sorted(dict.fromkeys(map(_socket_of, generation.kms_providers)), key=lambda socket: socket[0])),
     )
 
 
@@ -147,6 +149,10 @@ class Examined:
 
     item: Item
     verdict: Verdict
+    wrapped: WrappedKey | None = None
+    """The wrapped key of a value under a KMS provider; the first one where several providers match."""
+    plugin_text: str = ""
+    """What the plugin says of a key that it does not unwrap, cut and escaped; for this one command."""
 
 
 class Engine:
@@ -179,6 +185,7 @@ class Engine:
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
+        self._is_database_known = False
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
         self.is_refuted = False
         """Whether a plugin named another KEK than the generation's while a batch was at work."""
@@ -190,7 +197,7 @@ class Engine:
         brake: Brake,
         *,
         allow_plaintext: bool = False,
-        growth: Growth = ANY_GROWTH,
+        quarantine_limit: QuarantineLimit = NO_QUARANTINE_LIMIT,
         kek_since: int = 0,
         record: BatchRecord | None = None,
     ) -> BatchReport:
@@ -224,18 +231,21 @@ class Engine:
                 resource=spec.resource,
                 guard=guard,
                 allow_plaintext=allow_plaintext,
-                since=growth.since,
-                tries=None if growth.most is None else TryCounter(self.store, self.keyspace, growth.most),
+                since=quarantine_limit.since,
+                tries=None
+                if quarantine_limit.most is None
+                else TryCounter(self.store, self.keyspace, quarantine_limit.most),
                 data_keys=self._data_keys,
                 kek_since=kek_since,
             ),
             ledger=self.ledger,
             record=record or BatchRecord(checkpoints, spec.campaign, spec.number),
-            quarantine=Quarantine(self.store, self.keyspace, spec.campaign, guards),
+            quarantine=QuarantineRecords(self.store, self.keyspace, spec.campaign, guards),
             window=self._window,
             brake=brake,
             sizer=self._sizer,
         )
+        await self._learn_database()
         try:
             return await run_batch(spec, tools)
         except KmsTargetError:
@@ -278,14 +288,17 @@ class Engine:
 
         Anyone who can write to etcd can forge a record, so a record alone allows no write anywhere else.
         """
-        name = GroupResource.parse(spec.resource)
-        governed = self.generation.configuration.providers_for(name) is not None
-        if governed and self._layout.owns(name, spec.range.start, spec.range.end):
-            return
-        raise RecordError(
-            f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
-            "configuration governs; nothing of it is read or written"
-        )
+        if not self._governs(spec.resource, spec.range):
+            raise RecordError(
+                f"batch {spec.number} of {spec.campaign} is damaged: its range does not lie inside a resource that the "
+                "configuration governs; nothing of it is read or written"
+            )
+
+    def _governs(self, resource: str, keys: KeyRange) -> bool:
+        """Whether the range lies inside this resource, and the configuration governs it."""
+        name = GroupResource.parse(resource)
+        is_governed = self.generation.configuration.providers_for(name) is not None
+        return is_governed and self._layout.owns(name, keys.start, keys.end)
 
     @property
     def window(self) -> int:
@@ -293,11 +306,17 @@ class Engine:
         return self._window.limit
 
     async def load_proven_resources(self) -> None:
-        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete."""
+        """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete.
+
+        Also replaces seeds from before a rotation of a KEK that nothing but a campaign's record shows: see `Writer`.
+        """
+        campaigns = Campaigns(self.store, self.keyspace)
         if self._settings.plaintext.quarantine_late:
-            known = [stored.value for stored in await Campaigns(self.store, self.keyspace).all()]
+            known = [stored.value for stored in await campaigns.all()]
             in_force = await Generations(self.store, self.keyspace).load()
-            self.chains.settle(settled(in_force, known, describe(self.generation)))
+            self.chains.quarantine_late(late_plaintext(in_force, known, describe(self.generation)))
+        if isinstance(self._data_keys, PluginKeys) and self.generation.kms_writers:
+            self._data_keys.make_seeds_since(await campaigns.kek_since())
 
     async def growth(self, resource: str) -> int:
         """Return by how many bytes a stored value is larger than its plaintext under a KMS primary; 0 without one.
@@ -337,6 +356,7 @@ class Engine:
 
         Waits some minutes where a plugin fails on some keys and unwraps others, instead of raising KmsSourceError.
         """
+        await self._learn_database()
         return await take_inventory(
             self.store,
             ranges,
@@ -360,6 +380,7 @@ class Engine:
         self, wanted: ResourceRange, revision: int, is_over: Callable[[], bool], *, kek_since: int = 0
     ) -> tuple[Inventory, bytes | None]:
         """Count as `inventory`, in one range, until `is_over`; see `take_slice`."""
+        await self._learn_database()
         return await take_slice(
             self.store,
             wanted,
@@ -371,15 +392,29 @@ class Engine:
             kek_since=kek_since,
         )
 
+    async def _learn_database(self) -> None:
+        """Ask once how large etcd's database is, which bounds the answers. Without it, answers begin small."""
+        if not self._is_database_known:
+            self._is_database_known = True
+            with suppress(WorkerError):
+                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
+
     async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
-        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most."""
+        """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most.
+
+        `ranges` come from records, which may be forged: one beyond its resource is left out, as is one whose first page
+        is too large.
+        """
         found: dict[Plugin, dict[WrappedKey, None]] = defaultdict(dict)
         for one in ranges:
-            async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
-                page = await anext(pages, None)
-            for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
-                if len(found[wrapped.plugin]) < _SAMPLES:
-                    found[wrapped.plugin][wrapped] = None
+            if not self._governs(one.resource, one.range):
+                continue
+            with suppress(TooLargeError):
+                async with aclosing(read_pages(self.store, one.range, self._sizer)) as pages:
+                    page = await anext(pages, None)
+                for wrapped in self.chains[one.resource].all_wanted(item.value for item in page.items) if page else ():
+                    if len(found[wrapped.plugin]) < _SAMPLES:
+                        found[wrapped.plugin][wrapped] = None
         return tuple(wrapped for keys in found.values() for wrapped in keys)
 
     async def gap(self, locate: Locate, first: int, end: int) -> Gap:
@@ -414,7 +449,7 @@ class Engine:
             if encrypted:
                 async for item in last_writes(self.store, encrypted, self._sizer, revision=revision):
                     opened = self.recognise(item, governed[item.key])
-                    claimed = opened.claimed if isinstance(opened, Quarantined) else (opened,)
+                    claimed = opened.claimed if isinstance(opened, Quarantine) else (opened,)
                     keys[item.mod_revision] = frozenset(key.fingerprint for key in claimed)
         return Gap(first=first, end=end, keys=keys, resources=resources, unencrypted=tuple(unencrypted))
 
@@ -440,11 +475,19 @@ class Engine:
         wanted = chain.wanted(item.value)
         unwrapped = await self._data_keys.fetch(wanted)
         verdict = decide(item.value, item.key, chain, unwrapped)
-        if isinstance(verdict, Quarantined) and (again := await fetch_again(self._data_keys, wanted, unwrapped)):
+        closed, opened = (wanted, ()) if isinstance(verdict, Quarantine) else ((), wanted)
+        if again := await fetch_again(self._data_keys, closed, opened, unwrapped):
             verdict = decide(item.value, item.key, chain, {**unwrapped, **again})
-        return Examined(item, verdict)
+        wrapped = next(iter(wanted), None)
+        plugin_text = ""
+        if isinstance(verdict, Quarantine) and verdict.reason is Reason.KMS_REFUSED and wrapped is not None:
+            plugin_text = await self._plugin_text(wrapped)
+        return Examined(item, verdict, wrapped, plugin_text)
 
-    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantined:
+    async def _plugin_text(self, wrapped: WrappedKey) -> str:
+        return await self._data_keys.plugin_text(wrapped) if isinstance(self._data_keys, PluginKeys) else ""
+
+    def recognise(self, item: Item, resource: str) -> KeyRef | Quarantine:
         """Return the key that opens an object, or why none does. The plaintext is not returned.
 
         Of a value under a KMS provider, returns the key that it names: no plugin is asked, so nothing is proven.
@@ -453,7 +496,7 @@ class Engine:
         if self._has_kms and (claimed := chain.peek(item.value)) is not None:
             return claimed
         opened = chain.open(item.value, item.key, refused(chain.wanted(item.value)))
-        return opened if isinstance(opened, Quarantined) else opened.ref
+        return opened if isinstance(opened, Quarantine) else opened.ref
 
 
 def _growth_by(data_key: DataKey) -> int:

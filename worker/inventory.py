@@ -11,14 +11,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, fetch_again
+from kube_rewrap.worker.errors import KmsSourceError
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages, read_stamps
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
-from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
+from kube_rewrap.worker.etcd.store import Item, Stamp, Store
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
 from kube_rewrap.worker.verdict import KeyRef, Quarantine
+from kube_rewrap.worker.wrapped import WrappedKey
 
-_SLICE = 32
+_GROUP = 32
 
 
 async def take_inventory(
@@ -45,7 +47,7 @@ async def take_inventory(
         count.tally.apart = apart
         async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
             async for page in pages:
-                await count.add(page)
+                await count.add(page.items)
         tallies.append(count.tally)
         peeked += count.peeked
     return Inventory(revision, merged(tallies), peeked=peeked)
@@ -62,19 +64,44 @@ async def take_slice(
     data_keys: DataKeys | None = None,
     kek_since: int = 0,
 ) -> tuple[Inventory, bytes | None]:
-    """Scan a range page by page, one at least, until `is_over`; returns the counts, and the key to continue at.
+    """Scan a range in groups of a page, one at least, until `is_over`; returns the counts, and the key to continue at.
 
-    The key is None at the end of the range. Raises as `take_inventory`.
+    The key is None at the end of the range. A page of KMS v1 values whose keys a plugin refuses takes minutes: a group
+    bounds what a slice takes beyond its end. Raises as `take_inventory`; KmsSourceError only where the first group has
+    such a key. Then the keys of the page's other groups were asked for, too, for each takes minutes, and the groups
+    must not take them one after the other.
     """
-    count = _Count(chains[wanted.resource], wanted.resource, data_keys or NoPlugins(), kek_since)
+    keys = data_keys or NoPlugins()
+    count = _Count(chains[wanted.resource], wanted.resource, keys, kek_since)
     cursor = None
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:
-            if cursor is not None and is_over():
-                return Inventory(revision, (count.tally,)), cursor
-            await count.add(page)
-            cursor = after(page.items[-1].key)
+            for start in range(0, len(page.items), _GROUP):
+                if cursor is not None and is_over():
+                    return Inventory(revision, (count.tally,)), cursor
+                group = page.items[start : start + _GROUP]
+                try:
+                    await count.add(group)
+                except KmsSourceError as error:
+                    if cursor is not None:
+                        return Inventory(revision, (count.tally,)), cursor
+                    raise await _latest(error, keys, count.wanted_by(page.items[start + _GROUP :]), is_over) from None
+                cursor = after(group[-1].key)
     return Inventory(revision, (count.tally,)), None
+
+
+async def _latest(
+    error: KmsSourceError, keys: DataKeys, wanted: Sequence[WrappedKey], is_over: Callable[[], bool]
+) -> KmsSourceError:
+    """Ask for keys until `is_over`; return the KmsSourceError with the longest delay."""
+    for start in range(0, len(wanted), _GROUP):
+        if is_over():
+            break
+        try:
+            await keys.fetch(wanted[start : start + _GROUP])
+        except KmsSourceError as other:
+            error = max(error, other, key=lambda one: one.delay)
+    return error
 
 
 class _Count:
@@ -89,16 +116,20 @@ class _Count:
         self.peeked = 0
         """Values that were counted without being opened."""
 
-    async def add(self, page: Page) -> None:
-        """Count a page's objects, after the keys of those that did not open were asked for once more."""
+    def wanted_by(self, items: Sequence[Item]) -> Sequence[WrappedKey]:
+        """Return the wrapped keys of these objects."""
+        return self._chain.all_wanted(item.value for item in items)
+
+    async def add(self, items: Sequence[Item]) -> None:
+        """Count objects, after the keys of those that did not open were asked for once more."""
         chain = self._chain
-        named = {item.key: key for item in page.items if (key := chain.peek(item.value))} if self._peeks else {}
+        named = {item.key: key for item in items if (key := chain.peek(item.value))} if self._peeks else {}
         self.peeked += len(named)
-        to_open = [item.value for item in page.items if item.key not in named]
+        to_open = [item.value for item in items if item.key not in named]
         unwrapped = await self._keys.fetch(chain.all_wanted(to_open))
         closed: list[tuple[Item, Quarantine]] = []
-        for place, item in enumerate(page.items):
-            if place % _SLICE == 0:
+        for place, item in enumerate(items):
+            if place % _GROUP == 0:
                 await asyncio.sleep(0)  # lets the next page's request be sent meanwhile
             if item.key in named:
                 self._add_readable(item, named[item.key], is_primary=named[item.key] == chain.primary)
@@ -108,7 +139,9 @@ class _Count:
                 closed.append((item, opened))
             else:
                 self._add_readable(item, opened.ref, is_primary=opened.is_primary)
-        again = await fetch_again(self._keys, chain.all_wanted(item.value for item, _ in closed), unwrapped)
+        left = {item.key: item.value for item, _ in closed}
+        others = (item.value for item in items if item.key not in left and item.key not in named)
+        again = await fetch_again(self._keys, *chain.wanted_apart(left.values(), others, unwrapped), unwrapped)
         for item, why in closed:
             reopened = chain.open(item.value, item.key, {**unwrapped, **again}) if again else why
             if isinstance(reopened, Quarantine):

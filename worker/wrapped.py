@@ -64,6 +64,17 @@ class WrappedKey:
     annotations: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     """Sorted by name. Opaque: they go back to the plugin unchanged."""
     source_type: SourceType = SourceType.AES_GCM_KEY
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Kept, for each step asks for it, and there may be 8,000 annotations."""
+
+    def __post_init__(self) -> None:
+        """Fill `_hash`."""
+        parts = (self.plugin, self.wrapped, self.key_id, self.annotations, self.source_type)
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        """Return the hash of all that is compared."""
+        return self._hash
 
     @property
     def digest(self) -> str:
@@ -73,23 +84,22 @@ class WrappedKey:
     @property
     def full_digest(self) -> bytes:
         """SHA-256 over all but the plugin's address and the source type."""
-        digest = hashlib.sha256()
         parts = [self.plugin.name.encode(), self.plugin.version.encode(), self.key_id.encode(), self.wrapped]
-        parts += [part for name, value in self.annotations for part in (name.encode(), value)]
-        for part in parts:
-            digest.update(len(part).to_bytes(4, "big"))
-            digest.update(part)
-        return digest.digest()
+        for name, value in self.annotations:
+            parts += name.encode(), value
+        return hashlib.sha256(
+            b"".join([one for part in parts for one in (len(part).to_bytes(4, "big"), part)])
+        ).digest()
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedKey:
     """The plugin works, and does not unwrap this key. `because` is a sentence of ours, never the plugin's text."""
 
     because: str
 
 
-UnwrappedKeys = Mapping[WrappedKey, SecretBytes | Refused]
+UnwrappedKeys = Mapping[WrappedKey, SecretBytes | RefusedKey]
 """What the plugins said of wrapped keys."""
 
 

@@ -10,10 +10,10 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import generation_of, read_configuration_path, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
-from kube_rewrap.scheduler.hardening.facts import Ages, Check, Facts
+from kube_rewrap.scheduler.hardening.facts import Ages, Check, HardeningFacts
 from kube_rewrap.scheduler.hardening.survey import gather
+from kube_rewrap.scheduler.registry.cluster import open_cluster_to_look
 
 _DAY = 86_400.0
 
@@ -45,7 +45,7 @@ async def _audit(args: argparse.Namespace) -> int:
     return Exit.UNREACHABLE if facts.missing else Exit.DONE
 
 
-def _print_text(checks: Sequence[Check], generation: str, facts: Facts) -> None:
+def _print_text(checks: Sequence[Check], generation: str, facts: HardeningFacts) -> None:
     print_table(("STATE", "CHECK", "REASON"), [(one.state.value, one.id, one.reason) for one in checks])
     say()
     if any(one.remedy for one in checks):

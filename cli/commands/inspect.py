@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator, Mapping
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table
 from kube_rewrap.cli.running import run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
-from kube_rewrap.scheduler.campaigns.examination import examine
-from kube_rewrap.scheduler.dispatch.local import Examined
+from kube_rewrap.scheduler.engine import Examined
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.examination import examine
 from kube_rewrap.worker.etcd.ranges import key_bytes, key_text
 from kube_rewrap.worker.verdict import Keep, Quarantine, Rewrap
 
@@ -29,7 +30,7 @@ async def _inspect(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json(document)
     else:
-        print_table(("FIELD", ""), [(name, "" if value is None else str(value)) for name, value in document.items()])
+        print_table(("FIELD", ""), list(_rows(document)))
     return Exit.DONE if document["readable"] else Exit.INCOMPLETE
 
 
@@ -45,8 +46,33 @@ def _document(resource: str, examined: Examined) -> dict[str, object]:
             document |= {"provider": provider, "key_name": name, "fingerprint": None}
             document |= {"readable": False, "stale": True, "reason": f"{reason.value}: {detail}"}
     return document | {
+        "kms": _kms(examined),
         "mod_revision": item.mod_revision,
         "version": item.version,
         "lease": item.lease,
         "bytes": len(item.value),
     }
+
+
+def _kms(examined: Examined) -> dict[str, object] | None:
+    """Return what a value under a KMS provider says of its key: untrusted text, escaped."""
+    wrapped = examined.wrapped
+    if wrapped is None:
+        return None
+    is_v2 = wrapped.plugin.version == "v2"
+    return {
+        "version": wrapped.plugin.version,
+        "key_id": ascii(wrapped.key_id)[1:-1] if is_v2 else None,
+        "source_type": wrapped.source_type.value if is_v2 else None,
+        "source": wrapped.digest,
+        "annotations": len(wrapped.annotations),
+        "plugin_text": examined.plugin_text or None,
+    }
+
+
+def _rows(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from ((f"{name} {field}", "" if one is None else str(one)) for field, one in value.items())
+        elif name != "kms":
+            yield name, "" if value is None else str(value)

@@ -18,12 +18,12 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.budgets import accept_budget, foresee_budgets
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
+from kube_rewrap.scheduler.registry.budgets import accept_budget, foresee_budgets
+from kube_rewrap.scheduler.registry.cluster import open_cluster_to_look
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.kek import Kek
@@ -129,8 +129,8 @@ def _is_uncertain(budget: Budget) -> bool:
 
 def _uncertainty(budget: Budget) -> str:
     most = budget.estimated_at_most
-    bound = "of which no bound is known" if most is None else f"with which they are at most {most}"
-    return f"{budget.estimated} of its writes are an estimate without those of deleted objects, {bound}"
+    bound = "how many those were is not known" if most is None else f"with those they are {most} at most"
+    return f"{budget.estimated} of its writes are an estimate, which leaves out deleted objects; {bound}"
 
 
 def _row(

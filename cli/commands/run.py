@@ -15,16 +15,17 @@ from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.scheduler.campaigns.budgets import note_restore
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
-from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import foresee_run, plan_run
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
+from kube_rewrap.scheduler.registry.budgets import note_restore
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.keks import note_keks
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions

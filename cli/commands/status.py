@@ -1,6 +1,7 @@
-"""`rewrap status`: decrypts every governed object and counts objects by key. Read only.
+"""`rewrap status`: counts every governed object by its key. Read only.
 
-Values under KMS are counted by the key that they name, so that no plugin is needed: `verify` opens them.
+It decrypts all but values under KMS, which it counts by the key that they name, so that no plugin is needed: `verify`
+opens them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, say
 from kube_rewrap.cli.reports import print_inventory, status_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster_to_look
 from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_read
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.cluster import open_cluster_to_look
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 
 
 def run(args: argparse.Namespace) -> int:

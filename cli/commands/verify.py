@@ -10,8 +10,8 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json
 from kube_rewrap.cli.reports import print_proof, proof_json
 from kube_rewrap.cli.running import brake_on_signals, run_async
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.keys.removal_facts import removal_verdicts
+from kube_rewrap.scheduler.registry.cluster import open_cluster
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, MappingStartEvent, ScalarEvent
 
 from kube_rewrap.config.errors import Fault
-from kube_rewrap.config.parsing.yaml_events import Unreadable, line_of, read_events
+from kube_rewrap.config.parsing.yaml_events import UnreadableTextError, line_of, read_events
 
 BY_HAND = "edit the file by hand: rotate --manual prints its new content for each step"
 
@@ -91,11 +91,11 @@ def _check_all(piece: Piece, path: Path) -> None:
 
 
 def _root(text: str) -> Piece:
-    refused: Unreadable
+    refused: UnreadableTextError
     try:
         events = read_events(text)
         return _compose(next(events), events, text)
-    except Unreadable as error:
+    except UnreadableTextError as error:
         refused = error
     # Outside the handler, so that nothing is chained.
     raise Unsafe((), f"its parts can't be found in the text: {refused}", refused.line)

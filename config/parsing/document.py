@@ -12,7 +12,7 @@ import re
 from kube_rewrap.config.errors import DocumentError, Fault
 from kube_rewrap.config.parsing.json_text import parse_json
 from kube_rewrap.config.parsing.node import Node
-from kube_rewrap.config.parsing.yaml_events import Unreadable
+from kube_rewrap.config.parsing.yaml_events import UnreadableTextError
 from kube_rewrap.config.parsing.yaml_text import parse_yaml
 
 __all__ = ["Node", "parse"]
@@ -28,10 +28,10 @@ def parse(raw: bytes, file: str) -> Node:
     JSON when the first character that is not white space is `{` (apimachinery: pkg/util/yaml, IsJSONBuffer),
     so a YAML flow mapping that starts with a brace is refused, as upstream refuses it.
     """
-    refused: Unreadable
+    refused: UnreadableTextError
     try:
         return _parse(raw)
-    except Unreadable as error:
+    except UnreadableTextError as error:
         refused = error
     # Outside the handler, so that no error that holds the text is chained.
     fault = Fault("", str(refused), "give an EncryptionConfiguration in YAML or JSON", refused.line)
@@ -40,14 +40,14 @@ def parse(raw: bytes, file: str) -> Node:
 
 def _parse(raw: bytes) -> Node:
     if not raw:
-        raise Unreadable("the file is empty", None)
+        raise UnreadableTextError("the file is empty", None)
     text, marked = _decode(raw)
     if not marked and text.lstrip().startswith("{"):
         return parse_json(text)
     strange = _NOT_YAML.search(text)
     if strange:
         line = text.count("\n", 0, strange.start()) + 1
-        raise Unreadable(f"it holds the character U+{ord(strange[0]):04X}, which YAML does not allow", line)
+        raise UnreadableTextError(f"it holds the character U+{ord(strange[0]):04X}, which YAML does not allow", line)
     return parse_yaml(text)
 
 
@@ -59,4 +59,4 @@ def _decode(raw: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1 if encoding == "utf-8" else None
     # Outside the handler: a UnicodeDecodeError holds the bytes.
-    raise Unreadable(f"its text is not {encoding.upper()}", line)
+    raise UnreadableTextError(f"its text is not {encoding.upper()}", line)

@@ -10,7 +10,7 @@ import re
 from typing import NoReturn
 
 from kube_rewrap.config.parsing.node import Field, Node, NodeKind
-from kube_rewrap.config.parsing.yaml_events import Unreadable
+from kube_rewrap.config.parsing.yaml_events import UnreadableTextError
 
 MAX_DEPTH = 100
 """As in YAML: an EncryptionConfiguration is 9 deep."""
@@ -23,7 +23,7 @@ _Value = Node | str | bool | list["_Value"] | None
 
 
 def parse_json(text: str) -> Node:
-    """Return the tree of a text that is one JSON value. Raises Unreadable."""
+    """Return the tree of a text that is one JSON value. Raises UnreadableTextError."""
     _check_depth(text)
     decoder = json.JSONDecoder(
         object_pairs_hook=_object,
@@ -35,12 +35,12 @@ def parse_json(text: str) -> Node:
         return _node(decoder.decode(text))
     except json.JSONDecodeError as error:
         # Its message is one of json's own sentences; its .doc is the whole text, so it must not be chained.
-        refused = Unreadable(f"it starts as JSON and is not JSON: {error.msg}", error.lineno)
+        refused = UnreadableTextError(f"it starts as JSON and is not JSON: {error.msg}", error.lineno)
     raise refused
 
 
 def _refuse_constant(_: str) -> NoReturn:
-    raise Unreadable("a number is infinite or not a number, which JSON can't express", None)
+    raise UnreadableTextError("a number is infinite or not a number, which JSON can't express", None)
 
 
 def _object(pairs: list[tuple[str, _Value]]) -> Node:
@@ -67,9 +67,9 @@ def _text(value: str) -> str:
 
 
 def _check_depth(text: str) -> None:
-    """Raise Unreadable for deep nesting, before the decoder would recurse into it."""
+    """Raise UnreadableTextError for deep nesting, before the decoder would recurse into it."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
         if depth > MAX_DEPTH:
-            raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels", None)
+            raise UnreadableTextError(f"it is nested deeper than {MAX_DEPTH} levels", None)

@@ -34,7 +34,7 @@ _MAX_TAG_DIRECTIVES = 100
 """libyaml compares each with all before it: a file of nothing else would take half a minute."""
 
 
-class Unreadable(ValueError):  # noqa: N818 - it never leaves this package
+class UnreadableTextError(ValueError):
     """The text is no YAML. Message and line are ours or libyaml's constants; nothing of the document is in them."""
 
     def __init__(self, message: str, line: int | None) -> None:
@@ -45,10 +45,10 @@ class Unreadable(ValueError):  # noqa: N818 - it never leaves this package
 def read_events(text: str) -> Iterator[Event]:
     """Yield the events of the first document, its content only. Yields nothing for an empty stream.
 
-    Positions count characters. Raises Unreadable. Text after the first document is not read, as in goyaml.
+    Positions count characters. Raises UnreadableTextError. Text after the first document is not read, as in goyaml.
     """
     if text.count("%TAG") > _MAX_TAG_DIRECTIVES:
-        raise Unreadable(f"it has more than {_MAX_TAG_DIRECTIVES} %TAG directives", None)
+        raise UnreadableTextError(f"it has more than {_MAX_TAG_DIRECTIVES} %TAG directives", None)
     events = yaml.parse(text, Loader=CBaseLoader)
     event = _take(events)
     while not isinstance(event, DocumentStartEvent):
@@ -56,7 +56,7 @@ def read_events(text: str) -> Iterator[Event]:
             return
         event = _take(events)
     if event.version is not None and tuple(event.version) != (1, 1):
-        raise Unreadable("the %YAML directive names another version than 1.1", line_of(event))
+        raise UnreadableTextError("the %YAML directive names another version than 1.1", line_of(event))
     flow_level = 0
     while not isinstance(event := _take(events), DocumentEndEvent):
         if isinstance(event, CollectionStartEvent):
@@ -64,7 +64,9 @@ def read_events(text: str) -> Iterator[Event]:
         elif isinstance(event, CollectionEndEvent):
             flow_level -= flow_level > 0
         elif flow_level and isinstance(event, ScalarEvent) and not event.style and "?" in event.value:
-            raise Unreadable("a value in brackets or braces holds a question mark and no quotes", line_of(event))
+            raise UnreadableTextError(
+                "a value in brackets or braces holds a question mark and no quotes", line_of(event)
+            )
         yield event
 
 
@@ -74,15 +76,15 @@ def line_of(event: Event) -> int:
 
 
 def _take(events: Iterator[Event]) -> Event:
-    refused: Unreadable
+    refused: UnreadableTextError
     try:
         event = next(events)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = ", ".join(part for part in (error.context, error.problem) if part)
-        refused = Unreadable(message or "it is not YAML", None if mark is None else mark.line + 1)
+        refused = UnreadableTextError(message or "it is not YAML", None if mark is None else mark.line + 1)
     except yaml.YAMLError:
-        refused = Unreadable("it holds a character that YAML does not allow", None)
+        refused = UnreadableTextError("it holds a character that YAML does not allow", None)
     else:
         return event
     # Outside the handler, so that no error of PyYAML is chained: it may hold the text.

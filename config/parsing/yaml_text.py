@@ -25,7 +25,7 @@ from yaml.events import (
 
 from kube_rewrap.config.parsing import scalars
 from kube_rewrap.config.parsing.node import Field, Node, NodeKind
-from kube_rewrap.config.parsing.yaml_events import Unreadable, line_of, read_events
+from kube_rewrap.config.parsing.yaml_events import UnreadableTextError, line_of, read_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ _NOT_FINITE = {"nan", "inf", "-inf"}
 
 
 def parse_yaml(text: str) -> Node:
-    """Return the tree of the first document, a NULL node for an empty stream. Raises Unreadable."""
+    """Return the tree of the first document, a NULL node for an empty stream. Raises UnreadableTextError."""
     composer = _Composer(read_events(text))
     return composer.root()
 
@@ -61,7 +61,7 @@ class _Composer:
     def _compose(self, event: Event, depth: int) -> Node:
         line = line_of(event)
         if depth > MAX_DEPTH:
-            raise Unreadable(f"it is nested deeper than {MAX_DEPTH} levels", line)
+            raise UnreadableTextError(f"it is nested deeper than {MAX_DEPTH} levels", line)
         if isinstance(event, AliasEvent):
             return self._alias(event, line)
         before = self._nodes
@@ -98,14 +98,14 @@ class _Composer:
             elif key.kind in _STRINGS_AS_KEYS:
                 yield Field(key.text, line_of(event), value)
             else:
-                raise Unreadable(f"a field name is {key.kind.described}, not a string", line_of(event))
+                raise UnreadableTextError(f"a field name is {key.kind.described}, not a string", line_of(event))
 
     def _alias(self, event: AliasEvent, line: int) -> Node:
         if event.anchor not in self._anchors:
-            raise Unreadable("an alias refers to an anchor that is not defined before it", line)
+            raise UnreadableTextError("an alias refers to an anchor that is not defined before it", line)
         target = self._anchors[event.anchor]
         if target is None:
-            raise Unreadable("an anchor contains itself", line)
+            raise UnreadableTextError("an anchor contains itself", line)
         node, size = target
         self._count(size, line)
         return node
@@ -113,7 +113,7 @@ class _Composer:
     def _count(self, nodes: int, line: int) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
-            raise Unreadable(f"it has more than {MAX_NODES} values, aliases expanded", line)
+            raise UnreadableTextError(f"it has more than {MAX_NODES} values, aliases expanded", line)
 
 
 def _scalar(event: ScalarEvent, line: int) -> Node:
@@ -121,9 +121,9 @@ def _scalar(event: ScalarEvent, line: int) -> Node:
     tag = None if event.tag == "!" else event.tag
     node = scalars.resolve(event.value, tag, line, plain=bool(event.implicit[0]))
     if node is None:
-        raise Unreadable("a value does not fit its explicit tag", line)
+        raise UnreadableTextError("a value does not fit its explicit tag", line)
     if node.kind is NodeKind.FLOAT and node.text in _NOT_FINITE:
-        raise Unreadable("a number is infinite or not a number, which JSON can't express", line)
+        raise UnreadableTextError("a number is infinite or not a number, which JSON can't express", line)
     return node
 
 
@@ -138,5 +138,5 @@ def _merged(value: Node, line: int) -> Iterator[Field]:
     sources = reversed(value.items) if value.kind is NodeKind.SEQUENCE else (value,)
     for source in sources:
         if source.kind is not NodeKind.MAPPING:
-            raise Unreadable("a merge key (<<) takes a mapping or a list of mappings", line)
+            raise UnreadableTextError("a merge key (<<) takes a mapping or a list of mappings", line)
         yield from source.fields

@@ -116,8 +116,8 @@ class PageSettings:
     """kube-apiserver lists in the same size."""
     bytes: int = setting(4 * 2**20, "bytes", "Wanted size of a page", bounds=Bounds(4096))
     """Pages of large objects have fewer of them. etcd limits an answer by its number of objects only: rewrap starts
-    with 8, and requests more than 48 at once only as far as a tenth of the bytes read so far pays for objects of
-    1 MiB each, or after a scan has shown how large the objects are."""
+    with 8, and requests more than 48 at once only from a small database, as far as a tenth of the bytes read so far
+    pays for objects of 1 MiB each, or after a scan has shown how large the objects are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Campaigns: discovery, batches, the loop and its transitions, requests, pauses, the proof."""
+"""Campaigns: plan, batches, the loop and its transitions, pauses, the proof."""

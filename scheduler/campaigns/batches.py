@@ -8,43 +8,14 @@ namespace is cut at keys that the census found in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec
-from kube_rewrap.worker.records.inventory import ResourceRange
-
-BATCH_OBJECTS = 2_000
-"""Target size of a batch in objects: minutes of work at most, and enough to be worth a record."""
 
 BATCH_NAMESPACES = 100
 """Most namespaces in a batch, so that its record stays small."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceCount:
-    """A namespace of a resource ("" = cluster scope), where it begins, and how many objects it holds.
-
-    `cuts` are keys inside it, one every `BATCH_OBJECTS` objects, where a batch may begin.
-    """
-
-    namespace: str
-    start: bytes
-    objects: int
-    cuts: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceCensus:
-    """A resource, the range to cover, and its namespaces in key order."""
-
-    covered: ResourceRange
-    namespaces: tuple[NamespaceCount, ...]
-
-    @property
-    def objects(self) -> int:
-        """The objects of all namespaces."""
-        return sum(namespace.objects for namespace in self.namespaces)
 
 
 def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus]) -> list[BatchSpec]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.configuration.detect import Change, detect, detect_in_store
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.inventory import Inventory

@@ -19,23 +19,23 @@ import structlog
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.ending import alarm, report_end, sum_reports
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.full_check import Schedule
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records
 from kube_rewrap.scheduler.campaigns.pauses import PauseController
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.repairs import Repaired
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, faults_by_field, spec_of
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
 from kube_rewrap.scheduler.campaigns.transition import Halt
 from kube_rewrap.scheduler.dispatch.celery import QueueDispatcher, Sender
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, faults_by_field, spec_of
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
+from kube_rewrap.scheduler.upkeep.full_check import Schedule
+from kube_rewrap.scheduler.upkeep.repairs import Repaired
 from kube_rewrap.worker.errors import (
     BusyError,
     CompactedError,
@@ -159,7 +159,7 @@ class CampaignController:
             # No retry can meet it, so that it must not stay ahead of other requests.
             await self._backlog.decide(stored, RequestState.REFUSED, faults_by_field(fault))
             return None
-        except RefusedError as refusal:
+        except (RefusedError, CompactedError) as refusal:
             await self._backlog.put_off(stored, str(refusal))
             return None
         own = {Origin.DRIFT, Origin.FULL_CHECK, Origin.ROTATION}

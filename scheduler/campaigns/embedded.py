@@ -9,16 +9,18 @@ from functools import partial
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.lock import Lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult, spec_of
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import ClaimingWorker, LocalDispatcher, Worker, settle
+from kube_rewrap.scheduler.dispatch.local import LocalDispatcher, Worker
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
+from kube_rewrap.scheduler.engine import ClaimingWorker, settle
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import spec_of
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import SpaceError, StoppedError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake

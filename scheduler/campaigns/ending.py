@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import quarantined_by
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 
 _NAMED = 100
@@ -57,7 +57,7 @@ async def alarm(audit: AuditLog, campaign: Campaign, because: str) -> None:
 
 async def _log_quarantined(engine: Engine, ended: Campaign) -> None:
     """Log up to `_NAMED` quarantined objects, and the count of all by resource and reason."""
-    for one in await Quarantine(engine.store, engine.keyspace, ended.id).some(_NAMED):
+    for one in await QuarantineRecords(engine.store, engine.keyspace, ended.id).some(_NAMED):
         fields = {"key": key_text(one.key), "reason": one.reason.value, "because": one.detail}
         _log.info("object.quarantined", campaign=ended.id, **fields)
     batches = [one.value async for one in Checkpoints(engine.store, engine.keyspace).all(ended.id)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import BusyError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake

@@ -25,7 +25,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
@@ -46,7 +46,7 @@ class Records:
     campaigns: Campaigns
     checkpoints: Checkpoints
     claims: Claims
-    quarantine: Quarantine
+    quarantine: QuarantineRecords
 
     @classmethod
     def of(cls, store: Store, keyspace: Keyspace, campaign: str, guard: Expect) -> Records:
@@ -55,17 +55,17 @@ class Records:
             Campaigns(store, keyspace, [guard]),
             Checkpoints(store, keyspace, [guard]),
             Claims(store, keyspace),
-            Quarantine(store, keyspace, campaign, [guard]),
+            QuarantineRecords(store, keyspace, campaign, [guard]),
         )
 
 
 class Prover(Protocol):
     """Takes the inventory that proves the end of a campaign."""
 
-    async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
+    async def look(self, stored: Stored[Campaign], claimed: frozenset[int]) -> Inventory | None:
         """Return the inventory of the campaign's scope, None while it is being taken.
 
-        `owned` are the numbers of the parts that a worker has claimed.
+        `claimed` are the numbers of the parts that a worker has claimed.
         """
 
     async def forget(self, campaign: str) -> None:
@@ -136,11 +136,11 @@ class Reconciler:
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
         await self._observe(name)
-        owned = await self._records.claims.held(name)
-        step = advance(campaign, self.checkpoints, self._proof, owned, time.time())
+        claimed = await self._records.claims.held(name)
+        step = advance(campaign, self.checkpoints, self._proof, claimed, time.time())
         self._log_step(stored, step)
         try:
-            return await self._act(stored, step, owned)
+            return await self._act(stored, step, claimed)
         except RecordChangedError:
             # Most likely an operator's request changed the record; the next round reads it.
             self._conflicts += 1
@@ -148,10 +148,10 @@ class Reconciler:
                 raise
             return Round(stored, step=replace(step, action=Work(())))
 
-    async def _act(self, stored: Stored[Campaign], step: Step, owned: frozenset[int]) -> Round:
+    async def _act(self, stored: Stored[Campaign], step: Step, claimed: frozenset[int]) -> Round:
         match step.action:
             case Work(batches):
-                await self._dispatcher.offer(batches, owned)
+                await self._dispatcher.offer(batches, claimed)
                 await self._dispatcher.wait(_LOOK_SECONDS)
             case Park(checkpoint):
                 await self._park(checkpoint, step.because)
@@ -160,7 +160,7 @@ class Reconciler:
             case Halt(campaign):
                 stored = await self._records.campaigns.save(replace(stored, value=campaign))
             case Prove():
-                await self._prove(stored, step.because, owned)
+                await self._prove(stored, step.because, claimed)
             case Sweep():
                 await self._sweep(stored, step.because)
             case Finish(campaign):
@@ -168,14 +168,14 @@ class Reconciler:
         self._conflicts = 0
         return Round(stored, step, self._proof)
 
-    async def _prove(self, stored: Stored[Campaign], because: str, owned: frozenset[int]) -> None:
+    async def _prove(self, stored: Stored[Campaign], because: str, claimed: frozenset[int]) -> None:
         if stored.value.state is not CampaignState.PROVING:
             # A scan from before a pause, or of an earlier sweep, proves nothing about the present objects.
             await self._prover.forget(stored.value.id)
             stored = await self._records.campaigns.save(
                 replace(stored, value=stored.value.moved(CampaignState.PROVING, because))
             )
-        self._proof = await self._prover.look(stored, owned)
+        self._proof = await self._prover.look(stored, claimed)
         if self._proof is None:
             await self._dispatcher.wait(_LOOK_SECONDS)
 

@@ -10,10 +10,10 @@ import structlog
 
 from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.budgets import why_exhausted
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause, judge_room
-from kube_rewrap.scheduler.dispatch.local import ask_why_away
+from kube_rewrap.scheduler.engine import ask_why_away
+from kube_rewrap.scheduler.registry.budgets import why_exhausted
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.worker.rate.pressure import Room
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope
 
 MOST_FRESH = 200
 """New objects a day that no key opens: with more, campaigns that no operator asked for pause, as under attack.
@@ -93,16 +93,16 @@ class Allowance:
         return self.left < 0
 
 
-def plan_growth(known: Iterable[Campaign], scope: Scope, planned: int, *, attended: bool) -> Growth:
-    """Return how far the quarantine of a new campaign may grow.
+def plan_quarantine_limit(known: Iterable[Campaign], scope: Scope, planned: int, *, attended: bool) -> QuarantineLimit:
+    """Return the limit of the quarantine of a new campaign.
 
     `known` are the campaigns on record, `planned` is the revision of the plan. Workers see to it that all campaigns
     that no operator asked for share one day's allowance (`worker.records.try_counter`).
     """
     covering = [one for one in known if one.proof_revision and _covers(one.scope, scope)]
     # A campaign may have left objects that were written meanwhile to the next one.
-    since = max((one.growth.planned or one.proof_revision for one in covering), default=0)
-    return Growth(since, planned, None if attended else MOST_FRESH)
+    since = max((one.quarantine_limit.planned or one.proof_revision for one in covering), default=0)
+    return QuarantineLimit(since, planned, None if attended else MOST_FRESH)
 
 
 def _covers(wide: Scope, narrow: Scope) -> bool:

@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from kube_rewrap.scheduler.campaigns.budgets import foresee_budgets, needs_estimate
 from kube_rewrap.scheduler.campaigns.changes import find_changes
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory
-from kube_rewrap.scheduler.campaigns.keks import kek_refusals
 from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_rewrap, slow_proofs
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
-from kube_rewrap.scheduler.campaigns.run import (
-    CampaignSpec,
-    RunPlan,
-    choose,
-    require_objects,
-    resumable,
-    scope_of,
-    uncovered,
-)
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.configuration.detect import why_refused
+from kube_rewrap.scheduler.registry.budgets import foresee_budgets, needs_estimate
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory
+from kube_rewrap.scheduler.registry.keks import kek_refusals
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, choose, require_objects, scope_of, uncovered
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.inventory import Estimate, Inventory, ResourceRange, merged

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS
 from kube_rewrap.worker.errors import BudgetExhaustedError, RefusedError, SpaceError
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.budget import Budget, as_of_text, restored_text

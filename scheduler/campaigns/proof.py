@@ -12,10 +12,10 @@ from typing import Protocol
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory, cut
+from kube_rewrap.scheduler.registry.scan import survey_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, still_there
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign
@@ -34,10 +34,10 @@ _log = structlog.get_logger()
 class Scanners(Protocol):
     """Dispatches the parts of a proof."""
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         """Dispatch as many of these parts as there is room for; some may have been offered lately.
 
-        `owned` are the parts that a worker has claimed.
+        `claimed` are the parts that a worker has claimed.
         """
 
 
@@ -62,24 +62,24 @@ class PartsProver:
         self.failing: tuple[ResourceRange, ...] = ()
         """The rest of each part that a KMS plugin's failure stopped, at the last look."""
 
-    async def look(self, stored: Stored[Campaign], owned: frozenset[int]) -> Inventory | None:
+    async def look(self, stored: Stored[Campaign], claimed: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when the scan had to restart more than `_RESTARTS` times."""
         name = stored.value.id
         parts = [one.value for one in await self._proofs.all(name)]
         self.failing = tuple(one for part in parts if part.because and not part.is_done for one in part.rest[:1])
         if not is_whole(parts) or any(part.compacted for part in parts):
-            await self._begin(stored, owned, again=bool(parts))
+            await self._begin(stored, claimed, again=bool(parts))
             return None
         left = [part.number for part in parts if not part.is_done]
         if left:
-            await self._dispatcher.offer_proof(name, left, owned)
+            await self._dispatcher.offer_proof(name, left, claimed)
             return None
         if not self._has_begun and await self._cluster.engine.is_compacted(parts[0].revision):
-            await self._begin(stored, owned, again=True)  # an earlier leader planned it, too long ago
+            await self._begin(stored, claimed, again=True)  # an earlier leader planned it, too long ago
             return None
         territory = await survey_cluster(self._cluster)
         if self._spec.covers_everything and _is_missing_some(parts, territory):
-            await self._begin(stored, owned, again=True)  # a resource got its first object since
+            await self._begin(stored, claimed, again=True)  # a resource got its first object since
             return None
         # Deleted before its use: a later sweep must not take it for its own proof.
         await self.forget(name)
@@ -89,7 +89,7 @@ class PartsProver:
         """Delete the parts: they are out of date, or used."""
         await self._proofs.replace_all(campaign, [])
 
-    async def _begin(self, stored: Stored[Campaign], owned: frozenset[int], *, again: bool) -> None:
+    async def _begin(self, stored: Stored[Campaign], claimed: frozenset[int], *, again: bool) -> None:
         self._restarts += again
         self._has_begun = True
         if self._restarts > _RESTARTS:
@@ -117,7 +117,7 @@ class PartsProver:
         ]
         await self._proofs.replace_all(campaign.id, parts)
         _log.info("proof.planned", **campaign.log_context(), parts=len(parts), revision=revision, again=again)
-        await self._dispatcher.offer_proof(campaign.id, range(len(parts)), owned)
+        await self._dispatcher.offer_proof(campaign.id, range(len(parts)), claimed)
 
 
 def _is_missing_some(parts: Sequence[ProofPart], territory: Territory) -> bool:

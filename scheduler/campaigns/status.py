@@ -22,8 +22,8 @@ from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import UNNAMED
-from kube_rewrap.worker.records.quarantine import Quarantine
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
 from kube_rewrap.worker.records.requests import Requests
@@ -46,7 +46,7 @@ class Overview:
     report: BatchReport = NOTHING
     batches: tuple[Checkpoint, ...] = ()
     workers: tuple[str, ...] = ()
-    quarantined: tuple[Quarantined, ...] = ()
+    quarantined: tuple[QuarantinedObject, ...] = ()
     quarantined_by: Mapping[tuple[str, Reason], int] = field(default_factory=dict)
     outdated: tuple[str, ...] = ()
     in_force: str = ""
@@ -236,7 +236,7 @@ async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign) -> Overvi
     batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
     outdated = tuple(str(one) for one in await Handbacks(store, keyspace).all())
-    listed = tuple(await Quarantine(store, keyspace, campaign.id).some(_LISTED))
+    listed = tuple(await QuarantineRecords(store, keyspace, campaign.id).some(_LISTED))
     counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
     report = sum((batch.report for batch in batches), BatchReport())
     holders = (claim.holder for claim in claims)

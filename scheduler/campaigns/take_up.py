@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.batches import ResourceCensus, plan_batches
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import take_census
-from kube_rewrap.scheduler.campaigns.pausing import plan_growth
+from kube_rewrap.scheduler.campaigns.batches import plan_batches
+from kube_rewrap.scheduler.campaigns.pausing import plan_quarantine_limit
 from kube_rewrap.scheduler.campaigns.plugin_calls import slow_proofs
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
+from kube_rewrap.scheduler.registry.census import ResourceCensus
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import take_census
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, new_id
@@ -58,8 +59,8 @@ async def supersede(cluster: Cluster, others: Iterable[Stored[Campaign]], becaus
 
 async def _resume(same: Stored[Campaign], plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Stored[Campaign]:
     _log.info("campaign.resumed", **same.value.log_context(), because=same.value.because)
-    growth = replace(same.value.growth, most=None) if attended else same.value.growth
-    resumed = replace(same.value, growth=growth, whole=plan.is_whole)
+    quarantine_limit = replace(same.value.quarantine_limit, most=None) if attended else same.value.quarantine_limit
+    resumed = replace(same.value, quarantine_limit=quarantine_limit, whole=plan.is_whole)
     ended_by_operator = {None, Pause.OPERATOR} if attended else {None, Pause.OPERATOR, Pause.QUARANTINE}
     if resumed.paused_for not in ended_by_operator:
         # This plan has checked the cause of the pause again.
@@ -84,7 +85,7 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
         planned_at=now.isoformat(),
         because=f"{options.reason}: {because}" if options.reason else because,
         options=options,
-        growth=plan_growth(known, plan.scope, plan.found.revision, attended=attended),
+        quarantine_limit=plan_quarantine_limit(known, plan.scope, plan.found.revision, attended=attended),
         whole=plan.is_whole,
     )
     if options.paused:

@@ -88,22 +88,22 @@ class Step:
 
 
 def advance(
-    campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None, owned: frozenset[int], now: float
+    campaign: Campaign, batches: Iterable[Checkpoint], proof: Inventory | None, claimed: frozenset[int], now: float
 ) -> Step:
     """Return the next step of an unfinished campaign.
 
-    `proof` is the inventory taken after the last batch, `owned` the numbers of the batches that a worker has claimed,
+    `proof` is the inventory taken after the last batch, `claimed` the numbers of the batches that a worker has claimed,
     `now` in seconds since 1970.
     """
     known = tuple(batches)
     if campaign.state is CampaignState.PAUSED:
         return Step(Rest(), campaign.because)
     fresh = sum(batch.report.fresh for batch in known)
-    if not campaign.growth.allows(fresh):
+    if not campaign.quarantine_limit.allows(fresh):
         because = _outgrown(fresh)
         return Step(Halt(campaign.paused(Pause.QUARANTINE, because)), because)
     left = [batch for batch in known if _is_open(batch, campaign)]
-    free = [batch for batch in left if batch.spec.number not in owned]
+    free = [batch for batch in left if batch.spec.number not in claimed]
     spent = next((batch for batch in free if _is_spent(batch, campaign)), None)
     if spent is not None:
         because = spent.because or "the workers that claimed it ended without a report"

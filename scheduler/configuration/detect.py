@@ -9,7 +9,9 @@
 6. The primary stayed, and the keys that stayed are tried in another order.
 7. A KMS provider is one key, by its name and its version. Where it writes before and after, another KEK is a change;
    so is another version under its name, since name and version are the prefix of its values. A KMS provider whose
-   plugin has another address may be another KMS: nothing shows whether it unwraps what the former one wrapped.
+   plugin has another address may be another KMS: nothing shows whether it unwraps what the former one wrapped. Where
+   a provider of another name has come to the former address, the name was given to another KMS for certain. Several
+   KMS v1 providers of one name and one resource are told apart by their order.
 
 Two files of the same meaning, with the same KEKs, have no changes, though their hashes differ. Not detected: a KEK that
 is rotated while its key id stays, as in KMS v1.
@@ -27,7 +29,7 @@ from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef
 
-Chain = tuple[KeyRef, ...]
+ChainKeys = tuple[KeyRef, ...]
 
 
 class ChangeKind(StrEnum):
@@ -42,6 +44,8 @@ class ChangeKind(StrEnum):
     PRIMARY_KEK = "primary_kek_changed"
     KMS_VERSION = "kms_version_changed"
     KMS_ADDRESS = "kms_address_changed"
+    KMS_REUSED = "kms_name_reused"
+    KMS_ORDER = "kms_order_changed"
     MATERIAL = "read_material_changed"
     KEY_REMOVED = "read_key_removed"
     KEY_ADDED = "read_key_added"
@@ -78,12 +82,12 @@ class Change:
     @property
     def is_refused(self) -> bool:
         """Whether nothing may be written under the new generation: each write would make the way back harder."""
-        return self.kind is ChangeKind.KMS_VERSION
+        return self.kind in {ChangeKind.KMS_VERSION, ChangeKind.KMS_REUSED}
 
     @property
     def is_warning(self) -> bool:
         """Whether an operator has to look at it: a danger, or a change of which the effect is not known."""
-        return self.danger or self.kind is ChangeKind.KMS_ADDRESS
+        return self.danger or self.kind in {ChangeKind.KMS_ADDRESS, ChangeKind.KMS_ORDER}
 
     def log_context(self) -> dict[str, object]:
         """Return the fields that a log line about this change carries."""
@@ -136,12 +140,12 @@ def detect_in_store(found: Inventory) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _chains(generation: GenerationRecord) -> dict[GroupResource, Chain]:
+def _chains(generation: GenerationRecord) -> dict[GroupResource, ChainKeys]:
     """Return the chains by resource; a key that a chain lists twice counts once."""
     return {GroupResource.parse(name): tuple(dict.fromkeys(keys)) for name, keys in generation.resources}
 
 
-def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Chain | None:
+def _governing(chains: Mapping[GroupResource, ChainKeys], name: GroupResource) -> ChainKeys | None:
     """Return the chain of a resource or wildcard, as EncryptionConfiguration.providers_for does."""
     for candidate in (name, GroupResource("*", name.group), ANY):
         if candidate in chains:
@@ -149,7 +153,7 @@ def _governing(chains: Mapping[GroupResource, Chain], name: GroupResource) -> Ch
     return None
 
 
-def _compare(name: GroupResource, old: Chain | None, new: Chain | None) -> Iterator[Change]:
+def _compare(name: GroupResource, old: ChainKeys | None, new: ChainKeys | None) -> Iterator[Change]:
     resource = str(name)
     if old is not None and new is not None:
         yield from _kek(resource, old[0], new[0])
@@ -168,7 +172,7 @@ def _first_sight(resource: str, primary: KeyRef) -> Change:
     return Change(resource, ChangeKind.FIRST_SIGHT, because)
 
 
-def _added(resource: str, new: Chain) -> Change:
+def _added(resource: str, new: ChainKeys) -> Change:
     because = f"no entry governed {resource} before, and it is now written with {new[0]}"
     # kube-apiserver stored ungoverned objects as plaintext.
     blind = not any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in new)
@@ -177,7 +181,7 @@ def _added(resource: str, new: Chain) -> Change:
     return Change(resource, ChangeKind.RESOURCE_ADDED, because, danger=blind)
 
 
-def _removed(resource: str, old: Chain) -> Change:
+def _removed(resource: str, old: ChainKeys) -> Change:
     because = f"no entry governs {resource} any more, which was written with {old[0]}; new objects are plaintext"
     lost = [str(key) for key in old if key.fingerprint != PLAINTEXT_FINGERPRINT]
     if lost:
@@ -185,7 +189,7 @@ def _removed(resource: str, old: Chain) -> Change:
     return Change(resource, ChangeKind.RESOURCE_REMOVED, because, danger=bool(lost))
 
 
-def _by_version(old: Chain, new: Chain) -> tuple[Chain, Chain]:
+def _by_version(old: ChainKeys, new: ChainKeys) -> tuple[ChainKeys, ChainKeys]:
     """Return the chains with each KMS provider as one key, whatever its KEK, each key once.
 
     A name of which one chain does not record the version counts as of one version.
@@ -195,7 +199,7 @@ def _by_version(old: Chain, new: Chain) -> tuple[Chain, Chain]:
     return _named_by_version(old, untold), _named_by_version(new, untold)
 
 
-def _named_by_version(chain: Chain, untold: Collection[str]) -> Chain:
+def _named_by_version(chain: ChainKeys, untold: Collection[str]) -> ChainKeys:
     return tuple(
         dict.fromkeys(
             replace(key, fingerprint=KMS_FINGERPRINT if key.name in untold else key.version)
@@ -217,18 +221,42 @@ def _kek(resource: str, was: KeyRef, now: KeyRef) -> Iterator[Change]:
 
 
 def _moved(
-    resource: str, old: Chain, new: Chain, before: GenerationRecord, after: GenerationRecord
+    resource: str, old: ChainKeys, new: ChainKeys, before: GenerationRecord, after: GenerationRecord
 ) -> Iterator[Change]:
     """Compare the addresses of the plugins of KMS providers that stayed."""
     old, new = _named_by_version(old, ()), _named_by_version(new, ())
     for key in (key for key in new if key.provider == ProviderType.KMS and key in old):
         known, now = before.sockets_of(key), after.sockets_of(key)
-        if known and now and known != now:
+        others = _come_to(set(known) - set(now), key, before, after)
+        if known and now and others:
+            because = (
+                f"the name of {key}, which {resource} has, was given to another plugin, and the former one is now that "
+                f"of {', '.join(others)}: all that is stored under {key} can't be read. Give the new one another name, "
+                "and the former one its own"
+            )
+            yield Change(resource, ChangeKind.KMS_REUSED, because, danger=True)
+        elif known and now and set(known) != set(now):
             because = (
                 f"the plugin of {key}, which {resource} has, has another address: if it does not have the KEKs of the "
                 "former one, objects under them can't be read"
             )
             yield Change(resource, ChangeKind.KMS_ADDRESS, because)
+        elif known != now and known and now and "#" not in key.version:
+            because = (
+                f"the KMS providers named {key.name!r} of {resource} changed places: nothing stored shows which of "
+                "them wrote an object"
+            )
+            yield Change(resource, ChangeKind.KMS_ORDER, because)
+
+
+def _come_to(
+    sockets: Collection[str], left_by: KeyRef, before: GenerationRecord, after: GenerationRecord
+) -> tuple[str, ...]:
+    """Return the KMS providers that have one of these addresses, and had it not before; not `left_by`."""
+    known = set(before.sockets)
+    arrived = (name for name, socket in after.sockets if socket in sockets and (name, socket) not in known)
+    names = dict.fromkeys(name.partition(":")[2] for name in arrived)
+    return tuple(repr(name) for name in names if name != left_by.name)
 
 
 def _version(resource: str, was: KeyRef, now: KeyRef) -> Change:
@@ -239,7 +267,7 @@ def _version(resource: str, was: KeyRef, now: KeyRef) -> Change:
     return Change(resource, ChangeKind.KMS_VERSION, because, danger=True)
 
 
-def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _primary(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     was, now = old[0], new[0]
     if was == now or (now.provider == ProviderType.KMS and _successors(old, new).get(was) == now):
         return
@@ -257,7 +285,7 @@ def _primary(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
         yield Change(resource, ChangeKind.PRIMARY_MATERIAL, because, danger=lost)
 
 
-def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _others(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     """Compare all keys, without the changes that `_primary` has reported."""
     successors = _successors(old, new)
     for key in (key for key in old if key not in new):
@@ -280,7 +308,7 @@ def _others(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
         yield Change(resource, ChangeKind.KEY_ADDED, f"{key} was added to {resource}, to read with")
 
 
-def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
+def _successors(old: ChainKeys, new: ChainKeys) -> dict[KeyRef, KeyRef]:
     """Return, for each removed key, the added key of the same provider and name."""
     arrived = [key for key in new if key not in old]
     found: dict[KeyRef, KeyRef] = {}
@@ -292,7 +320,7 @@ def _successors(old: Chain, new: Chain) -> dict[KeyRef, KeyRef]:
     return found
 
 
-def _order(resource: str, old: Chain, new: Chain) -> Iterator[Change]:
+def _order(resource: str, old: ChainKeys, new: ChainKeys) -> Iterator[Change]:
     stayed = [key for key in new if key in old]
     if old[0] == new[0] and stayed != [key for key in old if key in new]:
         because = f"{resource} is still written with {new[0]}; its keys are tried as {', '.join(map(str, stayed))}"

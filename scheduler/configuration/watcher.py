@@ -89,7 +89,7 @@ class ConfigurationWatch:
 
     async def _look(self) -> Generation | None:
         """Return the generation in the file if it is good and differs from the last good one."""
-        sample = await self._settled()
+        sample = await self._stable_sample()
         if sample == self._judged:
             return None
         self._judged = sample
@@ -102,7 +102,7 @@ class ConfigurationWatch:
     def _judge(self, sample: _Sample) -> Generation | tuple[Fault, ...]:
         return judge_file(sample.reveal(), self._file, self._layout) if isinstance(sample, SecretBytes) else sample
 
-    async def _settled(self) -> _Sample:
+    async def _stable_sample(self) -> _Sample:
         """Read until two reads agree, or the first one equals the content judged last."""
         sample = await asyncio.to_thread(_sample, self._file, allow_readable=self._allow_readable)
         if sample == self._judged:

@@ -2,7 +2,7 @@
 
 If the file changed and its meaning did not, the unfinished campaign continues under the new generation. An old copy of
 the file is refused, and so is a file in which a KMS provider turned into another version under its name. Not handled:
-objects that became stale while no scheduler ran; `campaigns/full_check.py` finds them.
+objects that became stale while no scheduler ran; `upkeep/full_check.py` finds them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kube_rewrap.scheduler.configuration.detect import detect, why_refused
 from kube_rewrap.scheduler.rotation.transition import is_way_back
 from kube_rewrap.worker.errors import OutdatedError
 from kube_rewrap.worker.records.generation import GenerationRecord, History
-from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 
@@ -88,8 +88,10 @@ class Acceptance:
         if former is not None and not changes:
             await self._adopt(former.hash)
         # Recorded last: after a crash before this, the next leader compares again, and its request has the same id.
-        late = settled(stored, [one.value for one in await self._leader.campaigns.all()], now)
-        fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
+        late = late_plaintext(stored, [one.value for one in await self._leader.campaigns.all()], now)
+        fresh = (
+            stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, late_plaintext=late))
+        )
         await self._generations.save(fresh)
         await self._leader.cluster.audit.append("configuration.recorded", "", generation=now.hash, changes=len(changes))
 

@@ -19,28 +19,28 @@ from dataclasses import dataclass, field
 
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.budgets import note_restore
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.controller import CampaignController, LeaderContext
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.full_check import FullCheckController, Schedule
-from kube_rewrap.scheduler.campaigns.housekeeping import Housekeeping
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
-from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
 from kube_rewrap.scheduler.daemon.acceptance import Acceptance
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import LoggedAlert
 from kube_rewrap.scheduler.keys.meter import Meter
 from kube_rewrap.scheduler.keys.monitor import KeyMonitor
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.registry.budgets import note_restore
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.rotation.controller import RotationController
 from kube_rewrap.scheduler.rotation.driver import RotationDriver
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preparation import Preparation
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
+from kube_rewrap.scheduler.upkeep.full_check import FullCheckController, Schedule
+from kube_rewrap.scheduler.upkeep.housekeeping import Housekeeping
+from kube_rewrap.scheduler.upkeep.repairs import Drift, Repaired
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.rate.brake import Brake

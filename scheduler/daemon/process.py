@@ -15,14 +15,14 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.daemon.election import leadership
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import ask_key_ids
+from kube_rewrap.scheduler.engine import ask_key_ids
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile, archive_of
 from kube_rewrap.worker.background import background
 from kube_rewrap.worker.errors import (

@@ -120,21 +120,21 @@ class QueueDispatcher:
         self._clock = clock
         self._sent: dict[tuple[str, int], _Sent] = {}
 
-    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+    async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
         """See Dispatcher."""
-        free = [batch for batch in batches if batch.number not in owned]
-        for number in owned:
+        free = [batch for batch in batches if batch.number not in claimed]
+        for number in claimed:
             self._sent.pop((REWRITE, number), None)
         self._forget(REWRITE, {batch.number for batch in free})
-        await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(owned))
+        await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(claimed))
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         """See Scanners."""
-        for number in owned:
+        for number in claimed:
             self._sent.pop((PROVE, number), None)
-        free = [number for number in numbers if number not in owned]
+        free = [number for number in numbers if number not in claimed]
         self._forget(PROVE, set(free))
-        await self._send(PROVE, dict.fromkeys(free, campaign), len(owned))
+        await self._send(PROVE, dict.fromkeys(free, campaign), len(claimed))
 
     async def wait(self, seconds: float) -> None:
         """See Dispatcher."""

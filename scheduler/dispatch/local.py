@@ -1,7 +1,4 @@
-"""Dispatches batches to this process' own engine, as `rewrap run` does, without Redis or Celery.
-
-Also the scheduler's only import of the engine (`open_engine`).
-"""
+"""Dispatches batches to this process' own engine, as `rewrap run` does, without Redis or Celery."""
 
 from __future__ import annotations
 
@@ -9,24 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from kube_rewrap.worker.claimed import ClaimingWorker, Job, settle
-from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
+from kube_rewrap.scheduler.engine import Job
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.batch import BatchSpec
-
-__all__ = [
-    "ClaimingWorker",
-    "Engine",
-    "Examined",
-    "LocalDispatcher",
-    "Worker",
-    "ask_key_ids",
-    "ask_why_away",
-    "describe",
-    "open_engine",
-    "settle",
-]
 
 
 class Worker(Protocol):
@@ -48,21 +31,21 @@ class LocalDispatcher:
         self._tasks: dict[int, asyncio.Task[object]] = {}
         self._taken: dict[Worker, int] = dict.fromkeys(workers, 0)
 
-    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+    async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
         """See Dispatcher."""
-        self._offer(Job.REWRAP, [batch.number for batch in batches], owned)
+        self._offer(Job.REWRAP, [batch.number for batch in batches], claimed)
 
-    async def offer_proof(self, _campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    async def offer_proof(self, _campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         """See Scanners. The campaign is that of the workers."""
-        self._offer(Job.PROVE, numbers, owned)
+        self._offer(Job.PROVE, numbers, claimed)
 
-    def _offer(self, job: Job, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    def _offer(self, job: Job, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         # All batches have ended when the first part is offered, so that a number names one task.
         for number in numbers:
             worker = min(self._taken, key=self._taken.__getitem__)
             if self._taken[worker] >= self._room or self._brake.is_on:
                 return
-            if number not in self._tasks and number not in owned:
+            if number not in self._tasks and number not in claimed:
                 self._taken[worker] += 1
                 self._tasks[number] = asyncio.create_task(self._work(worker, job, number), name=f"{job}-{number}")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from kube_rewrap.scheduler.engine import Job
 from kube_rewrap.worker import errors
-from kube_rewrap.worker.claimed import Job
 from kube_rewrap.worker.errors import WorkerError
 
 _START_SECONDS = 60.0

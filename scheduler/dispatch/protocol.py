@@ -11,10 +11,10 @@ from kube_rewrap.worker.records.batch import BatchSpec
 class Dispatcher(Protocol):
     """Takes as many batches as fit, and waits until another look at the records is worthwhile."""
 
-    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
+    async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
         """Take as many of the batches as there is room for; some may have been offered lately.
 
-        `owned` are the numbers of the campaign's batches that a worker has claimed.
+        `claimed` are the numbers of the campaign's batches that a worker has claimed.
         """
 
     async def wait(self, seconds: float) -> None:

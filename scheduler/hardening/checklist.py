@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from kube_rewrap.scheduler.hardening import choices, keys, objects, surroundings
-from kube_rewrap.scheduler.hardening.facts import Check, Facts, State
+from kube_rewrap.scheduler.hardening.facts import Check, HardeningFacts, State
 
-CHECKS: tuple[Callable[[Facts], Check], ...] = (
+CHECKS: tuple[Callable[[HardeningFacts], Check], ...] = (
     choices.primary_encrypts,
     choices.secrets_covered,
     choices.configmaps_covered,
@@ -46,7 +46,7 @@ CHECKS: tuple[Callable[[Facts], Check], ...] = (
 )
 
 
-def judge(facts: Facts) -> tuple[Check, ...]:
+def judge(facts: HardeningFacts) -> tuple[Check, ...]:
     """Run every check, in the order of `CHECKS`."""
     return tuple(check(facts) for check in CHECKS)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from kube_rewrap.config.encryption.configuration import KeyedProvider, KmsProvider, ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, named
+from kube_rewrap.scheduler.hardening.facts import Check, HardeningFacts, State, named
 
 # Never in one step: a kube-apiserver with the old file could not read what the others write.
 _IN_ORDER = (
@@ -29,7 +29,7 @@ _SECRETBOX = "secretbox, whose keys bear any number of writes"
 _AESGCM = "aesgcm with automatic rotation, whose keys bear 200,000"
 
 
-def primary_encrypts(facts: Facts) -> Check:
+def primary_encrypts(facts: HardeningFacts) -> Check:
     """Check that every configured resource is written encrypted. One that is exempted on purpose fails, too."""
     name = "primary-encrypts"
     plain = _written_by(facts, ProviderType.IDENTITY)
@@ -48,17 +48,17 @@ def primary_encrypts(facts: Facts) -> Check:
     return Check(name, State.PASS, f"every configured resource is written encrypted: {named(_names(facts))}")
 
 
-def secrets_covered(facts: Facts) -> Check:
+def secrets_covered(facts: HardeningFacts) -> Check:
     """Check that secrets are written encrypted: they are what encryption at rest is for."""
     return _covered(facts, "secrets", State.FAIL)
 
 
-def configmaps_covered(facts: Facts) -> Check:
+def configmaps_covered(facts: HardeningFacts) -> Check:
     """Check that ConfigMaps are written encrypted: they often hold credentials, too."""
     return _covered(facts, "configmaps", State.WARN)
 
 
-def _covered(facts: Facts, resource: str, otherwise: State) -> Check:
+def _covered(facts: HardeningFacts, resource: str, otherwise: State) -> Check:
     name = f"{resource}-covered"
     providers = facts.configuration.providers_for(GroupResource(resource))
     if providers is None:
@@ -70,7 +70,7 @@ def _covered(facts: Facts, resource: str, otherwise: State) -> Check:
     return Check(name, otherwise, reason, f"let an entry with a key govern {resource}: {_IN_ORDER}")
 
 
-def aescbc(facts: Facts) -> Check:
+def aescbc(facts: HardeningFacts) -> Check:
     """Check for aescbc, which has no integrity: anyone who can write to etcd can change the plaintext."""
     name = "aescbc"
     weak = _written_by(facts, ProviderType.AESCBC)
@@ -81,7 +81,7 @@ def aescbc(facts: Facts) -> Check:
     return Check(name, State.PASS, "nothing is written with aescbc")
 
 
-def aesgcm_rotation(facts: Facts) -> Check:
+def aesgcm_rotation(facts: HardeningFacts) -> Check:
     """Check that aesgcm keys are rotated automatically: Kubernetes recommends aesgcm only then."""
     name = "aesgcm-rotation"
     wearing = _written_by(facts, ProviderType.AESGCM)
@@ -98,7 +98,7 @@ def aesgcm_rotation(facts: Facts) -> Check:
     )
 
 
-def kms_v1(facts: Facts) -> Check:
+def kms_v1(facts: HardeningFacts) -> Check:
     """Check for KMS v1, which is deprecated, and which a kube-apiserver refuses by default from 1.29 on."""
     name = "kms-v1"
     why = "deprecated since Kubernetes 1.28; from 1.29 on kube-apiserver refuses the file unless its gate KMSv1 is on"
@@ -115,7 +115,7 @@ def kms_v1(facts: Facts) -> Check:
     return Check(name, State.PASS, "no provider uses KMS v1")
 
 
-def kms_endpoint(facts: Facts) -> Check:
+def kms_endpoint(facts: HardeningFacts) -> Check:
     """Check that each KMS endpoint connects to what its text suggests: kube-apiserver validates its scheme only."""
     name, remedy = "kms-endpoint", "write three slashes and the path: unix:///run/kms.sock, or unix:///@name"
     odd = [(f"{one.name}: {one.address.warning}", one.address.socket) for one in _kms(facts) if one.address.warning]
@@ -126,7 +126,7 @@ def kms_endpoint(facts: Facts) -> Check:
     return Check(name, State.PASS, "every KMS endpoint names a socket" if _kms(facts) else "no KMS provider")
 
 
-def kms_unused(facts: Facts) -> Check:
+def kms_unused(facts: HardeningFacts) -> Check:
     """Check for KMS providers without use: kube-apiserver needs their plugins nevertheless, to start and to reload."""
     name, idle = "kms-unused", dict.fromkeys(one.name for one in _kms(facts))
     for used in (*(one.name for one in _kms_writers(facts)), *_under_kms(facts)):
@@ -141,17 +141,17 @@ def kms_unused(facts: Facts) -> Check:
     return Check(name, State.PASS, "every KMS provider is in use" if _kms(facts) else "no KMS provider")
 
 
-def _kms(facts: Facts) -> list[KmsProvider]:
+def _kms(facts: HardeningFacts) -> list[KmsProvider]:
     providers = (provider for entry in facts.configuration.entries for provider in entry.providers)
     return [one for one in providers if isinstance(one, KmsProvider)]
 
 
-def _kms_writers(facts: Facts) -> list[KmsProvider]:
+def _kms_writers(facts: HardeningFacts) -> list[KmsProvider]:
     chains = (facts.configuration.providers_for(GroupResource.parse(one)) for one in _names(facts))
     return [chain[0] for chain in chains if chain and isinstance(chain[0], KmsProvider)]
 
 
-def _under_kms(facts: Facts) -> Iterable[str]:
+def _under_kms(facts: HardeningFacts) -> Iterable[str]:
     """Yield the name of each KMS provider under which there are objects, or may be unreadable ones."""
     for tally in facts.proof.resources:
         for key in (*tally.keys, *tally.claimed):
@@ -159,7 +159,7 @@ def _under_kms(facts: Facts) -> Iterable[str]:
                 yield key.name
 
 
-def key_material(facts: Facts) -> Check:
+def key_material(facts: HardeningFacts) -> Check:
     """Check that no two names or providers share key material: its writes and its loss would count for both, unnoticed.
 
     One key in several entries is no fault: it has one budget, and a rotation of all entries creates just that.
@@ -179,7 +179,7 @@ def key_material(facts: Facts) -> Check:
     return Check(name, State.PASS, "no key material serves as two keys")
 
 
-def key_names(facts: Facts) -> Check:
+def key_names(facts: HardeningFacts) -> Check:
     """Check that each key name has one material: stored values and archives identify a key by its name."""
     name = "key-names"
     materials: dict[str, set[SecretBytes]] = defaultdict(set)
@@ -194,7 +194,7 @@ def key_names(facts: Facts) -> Check:
     return Check(name, State.PASS, "every key has a name of its own")
 
 
-def _keys(facts: Facts) -> Iterable[tuple[str, str, SecretBytes]]:
+def _keys(facts: HardeningFacts) -> Iterable[tuple[str, str, SecretBytes]]:
     """Yield each key's place in the file, its provider and name, and its material."""
     for index, entry in enumerate(facts.configuration.entries):
         for provider in entry.providers:
@@ -203,9 +203,9 @@ def _keys(facts: Facts) -> Iterable[tuple[str, str, SecretBytes]]:
                 yield f"resources[{index}] {called}", called, key.secret
 
 
-def _written_by(facts: Facts, provider: ProviderType) -> list[str]:
+def _written_by(facts: HardeningFacts, provider: ProviderType) -> list[str]:
     return [name for key, names in facts.writers.items() if key.provider == provider for name in names]
 
 
-def _names(facts: Facts) -> tuple[str, ...]:
+def _names(facts: HardeningFacts) -> tuple[str, ...]:
     return facts.configuration.resource_names()

@@ -69,7 +69,7 @@ class Ages:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HardeningFacts:
     """The input of all checks. Times are in seconds since 1970.
 
     `generation` names the keys of `configuration` without their material, `proof` is a scan of everything that it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.provider import ProviderType
-from kube_rewrap.scheduler.hardening.facts import Check, Facts, State, days, named
+from kube_rewrap.scheduler.hardening.facts import Check, HardeningFacts, State, days, named
 from kube_rewrap.scheduler.keys.removal import BACKUPS
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, BudgetState
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
@@ -13,7 +13,7 @@ from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 _OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
 
 
-def write_budget(facts: Facts) -> Check:
+def write_budget(facts: HardeningFacts) -> Check:
     """Check that no aesgcm key that writes is due for rotation or exhausted.
 
     An exhausted key that only reads is a warning; a due one is none, for it makes no further writes.
@@ -34,7 +34,7 @@ def write_budget(facts: Facts) -> Check:
     return _uncounted(facts, writing) or _within(facts, writing)
 
 
-def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
+def _uncounted(facts: HardeningFacts, writing: Mapping[str, KeyRef]) -> Check | None:
     """Return an unknown check if the use of a key that writes is not counted, else None."""
     name = "write-budget"
     if unrecorded := [str(key) for fingerprint, key in writing.items() if _state(facts, fingerprint) is None]:
@@ -46,12 +46,12 @@ def _uncounted(facts: Facts, writing: Mapping[str, KeyRef]) -> Check | None:
     return None
 
 
-def _within(facts: Facts, writing: Mapping[str, KeyRef]) -> Check:
+def _within(facts: HardeningFacts, writing: Mapping[str, KeyRef]) -> Check:
     used = named(_used(facts, one) for one in writing)
     return Check("write-budget", State.PASS, f"within the limit: {used}" if used else "no primary key has a limit")
 
 
-def key_age(facts: Facts) -> Check:
+def key_age(facts: HardeningFacts) -> Check:
     """Check that no key that writes is too old. Without a rotation's record, its age has a lower bound only."""
     name, oldest = "key-age", facts.ages.key
     ages = {key: _age(facts, key) for key in facts.writers if key.fingerprint != PLAINTEXT_FINGERPRINT}
@@ -70,7 +70,7 @@ def key_age(facts: Facts) -> Check:
     return Check(name, State.PASS, "nothing is written with a key")
 
 
-def old_keys(facts: Facts) -> Check:
+def old_keys(facts: HardeningFacts) -> Check:
     """Check for keys that may be removed; another check (`identity-reads`) covers identity."""
     name = "old-keys"
     ours = [one for one in facts.keys if one.key.fingerprint != PLAINTEXT_FINGERPRINT]
@@ -84,23 +84,23 @@ def old_keys(facts: Facts) -> Check:
     return Check(name, State.PASS, "every configured key is in use")
 
 
-def _limited(facts: Facts) -> dict[str, KeyRef]:
+def _limited(facts: HardeningFacts) -> dict[str, KeyRef]:
     chains = (chain for _, chain in facts.generation.resources)
     return {key.fingerprint: key for chain in chains for key in chain if key.provider == LIMITED_PROVIDER}
 
 
-def _state(facts: Facts, fingerprint: str) -> BudgetState | None:
+def _state(facts: HardeningFacts, fingerprint: str) -> BudgetState | None:
     budget, limits = facts.budgets.get(fingerprint), facts.settings.budget
     return budget.state(limits.gcm_limit, limits.due_at) if budget else None
 
 
-def _used(facts: Facts, fingerprint: str) -> str:
+def _used(facts: HardeningFacts, fingerprint: str) -> str:
     budget, limit = facts.budgets[fingerprint], facts.settings.budget.gcm_limit
     of_it = "restored" if budget.restored else f"{budget.used} of {limit} writes"
     return f"{_limited(facts)[fingerprint]}: {of_it}"
 
 
-def _age(facts: Facts, key: KeyRef) -> tuple[float, bool]:
+def _age(facts: HardeningFacts, key: KeyRef) -> tuple[float, bool]:
     """Return the least age of a key in seconds, and whether a rotation's record makes it the exact one."""
     if key.provider == ProviderType.KMS:
         # The KMS may have made it long before a plugin named it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, Facts, State, days, named
+from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, HardeningFacts, State, days, named
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.records.inventory import ResourceTally
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, KeyRef, Reason
@@ -11,7 +11,7 @@ _PLAINTEXT = (Reason.IDENTITY_MISSING, Reason.LATE_PLAINTEXT)
 _REWRAP = "`rewrap run`"
 
 
-def plaintext(facts: Facts) -> Check:
+def plaintext(facts: HardeningFacts) -> Check:
     """Check that nothing governed is stored in plaintext, whether or not identity may read it."""
     name = "plaintext"
     found = {tally.resource: _plain(tally) for tally in facts.proof.resources}
@@ -22,7 +22,7 @@ def plaintext(facts: Facts) -> Check:
     return _seen(facts, Check(name, State.PASS, f"none of {facts.proof.objects} objects is in plaintext"))
 
 
-def identity_reads(facts: Facts) -> Check:
+def identity_reads(facts: HardeningFacts) -> Check:
     """Check for superfluous identity: while it may read, anyone who can write to etcd can put in plaintext objects."""
     name = "identity-reads"
     allowed = [tally for tally in facts.proof.resources if any(map(_is_plain, tally.configured[1:]))]
@@ -36,7 +36,7 @@ def identity_reads(facts: Facts) -> Check:
     return Check(name, State.PASS, "identity reads nothing that it does not write")
 
 
-def current(facts: Facts) -> Check:
+def current(facts: HardeningFacts) -> Check:
     """Check that every encrypted object is under its primary key. Another check covers plaintext."""
     name = "current"
     stale = {tally.resource: _old(tally) for tally in facts.proof.resources}
@@ -45,7 +45,7 @@ def current(facts: Facts) -> Check:
     return _opened(facts, Check(name, State.PASS, "nothing is under an older key"))
 
 
-def readable(facts: Facts) -> Check:
+def readable(facts: HardeningFacts) -> Check:
     """Check that every object can be read, and that the last campaign left none unwritten."""
     name = "readable"
     lost = facts.proof.unreadable
@@ -59,7 +59,7 @@ def readable(facts: Facts) -> Check:
     return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects} objects can be read"))
 
 
-def proof_age(facts: Facts) -> Check:
+def proof_age(facts: HardeningFacts) -> Check:
     """Check that a campaign over everything was proven complete under this very configuration, recently."""
     name, oldest = "proof-age", facts.ages.proof
     if not facts.proof_revision:
@@ -81,14 +81,14 @@ def proof_age(facts: Facts) -> Check:
     return Check(name, State.PASS, said)
 
 
-def _opened(facts: Facts, otherwise: Check) -> Check:
+def _opened(facts: HardeningFacts, otherwise: Check) -> Check:
     """Return a passed check, or unknown if this scan did not open what is under KMS, or left out paths."""
     if facts.missing:
         return Check(otherwise.id, State.UNKNOWN, facts.missing, PLUGIN_REMEDY)
     return _seen(facts, otherwise)
 
 
-def _seen(facts: Facts, otherwise: Check) -> Check:
+def _seen(facts: HardeningFacts, otherwise: Check) -> Check:
     """Return a passed check, or unknown if this scan left out paths."""
     unknown = facts.proof.unknown
     if not unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 from kube_rewrap.config.encryption.provider import ProviderType
-from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, Facts, State, named
+from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, HardeningFacts, State, named
 from kube_rewrap.worker.etcd.grants import Access
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -15,7 +15,7 @@ _FILLING = 0.6
 """Share of etcd's quota from which a rewrite of everything may approach the stop mark."""
 
 
-def file_mode(facts: Facts) -> Check:
+def file_mode(facts: HardeningFacts) -> Check:
     """Check that neither group nor others have access to the file: it holds the keys."""
     name, file = "file-mode", facts.file
     if file.mode & _FOREIGN:
@@ -24,7 +24,7 @@ def file_mode(facts: Facts) -> Check:
     return Check(name, State.PASS, f"{file.path} has mode {file.mode:04o}")
 
 
-def file_owner(facts: Facts) -> Check:
+def file_owner(facts: HardeningFacts) -> Check:
     """Check that root owns the file."""
     name, file = "file-owner", facts.file
     if file.owner:
@@ -32,7 +32,7 @@ def file_owner(facts: Facts) -> Check:
     return Check(name, State.PASS, f"{file.path} belongs to root")
 
 
-def directory_mode(facts: Facts) -> Check:
+def directory_mode(facts: HardeningFacts) -> Check:
     """Check that only owners can write to its directories: a writer could replace the file."""
     name, directories = "directory-mode", facts.file.directories
     if loose := [f"{path} ({mode:04o})" for path, mode in directories if mode & _FOREIGN_WRITE]:
@@ -41,7 +41,7 @@ def directory_mode(facts: Facts) -> Check:
     return Check(name, State.PASS, f"only its owner can write to {named(path for path, _ in directories)}")
 
 
-def etcd_tls(facts: Facts) -> Check:
+def etcd_tls(facts: HardeningFacts) -> Check:
     """Check that clients connect to etcd by TLS: passwords and plaintext objects cross the network, too."""
     name, remedy = "etcd-tls", "give etcd a certificate, and https endpoints to every client"
     bare = [one for one in facts.exposures if not one.secure]
@@ -52,7 +52,7 @@ def etcd_tls(facts: Facts) -> Check:
     return Check(name, State.PASS, f"TLS to every given endpoint: {named(one.endpoint for one in facts.exposures)}")
 
 
-def etcd_access(facts: Facts) -> Check:
+def etcd_access(facts: HardeningFacts) -> Check:
     """Check that a client without certificate and password gets no answer."""
     name = "etcd-access"
     if opened := [one.endpoint for one in facts.exposures if one.access is Access.ANSWERS]:
@@ -65,7 +65,7 @@ def etcd_access(facts: Facts) -> Check:
     return Check(name, State.PASS, f"a client without certificate and password gets no data: {named(said)}")
 
 
-def converged(facts: Facts) -> Check:
+def converged(facts: HardeningFacts) -> Check:
     """Check that all kube-apiservers run exactly this file."""
     name, verdict = "converged", facts.convergence
     if verdict.is_converged and facts.missing and any(map(_is_unknown_kek, facts.writers)):
@@ -83,7 +83,7 @@ def _is_unknown_kek(key: KeyRef) -> bool:
     return key.provider == ProviderType.KMS and key.version.startswith("v2") and not key.is_kek
 
 
-def space(facts: Facts) -> Check:
+def space(facts: HardeningFacts) -> Check:
     """Check that etcd has room for a rewrite, and that no alarm is raised."""
     name, room = "space", facts.room
     share = room.projected / room.quota if room.quota else 0.0

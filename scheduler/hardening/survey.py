@@ -12,10 +12,10 @@ from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.dispatch.local import describe
-from kube_rewrap.scheduler.hardening.facts import Ages, Facts, FileFacts
+from kube_rewrap.scheduler.engine import describe
+from kube_rewrap.scheduler.hardening.facts import Ages, FileFacts, HardeningFacts
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.etcd.anonymous import probe
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.rate.pressure import judge_space
@@ -24,7 +24,7 @@ from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import ObserverRecords
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.verdict import Reason
@@ -33,7 +33,7 @@ _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
 """Reasons that only a campaign finds. The scan itself finds the others, as they are now."""
 
 
-async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
+async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> HardeningFacts:
     """Gather all facts once. Raises a scan's errors, and SettingsError for credentials that can't be read."""
     generation, store, keyspace = cluster.generation, cluster.engine.store, cluster.engine.keyspace
     judged = await known_verdicts(cluster, settings)
@@ -42,7 +42,7 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> Facts:
     members, alarms = await store.members(), await store.alarms()
     told = {member.endpoint for member in members}
     keks = [stored.value for stored in await Keks(store, keyspace).all()]
-    return Facts(
+    return HardeningFacts(
         settings=settings,
         ages=ages,
         now=time.time(),
@@ -91,7 +91,7 @@ async def _quarantined(cluster: Cluster, campaigns: Sequence[Campaign]) -> tuple
     found: dict[str, None] = {}
     stuck: Counter[str] = Counter()
     for campaign in _since_everything(mine):
-        left = Quarantine(store, keyspace, campaign.id)
+        left = QuarantineRecords(store, keyspace, campaign.id)
         lines = [f"{key_text(one.key)} ({one.reason.value})" async for one in left.all() if one.reason in _UNWRITTEN]
         found |= dict.fromkeys(lines)
         here: Counter[str] = Counter()

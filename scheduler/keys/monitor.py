@@ -12,11 +12,11 @@ import time
 import structlog
 
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, find_due_keys
 from kube_rewrap.scheduler.keys.meter import Meter, MeterFacts
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import FencedError, StoppedError, WorkerError
 from kube_rewrap.worker.records.rotations import Rotations
 

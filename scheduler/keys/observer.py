@@ -3,10 +3,13 @@
 1. Every PUT counts, by any client: a write of kube-apiserver uses a key's budget as a write of ours does.
 2. The observer opens each value to learn its key; the prefix proves only the key's name. A value that no key opens
    counts once for every key whose prefix it carries.
-3. Before it records a key's writes in a resource for the first time, it estimates the earlier ones from the objects.
+3. A write under a KEK of the primary KMS provider that was never in force here is no drift to repair: a plugin of a
+   kube-apiserver may be ahead of ours, and its writes would be undone one after the other. Such objects are rewritten
+   when a KEK that is newer than both takes effect.
+4. Before it records a key's writes in a resource for the first time, it estimates the earlier ones from the objects.
    The watch runs meanwhile, so no write is missed.
 
-`counting.py` adds up the writes from start revisions to places; `campaigns/spans.py` says which ranges to watch, and
+`counting.py` adds up the writes from start revisions to places; `registry/spans.py` says which ranges to watch, and
 which resource an etcd key belongs to.
 """
 
@@ -23,17 +26,19 @@ import structlog
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.scheduler.campaigns.budgets import estimate_use
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Allowance
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.counting import Counting, Pair
+from kube_rewrap.scheduler.registry.budgets import estimate_use
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Watched, WatchFrom
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, has_budget
 from kube_rewrap.worker.records.gap import Gap
+from kube_rewrap.worker.records.kek import is_unheard_of
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations, governing
 from kube_rewrap.worker.records.table import Stored
@@ -46,6 +51,9 @@ _CLOSE_SECONDS = 5.0
 _SLICE = 32
 _SILENT_SECONDS = 60.0
 _log = structlog.get_logger()
+
+_Drifted = dict[tuple[str, str, KeyRef | None], tuple[bytes, KeyRef]]
+"""One object of each resource, namespace and KEK, and the key that it names; no KEK = a key that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Observer:
             if any(str(GroupResource.parse(name)) in span.names for span in self._spans.all)
         }
         self._silent_until: dict[tuple[str, str], float] = {}
+        self._keks = Keks(self._engine.store, self._engine.keyspace)
+        self._unheard_of_until = float("-inf")
         self._saved_at = float("-inf")
         self._unreadable = 0
         self._allowance = Allowance(at=time.monotonic())
@@ -168,7 +178,7 @@ class Observer:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._flush(0.0)
         except (WorkerError, TimeoutError) as error:
-            _log.info("observer.not_settled", because=str(error) or "no answer in time")
+            _log.info("observer.not_recorded", because=str(error) or "no answer in time")
 
     async def _flush(self, every: float) -> None:
         """Record counts and places together if counts changed; else the places alone, at most once in `every` s."""
@@ -198,7 +208,7 @@ class Observer:
         """
         self._sent = max(self._sent, watched.revision)
         opened: Counter[str] = Counter()
-        drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]] = {}
+        drifted: _Drifted = {}
         for place, item in enumerate(watched.puts):
             if place % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
@@ -209,8 +219,12 @@ class Observer:
         may_hold_writes = has_gap and await self._count_gap(watched.index, watched.compacted)
         self._opened.update(opened)
         self._counting.moved(watched.index, watched.next_revision)
-        for (resource, namespace), (key, found) in drifted.items():
-            self._report_drift(resource, namespace, key, found)
+        former: dict[str, frozenset[str]] = {}
+        for (resource, namespace, kek), (key, found) in drifted.items():
+            if kek is not None and await self._is_unheard_of(resource, kek, former):
+                self._report_unheard_of(resource, namespace, key, found)
+            else:
+                self._report_drift(resource, namespace, key, found)
         if may_hold_writes:
             self._listeners.gap()
 
@@ -219,7 +233,7 @@ class Observer:
         item: Item,
         resource: str,
         path: bytes,
-        drifted: dict[tuple[str, str], tuple[bytes, KeyRef | Quarantine]],
+        drifted: _Drifted,
     ) -> str:
         """Count one write; returns the fingerprint of the key that opened it, "" if none did. Adds to `drifted`."""
         found = self._engine.recognise(item, resource)
@@ -234,7 +248,8 @@ class Observer:
             if found.provider == ProviderType.KMS:
                 self._counting.note_last(KMS_FORMER_FINGERPRINT, item.mod_revision)
             namespace, slash, _ = item.key[len(path) :].partition(b"/")
-            drifted.setdefault((resource, key_text(namespace) if slash else ""), (item.key, found))
+            kek = found.kek if found.is_kek else None
+            drifted.setdefault((resource, key_text(namespace) if slash else "", kek), (item.key, found))
         return fingerprint
 
     async def _count_gap(self, index: int, end: int) -> bool:
@@ -253,11 +268,35 @@ class Observer:
         _log.warning(
             "observer.gap",
             resource=", ".join(span.names),
-            growth=end - first,
+            revisions=end - first,
             counted=counted,
             because="etcd compacted revisions before the watch received them; each one that may be a write counts",
         )
         return True
+
+    async def _is_unheard_of(self, resource: str, kek: KeyRef, former: dict[str, frozenset[str]]) -> bool:
+        """Whether a KEK of the primary's provider was never in force, by the record that the leader keeps.
+
+        `former` has `Keks.in_force` by provider, as far as it was read before.
+        """
+        if kek.name not in former:
+            former[kek.name] = await self._keks.in_force(kek.name)
+        return is_unheard_of(kek, self._engine.chains[resource].primary, former[kek.name])
+
+    def _report_unheard_of(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
+        """Log a write under a KEK that was never in force, at most once a minute."""
+        now = time.monotonic()
+        if now < self._unheard_of_until:
+            return
+        self._unheard_of_until = now + _SILENT_SECONDS
+        _log.warning(
+            "drift.unknown_kek",
+            resource=resource,
+            namespace=namespace,
+            key=key_text(key),
+            because=f"it was written with {found}, a KEK that the plugin beside this process never named for long "
+            "enough: that plugin may be behind those of the kube-apiservers, so no repair rewrites the object",
+        )
 
     def _report_drift(self, resource: str, namespace: str, key: bytes, found: KeyRef | Quarantine) -> None:
         """Report drift, and log one object of each namespace, at most once a minute.

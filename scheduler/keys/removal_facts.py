@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.history import last_proof
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.history import last_proof
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keks import Keks

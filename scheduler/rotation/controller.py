@@ -13,9 +13,9 @@ import structlog
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import DueKey, choose_key_to_rotate, find_due_keys
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.rotation.driver import RotationDriver
 from kube_rewrap.scheduler.rotation.preflight import reasons_against
 from kube_rewrap.scheduler.rotation.preparation import Preparation

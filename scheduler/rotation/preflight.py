@@ -117,6 +117,6 @@ def steps_of(rotation: Rotation) -> tuple[tuple[str, str], ...]:
     if rotation.prune:
         steps += [
             ("prune", f"{old} is removed from the file, right after another scan; {kept}"),
-            ("settle", "every kube-apiserver has to load that"),
+            ("converge", "every kube-apiserver has to load that"),
         ]
     return tuple(steps)

@@ -13,15 +13,16 @@ from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.changes import find_changes
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.configuration.detect import why_refused
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import PreflightFacts, Workload
 from kube_rewrap.scheduler.rotation.request import RotationRequest, plan_rotation
 from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError
 from kube_rewrap.worker.rate.pressure import judge_space
-from kube_rewrap.worker.records.rotation import Rotation
+from kube_rewrap.worker.records.keks import Keks
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
 
 
@@ -43,10 +44,16 @@ class Preparation:
         Its key gets a name that no key on record had: the budgets hold the names of all keys.
         """
         raw = await asyncio.to_thread(self._file.read)
-        taken = {stored.value.key_name for stored in await self._rotations.all()}
+        rotations = [stored.value for stored in await self._rotations.all()]
+        taken = {rotation.key_name for rotation in rotations}
         taken.update(name for budget in (await self._cluster.engine.ledger.all()).values() for name in budget.names)
-        is_idle = self._cluster.is_idle
-        return plan_rotation(raw, self._file.path, request, taken, datetime.now(UTC), is_idle=is_idle)
+        # An aborted rotation's provider never wrote. Of one that is in no rotation, the KEK is on record if it wrote.
+        done = [rotation for rotation in rotations if rotation.stanza and rotation.step is RotationStep.DONE]
+        kms_taken = {key.name for rotation in done for key in rotation.new_keys}
+        keks = Keks(self._cluster.engine.store, self._cluster.engine.keyspace)
+        kms_taken.update(stored.value.provider for stored in await keks.all())
+        is_idle, now = self._cluster.is_idle, datetime.now(UTC)
+        return plan_rotation(raw, self._file.path, request, taken, now, is_idle=is_idle, kms_taken=kms_taken)
 
     async def gather(self, rotation: Rotation, *, replaces_file: bool) -> PreflightFacts:
         """Gather the facts that take no scan. `replaces_file`: this process would edit the file."""

@@ -14,10 +14,10 @@ from datetime import datetime
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.transition import CampaignOutcome, ScanResult
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns

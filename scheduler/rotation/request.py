@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,11 +43,12 @@ def plan_rotation(
     now: datetime,
     *,
     is_idle: Callable[[str], bool],
+    kms_taken: Collection[str] = (),
 ) -> Rotation:
     """Return a rotation before its first step. Raises SettingsError for a request that can't be met, ConfigError.
 
-    `taken` are the names of earlier keys, which backups and archived files may still hold. Idle names govern
-    nothing; an entry with idle names only gets no key.
+    `taken` are the names of earlier keys, which backups and archived files may still hold; `kms_taken` those of KMS
+    providers that wrote before. Idle names govern nothing; an entry with idle names only gets no key.
     """
     configuration = load(raw, file)
     named = _entries(configuration, request.resources)
@@ -76,15 +77,23 @@ def plan_rotation(
         prune=request.prune,
         stanza=request.stanza_hash,
     )
-    _require_free(planned, (one.name for one in present if isinstance(one, KmsProvider)))
+    _require_free(planned, (one.name for one in present if isinstance(one, KmsProvider)), kms_taken)
     return planned
 
 
-def _require_free(planned: Rotation, kms_names: Iterable[str]) -> None:
-    """Raise SettingsError where a KMS provider to add has the name of one in the file: names are prefixes of values."""
-    clash = sorted({key.name for key in planned.new_keys} & set(kms_names)) if planned.stanza else []
-    if clash:
+def _require_free(planned: Rotation, kms_names: Iterable[str], kms_taken: Collection[str]) -> None:
+    """Raise SettingsError where a KMS provider to add has a name that was used: names are prefixes of values.
+
+    Values under the former provider of that name, in etcd or in a backup, would be given to the new one's plugin.
+    """
+    names = {key.name for key in planned.new_keys} if planned.stanza else set()
+    if clash := sorted(names & set(kms_names)):
         raise refused("--kms-file", f"the file has a KMS provider named {', '.join(clash)}", "choose another name")
+    if clash := sorted(names & set(kms_taken)):
+        message = (
+            f"an earlier KMS provider was named {', '.join(clash)}: what is under it, in backups, too, has that name"
+        )
+        raise refused("--kms-file", message, "choose another name")
 
 
 def _entries(configuration: EncryptionConfiguration, resources: Sequence[str]) -> tuple[int, ...]:

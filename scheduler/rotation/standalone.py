@@ -15,12 +15,12 @@ import structlog
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
-from kube_rewrap.scheduler.campaigns.cluster import open_cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
-from kube_rewrap.scheduler.campaigns.keks import note_keks
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING
+from kube_rewrap.scheduler.registry.cluster import open_cluster
+from kube_rewrap.scheduler.registry.keks import note_keks
+from kube_rewrap.scheduler.registry.scope import EVERYTHING
 from kube_rewrap.scheduler.rotation.driver import HandOut, RotationDriver
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.probes import ClusterProbe

@@ -41,8 +41,8 @@ _AFTER = {
     RotationStep.SWITCH: RotationStep.REWRAP,
     RotationStep.REWRAP: RotationStep.PROVE,
     RotationStep.PROVE: RotationStep.COMPACT,
-    RotationStep.PRUNE: RotationStep.SETTLE,
-    RotationStep.SETTLE: RotationStep.DONE,
+    RotationStep.PRUNE: RotationStep.CONVERGE,
+    RotationStep.CONVERGE: RotationStep.DONE,
     RotationStep.WITHDRAW: RotationStep.RETURN,
     RotationStep.RETURN: RotationStep.ABORTED,
 }
@@ -192,7 +192,7 @@ _EDITS = {
 def _pass(rotation: Rotation, facts: Facts, now: str) -> Decision:
     """Return the decision at a step that edits nothing."""
     match rotation.step:
-        case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.SETTLE | RotationStep.RETURN:
+        case RotationStep.SPREAD | RotationStep.SWITCH | RotationStep.CONVERGE | RotationStep.RETURN:
             return _converge(rotation, facts, now)
         case RotationStep.REWRAP:
             return _rewrap(rotation, facts, now)

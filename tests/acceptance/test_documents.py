@@ -77,6 +77,7 @@ def test_status_says_which_key_encrypts_what(rewrap: Command, gateway: Gateway) 
         "stale": 6,
         "unreadable": 1,
         "unreadable_by": UNREADABLE_BY,
+        "peeked": 0,
         "resources": tallies(secrets_old=5, secrets_new=3, events=(OLD, False)),
         "unknown_paths": [],
         "kms_calls": [],
@@ -105,6 +106,7 @@ def test_a_dry_run_says_what_a_run_would_do(rewrap: Command, gateway: Gateway) -
         "stale": 6,
         "unreadable": 1,
         "unreadable_by": UNREADABLE_BY,
+        "peeked": 0,
         "resources": tallies(secrets_old=5, secrets_new=3, events=(OLD, False)),
         "unknown_paths": [],
     }

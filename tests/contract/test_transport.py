@@ -1,4 +1,4 @@
-"""The transport on a real Redis, without Celery: whatever a message is, it is settled and the next one comes."""
+"""The transport on a real Redis, without Celery: each message is acknowledged or dropped, and the next one comes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_is_refused_costs_no_place_and_the_next_one_comes(
     assert client.hlen("unacked") == 1
 
 
-def test_whatever_taking_a_message_raises_it_is_settled(
+def test_whatever_taking_a_message_raises_the_message_is_dropped(
     client: redis_client.Redis, consumer: Consumer, counted: list[str]
 ) -> None:
     def fail(_: object) -> None:
@@ -120,7 +120,7 @@ def test_a_lost_connection_is_not_the_messages_fault(client: redis_client.Redis,
     assert client.hlen("unacked") == 1
 
 
-def test_what_nothing_works_on_any_more_is_settled_at_the_second_look(
+def test_what_nothing_works_on_any_more_is_dropped_at_the_second_look(
     client: redis_client.Redis, consumer: Consumer, counted: list[str]
 ) -> None:
     push(client, *(pause(f"m-{number}") for number in range(4)))
@@ -133,7 +133,7 @@ def test_what_nothing_works_on_any_more_is_settled_at_the_second_look(
     assert not consumer.channel.takes_messages()
     with capture_logs() as logs:
         consumer.channel.drop_lost()
-    assert [line["because"] for line in logs] == ["Celery did not settle it, and has no task for it"]
+    assert [line["because"] for line in logs] == ["Celery did not acknowledge it, and has no task for it"]
     assert counted == ["failed"]
     consumer.drain(2)
     assert ids(consumer) == ["m-0", "m-1", "m-2"]

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 
 from kube_rewrap.cli.parser import COMMANDS
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
-from kube_rewrap.worker.kms.counts import Method, Outcome
+from kube_rewrap.worker.kms.counts import CallOutcome, Method
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.records.campaign import CampaignState
 from tests.documents.deployment import DEPLOY, TOP
@@ -109,7 +109,7 @@ def test_the_states_and_outcomes_that_are_asked_for_exist(expression: str) -> No
     registry = CollectorRegistry()
     WorkerMetrics(registry, 500.0)
     known = {sample.labels.get("outcome") for family in registry.collect() for sample in family.samples}
-    known |= {outcome.value for outcome in Outcome}
+    known |= {outcome.value for outcome in CallOutcome}
     assert {one for text in re.findall(r"outcome=~?\"([^\"]*)\"", expression) for one in text.split("|")} <= known
     assert set(re.findall(r"method=\"([^\"]*)\"", expression)) <= {method.value for method in Method}
 

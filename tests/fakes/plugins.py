@@ -10,7 +10,7 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
-    Refused,
+    RefusedKey,
     SourceType,
     UnwrappedKeys,
     WrappedKey,
@@ -20,12 +20,12 @@ from kube_rewrap.worker.wrapped import (
 _KEY_IDS = {hash_of_key_id(name): name for name in ("kek-1", "kek-2", "kek-3")}
 
 
-def unwrap(wrapped: WrappedKey) -> SecretBytes | Refused:
+def unwrap(wrapped: WrappedKey) -> SecretBytes | RefusedKey:
     """What a plugin answers whose Encrypt is base64."""
     try:
         return SecretBytes(base64.b64decode(wrapped.wrapped, validate=True))
     except ValueError:
-        return Refused("the plugin does not unwrap it")
+        return RefusedKey("the plugin does not unwrap it")
 
 
 def unwrap_all(wanted: Collection[WrappedKey]) -> UnwrappedKeys:
@@ -54,8 +54,9 @@ class MemoryPlugins:
         self.failing: Exception | None = None
         self.key_id: str | None = None
         """The key id under which v2 keys are made; None = the one that is asked for."""
-        self._known: dict[WrappedKey, SecretBytes | Refused] = {}
+        self._known: dict[WrappedKey, SecretBytes | RefusedKey] = {}
         self._forgotten: set[WrappedKey] = set()
+        """And those that opened a value."""
         self._kek_since = 0
         self._seeds: dict[tuple[Plugin, str], DataKey] = {}
 
@@ -70,6 +71,9 @@ class MemoryPlugins:
                     self.wrong -= 1
                     self._known[wrapped] = SecretBytes(os.urandom(32))
         return {wrapped: self._known[wrapped] for wrapped in wanted}
+
+    def prove(self, wrapped: WrappedKey) -> None:
+        self._forgotten.add(wrapped)
 
     def forget(self, wrapped: WrappedKey) -> None:
         """Once for each key, as the keyring does."""

@@ -20,16 +20,16 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, PageSettings, Settings
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import Lock, hold_lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Round
 from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.errors import StoppedError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, SwapResult
@@ -87,12 +87,12 @@ class Workers:
     tools: ChildTools
     done: list[MessageResult] = field(default_factory=list)
 
-    async def offer(self, batches: Sequence[BatchSpec], owned: frozenset[int]) -> None:
-        for one in [one for one in batches if one.number not in owned][:1]:
+    async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
+        for one in [one for one in batches if one.number not in claimed][:1]:
             self.done.append(await rewrite(self.tools, one.campaign, one.number))
 
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
-        for number in [number for number in numbers if number not in owned][:1]:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
+        for number in [number for number in numbers if number not in claimed][:1]:
             self.done.append(await prove(self.tools, campaign, number))
 
     async def wait(self, seconds: float) -> None:

@@ -13,8 +13,8 @@ import pytest
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import EtcdSettings, KmsSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.worker.data_keys import DataKeys
 from kube_rewrap.worker.engine import Engine
 from kube_rewrap.worker.etcd.client import open_store

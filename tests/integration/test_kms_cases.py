@@ -20,15 +20,16 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import BrokerSettings, KmsSettings
 from kube_rewrap.worker.errors import KmsRefusedError, KmsTargetError, KmsUnavailableError, WorkerError
+from kube_rewrap.worker.kms.circuit import FAILURES
 from kube_rewrap.worker.kms.client import KmsClient
-from kube_rewrap.worker.kms.guard import AT_ONCE, GuardedPlugin, NotAskedError
-from kube_rewrap.worker.kms.keyring import Keyring
-from kube_rewrap.worker.kms.pace import Pace, ceiling, pace_name
+from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAskedError
+from kube_rewrap.worker.kms.keyring import UNDECIDED_TRIES, Keyring
+from kube_rewrap.worker.kms.pace import CallPace, ceiling, pace_name
 from kube_rewrap.worker.kms.plugins import open_plugins
 from kube_rewrap.worker.kms.writer import Writer
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.rate.shared import open_pace
-from kube_rewrap.worker.wrapped import Plugin, Refused, WrappedKey, hash_of_key_id
+from kube_rewrap.worker.wrapped import Plugin, RefusedKey, WrappedKey, hash_of_key_id
 from tests.servers.kms_plugin import Behaviour, KmsPlugin, start_plugin
 from tests.servers.redis import RedisServer
 
@@ -63,7 +64,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(process: KmsPlugin, pace: Pace | None = None, seconds: float = PATIENCE) -> AsyncIterator[Bench]:
+async def bench(process: KmsPlugin, pace: CallPace | None = None, seconds: float = PATIENCE) -> AsyncIterator[Bench]:
     plugin = Plugin("cloud", "v2", process.endpoint, timeout_seconds=seconds)
     async with open_plugins(KmsClient, lambda _: pace or LocalPace(0)) as plugins:
         keyring = Keyring(plugins, KmsSettings())
@@ -97,16 +98,19 @@ async def test_case_10_ten_thousand_objects_of_one_source_64_at_once_need_one_de
         assert plugin.calls["v2.Decrypt"] == 1
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "UNKNOWN"])
-async def test_case_10_a_decrypt_that_fails_is_called_three_times_at_most(plugin: KmsPlugin, code: str) -> None:
+@pytest.mark.parametrize(("code", "tries"), [("UNAVAILABLE", TRIES), ("UNKNOWN", UNDECIDED_TRIES)])
+async def test_case_10_a_decrypt_that_fails_is_called_a_few_times_for_all(
+    plugin: KmsPlugin, code: str, tries: int
+) -> None:
+    """UNKNOWN takes six calls, not three: so many tell a damaged key from a plugin that throttles."""
     async with bench(plugin) as one:
         [wrapped] = await one.sources(1)
         does(plugin, fail_sources=dict.fromkeys(failing(wrapped), code))
         fetches = [one.keyring.fetch([replace(wrapped)] * 157) for _ in range(64)]
         await asyncio.gather(*fetches, return_exceptions=True)
         canaries = plugin.calls["v2.Encrypt"] - 1
-        assert canaries == 1
-        assert plugin.calls["v2.Decrypt"] - canaries == 3
+        assert canaries == tries - TRIES + 1
+        assert plugin.calls["v2.Decrypt"] - canaries == tries
 
 
 async def test_case_12_wrong_bytes_once_are_asked_for_again(plugin: KmsPlugin) -> None:
@@ -139,7 +143,7 @@ async def test_case_13_one_bad_source_among_good_ones_is_refused_alone(plugin: K
         bad = sources[7]
         does(plugin, fail_sources=failing(bad))
         found = await one.keyring.fetch(sources)
-        assert [wrapped for wrapped, outcome in found.items() if isinstance(outcome, Refused)] == [bad]
+        assert [wrapped for wrapped, outcome in found.items() if isinstance(outcome, RefusedKey)] == [bad]
         assert all(found[wrapped] == secret(n) for n, wrapped in enumerate(sources) if wrapped != bad)
         calls = plugin.calls["v2.Decrypt"]
         await one.keyring.fetch(sources)
@@ -259,12 +263,12 @@ async def test_case_25_nothing_of_secrets_key_ids_and_the_plugins_text_is_told(
             told += [repr(await one.keyring.fetch([bad, good])), repr(seed), repr(one.guarded.counts())]
             does(plugin, wrong_bytes=-1)
             await one.keyring.fetch([wrong])
-            one.keyring.forget(wrong)
             told += await tracebacks(one.data_key("kek-1"))
             does(plugin, status_key_id="other")
             told += await tracebacks(one.data_key("other"))
             does(plugin, fail={"*": "UNKNOWN"})
-            for _ in range(3):
+            for _ in range(FAILURES):
+                one.keyring.forget(wrong)
                 told += await tracebacks(one.keyring.fetch([wrong]))
             told += [repr(one.keyring), repr(one.writer), str(one.guarded), repr(one.guarded.counts())]
     told += [repr(line) for line in logs] + [record.getMessage() for record in caplog.records]

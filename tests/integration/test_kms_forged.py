@@ -36,7 +36,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
 from kube_rewrap.worker.records.budget import has_budget
-from kube_rewrap.worker.records.campaign import ANY_GROWTH, Growth
+from kube_rewrap.worker.records.campaign import NO_QUARANTINE_LIMIT, QuarantineLimit
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
@@ -69,7 +69,7 @@ class Scene:
         self.store.put(key_of(name), value)
         return value
 
-    async def run(self, growth: Growth = ANY_GROWTH) -> BatchReport:
+    async def run(self, quarantine_limit: QuarantineLimit = NO_QUARANTINE_LIMIT) -> BatchReport:
         spec = BatchSpec(
             campaign=f"c{await self.store.revision()}",
             number=0,
@@ -79,7 +79,7 @@ class Scene:
         )
         await Checkpoints(self.store, self.engine.keyspace).save(Stored(Checkpoint(spec=spec)))
         await self.engine.ledger.first_sight([key for key in self.engine.chains["secrets"].keys if has_budget(key)])
-        return await self.engine.run(spec, None, Brake(), growth=growth)
+        return await self.engine.run(spec, None, Brake(), quarantine_limit=quarantine_limit)
 
     async def values(self) -> dict[bytes, bytes]:
         return {item.key: item.value for item in (await self.store.page(SECRETS, 1_000)).items}
@@ -180,7 +180,7 @@ async def test_law_13_each_way_in_which_a_v1_value_does_not_open_looks_the_same(
         assert reason is Reason.NOT_RECOGNISED
         before = await scene.values()
         with pytest.raises(QuarantineGrewError):
-            await scene.run(Growth(since=0, most=20))
+            await scene.run(QuarantineLimit(since=0, most=20))
         assert await scene.values() == before
 
 
@@ -193,12 +193,12 @@ async def test_law_13_sources_that_the_plugin_refuses_are_tries(plugin: KmsPlugi
             scene.put(f"guess-{number:02}", v2(f"guess-{number:02}", seed))
         scene.put("sound", v2("sound", bytes(32)))
         scene.does(fail_sources={hashlib.sha256(base64.b64encode(one)).hexdigest(): code for one in guesses})
-        assert (await scene.run(Growth(since=0, most=20))).quarantined == 20
+        assert (await scene.run(QuarantineLimit(since=0, most=20))).quarantined == 20
         scene.put("guess-20", v2("guess-20", guesses[20]))
         scene.put("late", v2("late", bytes(32)))
         before = await scene.values()
         with pytest.raises(QuarantineGrewError):
-            await scene.run(Growth(since=0, most=20))
+            await scene.run(QuarantineLimit(since=0, most=20))
         assert await scene.values() == before
         assert (await scene.run()).rewritten == 1  # an operator asked
 
@@ -211,15 +211,15 @@ async def test_law_13_a_refused_source_is_one_try_whatever_the_number_of_its_obj
             scene.put(f"object-{number:02}", v2(f"object-{number:02}", seed))
         scene.does(fail_sources={hashlib.sha256(base64.b64encode(seed)).hexdigest(): "UNKNOWN"})
         for _ in range(3):
-            report = await scene.run(Growth(since=0, most=1))
+            report = await scene.run(QuarantineLimit(since=0, most=1))
             assert (report.quarantined, report.fresh) == (60, 0)
         other = os.urandom(32)
         scene.put("older", v2("older", other))
         scene.does(fail_sources={hashlib.sha256(base64.b64encode(one)).hexdigest(): "UNKNOWN" for one in (seed, other)})
-        report = await scene.run(Growth(since=await scene.store.revision(), most=1))
+        report = await scene.run(QuarantineLimit(since=await scene.store.revision(), most=1))
         assert report.quarantined == 61  # none is newer than the last campaign
         with pytest.raises(QuarantineGrewError):
-            await scene.run(Growth(since=0, most=1))
+            await scene.run(QuarantineLimit(since=0, most=1))
 
 
 LARGE = b"\x0a\x80\x80\x08" + bytes(2**17)

@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING
-from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
+from kube_rewrap.scheduler.engine import Engine, open_engine
 from kube_rewrap.scheduler.keys.observer import Listeners, Observer
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING
 from kube_rewrap.worker.etcd.store import Expect, Put
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.observations import ObserverRecords

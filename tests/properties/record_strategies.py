@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.fields import MOST, MOST_BATCHES, NAME, NAMESPACE
-from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Method, Outcome
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls, Method
 from kube_rewrap.worker.queue.plugin_report import PluginReport
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, Landed, Mark, Own, Sight
-from kube_rewrap.worker.records.campaign import FASTEST, Campaign, CampaignOptions, CampaignState, Growth, Pause, Scope
+from kube_rewrap.worker.records.campaign import (
+    FASTEST,
+    Campaign,
+    CampaignOptions,
+    CampaignState,
+    Pause,
+    QuarantineLimit,
+    Scope,
+)
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.proof import ProofPart
@@ -84,7 +92,7 @@ CAMPAIGNS = st.builds(
     options=WISHES,
     paused_for=st.none() | st.sampled_from(Pause),
     ended_at=st.just("") | TIMES,
-    growth=st.builds(Growth, COUNTS, COUNTS, st.none() | COUNTS),
+    quarantine_limit=st.builds(QuarantineLimit, COUNTS, COUNTS, st.none() | COUNTS),
     whole=st.booleans(),
 )
 REQUESTS = st.builds(
@@ -183,7 +191,7 @@ PLUGIN_REPORTS = st.builds(
     PluginReport,
     provider=TEXTS.map(provider_label),
     version=st.sampled_from(get_args(KmsVersion)),
-    calls=st.dictionaries(st.tuples(st.sampled_from(Method), st.sampled_from(Outcome)), CALLS, max_size=3),
+    calls=st.dictionaries(st.tuples(st.sampled_from(Method), st.sampled_from(CallOutcome)), CALLS, max_size=3),
     failing=st.frozensets(st.sampled_from(Method)),
     status_age=st.none() | SECONDS,
     sources=COUNTS,

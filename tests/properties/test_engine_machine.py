@@ -41,7 +41,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec, Checkpoint
 from kube_rewrap.worker.records.checkpoints import Checkpoints
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 from tests.fakes.store import MemoryStore
@@ -333,7 +333,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert opened.is_primary
 
     async def quarantined(self) -> set[bytes]:
-        quarantine = Quarantine(self.store, self.engine().keyspace, self.batch.campaign)
+        quarantine = QuarantineRecords(self.store, self.engine().keyspace, self.batch.campaign)
         return {one.key async for one in quarantine.all()}
 
     def foreign(self, write: Write) -> None:

@@ -32,7 +32,7 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.records.proof import ProofPart
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.request import Request
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan
@@ -74,7 +74,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
             GenerationRecord,
             TEXTS,
             st.lists(st.tuples(TEXTS, st.lists(KEYS, min_size=1, max_size=2).map(tuple)), max_size=3).map(tuple),
-        ).map(lambda one: {**one.to_json(), "former": ["f"], "settled": ["secrets", "pods"]}),
+        ).map(lambda one: {**one.to_json(), "former": ["f"], "late_plaintext": ["secrets", "pods"]}),
     ),
     "rotation": (
         Rotation.from_json,
@@ -108,7 +108,7 @@ RECORDS: dict[str, tuple[Callable[[Mapping[str, object]], object], st.SearchStra
     ),
     "audit-head": (Head.from_json, st.builds(Head, COUNTS, HASHES).map(Head.to_json)),
     "quarantine": (
-        Quarantined.from_json,
+        QuarantinedObject.from_json,
         st.just({"key": "/registry/secrets/a/b", "reason": "unknown_bytes", "detail": "why", "mod_revision": 7}),
     ),
     "scan": (Scan.from_json, SCANS.map(Scan.to_json)),

@@ -176,6 +176,7 @@ def test_records_of_version_0_1_are_read_by_the_names_that_their_fields_had(
 ) -> None:
     for value, name, former in (
         (campaign, "options", "wish"),
+        (campaign, "quarantine_limit", "growth"),
         (request, "options", "wish"),
         (checkpoint, "stalled", "fruitless"),
     ):

@@ -218,7 +218,7 @@ def test_without_disturbance_it_comes_to_its_end() -> None:
         RotationStep.PROVE,
         RotationStep.COMPACT,
         RotationStep.PRUNE,
-        RotationStep.SETTLE,
+        RotationStep.CONVERGE,
     ]
     assert machine.file == (NEW,)
     assert set(machine.stored) == {NEW}

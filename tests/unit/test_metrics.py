@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.kms.counts import Calls, Method, Outcome
+from kube_rewrap.worker.kms.counts import CallOutcome, Calls, Method
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
 from kube_rewrap.worker.queue.plugin_report import PluginReport
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
@@ -40,7 +40,7 @@ KEYS = {
     "a" * 16: Budget(fingerprint="a" * 16, provider="aesgcm", reserved=70, committed=20, observed=50),
     "b" * 16: Budget(fingerprint="b" * 16, provider="secretbox", reserved=5),
 }
-DECRYPT_OK, DECRYPT_REFUSED = (Method.DECRYPT, Outcome.OK), (Method.DECRYPT, Outcome.REFUSED)
+DECRYPT_OK, DECRYPT_REFUSED = (Method.DECRYPT, CallOutcome.OK), (Method.DECRYPT, CallOutcome.REFUSED)
 PLUGIN = PluginReport(
     "cloud",
     "v2",

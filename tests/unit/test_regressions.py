@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, IdentityProvider, ResourceEntry
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.campaigns.discovery import survey
+from kube_rewrap.scheduler.registry.discovery import survey
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.rate.pressure import WindowSize
@@ -19,7 +19,7 @@ from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.verdict import KeyRef
 from tests.fakes.store import MemoryStore
 
@@ -85,7 +85,7 @@ async def test_a_reason_of_a_newer_version_is_a_record_error() -> None:
     newer = {"key": "/k", "reason": "newer", "detail": "", "mod_revision": 1}
     store.put(SPACE.quarantined("c", b"/k"), encode(newer))
     with capture_logs() as logs:
-        assert [one async for one in Quarantine(store, SPACE, "c").all()] == []
+        assert [one async for one in QuarantineRecords(store, SPACE, "c").all()] == []
     assert [one["event"] for one in logs] == ["record.unreadable"]
 
 

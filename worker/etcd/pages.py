@@ -25,6 +25,7 @@ _LARGE = 2**20
 """Bytes of the largest Secret or ConfigMap that kube-apiserver accepts."""
 _SPARE = 48 * _LARGE
 _SHARE = 10
+_SHARE_OF_DATABASE = 16
 _MOST_KNOWN = 64
 _ANSWERS_IN_A_PART = 4
 """Few, so that etcd counts each key of a part only that often; more than one, so that most answers are full."""
@@ -41,7 +42,7 @@ class PageSizer:
     2. After an answer that was too large, rewrap reads the objects of that answer again, a few at once.
     3. The bytes of answers that were too large stay below 48 MiB and a tenth of all others: the next answer has no
        more objects than would fit into what is left of that, if each were as large as it may be. That is 1 MiB where
-       no scan has shown otherwise.
+       no scan has shown otherwise. A sixteenth of etcd's database counts instead of 48 MiB where that is more.
     """
 
     def __init__(self, settings: PageSettings) -> None:
@@ -51,11 +52,18 @@ class PageSizer:
         self._usual = 1.0
         self._most_spare = float(max(_SPARE, settings.objects * _LARGE))
         self._spare = float(_SPARE)
+        self._database = 0
         self._largest: dict[KeyRange, int] = {}
+
+    def learn_database(self, size: int) -> None:
+        """Use the size of etcd's database, in bytes: no answer is larger."""
+        self._database = size
+        self._spare = min(max(self._spare, size / _SHARE_OF_DATABASE), self._most_spare)
 
     def limit(self, room: int, largest: int) -> int:
         """Return the count of the next request: its answer should fit into `room` bytes; `largest` as `largest_in`."""
-        safe = max(self.few, int(self._spare / largest))
+        fits_whole = 0 < self._database <= self._spare
+        safe = self.settings.objects if fits_whole else max(self.few, int(self._spare / largest))
         return max(1, min(self._limit, int(room / self._usual), safe))
 
     def learn(self, answer: Page, *, again: int = 0) -> None:

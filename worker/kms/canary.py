@@ -4,6 +4,9 @@ gRPC's codes do not tell a damaged source from throttling or a disabled KEK. So 
 unwrapped before under the same key id, and wraps and unwraps random bytes of this process. A plugin that may only
 decrypt (`GuardedPlugin.may_not_encrypt`) unwraps a source that it unwrapped before under any key id instead.
 
+Each call is made once: a canary whose calls were tried again would pass beside a plugin that throttles, and sound keys
+would be blamed for what it does.
+
 Not handled: a KEK that is disabled, and under which this process never opened a source, looks like damage.
 """
 
@@ -46,7 +49,7 @@ class Canary:
                 await self._require_opens(known)
             secret = SecretBytes(secrets.token_bytes(_BYTES))
             try:
-                own = DataKey(await self._plugin.encrypt(secret), secret)
+                own = DataKey(await self._plugin.encrypt_once(secret), secret)
             except (KmsRefusedError, KmsUnavailableError):
                 other = witness(None) if known is None else known
                 if other is None or not self._plugin.may_not_encrypt:
@@ -57,6 +60,6 @@ class Canary:
             self._passed = (under, began)
 
     async def _require_opens(self, known: DataKey) -> None:
-        if await self._plugin.decrypt_known(known.wrapped) != known.secret:
+        if await self._plugin.decrypt_known_once(known.wrapped) != known.secret:
             message = f"{self._plugin} unwrapped a known key to other bytes"
             raise KmsUnavailableError(message, delay=_FAILED_DELAY)

@@ -21,7 +21,7 @@ class Method(StrEnum):
     DECRYPT = "decrypt"
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """How a call ended."""
 
     OK = "ok"
@@ -62,7 +62,7 @@ class PluginCounts:
     """One plugin as a process sees it. Two stanzas of one name are two plugins: add their counts up for metrics."""
 
     plugin: Plugin
-    calls: Mapping[tuple[Method, Outcome], Calls]
+    calls: Mapping[tuple[Method, CallOutcome], Calls]
     circuits: Mapping[Method, CircuitState]
     status_age: float | None
     """Seconds since Status last named a usable key id; None if it never did."""

@@ -6,8 +6,8 @@ own: a value from etcd may be damaged, or forged so that the plugin refuses it. 
 must not keep the circuit open either: failures with keys from etcd do not count for `PROVEN_SECONDS` after a success
 with an argument of our own, and while they alone opened the circuit, it lets such arguments through.
 
-Calls with an argument of our own are tried `TRIES` times while their circuit is closed, so each ends within `TRIES`
-times the plugin's timeout, the pauses, and the waits for a place and a token.
+Calls with an argument of our own, but for a canary's, are tried `TRIES` times while their circuit is closed, so each
+ends within `TRIES` times the plugin's timeout, the pauses, and the waits for a place and a token.
 
 Not handled: the deadline of one call, which is the client's; keys from etcd and what their failures mean
 (`keyring.py`).
@@ -27,8 +27,8 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
 from kube_rewrap.worker.kms.circuit import Circuit
 from kube_rewrap.worker.kms.client import Status
-from kube_rewrap.worker.kms.counts import Calls, Method, Outcome, PluginCounts
-from kube_rewrap.worker.kms.pace import Pace
+from kube_rewrap.worker.kms.counts import CallOutcome, Calls, Method, PluginCounts
+from kube_rewrap.worker.kms.pace import CallPace
 from kube_rewrap.worker.wrapped import Plugin, WrappedKey
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class _Line:
         """Whether a call with an argument of our own opened the circuit, or failed while it was open."""
         self.worked_at = -PROVEN_SECONDS
         """When a call with an argument of our own last succeeded."""
-        self.last = Outcome.OK
+        self.last = CallOutcome.OK
         """Of the last call with an argument of our own."""
         self.probe = asyncio.Lock()
 
@@ -86,7 +86,7 @@ class _Line:
 class GuardedPlugin:
     """See the module's docstring. For one event loop."""
 
-    def __init__(self, plugin: Plugin, client: Client, pace: Pace) -> None:
+    def __init__(self, plugin: Plugin, client: Client, pace: CallPace) -> None:
         self.plugin = plugin
         self.sources = 0
         self.seeds = 0
@@ -95,7 +95,7 @@ class GuardedPlugin:
         self._pace = pace
         self._places = asyncio.Semaphore(AT_ONCE)
         self._lines = {method: _Line() for method in Method}
-        self._calls: defaultdict[tuple[Method, Outcome], Calls] = defaultdict(Calls)
+        self._calls: defaultdict[tuple[Method, CallOutcome], Calls] = defaultdict(Calls)
         self._status_at: float | None = None
 
     def __str__(self) -> str:
@@ -110,6 +110,10 @@ class GuardedPlugin:
     async def encrypt(self, secret: SecretBytes) -> WrappedKey:
         """Have a secret of this process wrapped. Raises KmsUnavailableError, KmsRefusedError."""
         return await self._try(Method.ENCRYPT, lambda: self._client.encrypt(secret))
+
+    async def encrypt_once(self, secret: SecretBytes) -> WrappedKey:
+        """As `encrypt`, by one call."""
+        return await self._call(Method.ENCRYPT, lambda: self._client.encrypt(secret), is_ours=True)
 
     async def decrypt(self, wrapped: WrappedKey) -> SecretBytes:
         """Have a wrapped key from etcd unwrapped, by one call.
@@ -127,6 +131,10 @@ class GuardedPlugin:
         """
         return await self._try(Method.DECRYPT, lambda: self._client.decrypt(wrapped))
 
+    async def decrypt_known_once(self, wrapped: WrappedKey) -> SecretBytes:
+        """As `decrypt_known`, by one call."""
+        return await self._call(Method.DECRYPT, lambda: self._client.decrypt(wrapped), is_ours=True)
+
     def is_open(self, method: Method) -> bool:
         """Whether the method is not to be called now, with a key from etcd at least."""
         return self._lines[method].circuit.wait(_now()) > 0
@@ -137,8 +145,8 @@ class GuardedPlugin:
 
         So a plugin without the permission to encrypt looks, whose error may be UNKNOWN.
         """
-        has_encrypted = (Method.ENCRYPT, Outcome.OK) in self._calls
-        return not has_encrypted and self._lines[Method.ENCRYPT].last in {Outcome.REFUSED, Outcome.UNDECIDED}
+        has_encrypted = (Method.ENCRYPT, CallOutcome.OK) in self._calls
+        return not has_encrypted and self._lines[Method.ENCRYPT].last in {CallOutcome.REFUSED, CallOutcome.UNDECIDED}
 
     def counts(self) -> PluginCounts:
         """Return what was counted so far."""
@@ -182,35 +190,37 @@ class GuardedPlugin:
                 return await self._judged(method, ask, is_ours=is_ours)
 
     async def _judged(self, method: Method, ask: Callable[[], Awaitable[T]], *, is_ours: bool) -> T:
-        began, outcome = _now(), Outcome.CANCELLED
+        began, outcome = _now(), CallOutcome.CANCELLED
         try:
             answer = await ask()
         except KmsUnavailableError as error:
-            outcome = Outcome.UNAVAILABLE
+            outcome = CallOutcome.UNAVAILABLE
             if is_ours or _now() - self._lines[method].worked_at > PROVEN_SECONDS:
                 self._failed(method, error, is_ours=is_ours)
             raise
         except KmsRefusedError as error:
-            outcome = Outcome.REFUSED
+            outcome = CallOutcome.REFUSED
             if not is_ours:
-                raise KmsUndecidedError(str(error)) from None
+                undecided = KmsUndecidedError(str(error))
+                undecided.plugin_text = error.plugin_text
+                raise undecided from None
             self._failed(method, error, is_ours=is_ours)
             raise
         except KmsUndecidedError as error:
-            outcome = Outcome.UNDECIDED
+            outcome = CallOutcome.UNDECIDED
             if not is_ours:
                 raise
             failure = KmsUnavailableError(str(error), delay=1.0)
             self._failed(method, failure, is_ours=is_ours)
             raise failure from None
         else:
-            outcome = Outcome.OK
+            outcome = CallOutcome.OK
             self._succeeded(method)
             return answer
         finally:
-            if is_ours and outcome is not Outcome.CANCELLED:
+            if is_ours and outcome is not CallOutcome.CANCELLED:
                 self._lines[method].last = outcome
-            if is_ours and outcome is Outcome.OK:
+            if is_ours and outcome is CallOutcome.OK:
                 self._lines[method].worked_at = _now()
             counted = self._calls[method, outcome]
             self._calls[method, outcome] = counted.counted(_now() - began)

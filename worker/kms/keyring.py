@@ -1,16 +1,19 @@
 """Unwraps the keys of stored objects: one Decrypt for each, whatever number of objects and tasks need it.
 
-What becomes of a Decrypt that fails: it is tried `TRIES` times with pauses. Before the last try, a canary proves that
+What becomes of a Decrypt that fails: it is tried several times with pauses. Before the last tries, a canary proves that
 the plugin works. If it does not, its KmsUnavailableError or KmsRefusedError is raised: nothing is said of any key, and
-no object is quarantined. The canary is before the last try, not after it: a plugin that recovers between the two must
-not make sound keys look damaged. If the canary passes, and the last try fails as the others:
+no object is quarantined. A canary is before each of these tries, not after it: a plugin that recovers between the two
+must not make sound keys look damaged. If the canaries pass, and the last try fails as the others:
 
-1. Each failure may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged value would stop a
-   campaign): the key is `Refused`, and is not asked for again for `REFUSED_SECONDS`.
-2. A failure was one of a plugin that is down (KmsUnavailableError): one forged value on which the plugin breaks must
-   not stop a campaign for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other
-   keys were fetched, and the plugin is asked again later; after the rounds of `suspects.py`, the key is `Refused`.
-3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines.
+1. Each of `UNDECIDED_TRIES` failures may be the key's (KmsUndecidedError, which a refusal is here, too: else one forged
+   value would stop a campaign): the key is `RefusedKey`, and is not asked for again for `REFUSED_SECONDS`.
+2. One of `TRIES` failures was one of a plugin that is down (KmsUnavailableError); or each may be the key's, and the
+   plugin wavered meanwhile, or in the `WAVERED_SECONDS` before: a call that failed succeeded when it was made again, or
+   a canary failed, as under throttling that the plugin reports as UNKNOWN. One forged value must not stop a campaign
+   for ever, but a few failures in a row are no proof. KmsSourceError is raised, after the other keys were fetched, and
+   the plugin is asked again later; after the rounds of `suspects.py`, the key is `RefusedKey`.
+3. The plugin answers bytes that open no object: the caller says so by `forget`, fetches once more, and quarantines. A
+   key that opened another object is not fetched again: the object is to blame.
 
 Each call is bounded by the plugin's timeout, and the calls for a key by the tries and the canary. No task is left when
 `fetch` ends: one of the waiting tasks makes the call for all; if it is cancelled, another makes the call again.
@@ -34,11 +37,17 @@ from kube_rewrap.worker.kms.guard import AT_ONCE, TRIES, GuardedPlugin, NotAsked
 from kube_rewrap.worker.kms.plugins import Plugins
 from kube_rewrap.worker.kms.side_by_side import side_by_side
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, Suspects
-from kube_rewrap.worker.wrapped import DataKey, Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, Plugin, RefusedKey, UnwrappedKeys, WrappedKey
+
+UNDECIDED_TRIES = 2 * TRIES
+"""More than for other failures, for these prove more: a plugin that fails each second call by chance fails on a sound
+key and passes the canaries between, of two calls and more each, once in some ten thousand times."""
+
+WAVERED_SECONDS = 60.0
 
 _log = structlog.get_logger()
 
-_Flight = asyncio.Future[SecretBytes | Refused | WorkerError]
+_Flight = asyncio.Future[SecretBytes | RefusedKey | WorkerError]
 """The outcome of a call in flight, for all who wait for it; cancelled if the task that made the call was."""
 
 
@@ -51,6 +60,8 @@ class Keyring:
         self._flights: dict[WrappedKey, _Flight] = {}
         self._canaries: dict[Plugin, Canary] = {}
         self._suspects = Suspects()
+        self._wavered_at: dict[Plugin, float] = {}
+        """When a plugin last failed for certain, and not a key: see rule 2."""
 
     async def fetch(self, wanted: Collection[WrappedKey]) -> UnwrappedKeys:
         """Return each wanted key, unwrapped or refused.
@@ -58,7 +69,7 @@ class Keyring:
         Raises KmsUnavailableError or KmsRefusedError as soon as one plugin can't say, and KmsSourceError at the end if
         one only fails on some of the keys; keys unwrapped until then are remembered.
         """
-        now, found, missing = _now(), dict[WrappedKey, SecretBytes | Refused](), list[WrappedKey]()
+        now, found, missing = _now(), dict[WrappedKey, SecretBytes | RefusedKey](), list[WrappedKey]()
         for wrapped in dict.fromkeys(wanted):
             known = self._cache.get(wrapped, now)
             if known is None:
@@ -80,6 +91,10 @@ class Keyring:
             raise max(failing, key=lambda error: error.delay)
         return found
 
+    def prove(self, wrapped: WrappedKey) -> None:
+        """Note that this key opened an object: from then on, `forget` does nothing."""
+        self._cache.prove(wrapped)
+
     def forget(self, wrapped: WrappedKey) -> None:
         """Ask for this key again at its next `fetch`: it opened an object wrongly.
 
@@ -90,8 +105,9 @@ class Keyring:
     def remember(self, key: DataKey) -> None:
         """Remember a key of this process, which the plugin has unwrapped to these bytes already."""
         self._cache.put(key.wrapped, key.secret, _now())
+        self._cache.prove(key.wrapped)
 
-    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrapped_once(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Return a key from the cache, from the call in flight, or by a call of our own."""
         while True:
             known = self._cache.get(wrapped, _now())
@@ -108,7 +124,7 @@ class Keyring:
                     raise outcome
                 return outcome
 
-    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _fly(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Unwrap a key, and give the outcome to all who wait for it."""
         flight = self._flights[wrapped] = asyncio.get_running_loop().create_future()
         try:
@@ -117,49 +133,55 @@ class Keyring:
             flight.set_result(error)
             raise
         else:
+            outcome = self._cache.put(wrapped, outcome, _now())
             flight.set_result(outcome)
-            self._cache.put(wrapped, outcome, _now())
             return outcome
         finally:
+            self._cache.restore(wrapped)  # does nothing once there is an answer
             del self._flights[wrapped]
             flight.cancel()  # does nothing once it has a result
 
-    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | Refused:
+    async def _unwrap(self, wrapped: WrappedKey) -> SecretBytes | RefusedKey:
         """Follow the rules of the module's docstring."""
         plugin = self._plugins[wrapped.plugin]
         if (wait := self._suspects.wait(wrapped, _now())) > 0:
             raise _failing(plugin, wrapped, wait)
+        began = _now()
         outcome = await self._asked(plugin, wrapped)
         if isinstance(outcome, SecretBytes):
             plugin.sources += 1
             self._suspects.clear(wrapped)
             return outcome
         because = f"{plugin} does not unwrap it, and unwraps other keys"
-        if isinstance(outcome, KmsUnavailableError):
+        if isinstance(outcome, KmsUnavailableError) or self._has_wavered(wrapped.plugin, began):
             because = f"{plugin} fails on it again and again, and unwraps other keys meanwhile"
             if not self._suspects.failed(wrapped, _now()):
                 _log.warning("kms.source_failing", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
                 raise _failing(plugin, wrapped, ROUND_SECONDS)
         plugin.refused += 1
         _log.warning("kms.source_refused", provider=wrapped.plugin.name, source=wrapped.digest, because=because)
-        return Refused(because)
+        return RefusedKey(because)
+
+    def _has_wavered(self, plugin: Plugin, since: float) -> bool:
+        at = self._wavered_at.get(plugin)
+        return at is not None and at >= min(since, _now() - WAVERED_SECONDS)
 
     async def _asked(
         self, plugin: GuardedPlugin, wrapped: WrappedKey
     ) -> SecretBytes | KmsUnavailableError | KmsUndecidedError:
-        """Return the unwrapped key, or why `TRIES` calls failed, with a canary passing before the last one.
+        """Return the unwrapped key, or why all calls failed, with a canary passing before each of the last ones.
 
         Of failures of both kinds, KmsUnavailableError. Raises the canary's errors; NotAskedError while failures on
         other keys from etcd open the circuit again and again.
         """
         failures, failed_at, not_asked = list[KmsUnavailableError | KmsUndecidedError](), 0.0, 0
-        while len(failures) < TRIES:
+        while len(failures) < _tries_for(failures):
             if failures or not_asked:
                 await pause()
-            if len(failures) == TRIES - 1 or plugin.is_open(Method.DECRYPT):
+            if len(failures) >= TRIES - 1 or plugin.is_open(Method.DECRYPT):
                 await self._require_working(wrapped, failed_at)
             try:
-                return await plugin.decrypt(wrapped)
+                secret = await plugin.decrypt(wrapped)
             except NotAskedError:
                 # No failure of this key. A canary, which this asks for, closes a circuit that others opened.
                 not_asked += 1
@@ -167,6 +189,10 @@ class Keyring:
                     raise
             except (KmsUnavailableError, KmsUndecidedError) as error:
                 failures.append(error)
+            else:
+                if failures:
+                    self._wavered_at[wrapped.plugin] = _now()
+                return secret
             failed_at = _now()
         return next((error for error in failures if isinstance(error, KmsUnavailableError)), failures[-1])
 
@@ -175,7 +201,16 @@ class Keyring:
         canary = self._canaries.get(plugin)
         if canary is None:
             canary = self._canaries[plugin] = Canary(self._plugins[plugin])
-        await canary.require(since, wrapped.key_id, lambda key_id: self._cache.witness(plugin, key_id, _now()))
+        try:
+            await canary.require(since, wrapped.key_id, lambda key_id: self._cache.witness(plugin, key_id, _now()))
+        except KmsUnavailableError:
+            self._wavered_at[plugin] = _now()
+            raise
+
+
+def _tries_for(failures: Collection[KmsUnavailableError | KmsUndecidedError]) -> int:
+    is_undecided = all(isinstance(error, KmsUndecidedError) for error in failures)
+    return UNDECIDED_TRIES if is_undecided else TRIES
 
 
 def _failing(plugin: GuardedPlugin, wrapped: WrappedKey, delay: float) -> KmsSourceError:

@@ -14,14 +14,14 @@ from kube_rewrap.config.settings.schema import KmsSettings
 from kube_rewrap.worker.wrapped import Plugin
 
 
-class Pace(Protocol):
+class CallPace(Protocol):
     """Limits the calls to one provider. `rate.local.LocalPace` and `rate.shared.SharedPace` are such."""
 
     async def take(self, objects: int) -> None:
         """Wait until the caller may make this many more calls."""
 
 
-Paces = Callable[[Plugin], Pace]
+Paces = Callable[[Plugin], CallPace]
 """Returns the pace of a plugin; called once for each plugin of a process."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
-from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError, WorkerError
 from kube_rewrap.worker.kms.counts import PluginCounts
 from kube_rewrap.worker.kms.key_ids import read_key_ids
 from kube_rewrap.worker.kms.keyring import Keyring
@@ -29,6 +29,10 @@ class PluginKeys:
         """See DataKeys."""
         return await self._keyring.fetch(wanted)
 
+    def prove(self, wrapped: WrappedKey) -> None:
+        """See DataKeys."""
+        self._keyring.prove(wrapped)
+
     def forget(self, wrapped: WrappedKey) -> None:
         """See DataKeys."""
         self._keyring.forget(wrapped)
@@ -36,6 +40,18 @@ class PluginKeys:
     async def data_keys(self, plugin: Plugin, target: str, n: int, *, kek_since: int = 0) -> Sequence[DataKey]:
         """See DataKeys. Raises KmsTargetError when the plugin names another KEK than the target."""
         return await self._writer.data_keys(plugin, target, n, kek_since)
+
+    def make_seeds_since(self, kek_since: int) -> None:
+        """See `Writer.make_seeds_since`."""
+        self._writer.make_seeds_since(kek_since)
+
+    async def plugin_text(self, wrapped: WrappedKey) -> str:
+        """Return what the plugin says, cut and escaped, when it is asked once to unwrap a key; "" if it unwraps it."""
+        try:
+            await self._plugins[wrapped.plugin].decrypt(wrapped)
+        except (KmsUnavailableError, KmsRefusedError, KmsUndecidedError) as error:
+            return error.plugin_text
+        return ""
 
     async def trial_key(self, plugin: Plugin) -> DataKey:
         """Return a random key as the plugin wraps it, to measure: it was not checked, so nothing is sealed with it."""

@@ -52,7 +52,8 @@ class Suspects:
 
     def wait(self, wrapped: WrappedKey, now: float) -> float:
         """Return for how many seconds the plugin is not to be asked for the key; 0.0 = it may be asked."""
-        known = self._known.get(_name(wrapped))
+        # Its name takes milliseconds where it has thousands of annotations.
+        known = self._known.get(_name(wrapped)) if self._known else None
         if known is None or known.rounds >= ROUNDS:
             return 0.0
         return max(0.0, known.last + ROUND_SECONDS - now)

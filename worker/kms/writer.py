@@ -11,7 +11,8 @@ v2: one seed for each process, plugin and key id. Before its first use
 
 Whenever the seed is handed out, Status has named the target within the last `SEAL_SECONDS`. A KEK may be rotated under
 the same key id, and the seed is wrapped with the former one then: a campaign that an operator starts for that names a
-revision, and a seed made before the first such request is replaced.
+revision, and each process replaces a seed that it may have made before, whichever campaign it works for next
+(`make_seeds_since`).
 
 v1: a data key for each object, each unwrapped once before its use unless `kms.check_wrapped` is off. v1 names no key
 id, so no target is compared.
@@ -67,6 +68,14 @@ class Writer:
         self._keyring = keyring
         self._check_wrapped = settings.check_wrapped
         self._seeds: defaultdict[Plugin, _Seed] = defaultdict(_Seed)
+        self._kek_since = 0
+
+    def make_seeds_since(self, kek_since: int) -> None:
+        """From now on, replace each seed that may have been made before this revision; `kek_since` as in `DataKeys`.
+
+        The batch at hand may be of a campaign without `since`, when other processes did all work of the one with it.
+        """
+        self._kek_since = max(self._kek_since, kek_since)
 
     async def prepare(self, plugin: Plugin, target: str) -> None:
         """Make sure, when a slice of a batch begins, that the plugin still names the target. Raises as `data_keys`."""
@@ -97,9 +106,9 @@ class Writer:
     async def _seed(self, plugin: Plugin, target: str, within: float, kek_since: int) -> DataKey:
         """Return the seed under this key id, which Status named within the last seconds; make it if there is none.
 
-        One that may have been made before the revision `kek_since` is replaced.
+        One that may have been made before the revision `kek_since`, or any known one, is replaced.
         """
-        guarded, seed = self._plugins[plugin], self._seeds[plugin]
+        guarded, seed, kek_since = self._plugins[plugin], self._seeds[plugin], max(kek_since, self._kek_since)
         async with seed.turn:
             now = _now()
             if seed.key is None or hash_of_key_id(seed.key.wrapped.key_id) != target or seed.kek_since < kek_since:

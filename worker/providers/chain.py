@@ -18,7 +18,7 @@ contains why a key failed: see `aescbc.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kube_rewrap.config.encryption.configuration import Provider, ProviderType
@@ -140,6 +140,15 @@ class Chain:
         if not self._kms:
             return ()
         return tuple(dict.fromkeys(wrapped for stored in values for wrapped in self.wanted(stored)))
+
+    def wanted_apart(
+        self, closed: Collection[bytes], opened: Iterable[bytes], unwrapped: UnwrappedKeys
+    ) -> tuple[Collection[WrappedKey], Collection[WrappedKey]]:
+        """Return the wrapped keys of values that did not open, and of those that did; `unwrapped` has those of both.
+
+        The values are parsed once more only where some did not open.
+        """
+        return (self.all_wanted(closed), self.all_wanted(opened)) if closed else ((), unwrapped)
 
     def peek(self, stored: bytes) -> KeyRef | None:
         """Return the key that a value under a configured KMS provider names; None for other and malformed values.

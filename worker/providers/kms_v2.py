@@ -22,13 +22,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.worker.kms_limits import (
-    LARGEST_ANNOTATIONS,
-    LONGEST_KEY_ID,
-    LONGEST_WRAPPED,
-    is_annotation_name,
-    is_key_id,
-)
+from kube_rewrap.worker.kms_limits import LONGEST_KEY_ID, LONGEST_WRAPPED, fault_of_annotations, is_key_id
 from kube_rewrap.worker.providers.aesgcm import AesGcm
 from kube_rewrap.worker.providers.cipher import MalformedError, OpenError, require_aes_key
 from kube_rewrap.worker.wrapped import DataKey, Plugin, SourceType, WrappedKey
@@ -89,7 +83,8 @@ def split(body: bytes, plugin: Plugin) -> tuple[WrappedKey, bytes]:
         message = cast("_EncryptedObject", _message().FromString(body))
     except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
         raise MalformedError("the value is no EncryptedObject of KMS v2") from None
-    annotations = tuple(sorted(message.annotations.items()))
+    names = sorted(message.annotations)
+    annotations = tuple(zip(names, map(message.annotations.__getitem__, names), strict=True))
     if not message.encrypted_data:
         raise MalformedError("the encrypted data is empty")
     kind = message.encrypted_dek_source_type
@@ -109,21 +104,15 @@ def _wrapped(
 
 def _fault(source: bytes, key_id: str, annotations: tuple[tuple[str, bytes], ...], kind: int) -> str | None:
     """Return what upstream refuses before it asks the plugin; the limits themselves pass."""
-    size = sum(len(name.encode()) + len(value) for name, value in annotations)
     rules = (
         (is_key_id(key_id), f"the key id is empty, or longer than {LONGEST_KEY_ID} bytes"),
         (
             1 <= len(source) <= LONGEST_WRAPPED["v2"],
             f"the wrapped key is empty, or longer than {LONGEST_WRAPPED['v2']} bytes",
         ),
-        (size <= LARGEST_ANNOTATIONS, f"the annotations are longer than {LARGEST_ANNOTATIONS} bytes"),
-        (
-            all(is_annotation_name(name) for name, _ in annotations),
-            "an annotation's name is no fully qualified domain name",
-        ),
         (kind in set(SourceType), "the type of the wrapped key is unknown"),
     )
-    return next((fault for is_met, fault in rules if not is_met), None)
+    return next((fault for is_met, fault in rules if not is_met), fault_of_annotations(annotations) or None)
 
 
 def open_with(secret: SecretBytes, source_type: SourceType, sealed: bytes, aad: bytes) -> bytes:

@@ -32,7 +32,7 @@ from kube_rewrap.worker.verdict import KMS_FINGERPRINT, PLAINTEXT_FINGERPRINT, K
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
-    Refused,
+    RefusedKey,
     SourceType,
     UnwrappedKeys,
     WrappedKey,
@@ -183,7 +183,7 @@ class KmsLink:
         secret = unwrapped.get(wrapped)
         if secret is None:
             raise LookupError(f"{self.ref}: no plugin was asked for the wrapped key {wrapped.digest} before `open`")
-        if isinstance(secret, Refused):
+        if isinstance(secret, RefusedKey):
             raise KeyRefusedError(secret.because)
         if self.plugin.version == "v2":
             return _recognised(kms_v2.open_with(secret, wrapped.source_type, inner, key)), self.claim(wrapped)

@@ -81,7 +81,7 @@ class CountedRequest(Request):  # type: ignore[misc]
             try:
                 return succeed(self, failed__retval__runtime, **more)
             finally:
-                # Last: Celery has settled the message even if a counter raises.
+                # Last: Celery has acknowledged the message even if a counter raises.
                 done = handed_back(shown.exception) if failed else counted(shown)
                 if done is not None:
                     for counter in counters:

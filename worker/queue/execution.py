@@ -141,10 +141,16 @@ async def _rewrite(
             begin("the supervisor", partial(_supervise, tools, stored, brake))
             await engine.load_proven_resources()
             tools.pace.rate = lower_rate(tools.settings.pace.rate, campaign.options.rate)
-            options, growth = campaign.options, campaign.growth
+            options, quarantine_limit = campaign.options, campaign.quarantine_limit
             may_decrypt, kek_since = options.allow_plaintext, options.since
             outcome = await engine.run(
-                spec, claim, brake, allow_plaintext=may_decrypt, growth=growth, kek_since=kek_since, record=record
+                spec,
+                claim,
+                brake,
+                allow_plaintext=may_decrypt,
+                quarantine_limit=quarantine_limit,
+                kek_since=kek_since,
+                record=record,
             )
     except Exception as error:  # noqa: BLE001 - any failure of a batch is recorded, and the worker continues
         outcome = error

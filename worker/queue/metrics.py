@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Outcome
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls
 from kube_rewrap.worker.queue.execution import report_in
 from kube_rewrap.worker.queue.plugin_report import PluginReport, reports_in
 from kube_rewrap.worker.records.report import NOTHING
@@ -133,10 +133,10 @@ def _of_plugins(plugins: Iterable[_Calls], now: float) -> Iterable[Metric]:
         total = one.total
         label = [total.provider, total.version]
         for method in {method: None for method, _ in total.calls}:
-            for outcome in Outcome:
+            for outcome in CallOutcome:
                 made = total.calls.get((method, outcome), Calls())
                 calls.add_metric([*label, method.value, outcome.value], made.calls)
-            _add_durations(seconds, [*label, method.value], total.calls.get((method, Outcome.OK), Calls()))
+            _add_durations(seconds, [*label, method.value], total.calls.get((method, CallOutcome.OK), Calls()))
             if now - one.at <= _CIRCUIT_SECONDS:
                 circuit.add_metric([*label, method.value], method in total.failing)
         if one.status_at is not None:

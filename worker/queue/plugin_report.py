@@ -16,14 +16,14 @@ from typing import get_args
 from urllib.parse import quote, unquote
 
 from kube_rewrap.worker.fields import Fields, count_of, list_of, members_of, number_of
-from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Method, Outcome, PluginCounts
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls, Method, PluginCounts
 from kube_rewrap.worker.wrapped import LONGEST_LABEL, KmsVersion, Plugin, provider_label
 
 MOST_PLUGINS = 8
 """One takes 0.5 kB as a rule, 5 kB at most; a result has 64 kB (`app.CountedTask`)."""
 
 _LONGEST_QUOTED = 12 * LONGEST_LABEL
-_NO_CALLS: Mapping[tuple[Method, Outcome], Calls] = MappingProxyType({})
+_NO_CALLS: Mapping[tuple[Method, CallOutcome], Calls] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class PluginReport:
     provider: str
     """As `provider_label` returns it."""
     version: KmsVersion
-    calls: Mapping[tuple[Method, Outcome], Calls] = field(default_factory=lambda: _NO_CALLS)
+    calls: Mapping[tuple[Method, CallOutcome], Calls] = field(default_factory=lambda: _NO_CALLS)
     failing: frozenset[Method] = frozenset()
     """The methods whose circuit is open or half open: calls failed in a row, and none has succeeded since."""
     status_age: float | None = None
@@ -74,7 +74,7 @@ class PluginReport:
         """Read the JSON form. Raises ValueError if `value` is not one."""
         fields = Fields.of(value)
         calls = {
-            (Method(method), Outcome(outcome)): _calls_of(numbers)
+            (Method(method), CallOutcome(outcome)): _calls_of(numbers)
             for method, outcomes in fields.mapping("calls").items()
             for outcome, numbers in Fields.of({"outcomes": outcomes}).mapping("outcomes").items()
         }

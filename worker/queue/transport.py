@@ -68,7 +68,7 @@ pulse = Pulse()
 """That of this process."""
 
 
-class SettlingQoS(redis.QoS):
+class GuardedQoS(redis.QoS):
     """Requeues only messages that pass the gate again; forgets messages that Redis does not let it acknowledge."""
 
     def append(self, message: Any, delivery_tag: Any) -> None:
@@ -118,8 +118,8 @@ class SettlingQoS(redis.QoS):
             if found is not None:
                 _report(*found)
 
-    def unsettled(self) -> dict[Any, Any]:
-        """Return the messages that were delivered and not settled, by delivery tag."""
+    def unacknowledged(self) -> dict[Any, Any]:
+        """Return the messages that were delivered, and neither acknowledged nor rejected, by delivery tag."""
         return {tag: message for tag, message in self._delivered.items() if tag not in self._dirty}
 
     def _forget(self, delivery_tag: Any) -> None:
@@ -143,7 +143,7 @@ class _CheckedMessage(virtual.Message):
 class GuardedChannel(redis.Channel):
     """A channel to one Redis server."""
 
-    QoS = SettlingQoS
+    QoS = GuardedQoS
     Message = _CheckedMessage
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -152,7 +152,7 @@ class GuardedChannel(redis.Channel):
 
     def waiting(self) -> int:
         """Return how many messages wait for their retry."""
-        return sum(message.headers["eta"] is not None for message in self.qos.unsettled().values())
+        return sum(message.headers["eta"] is not None for message in self.qos.unacknowledged().values())
 
     def takes_messages(self) -> bool:
         """Whether the channel polled Redis lately, or has as many messages as it may, all of them in progress."""
@@ -164,12 +164,12 @@ class GuardedChannel(redis.Channel):
         return sent is not None and monotonic() - sent < _STALE_SECONDS
 
     def drop_lost(self) -> None:
-        """Drop each message that is neither settled nor in progress, now and at the call before."""
-        lost = self.qos.unsettled()
+        """Drop each message that Celery neither acknowledged, rejected nor works on, now and at the call before."""
+        lost = self.qos.unacknowledged()
         for tag in [tag for tags in in_progress for tag in tags()]:
             lost.pop(tag, None)
         for tag in self._lost.intersection(lost):
-            self._give_up(tag, lost[tag].stored(), "Celery did not settle it, and has no task for it")
+            self._give_up(tag, lost[tag].stored(), "Celery did not acknowledge it, and has no task for it")
         self._lost = set(lost)
 
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:

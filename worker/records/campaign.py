@@ -119,8 +119,10 @@ NO_OPTIONS = CampaignOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Growth(Form):
-    """How far the quarantine of a campaign may grow. An attacker who tries out ciphertexts leaves unreadable objects.
+class QuarantineLimit(Form):
+    """How many objects a campaign may put in quarantine.
+
+    An attacker who tries out ciphertexts leaves unreadable objects.
 
     An object written after the revision `since` counts as new. A campaign may put `most` new objects in
     quarantine; None = any number, for a campaign that an operator asked for. `planned` is the revision at which
@@ -136,7 +138,7 @@ class Growth(Form):
         return self.most is None or fresh <= self.most
 
 
-ANY_GROWTH = Growth()
+NO_QUARANTINE_LIMIT = QuarantineLimit()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,7 @@ class Campaign(Form):
     options: Annotated[CampaignOptions, Named(former="wish")] = NO_OPTIONS
     paused_for: Pause | None = None
     ended_at: Annotated[str, or_empty(moment_of)] = ""
-    growth: Later[Growth] = ANY_GROWTH
+    quarantine_limit: Annotated[Later[QuarantineLimit], Named(former="growth")] = NO_QUARANTINE_LIMIT
     whole: Later[bool] = False
 
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:

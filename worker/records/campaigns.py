@@ -81,7 +81,8 @@ class Campaigns(Table[Campaign]):
         """Delete old ended campaigns, and all batches, proofs and quarantines of campaigns without a record.
 
         Of complete campaigns, other ended ones, and repairs of drift, the newest `KEPT` each stay, so that none of
-        the three kinds pushes another out. The newest complete campaign that is `whole` stays, too.
+        the three kinds pushes another out. The newest complete campaign that is `whole` stays, too; so does the one
+        with the highest `since`, by which each process replaces the seeds that it made before.
 
         A process that dies after it wrote a campaign's batches, and before it wrote the campaign, leaves batches
         without a record.
@@ -93,13 +94,24 @@ class Campaigns(Table[Campaign]):
         others = [one.id for one in ended if one.state is not CampaignState.COMPLETE and not one.options.repair]
         # The newest proof of everything: newer campaigns with a smaller scope must not push it out.
         whole = [one.id for one in ended if one.state is CampaignState.COMPLETE and one.whole]
-        old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:]}
+        rotated = max(ended, key=lambda one: one.options.since, default=None)
+        rotation = [rotated.id] if rotated is not None and rotated.options.since else []
+        old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:], *rotation}
         for name in sorted(old):
             await self._commit(Delete.of_key(self._keyspace.campaign(name)))
         # By key: the batches of a campaign with an unreadable record stay, so that an operator can restore the record.
         kept = {key_text(item.key[len(self._keyspace.campaigns.start) :]) async for item in self._items()} - old
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
+
+    async def kek_since(self) -> int:
+        """Return the highest revision since which, as an operator said, the plugins have wrapped with other KEKs.
+
+        0 = none said it. A revision above the record's own, which only a forged record has, counts for nothing.
+        """
+        return max(
+            (one.value.options.since for one in await self.all() if one.value.options.since < one.revision), default=0
+        )
 
     async def forget_quarantines_but(self, names: set[str]) -> None:
         """Delete the quarantines of all campaigns but `names`; their batches still count the objects by reason."""

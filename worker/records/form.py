@@ -161,7 +161,7 @@ class _Part:
 
     def is_left_out(self, values: Mapping[str, object]) -> bool:
         """Whether the field keeps its default."""
-        return self.is_later and values.get(self.name) is None
+        return self.is_later and values.get(self.name) is None and values.get(self.former) is None
 
 
 def _parts(kind: Any) -> tuple[_Part, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.worker.fields import Fields, members_of, text_of
-from kube_rewrap.worker.records.form import Flat, Form, Later, Most, Text
+from kube_rewrap.worker.records.form import Flat, Form, Later, Most, Named, Text
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 _FORMER = 200
@@ -22,7 +22,8 @@ class GenerationRecord:
 
     A chain names keys in the order in which they are tried; the first one writes. No chain is empty. `KeyRef` has the
     forms in which KMS providers are named here. `file` is the hash of the file, "" = equal to `hash`, as in records of
-    earlier versions. `sockets` are the KMS providers, as `v2:name`, each with a hash of its plugin's address.
+    earlier versions. `sockets` are the KMS providers, as `v2:name`, each with a hash of its plugin's address; those of
+    one name in the file's order.
     """
 
     hash: str
@@ -34,10 +35,10 @@ class GenerationRecord:
         """Fill `file`."""
         object.__setattr__(self, "file", self.file or self.hash)
 
-    def sockets_of(self, key: KeyRef) -> frozenset[str]:
+    def sockets_of(self, key: KeyRef) -> tuple[str, ...]:
         """Return the hashes of the addresses of a KMS provider's plugins, none where they are not known."""
         name = f"{key.version.partition('#')[0]}:{key.name}"
-        return frozenset(socket for provider, socket in self.sockets if provider == name)
+        return tuple(socket for provider, socket in self.sockets if provider == name)
 
     def reads_plaintext(self, resource: str) -> bool:
         """Whether the chain that governs a resource reads plaintext and writes none."""
@@ -85,20 +86,22 @@ class History(Form):
     """The generation in force, and the hashes of the generations before it and of their files (`former`).
 
     The newest are the last. With `former` a new leader that reads an old copy of the file recognises it. Otherwise it
-    would take the old copy for a change, and rewrap every object back to the old key. `settled`: the resources whose
-    plaintext was late already when this generation came into force (`generations.settled`).
+    would take the old copy for a change, and rewrap every object back to the old key. `late_plaintext`: the resources
+    whose plaintext was late already when this generation came into force (`generations.late_plaintext`).
     """
 
     generation: Flat[GenerationRecord]
     former: Later[Annotated[tuple[Text, ...], Most(_FORMER)]] = ()
-    settled: Later[frozenset[Text]] = frozenset()
+    late_plaintext: Annotated[Later[frozenset[Text]], Named(former="settled")] = frozenset()
 
-    def followed_by(self, generation: GenerationRecord, settled: frozenset[str] = frozenset()) -> History:
+    def followed_by(self, generation: GenerationRecord, late_plaintext: frozenset[str] = frozenset()) -> History:
         """Return the history with a newer generation in force."""
         ended = self.generation
         names = (*self.former, ended.hash, ended.file)
         kept = [name for name in names if name not in {generation.hash, generation.file}]
-        return replace(self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:], settled=settled)
+        return replace(
+            self, generation=generation, former=tuple(dict.fromkeys(kept))[-_FORMER:], late_plaintext=late_plaintext
+        )
 
 
 def _socket(value: object) -> tuple[str, str]:

@@ -22,7 +22,9 @@ class Generations(Table[History]):
         return await self._at(self._keyspace.generation)
 
 
-def settled(stored: Stored[History] | None, campaigns: Iterable[Campaign], now: GenerationRecord) -> frozenset[str]:
+def late_plaintext(
+    stored: Stored[History] | None, campaigns: Iterable[Campaign], now: GenerationRecord
+) -> frozenset[str]:
     """Return the resources whose plaintext is late under the configuration `now`: a proof found all encrypted before.
 
     A change of the file does not make plaintext credible again: an attacker who can write to etcd, but not to the
@@ -34,7 +36,7 @@ def settled(stored: Stored[History] | None, campaigns: Iterable[Campaign], now: 
         return completed(known, now.hash)
     history, here = stored.value, completed(known, now.hash, stored.revision)
     if history.generation.hash == now.hash:
-        return history.settled | here
-    before = history.settled | completed(known, history.generation.hash, stored.revision)
+        return history.late_plaintext | here
+    before = history.late_plaintext | completed(known, history.generation.hash, stored.revision)
     both = (history.generation, now)
     return here | {name for name in before if all(one.reads_plaintext(name) for one in both)}

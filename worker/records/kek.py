@@ -7,13 +7,17 @@ key id and records it here. Key ids are held as hashes: they may be account numb
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from kube_rewrap.worker.records.form import Form, Most, Text, Time, form_of, or_empty
+from kube_rewrap.worker.verdict import KeyRef
 
 _FORMER = 50
 """Former KEKs that a record keeps."""
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 _read_hash = form_of(form=re.compile(r"sha256:[0-9a-f]{64}"))
 KeyIdHash = Annotated[str, _read_hash]
@@ -97,3 +101,13 @@ def observe(known: Kek | None, provider: str, named: str, now: float, settle: fl
         return seen
     former = (*known.former, known.target)[-_FORMER:]
     return Kek(provider=provider, target=named, since=now, former=former)
+
+
+def is_unheard_of(key: KeyRef, primary: KeyRef, in_force: Collection[str]) -> bool:
+    """Whether a value's key is a KEK of the primary KMS v2 provider that was never in force.
+
+    `in_force` as `Keks.in_force` returns it. Where that is not known, no KEK is unheard of.
+    """
+    if not (in_force and key.is_kek and primary.is_kek) or key.name != primary.name:
+        return False
+    return _FINGERPRINT.fullmatch(key.kek.fingerprint) is not None and key.kek.fingerprint not in in_force

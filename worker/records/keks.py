@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.table import Stored, Table
+from kube_rewrap.worker.wrapped import fingerprint_of
 
 
 class Keks(Table[Kek]):
@@ -36,6 +38,14 @@ class Keks(Table[Kek]):
             return await self.save(Stored(kek, stored.revision if stored else 0))
 
         return await self._swap(self._keyspace.kek(provider), write, may_write_twice=True)
+
+    async def in_force(self, provider: str) -> frozenset[str]:
+        """Return the fingerprints of a provider's KEKs that are or were in force; none without a readable record."""
+        try:
+            stored = await self.get(provider)
+        except RecordError:
+            stored = None
+        return frozenset(map(fingerprint_of, (stored.value.target, *stored.value.former) if stored else ()))
 
     async def all(self) -> list[Stored[Kek]]:
         """Return the readable records of all providers."""

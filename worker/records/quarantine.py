@@ -12,25 +12,25 @@ from contextlib import aclosing
 from kube_rewrap.worker.etcd.store import Expect, Put, Store
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantined import KEPT, Quarantined
+from kube_rewrap.worker.records.quarantined import KEPT, QuarantinedObject
 from kube_rewrap.worker.records.table import Table
 
 _PER_COMMIT = 64  # etcd takes 128 operations in a transaction
 
 
-class Quarantine(Table[Quarantined]):
+class QuarantineRecords(Table[QuarantinedObject]):
     """The quarantine of one campaign."""
 
-    _kind = Quarantined
+    _kind = QuarantinedObject
 
     def __init__(self, store: Store, keyspace: Keyspace, campaign: str, guards: Sequence[Expect] = ()) -> None:
         super().__init__(store, keyspace, guards)
         self._campaign = campaign
 
-    def _key(self, value: Quarantined) -> bytes:
+    def _key(self, value: QuarantinedObject) -> bytes:
         return self._keyspace.quarantined(self._campaign, value.key)
 
-    async def add(self, objects: Sequence[Quarantined]) -> None:
+    async def add(self, objects: Sequence[QuarantinedObject]) -> None:
         """Record objects while there is room; recording one again replaces its record. Raises FencedError."""
         for start in range(0, len(objects), _PER_COMMIT):
             # A count of the keys each time: a counter would be one record that all batches write.
@@ -40,9 +40,9 @@ class Quarantine(Table[Quarantined]):
             some = objects[start : start + min(room, _PER_COMMIT)]
             await self._commit(*(Put(self._key(one), encode(one.to_json())) for one in some))
 
-    async def some(self, most: int) -> list[Quarantined]:
+    async def some(self, most: int) -> list[QuarantinedObject]:
         """Return at most `most` of the objects on record."""
-        found: list[Quarantined] = []
+        found: list[QuarantinedObject] = []
         async with aclosing(self.all()) as quarantined:
             async for one in quarantined:
                 found.append(one)
@@ -50,7 +50,7 @@ class Quarantine(Table[Quarantined]):
                     break
         return found
 
-    async def all(self) -> AsyncGenerator[Quarantined]:
+    async def all(self) -> AsyncGenerator[QuarantinedObject]:
         """Yield the readable records, in the order of their keys' hashes."""
         async for stored in self._within(self._keyspace.quarantine(self._campaign)):
             yield stored.value

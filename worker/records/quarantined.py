@@ -12,7 +12,7 @@ KEPT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined(Form):
+class QuarantinedObject(Form):
     """One object: its etcd key, the reason, a sentence of detail, and the mod_revision that the worker read."""
 
     key: Key
@@ -21,7 +21,7 @@ class Quarantined(Form):
     mod_revision: Count
 
     @classmethod
-    def from_json(cls, value: object) -> Quarantined:
+    def from_json(cls, value: object) -> QuarantinedObject:
         """Read the JSON form; see `recorded_reason`. Raises ValueError if `value` is not one."""
         found = read(cls, value)
         reason, detail = recorded_reason(found.reason, found.detail)

@@ -155,7 +155,7 @@ def controlled(campaign: Campaign, kind: RequestKind) -> Campaign:
                 Pause.SCHEDULER, "resumed by an operator; the scheduler checks whether it may continue"
             )
             if campaign.paused_for is Pause.QUARANTINE:
-                return replace(resumed, growth=replace(campaign.growth, most=None))
+                return replace(resumed, quarantine_limit=replace(campaign.quarantine_limit, most=None))
             return resumed
         case RequestKind.CANCEL:
             moved = campaign.moved(

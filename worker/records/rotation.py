@@ -29,7 +29,7 @@ class RotationStep(StrEnum):
     """Wait until etcd has compacted the last revision that held objects under the old keys."""
     PRUNE = "prune"
     """Remove the old keys from the file."""
-    SETTLE = "settle"
+    CONVERGE = "converge"
     """Wait until every kube-apiserver has loaded that."""
     WITHDRAW = "withdraw"
     """An operator aborted the rotation before the new key could write: remove that key from the file again."""
@@ -37,6 +37,11 @@ class RotationStep(StrEnum):
     """Wait until every kube-apiserver has loaded that."""
     DONE = "done"
     ABORTED = "aborted"
+
+    @classmethod
+    def _missing_(cls, value: object) -> RotationStep | None:
+        """Read the name in version 0.1 of a step."""
+        return cls.CONVERGE if value == "settle" else None
 
     @property
     def is_end(self) -> bool:

@@ -23,8 +23,8 @@ from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.checkpoints import BatchRecord
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantine import Quarantine
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.rewrap.swap import Swapper
 
@@ -39,7 +39,7 @@ class BatchTools:
     swapper: Swapper
     ledger: Ledger
     record: BatchRecord
-    quarantine: Quarantine
+    quarantine: QuarantineRecords
     window: Window
     brake: Brake
     sizer: PageSizer
@@ -91,12 +91,12 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
     When a group fails, nothing of the page is recorded: the next attempt reads it again, and finds rewritten objects
     current. When the brake is pulled, or a group raises QuarantineGrewError, the groups finished before are recorded.
     """
-    report, quarantined, done = BatchReport(), list[Quarantined](), 0
+    report, quarantined, done = BatchReport(), list[QuarantinedObject](), 0
     refused: QuarantineGrewError | None = None
     while done < len(page.items) and not tools.brake.is_on:
         group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
-            quarantined += await tools.swapper.settle(group, len(page.items) - done, tally)
+            quarantined += await tools.swapper.rewrap_group(group, len(page.items) - done, tally)
         except QuarantineGrewError as error:
             refused = error
             break
@@ -110,7 +110,11 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
 
 
 async def _record(
-    last: bytes, report: BatchReport, quarantined: Sequence[Quarantined], checkpoint: Checkpoint, tools: BatchTools
+    last: bytes,
+    report: BatchReport,
+    quarantined: Sequence[QuarantinedObject],
+    checkpoint: Checkpoint,
+    tools: BatchTools,
 ) -> Checkpoint:
     """Record the outcome of the objects up to the etcd key `last`: quarantine first, then the checkpoint."""
     await tools.quarantine.add(quarantined)

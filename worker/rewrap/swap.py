@@ -32,7 +32,7 @@ from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import Pace
 from kube_rewrap.worker.rate.window import Window
 from kube_rewrap.worker.records.ledger import Ledger
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.tries import digest_of
 from kube_rewrap.worker.records.try_counter import TryCounter
 from kube_rewrap.worker.rewrap.decide import decide
@@ -92,10 +92,10 @@ class Swapper:
 
     @property
     def group_size(self) -> int:
-        """Most objects that one call of `settle` should get."""
+        """Most objects that one call of `rewrap_group` should get."""
         return min(self._window.share, self._pace.most)
 
-    async def settle(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[Quarantined]:
+    async def rewrap_group(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[QuarantinedObject]:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
         `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are likely to
@@ -103,7 +103,7 @@ class Swapper:
         plugin's before the objects concerned are sealed: each object is unchanged, or rewritten. Raises
         QuarantineGrewError when the day's tries are exceeded.
         """
-        quarantined: list[Quarantined] = []
+        quarantined: list[QuarantinedObject] = []
         current: list[Item] = list(items)
         for attempt in range(_ATTEMPTS):
             before = len(quarantined)
@@ -118,7 +118,7 @@ class Swapper:
         detail = f"other clients wrote it {_ATTEMPTS} times in a row"
         return quarantined + [self._left_alone(tally, item, Reason.CONTENDED, detail) for item in current]
 
-    async def _count_tries(self, left_alone: Sequence[Quarantined], refused: Sequence[WrappedKey]) -> None:
+    async def _count_tries(self, left_alone: Sequence[QuarantinedObject], refused: Sequence[WrappedKey]) -> None:
         """Record fresh objects that no key opened, and fresh keys that a KMS plugin refused, as tries.
 
         Raises QuarantineGrewError. The caller must not rewrite the others then: that would show which values open.
@@ -142,7 +142,7 @@ class Swapper:
             and item.mod_revision > self._since
         )
 
-    def _is_fresh(self, one: Quarantined) -> bool:
+    def _is_fresh(self, one: QuarantinedObject) -> bool:
         """Whether an object may be a new try: written after `since`, and opened by no key.
 
         Values that opened but could not be written are no tries. Of values whose key a KMS plugin refused, the key is
@@ -156,8 +156,9 @@ class Swapper:
         unwrapped = await self._data_keys.fetch(chain.all_wanted(item.value for item in items))
         verdicts = [self._verdict(item, unwrapped) for item in items]
         closed = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Quarantine)]
-        wanted = chain.all_wanted(items[place].value for place in closed)
-        if again := await fetch_again(self._data_keys, wanted, unwrapped):
+        left = [items[place].value for place in closed]
+        others = (item.value for item, one in zip(items, verdicts, strict=True) if not isinstance(one, Quarantine))
+        if again := await fetch_again(self._data_keys, *chain.wanted_apart(left, others, unwrapped), unwrapped):
             for place in closed:
                 verdicts[place] = self._verdict(items[place], {**unwrapped, **again})
         return verdicts
@@ -167,7 +168,11 @@ class Swapper:
         return decide(item.value, item.key, self._chain, unwrapped, mod_revision=revision, kek_since=self._kek_since)
 
     def _sorted_out(
-        self, items: Sequence[Item], verdicts: Sequence[Verdict], tally: Counter[str], quarantined: list[Quarantined]
+        self,
+        items: Sequence[Item],
+        verdicts: Sequence[Verdict],
+        tally: Counter[str],
+        quarantined: list[QuarantinedObject],
     ) -> list[_Stale]:
         """Count the objects that need no write, and return the stale ones."""
         stale: list[_Stale] = []
@@ -181,7 +186,7 @@ class Swapper:
         return stale
 
     async def _rewrite(
-        self, stale: Sequence[_Stale], ahead: int, tally: Counter[str], quarantined: list[Quarantined]
+        self, stale: Sequence[_Stale], ahead: int, tally: Counter[str], quarantined: list[QuarantinedObject]
     ) -> list[Item]:
         """Seal and swap; returns the present object wherever a swap was lost, for a new decision."""
         if not self._may_write:
@@ -213,7 +218,7 @@ class Swapper:
         group: Sequence[_Stale],
         keys: Sequence[DataKey | None],
         tally: Counter[str],
-        quarantined: list[Quarantined],
+        quarantined: list[QuarantinedObject],
     ) -> list[Item]:
         tally["encryptions"] += len(group)
         paired = zip(group, keys, strict=True)
@@ -276,8 +281,8 @@ class Swapper:
         applied = found is not None and found.value == sealed
         return SwapResult(Outcome.APPLIED if applied else Outcome.LOST, found.mod_revision if found else 0, found)
 
-    def _left_alone(self, tally: Counter[str], item: Item, reason: Reason, detail: str) -> Quarantined:
-        left_alone = Quarantined(item.key, reason, detail, item.mod_revision)
+    def _left_alone(self, tally: Counter[str], item: Item, reason: Reason, detail: str) -> QuarantinedObject:
+        left_alone = QuarantinedObject(item.key, reason, detail, item.mod_revision)
         tally["quarantined"] += 1
         tally["stuck"] += reason in _STUCK
         tally["fresh"] += self._is_fresh(left_alone)

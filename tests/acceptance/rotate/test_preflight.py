@@ -49,7 +49,7 @@ def test_a_plan_is_shown_and_nothing_is_written(etcd: EtcdCluster, tmp_path: Pat
         assert [one["state"] for one in plan["apiservers"]] == ["converged"] * 3
         assert plan["prunes"] == [f"aescbc:old ({OLD.fingerprint})"]
         assert plan["rotation"]["file"] == hash_of(plain(OLD))
-        assert [one["step"] for one in plan["steps"]][-2:] == ["prune", "settle"]
+        assert [one["step"] for one in plan["steps"]][-2:] == ["prune", "converge"]
         assert_nothing_is_written(plane)
 
 

@@ -19,18 +19,18 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PlaintextSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.examination import examine
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.engine import Engine, describe
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.examination import examine
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.etcd.store import Item
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.generation import GenerationRecord, History
-from kube_rewrap.worker.records.generations import Generations, settled
+from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
 from tests.fakes.objects import NEW, OBJECT, OLD, fill
@@ -102,8 +102,8 @@ async def in_force(store: MemoryStore, one: Cluster) -> None:
     generations = Generations(store, one.engine.keyspace)
     stored, now = await generations.load(), describe(one.generation)
     known = [each.value for each in await Campaigns(store, one.engine.keyspace).all()]
-    late = settled(stored, known, now)
-    fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, settled=late))
+    late = late_plaintext(stored, known, now)
+    fresh = stored.holding(stored.value.followed_by(now, late)) if stored else Stored(History(now, late_plaintext=late))
     await generations.save(fresh)
 
 
@@ -173,9 +173,9 @@ def test_a_proof_from_an_earlier_term_of_the_same_file_makes_no_plaintext_late()
         because="why",
         proof_revision=7,
     )
-    assert settled(Stored(History(now), 6), [proven], now) == {"secrets"}
-    assert settled(Stored(History(now), 8), [proven], now) == frozenset()
-    assert settled(None, [proven], now) == {"secrets"}
+    assert late_plaintext(Stored(History(now), 6), [proven], now) == {"secrets"}
+    assert late_plaintext(Stored(History(now), 8), [proven], now) == frozenset()
+    assert late_plaintext(None, [proven], now) == {"secrets"}
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.configuration import KmsProvider
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import space_of_records
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec
 from kube_rewrap.scheduler.campaigns.take_up import supersede, take_up
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import QuarantineGrewError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records import quarantine as records
@@ -29,7 +29,7 @@ from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import RequestKind
 from kube_rewrap.worker.records.requests import controlled
@@ -100,12 +100,13 @@ async def test_a_campaign_over_a_part_leaves_the_names_of_the_last_one_over_ever
 async def test_the_bound_holds_over_batches_side_by_side_and_pages_that_are_redone() -> None:
     store = MemoryStore()
     pages = [
-        [Quarantined(b"/%d/%d" % (page, one), Reason.KMS_REFUSED, "", 1) for one in range(100)] for page in range(8)
+        [QuarantinedObject(b"/%d/%d" % (page, one), Reason.KMS_REFUSED, "", 1) for one in range(100)]
+        for page in range(8)
     ]
     for _ in range(3):
-        await asyncio.gather(*(records.Quarantine(store, SPACE, "c").add(page) for page in pages))
+        await asyncio.gather(*(records.QuarantineRecords(store, SPACE, "c").add(page) for page in pages))
     assert 150 <= await store.count(SPACE.quarantine("c")) <= 150 + 8 * 64
-    assert len(await records.Quarantine(store, SPACE, "c").some(7)) == 7
+    assert len(await records.QuarantineRecords(store, SPACE, "c").some(7)) == 7
 
 
 async def test_each_object_is_named_once_with_its_reason_and_the_end_is_a_warning() -> None:
@@ -166,13 +167,13 @@ def test_the_space_of_records(found: Inventory, least: int, most: int) -> None:
     assert least <= space_of_records(found, page=500) <= most
 
 
-# ------------------------------------------------------------------------------------------------ a growth that stops
+# ------------------------------------------------------------------------------------------------ a limit that stops
 
 
 async def engine_run(one: Cluster, campaign: Campaign, number: int = 0) -> BatchReport:
     """Work on a batch of a campaign, as a worker does."""
     stored = await Checkpoints(one.engine.store, one.engine.keyspace).load(campaign.id, number)
-    return await one.engine.run(stored.value.spec, None, Brake(), growth=campaign.growth)
+    return await one.engine.run(stored.value.spec, None, Brake(), quarantine_limit=campaign.quarantine_limit)
 
 
 async def planned(one: Cluster, *, attended: bool) -> Campaign:
@@ -191,14 +192,17 @@ async def test_a_batch_stops_soon_after_its_quarantine_grew_too_much_and_goes_on
     spoil(store, 300, value=b"k8s:enc:aescbc:v1:old:" + bytes(48))
     one = new_cluster(store, NEW, OLD)
     campaign = await planned(one, attended=False)
-    assert campaign.growth.most == MOST_FRESH
+    assert campaign.quarantine_limit.most == MOST_FRESH
     for _ in range(2):  # a second message changes nothing
         with pytest.raises(QuarantineGrewError, match="more than 200 objects that no key opens were written within"):
             await engine_run(one, campaign)
         report = (await Checkpoints(store, SPACE).load(campaign.id, 0)).value.report
         assert MOST_FRESH - 5 < report.fresh <= MOST_FRESH
     resumed = controlled(campaign.paused(Pause.QUARANTINE, "grew"), RequestKind.RESUME)
-    assert (resumed.paused_for, resumed.growth) == (Pause.SCHEDULER, replace(campaign.growth, most=None))
+    assert (resumed.paused_for, resumed.quarantine_limit) == (
+        Pause.SCHEDULER,
+        replace(campaign.quarantine_limit, most=None),
+    )
     ended = await engine_run(one, resumed)
     assert (ended.rewritten, ended.quarantined, ended.fresh) == (12, 300, 300)
 
@@ -235,7 +239,10 @@ async def test_a_days_tries_are_no_more_over_many_batches_and_campaigns_than_ove
     async with hold_lock(workers[0], Brake()) as lock:
         await supersede(workers[0], await workers[0].campaigns().unfinished(), "a test", lock.guard)
     second = await planned(workers[0], attended=False)
-    assert (second.id != first.id, second.growth) == (True, replace(first.growth, planned=second.growth.planned))
+    assert (second.id != first.id, second.quarantine_limit) == (
+        True,
+        replace(first.quarantine_limit, planned=second.quarantine_limit.planned),
+    )
     await work(second)
     assert await fresh_in(store, second) <= MOST_FRESH
 
@@ -314,7 +321,7 @@ async def test_what_an_operator_asked_for_goes_on_and_raises_the_alarm_at_its_en
     await planned(one, attended=False)
     with capture_logs() as logs:
         ended = await run(one)  # takes it up
-    assert (ended.campaign.growth.most, ended.report.fresh) == (None, 300)
+    assert (ended.campaign.quarantine_limit.most, ended.report.fresh) == (None, 300)
     assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
     assert "quarantine.grew" in [entry.event async for entry in one.audit.entries()]
     with capture_logs() as logs:

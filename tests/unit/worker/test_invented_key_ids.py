@@ -59,3 +59,16 @@ async def test_a_former_kek_is_not_removable_under_a_flood_of_key_ids(is_recorde
 def counted(found: Inventory, key: KeyRef) -> int:
     [tally] = found.resources
     return tally.keys[key].objects if key in tally.keys else 0
+
+
+async def test_the_keys_to_try_a_plugin_with_are_few_and_of_governed_ranges_alone() -> None:
+    store = MemoryStore()
+    engine = Engine(store, Settings(), GENERATION, LocalPace(0), MemoryPlugins())
+    for number in range(20):
+        body = v2_body(bytes(100), b"kek-1", b"source-%d" % number)
+        store.put(b"/registry/secrets/default/%02d" % number, b"k8s:enc:kms:v2:cloud:" + body)
+    secrets, everything = KeyRange.of_prefix(b"/registry/secrets/"), KeyRange.of_prefix(b"/registry/")
+    forged = [ResourceRange("configmaps", secrets), ResourceRange("secrets", everything), ResourceRange("", secrets)]
+    assert await engine.wrapped_keys(forged) == ()
+    wanted = await engine.wrapped_keys([*forged, ResourceRange("secrets", secrets)])
+    assert [one.wrapped for one in wanted] == [b"source-%d" % number for number in range(8)]

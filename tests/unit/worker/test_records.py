@@ -18,8 +18,8 @@ from kube_rewrap.worker.records.campaigns import KEPT, Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.quarantine import Quarantine
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.scans import Scans
@@ -236,7 +236,7 @@ async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
     names = [f"{number:02d}" for number in range(KEPT + 3)]
     for name in names:
         await campaigns.create(campaign(name, CampaignState.COMPLETE), [checkpoint(0, name)])
-        await Quarantine(store, SPACE, name).add([Quarantined(b"/k", Reason.KMS_REFUSED, "", 1)])
+        await QuarantineRecords(store, SPACE, name).add([QuarantinedObject(b"/k", Reason.KMS_REFUSED, "", 1)])
     await campaigns.create(campaign("running"), [])
     await campaigns.forget_old()
     assert [stored.value.id for stored in await campaigns.all()] == [*names[3:], "running"]
@@ -293,32 +293,33 @@ async def test_a_campaign_is_saved_over_the_version_that_was_read() -> None:
 # -------------------------------------------------------------------------------------------------------- quarantine
 
 
-def entries(count: int) -> list[Quarantined]:
+def entries(count: int) -> list[QuarantinedObject]:
     return [
-        Quarantined(b"/registry/secrets/\xff/%d" % number, Reason.KMS_REFUSED, "why", number) for number in range(count)
+        QuarantinedObject(b"/registry/secrets/\xff/%d" % number, Reason.KMS_REFUSED, "why", number)
+        for number in range(count)
     ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
 async def test_what_is_put_into_quarantine_is_read_back(count: int) -> None:
-    quarantine = Quarantine(MemoryStore(), SPACE, "c")
+    quarantine = QuarantineRecords(MemoryStore(), SPACE, "c")
     await quarantine.add(entries(count))
     found = [one async for one in quarantine.all()]
     assert sorted(found, key=lambda one: one.mod_revision) == entries(count)
 
 
 async def test_an_object_stands_in_quarantine_once() -> None:
-    quarantine = Quarantine(MemoryStore(), SPACE, "c")
-    await quarantine.add([Quarantined(b"/k", Reason.KMS_REFUSED, "first", 1)])
-    await quarantine.add([Quarantined(b"/k", Reason.CONTENDED, "second", 2)])
-    assert [one async for one in quarantine.all()] == [Quarantined(b"/k", Reason.CONTENDED, "second", 2)]
+    quarantine = QuarantineRecords(MemoryStore(), SPACE, "c")
+    await quarantine.add([QuarantinedObject(b"/k", Reason.KMS_REFUSED, "first", 1)])
+    await quarantine.add([QuarantinedObject(b"/k", Reason.CONTENDED, "second", 2)])
+    assert [one async for one in quarantine.all()] == [QuarantinedObject(b"/k", Reason.CONTENDED, "second", 2)]
 
 
 async def test_a_new_sweep_empties_the_quarantine_of_its_campaign_alone() -> None:
     store = MemoryStore()
     campaigns = Campaigns(store, SPACE)
     stored = await campaigns.create(campaign("c"), [])
-    mine, other = Quarantine(store, SPACE, "c"), Quarantine(store, SPACE, "c2")
+    mine, other = QuarantineRecords(store, SPACE, "c"), QuarantineRecords(store, SPACE, "c2")
     await mine.add(entries(3))
     await other.add(entries(2))
     swept = await campaigns.save_without_quarantine(replace(stored, value=replace(stored.value, sweeps=2)))
@@ -328,14 +329,14 @@ async def test_a_new_sweep_empties_the_quarantine_of_its_campaign_alone() -> Non
 
 
 async def test_a_lost_answer_is_asked_again() -> None:
-    quarantine = Quarantine(MemoryStore(losing(Outcome.UNKNOWN)), SPACE, "c")
+    quarantine = QuarantineRecords(MemoryStore(losing(Outcome.UNKNOWN)), SPACE, "c")
     await quarantine.add(entries(1))
     assert [one async for one in quarantine.all()] == entries(1)
 
 
 async def test_without_the_lock_nothing_is_put_into_quarantine() -> None:
     store = MemoryStore()
-    quarantine = Quarantine(store, SPACE, "c", [Expect(SPACE.owner, 1, created=True)])
+    quarantine = QuarantineRecords(store, SPACE, "c", [Expect(SPACE.owner, 1, created=True)])
     with pytest.raises(FencedError, match="the lock was lost"):
         await quarantine.add(entries(1))
     assert await store.count(SPACE.quarantine("c")) == 0
@@ -345,5 +346,5 @@ async def test_a_damaged_entry_is_named() -> None:
     store = MemoryStore()
     store.put(SPACE.quarantined("c", b"/k"), encode({"key": "/k"}))
     with capture_logs() as logs:
-        assert [one async for one in Quarantine(store, SPACE, "c").all()] == []
+        assert [one async for one in QuarantineRecords(store, SPACE, "c").all()] == []
     assert "is damaged" in logs[0]["because"]

@@ -13,12 +13,13 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import PageSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec, RunResult
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.campaigns.run import RunResult
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from tests.fakes.store import MemoryStore

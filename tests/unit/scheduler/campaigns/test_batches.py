@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_rewrap.scheduler.campaigns.batches import (
-    BATCH_NAMESPACES,
-    BATCH_OBJECTS,
-    NamespaceCount,
-    ResourceCensus,
-    plan_batches,
-)
+from kube_rewrap.scheduler.campaigns.batches import BATCH_NAMESPACES, plan_batches
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.inventory import ResourceRange

@@ -15,16 +15,16 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import SettingsError
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.budgets import estimate_use, note_restore
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
-from kube_rewrap.scheduler.campaigns.history import last_proof
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
 from kube_rewrap.scheduler.campaigns.take_up import take_up
-from kube_rewrap.scheduler.dispatch.local import Engine, describe
+from kube_rewrap.scheduler.engine import Engine, describe
+from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.history import last_proof
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from kube_rewrap.config.settings.schema import SpaceSettings
-from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_pause, judge_room, plan_growth
+from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_pause, judge_room, plan_quarantine_limit
 from kube_rewrap.worker.rate.pressure import Room
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope
 
 RUNNING = Campaign(
     id="c",
@@ -97,7 +97,7 @@ EVERYTHING, TEAM = Scope(("secrets", "configmaps")), Scope(("secrets",), ("team"
 
 
 def ended(scope: Scope, proof: int, planned: int = 0) -> Campaign:
-    return replace(RUNNING, scope=scope, proof_revision=proof, growth=Growth(0, planned, MOST_FRESH))
+    return replace(RUNNING, scope=scope, proof_revision=proof, quarantine_limit=QuarantineLimit(0, planned, MOST_FRESH))
 
 
 @pytest.mark.parametrize(
@@ -116,5 +116,5 @@ def ended(scope: Scope, proof: int, planned: int = 0) -> Campaign:
 )
 def test_what_is_new_was_written_since_a_campaign_covered_it(known: list[Campaign], since: int) -> None:
     for attended in (True, False):
-        growth = plan_growth(known, TEAM, 200, attended=attended)
-        assert growth == Growth(since, 200, None if attended else MOST_FRESH)
+        quarantine_limit = plan_quarantine_limit(known, TEAM, 200, attended=attended)
+        assert quarantine_limit == QuarantineLimit(since, 200, None if attended else MOST_FRESH)

@@ -16,11 +16,11 @@ from kube_rewrap.config.encryption.provider import Key, KeyedProvider, KmsProvid
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import PageSettings, Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory, cut
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, spec_of, still_there
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory, cut
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, spec_of, still_there
 from kube_rewrap.worker.errors import KmsRefusedError
 from kube_rewrap.worker.etcd.pages import PageSizer
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -118,7 +118,7 @@ def test_what_is_gone_is_not_scanned(spec: CampaignSpec, expected: tuple[Resourc
 
 
 class NoScanners:
-    async def offer_proof(self, campaign: str, numbers: Sequence[int], owned: frozenset[int]) -> None:
+    async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
         """Offers nothing: the test scans the parts itself."""
 
 

@@ -1,4 +1,4 @@
-"""How often a plan and an embedded run read the store: each object and each checkpoint once."""
+"""How often a plan and an embedded run read the store: each object and each checkpoint once; etcd's work is linear."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
 from kube_rewrap.worker.etcd.ranges import KeyRange
-from kube_rewrap.worker.etcd.store import Item, Page
+from kube_rewrap.worker.etcd.store import Item, Page, Stamp
 from tests.fakes.objects import NEW, OLD, fill, seal
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.campaigns.harness import new_cluster, run
@@ -110,3 +110,44 @@ async def test_an_embedded_run_reads_each_checkpoint_once() -> None:
     batches = cluster.engine.keyspace.batches(ended.campaign.id)
     read = {key: count for key, count in store.got.items() if key in batches}
     assert (ended.report.rewritten, set(read.values()), len(read)) == (26, {1}, ended.campaign.batches)
+
+
+class Visited(MemoryStore):
+    """Adds up the registry's keys in the ranges that it is asked for: etcd visits each of them, whatever the limit."""
+
+    visits = 0
+
+    def _note(self, keys: KeyRange, count: int) -> None:
+        self.visits += count if keys.start in ROOT else 0
+
+    async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
+        self._note(keys, await MemoryStore.count(self, keys))
+        return await super().page(keys, limit, revision=revision, since=since)
+
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
+        found, left = await super().keys(keys, limit)
+        self._note(keys, len(found) + left)
+        return found, left
+
+    async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], int]:
+        found, left = await super().stamps(keys, limit, revision=revision)
+        self._note(keys, len(found) + left)
+        return found, left
+
+    async def count(self, keys: KeyRange) -> int:
+        count = await super().count(keys)
+        self._note(keys, count)
+        return count
+
+
+async def test_a_run_costs_etcd_no_more_for_each_object_when_there_are_more_objects() -> None:
+    """The plan, the batches and the proof together. Pages of five objects make a whole range's pages expensive."""
+    costs = []
+    for objects in (600, 2_400):
+        store = Visited()
+        for number in range(objects):
+            seal(store, f"/registry/secrets/team-{number % 40:02d}/{number:05d}", OLD)
+        ended = await run(new_cluster(store, NEW, OLD))
+        assert ended.report.rewritten == objects
+        costs.append(store.visits / objects)
+    assert costs[1] <= 1.3 * costs[0]

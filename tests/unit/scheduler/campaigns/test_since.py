@@ -17,16 +17,17 @@ from kube_rewrap.config.encryption.configuration import (
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import BudgetSettings, PageSettings, Settings, SpaceSettings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, RunPlan, RunResult
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.campaigns.transition import Finish, Sweep, advance
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import RefusedError, SpaceError
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.brake import Brake

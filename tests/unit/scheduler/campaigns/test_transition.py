@@ -22,7 +22,7 @@ from kube_rewrap.scheduler.campaigns.transition import (
 from kube_rewrap.scheduler.keys.removal import NEVER_PROVEN, PARTIAL, UNFINISHED, Surroundings, judge_keys
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
-from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Growth, Pause, Scope, new_id
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope, new_id
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.report import BatchReport
@@ -173,7 +173,7 @@ def test_the_end(
     ],
 )
 def test_a_quarantine_that_grows(most: int | None, fresh: int, halted: bool, state: CampaignState) -> None:
-    campaign = replace(CAMPAIGN, state=state, growth=Growth(5, 7, most))
+    campaign = replace(CAMPAIGN, state=state, quarantine_limit=QuarantineLimit(5, 7, most))
     batches = [
         replace(batch(n), report=BatchReport(quarantined=fresh, fresh=part)) for n, part in ((0, 4), (1, fresh - 4))
     ]

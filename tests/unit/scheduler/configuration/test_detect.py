@@ -22,7 +22,7 @@ from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.scheduler.configuration.detect import Change, ChangeKind, detect, detect_in_store, why_refused
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
@@ -274,6 +274,8 @@ def test_what_asks_for_a_campaign(kind: ChangeKind) -> None:
         for change in detect(record(before) if before is not None else None, record(after))
     }
     seen |= {change.kind: change.needs_campaign for change in kms_changes()}
+    for after in ("d=a c=b", "c=b c=a"):
+        seen |= {change.kind: change.needs_campaign for change in detect(with_sockets("c=a c=b"), with_sockets(after))}
     assert seen[kind] is (kind.value in asking | {"primary_material_changed", "primary_kek_changed"})
 
 
@@ -342,6 +344,32 @@ def test_another_address_of_a_plugin_is_a_warning(
 ) -> None:
     old, new = (replace(record({"a": [K1, V2]}), sockets=sockets) for sockets in (before, after))
     assert [change.kind for change in detect(old, new)] == [ChangeKind.KMS_ADDRESS] * is_said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        pytest.param("c=a", "d=a c=b", ["kms_name_reused"], id="the former address has a new name"),
+        pytest.param("c=a x=b", "c=b x=a", ["kms_name_reused"], id="two names swapped"),
+        pytest.param("c=a", "c=b d=c", ["kms_address_changed"], id="the former address is gone"),
+        pytest.param("c=a d=a", "c=b d=a", ["kms_address_changed"], id="another name had that address before"),
+        pytest.param("c=a", "c=a d=a", [], id="the address has a second name"),
+        pytest.param("c=a c=b", "c=b c=a", ["kms_order_changed"], id="two of one name swapped"),
+        pytest.param("c=a c=b", "c=a c=b", [], id="two of one name"),
+    ],
+)
+def test_a_name_that_was_given_to_another_plugin_is_refused(before: str, after: str, said: list[str]) -> None:
+    changes = detect(with_sockets(before), with_sockets(after))
+    assert [change.kind for change in changes] == said
+    assert all(change.is_warning for change in changes)
+    assert [bool(why_refused([change], "sha256:1")) for change in changes] == [one == "kms_name_reused" for one in said]
+
+
+def with_sockets(text: str) -> GenerationRecord:
+    """A file with these KMS providers, `name=socket`, in this order; the resource has those of the name `c`."""
+    pairs = tuple((f"v1:{name}", socket) for name, _, socket in (one.partition("=") for one in text.split()))
+    of_c = [KeyRef("kms", "c", f"v1#{place + 1}" if place else "v1") for place in range(text.count("c="))]
+    return replace(record({"a": [K1, *of_c]}), sockets=pairs)
 
 
 def test_a_changes_fields_for_the_log() -> None:

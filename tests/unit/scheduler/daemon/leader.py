@@ -19,12 +19,12 @@ from kube_rewrap.config.encryption.generation import NO_TARGETS, Generation
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
-from kube_rewrap.scheduler.campaigns.cluster import Cluster as OpenCluster
 from kube_rewrap.scheduler.campaigns.pausing import Pressure
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
 from kube_rewrap.scheduler.dispatch.celery import Sender
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.registry.cluster import Cluster as OpenCluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.worker.data_keys import DataKeys
 from kube_rewrap.worker.errors import StoppedError, UnavailableError

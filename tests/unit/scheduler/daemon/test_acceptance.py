@@ -137,7 +137,7 @@ async def test_a_leader_records_where_plaintext_is_late_under_the_next_file(clus
         pass
     stored = await Generations(cluster.store, KEYSPACE).load()
     assert stored is not None
-    assert (stored.value.generation.hash, stored.value.settled) == ("sha256:2", frozenset({"secrets"}))
+    assert (stored.value.generation.hash, stored.value.late_plaintext) == ("sha256:2", frozenset({"secrets"}))
 
 
 # ---------------------------------------------------------------------------------------------------- KMS providers

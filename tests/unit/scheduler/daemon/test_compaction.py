@@ -15,7 +15,7 @@ from kube_rewrap.worker.records.batch import BatchState
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.proofs import Proofs
-from kube_rewrap.worker.records.request import RequestKind, start_request
+from kube_rewrap.worker.records.request import RequestKind, RequestState, start_request
 from tests.fakes.objects import NEW, OLD, seal
 from tests.fakes.store import MemoryStore
 from tests.unit.scheduler.daemon.leader import KEYSPACE, LEADER, NOW, Cluster, until
@@ -88,3 +88,24 @@ async def test_a_full_check_that_never_ends_is_made_again_after_the_whole_interv
             assert not controllers.leader.schedule.is_due
     [postponed] = [one for one in logs if one["event"] == "full_check.postponed"]
     assert postponed["because"].startswith("etcd compacted every revision away within one scan, 5 times")
+
+
+async def test_a_plan_that_never_ends_is_a_refusal_and_the_leader_leads_on() -> None:
+    store = Compacting()
+    seal(store, "/registry/secrets/default/a", OLD)
+    elected = await store.commit([], [Put(LEADER, b"me")])
+    cluster = Cluster(store, Expect(LEADER, elected.revision, created=True))
+    async with cluster.under("sha256:1", NEW, OLD):
+        first = await cluster.campaign(CampaignState.RUNNING)
+        store.is_slow = True
+        await cluster.requests.submit(start_request({"id": "mine"}, "", NOW))
+        await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+
+        async def is_refused() -> bool:
+            stored = await cluster.requests.get("mine")
+            return stored is not None and stored.value.state is RequestState.REFUSED
+
+        await until(is_refused)
+        store.is_slow = False
+        await cluster.requests.submit(start_request({"id": "again"}, "", NOW))
+        await cluster.campaign(CampaignState.RUNNING, first.id)

@@ -15,7 +15,7 @@ from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.campaigns.pausing import judge_pause
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.probes import LeaderProbe
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page, Put
@@ -86,10 +86,10 @@ async def test_a_quarantine_that_grows_pauses_what_no_operator_asked_for_until_t
             grown = stored.value.advanced(b"", BatchReport(quarantined=201, fresh=201))
             await checkpoints.save(stored.holding(grown))
             paused = await cluster.campaign(CampaignState.PAUSED)
-            assert (paused.paused_for, paused.growth.most) == (Pause.QUARANTINE, 200)
+            assert (paused.paused_for, paused.quarantine_limit.most) == (Pause.QUARANTINE, 200)
             await cluster.requests.control(RequestKind.RESUME, campaign.id, "r-1")
             resumed = await cluster.campaign(CampaignState.RUNNING)
-            assert resumed.growth.most is None
+            assert resumed.quarantine_limit.most is None
     assert [log["log_level"] for log in logs if log["event"] == "quarantine.grew"] == ["error"]
     entries = [entry.event async for entry in AuditLog(cluster.store, KEYSPACE, "test").entries()]
     assert entries.count("quarantine.grew") == 1
@@ -187,7 +187,7 @@ async def test_a_campaign_that_an_operator_ended_is_not_shown_as_running(cluster
 async def test_while_a_campaign_is_at_work_drift_is_asked_for(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kube_rewrap.scheduler.campaigns.housekeeping._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("kube_rewrap.scheduler.upkeep.housekeeping._LOOK_SECONDS", 0.01)
     async with cluster.under("sha256:1", NEW, OLD) as controllers:
         await cluster.campaign(CampaignState.RUNNING)
         controllers.drifted("secrets", "default")

@@ -19,9 +19,9 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import RotationSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.checklist import judge
-from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, Facts, FileFacts, State
+from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, FileFacts, HardeningFacts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.etcd.grants import Access, Exposure
 from kube_rewrap.worker.rate.pressure import Room
@@ -106,10 +106,10 @@ def proof(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> Inventory:
     return Inventory(77, tallies, unknown)
 
 
-def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
+def facts(configuration: EncryptionConfiguration | None = None) -> HardeningFacts:
     """A cluster where nothing is to be found fault with; another configuration changes that alone."""
     configuration = configuration or entries((BOTH, [keyed("aesgcm", "one")]))
-    return Facts(
+    return HardeningFacts(
         settings=Settings(rotation=RotationSettings(auto=True)),
         ages=Ages(90 * DAY, 7 * DAY),
         now=NOW,
@@ -136,7 +136,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> Facts:
 GOOD = facts()
 
 
-def line(given: Facts, name: str) -> Check:
+def line(given: HardeningFacts, name: str) -> Check:
     [found] = [check for check in judge(given) if check.id == name]
     return found
 
@@ -155,7 +155,7 @@ OF_KMS = facts(entries((BOTH, [kms("v2")])))
 ONLY_IDENTITY = facts(entries((BOTH, [IDENTITY])))
 
 
-def used(count: int, *, restored: bool = False) -> Facts:
+def used(count: int, *, restored: bool = False) -> HardeningFacts:
     return replace(
         GOOD,
         budgets={
@@ -164,11 +164,11 @@ def used(count: int, *, restored: bool = False) -> Facts:
     )
 
 
-def scanned(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> Facts:
+def scanned(*tallies: ResourceTally, unknown: tuple[str, ...] = ()) -> HardeningFacts:
     return replace(GOOD, proof=proof(*tallies, unknown=unknown))
 
 
-def under_kms(*others: Reason) -> Facts:
+def under_kms(*others: Reason) -> HardeningFacts:
     vault = KeyRef("kms", "vault", "kms")
     found = tally({GCM: 1}, *others, configured=(GCM, vault))
     for name in (b"k1", b"k2"):
@@ -176,15 +176,17 @@ def under_kms(*others: Reason) -> Facts:
     return scanned(found)
 
 
-def old_key(*blockers: str, objects: int = 0) -> Facts:
+def old_key(*blockers: str, objects: int = 0) -> HardeningFacts:
     return replace(WITH_OLD, keys=(*GOOD.keys, KeyVerdict(GCM_TWO, objects, blockers)))
 
 
-def endpoint(url: str, access: Access, because: str = "", *, secure: bool = True, local: bool = False) -> Facts:
+def endpoint(
+    url: str, access: Access, because: str = "", *, secure: bool = True, local: bool = False
+) -> HardeningFacts:
     return replace(GOOD, exposures=(*GOOD.exposures, Exposure(url, secure, local, access, because)))
 
 
-def file(mode: int = 0o600, owner: int = 0, directory: int = 0o700) -> Facts:
+def file(mode: int = 0o600, owner: int = 0, directory: int = 0o700) -> HardeningFacts:
     return replace(GOOD, file=FileFacts("/e/enc.yaml", mode, owner, NOW - DAY, (("/e", directory),)))
 
 
@@ -192,7 +194,7 @@ FULL = "etcd would hold 81.0 MiB, past 80% of its quota of 100.0 MiB"
 PASSED_OVER = ("/x/",)
 
 
-def require(given: Facts, name: str, state: State, reason: str) -> None:
+def require(given: HardeningFacts, name: str, state: State, reason: str) -> None:
     """Assert the result of one check: a remedy unless it passes, and no key byte in any line."""
     check = line(given, name)
     assert (check.state, check.reason) == (state, reason)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kube_rewrap.scheduler.hardening.facts import Facts, State
+from kube_rewrap.scheduler.hardening.facts import HardeningFacts, State
 from kube_rewrap.worker.etcd.grants import Access
 from kube_rewrap.worker.rate.pressure import Room
 from tests.unit.scheduler.hardening.cluster import (
@@ -149,5 +149,5 @@ ROWS = [
 @pytest.mark.parametrize(
     ("name", "given", "state", "reason"), [pytest.param(*row[1:], id=f"{row[1]}: {row[0]}") for row in ROWS]
 )
-def test_what_is_found(name: str, given: Facts, state: State, reason: str) -> None:
+def test_what_is_found(name: str, given: HardeningFacts, state: State, reason: str) -> None:
     require(given, name, state, reason)

@@ -234,7 +234,7 @@ ROTATION = Rotation(
     ],
 )
 def test_how_long_a_rotation_takes(rotations: list[tuple[str, RotationStep]], took: int) -> None:
-    found = [replace(ROTATION, step=step, passed=(Passed(RotationStep.SETTLE, at, ""),)) for at, step in rotations]
+    found = [replace(ROTATION, step=step, passed=(Passed(RotationStep.CONVERGE, at, ""),)) for at, step in rotations]
     assert rotation_seconds(found) == took
 
 

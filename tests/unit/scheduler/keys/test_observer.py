@@ -13,14 +13,17 @@ from kube_rewrap.config.encryption.configuration import (
 )
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.dispatch.local import Engine
+from kube_rewrap.scheduler.engine import Engine
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import FencedError, KmsUnavailableError, RecordError
 from kube_rewrap.worker.etcd.store import Put
 from kube_rewrap.worker.providers.chain import Chain
 from kube_rewrap.worker.rate.local import LocalPace
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.observed import Observations
+from kube_rewrap.worker.records.table import Stored
 from kube_rewrap.worker.wrapped import hash_of_key_id
 from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.unit.scheduler.keys.scene import (
@@ -187,3 +190,59 @@ async def test_the_first_look_asks_no_plugin_so_that_an_outage_ends_no_observer(
         there.write("/registry/secrets/default/b", OLD)
         await until(lambda: observer.counts == {FP_OLD: 1})
     assert plugins.failing is not None
+
+
+KMS = KmsProvider("v2", "cloud", "unix:///kms.sock", 3.0, None)
+
+
+def under(key: str, key_id: str) -> bytes:
+    chain = Chain([KMS], targets={KMS.name: hash_of_key_id(key_id)})
+    assert chain.kms_primary
+    return chain.seal(OBJECT, key.encode(), new_data_key(chain.kms_primary[0], key_id))
+
+
+@pytest.mark.parametrize(
+    ("written", "is_repaired"),
+    [
+        pytest.param("kek-1", True, id="a former KEK"),
+        pytest.param("kek-3", False, id="one that the leader's plugin does not know yet"),
+    ],
+)
+async def test_a_write_under_a_kek_that_was_never_in_force_is_not_rewritten_under_an_older_one(
+    written: str, *, is_repaired: bool
+) -> None:
+    there = await scene(KMS, NEW)
+    one, two = hash_of_key_id("kek-1"), hash_of_key_id("kek-2")
+    engine = Engine(
+        there.store, Settings(), there.engine.generation.aimed({KMS.name: two}), LocalPace(0), MemoryPlugins()
+    )
+    there.engine, there.cluster = engine, Cluster(Settings(), Layout(), engine)
+    kek = Kek(provider=KMS.name, target=two, since=5.0, former=(one,))
+    await Keks(there.store, engine.keyspace).save(Stored(kek))
+    with capture_logs() as logs:
+        async with there.observed() as observer:
+            there.store.put(b"/registry/secrets/default/a", under("/registry/secrets/default/a", written))
+            there.store.put(b"/registry/secrets/default/b", under("/registry/secrets/default/b", "kek-2"))
+            await until(lambda: sum(observer.opened.values()) == 2)
+    assert there.drifted == [("secrets", "default")] * is_repaired
+    told = [log["event"] for log in logs if log["event"].startswith("drift.")]
+    assert told == ["drift.found" if is_repaired else "drift.unknown_kek"]
+
+
+async def test_a_forged_kek_hides_no_drift_of_its_namespace() -> None:
+    there = await scene(KMS, NEW)
+    engine = Engine(
+        there.store,
+        Settings(),
+        there.engine.generation.aimed({KMS.name: hash_of_key_id("kek-2")}),
+        LocalPace(0),
+        MemoryPlugins(),
+    )
+    there.engine, there.cluster = engine, Cluster(Settings(), Layout(), engine)
+    kek = Kek(provider=KMS.name, target=hash_of_key_id("kek-2"), since=5.0)
+    await Keks(there.store, engine.keyspace).save(Stored(kek))
+    async with there.observed() as observer:
+        there.store.put(b"/registry/secrets/default/a", under("/registry/secrets/default/a", "kek-3"))
+        there.write("/registry/secrets/default/b", NEW)
+        await until(lambda: sum(observer.opened.values()) == 2)
+        assert there.drifted == [("secrets", "default")]

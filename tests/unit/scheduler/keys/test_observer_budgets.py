@@ -12,8 +12,8 @@ from kube_rewrap.config.encryption.configuration import (
     IdentityProvider,
     ResourceEntry,
 )
-from kube_rewrap.scheduler.campaigns.budgets import accept_budget, estimate_use, note_restore
 from kube_rewrap.scheduler.keys import observer as observing
+from kube_rewrap.scheduler.registry.budgets import accept_budget, estimate_use, note_restore
 from kube_rewrap.worker.errors import BudgetExhaustedError, RequestRefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Page, Watched, WatchFrom

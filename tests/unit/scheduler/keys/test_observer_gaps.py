@@ -44,7 +44,7 @@ async def test_a_gap_counts_what_may_have_been_written_for_each_key_that_wears_o
     # Our own record is at one of these revisions. Two more were the last writes of objects that are there.
     assert dict((await there.recorded()).counts) == {FP_NEW: 9, FP_OLD: 9 - 1 - 2}
     told = [log for log in logs if log["event"] == "observer.gap"]
-    assert [(log["growth"], log["counted"]) for log in told] == [(compacted - began, 8), (compacted - began, 0)]
+    assert [(log["revisions"], log["counted"]) for log in told] == [(compacted - began, 8), (compacted - began, 0)]
 
 
 async def test_a_range_that_is_quiet_while_others_are_not_has_no_gap() -> None:

@@ -88,6 +88,14 @@ def test_each_entry_gets_a_provider_of_its_own_which_is_promoted_and_the_old_one
     ]
 
 
+@pytest.mark.parametrize("name", ["cloud", "cloud-2"])
+def test_a_name_that_an_earlier_provider_had_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"an earlier KMS provider was named {name}:"):
+        plan_rotation(TWO, "enc.json", TO_KMS, (), NOW, is_idle=lambda _: False, kms_taken={name, "other"})
+    rotation = plan_rotation(TWO, "enc.json", TO_KMS, {"cloud"}, NOW, is_idle=lambda _: False, kms_taken={"other"})
+    assert rotation.key_name == "cloud"
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_from_one_kms_provider_to_another(version: str) -> None:
     raw = text(("secrets", [kms("old", version), {"identity": {}}]))

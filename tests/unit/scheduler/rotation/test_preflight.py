@@ -116,7 +116,7 @@ def test_all_reasons_are_said_at_once() -> None:
 
 def test_the_steps_are_those_of_the_rotation() -> None:
     names = [step for step, _ in steps_of(replace(ROTATION, prune=True))]
-    assert names == ["add", "spread", "promote", "switch", "rewrap", "prove", "compact", "prune", "settle"]
+    assert names == ["add", "spread", "promote", "switch", "rewrap", "prove", "compact", "prune", "converge"]
     assert [step for step, _ in steps_of(ROTATION)] == names[:-2]
 
 

@@ -76,6 +76,21 @@ async def test_answers_are_as_large_as_set_in_a_range_whose_largest_object_is_kn
     assert store.limits == [500, 500, 500]
 
 
+@pytest.mark.parametrize(
+    ("database", "most"),
+    [
+        pytest.param(48 * MIB, 500, id="no larger than what may be sent in vain => as set"),
+        pytest.param(49 * MIB, 48, id="larger => few"),
+        pytest.param(1_600 * MIB, 100, id="much larger => a sixteenth of it may be"),
+    ],
+)
+async def test_the_size_of_the_database_bounds_what_an_answer_may_cost(database: int, most: int) -> None:
+    store, sizer = filled(2_000, size=0), PageSizer(PageSettings(objects=500))
+    sizer.learn_database(database)
+    await read(store, sizer)
+    assert max(store.limits) == most
+
+
 async def test_pages_are_put_together_from_answers() -> None:
     pages = await read(filled(5_000), PageSizer(PageSettings(objects=500)))
     assert {250 <= len(page.items) <= 500 for page in pages[:-1]} == {True}

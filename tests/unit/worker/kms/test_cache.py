@@ -7,7 +7,7 @@ from sys import getsizeof
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.kms.cache import REFUSED_SECONDS, KeyCache
-from kube_rewrap.worker.wrapped import DataKey, Refused, WrappedKey
+from kube_rewrap.worker.wrapped import DataKey, RefusedKey, WrappedKey
 from tests.unit.worker.kms.scripted import V1, source
 
 SECRET = SecretBytes(bytes(32))
@@ -55,8 +55,8 @@ def test_the_bytes_of_a_replaced_entry_are_given_back() -> None:
 
 def test_a_refusal_ends() -> None:
     cache = KeyCache(10, LARGE)
-    cache.put(source("a"), Refused("because"), 50.0)
-    assert cache.get(source("a"), 49.9 + REFUSED_SECONDS) == Refused("because")
+    cache.put(source("a"), RefusedKey("because"), 50.0)
+    assert cache.get(source("a"), 49.9 + REFUSED_SECONDS) == RefusedKey("because")
     assert cache.get(source("a"), 50.0 + REFUSED_SECONDS) is None
 
 
@@ -74,10 +74,10 @@ def test_a_forgotten_key_is_asked_for_once_more_and_then_stays_for_a_while() -> 
 
 def test_a_refusal_and_an_unknown_key_can_not_be_forgotten() -> None:
     cache = KeyCache(10, LARGE)
-    cache.put(source("a"), Refused("because"), 0.0)
+    cache.put(source("a"), RefusedKey("because"), 0.0)
     cache.forget(source("a"), 1.0)
     cache.forget(source("b"), 1.0)
-    assert (cache.get(source("a"), 1.0), cache.get(source("b"), 1.0)) == (Refused("because"), None)
+    assert (cache.get(source("a"), 1.0), cache.get(source("b"), 1.0)) == (RefusedKey("because"), None)
 
 
 def test_the_witness_is_the_newest_sound_key_of_that_plugin_and_key_id() -> None:
@@ -86,7 +86,7 @@ def test_the_witness_is_the_newest_sound_key_of_that_plugin_and_key_id() -> None
     cache.put(source("b"), SECRET, 0.0)
     cache.put(source("c", "kek-2"), SECRET, 0.0)
     cache.put(source("d", plugin=V1), SECRET, 0.0)
-    cache.put(source("e"), Refused("because"), 0.0)
+    cache.put(source("e"), RefusedKey("because"), 0.0)
     cache.put(source("f"), SECRET, 0.0)
     cache.forget(source("f"), 1.0)
     cache.put(source("f"), SECRET, 1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, KmsUndecidedError
-from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Method, Outcome
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls, Method
 from kube_rewrap.worker.kms.guard import AT_ONCE
 from tests.unit.clock import without_waiting
 from tests.unit.worker.kms.scripted import CALL_SECONDS, PLUGIN, SOUND, Call, ScriptedClient, always, bench, now, source
@@ -141,7 +141,7 @@ async def test_cancelled_calls_give_their_places_back() -> None:
                 async with asyncio.timeout(CALL_SECONDS / 2):
                     await asyncio.gather(*(plugin.decrypt(source(f"{n}")) for n in range(20)))
         assert await plugin.decrypt(source("a")) == SecretBytes(b"a")
-        assert one.plugins.counts()[0].calls[Method.DECRYPT, Outcome.CANCELLED].calls == 3 * AT_ONCE
+        assert one.plugins.counts()[0].calls[Method.DECRYPT, CallOutcome.CANCELLED].calls == 3 * AT_ONCE
 
 
 @without_waiting
@@ -158,11 +158,11 @@ async def test_calls_are_counted_by_method_and_outcome_with_their_latency() -> N
         await asyncio.sleep(7.0)
         [counts] = one.plugins.counts()
         assert {key: calls.calls for key, calls in counts.calls.items()} == {
-            (Method.DECRYPT, Outcome.OK): 1,
-            (Method.DECRYPT, Outcome.UNAVAILABLE): 1,
-            (Method.STATUS, Outcome.OK): 1,
+            (Method.DECRYPT, CallOutcome.OK): 1,
+            (Method.DECRYPT, CallOutcome.UNAVAILABLE): 1,
+            (Method.STATUS, CallOutcome.OK): 1,
         }
-        latency = counts.calls[Method.DECRYPT, Outcome.OK]
+        latency = counts.calls[Method.DECRYPT, CallOutcome.OK]
         assert CALL_SECONDS - 0.001 <= latency.seconds <= 3 * CALL_SECONDS
         assert counts.status_age is not None
         assert 7 - 0.001 <= counts.status_age <= 10

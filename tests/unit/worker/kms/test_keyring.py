@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from functools import partial
 
 import pytest
@@ -14,8 +15,9 @@ from kube_rewrap.worker.errors import KmsRefusedError, KmsSourceError, KmsUnavai
 from kube_rewrap.worker.kms.cache import REFUSED_SECONDS
 from kube_rewrap.worker.kms.counts import Method
 from kube_rewrap.worker.kms.guard import TRIES
+from kube_rewrap.worker.kms.keyring import UNDECIDED_TRIES, WAVERED_SECONDS
 from kube_rewrap.worker.kms.suspects import ROUND_SECONDS, ROUNDS
-from kube_rewrap.worker.wrapped import Plugin, Refused, UnwrappedKeys, WrappedKey
+from kube_rewrap.worker.wrapped import Plugin, RefusedKey, UnwrappedKeys, WrappedKey
 from tests.unit.clock import without_waiting
 from tests.unit.worker.kms.scripted import (
     CALL_SECONDS,
@@ -101,7 +103,7 @@ async def test_nothing_is_left_after_all_tasks_are_cancelled_at_any_moment() -> 
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert one.client.at_once == 0
         found = await one.keyring.fetch([source(f"{n}") for n in range(20)])
-        assert [type(found[source(f"{n}")]) for n in (6, 7, 8)] == [SecretBytes, Refused, SecretBytes]
+        assert [type(found[source(f"{n}")]) for n in (6, 7, 8)] == [SecretBytes, RefusedKey, SecretBytes]
         assert len(found) == 20
 
 
@@ -161,7 +163,7 @@ async def test_keys_on_which_the_plugin_breaks_are_refused_after_minutes_and_no_
     async with bench(ScriptedClient(script=breaks_on(*bad))) as one:
         began = now()
         found, _ = await until_settled(one, [*bad, *good])
-        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(bad)
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], RefusedKey)} == set(bad)
         assert (ROUNDS - 1) * ROUND_SECONDS <= now() - began <= 2 * ROUNDS * ROUND_SECONDS
         assert all(one.client.decrypts_of(wrapped) == TRIES * ROUNDS for wrapped in bad)
         assert all(found[wrapped] == SecretBytes(without_word(wrapped)) for wrapped in good)
@@ -186,7 +188,7 @@ async def test_a_later_campaign_asks_again_without_the_wait_and_takes_the_key_wh
         await until_settled(one, [source("bad")])
         await asyncio.sleep(REFUSED_SECONDS)
         found, fetches = await until_settled(one, [source("bad")])
-        assert (type(found[source("bad")]), fetches) == (Refused, 1)
+        assert (type(found[source("bad")]), fetches) == (RefusedKey, 1)
         await asyncio.sleep(REFUSED_SECONDS)
         one.client.script = SOUND
         assert await one.keyring.fetch([source("bad")]) == {source("bad"): SecretBytes(b"bad")}
@@ -224,7 +226,7 @@ async def test_rounds_with_outages_between_them_are_not_those_of_the_outages() -
                 continue
             except KmsUnavailableError:
                 continue
-            assert isinstance(found[source("bad")], Refused)
+            assert isinstance(found[source("bad")], RefusedKey)
             break
         assert rounds == ROUNDS - 1
 
@@ -256,7 +258,7 @@ async def test_a_circuit_that_an_outage_opened_is_not_held_open_by_keys_on_which
                 break
             await asyncio.sleep(5)
         assert found[source("good")] == SecretBytes(b"good")
-        assert all(isinstance(found[wrapped], Refused) for wrapped in bad)
+        assert all(isinstance(found[wrapped], RefusedKey) for wrapped in bad)
 
 
 def may_only_decrypt(error: Exception, *bad: WrappedKey) -> Script:
@@ -279,9 +281,10 @@ async def test_a_plugin_that_may_only_decrypt_refuses_a_key_if_it_unwraps_one_th
         await one.keyring.fetch([source("good")])
         for _ in range(3):
             found = await one.keyring.fetch([bad, source("good")])
-            assert isinstance(found[bad], Refused)
+            assert isinstance(found[bad], RefusedKey)
             await asyncio.sleep(REFUSED_SECONDS)
-        assert one.client.decrypts_of(source("good")) == 1 + 3
+        canaries = UNDECIDED_TRIES - TRIES + 1
+        assert one.client.decrypts_of(source("good")) == 1 + 3 * canaries
 
 
 @without_waiting
@@ -333,7 +336,7 @@ async def test_keys_that_the_plugin_refuses_by_a_code_of_its_own_stop_no_other_k
 
     async with bench(ScriptedClient(script=refused)) as one:
         found = await one.keyring.fetch([*forged, source("good")])
-        assert {wrapped for wrapped in found if isinstance(found[wrapped], Refused)} == set(forged)
+        assert {wrapped for wrapped in found if isinstance(found[wrapped], RefusedKey)} == set(forged)
         assert found[source("good")] == SecretBytes(b"good")
         assert not one.plugins[PLUGIN].is_open(Method.DECRYPT)
 
@@ -352,12 +355,14 @@ async def test_an_undecided_failure_is_tried_again() -> None:
 async def test_a_refused_key_is_not_asked_for_again_for_a_while() -> None:
     async with bench(ScriptedClient(script=failing(source("bad")))) as one:
         found = await one.keyring.fetch([source("bad")])
-        assert found == {source("bad"): Refused("KMS v2 provider 'cloud' does not unwrap it, and unwraps other keys")}
+        assert found == {
+            source("bad"): RefusedKey("KMS v2 provider 'cloud' does not unwrap it, and unwraps other keys")
+        }
         assert one.plugins.counts()[0].refused == 1
-        assert one.client.decrypts_of(source("bad")) == 3
+        assert one.client.decrypts_of(source("bad")) == UNDECIDED_TRIES
         await asyncio.sleep(REFUSED_SECONDS - 5)
         await asyncio.gather(*(one.keyring.fetch([source("bad")]) for _ in range(100)))
-        assert one.client.decrypts_of(source("bad")) == 3
+        assert one.client.decrypts_of(source("bad")) == UNDECIDED_TRIES
         await asyncio.sleep(10)
         one.client.script = failing()
         assert await one.keyring.fetch([source("bad")]) == {source("bad"): SecretBytes(b"bad")}
@@ -388,7 +393,8 @@ async def test_a_source_that_opened_before_must_open_again_before_another_is_ref
         with pytest.raises(KmsUnavailableError):
             await one.keyring.fetch([source("bad")])
         one.client.script = failing(source("bad"))
-        assert isinstance((await one.keyring.fetch([source("bad")]))[source("bad")], Refused)
+        await asyncio.sleep(WAVERED_SECONDS)
+        assert isinstance((await one.keyring.fetch([source("bad")]))[source("bad")], RefusedKey)
 
 
 @without_waiting
@@ -404,9 +410,9 @@ async def test_many_damaged_keys_share_canaries() -> None:
     bad = [source(f"{n}") for n in range(64)]
     async with bench(ScriptedClient(script=failing(*bad))) as one:
         found = await one.keyring.fetch(bad)
-        assert {type(outcome) for outcome in found.values()} == {Refused}
-        assert one.client.number_of("encrypt") <= len(bad) / 2
-        assert all(one.client.decrypts_of(wrapped) == 3 for wrapped in bad)
+        assert {type(outcome) for outcome in found.values()} == {RefusedKey}
+        assert one.client.number_of("encrypt") <= len(bad) * (UNDECIDED_TRIES - TRIES + 1) / 2
+        assert all(one.client.decrypts_of(wrapped) == UNDECIDED_TRIES for wrapped in bad)
 
 
 @without_waiting
@@ -418,6 +424,109 @@ async def test_a_canary_answers_only_for_failures_before_it() -> None:
         one.client.script = always(KmsUndecidedError("unknown"))
         with pytest.raises(KmsUnavailableError):
             await one.keyring.fetch([source("sound")])
+
+
+class Throttled:
+    """As AWS's plugin beside a KMS that throttles: UNKNOWN for all calls of a second beyond a number of them.
+
+    `others` is the chance that a call of another client takes a place before each of ours.
+    """
+
+    def __init__(self, calls_per_second: int, others: float = 0.0) -> None:
+        self._most = calls_per_second
+        self._others = others
+        self._times: list[float] = []
+
+    def __call__(self, _: Call) -> Exception | None:
+        self._times = [at for at in self._times if at > now() - 1]
+        if random.random() < self._others or len(self._times) >= self._most:
+            return KmsUndecidedError("unknown")
+        self._times.append(now())
+        return None
+
+
+@pytest.mark.parametrize(
+    ("quota", "others", "number"), [(5, 0.0, 40), (1, 0.0, 8), (9, 0.4, 30), (100, 0.5, 3), (100, 0.5, 1)]
+)
+def test_a_plugin_that_throttles_by_unknown_gets_no_sound_key_refused(quota: int, others: float, number: int) -> None:
+    @without_waiting
+    async def run() -> None:
+        client = ScriptedClient(plugin=V1, script=Throttled(quota, others), seconds=0.05)
+        async with bench(client, rate=10) as one:
+            wanted = [source(f"{n}", plugin=V1) for n in range(number)]
+            assert await until_served(one, wanted) == {key: SecretBytes(without_word(key)) for key in wanted}
+
+    for seed in range(12):
+        random.seed(seed)
+        run()
+
+
+async def until_served(one: Bench, wanted: list[WrappedKey]) -> UnwrappedKeys:
+    """As a campaign that rests while the plugin is away, and is taken up again."""
+    for _ in range(1_000):
+        try:
+            return await one.keyring.fetch(wanted)
+        except KmsUnavailableError as error:
+            await asyncio.sleep(min(error.delay, 60))
+    raise AssertionError("it never ends")
+
+
+@without_waiting
+async def test_a_key_that_fails_while_the_plugin_fails_by_turns_on_others_is_refused_after_minutes_only() -> None:
+    """The failure of another key that turned good shows that the plugin fails on sound keys."""
+
+    def script(call: Call) -> Exception | None:
+        is_first = call.wrapped == source("sound") and one.client.decrypts_of(source("sound")) == 1
+        return KmsUndecidedError("unknown") if is_first or call.wrapped == source("bad") else None
+
+    async with bench() as one:
+        one.client.script = script
+        with pytest.raises(KmsSourceError):
+            await one.keyring.fetch([source("bad"), source("sound")])
+        found, _ = await until_settled(one, [source("bad"), source("sound")])
+        assert {type(found[source("bad")]), type(found[source("sound")])} == {RefusedKey, SecretBytes}
+
+
+@without_waiting
+async def test_the_canary_makes_each_call_once() -> None:
+    """One try of three would pass beside a plugin that throttles."""
+
+    def script(call: Call) -> Exception | None:
+        is_bad = call.wrapped == source("bad") or (call.method == "encrypt" and call.number == 0)
+        return KmsUndecidedError("unknown") if is_bad else None
+
+    async with bench(ScriptedClient(script=script)) as one:
+        with pytest.raises(KmsUnavailableError):
+            await one.keyring.fetch([source("bad")])
+        assert one.client.number_of("encrypt") == 1
+
+
+@without_waiting
+async def test_a_key_that_opened_an_object_is_not_asked_for_again_for_one_that_it_does_not_open() -> None:
+    async with bench() as one:
+        known = await one.keyring.fetch([source("a")])
+        one.keyring.prove(source("a"))
+        one.client.script = failing(source("a"))
+        one.keyring.forget(source("a"))
+        assert await one.keyring.fetch([source("a")]) == known
+        assert one.client.decrypts_of(source("a")) == 1
+
+
+@without_waiting
+@pytest.mark.parametrize("error", [KmsUnavailableError("away"), KmsUndecidedError("unknown")], ids=["away", "unknown"])
+async def test_a_key_that_is_asked_for_again_in_vain_stays_what_it_was(error: Exception) -> None:
+    """It may be that of sound objects that come later."""
+    async with bench() as one:
+        known = await one.keyring.fetch([source("a")])
+        one.keyring.forget(source("a"))
+        one.client.script = always(error)
+        with pytest.raises(KmsUnavailableError):
+            await one.keyring.fetch([source("a")])
+        assert await one.keyring.fetch([source("a")]) == known
+        one.keyring.forget(source("a"))
+        one.client.script = failing(source("a"))
+        await asyncio.sleep(2 * WAVERED_SECONDS)
+        assert await one.keyring.fetch([source("a")]) == known
 
 
 @without_waiting

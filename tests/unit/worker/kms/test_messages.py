@@ -1,5 +1,7 @@
 """The messages of the KMS services, and the decoding of hostile bytes."""
 
+import time
+
 import grpc
 import pytest
 from google.protobuf.message import DecodeError
@@ -42,10 +44,30 @@ def test_hostile_answers_decode_or_raise_one_error(name: tuple[str, str], body: 
         (".".join(["a" * 63] * 3 + ["a" * 61]), True),
         ("a", False), ("", False), (".", False), ("a..b", False), ("A.b", False), ("a_b.c", False), ("-a.b", False),
         ("a-.b", False), (f"{'a' * 64}.b", False), (".".join(["a" * 63] * 3 + ["a" * 62]), False), ("a.b\n", False),
+        ("a.b\nc.d", False), ("\na.b", False), (f"{'a' * 63}." * 3 + "a" * 61 + ".", True),
     ],
 )  # fmt: skip
 def test_names_of_annotations(name: str, valid: bool) -> None:
     assert (fault_of_annotations([(name, b"")]) == "") is valid
+
+
+@pytest.mark.parametrize("last", ["A.b", "a", "a.b\n", "a" * 64 + ".b", ("a" * 63 + ".") * 4 + "a"])
+def test_one_wrong_name_among_thousands_is_found(last: str) -> None:
+    names = [(f"{number:x}.b", b"") for number in range(5_000)]
+    assert fault_of_annotations([*names, ("a.b", b"")]) == ""
+    for place in (0, 2_500, 5_000):
+        assert fault_of_annotations([*names[:place], (last, b""), *names[place:]]) != ""
+
+
+@pytest.mark.parametrize(
+    "name", ["a-" * 126, "a." * 125 + "_", "a" * 253, "a.a-" * 62 + "_", ("a" * 63 + ".") * 3 + "_"]
+)
+def test_names_that_are_almost_right_are_judged_within_milliseconds(name: str) -> None:
+    right = [("a" * 63 + ".b", b"")] * 400
+    assert fault_of_annotations(right) == ""
+    began = time.process_time()
+    fault_of_annotations([*right, (name, b"")])
+    assert time.process_time() - began < 0.5
 
 
 @given(st.text())

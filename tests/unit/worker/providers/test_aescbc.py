@@ -20,7 +20,7 @@ from kube_rewrap.worker.providers.cipher import OpenError
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.proof import ProofPart
-from kube_rewrap.worker.records.quarantine import Quarantine as Records
+from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Quarantine, Reason, recorded_reason
 from tests.fakes.store import MemoryStore
 
@@ -102,7 +102,7 @@ async def test_records_that_told_the_two_apart_are_shown_as_one() -> None:
     for number, (reason, detail) in enumerate(FORMER):
         fields = {"key": f"/{number}", "reason": reason, "detail": detail, "mod_revision": 1}
         store.put(SPACE.quarantined("c", b"/%d" % number), encode(fields))
-    found = [(one.reason, one.detail) async for one in Records(store, SPACE, "c").all()]
+    found = [(one.reason, one.detail) async for one in QuarantineRecords(store, SPACE, "c").all()]
     shown = (Reason.NOT_RECOGNISED, f"aescbc:a:b (0123456789abcdef): {NOT_RECOGNISED_DETAIL}")
     assert found == [shown] * len(FORMER)
     part = ProofPart.from_json(former_part())

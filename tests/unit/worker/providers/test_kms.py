@@ -19,7 +19,7 @@ from kube_rewrap.worker.verdict import NOT_RECOGNISED_DETAIL, Keep, KeyRef, Quar
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
-    Refused,
+    RefusedKey,
     SourceType,
     UnwrappedKeys,
     WrappedKey,
@@ -371,7 +371,7 @@ def test_case_9_two_v1_providers_of_one_name_the_second_one_opens_and_the_value_
     value = H1 + v1_body(b"wrapped", gcm(KEY, OBJECT, ETCD_KEY))
     first_key, second_key = chain.wanted(value)
     assert (first_key.plugin, second_key.plugin) == (P1, replace(P1, endpoint="unix:///other.sock"))
-    right, wrong, no = SecretBytes(KEY), SecretBytes(KEY[::-1]), Refused("it does not know this key")
+    right, wrong, no = SecretBytes(KEY), SecretBytes(KEY[::-1]), RefusedKey("it does not know this key")
     stale = Opened(OBJECT, KeyRef("kms", "old", "v1#2"), is_primary=False)
     assert chain.open(value, ETCD_KEY, {first_key: no, second_key: right}) == stale
     assert chain.open(value, ETCD_KEY, {first_key: wrong, second_key: right}) == stale
@@ -383,7 +383,7 @@ def test_case_9_what_neither_opens_is_a_try_if_a_key_was_tried() -> None:
     chain = Chain([V1, replace(V1, endpoint="unix:///other.sock")], targets={})
     value = H1 + v1_body(b"wrapped", gcm(KEY, OBJECT, ETCD_KEY))
     first_key, second_key = chain.wanted(value)
-    wrong, no = SecretBytes(KEY[::-1]), Refused("it does not know this key")
+    wrong, no = SecretBytes(KEY[::-1]), RefusedKey("it does not know this key")
 
     def why(unwrapped: UnwrappedKeys) -> Reason:
         verdict = chain.open(value, ETCD_KEY, unwrapped)
@@ -455,7 +455,7 @@ def test_a_value_whose_key_was_not_fetched_is_the_callers_fault() -> None:
 def test_a_refused_key_is_quarantined_with_the_reason_given() -> None:
     value = H2 + b"".join(FIELDS)
     (wrapped,) = NEW_FIRST.wanted(value)
-    verdict = NEW_FIRST.open(value, ETCD_KEY, {wrapped: Refused("the plugin works, and does not unwrap its key")})
+    verdict = NEW_FIRST.open(value, ETCD_KEY, {wrapped: RefusedKey("the plugin works, and does not unwrap its key")})
     detail = f"{STANZA_2}: the plugin works, and does not unwrap its key"
     assert verdict == Quarantine(Reason.KMS_REFUSED, detail, (STANZA_2,))
 

@@ -10,7 +10,7 @@ import pytest
 from celery.utils.saferepr import saferepr
 
 from kube_rewrap.worker.kms.circuit import CircuitState
-from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, Calls, Method, Outcome, PluginCounts
+from kube_rewrap.worker.kms.counts import LATENCY_BOUNDS, CallOutcome, Calls, Method, PluginCounts
 from kube_rewrap.worker.queue.app import CountedTask, counted
 from kube_rewrap.worker.queue.execution import MessageResult
 from kube_rewrap.worker.queue.plugin_report import MOST_PLUGINS, PluginMeter, PluginReport, reports_in
@@ -18,7 +18,7 @@ from kube_rewrap.worker.queue.tasks import _encoded
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.wrapped import Plugin
 
-OK, REFUSED = (Method.DECRYPT, Outcome.OK), (Method.DECRYPT, Outcome.REFUSED)
+OK, REFUSED = (Method.DECRYPT, CallOutcome.OK), (Method.DECRYPT, CallOutcome.REFUSED)
 MANY = 10**12
 
 
@@ -75,7 +75,7 @@ def test_a_report_arrives_whole_whatever_the_providers_name(name: str) -> None:
 
 def test_the_largest_reports_arrive_whole() -> None:
     huge = Calls(MANY, float(MANY), (MANY,) * len(LATENCY_BOUNDS))
-    calls = {(method, outcome): huge for method in Method for outcome in Outcome}
+    calls = {(method, outcome): huge for method in Method for outcome in CallOutcome}
     report = PluginReport("🔑" * 100, "v2", calls, frozenset(Method), 2.0**39, MANY, MANY, MANY)
     assert arrived((report,) * MOST_PLUGINS) == (report,) * MOST_PLUGINS
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.scheduler.dispatch.local import describe
+from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.worker.errors import RecordChangedError, RecordError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.codec import encode

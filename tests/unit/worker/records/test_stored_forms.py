@@ -9,7 +9,8 @@ from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import GenerationRecord, History
 from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.observed import Followed, Observations
-from kube_rewrap.worker.records.quarantined import Quarantined
+from kube_rewrap.worker.records.quarantined import QuarantinedObject
+from kube_rewrap.worker.records.rotation import RotationStep
 from kube_rewrap.worker.records.table import Record
 from kube_rewrap.worker.records.usage import DueByRate, Interval, Usage
 from kube_rewrap.worker.verdict import KeyRef, Reason
@@ -38,7 +39,7 @@ STORED: list[tuple[bytes, Record]] = [
     ),
     (
         b'{"detail":"why","key":"/registry/secrets/a/\\udcff","mod_revision":7,"reason":"no_key_of_that_name","v":1}',
-        Quarantined(b"/registry/secrets/a/\xff", Reason.NO_SUCH_KEY, "why", 7),
+        QuarantinedObject(b"/registry/secrets/a/\xff", Reason.NO_SUCH_KEY, "why", 7),
     ),
     (b'{"hash":"ab","number":3,"oldest":2,"v":1}', Head(3, "ab", 2)),
     (b'{"command":"rewrap worker","host":"node-1","pid":42,"since":"2026-01-01T00:00:00+00:00","v":1}', WORKER),
@@ -68,7 +69,8 @@ STORED: list[tuple[bytes, Record]] = [
 @pytest.mark.parametrize(("stored", "value"), STORED, ids=[type(value).__name__ for _, value in STORED])
 def test_a_record_of_version_0_1_is_read_as_before(stored: bytes, value: Record) -> None:
     assert type(value).from_json(decode(b"/k", stored)) == value
-    assert encode(value.to_json()) == stored.replace(b'"hasty"', b'"due_by_rate"')
+    renamed = stored.replace(b'"hasty"', b'"due_by_rate"').replace(b'"settled"', b'"late_plaintext"')
+    assert encode(value.to_json()) == renamed
 
 
 def test_a_history_without_later_fields_has_no_former_generation() -> None:
@@ -76,10 +78,16 @@ def test_a_history_without_later_fields_has_no_former_generation() -> None:
     assert History.from_json(decode(b"/k", stored)) == History(GenerationRecord("sha256:b", (("secrets", KEYS[1:]),)))
 
 
+def test_the_last_step_of_a_rotation_is_read_by_its_name_in_version_0_1() -> None:
+    assert [RotationStep(name) for name in ("settle", "converge")] == [RotationStep.CONVERGE] * 2
+    with pytest.raises(ValueError, match="settles"):
+        RotationStep("settles")
+
+
 def test_the_exact_reason_of_an_unauthenticated_value_is_replaced() -> None:
     stored = (
         b'{"detail":"aescbc:old (0123456789abcdef): bad padding","key":"/k","mod_revision":7,'
         b'"reason":"authentication_failed","v":1}'
     )
-    read = Quarantined.from_json(decode(b"/k", stored))
+    read = QuarantinedObject.from_json(decode(b"/k", stored))
     assert (read.reason, "padding" in read.detail) == (Reason.NOT_RECOGNISED, False)

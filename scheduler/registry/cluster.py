@@ -11,8 +11,8 @@ import structlog
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.spans import Spans
-from kube_rewrap.scheduler.dispatch.local import Engine, open_engine
+from kube_rewrap.scheduler.engine import Engine, open_engine
+from kube_rewrap.scheduler.registry.spans import Spans
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.budget import has_budget

@@ -8,9 +8,9 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.config.encryption.resources import GroupResource
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory, survey
-from kube_rewrap.scheduler.campaigns.run import EVERYTHING, CampaignSpec, choose
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory, survey
+from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec, choose
 from kube_rewrap.worker.errors import CompactedError, RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.repairs import MOST_PLACES, Drift, Repair
+from kube_rewrap.scheduler.upkeep.repairs import MOST_PLACES, Drift, Repair
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState

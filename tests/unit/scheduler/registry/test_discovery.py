@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, IdentityProvider, ResourceEntry
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS, NamespaceCount, plan_batches
-from kube_rewrap.scheduler.campaigns.discovery import Territory, cut, survey, take_census
+from kube_rewrap.scheduler.campaigns.batches import plan_batches
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount
+from kube_rewrap.scheduler.registry.discovery import Territory, cut, survey, take_census
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.inventory import ResourceRange
 from tests.fakes.store import MemoryStore

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kube_rewrap.scheduler.campaigns.repairs import Drift
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.repairs import Drift
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.request import Origin, RequestState, start_request

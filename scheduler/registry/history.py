@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.generations import Generations
 

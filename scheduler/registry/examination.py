@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kube_rewrap.config.encryption.resources import Layout, Located
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory
-from kube_rewrap.scheduler.campaigns.scan import survey_cluster
-from kube_rewrap.scheduler.dispatch.local import Examined
+from kube_rewrap.scheduler.engine import Examined
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory
+from kube_rewrap.scheduler.registry.scan import survey_cluster
 from kube_rewrap.worker.etcd.ranges import key_text
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.encryption.resources import GroupResource, Layout, Located, UnknownResource
-from kube_rewrap.scheduler.campaigns.batches import BATCH_OBJECTS, NamespaceCount, ResourceCensus
+from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.pages import read_keys
 from kube_rewrap.worker.etcd.parts import Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text, prefix_end

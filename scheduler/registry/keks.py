@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.errors import KmsRefusedError, RefusedError
 from kube_rewrap.worker.records.kek import observe
 from kube_rewrap.worker.records.keks import Keks

@@ -9,9 +9,9 @@ import asyncio
 import random
 import time
 
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.repairs import Drift, Repaired
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
+from kube_rewrap.scheduler.upkeep.repairs import Drift, Repaired
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.try_counter import TryCounter
 

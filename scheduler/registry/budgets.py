@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.discovery import Territory
-from kube_rewrap.scheduler.campaigns.run import CampaignSpec, still_there
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.discovery import Territory
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, still_there
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Scope
 from kube_rewrap.worker.records.inventory import Estimate

@@ -11,13 +11,17 @@ import random
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.budgets import begin_budgets
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.figures import Figures
-from kube_rewrap.scheduler.campaigns.requests import RequestBacklog
-from kube_rewrap.scheduler.campaigns.scan import scan_cluster
+from kube_rewrap.scheduler.registry.budgets import begin_budgets
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.scheduler.upkeep.figures import Figures
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, KmsUnavailableError
+from kube_rewrap.worker.records.campaign import completed
 from kube_rewrap.worker.records.campaigns import Campaigns
+from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.kek import is_unheard_of
+from kube_rewrap.worker.records.keks import Keks
 
 _LOOK_SECONDS = 0.5
 _RETRY_INCOMPLETE = 600.0
@@ -118,5 +122,31 @@ class FullCheckController:
             because=f"{because}, and {found.unreadable} can't be read",
         )
         await self._figures.scanned(found)
-        if found.stale:
+        ahead = await self._written_ahead(found)
+        if ahead:
+            _log.warning(
+                "full_check.unknown_kek",
+                objects=ahead,
+                because="after a complete campaign, clients wrote them under KEKs that the plugin beside this process "
+                "never named for long enough: it may be behind those of the kube-apiservers, so nothing rewrites them",
+            )
+        if found.stale > ahead:
             await self._backlog.ask_for_full_check(f"a full check found that {because}")
+
+    async def _written_ahead(self, found: Inventory) -> int:
+        """Return how many objects a kube-apiserver wrote under a KEK that is newer than the one in force.
+
+        They are under a KEK of the primary's provider that was never in force, in a resource that a campaign proved to
+        be under the one in force. Where none did, as on a cluster that rewrap meets first, the KEK may be an old one.
+        """
+        known = [stored.value for stored in await self._campaigns.all()]
+        proven = completed(known, self._cluster.generation.hash)
+        keks = Keks(self._cluster.engine.store, self._cluster.engine.keyspace)
+        tallies = [one for one in found.resources if one.resource in proven and one.primary.is_kek]
+        in_force = {name: await keks.in_force(name) for name in {one.primary.name for one in tallies}}
+        return sum(
+            under.objects
+            for one in tallies
+            for key, under in one.keys.items()
+            if is_unheard_of(key, one.primary, in_force[one.primary.name])
+        )

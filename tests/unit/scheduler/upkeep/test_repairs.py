@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kube_rewrap.scheduler.campaigns.repairs import (
+from kube_rewrap.scheduler.upkeep.repairs import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     MOST_REPAIRS,

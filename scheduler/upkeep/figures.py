@@ -6,9 +6,9 @@ import time
 
 import structlog
 
-from kube_rewrap.scheduler.campaigns.cluster import Cluster
-from kube_rewrap.scheduler.campaigns.history import accepted_at, last_proof
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.registry.cluster import Cluster
+from kube_rewrap.scheduler.registry.history import accepted_at, last_proof
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState

@@ -1,0 +1,21 @@
+"""The scheduler's one door to the engine and to claimed work: no other module of `scheduler` or `cli` imports them."""
+
+from __future__ import annotations
+
+from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle, tell
+from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
+
+__all__ = [
+    "ClaimingWorker",
+    "Engine",
+    "Examined",
+    "Job",
+    "ask_key_ids",
+    "ask_why_away",
+    "describe",
+    "failure",
+    "open_engine",
+    "serve",
+    "settle",
+    "tell",
+]
