@@ -164,6 +164,9 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
         try:
             await worker.do(Job(str(asked["job"])), int(str(asked["number"])))
         except WorkerError as error:
+            # A swap may meet the lost claim before the renewal of the lease does.
+            if isinstance(error, FencedError) and await session.is_lost():
+                lose(error)
             answer |= failure(type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - a foreign exception may quote its input: keys or plaintext
             answer |= failure(WorkerError.__name__, f"unexpected {type(error).__name__} in a child process")

@@ -80,6 +80,13 @@ class Session:
             f"its lock ends {LEASE_SECONDS} s after it does at the latest"
         )
 
+    async def is_lost(self) -> bool:
+        """Return whether etcd says that the lease has ended; False if it says nothing."""
+        try:
+            return not await self._store.keep_lease(self._lease)
+        except WorkerError:
+            return False
+
     async def release(self, guard: Expect) -> None:
         """Release a lock before the session ends. If no call succeeds, the lock ends with the lease.
 
