@@ -105,7 +105,7 @@ def test_case_14_a_plugin_killed_then_hung_then_back_under_a_new_socket(
     plugin.does(key_id="kek-2")
     put_in_place(cluster, kms)
     scheduler = cluster.start("scheduler")
-    worker = cluster.start("worker")
+    cluster.start("worker")
     cluster.wait(lambda: count_of(gateway, kms) >= 50, "the first page")
     plugin.kill()
     assert count_of(gateway, kms) < OBJECTS, "it was too fast to be hit"
@@ -125,7 +125,6 @@ def test_case_14_a_plugin_killed_then_hung_then_back_under_a_new_socket(
     plugin.start()
     assert cluster.wait_finished(1, 120)["state"] == "complete"
     assert scheduler.said("campaign.continued")
-    assert worker.said("batch.failed")
     assert not scheduler.said("batch.parked")
     assert (quarantined(cluster), count_of(gateway, kms)) == (0, OBJECTS)
     assert read_all(gateway, kms) == expected
@@ -334,8 +333,8 @@ def test_case_14_a_campaign_rests_for_the_plugin_of_a_provider_that_only_reads(
     cluster.wait(lambda: sum(one.value.startswith(OLD.prefix) for one in gateway.read(SECRETS)) >= 50, "the first page")
     plugin.kill()
     cluster.wait(lambda: paused_for(cluster) == "kms", "a rest")
-    paused = scheduler.said("campaign.paused")[0]
-    assert "can't be reached" in paused["because"]
+    cluster.wait(lambda: scheduler.said("campaign.paused"), "the line about it, which follows the record")
+    assert "can't be reached" in scheduler.said("campaign.paused")[0]["because"]
     plugin.start()
     assert cluster.wait_finished(1, 120)["state"] == "complete"
     assert not scheduler.said("batch.parked")
