@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kube_rewrap.worker.chains import describe
 from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle, tell
-from kube_rewrap.worker.engine import Engine, Examined, ask_key_ids, ask_why_away, describe, open_engine
+from kube_rewrap.worker.engine import Engine, Examined, open_engine
+from kube_rewrap.worker.plugin_trials import ask_key_ids, ask_why_away, try_plugin
 
 __all__ = [
     "ClaimingWorker",
@@ -18,4 +20,5 @@ __all__ = [
     "serve",
     "settle",
     "tell",
+    "try_plugin",
 ]

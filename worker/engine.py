@@ -5,18 +5,15 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kube_rewrap.config.encryption.generation import Generation
-from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
-from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.chains import Chains, describe
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch_again, refused
 from kube_rewrap.worker.errors import (
@@ -32,14 +29,14 @@ from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Item, Store
+from kube_rewrap.worker.growth import growth_by, trial_growth, trial_key
 from kube_rewrap.worker.inventory import last_stamps, last_writes, take_inventory, take_slice
 from kube_rewrap.worker.kms.client import KmsClient
 from kube_rewrap.worker.kms.counts import PluginCounts
-from kube_rewrap.worker.kms.key_ids import named_twice, read_key_ids, why_away
-from kube_rewrap.worker.kms.pace import Paces, ceiling
+from kube_rewrap.worker.kms.pace import Paces
 from kube_rewrap.worker.kms.plugin_keys import PluginKeys
 from kube_rewrap.worker.kms.plugins import open_plugins
-from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.plugin_trials import local_paces
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace, Pace
 from kube_rewrap.worker.rate.pressure import WindowSize
@@ -50,7 +47,6 @@ from kube_rewrap.worker.records.campaign import NO_QUARANTINE_LIMIT, QuarantineL
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.gap import Gap
-from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations, late_plaintext
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.keks import Keks
@@ -66,75 +62,15 @@ from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason, Verdict
 from kube_rewrap.worker.wrapped import (
     DataKey,
     Plugin,
-    SourceType,
     WrappedKey,
     fingerprint_of,
-    hash_of_key_id,
-    plugin_of,
 )
-
-_TRIAL = bytes(1_024)
-"""A plaintext of about an object's size; some lengths in a value take more bytes for a large one."""
 
 _SAMPLES = 8
 """Wrapped keys with which a plugin is tried."""
 
 Locate = Callable[[bytes], tuple[str, bytes] | None]
 """Returns the governed resource of an etcd key, and its storage path; None if there is none."""
-
-
-class Chains(Mapping[str, Chain]):
-    """The provider chain of each resource by its name, created at first access.
-
-    Raises KeyError for a resource that the configuration does not govern.
-    """
-
-    def __init__(self, generation: Generation, targets: Mapping[str, str] | None = None) -> None:
-        """`targets` as in `Chain`."""
-        self._configuration = generation.configuration
-        self._targets = targets
-        self._made: dict[str, Chain] = {}
-        self._late_plaintext: frozenset[str] = frozenset()
-
-    def quarantine_late(self, resources: frozenset[str]) -> None:
-        """Make the chains of these resources, and of no others, quarantine plaintext as late."""
-        if resources != self._late_plaintext:
-            self._late_plaintext = resources
-            self._made = {}
-
-    def __getitem__(self, resource: str) -> Chain:
-        if resource not in self._made:
-            providers = self._configuration.providers_for(GroupResource.parse(resource))
-            if providers is None:
-                raise KeyError(resource)
-            self._made[resource] = Chain(
-                providers, plaintext_is_late=resource in self._late_plaintext, targets=self._targets
-            )
-        return self._made[resource]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)
-
-
-def describe(generation: Generation) -> GenerationRecord:
-    """Return the keys of each configured name in the file's order, without their material."""
-    chains = Chains(generation, generation.targets)
-    names = generation.configuration.resource_names()
-    return GenerationRecord(
-        generation.hash,
-        tuple((name, chains[name].described) for name in names),
-        generation.file_hash,
-        tuple(sorted(dict.fromkeys(map(_socket_of, generation.kms_providers)), key=lambda socket: socket[0])),
-    )
-
-
-def _socket_of(provider: KmsProvider) -> tuple[str, str]:
-    """Return the name of a KMS provider with its version, and a hash of its plugin's address."""
-    socket = provider.address.socket or provider.endpoint
-    return f"{provider.api_version}:{provider.name}", hashlib.sha256(socket.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,18 +197,6 @@ class Engine:
         targets = self.generation.targets
         return all(isinstance(answer, WorkerError) or answer == targets[name] for name, answer in named.items())
 
-    async def try_plugin(self, provider: KmsProvider) -> int:
-        """Return by how many bytes values grow under a KMS v2 provider, which may be in no file yet.
-
-        Asks its plugin for the status, and to wrap and unwrap a seed, as a rewrap does; connects for this call alone.
-        Raises KmsUnavailableError or KmsRefusedError when the plugin can't do one of these, KmsTargetError when it
-        names another KEK meanwhile.
-        """
-        async with open_plugins(KmsClient, _local_paces(self._settings)) as plugins:
-            target = await named_twice(plugins[plugin_of(provider)])
-            keys = PluginKeys(plugins, self._settings.kms)
-            return await _growth(Chain([provider], targets={provider.name: target}), keys)
-
     def kms_counts(self) -> tuple[PluginCounts, ...]:
         """Return what was counted of the calls to KMS plugins; () without any."""
         return self._data_keys.counts() if isinstance(self._data_keys, PluginKeys) else ()
@@ -318,7 +242,7 @@ class Engine:
         Measured by one trial seal with a data key of the plugin. Raises the errors of `DataKeys`.
         """
         chain = self.chains[resource]
-        return await _growth(chain, self._data_keys)
+        return await trial_growth(chain, self._data_keys)
 
     async def expected_growth(self, ranges: Sequence[ResourceRange], revision: int) -> int:
         """Return `growth` of the resource of these ranges, as it is expected: no seed is made.
@@ -330,7 +254,7 @@ class Engine:
         if primary is None or not isinstance(self._data_keys, PluginKeys):
             return 0
         seen = await self._seen_under(primary[0], ranges, revision)
-        return _growth_by(DataKey(seen, _trial_key()) if seen else await self._data_keys.trial_key(primary[0]))
+        return growth_by(DataKey(seen, trial_key()) if seen else await self._data_keys.trial_key(primary[0]))
 
     async def _seen_under(self, plugin: Plugin, ranges: Sequence[ResourceRange], revision: int) -> WrappedKey | None:
         """Return the wrapped key of the first value under the provider of a plugin."""
@@ -493,28 +417,6 @@ class Engine:
         return opened if isinstance(opened, Quarantine) else opened.ref
 
 
-def _growth_by(data_key: DataKey) -> int:
-    """Return by how many bytes a value is larger than its plaintext, with a data key that was wrapped like this."""
-    wrapped, version = data_key.wrapped, data_key.wrapped.plugin.version
-    if version == "v2":
-        wrapped = replace(wrapped, source_type=SourceType.HKDF_SHA256_XNONCE_AES_GCM_SEED)
-    plugin = wrapped.plugin
-    provider = KmsProvider(version, plugin.name, plugin.endpoint, plugin.timeout_seconds, None)
-    chain = Chain([provider], targets={plugin.name: hash_of_key_id(wrapped.key_id)})
-    return len(chain.seal(_TRIAL, b"/", DataKey(wrapped, data_key.secret))) - len(_TRIAL)
-
-
-def _trial_key() -> SecretBytes:
-    return SecretBytes(secrets.token_bytes(32))
-
-
-async def _growth(chain: Chain, data_keys: DataKeys) -> int:
-    if chain.kms_primary is None:
-        return 0
-    [data_key] = await data_keys.data_keys(*chain.kms_primary, 1)
-    return len(chain.seal(_TRIAL, b"/", data_key)) - len(_TRIAL)
-
-
 @asynccontextmanager
 async def open_engine(
     settings: Settings, generation: Generation, pace: Pace | None = None, kms_paces: Paces | None = None
@@ -535,7 +437,7 @@ async def open_engine(
         if not generation.kms_providers:
             yield Engine(store, settings, generation, pace)
             return
-        plugins = await stack.enter_async_context(open_plugins(KmsClient, kms_paces or _local_paces(settings)))
+        plugins = await stack.enter_async_context(open_plugins(KmsClient, kms_paces or local_paces(settings)))
         keys = PluginKeys(plugins, settings.kms)
         aimed, missing = await _aim(keys, generation)
         yield Engine(store, settings, aimed, pace, keys, missing=missing)
@@ -550,22 +452,3 @@ async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, st
     if len(targets) == len(named):
         return generation.aimed(targets), ""
     return generation, "; ".join(str(answer) for answer in named.values() if isinstance(answer, WorkerError))
-
-
-def _local_paces(settings: Settings) -> Paces:
-    return lambda plugin: LocalPace(ceiling(plugin, settings.kms))
-
-
-async def ask_key_ids(settings: Settings, generation: Generation) -> Mapping[str, str | WorkerError]:
-    """Return the hash of the key id that each KMS plugin of `Generation.kms_writers` names, or why there is none.
-
-    Opens new connections at each call; the caller makes one every half minute.
-    """
-    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
-        return await read_key_ids(plugins, generation)
-
-
-async def ask_why_away(settings: Settings, generation: Generation, samples: Iterable[WrappedKey] = ()) -> str:
-    """Return why KMS plugins of the generation do not serve now; see `why_away`. Opens new connections."""
-    async with open_plugins(KmsClient, _local_paces(settings)) as plugins:
-        return await why_away(plugins, generation, samples)

@@ -14,6 +14,7 @@ from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.configuration.detect import why_refused
+from kube_rewrap.scheduler.engine import try_plugin
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
@@ -68,7 +69,7 @@ class Preparation:
         """Add what the plugin of the KMS provider to add did when it was tried."""
         provider, _ = await asyncio.to_thread(self._file.stanza)
         try:
-            return replace(facts, growth=await self._cluster.engine.try_plugin(provider))
+            return replace(facts, growth=await try_plugin(self._cluster.settings, provider))
         except (KmsUnavailableError, KmsRefusedError, KmsTargetError) as error:
             return replace(facts, plugin=str(error))
 

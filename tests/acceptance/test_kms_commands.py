@@ -12,7 +12,7 @@ import pytest
 
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import EtcdSettings
-from kube_rewrap.worker.engine import describe
+from kube_rewrap.worker.chains import describe
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
