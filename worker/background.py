@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from kube_rewrap.worker.errors import WorkerError
 
@@ -40,9 +41,14 @@ async def background(fail: Callable[[WorkerError], None]) -> AsyncIterator[Begin
     try:
         yield begin
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(*tasks)
+
+
+async def cancel_all(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they have ended, whatever their result."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def uninterrupted(work: Coroutine[object, object, None]) -> None:

@@ -23,6 +23,7 @@ from functools import partial
 import structlog
 
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import RecordError, WorkerError
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.kek import Kek, KekFigures, observe
@@ -81,8 +82,7 @@ class KekWatch:
                         present = following.result()
                         following = asyncio.ensure_future(anext(files))
             finally:
-                following.cancel()
-                await asyncio.wait({following})
+                await cancel_all(following)
 
     async def _aimed(self, generation: Generation) -> Generation | None:
         """Return the generation with the KEKs in force; None while one is not known."""

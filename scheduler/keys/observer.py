@@ -32,6 +32,7 @@ from kube_rewrap.scheduler.keys.counting import Counting, Pair
 from kube_rewrap.scheduler.registry.budgets import estimate_use
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scan import survey_cluster
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Expect, Item, Watched, WatchFrom
@@ -134,9 +135,7 @@ class Observer:
                 await self._flush(_POSITION_SECONDS)
             tasks[0].result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all(*tasks)
             await self._close()
 
     async def _begin(self) -> tuple[list[int], list[Pair]]:

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from kube_rewrap.config.settings.schema import PageSettings
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import TooLargeError
 from kube_rewrap.worker.etcd.parts import Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange
@@ -113,8 +114,7 @@ async def read_pages(
             if not page.more:
                 return
     finally:
-        fetching.cancel()
-        await asyncio.gather(fetching, return_exceptions=True)
+        await cancel_all(fetching)
 
 
 async def read_keys(store: Store, keys: KeyRange) -> AsyncGenerator[list[bytes]]:

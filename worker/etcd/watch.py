@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import PermanentError, RequestRefusedError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd import compat, messages
 from kube_rewrap.worker.etcd.channel import Endpoint
@@ -244,8 +245,7 @@ async def _stream(
         call.cancel()
         # After a failed call, its request iterator would wait on the queue for ever, one more after each broken stream.
         requests.put_nowait(None)
-        reading.cancel()
-        await asyncio.gather(reading, asking, return_exceptions=True)
+        await cancel_all(reading, asking)
 
 
 async def _completed(connections: Connections, endpoint: Endpoint, reader: Reader, response: Any) -> list[Watched]:

@@ -18,6 +18,7 @@ from kube_rewrap.config.encryption.generation import Generation, content_hash, l
 from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.engine import Engine, open_engine
 from kube_rewrap.worker.errors import KmsUnavailableError
 from kube_rewrap.worker.etcd.client import open_store
@@ -100,9 +101,7 @@ class Child:
                 return await job
             finally:
                 others = asyncio.all_tasks() - {asyncio.current_task()}
-                for task in others:
-                    task.cancel()
-                await asyncio.gather(*others, return_exceptions=True)
+                await cancel_all(*others)
 
         return self._runner.run(alone())
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import WorkerError
 
 T = TypeVar("T")
@@ -45,9 +46,7 @@ class Brake:
             self.check()
             return await task
         finally:
-            task.cancel()
-            pulled.cancel()
-            await asyncio.gather(task, pulled, return_exceptions=True)
+            await cancel_all(task, pulled)
 
     @asynccontextmanager
     async def below(self) -> AsyncIterator[Brake]:
@@ -62,5 +61,4 @@ class Brake:
         try:
             yield lower
         finally:
-            passing.cancel()
-            await asyncio.gather(passing, return_exceptions=True)
+            await cancel_all(passing)

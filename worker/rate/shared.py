@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from kube_rewrap.config.library_errors import kind_of
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.rate.gcra import Bucket
 from kube_rewrap.worker.rate.local import LocalPace
 
@@ -160,8 +161,7 @@ class SharedPace:
     async def aclose(self) -> None:
         """Cancel the background task. The client stays open."""
         if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.gather(self._checking, return_exceptions=True)
+            await cancel_all(self._checking)
 
     async def _ask(self, objects: int) -> float:
         """Take objects from the bucket in Redis, or from this process' share, and return the seconds to wait."""

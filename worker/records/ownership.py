@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from kube_rewrap.worker.background import uninterrupted
+from kube_rewrap.worker.background import cancel_all, uninterrupted
 from kube_rewrap.worker.errors import BusyError, FencedError, RecordError, TemporaryError, WorkerError
 from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
@@ -139,8 +139,7 @@ async def _renew(store: Store, lease: int, seconds: int, alive_until: float, los
 
 async def _release(store: Store, lease: int, renewal: asyncio.Task[None]) -> None:
     """Revoke the lease, so that the next holder need not wait until it expires."""
-    renewal.cancel()
-    await asyncio.gather(renewal, return_exceptions=True)
+    await cancel_all(renewal)
     try:
         async with asyncio.timeout(5):
             await store.revoke_lease(lease)
