@@ -184,7 +184,7 @@ class _Child:
         """Return the next answer, None at the end. Raises TimeoutError, or ValueError for anything else."""
         if self._process.stdout is None:
             return None
-        async with asyncio.timeout(_SILENT_SECONDS):
+        async with asyncio.timeout(_SILENT_SECONDS if self.ready.done() else None):  # the start has a limit of its own
             line = await self._process.stdout.readline()
         if not line:
             return None

@@ -51,7 +51,7 @@ def through_kombu(settings: BrokerSettings) -> None:
             sent: dict[str, Any] = {"exchange": EXCHANGE, "routing_key": CONTROL, "headers": good()["headers"]}
             producer.publish([[], {"number": 7}, {}], **sent)
         with connection.Consumer([queue], on_message=taken.append):
-            connection.drain_events(timeout=30)
+            connection.drain_events(timeout=60)
         taken[0].ack()
     assert taken[0].decode() == [[], {"number": 7}, {}]
 
@@ -70,7 +70,7 @@ def through_kombu(settings: BrokerSettings) -> None:
     ],
 )
 async def test_ways_to_reach_it(new_redis: NewRedis, options: RedisOptions) -> None:
-    await through(settings_of(new_redis(options)))
+    await through(settings_of(new_redis(options), timeout=20.0))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def lives(tmp_path: Path) -> int:
 )
 async def test_a_child_that_answers_what_can_not_be_read_is_replaced(tmp_path: Path, answer: str) -> None:
     one = worker(tmp_path, f"say('{{}}'); sys.stdin.readline(); {answer}; time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await one.do(Job.REWRAP, 0)
         await one.do(Job.REWRAP, 0)
         await one.stop()
@@ -63,9 +63,9 @@ async def test_a_child_that_answers_what_can_not_be_read_is_replaced(tmp_path: P
 
 
 async def test_a_child_that_stands_still_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "_SILENT_SECONDS", 2.0)
     one = worker(tmp_path, "say('{}'); time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await one.do(Job.REWRAP, 0)
         await one.do(Job.REWRAP, 0)
         await one.stop()
