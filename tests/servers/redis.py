@@ -332,7 +332,9 @@ def _redis_lines(options: RedisOptions) -> list[str]:
 
 def _sentinel_lines(options: RedisOptions, port: int) -> list[str]:
     lines = ["bind 127.0.0.1", f"sentinel monitor {MASTER} 127.0.0.1 {port} 1"]
-    lines += [f"sentinel down-after-milliseconds {MASTER} 1000", f"sentinel failover-timeout {MASTER} 10000"]
+    # Without a replica no test wants it to take a slow Redis for dead.
+    patience = 1_000 if options.replica else 60_000
+    lines += [f"sentinel down-after-milliseconds {MASTER} {patience}", f"sentinel failover-timeout {MASTER} 10000"]
     if _has_password(options):
         lines.append(f"sentinel auth-pass {MASTER} {DEFAULT.password}")
     return lines
