@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import KmsSettings
+from kube_rewrap.worker.errors import KmsUndecidedError
 from kube_rewrap.worker.kms.client import Status
 from kube_rewrap.worker.kms.keyring import Keyring
 from kube_rewrap.worker.kms.plugins import Plugins, open_plugins
@@ -127,3 +128,8 @@ def source(name: str, key_id: str = "kek-1", plugin: Plugin = PLUGIN) -> Wrapped
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def failing(*bad: WrappedKey) -> Script:
+    """The plugin fails on these keys so that they may be to blame, and unwraps all others."""
+    return lambda call: KmsUndecidedError("unknown") if call.wrapped in bad else None
