@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
 
@@ -39,8 +39,8 @@ def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> 
     parser.set_defaults(flags=tuple(flag for group in groups for flag in group))
 
 
-class _Joined(argparse.Action):
-    """A flag with many values: each further use of the flag, and each comma, adds a value."""
+class _Repeated(argparse.Action):
+    """A flag that may be repeated; `_add` says what one more use makes of the value before."""
 
     def __call__(
         self,
@@ -49,22 +49,24 @@ class _Joined(argparse.Action):
         values: object,
         option_string: str | None = None,  # noqa: ARG002 - argparse's own order
     ) -> None:
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+        setattr(namespace, self.dest, self._add(getattr(namespace, self.dest), values))
+
+    def _add(self, before: Any, value: object) -> object:
+        raise NotImplementedError
 
 
-class _Several(argparse.Action):
-    """A flag that may be repeated; its first use replaces what its variable gave."""
+class _Joined(_Repeated):
+    """Each further use of the flag, and each comma, adds a value."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own order
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,  # noqa: ARG002 - argparse's own order
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, [values] if before is self.default else [*before, values])
+    def _add(self, before: Any, value: object) -> object:
+        return f"{before},{value}" if before else value
+
+
+class _Several(_Repeated):
+    """The first use of the flag replaces what its variable gave."""
+
+    def _add(self, before: Any, value: object) -> object:
+        return [value] if before is self.default else [*before, value]
 
 
 def add_many(parser: Parser, name: str, metavar: str, summary: str) -> None:
