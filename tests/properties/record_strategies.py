@@ -67,7 +67,7 @@ CHECKPOINTS = st.builds(
 )
 NAMES = st.lists(TEXTS, max_size=4).map(tuple)
 SCOPES = st.builds(Scope, NAMES, st.lists(st.from_regex(NAMESPACE, fullmatch=True), max_size=2).map(tuple))
-WISHES = st.builds(
+OPTIONS = st.builds(
     CampaignOptions,
     reason=TEXTS,
     rate=st.just(0.0) | st.floats(1, FASTEST),
@@ -89,7 +89,7 @@ CAMPAIGNS = st.builds(
     because=TEXTS,
     sweeps=st.integers(1, MOST),
     proof_revision=COUNTS,
-    options=WISHES,
+    options=OPTIONS,
     paused_for=st.none() | st.sampled_from(Pause),
     ended_at=st.just("") | TIMES,
     quarantine_limit=st.builds(QuarantineLimit, COUNTS, COUNTS, st.none() | COUNTS),
@@ -103,7 +103,7 @@ REQUESTS = st.builds(
     origin=st.sampled_from(Origin),
     resources=NAMES,
     namespaces=NAMES,
-    options=WISHES,
+    options=OPTIONS,
     state=st.sampled_from(RequestState),
     campaign=st.just("") | IDS,
     because=TEXTS,
