@@ -171,7 +171,7 @@ class _Child:
                     asked = self._asked.pop((str(answer["job"]), int(str(answer["number"]))), None)
                     if asked is not None and not asked.done():
                         asked.set_result(answer)
-        except (TimeoutError, ValueError, KeyError):
+        except (TimeoutError, ValueError, KeyError, RecursionError):
             self._process.kill()
         await self._process.wait()
         if not self.ready.done():

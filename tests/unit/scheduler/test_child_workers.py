@@ -51,6 +51,7 @@ def lives(tmp_path: Path) -> int:
         pytest.param('say(\'{"job": "rewrap"}\')', id="no number"),
         pytest.param("say(json.dumps({'job': 'rewrap', 'number': 0, 'error': 'x' * 100_000}))", id="too long"),
         pytest.param("os.write(1, b'\\xff\\n')", id="no UTF-8"),
+        pytest.param("os.write(1, b'[' * 60_000 + b'\\n')", id="too deep"),
     ],
 )
 async def test_a_child_that_answers_what_can_not_be_read_is_replaced(tmp_path: Path, answer: str) -> None:
