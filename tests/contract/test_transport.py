@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis as redis_client
+from kombu import transport as kombu_transport
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from structlog.testing import capture_logs
@@ -200,3 +201,16 @@ def test_the_pulse_says_when_no_message_could_be_taken_for_long() -> None:
     assert pulse.trouble() == "this worker could take no message for 31 s"
     pulse.beat()
     assert pulse.trouble() == ""
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "sentinel"])
+def test_a_scheme_that_a_connection_used_before_has_this_transport_too(scheme: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kombu_transport, "TRANSPORT_ALIASES", dict(kombu_transport.TRANSPORT_ALIASES))
+        patch.setitem(kombu_transport.TRANSPORT_ALIASES, scheme, "kombu.transport.redis:Transport")
+        kombu_transport._transport_cache.clear()
+        before = Connection(f"{scheme}://localhost").get_transport_cls()
+    transport.register()
+    after = Connection(f"{scheme}://localhost").get_transport_cls()
+    assert not issubclass(before, transport.GuardedTransport)
+    assert issubclass(after, transport.GuardedTransport)

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.uuid import uuid
 
@@ -257,6 +258,8 @@ def register() -> None:
     """Make kombu use these transports for its own schemes, in this process."""
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:GuardedTransport"
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:GuardedSentinelTransport"
+    # kombu keeps the class of each scheme that a connection used before.
+    kombu_transport._transport_cache.clear()  # noqa: SLF001
 
 
 @contextmanager

@@ -50,15 +50,8 @@ def through_kombu(settings: BrokerSettings) -> None:
         with connection.Producer() as producer:
             sent: dict[str, Any] = {"exchange": EXCHANGE, "routing_key": CONTROL, "headers": good()["headers"]}
             producer.publish([[], {"number": 7}, {}], **sent)
-        with connection.Consumer([queue], on_message=taken.append) as consumer:
-            for _ in range(60):  # as a worker's loop does: kombu looks after its connection between two polls
-                with suppress(TimeoutError):
-                    connection.drain_events(timeout=1)
-                if taken:
-                    break
-            else:
-                client = consumer.channel.client
-                raise AssertionError(f"in Redis: {client.keys('*')}, its role {client.execute_command('ROLE')}")
+        with connection.Consumer([queue], on_message=taken.append):
+            connection.drain_events(timeout=30)
         taken[0].ack()
     assert taken[0].decode() == [[], {"number": 7}, {}]
 
