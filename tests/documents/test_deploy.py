@@ -46,7 +46,7 @@ def test_every_kind_is_looked_at() -> None:
         *(f"systemd/kube-rewrap-{name}.service" for name in DAEMONS),
     }
     others = {path.relative_to(DEPLOY).as_posix() for path in FILES} - kinds
-    assert {path for path in others if not re.fullmatch(r"kubernetes/(?:kms/)?[a-z-]+\.yaml", path)} == set()
+    assert {path for path in others if not re.fullmatch(r"kubernetes/(?:[a-z-]+/){0,2}[a-z-]+\.yaml", path)} == set()
 
 
 # Commands.
@@ -64,8 +64,9 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
     for path in UNITS:
         [line] = [value for _, key, value in unit(path) if key == "ExecStart"]
         yield f"systemd/{path.name}", shlex.split(line)[1:]
-    [arguments] = re.findall(r"value: (\[worker, .*\])\}", PAGE.read_text(encoding="utf-8"))
-    yield "docs/deploy.md: its patch", yaml.safe_load(arguments)
+    for path in sorted(DEPLOY.glob("kubernetes/components/*/*.yaml")):
+        for arguments in re.findall(r"value: (\[(?:scheduler|worker),.*\])", path.read_text(encoding="utf-8")):
+            yield path.relative_to(DEPLOY).as_posix(), yaml.safe_load(arguments)
 
 
 LINES = [pytest.param(words, id=f"{place}: {' '.join(words)}") for place, words in command_lines()]

@@ -73,7 +73,9 @@ def test_everything_from_the_network_is_pinned() -> None:
     pips = [words for words in runs if words[0].endswith("/pip")]
     hashed = [words for words in pips if "--require-hashes" in words]
     assert [words for words in pips if words not in hashed and "--no-deps" not in words] == []
-    assert [words for words in pips if words not in hashed and not {"--no-index", "--no-build-isolation"} & {*words}] == []
+    assert [
+        words for words in pips if words not in hashed and not {"--no-index", "--no-build-isolation"} & {*words}
+    ] == []
     requirements = [word for words in hashed for word in words if word.startswith("requirements/")]
     assert requirements == ["requirements/build.txt", "requirements/runtime.txt"]
     for path in requirements:
