@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -21,7 +20,9 @@ from tests.documents.deployment import BASE, DAEMONS, DEPLOY, KUBERNETES, PAGE, 
 from tests.documents.test_deploy_kubernetes import VERSION
 from tools.prometheus_rule import RULES, TARGET, as_prometheus_rule
 
+# Typed nowhere.
 kubernetes_validate: Any = importlib.import_module("kubernetes_validate")
+jsonschema: Any = importlib.import_module("jsonschema")
 
 KUBECTL = TOP / ".servers" / "kubectl" / "kubectl"
 pytestmark = pytest.mark.skipif(
@@ -85,7 +86,7 @@ CRDS: dict[str, dict[str, Any]] = {
 
 @cache
 def kustomized(directory: Path) -> list[dict[str, Any]]:
-    words = [KUBECTL, "kustomize", directory]
+    words = [str(KUBECTL), "kustomize", str(directory)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stderr
     return list(yaml.safe_load_all(ended.stdout))

@@ -44,7 +44,7 @@ _TRUST = Path("/etc/ssl/certs/ca-certificates.crt")
 def make_bases(engine: Engine) -> None:
     """Python's images for the builder and for the final image, etcd's and Redis', under the names in the files."""
     tree = engine.directory / "debian"
-    words = ["debootstrap", "--variant=minbase", f"--include={_PYTHON}", "bookworm", tree]
+    words = ["debootstrap", "--variant=minbase", f"--include={_PYTHON}", "bookworm", str(tree)]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=900)
     for path in (tree / "var/cache/apt/archives").glob("*.deb"):
         path.unlink()

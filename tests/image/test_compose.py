@@ -54,7 +54,7 @@ class Project:
         self.keys: set[str] = set()
 
     def compose(self, *words: str, seconds: float = 180.0) -> str:
-        place = ["--project-name", _PROJECT, "--project-directory", TOP, "--file", self._file]
+        place = ["--project-name", _PROJECT, "--project-directory", str(TOP), "--file", str(self._file)]
         environment = {"REDIS_PASSWORD": "f2a4c1d09b"}
         return self.docker.run("docker-compose", *place, *words, env=environment, seconds=seconds)
 
