@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import tomllib
 from functools import cache
@@ -184,6 +185,14 @@ def test_all_components_fit_together(tmp_path: Path) -> None:
     kinds = {one["kind"] for one in kustomized(tmp_path)}
     assert {"PodMonitor", "PrometheusRule", "ClusterRole"} <= kinds
     assert "NetworkPolicy" not in kinds
+
+
+def test_the_pages_own_kustomization_renders(tmp_path: Path) -> None:
+    [document] = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    text = document.replace("../kube-rewrap", os.path.relpath(TOP, tmp_path))
+    (tmp_path / "kustomization.yaml").write_text(text, encoding="utf-8")
+    images = {spec["containers"][0]["image"] for spec in deployments(kustomized(tmp_path)).values()}
+    assert "registry.example.com/kube-rewrap:0.1.0" in images
 
 
 def test_external_etcd_is_reached_at_every_member(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def machine(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     places = ["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"]  # noqa: S108
     groups = ["--cgroupns", "private"] if Path("/sys/fs/cgroup/cgroup.controllers").exists() else ["--cgroupns", "host"]
     groups += ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:ro"] if groups[1] == "host" else []
-    docker.docker("create", "--name", _NAME, "--network", "none", *rights, *places, *groups, SYSTEMD, "/sbin/init")
+    docker.docker(
+        "create", "--name", _NAME, "--network", "none", *rights, *places, *groups, SYSTEMD, "/lib/systemd/systemd"
+    )
     try:
         docker.docker("cp", file, f"{_NAME}:{_SETTINGS}")
         docker.docker("start", _NAME)
