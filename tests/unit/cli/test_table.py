@@ -13,8 +13,6 @@ ROWS = [("fail", "key-age", "the key writes for 120 days, which is longer than t
 def shown(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, tty: bool = True
 ) -> str:
-    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, tty: bool = True
-) -> str:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("sys.stdout.isatty", lambda: tty)
     print_table(HEADS, ROWS)
@@ -32,10 +30,6 @@ def test_a_row_is_a_block_where_that_does_not_help(
 ) -> None:
     expected = ["STATE   fail", "CHECK   key-age", f"REASON  {ROWS[0][2]}"]
     assert shown(30, capsys, monkeypatch).splitlines()[:3] == expected
-        "STATE   fail",
-        "CHECK   key-age",
-        f"REASON  {ROWS[0][2]}",
-    ]
 
 
 def test_a_file_or_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
