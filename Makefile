@@ -66,8 +66,9 @@ chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	PATH="$(CURDIR)/$(dir $(ETCD_3_5)):$(CURDIR)/$(dir $(REDIS)):$$PATH" $(PYTHON_) -m bench $(ARGS)
 
-docs: $(HAS_RUNTIME) ## Writes docs/settings.md's tables from config/settings/schema.py, PrometheusRule from deploy/alerts.yaml
+docs: $(HAS_RUNTIME) ## Writes docs/settings.md's tables and the manual page from the program, PrometheusRule from alerts.yaml
 	$(PYTHON_) tools/settings_page.py
+	$(PYTHON_) tools/man_page.py
 	$(PYTHON_) tools/prometheus_rule.py
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
