@@ -251,16 +251,15 @@ async def look_at_all(settings: Settings) -> list[dict[str, object]]:
     """Return a row for each campaign, and each request without one; the newest first, unreadable records last."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
-        requests = [stored.value for stored in await Requests(store, keyspace).all()]
-        damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
-        damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
+        campaigns, damaged = await Campaigns(store, keyspace).all_or_why()
+        requests, lost = await Requests(store, keyspace).all_or_why()
     # Sorted by the full time; a row shows it to the second.
-    rows = [(campaign.planned_at, _campaign_row(campaign)) for campaign in campaigns]
-    started = (one for one in requests if one.kind is RequestKind.START and not one.campaign)
+    rows = [(one.value.planned_at, _campaign_row(one.value)) for one in campaigns]
+    started = (one.value for one in requests if one.value.kind is RequestKind.START and not one.value.campaign)
     rows += [(one.asked_at, _request_row(one)) for one in started]
     newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
-    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in damaged]
+    last = [("campaign", *one) for one in damaged] + [("request", *one) for one in lost]
+    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in last]
 
 
 def _campaign_row(campaign: Campaign) -> dict[str, object]:

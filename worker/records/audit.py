@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
+from kube_rewrap.worker.etcd.items import read_items
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Put, Store
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.audit_chain import Entry, Head, Scalar, detail_of
@@ -22,7 +24,6 @@ from kube_rewrap.worker.records.table import Change, Stored, Table
 KEPT = 10_000
 """Entries that the log keeps; the transaction that adds an entry deletes older ones."""
 
-_PAGE = 200
 _log = structlog.get_logger()
 
 
@@ -80,10 +81,11 @@ class AuditLog(Table[Head]):
         found = await self._at(self._keyspace.audit_head)
         return found.value if found else Head()
 
-    async def entries(self) -> AsyncIterator[Entry]:
+    async def entries(self) -> AsyncGenerator[Entry]:
         """Yield the kept entries, oldest first. Raises RecordError for a damaged one."""
-        async for item in record.read_items(self._store, self._keyspace.audit):
-            yield self._entry(item)
+        async with aclosing(read_items(self._store, self._keyspace.audit)) as items:
+            async for item in items:
+                yield self._entry(item)
 
     async def snapshot(self) -> Snapshot:
         """Return the log at one revision, without what other processes append meanwhile.
@@ -91,7 +93,9 @@ class AuditLog(Table[Head]):
         Raises CompactedError when etcd compacts that revision during the read.
         """
         head, entries, faults = Head(), list[Entry](), list[str]()
-        async for item in self._pinned():
+        # Head and entries are one range: their keys are neighbours.
+        everything = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end)
+        async for item in read_items(self._store, everything, revision=await self._store.revision()):
             try:
                 if item.key == self._keyspace.audit_head:
                     head = self._read(item).value
@@ -100,17 +104,6 @@ class AuditLog(Table[Head]):
             except RecordError as error:
                 faults.append(str(error))
         return Snapshot(head, tuple(entries), tuple(faults))
-
-    async def _pinned(self) -> AsyncIterator[Item]:
-        """Yield head and entries as of one revision, read as one range: their keys are neighbours."""
-        rest, revision = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end), 0
-        while True:
-            page = await self._store.page(rest, _PAGE, revision=revision)
-            for item in page.items:
-                yield item
-            if not page.more:
-                return
-            rest, revision = rest.since(after(page.items[-1].key)), revision or page.revision
 
     def _entry(self, item: Item) -> Entry:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterable
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -26,7 +26,11 @@ class Checkpoints(Table[Checkpoint]):
             raise RecordError(f"the record {key_text(key)} is missing; run again to plan a new campaign")
         return found
 
-    def all(self, campaign: str, *, since: int = 0) -> AsyncIterator[Stored[Checkpoint]]:
+    async def create(self, batches: Iterable[Checkpoint]) -> None:
+        """Record the batches of a new campaign. Raises FencedError, TemporaryError."""
+        await self._put_all(batches)
+
+    def all(self, campaign: str, *, since: int = 0) -> AsyncGenerator[Stored[Checkpoint]]:
         """Yield the readable batches of a campaign in order; with `since`, only those written from that revision on."""
         return self._within(self._keyspace.batches(campaign), since=since)
 

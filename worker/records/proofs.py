@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kube_rewrap.worker.etcd.store import Delete, Put
-from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.etcd.store import Delete
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.table import Stored, Table
-
-_PER_COMMIT = 64
 
 
 class Proofs(Table[ProofPart]):
@@ -34,6 +31,4 @@ class Proofs(Table[ProofPart]):
         A crash in between leaves fewer parts, none of them the first: not `is_whole`, so the scan begins again.
         """
         await self._commit(Delete(self._keyspace.proofs(campaign)))
-        puts = [Put(self._key(part), encode(part.to_json())) for part in reversed(parts)]
-        for start in range(0, len(puts), _PER_COMMIT):
-            await self._commit(*puts[start : start + _PER_COMMIT])
+        await self._put_all(reversed(parts))

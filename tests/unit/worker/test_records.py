@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.worker.errors import FencedError, RecordChangedError, RecordError, TemporaryError
+from kube_rewrap.worker.etcd.items import read_items
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.records import record
@@ -147,7 +148,7 @@ async def test_all_records_of_a_range_are_read_page_by_page() -> None:
     store = MemoryStore()
     for number in range(450):
         await record.write(store, KEY + b"%04d" % number, {"n": number}, 0)
-    found = record.read_items(store, KeyRange.of_prefix(KEY))
+    found = read_items(store, KeyRange.of_prefix(KEY))
     assert [decode(item.key, item.value)["n"] async for item in found] == list(range(450))
 
 
