@@ -30,18 +30,14 @@ class Checkpoints(Table[Checkpoint]):
         """Record the batches of a new campaign. Raises FencedError, TemporaryError."""
         await self._put_all(batches)
 
-    def all(self, campaign: str, *, since: int = 0) -> AsyncGenerator[Stored[Checkpoint]]:
-        """Yield the readable batches of a campaign in order; with `since`, only those written from that revision on."""
-        return self._within(self._keyspace.batches(campaign), since=since)
+    def all(self, campaign: str) -> AsyncGenerator[Stored[Checkpoint]]:
+        """Yield the readable batches of a campaign in order."""
+        return self._within(self._keyspace.batches(campaign))
 
-    async def changed(self, campaign: str, since: int) -> tuple[list[Stored[Checkpoint]], int]:
-        """Return the batches written from revision `since` on, and the `since` of the next call.
-
-        That is the store's revision before the read: a batch that changes during the read is returned twice
-        rather than never.
-        """
-        revision = await self._store.revision()
-        return [stored async for stored in self.all(campaign, since=since)], revision
+    async def changed(self, campaign: str, since: int) -> tuple[dict[int, Stored[Checkpoint]], int]:
+        """See `Changed`."""
+        found, following = await self._changed(self._keyspace.batches(campaign), since)
+        return {stored.value.spec.number: stored for stored in found}, following
 
 
 class BatchRecord:

@@ -21,6 +21,11 @@ class Proofs(Table[ProofPart]):
         """Return the readable parts of a campaign's proof, in order."""
         return [stored async for stored in self._within(self._keyspace.proofs(campaign))]
 
+    async def changed(self, campaign: str, since: int) -> tuple[dict[int, Stored[ProofPart]], int]:
+        """See `Changed`."""
+        found, following = await self._changed(self._keyspace.proofs(campaign), since)
+        return {stored.value.number: stored for stored in found}, following
+
     async def get(self, campaign: str, number: int) -> Stored[ProofPart] | None:
         """Return one part, None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.proof(campaign, number))

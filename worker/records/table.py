@@ -104,6 +104,15 @@ class Table(ABC, Generic[R]):
                 else:
                     yield one
 
+    async def _changed(self, keys: KeyRange, since: int) -> tuple[list[Stored[R]], int]:
+        """Return the readable records of a range written from revision `since` on, and the `since` of the next call.
+
+        That is the store's revision before the read: a record that changes during the read is returned twice
+        rather than never.
+        """
+        revision = await self._store.revision()
+        return [stored async for stored in self._within(keys, since=since)], revision
+
     async def _each(self, keys: KeyRange, *, since: int = 0) -> AsyncGenerator[Stored[R] | Unreadable]:
         """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
 

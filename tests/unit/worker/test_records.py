@@ -170,7 +170,7 @@ async def test_a_missing_batch_is_named() -> None:
         await Checkpoints(MemoryStore(), SPACE).load("c", 3)
 
 
-async def test_batches_come_in_order_and_only_what_changed_since() -> None:
+async def test_batches_come_in_order_and_a_look_at_changes_has_only_what_was_written_since() -> None:
     checkpoints = Checkpoints(MemoryStore(), SPACE)
     for number in (10, 2, 1):
         await checkpoints.save(Stored(checkpoint(number)))
@@ -178,7 +178,9 @@ async def test_batches_come_in_order_and_only_what_changed_since() -> None:
     everything = [stored async for stored in checkpoints.all("c")]
     assert [stored.value.spec.number for stored in everything] == [1, 2, 10]
     newest = max(stored.revision for stored in everything)
-    assert [stored.value.spec.number async for stored in checkpoints.all("c", since=newest)] == [1]
+    changed, following = await checkpoints.changed("c", newest)
+    assert (list(changed), following) == ([1], newest + 1)
+    assert await checkpoints.changed("c", following) == ({}, following)
 
 
 @pytest.mark.parametrize(
