@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from kube_rewrap.worker.etcd.items import read_items
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Put, Store
 from kube_rewrap.worker.records import record
-from kube_rewrap.worker.records.audit_chain import Entry, Head, Scalar, detail_of
+from kube_rewrap.worker.records.audit_chain import ChainCheck, Entry, Head, Scalar, detail_of
 from kube_rewrap.worker.records.codec import damaged, decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.table import Change, Stored, Table
@@ -29,11 +30,25 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole log at one revision; `damaged` has one sentence for each unreadable record."""
+    """Entries of the log at one revision, oldest first; `damaged` has one sentence for each unreadable record."""
 
     head: Head
     entries: tuple[Entry, ...]
     damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a check of the whole log at one revision; `faults` as `ChainCheck.end`, and unreadable records.
+
+    `first` and `last` are the oldest and the newest of its `entries`; None = it has none.
+    """
+
+    head: Head
+    entries: int
+    first: Entry | None
+    last: Entry | None
+    faults: tuple[str, ...]
 
 
 class AuditLog(Table[Head]):
@@ -87,23 +102,57 @@ class AuditLog(Table[Head]):
             async for item in items:
                 yield self._entry(item)
 
-    async def snapshot(self) -> Snapshot:
-        """Return the log at one revision, without what other processes append meanwhile.
+    async def snapshot(self, newest: int | None = None, campaign: str | None = None) -> Snapshot:
+        """Return the log at one revision: the newest entries, of one campaign; None = all of them, of any.
 
         Raises CompactedError when etcd compacts that revision during the read.
         """
-        head, entries, faults = Head(), list[Entry](), list[str]()
-        # Head and entries are one range: their keys are neighbours.
+        head, entries, faults = Head(), deque[Entry](maxlen=newest), list[str]()
+        async for one in self._read_all():
+            match one:
+                case Head():
+                    head = one
+                case Entry():
+                    if campaign in {None, one.campaign}:
+                        entries.append(one)
+                case RecordError():
+                    faults.append(str(one))
+        return Snapshot(head, tuple(entries), tuple(faults))
+
+    async def verify(self) -> Verdict:
+        """Check the log at one revision, entry by entry: no number of them fills the memory.
+
+        Raises CompactedError when etcd compacts that revision during the read.
+        """
+        head, check, damaged = Head(), ChainCheck(Head()), list[str]()
+        count, first, last = 0, None, None
+        async for one in self._read_all():
+            match one:
+                case Head():
+                    head, check = one, ChainCheck(one)
+                case Entry():
+                    check.add(one)
+                    count, first, last = count + 1, first or one, one
+                case RecordError():
+                    damaged.append(str(one))
+        return Verdict(head, count, first, last, (*damaged, *check.end()))
+
+    async def _read_all(self) -> AsyncGenerator[Head | Entry | RecordError]:
+        """Yield the head if there is one, then the entries, as of one revision; an error for each unreadable one."""
+        # One range: the key of the head sorts just before those of the entries.
         everything = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end)
         async for item in read_items(self._store, everything, revision=await self._store.revision()):
+            read: Head | Entry | RecordError
             try:
                 if item.key == self._keyspace.audit_head:
-                    head = self._read(item).value
+                    read = self._read(item).value
                 elif item.key in self._keyspace.audit:
-                    entries.append(self._entry(item))
+                    read = self._entry(item)
+                else:
+                    continue
             except RecordError as error:
-                faults.append(str(error))
-        return Snapshot(head, tuple(entries), tuple(faults))
+                read = error
+            yield read
 
     def _entry(self, item: Item) -> Entry:
         try:

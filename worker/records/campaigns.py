@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
+from operator import attrgetter
 
 from kube_rewrap.worker.etcd.pages import read_keys
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text
@@ -97,7 +98,8 @@ class Campaigns(Table[Campaign]):
         rotation = [rotated.id] if rotated is not None and rotated.options.since else []
         old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:], *rotation}
         for name in sorted(old):
-            await self._commit(Delete.of_key(self._keyspace.campaign(name)))
+            theirs = [Delete(_of(name, records)) for records in self._keyspace.of_campaigns]
+            await self._commit(Delete.of_key(self._keyspace.campaign(name)), *theirs)
         # The batches of a campaign with an unreadable record stay, so that an operator can restore the record.
         kept = {stored.value.id for stored in campaigns} - old | {name for name, _ in unreadable}
         for records in self._keyspace.of_campaigns:
@@ -123,12 +125,16 @@ class Campaigns(Table[Campaign]):
                 async for keys in looks:
                     for name in dict.fromkeys(key[len(records.start) :].split(b"/")[0] for key in keys):
                         if key_text(name) not in kept:  # a key that is no record of ours may name a kept one
-                            await self._commit(Delete(KeyRange.of_prefix(records.start + name + b"/")))
+                            await self._commit(Delete(_of(key_text(name), records)))
+
+
+def _of(name: str, records: KeyRange) -> KeyRange:
+    """Return the part of a range of records, one of `Keyspace.of_campaigns`, that a campaign has."""
+    return KeyRange.of_prefix(records.start + key_bytes(name) + b"/")
 
 
 def _gaps(names: Iterable[str], records: KeyRange) -> list[KeyRange]:
     """Return the ranges between the records of these campaigns. No campaign of ours has a "/" in its name."""
-    prefixes = sorted(records.start + key_bytes(name) + b"/" for name in names if "/" not in name)
-    theirs = [KeyRange.of_prefix(prefix) for prefix in prefixes]
+    theirs = sorted((_of(name, records) for name in names if "/" not in name), key=attrgetter("start"))
     starts, ends = [records.start, *(one.end for one in theirs)], [*(one.start for one in theirs), records.end]
     return [KeyRange(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
