@@ -107,11 +107,11 @@ class Table(ABC, Generic[R]):
     async def _changed(self, keys: KeyRange, since: int) -> tuple[list[Stored[R]], int]:
         """Return the readable records of a range written from revision `since` on, and the `since` of the next call.
 
-        That is the store's revision before the read: a record that changes during the read is returned twice
+        That follows the store's revision before the read: a record that changes during the read is returned twice
         rather than never.
         """
-        revision = await self._store.revision()
-        return [stored async for stored in self._within(keys, since=since)], revision
+        following = await self._store.revision() + 1
+        return [stored async for stored in self._within(keys, since=since)], following
 
     async def _each(self, keys: KeyRange, *, since: int = 0) -> AsyncGenerator[Stored[R] | Unreadable]:
         """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
