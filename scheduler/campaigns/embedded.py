@@ -15,6 +15,7 @@ from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
+from kube_rewrap.scheduler.dispatch.limits import Limits
 from kube_rewrap.scheduler.dispatch.local import LocalDispatcher, Worker
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
 from kube_rewrap.scheduler.engine import ClaimingWorker, settle
@@ -72,9 +73,10 @@ async def _finish(
 ) -> RunResult:
     name, engine = stored.value.id, cluster.engine
     records = Records.of(engine.store, engine.keyspace, name, lock.guard)
-    # Each child has a share of the limits, so none may be without work.
-    used = children[: max(1, stored.value.batches)]
-    workers: list[Worker] = [ChildWorker(command, name, len(used)) for command in used]
+    limits = Limits(cluster.settings)
+    # More than that would have no work, or no place in the window.
+    used = children[: max(1, min(stored.value.batches, cluster.settings.pace.max_window))]
+    workers: list[Worker] = [ChildWorker(command, name, limits, len(used)) for command in used]
     workers = workers or [ClaimingWorker(engine, lock.session, brake, name)]
     dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)
