@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 import uvloop
@@ -14,6 +15,8 @@ from kube_rewrap.config.settings.logs import configure_logs
 
 def main(names: list[str]) -> None:
     configure_logs("warning")
+    # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:

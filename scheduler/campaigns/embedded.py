@@ -23,7 +23,7 @@ from kube_rewrap.scheduler.registry.budgets import begin_budgets
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scope import spec_of
 from kube_rewrap.worker.background import background
-from kube_rewrap.worker.errors import SpaceError, StoppedError, WorkerError
+from kube_rewrap.worker.errors import FencedError, SpaceError, StoppedError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import quarantined_by
@@ -85,8 +85,11 @@ async def _finish(
     try:
         done = await reconciler.finish(name)
     except WorkerError as error:
-        _log.warning("campaign.interrupted", campaign=name, because=str(error))
-        raise
+        reason = await _reason(records, name, error)
+        _log.warning("campaign.interrupted", campaign=name, because=str(reason))
+        if reason is error:
+            raise
+        raise reason from None
     finally:
         brake.pull(StoppedError("the run ended"))
         await dispatcher.close()
@@ -98,6 +101,25 @@ async def _finish(
     quarantined = tuple([one async for one in records.quarantine.all()])
     counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
     return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, counts, done.proof, 0.0)
+
+
+async def _reason(records: Records, name: str, error: WorkerError) -> WorkerError:
+    """Return the error that a run ends with: the campaign's end by another process, if that is why it stopped.
+
+    Chance decides which part of the run notices such an end first: the loop reads the campaign's record, and a worker
+    meets its deleted claim. StoppedError: an operator cancelled it; FencedError: another process took it over.
+    """
+    if not isinstance(error, FencedError | StoppedError):
+        return error
+    try:
+        stored = await records.campaigns.get(name)
+    except WorkerError:
+        return error
+    if stored is None or not stored.value.state.is_end:
+        return error
+    state = stored.value.state
+    kind = StoppedError if state is CampaignState.CANCELLED else FencedError
+    return kind(f"the campaign {name} is {state.value}: another process ended it")
 
 
 async def _guard_space(cluster: Cluster, brake: Brake) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_the_last_child_at_work_has_the_whole_rate(etcd: EtcdCluster, tmp_path: 
     store(etcd.admin(), many | dict([few]), OLD)
     rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD, resources=["secrets", "configmaps"]))
     with rewrap.start(*RUN, "--rate", "80") as running:
-        begun(running)
+        running.wait_for_event("child.started", times=2)
         since = time.monotonic()
         running.wait_for_event("batch.finished", times=2)
         seconds = time.monotonic() - since
@@ -162,6 +163,21 @@ def test_children_stop_before_the_lock_of_a_stopped_run_ends(rewrap: Command, ga
     assert gateway.read("/registry/") == before
     assert rewrap.json("run", "--rate", "0")["state"] == "complete"
     assert {found.version for found in gateway.read("/registry/")} == {2}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_whose_campaign_is_cancelled_ends_as_incomplete(
+    rewrap: Command, etcd: EtcdCluster, gateway: Gateway, processes: str
+) -> None:
+    control = replace(rewrap, flags=tuple(etcd.client_flags()))
+    with rewrap.start("run", "-o", "json", "--processes", processes, "--rate", "90") as running:
+        running.wait_for_event("batch.page")
+        [campaign] = [one["campaign"] for one in log_events(running.stderr) if one["event"] == "batch.page"][:1]
+        assert control.run("campaign", "cancel", campaign).code == 0
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (3, "StoppedError"), ended.stderr
+    assert f"{campaign} is cancelled" in ended.error["message"]
+    assert gateway.get(OWNER) is None
 
 
 def test_an_error_of_a_child_ends_the_run(rewrap: Command, gateway: Gateway) -> None:
