@@ -12,10 +12,21 @@ from bench import kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
 
+_INTERRUPTED = 130
+
 
 def main(names: list[str]) -> None:
+    try:
+        _run(names)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _run(names: list[str]) -> None:
     configure_logs("warning")
-    # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them.
+    # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them. A shell starts background jobs with
+    # SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
