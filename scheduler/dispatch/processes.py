@@ -92,7 +92,7 @@ class ChildWorker:
         async with self._starting:
             if self._is_stopped:
                 return None
-            if self._child is None or self._child.is_dead:
+            while self._child is None or self._child.is_dead:
                 if self._child is not None:
                     self._losses += 1
                     code = self._child.exit_code
@@ -105,7 +105,10 @@ class ChildWorker:
 
 
 async def _start(command: ChildCommand, shares: int, campaign: str, limits: Limits) -> _Child:
-    """Start a child and wait until it is ready. Raises WorkerError if it is not in time, and what it failed for."""
+    """Start a child and wait until it is ready, or a signal has ended it.
+
+    Raises WorkerError if it is not in time, and what it failed for.
+    """
     process = await asyncio.create_subprocess_exec(
         *command.command,
         str(shares),
@@ -117,16 +120,19 @@ async def _start(command: ChildCommand, shares: int, campaign: str, limits: Limi
     )
     child = _Child(process, limits)
     first: Mapping[str, object] | None = None
+    is_late = False
     try:
         async with asyncio.timeout(_START_SECONDS):
             first = await child.ready
     except TimeoutError:
-        pass
+        is_late = True
     except BaseException:
         process.kill()
         raise
     if first is None or "error" in first:
         await child.stop()
+        if first is None and (child.exit_code or 0) < 0 and not is_late:
+            return child
         if first is not None:
             raise _error(first)
         raise WorkerError(f"a child process did not start: it ended with exit code {child.exit_code}; see its error")

@@ -82,6 +82,29 @@ async def test_a_child_that_stands_still_is_replaced(tmp_path: Path, monkeypatch
     assert lives(tmp_path) == 2
 
 
+async def test_a_child_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    one = worker(tmp_path, "os.kill(os.getpid(), 9)", f"say('{{}}')\n{ANSWERS}")
+    async with asyncio.timeout(50):
+        await one.do(Job.REWRAP, 0)
+        await one.stop()
+    assert lives(tmp_path) == 2
+
+
+async def test_children_that_are_killed_again_and_again_end_the_run(tmp_path: Path) -> None:
+    one = worker(tmp_path, "os.kill(os.getpid(), 9)")
+    async with asyncio.timeout(50):
+        with pytest.raises(WorkerError, match="again and again, the last one with exit code -9"):
+            await one.do(Job.REWRAP, 0)
+    assert lives(tmp_path) == 6
+
+
+async def test_a_child_that_ends_while_it_starts_ends_the_run(tmp_path: Path) -> None:
+    one = worker(tmp_path, "sys.exit(7)")
+    with pytest.raises(WorkerError, match="did not start: it ended with exit code 7"):
+        await one.do(Job.REWRAP, 0)
+    assert lives(tmp_path) == 1
+
+
 async def test_a_child_that_can_not_start_says_why(tmp_path: Path) -> None:
     one = worker(tmp_path, "say(json.dumps({'error': 'UnavailableError', 'because': 'no etcd'}))")
     with pytest.raises(UnavailableError, match="no etcd"):
