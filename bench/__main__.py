@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -23,6 +24,7 @@ def main(names: list[str]) -> None:
 
 
 def _run(names: list[str]) -> None:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as in `rewrap`
     configure_logs("warning")
     # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them. A shell starts background jobs with
     # SIGINT ignored.

@@ -147,6 +147,7 @@ def test_children_end_with_their_run_and_the_next_one_resumes(
     assert opened(gateway.read("/registry/"), NEW) == objects()
 
 
+@pytest.mark.chaos
 def test_children_stop_before_the_lock_of_a_stopped_run_ends(rewrap: Command, gateway: Gateway) -> None:
     """Of a run that goes on too late, too: its lock may be another's by then."""
     with rewrap.start(*RUN, "--rate", "20") as running:
