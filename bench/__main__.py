@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 
@@ -21,9 +23,23 @@ ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
     "service": service.compare,
 }
 
+_INTERRUPTED = 130
+
 
 def main(names: list[str]) -> None:
+    try:
+        _run(names)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _run(names: list[str]) -> None:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as in `rewrap`
     configure_logs("warning")
+    # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them. A shell starts background jobs with
+    # SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:

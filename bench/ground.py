@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kube_rewrap.cli.commands.run import CHILD
 from kube_rewrap.cli.demo.registry import configuration_of
 from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
 from kube_rewrap.config.encryption.generation import Generation, load_generation
@@ -48,7 +48,7 @@ class Ground:
             "REWRAP_ENCRYPTION_CONFIG": str(self.configuration_file(*providers)),
             "REWRAP_LOG_LEVEL": "warning",
         }
-        return [ChildCommand((sys.executable, "-P", "-m", "kube_rewrap.cli.child"), environment)] * count
+        return [ChildCommand(CHILD, environment)] * count
 
 
 @contextmanager

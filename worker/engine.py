@@ -223,6 +223,10 @@ class Engine:
         """Swaps that may be in flight now."""
         return self._window.limit
 
+    async def limit_window(self, swaps: int) -> None:
+        """Set the most swaps in flight, at least 1; returns when no more are."""
+        await self._window.resize(swaps)
+
     async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete.
 

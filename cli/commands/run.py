@@ -34,6 +34,10 @@ from kube_rewrap.worker.records.request import HostileArgumentError, number_of
 
 _MOST_PROCESSES = 64
 
+# -P: without it, a child would import modules from the working directory, which may be anyone's.
+CHILD = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
+"""The program of a child process."""
+
 
 def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when the run is refused for safety."""
@@ -86,9 +90,7 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     count = args.processes or (max(2, len(os.sched_getaffinity(0)) - 1) if plan.found.stale >= MANY_OBJECTS else 1)
     if count == 1:
         return []
-    # -P: without it, the child would import modules from the working directory, which may be anyone's.
-    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
-    return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
+    return [ChildCommand(CHILD, {**os.environ, **environment_of(args, os.environ)})] * count
 
 
 def _since(args: argparse.Namespace) -> int:

@@ -249,10 +249,13 @@ class Swapper:
     ) -> list[SwapResult | WorkerError]:
         loop = asyncio.get_running_loop()
         was_full = len(group) >= self._window.share
-        started = loop.time()
         swaps = [(one.item, value) for one, value in zip(group, sealed, strict=True)]
-        ends = await self._store.swap_all(swaps, self._guard)
-        self._window.finished(len(group), loop.time() - started, was_full=was_full)
+        ends: list[SwapResult | WorkerError] = []
+        while len(ends) < len(swaps):
+            async with self._window.room(len(swaps) - len(ends)) as size:
+                started = loop.time()
+                ends += await self._store.swap_all(swaps[len(ends) : len(ends) + size], self._guard)
+                self._window.finished(size, loop.time() - started, was_full=was_full)
         if not any(isinstance(end, SwapResult) and end.outcome is Outcome.UNKNOWN for end in ends):
             return ends
         # Concurrently: in sequence, the time limits of the reads would add up.
