@@ -7,9 +7,18 @@ import sys
 
 import uvloop
 
-from bench import kms, memory, processes, rewriting, scale, scanning, service
+from bench import foreground, kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
+
+ON_ONE_ETCD = {
+    "rewriting": rewriting.compare,
+    "processes": processes.compare,
+    "kms": kms.compare,
+    "scanning": scanning.compare,
+    "foreground": foreground.compare,  # not among those of `make bench` without arguments
+    "service": service.compare,
+}
 
 
 def main(names: list[str]) -> None:
@@ -18,28 +27,17 @@ def main(names: list[str]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
+            if name in ON_ONE_ETCD:
+                with ground() as place:
+                    runner.run(ON_ONE_ETCD[name](place))
+                continue
             match name:
-                case "rewriting":
-                    with ground() as place:
-                        runner.run(rewriting.compare(place))
-                case "kms":
-                    with ground() as place:
-                        runner.run(kms.compare(place))
-                case "processes":
-                    with ground() as place:
-                        runner.run(processes.compare(place))
-                case "scanning":
-                    with ground() as place:
-                        runner.run(scanning.compare(place))
                 case "memory":
                     runner.run(memory.compare())
                 case "scale":  # not among those of `make bench` without arguments: it takes an hour
                     runner.run(scale.compare(scale.SIZES))
                 case "scale-million":
                     runner.run(scale.compare((*scale.SIZES, scale.MILLION)))
-                case "service":
-                    with ground() as place:
-                        runner.run(service.compare(place))
                 case _:
                     sys.exit(f"no benchmark {name}")
 

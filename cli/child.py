@@ -59,7 +59,12 @@ def share_of(settings: Settings, shares: int) -> Settings:
     pace, kms = settings.pace, settings.kms
     return replace(
         settings,
-        pace=replace(pace, rate=pace.rate / shares, max_window=max(1, pace.max_window // shares)),
+        pace=replace(
+            pace,
+            rate=pace.rate / shares,
+            max_window=max(1, pace.max_window // shares),
+            read_share=pace.share_of_reads / shares if pace.share_of_reads < 1 else 1.0,
+        ),
         kms=replace(kms, v1_rate=kms.v1_rate / shares, v2_rate=kms.v2_rate / shares),
     )
 

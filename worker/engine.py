@@ -431,7 +431,7 @@ async def open_engine(
     forbid_core_dumps()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes)
+            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes, settings.pace.share_of_reads)
         )
         pace = pace or LocalPace(settings.pace.rate)
         if not generation.kms_providers:
