@@ -34,7 +34,13 @@ from kube_rewrap.scheduler.rotation.transition import (
     prepared,
 )
 from kube_rewrap.worker.background import uninterrupted
-from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, RecordChangedError, RefusedError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    KmsRefusedError,
+    KmsUnavailableError,
+    RecordChangedError,
+    RefusedError,
+)
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.campaign import Pause
 from kube_rewrap.worker.records.ledger import Ledger
@@ -115,6 +121,10 @@ class RotationDriver:
         except (KmsUnavailableError, KmsRefusedError) as error:
             # Nothing is wrong with the rotation: the next step asks the plugin again.
             decision = Decision(Wait(), f"it rests ({Pause.KMS.value}) until the plugin serves: {error}")
+        except CompactedError as error:
+            if decision.action != Need(Fact.SCAN):
+                raise
+            decision = Decision(Wait(), str(error))
         match decision.action:
             case Move(rotation):
                 await self.rotations.save(replace(stored, value=rotation))
