@@ -115,9 +115,11 @@ class RotationDriver:
         except ConfigError as error:
             return Decision(Wait(), f"the file can't be read: {error}")
         facts = Facts(content_hash(raw))
+        decision = advance(stored.value, facts, _now())
         try:
-            while isinstance(need := (decision := advance(stored.value, facts, _now())).action, Need):
+            while isinstance(need := decision.action, Need):
                 facts = await _gather(self._probe, need.fact, stored.value, facts)
+                decision = advance(stored.value, facts, _now())
         except (KmsUnavailableError, KmsRefusedError) as error:
             # Nothing is wrong with the rotation: the next step asks the plugin again.
             decision = Decision(Wait(), f"it rests ({Pause.KMS.value}) until the plugin serves: {error}")

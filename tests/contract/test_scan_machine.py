@@ -30,7 +30,7 @@ from kube_rewrap.worker.records.inventory import ResourceRange
 from tests.contract.conftest import STATE_PREFIX, settings_of
 from tests.servers.etcd import EtcdCluster
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 T = TypeVar("T")
 
@@ -172,7 +172,10 @@ class ScanMachine(RuleBasedStateMachine):
 
 
 def test_each_object_is_read_once_at_one_revision_over_pages_parts_and_processes(etcd_any: EtcdCluster) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: ScanMachine(etcd_any),
-        settings=hypothesis.settings(max_examples=25, stateful_step_count=25, deadline=None),
+    class OnThisEtcd(ScanMachine):
+        def __init__(self) -> None:
+            super().__init__(etcd_any)
+
+    run_state_machine_as_test(
+        OnThisEtcd, settings=hypothesis.settings(max_examples=25, stateful_step_count=25, deadline=None)
     )
