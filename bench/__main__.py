@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 import uvloop
 
-from bench import kms, memory, processes, records, rewriting, scale, scanning, service
+from bench import foreground, kms, memory, processes, records, rewriting, scale, scanning, service
 from bench.ground import Ground, ground
 from kube_rewrap.config.settings.logs import configure_logs
 
@@ -19,6 +19,7 @@ ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
     "processes": processes.compare,
     "kms": kms.compare,
     "scanning": scanning.compare,
+    "foreground": foreground.compare,  # not among those of `make bench` without arguments
     "records": records.compare,  # not among those of `make bench` without arguments
     "service": service.compare,
 }
@@ -44,6 +45,10 @@ def _run(names: list[str]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
             print(f"\n== {name}", flush=True)
+            if name in ON_ONE_ETCD:
+                with ground() as place:
+                    runner.run(ON_ONE_ETCD[name](place))
+                continue
             match name:
                 case "memory":
                     runner.run(memory.compare())

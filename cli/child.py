@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn, TextIO
 
 from kube_rewrap.cli.exit_codes import Exit, exit_of
@@ -18,6 +19,7 @@ from kube_rewrap.cli.output import print_to_stderr
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.flags import EVERY, is_on, variable
+from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.scheduler.engine import failure, open_engine, open_parent, paces_of, serve, tell
 from kube_rewrap.worker.coredump import forbid_core_dumps
@@ -52,9 +54,15 @@ def _end(error: ConfigError | WorkerError, answers: TextIO, answer: Mapping[str,
     sys.exit(exit_of(error))
 
 
+def with_share_of_reads(settings: Settings, shares: int) -> Settings:
+    """Return the settings with one share of the time in which one `rewrap run` reads from etcd."""
+    share = settings.pace.share_of_reads
+    return settings if share == 1 else replace(settings, pace=replace(settings.pace, read_share=share / shares))
+
+
 async def _serve(shares: int, campaign: str, answers: TextIO) -> None:
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
-    settings = settings_from(EVERY, {}, os.environ)
+    settings = with_share_of_reads(settings_from(EVERY, {}, os.environ), shares)
     allow_readable = is_on(os.environ.get(variable("--allow-readable-config"), ""))
     generation = generation_of(os.environ[variable("--encryption-config")], allow_readable=allow_readable)
     lines = asyncio.StreamReader()

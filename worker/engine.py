@@ -5,6 +5,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
@@ -115,7 +116,6 @@ class Engine:
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
-        self._is_database_known = False
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
         self.is_refuted = False
         """Whether a plugin named another KEK than the generation's while a batch was at work."""
@@ -315,11 +315,11 @@ class Engine:
         )
 
     async def _learn_database(self) -> None:
-        """Ask once how large etcd's database is, which bounds the answers. Without it, answers begin small."""
-        if not self._is_database_known:
-            self._is_database_known = True
+        """Ask how large etcd's database is, which bounds the answers. Without it, answers begin small."""
+        now = asyncio.get_running_loop().time()
+        if not self._sizer.is_database_known(now):
             with suppress(WorkerError):
-                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
+                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()), now)
 
     async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
         """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most.
@@ -435,7 +435,7 @@ async def open_engine(
     forbid_core_dumps()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes)
+            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes, settings.pace.share_of_reads)
         )
         pace = pace or LocalPace(settings.pace.rate)
         if not generation.kms_providers:

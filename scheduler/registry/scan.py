@@ -17,6 +17,8 @@ from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 
 _RESTARTS = 5
+_ALWAYS_THERE = b"namespaces/kube-system"
+"""Below the registry's root: every kube-apiserver creates it when it starts."""
 _log = structlog.get_logger()
 
 Choose = Callable[[Territory, CampaignSpec], tuple[ResourceRange, ...]]
@@ -32,7 +34,8 @@ async def survey_cluster(cluster: Cluster) -> Territory:
     """
     store, layout, configuration = cluster.engine.store, cluster.layout, cluster.generation.configuration
     root = KeyRange.of_prefix(layout.root)
-    if not (await store.keys(root, 1))[0]:
+    # For the second request etcd visits every key of the registry, and holds up all writes meanwhile.
+    if await store.get(layout.root + _ALWAYS_THERE) is None and not (await store.keys(root, 1))[0]:
         raise RefusedError(
             f"no key exists under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
             "--etcd-prefix?"
