@@ -10,10 +10,12 @@ import uvloop
 from bench import kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
+from kube_rewrap.worker.collector import spare_the_imports
 
 
 def main(names: list[str]) -> None:
     configure_logs("warning")
+    spare_the_imports()
     wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:
