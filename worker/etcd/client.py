@@ -123,18 +123,21 @@ class EtcdStore:
         """See Store. Sends all transactions before it waits for the first answer."""
         guarded = guarded_by(guard)
         requests = [swap_request(item, value, guarded) for item, value in swaps]
-        sent = [self._begin(request) for request in requests]
+        endpoint, token = self.current()
+        answers = [self._send(endpoint.txn, request) for request in requests]
         ends: list[SwapResult | WorkerError | None] = []
-        for begun in sent:
+        for answer in answers:
             try:
-                ends.append(swapped(await begun.answer, guard))
+                ends.append(swapped(await answer, guard))
             except FencedError as error:
                 ends.append(error)
             except grpc.aio.AioRpcError:
                 ends.append(None)
         # Failed swaps are resolved concurrently: one after the other, their bounds would add up.
         failed = [place for place, end in enumerate(ends) if end is None]
-        again = await asyncio.gather(*(self._end(requests[place], sent[place], guard) for place in failed))
+        again = await asyncio.gather(
+            *(self._end(requests[place], _Begun(endpoint, token, answers[place]), guard) for place in failed)
+        )
         resolved = dict(zip(failed, again, strict=True))
         return [resolved[place] if end is None else end for place, end in enumerate(ends)]
 
