@@ -69,12 +69,17 @@ def _varint(number: int) -> bytes:
 
 
 def swapped(response: Any, guard: Expect | None) -> SwapResult:
-    """Return the result of a swap from its answer, None = lost. Raises FencedError if the guard did not hold."""
+    """Return the result of a swap from its answer, None = lost. Raises FencedError if the guard did not hold.
+
+    UNKNOWN for an answer that etcd does not give to this transaction: only a read can show what happened.
+    """
     if response is None:
         return SwapResult(Outcome.UNKNOWN)
     revision = response.header.revision
     if response.succeeded:
         return SwapResult(Outcome.APPLIED, revision)
+    if len(response.responses) != (1 if guard is None else 2):
+        return SwapResult(Outcome.UNKNOWN)
     if guard is not None and not _holds(guard, response.responses[1].response_range.kvs):
         raise FencedError("this process lost the claim or lock that guards this write; it writes nothing more")
     found = response.responses[0].response_range.kvs
