@@ -29,7 +29,7 @@ async def swap(answer: bytes, directory: Path, guard: Expect | None) -> object:
         return answer
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(respond)
+    handler: Any = grpc.unary_unary_rpc_method_handler(respond)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("etcdserverpb.KV", {"Txn": handler}),))
     url = f"unix://{directory}/etcd.sock"
     server.add_insecure_port(url.replace("unix://", "unix:"))
