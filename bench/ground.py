@@ -16,6 +16,7 @@ from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, PaceSettings, Settings
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
+from kube_rewrap.worker.collector import spare_the_imports
 
 RESOURCES = ("secrets", "configmaps")
 
@@ -54,6 +55,7 @@ class Ground:
 @contextmanager
 def ground() -> Iterator[Ground]:
     """Start etcd on an empty directory; stop it at the end."""
+    spare_the_imports()  # as every command does
     with (
         tempfile.TemporaryDirectory(prefix="kube-rewrap-bench-") as name,
         throwaway_etcd(find_etcd(None), Path(name)) as url,

@@ -26,7 +26,7 @@ from kube_rewrap.worker.etcd import compat
 from kube_rewrap.worker.etcd.channel import Endpoint, open_endpoint
 from kube_rewrap.worker.etcd.duty import DutyCycle
 from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
-from kube_rewrap.worker.etcd.messages import compare, item_of, swap_request, swapped
+from kube_rewrap.worker.etcd.messages import compare, guarded_by, item_of, swap_request, swapped
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import (
     CommitResult,
@@ -121,23 +121,27 @@ class EtcdStore:
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:
         """See Store. Sends all transactions before it waits for the first answer."""
-        requests = [swap_request(item, value, guard) for item, value in swaps]
-        sent = [self._begin(request) for request in requests]
+        guarded = guarded_by(guard)
+        requests = [swap_request(item, value, guarded) for item, value in swaps]
+        endpoint, token = self.current()
+        answers = [self._send(endpoint.txn, request) for request in requests]
         ends: list[SwapResult | WorkerError | None] = []
-        for begun in sent:
+        for answer in answers:
             try:
-                ends.append(swapped(await begun.answer, guard))
+                ends.append(swapped(await answer, guard))
             except FencedError as error:
                 ends.append(error)
             except grpc.aio.AioRpcError:
                 ends.append(None)
         # Failed swaps are resolved concurrently: one after the other, their bounds would add up.
         failed = [place for place, end in enumerate(ends) if end is None]
-        again = await asyncio.gather(*(self._end(requests[place], sent[place], guard) for place in failed))
+        again = await asyncio.gather(
+            *(self._end(requests[place], _Begun(endpoint, token, answers[place]), guard) for place in failed)
+        )
         resolved = dict(zip(failed, again, strict=True))
         return [resolved[place] if end is None else end for place, end in enumerate(ends)]
 
-    async def _end(self, request: Any, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
+    async def _end(self, request: bytes, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
         try:
             return swapped(await self._write(request, begun), guard)
         except WorkerError as error:
@@ -148,7 +152,7 @@ class EtcdStore:
         request = _rpc.TxnRequest(
             compare=[compare(expect) for expect in expects], success=[self._change(change) for change in changes]
         )
-        response = await self._write(request)
+        response = await self._write(request.SerializeToString())
         if response is None:
             return CommitResult(Outcome.UNKNOWN)
         outcome = Outcome.APPLIED if response.succeeded else Outcome.LOST
@@ -331,13 +335,13 @@ class EtcdStore:
                 raise self._unreachable(str(error))
             await asyncio.sleep(wait)
 
-    def _begin(self, request: Any) -> _Begun:
-        """Send a transaction without waiting for the answer."""
+    def _begin(self, request: bytes) -> _Begun:
+        """Send a serialized transaction without waiting for the answer."""
         endpoint = self._endpoints[self._current]
-        return _Begun(endpoint, self._metadata, self._send(endpoint.kv.Txn, request))
+        return _Begun(endpoint, self._metadata, self._send(endpoint.txn, request))
 
-    async def _write(self, request: Any, begun: _Begun | None = None) -> Any:
-        """Send a transaction, or wait for the one in `begun`. Returns its answer, None when its outcome is unknown.
+    async def _write(self, request: bytes, begun: _Begun | None = None) -> Any:
+        """Send a serialized transaction, or wait for the one in `begun`. Returns its answer, None = outcome unknown.
 
         Sends it again only after an answer that proves that etcd did not apply it.
         """

@@ -226,20 +226,22 @@ class Swapper:
         ends = await self._send_all(group, sealed, tally)
         lost: list[Item] = []
         failures: list[WorkerError] = []
+        applied: list[int] = []
         for one, value, end in zip(group, sealed, ends, strict=True):
             if isinstance(end, TooLargeError):
                 quarantined.append(self._left_alone(tally, one.item, Reason.TOO_LARGE, str(end)))
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
-                if self._spends:
-                    self._ledger.landed(self._chain.primary, self._resource, end.revision)
+                applied.append(end.revision)
                 tally["rewritten"] += 1
                 tally["bytes"] += len(value)
             else:
                 tally["conflicts"] += 1
                 tally["gone"] += end.current is None
                 lost += [end.current] if end.current is not None else []
+        if self._spends:
+            self._ledger.landed(self._chain.primary, self._resource, *applied)
         if failures:
             raise failures[0]
         return lost
