@@ -274,7 +274,7 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
     """Return why this worker can't work on a campaign of another generation."""
     try:
         engine.require_aimed()
-    except KmsUnavailableError as error:
+    except (KmsUnavailableError, KmsRefusedError) as error:
         return str(error)
     return f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
 
