@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
 
+_GREATEST_REVISION = 2**63 - 1
+
 
 class UsageError(Exception):
     """argparse refused the arguments."""
@@ -131,4 +133,15 @@ def _days(text: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of days above 0")
+    return number
+
+
+def revision(text: str) -> int:
+    """Return a revision of etcd as a flag names it. Raises ArgumentTypeError for 0, too: no write has that revision."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= _GREATEST_REVISION:
+        raise argparse.ArgumentTypeError(f"must be a revision of etcd, a whole number from 1 to {_GREATEST_REVISION}")
     return number

@@ -20,6 +20,7 @@ from kube_rewrap.cli.arguments import (
     add_settings,
     add_switch,
     add_text,
+    revision,
 )
 from kube_rewrap.config.settings.flags import (
     APISERVERS,
@@ -201,11 +202,11 @@ def _add_since(parser: Parser) -> None:
     # Without an environment variable: a revision belongs to one rotation of a KEK.
     parser.add_argument(
         "--since",
-        type=int,
+        type=revision,
         default=0,
         metavar="REVISION",
         help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too "
-        "(default 0: only what is under other keys)",
+        "(default: only what is under other keys)",
     )
 
 

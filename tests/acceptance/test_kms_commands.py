@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,36 @@ def test_a_campaign_under_way_names_the_ceiling_of_calls_to_kms_v1(
         assert shown["kms_calls"] == [{"provider": "legacy", "calls_per_second": 10.0}]
         ceiling = "at most 10 a second (v1_rate), to the plugin of the KMS v1 provider 'legacy': one for each object"
         assert ceiling in show.run("campaign", "show", row["id"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "--resource", "pods"), "--resource: pods is not governed by the configuration"),
+        (("run", "--dry-run", "--namespace", "Kube"), "--namespace: is not a namespace's name"),
+        (("run", "--namespace", "absent"), "--namespace: absent: no object is there"),
+        (("run", "--since", "0"), "--since: must be a revision of etcd, a whole number from 1 to"),
+        (("inspect", "/registry/secrets/team/absent"), "/registry/secrets/team/absent: does not exist"),
+        (("inspect", "/registry/pods/team/one"), "belongs to pods, no resource that the configuration governs"),
+        (("keys", "--accept", "0123456789abcdef"), "--accept: no budget is on record for this fingerprint"),
+        (("rotate", "--resource", "pods", "--dry-run"), "--resource: no entry of the file names pods"),
+        (("rotate", "--dry-run"), "the chosen resources are written with kms"),
+        (("rotate", "--provider", "aesgcm", "--kms-file", "a", "--dry-run"), "and this one is to aesgcm"),
+        (("rotate", "--kms-file", "a", "--dry-run"), "--kms-file: is for a rotation to kms"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_plugin_is_asked(
+    mixed: Command, plugin: KmsPlugin, words: tuple[str, ...], message: str
+) -> None:
+    ended = mixed.run(*words)
+    assert (ended.code, message in ended.stderr) == (2, True), ended.stdout + ended.stderr
+    assert not plugin.calls
+
+
+@pytest.mark.parametrize("words", [("run", "--dry-run"), ("run",), ("verify",)])
+def test_a_plugin_that_an_operator_has_to_repair_ends_every_command_with_4(
+    mixed: Command, plugin: KmsPlugin, words: tuple[str, ...]
+) -> None:
+    plugin.behaviour = replace(plugin.behaviour, fail={"*": "PERMISSION_DENIED"})
+    ended = mixed.run(*words)
+    assert (ended.code, "has no permission for the call" in ended.stderr) == (4, True), ended.stdout + ended.stderr
