@@ -93,6 +93,29 @@ def test_keys_without_the_plugin_says_what_needs_none_and_what_is_missing(
     assert mixed.json("keys", "--no-scan")["missing"] is None
 
 
+def test_status_without_the_plugin_calls_a_value_stale_only_where_a_kek_is_on_record(
+    mixed: Command, plugin: KmsPlugin, kms: KmsKey, gateway: Gateway
+) -> None:
+    plugin.stop()
+    document = mixed.json("status")
+    [secrets_] = document["resources"]
+    for counts in (document, secrets_):
+        assert (counts["stale"], counts["undetermined"], counts["unreadable"]) == (2, 3, 0)
+    primary = {key["provider"]: key["primary"] for key in secrets_["keys"]}
+    assert primary == {"kms": None, "aescbc": False}
+    shown = mixed.run("status").stdout
+    [row] = [line.split() for line in shown.splitlines() if kms.fingerprint in line]
+    assert row[-2:] == ["3", "undetermined"]
+    assert ": 2 stale, 0 unreadable\n3 under KMS are undetermined, that is stale or current: no plugin" in shown
+    plugin.start()
+    mixed.json("run")
+    store(gateway, secrets(2, namespace="other"), OLD)
+    plugin.stop()
+    document = mixed.json("status")
+    assert (document["stale"], document["undetermined"]) == (2, 0)
+    assert "undetermined" not in mixed.run("status").stdout
+
+
 @pytest.mark.parametrize("recorded", [False, True], ids=["no KEK on record", "KEK on record"])
 def test_audit_without_the_plugin_makes_every_check_that_needs_none(
     mixed: Command, plugin: KmsPlugin, gateway: Gateway, *, recorded: bool
