@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -342,3 +343,11 @@ def test_a_plugin_that_an_operator_has_to_repair_ends_every_command_with_4(
     plugin.behaviour = replace(plugin.behaviour, fail={"*": "PERMISSION_DENIED"})
     ended = mixed.run(*words)
     assert (ended.code, "has no permission for the call" in ended.stderr) == (4, True), ended.stdout + ended.stderr
+
+
+def test_a_command_names_the_method_that_hangs_and_the_way_out(mixed: Command, plugin: KmsPlugin) -> None:
+    plugin.behaviour = replace(plugin.behaviour, hang=("v2.Decrypt",))
+    ended = mixed.run("verify")
+    assert ended.code == 5
+    assert re.search(r"did not answer (Decrypt within 3 s|in time \(Decrypt\))", ended.stderr)
+    assert ended.stderr.splitlines()[-1] == 'What to do: docs/kms.md, "The plugin is down"'
