@@ -291,10 +291,10 @@ class Engine:
             data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
-            apart=await self._keks_on_record(),
+            apart=await self.keks_on_record(),
         )
 
-    async def _keks_on_record(self) -> frozenset[str]:
+    async def keks_on_record(self) -> frozenset[str]:
         """Return the fingerprints of all KEKs on record, of any provider."""
         if not self._has_kms:
             return frozenset()
@@ -315,6 +315,7 @@ class Engine:
             is_over=is_over,
             data_keys=self._data_keys,
             kek_since=kek_since,
+            apart=await self.keks_on_record(),
         )
 
     async def _learn_database(self) -> None:
