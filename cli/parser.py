@@ -25,6 +25,7 @@ from kube_rewrap.cli.arguments import (
     add_switch,
     add_text,
     did_you_mean,
+    revision,
     variable_of,
 )
 from kube_rewrap.config.settings.flags import (
@@ -238,11 +239,11 @@ def _add_since(parser: Parser) -> None:
     # Without an environment variable: a revision belongs to one rotation of a KEK.
     parser.add_argument(
         "--since",
-        type=int,
+        type=revision,
         default=0,
         metavar="REVISION",
         help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too "
-        "(default 0: only what is under other keys)",
+        "(default: only what is under other keys)",
     )
 
 

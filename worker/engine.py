@@ -20,6 +20,7 @@ from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
+    KmsRefusedError,
     KmsTargetError,
     KmsUnavailableError,
     RecordError,
@@ -97,11 +98,11 @@ class Engine:
         pace: Pace,
         data_keys: DataKeys | None = None,
         *,
-        missing: str = "",
+        missing: Sequence[WorkerError] = (),
     ) -> None:
         """`data_keys` asks the KMS plugins; None = values under KMS providers are neither read nor written.
 
-        `missing` says why the generation has no targets, though it writes with KMS.
+        `missing`: why the generation has no targets, though it writes with KMS; one error for each plugin.
         """
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
@@ -183,9 +184,15 @@ class Engine:
             raise
 
     def require_aimed(self) -> None:
-        """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""
-        if self._missing:
-            raise KmsUnavailableError(f"the KEK to write with is not known: {self._missing}")
+        """Raise an error while it is not known which KEK a KMS provider writes with.
+
+        KmsRefusedError if an operator has to act on one of the plugins, else KmsUnavailableError.
+        """
+        if not self._missing:
+            return
+        is_refused = any(isinstance(one, KmsRefusedError) for one in self._missing)
+        kind = KmsRefusedError if is_refused else KmsUnavailableError
+        raise kind(f"the KEK to write with is not known: {'; '.join(map(str, self._missing))}")
 
     async def is_aimed(self) -> bool:
         """Whether the plugins still name the KEKs of this generation, as far as they name any."""
@@ -288,10 +295,10 @@ class Engine:
             data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
-            apart=await self._keks_on_record(),
+            apart=await self.keks_on_record(),
         )
 
-    async def _keks_on_record(self) -> frozenset[str]:
+    async def keks_on_record(self) -> frozenset[str]:
         """Return the fingerprints of all KEKs on record, of any provider."""
         if not self._has_kms:
             return frozenset()
@@ -312,6 +319,7 @@ class Engine:
             is_over=is_over,
             data_keys=self._data_keys,
             kek_since=kek_since,
+            apart=await self.keks_on_record(),
         )
 
     async def _learn_database(self) -> None:
@@ -447,12 +455,12 @@ async def open_engine(
         yield Engine(store, settings, aimed, pace, keys, missing=missing)
 
 
-async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, str]:
-    """Return the generation with its targets, and why it has none, "" = it has, or needs none."""
+async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, Sequence[WorkerError]]:
+    """Return the generation with its targets, and why it has none; () if it has, or needs none."""
     if generation.targets or not generation.kms_writers:
-        return generation, ""
+        return generation, ()
     named = await keys.key_ids(generation)
     targets = {name: answer for name, answer in named.items() if isinstance(answer, str)}
     if len(targets) == len(named):
-        return generation.aimed(targets), ""
-    return generation, "; ".join(str(answer) for answer in named.values() if isinstance(answer, WorkerError))
+        return generation.aimed(targets), ()
+    return generation, tuple(answer for answer in named.values() if isinstance(answer, WorkerError))

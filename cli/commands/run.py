@@ -22,15 +22,14 @@ from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
+from kube_rewrap.scheduler.registry.arguments import require_spec
 from kube_rewrap.scheduler.registry.budgets import note_restore
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.keks import note_keks
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import RefusedError
-from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
-from kube_rewrap.worker.records.request import HostileArgumentError, number_of
 
 _MOST_PROCESSES = 64
 
@@ -46,14 +45,15 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    since = _since(args)
-    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
+    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=args.since)
     if not 0 <= args.processes <= _MOST_PROCESSES:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
     spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options)
     brake = brake_on_signals(" after the swaps in flight; run again to resume")
     as_json = args.output == "json"
+    if not spec.covers_everything:
+        await brake.unless_pulled(require_spec(settings, generation, spec))
     async with open_cluster(settings, generation) as cluster:
         convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
         if args.dry_run:
@@ -91,13 +91,6 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     if count == 1:
         return []
     return [ChildCommand(CHILD, {**os.environ, **environment_of(args, os.environ)})] * count
-
-
-def _since(args: argparse.Namespace) -> int:
-    try:
-        return number_of(args.since, "it", MOST)
-    except HostileArgumentError as error:
-        raise SettingsError("command line", (Fault("--since", str(error), "name a revision of etcd"),)) from None
 
 
 def _show_plan(plan: RunPlan, rate: float, spec: CampaignSpec, *, as_json: bool) -> int:

@@ -21,7 +21,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.collector import spare_the_imports
 from kube_rewrap.worker.engine import Engine, open_engine
-from kube_rewrap.worker.errors import KmsUnavailableError
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.kms.pace import ceiling, pace_name
@@ -175,6 +175,6 @@ def _is_complete(engine: Engine) -> bool:
     """Whether it is known which KEK each KMS provider writes with. A plugin that names none is not asked more often."""
     try:
         engine.require_aimed()
-    except KmsUnavailableError:
+    except (KmsUnavailableError, KmsRefusedError):
         return False
     return True
