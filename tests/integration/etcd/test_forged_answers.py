@@ -37,7 +37,7 @@ async def swap(answer: bytes, directory: Path, guard: Expect | None) -> object:
     settings = EtcdSettings(endpoints=(url,))
     endpoint = open_endpoint(url, settings, 2**20)
     try:
-        (end,) = await EtcdStore(settings, "/kube-rewrap", [endpoint]).swap_all([(ITEM, b"after")], guard)
+        (end,) = await EtcdStore(settings, "/kube-rewrap", [endpoint], 1.0).swap_all([(ITEM, b"after")], guard)
     finally:
         await endpoint.channel.close()
         await server.stop(None)
