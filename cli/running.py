@@ -13,6 +13,7 @@ import uvloop
 
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.logs import LEVELS, configure_logs, forward_library_logs
+from kube_rewrap.worker.collector import spare_the_imports
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.rate.brake import Brake
 
@@ -25,6 +26,7 @@ def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | Non
     """Run a command's coroutine on a new loop, with logs on stderr; `level` replaces the default log level."""
     configure_logs(_log_level(level))
     forward_library_logs()
+    spare_the_imports()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 

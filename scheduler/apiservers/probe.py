@@ -18,12 +18,14 @@ import structlog
 
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, assume, judge
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases, decode_lease
 from kube_rewrap.scheduler.apiservers.metrics_client import scrape_all
 from kube_rewrap.worker.errors import TemporaryError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after
+from kube_rewrap.worker.etcd.items import read_items
+from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.assumption import Assumption
@@ -34,7 +36,6 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 _PROBE_SECONDS = 5.0
 """Between two probes: kube-apiserver reads its file once a minute, so probing more often shows nothing new."""
 
-_PAGE = 100
 _log = structlog.get_logger()
 
 
@@ -89,18 +90,13 @@ class ApiserverProbe:
     async def _read_leases(self) -> Leases:
         found: list[IdentityLease] = []
         unreadable: list[str] = []
-        rest, more = self._leases, True
-        while more:
-            page = await self._store.page(rest, _PAGE)
-            for item in page.items:
-                try:
-                    lease = decode_lease(item.key, item.value)
-                except ValueError as error:
-                    unreadable.append(str(error))
-                else:
-                    found += [lease] if lease is not None else []
-            more = page.more
-            rest = rest.since(after(page.items[-1].key)) if more else rest
+        async for item in read_items(self._store, self._leases):
+            try:
+                lease = decode_lease(item.key, item.value)
+            except ValueError as error:
+                unreadable.append(str(error))
+            else:
+                found += [lease] if lease is not None else []
         return Leases(tuple(found), tuple(unreadable))
 
 
@@ -116,7 +112,7 @@ async def wait_converged(
     TemporaryError when etcd did not answer the last probe.
     """
     loop = asyncio.get_running_loop()
-    began, logged = loop.time(), ""
+    began, reason = loop.time(), Repetition()
     while True:
         left = began + seconds - loop.time()
         try:
@@ -133,7 +129,6 @@ async def wait_converged(
             if left <= 0:
                 _log.warning("convergence.timed_out", file_hash=found.file_hash, because=because)
                 return found
-        if because != logged:
-            logged = because
+        if reason.begins(because):
             _log.info("convergence.waiting", because=because)
         await brake.unless_pulled(asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter

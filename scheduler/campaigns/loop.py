@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
@@ -23,6 +24,7 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
@@ -30,9 +32,6 @@ from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
-_RENEW_SECONDS = 60.0
-"""How often all batches are read again: a look at changed records misses those that were deleted or damaged."""
-
 _CONFLICTS = 20
 _log = structlog.get_logger()
 
@@ -94,17 +93,15 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._prover = prover
         self._watcher = watcher
-        self._seen: dict[int, Stored[Checkpoint]] = {}
-        self._seen_revision = 0
-        self._renew_at = 0.0
+        self._batches = Followed(records.checkpoints.changed, _by_our_clock)
         self._proof: Inventory | None = None
-        self._logged = ""
+        self._step = Repetition()
         self._conflicts = 0
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """The campaign's batches as they were last seen, in order."""
-        return [self._seen[number].value for number in sorted(self._seen)]
+        return self._batches.values
 
     async def finish(self, name: str) -> Round:
         """Work until the campaign ends; returns its record and the inventory that proves the end.
@@ -135,9 +132,10 @@ class Reconciler:
             raise StoppedError(f"the campaign {name} is {campaign.state.value}: another process ended it")
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
-        await self._observe(name)
+        batches = await self._batches.look(name)
+        self._watcher(BatchReport.total(one.report for one in batches), sum(not _is_done(one) for one in batches))
         claimed = await self._records.claims.held(name)
-        step = advance(campaign, self.checkpoints, self._proof, claimed, time.time())
+        step = advance(campaign, batches, self._proof, claimed, time.time())
         self._log_step(stored, step)
         try:
             return await self._act(stored, step, claimed)
@@ -180,7 +178,7 @@ class Reconciler:
             await self._dispatcher.wait(_LOOK_SECONDS)
 
     async def _park(self, checkpoint: Checkpoint, because: str) -> None:
-        stored = self._seen[checkpoint.spec.number]
+        stored = self._batches[checkpoint.spec.number]
         await self._records.checkpoints.save(stored.holding(checkpoint))
         _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
 
@@ -192,22 +190,6 @@ class Reconciler:
             return await self._records.campaigns.save_without_quarantine(stored)
         return await self._records.campaigns.save(stored)
 
-    async def _observe(self, campaign: str) -> None:
-        """Read the batches that changed since the last look, and give their sum to the watcher."""
-        is_whole = time.monotonic() >= self._renew_at
-        since = 0 if is_whole else self._seen_revision
-        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
-        now = time.time()
-        seen = {
-            stored.value.spec.number: _by_our_clock(stored, self._seen.get(stored.value.spec.number), now)
-            for stored in changed
-        }
-        self._seen = seen if is_whole else self._seen | seen
-        if is_whole:
-            self._renew_at = time.monotonic() + _RENEW_SECONDS
-        known = self.checkpoints
-        self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
-
     async def _sweep(self, stored: Stored[Campaign], because: str) -> Stored[Campaign]:
         """Begin one more sweep, which reopens every batch; the same transaction empties the quarantine."""
         swept: Campaign = replace(stored.value.moved(CampaignState.RUNNING, because), sweeps=stored.value.sweeps + 1)
@@ -216,18 +198,18 @@ class Reconciler:
     def _log_step(self, stored: Stored[Campaign], step: Step) -> None:
         """Log a step if its kind differs from the last one's."""
         kind = type(step.action).__name__
-        if kind != self._logged:
-            self._logged = kind
+        if self._step.begins(kind):
             _log.info("campaign.step", **stored.value.log_context(), step=kind.lower(), because=step.because)
 
 
-def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, now: float) -> Stored[Checkpoint]:
+def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None) -> Stored[Checkpoint]:
     """Return a batch, tried at the time when we first saw it so: a worker's clock may be days off.
 
     A batch that is seen for the first time keeps its own time, unless that is in our future.
     """
     if known is not None and known.revision == stored.revision:
         return known
+    now = time.time()
     tried_at = min(stored.value.tried_at, now) if known is None else now
     return replace(stored, value=replace(stored.value, tried_at=tried_at))
 
