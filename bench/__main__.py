@@ -10,10 +10,11 @@ import uvloop
 from bench import kms, memory, processes, rewriting, scale, scanning, service
 from bench.ground import ground
 from kube_rewrap.config.settings.logs import configure_logs
+from kube_rewrap.config.settings.schema import LogSettings
 
 
 def main(names: list[str]) -> None:
-    configure_logs("warning")
+    configure_logs(LogSettings(level="warning"), "bench")
     wanted = names or ["rewriting", "processes", "kms", "scanning", "memory", "service"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for name in wanted:

@@ -26,6 +26,7 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    LOG,
     METRICS,
     PACE,
     PATHS,
@@ -232,12 +233,12 @@ def _audit_log(parser: Parser) -> None:
 
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:

@@ -7,18 +7,18 @@ process continues, and an operator's request takes effect in the next round.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
+from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Store
-from kube_rewrap.worker.records.batch import BatchState, Checkpoint
+from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
@@ -26,7 +26,6 @@ from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
-from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
@@ -35,8 +34,6 @@ _RENEW_SECONDS = 60.0
 
 _CONFLICTS = 20
 _log = structlog.get_logger()
-
-Watcher = Callable[[BatchReport, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +132,7 @@ class Reconciler:
             raise StoppedError(f"the campaign {name} is {campaign.state.value}: another process ended it")
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
-        await self._observe(name)
+        await self._observe(campaign)
         claimed = await self._records.claims.held(name)
         step = advance(campaign, self.checkpoints, self._proof, claimed, time.time())
         self._log_step(stored, step)
@@ -192,11 +189,11 @@ class Reconciler:
             return await self._records.campaigns.save_without_quarantine(stored)
         return await self._records.campaigns.save(stored)
 
-    async def _observe(self, campaign: str) -> None:
-        """Read the batches that changed since the last look, and give their sum to the watcher."""
+    async def _observe(self, campaign: Campaign) -> None:
+        """Read the batches that changed since the last look, and give their standing to the watcher."""
         is_whole = time.monotonic() >= self._renew_at
         since = 0 if is_whole else self._seen_revision
-        changed, self._seen_revision = await self._records.checkpoints.changed(campaign, since)
+        changed, self._seen_revision = await self._records.checkpoints.changed(campaign.id, since)
         now = time.time()
         seen = {
             stored.value.spec.number: _by_our_clock(stored, self._seen.get(stored.value.spec.number), now)
@@ -205,8 +202,7 @@ class Reconciler:
         self._seen = seen if is_whole else self._seen | seen
         if is_whole:
             self._renew_at = time.monotonic() + _RENEW_SECONDS
-        known = self.checkpoints
-        self._watcher(sum((one.report for one in known), BatchReport()), sum(not _is_done(one) for one in known))
+        self._watcher(campaign, Standing.of(self.checkpoints, campaign.sweeps))
 
     async def _sweep(self, stored: Stored[Campaign], because: str) -> Stored[Campaign]:
         """Begin one more sweep, which reopens every batch; the same transaction empties the quarantine."""
@@ -230,7 +226,3 @@ def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, 
         return known
     tried_at = min(stored.value.tried_at, now) if known is None else now
     return replace(stored, value=replace(stored.value, tried_at=tried_at))
-
-
-def _is_done(checkpoint: Checkpoint) -> bool:
-    return checkpoint.state is BatchState.DONE
