@@ -16,10 +16,15 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 _WIDE = 90
 """Columns of a terminal that has room for the counts of conflicts and of the quarantine, should they be 0."""
 
+_DESCRIPTIONS = {CampaignState.PROVING: "proving", CampaignState.PAUSED: "paused"}
+
 
 @contextmanager
-def open_progress(total: int, stream: TextIO) -> Iterator[Watcher]:
-    """Yield a function to call with the campaign and its standing; `total` objects to rewrite = 100 %."""
+def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
+    """Yield a function to call with the campaign and its standing, which moves the bar.
+
+    100 % are the `total` objects that this run is to rewrite; None: all objects that the campaign processes.
+    """
     if not stream.isatty():
         yield lambda _campaign, _standing: None
         return
@@ -34,22 +39,25 @@ def open_progress(total: int, stream: TextIO) -> Iterator[Watcher]:
     )
     with Progress(*columns, console=Console(file=stream), transient=False, expand=True) as progress:
         task = progress.add_task("rewrapping", total=total, rate="", left_alone="")
-        start: list[int] = []  # objects that earlier runs of a resumed campaign rewrote: no progress of this run
+        start: list[int] = []  # objects of earlier runs of a resumed campaign: no progress of this run
 
         def show(campaign: Campaign, standing: Standing) -> None:
             report = standing.report
+            count = report.objects if total is None else report.rewritten
             if not start:
-                start.append(report.rewritten)
-            done = min(total, report.rewritten - start[0])
+                start.append(count)
             elapsed = progress.tasks[0].elapsed or 0.0
+            pace = max(0, count - start[0]) / elapsed if elapsed else 0.0
+            whole, done = (standing.total, count) if total is None else (total, min(total, count - start[0]))
             counts = ((report.conflicts, "conflicts"), (report.quarantined, "in quarantine"))
             is_wide = progress.console.width >= _WIDE
             progress.update(
                 task,
-                description="proving" if campaign.state is CampaignState.PROVING else "rewrapping",
+                description=_DESCRIPTIONS.get(campaign.state, "rewrapping"),
+                total=whole,
                 # Objects that other clients wrote or deleted meanwhile were never rewritten.
-                completed=done if standing.batches_left else total,
-                rate=f"{done / elapsed:,.0f}/s" if elapsed else "",
+                completed=done if standing.batches_left else whole,
+                rate=f"{pace:,.0f}/s",
                 left_alone=", ".join(f"{count:,} {name}" for count, name in counts if count or is_wide),
             )
 

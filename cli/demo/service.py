@@ -122,8 +122,8 @@ async def _followed(demo: DemoService, known: set[str], total: int) -> str:
             rows = await look_at_all(settings)
             name = next((str(row["id"]) for row in rows if row["kind"] == "campaign" and row["id"] not in known), None)
             found = await look(settings, name) if name else None
-            if found is not None:
-                watcher(found.report, 0)
+            if found is not None and found.campaign is not None:
+                watcher(found.campaign, found.standing)
                 if found.is_end:
                     say(f"Campaign {found.name} is {found.state}: {found.because}")
                     return found.name

@@ -96,7 +96,8 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
     """
     report, quarantined, done = BatchReport(), list[QuarantinedObject](), 0
     refused: QuarantineGrewError | None = None
-    before, revision, due = checkpoint.report, 0, time.monotonic() + _CHECKPOINT_SECONDS
+    before, revision = checkpoint.report, 0
+    due = time.monotonic() + _CHECKPOINT_SECONDS / 2  # progress shows within the first second
     while done < len(page.items) and not tools.brake.is_on:
         group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
