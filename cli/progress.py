@@ -38,7 +38,7 @@ def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
         TextColumn("{task.fields[left_alone]}"),
     )
     with Progress(*columns, console=Console(file=stream), transient=False, expand=True) as progress:
-        task = progress.add_task("rewrapping", total=total, rate="", left_alone="")
+        task = progress.add_task("rewrapping", start=False, visible=False, total=total, rate="", left_alone="")
         start: list[int] = []  # objects of earlier runs of a resumed campaign: no progress of this run
 
         def show(campaign: Campaign, standing: Standing) -> None:
@@ -46,6 +46,7 @@ def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
             count = report.objects if total is None else report.rewritten
             if not start:
                 start.append(count)
+                progress.start_task(task)
             elapsed = progress.tasks[0].elapsed or 0.0
             pace = max(0, count - start[0]) / elapsed if elapsed else 0.0
             whole, done = (standing.total, count) if total is None else (total, min(total, count - start[0]))
@@ -53,8 +54,9 @@ def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
             is_wide = progress.console.width >= _WIDE
             progress.update(
                 task,
+                visible=True,
                 description=_DESCRIPTIONS.get(campaign.state, "rewrapping"),
-                total=whole,
+                total=whole or None,  # None: the bar moves to and fro, as in the proof of a campaign without batches
                 # Objects that other clients wrote or deleted meanwhile were never rewritten.
                 completed=done if standing.batches_left else whole,
                 rate=f"{pace:,.0f}/s",
