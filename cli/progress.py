@@ -43,7 +43,7 @@ def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
 
         def show(campaign: Campaign, standing: Standing) -> None:
             report = standing.report
-            count = report.objects if total is None else report.rewritten
+            count = standing.done if total is None else report.rewritten
             if not start:
                 start.append(count)
                 progress.start_task(task)

@@ -235,7 +235,7 @@ class _Waiting:
 
     def _watch(self, whole: Overview, campaign: Campaign) -> None:
         self._watcher(campaign, whole.standing)
-        processed = whole.report.objects
+        processed = whole.standing.done
         if processed != self._processed or campaign.state is not CampaignState.RUNNING or whole.workers:
             self._processed, self._moved_at = processed, self._clock()
         elif self._clock() > self._moved_at + _IDLE_SECONDS:

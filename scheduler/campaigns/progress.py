@@ -26,11 +26,13 @@ _log = structlog.get_logger()
 class Standing:
     """How far a campaign is in its present sweep.
 
-    `report` is the sum of its batches' reports. `left` estimates the objects that its open batches have not processed,
-    by the counts of the plan; `batches_left` is the number of these batches, without parked ones.
+    `report` is the sum of its batches' reports, `done` the objects processed. `left` estimates the objects that its
+    open batches have not processed, by the counts of the plan; `batches_left` is the number of these batches, without
+    parked ones.
     """
 
     report: BatchReport = NOTHING
+    done: int = 0
     left: int = 0
     batches_left: int = 0
 
@@ -39,33 +41,38 @@ class Standing:
         """Return the standing of a campaign of `sweeps` sweeps with these batches."""
         known, ended = tuple(batches), {BatchState.DONE, BatchState.PARKED}
         open_ = [one for one in known if one.spec.sweep < sweeps or one.state not in ended]
-        report = sum((one.report for one in known), NOTHING)
-        return cls(report, sum(_left(one, sweeps) for one in open_), len(open_))
+        return cls(
+            sum((one.report for one in known), NOTHING),
+            sum(processed(one, sweeps) for one in known),
+            sum(max(0, one.spec.objects - processed(one, sweeps)) for one in open_),
+            len(open_),
+        )
 
     @property
     def total(self) -> int:
         """Objects processed and to process."""
-        return self.report.objects + self.left
+        return self.done + self.left
 
     @property
     def percent(self) -> float:
         """The share of `total` that is processed; 100 only when no batch is left."""
         if not self.batches_left:
             return 100.0
-        return min(99.9, math.floor(1000 * self.report.objects / self.total) / 10) if self.total else 0.0
+        return min(99.9, math.floor(1000 * self.done / self.total) / 10) if self.total else 0.0
 
 
 Watcher = Callable[[Campaign, Standing], None]
 
 
-def _left(batch: Checkpoint, sweeps: int) -> int:
-    """Estimate the objects of an open batch that it has not processed in the campaign's present sweep."""
+def processed(batch: Checkpoint, sweeps: int) -> int:
+    """Return how many objects a batch has processed in the present sweep of a campaign of `sweeps` sweeps.
+
+    A later sweep keeps the counts of objects that are rewritten or gone (`BatchReport.before_sweep`), so that the few
+    that it rewrites itself can't be told from them, and are left out.
+    """
     if batch.spec.sweep < sweeps:
-        return batch.spec.objects
-    # A later sweep keeps the counts of the objects that are rewritten or gone (`BatchReport.before_sweep`).
-    report = batch.report
-    processed = report.objects if sweeps == 1 else report.current + report.quarantined
-    return max(0, batch.spec.objects - processed)
+        return 0
+    return batch.report.objects if sweeps == 1 else batch.report.current + batch.report.quarantined
 
 
 class Progress:
@@ -103,26 +110,26 @@ class Progress:
     @property
     def rate(self) -> float:
         """Objects rewritten a second in the last minute, or since this process began to watch, or since a pause."""
-        return self._a_second(lambda report: report.rewritten)
+        return self._a_second(lambda standing: standing.report.rewritten)
 
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds until the last batch is done, at the rate of the last minute; None if unknown."""
-        objects = self._a_second(lambda report: report.objects)
+        objects = self._a_second(lambda standing: standing.done)
         return self.standing.left / objects if objects and self.standing.left else None
 
-    def _a_second(self, count: Callable[[BatchReport], int]) -> float:
+    def _a_second(self, count: Callable[[Standing], int]) -> float:
         if not self._lately:
             return 0.0
         (began, first), (now, last) = self._lately[0], self._lately[-1]
-        return max(0, count(last.report) - count(first.report)) / max(0.001, now - began)
+        return max(0, count(last) - count(first)) / max(0.001, now - began)
 
     def _log(self, campaign: Campaign) -> None:
         standing, eta = self.standing, self.seconds_left
         _log.info(
             "campaign.progress",
             **campaign.log_context(),
-            done=standing.report.objects,
+            done=standing.done,
             total=standing.total,
             percent=standing.percent,
             eta_seconds=None if eta is None else math.ceil(eta),

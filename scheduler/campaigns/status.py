@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.plugin_calls import kms_v1_providers
-from kube_rewrap.scheduler.campaigns.progress import Standing
+from kube_rewrap.scheduler.campaigns.progress import Standing, processed
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
@@ -128,13 +128,20 @@ class Overview:
     @property
     def resources(self) -> list[tuple[str, int, int, int, int]]:
         """Each resource with its objects as counted for the plan, processed objects, batches and done batches."""
-        rows: dict[str, tuple[int, int, int, int]] = {}
+        rows: dict[str, list[Checkpoint]] = {}
         for batch in self.batches:
-            objects, processed, batches, done = rows.get(batch.spec.resource, (0, 0, 0, 0))
-            is_done = batch.state is BatchState.DONE
-            new = (objects + batch.spec.objects, processed + batch.report.objects, batches + 1, done + is_done)
-            rows[batch.spec.resource] = new
-        return [(resource, *counts) for resource, counts in rows.items()]
+            rows.setdefault(batch.spec.resource, []).append(batch)
+        sweeps = self.campaign.sweeps if self.campaign is not None else 1
+        return [
+            (
+                resource,
+                sum(one.spec.objects for one in batches),
+                sum(processed(one, sweeps) for one in batches),
+                len(batches),
+                sum(one.state is BatchState.DONE for one in batches),
+            )
+            for resource, batches in rows.items()
+        ]
 
     @property
     def namespaces(self) -> list[dict[str, object]]:
@@ -171,7 +178,7 @@ class Overview:
 
     def _progress(self) -> str:
         standing = self.standing
-        return f"{standing.report.objects:,} of about {standing.total:,} objects processed, {standing.percent:g} %"
+        return f"{standing.done:,} of about {standing.total:,} objects processed, {standing.percent:g} %"
 
     def _times(self) -> list[tuple[str, object]]:
         if self.campaign is None:
@@ -220,7 +227,7 @@ class Overview:
             "request": self.request.to_json() if self.request else None,
             "in_force": self.in_force or None,
             "report": self.report.to_json(),
-            "done": self.standing.report.objects,
+            "done": self.standing.done,
             "total": self.standing.total,
             "percent": self.standing.percent if self.campaign else None,
             "rate": None if self.rate is None else round(self.rate, 1),
