@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import platform
-import socket
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -45,7 +44,7 @@ def configure_logs(settings: LogSettings, role: str, stream: TextIO | None = Non
     `role` is what this process does: `scheduler`, `worker`, `worker-child`, `run-child`, or the command's name.
     """
     stream = stream or sys.stderr
-    who = {"role": role, "process": f"{socket.gethostname()}:{os.getpid()}"}
+    who = {"role": role, "process": f"{platform.node()}:{os.getpid()}"}
 
     def ordered(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
         """Put the fields of every line first; a structlog processor."""

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_line_is_json_with_time_level_event_and_fields(lines: io.StringIO) -> 
     document = only(lines)
     assert list(document)[:5] == ["event", "level", "timestamp", "role", "process"]
     assert document.pop("timestamp")
-    assert document.pop("process") == f"{socket.gethostname()}:{os.getpid()}"
+    assert document.pop("process") == f"{platform.node()}:{os.getpid()}"
     assert document == {
         "event": "batch.page",
         "level": "info",
