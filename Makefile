@@ -61,8 +61,9 @@ chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	PATH="$(CURDIR)/$(dir $(ETCD_3_5)):$(CURDIR)/$(dir $(REDIS)):$$PATH" $(PYTHON_) -m bench $(ARGS)
 
-docs: $(HAS_RUNTIME) ## Writes the tables of docs/settings.md from config/settings/schema.py
+docs: $(HAS_RUNTIME) ## Writes the tables of docs/settings.md, and the manual page, from what the program says
 	$(PYTHON_) tools/settings_page.py
+	$(PYTHON_) tools/man_page.py
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
 	$(PYTHON_) -m ruff format
