@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 
 import uvloop
 
-from bench import kms, memory, processes, rewriting, scale, scanning, service
-from bench.ground import ground
+from bench import kms, memory, processes, records, rewriting, scale, scanning, service
+from bench.ground import Ground, ground
 from kube_rewrap.config.settings.logs import configure_logs
 from kube_rewrap.config.settings.schema import LogSettings
+
+ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
+    "rewriting": rewriting.compare,
+    "processes": processes.compare,
+    "kms": kms.compare,
+    "scanning": scanning.compare,
+    "records": records.compare,  # not among those of `make bench` without arguments
+    "service": service.compare,
+}
 
 
 def main(names: list[str]) -> None:
@@ -20,27 +30,15 @@ def main(names: list[str]) -> None:
         for name in wanted:
             print(f"\n== {name}", flush=True)
             match name:
-                case "rewriting":
-                    with ground() as place:
-                        runner.run(rewriting.compare(place))
-                case "kms":
-                    with ground() as place:
-                        runner.run(kms.compare(place))
-                case "processes":
-                    with ground() as place:
-                        runner.run(processes.compare(place))
-                case "scanning":
-                    with ground() as place:
-                        runner.run(scanning.compare(place))
                 case "memory":
                     runner.run(memory.compare())
                 case "scale":  # not among those of `make bench` without arguments: it takes an hour
                     runner.run(scale.compare(scale.SIZES))
                 case "scale-million":
                     runner.run(scale.compare((*scale.SIZES, scale.MILLION)))
-                case "service":
+                case _ if name in ON_ONE_ETCD:
                     with ground() as place:
-                        runner.run(service.compare(place))
+                        runner.run(ON_ONE_ETCD[name](place))
                 case _:
                     sys.exit(f"no benchmark {name}")
 

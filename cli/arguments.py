@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
+
+_TITLES = {"keyspace": "paths in etcd", "pace": "pace", "space": "etcd's quota", "budget": "write budgets of keys"}
+"""Titles of the groups of flags in `--help`, where the name of the settings' group does not say enough."""
 
 
 class UsageError(Exception):
@@ -20,22 +25,72 @@ class Parser(argparse.ArgumentParser):
     """Accepts no abbreviated flags, and raises UsageError where argparse would end the process."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)  # type: ignore[arg-type]
+        self._titled: dict[str, argparse._ArgumentGroup] = {}
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
+    def titled(self, title: str) -> argparse._ArgumentGroup:
+        """Return the group of flags with this title; makes it at the first call."""
+        if title not in self._titled:
+            self._titled[title] = self.add_argument_group(title)
+        return self._titled[title]
 
-def add_settings(parser: argparse.ArgumentParser, *groups: tuple[Flag, ...]) -> None:
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """See argparse; names the nearest choice."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            message = f"{value!r} is none of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+            raise argparse.ArgumentError(action, message)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows at each flag the variable that sets the same."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        own = variable_of(action)
+        return f"{action.help} [{own}]" if own else action.help or ""
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """Return the end of a message that names the nearest of the known words; "" where none is near."""
+    near = get_close_matches(text, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def variable_of(action: argparse.Action) -> str | None:
+    """Return the variable that sets what a flag sets; None where a flag has none."""
+    own: str | None = getattr(action, "variable", None)
+    return own
+
+
+def actions_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the arguments of a parser, and those of its commands and verbs."""
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to them
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for command in action.choices.values():
+                yield from actions_of(command)
+
+
+def _with_variable(action: argparse.Action, name: str) -> None:
+    action.variable = variable(name)  # type: ignore[attr-defined]
+
+
+def add_settings(parser: Parser, *groups: tuple[Flag, ...]) -> None:
     """Add flags, and `--settings`, to a command; `options.read_settings` reads them."""
     for flag in (flag for group in groups for flag in group):
+        group = parser.titled(_TITLES.get(flag.group, flag.group))
         if flag.kind is bool:
-            parser.add_argument(flag.name, action="store_const", const="true", help=flag.help)
-            continue
-        action = _Joined if flag.many else "store"
-        parser.add_argument(flag.name, action=action, help=flag.help, metavar=flag.metavar, type=str, default=None)
-    parser.add_argument("--settings", help="TOML file with settings (docs/settings.md)", metavar="FILE")
+            added = group.add_argument(flag.name, action="store_const", const="true", help=flag.help)
+        else:
+            kind = _Joined if flag.many else "store"
+            added = group.add_argument(flag.name, action=kind, help=flag.help, metavar=flag.metavar, type=str)
+        _with_variable(added, flag.name)
+    settings = parser.add_argument("--settings", help="TOML file with settings (docs/settings.md)", metavar="FILE")
+    _with_variable(settings, "--settings")
     parser.set_defaults(flags=tuple(flag for group in groups for flag in group))
 
 
@@ -63,15 +118,17 @@ class _Joined(_Repeated):
 
 
 class _Several(_Repeated):
-    """The first use of the flag replaces what its variable gave."""
+    """Each further use of the flag, and each comma, adds a value; the first use replaces what the variable gave."""
 
     def _add(self, before: Any, value: object) -> object:
-        return [value] if before is self.default else [*before, value]
+        values = str(value).split(",")
+        return values if before is self.default else [*before, *values]
 
 
 def add_many(parser: Parser, name: str, metavar: str, summary: str) -> None:
-    """Add a flag that may be repeated, with a variable that separates its values by commas; a list, empty for none."""
-    parser.add_argument(name, action=_Several, default=texts_of_variable(name), metavar=metavar, help=summary)
+    """Add a flag that may be repeated, with a variable; both separate values by commas. A list, empty for none."""
+    given = texts_of_variable(name)
+    _with_variable(parser.add_argument(name, action=_Several, default=given, metavar=metavar, help=summary), name)
 
 
 def texts_of_variable(name: str) -> list[str]:
@@ -81,7 +138,8 @@ def texts_of_variable(name: str) -> list[str]:
 
 def add_text(parser: Parser, name: str, metavar: str, summary: str) -> None:
     """Add a flag with one text; None without the flag and its variable."""
-    parser.add_argument(name, default=text_of_variable(name), metavar=metavar, help=summary)
+    given = text_of_variable(name)
+    _with_variable(parser.add_argument(name, default=given, metavar=metavar, help=summary), name)
 
 
 def text_of_variable(name: str) -> str | None:
@@ -91,7 +149,8 @@ def text_of_variable(name: str) -> str | None:
 
 def add_switch(parser: Parser, name: str, summary: str) -> None:
     """Add a flag that is on or off; its variable turns it on with 1, true or yes."""
-    parser.add_argument(name, action="store_true", default=is_on_by_variable(name), help=summary)
+    given = is_on_by_variable(name)
+    _with_variable(parser.add_argument(name, action="store_true", default=given, help=summary), name)
 
 
 def is_on_by_variable(name: str) -> bool:
@@ -102,14 +161,14 @@ def is_on_by_variable(name: str) -> bool:
 def add_output(parser: Parser) -> None:
     """Add `-o`."""
     default = os.environ.get("REWRAP_OUTPUT", "text")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default=default, help="form of the output")
+    output = parser.add_argument("-o", "--output", choices=("text", "json"), default=default, help="form of the output")
+    _with_variable(output, "--output")
 
 
 def add_configuration_path(parser: Parser) -> None:
     """Add the flag that names the EncryptionConfiguration."""
-    parser.add_argument(
-        "--encryption-config", metavar="FILE", help="the EncryptionConfiguration that kube-apiserver runs"
-    )
+    summary = "the EncryptionConfiguration that kube-apiserver runs"
+    _with_variable(parser.add_argument("--encryption-config", metavar="FILE", help=summary), "--encryption-config")
 
 
 def add_configuration(parser: Parser) -> None:
@@ -121,7 +180,13 @@ def add_configuration(parser: Parser) -> None:
 def add_days(parser: Parser, name: str, default: str, summary: str) -> None:
     """Add a flag with a number of days; its environment variable replaces the default."""
     given = os.environ.get(variable(name), default)
-    parser.add_argument(name, type=_days, default=given, metavar="DAYS", help=summary)
+    _with_variable(parser.add_argument(name, type=_days, default=given, metavar="DAYS", help=summary), name)
+
+
+def add_number(parser: Parser, name: str, default: int, metavar: str, summary: str) -> None:
+    """Add a flag with a whole number; its variable replaces the default."""
+    given = os.environ.get(variable(name), str(default))
+    _with_variable(parser.add_argument(name, type=int, default=given, metavar=metavar, help=summary), name)
 
 
 def _days(text: str) -> float:

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 from kube_rewrap.cli.arguments import UsageError
 from kube_rewrap.cli.exit_codes import Exit, exit_of
 from kube_rewrap.cli.output import print_json, print_to_stderr
-from kube_rewrap.cli.parser import parse
+from kube_rewrap.cli.parser import parse, unknown_variables
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.errors import WorkerError
@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core writes lines of its own between ours
     try:
         args = parse(argv)
+        print_to_stderr(*(f"rewrap: {warning}" for warning in unknown_variables(os.environ)))
         forbid_core_dumps()
         return _module(args.command).run(args)
     except UsageError as error:

@@ -12,7 +12,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TextIO
+
+_NARROWEST = 20
+"""Columns below which a wrapped column is no longer read well."""
 
 
 def print_json(document: object, indent: int | None = 2) -> None:
@@ -23,12 +28,32 @@ def print_json(document: object, indent: int | None = 2) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows under their heads, columns as wide as their widest cell, numbers to the right."""
+    """Write rows under their heads, columns as wide as their widest cell, numbers to the right.
+
+    On a terminal that is too narrow, the last column wraps; where that does not help, each row is a block of its own.
+    """
     lines = [[str(head) for head in heads], *([_cell(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    room = get_terminal_size().columns if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
+    last = room - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    if last < min(widths[-1], _NARROWEST):
+        for line in lines[1:]:
+            print_fields(zip(lines[0], line, strict=True))
+            sys.stdout.write("\n")
+        return
     for line in lines:
-        cells = [_padded(cell, width) for cell, width in zip(line, widths, strict=True)]
+        first, *more = wrap(line[-1], last) if len(line[-1]) > last else [line[-1]]
+        cells = [_padded(cell, width) for cell, width in zip([*line[:-1], first], widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        sys.stdout.writelines(" " * (room - last) + part + "\n" for part in more)
+    sys.stdout.flush()
+
+
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Write one field a line, the values in one column."""
+    cells = [(name, _cell(value)) for name, value in fields]
+    width = max(len(name) for name, _ in cells)
+    sys.stdout.writelines(f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in cells)
     sys.stdout.flush()
 
 

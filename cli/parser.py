@@ -6,22 +6,26 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kube_rewrap.cli.arguments import (
     Parser,
     UsageError,
+    actions_of,
     add_configuration,
     add_configuration_path,
     add_days,
     add_many,
+    add_number,
     add_output,
     add_settings,
     add_switch,
     add_text,
+    did_you_mean,
+    variable_of,
 )
 from kube_rewrap.config.settings.flags import (
     APISERVERS,
@@ -37,10 +41,12 @@ from kube_rewrap.config.settings.flags import (
     SPACE,
     WINDOW,
     WORKER,
-    variable,
 )
+from kube_rewrap.config.settings.schema import SETTINGS
 
 _DEMO_OBJECTS = 6_000
+_OTHER_VARIABLES = {"REWRAP_LOG_LEVEL", "REWRAP_LOG_FORMAT", "REWRAP_TRACEBACK", "REWRAP_NO_ENSUREPIP"}
+_OF_A_SERVICE = re.compile(r"REWRAP_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 MANY_OBJECTS = 50_000
 """Objects to rewrite from which a run starts several processes by itself."""
 
@@ -48,12 +54,39 @@ MANY_OBJECTS = 50_000
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of one command, which `command` names. Raises UsageError; `--help` raises SystemExit."""
     parser = build_parser()
-    args, unknown = parser.parse_known_args(argv)
+    args, unknown = parser.parse_known_args(_command_first(argv))
     if unknown:
-        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see {parser.prog} {args.command} --help")
+        flags = {name for action in actions_of(parser) for name in action.option_strings}
+        near = "".join(did_you_mean(text.partition("=")[0], flags) for text in unknown[:1] if text.startswith("--"))
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{near}; see {parser.prog} {args.command} --help")
     if getattr(args, "output", "text") not in {"text", "json"}:
         parser.error("REWRAP_OUTPUT must be text or json")
     return args
+
+
+def _command_first(argv: Sequence[str]) -> Sequence[str]:
+    """Move `-o json` from before the command to the end, where every command takes it."""
+    match argv:
+        case ["-o" | "--output" as flag, form, command, *rest]:
+            return [command, *rest, flag, form]
+        case [str(flag), command, *rest] if flag.startswith(("-o", "--output=")) and flag != "--output":
+            return [command, *rest, flag]
+    return argv
+
+
+def unknown_variables(environment: Iterable[str]) -> Iterator[str]:
+    """Yield a warning for each name that begins with REWRAP_ and sets nothing.
+
+    Kubernetes gives every pod variables such as REWRAP_PORT for a Service `rewrap`: no operator set those.
+    """
+    given = [name for name in sorted(environment) if name.startswith("REWRAP_") and not _OF_A_SERVICE.fullmatch(name)]
+    if not given:
+        return
+    known = {own for action in actions_of(build_parser()) if (own := variable_of(action))}
+    known |= {one.variable for one in SETTINGS if one.variable} | _OTHER_VARIABLES
+    for name in given:
+        if name not in known:
+            yield f"the variable {name} sets nothing{did_you_mean(name, sorted(known))}"
 
 
 def build_parser() -> Parser:
@@ -107,14 +140,8 @@ def _run(parser: Parser) -> None:
     add_switch(parser, "--allow-empty", "accept a --namespace or --resource that holds no object")
     _add_since(parser)
     add_switch(parser, "--wait", "wait for another run instead of refusing")
-    processes = os.environ.get(variable("--processes"), "0")
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=processes,
-        metavar="N",
-        help=f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are",
-    )
+    summary = f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are"
+    add_number(parser, "--processes", 0, "N", summary)
     add_configuration(parser)
     add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
     add_output(parser)
@@ -139,10 +166,7 @@ def _converged(parser: Parser) -> None:
 
 
 def _keys(parser: Parser) -> None:
-    accept = os.environ.get(variable("--accept"))
-    parser.add_argument(
-        "--accept", default=accept, metavar="FINGERPRINT", help="accept the budget of a restored key as it is"
-    )
+    add_text(parser, "--accept", "FINGERPRINT", "accept the budget of a restored key as it is")
     add_switch(parser, "--no-scan", "don't judge which keys are removable: that takes the same scan as verify")
     add_configuration(parser)
     add_settings(parser, ETCD, BUDGET, APISERVERS)

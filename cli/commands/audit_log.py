@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_settings
@@ -11,8 +13,8 @@ from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.worker.etcd.client import open_store
-from kube_rewrap.worker.records.audit import AuditLog, Snapshot
-from kube_rewrap.worker.records.audit_chain import Entry, find_faults, is_anchored
+from kube_rewrap.worker.records.audit import AuditLog, Verdict
+from kube_rewrap.worker.records.audit_chain import Entry, is_anchored
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 _ADVICE = (
@@ -26,46 +28,47 @@ def run(args: argparse.Namespace) -> int:
     return run_async(lambda: _list(args) if args.verb == "list" else _verify(args))
 
 
-async def _read(args: argparse.Namespace) -> Snapshot:
+@asynccontextmanager
+async def _opened(args: argparse.Namespace) -> AsyncIterator[AuditLog]:
     settings = read_settings(args, os.environ)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        return await AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log").snapshot()
+        yield AuditLog(store, Keyspace(settings.keyspace.state_prefix), "rewrap audit-log")
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    found = await _read(args)
-    faults = [*found.damaged, *find_faults(found.entries, found.head)]
+    async with _opened(args) as log:
+        found = await log.verify()
     if args.output == "json":
         document = {
-            "whole": not faults,
+            "whole": not found.faults,
             "anchored": is_anchored(found.head),
-            "entries": len(found.entries),
-            "first": _ends(found.entries[:1]),
-            "last": _ends(found.entries[-1:]),
+            "entries": found.entries,
+            "first": _end(found.first),
+            "last": _end(found.last),
             "head": found.head.to_json(),
-            "faults": faults,
+            "faults": list(found.faults),
         }
         print_json(document)
     else:
-        _print_verdict(found, faults)
-    return Exit.INCOMPLETE if faults else Exit.DONE
+        _print_verdict(found)
+    return Exit.INCOMPLETE if found.faults else Exit.DONE
 
 
-def _ends(entries: tuple[Entry, ...]) -> dict[str, object] | None:
-    return next(({"number": entry.number, "at": entry.at, "hash": entry.hash} for entry in entries), None)
+def _end(entry: Entry | None) -> dict[str, object] | None:
+    return None if entry is None else {"number": entry.number, "at": entry.at, "hash": entry.hash}
 
 
-def _print_verdict(found: Snapshot, faults: list[str]) -> None:
-    if faults:
-        say(f"NOT WHOLE: faults: {len(faults)}, entries: {len(found.entries)}")
-        for fault in faults:
+def _print_verdict(found: Verdict) -> None:
+    if found.faults:
+        say(f"NOT WHOLE: faults: {len(found.faults)}, entries: {found.entries}")
+        for fault in found.faults:
             say(f"  {fault}")
         return
-    if not found.entries:
+    first, last = found.first, found.last
+    if first is None or last is None:
         say("The audit log has no entries yet.")
         return
-    first, last = found.entries[0], found.entries[-1]
-    say(f"WHOLE: {len(found.entries)} entries, {first.number} to {last.number}")
+    say(f"WHOLE: {found.entries} entries, {first.number} to {last.number}")
     say(f"first hash: {first.hash}")
     say(f"last hash:  {last.hash}")
     if not is_anchored(found.head):
@@ -76,13 +79,12 @@ def _print_verdict(found: Snapshot, faults: list[str]) -> None:
 async def _list(args: argparse.Namespace) -> int:
     if args.limit < 0:
         raise SettingsError("command line", (Fault("--limit", "is below 0", "0 shows all entries"),))
-    found = await _read(args)
-    entries = [entry for entry in found.entries if args.campaign in {None, entry.campaign}]
-    shown = entries[-args.limit :] if args.limit else entries
+    async with _opened(args) as log:
+        found = await log.snapshot(args.limit or None, args.campaign)
     if args.output == "json":
-        print_json({"entries": [entry.to_json() for entry in shown], "damaged": list(found.damaged)})
+        print_json({"entries": [entry.to_json() for entry in found.entries], "damaged": list(found.damaged)})
         return Exit.DONE
-    rows = [(entry.number, entry.at, entry.event, entry.campaign or "-", _details(entry)) for entry in shown]
+    rows = [(entry.number, entry.at, entry.event, entry.campaign or "-", _details(entry)) for entry in found.entries]
     print_table(("NUMBER", "AT", "EVENT", "CAMPAIGN", "DETAIL"), rows)
     for sentence in found.damaged:
         say(sentence)

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
@@ -22,7 +22,7 @@ from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.client import request_start, steer
 from kube_rewrap.scheduler.campaigns.progress import Watcher
-from kube_rewrap.scheduler.campaigns.status import Overview, look, look_at_all
+from kube_rewrap.scheduler.campaigns.status import Overview, look, look_at_all, peek
 from kube_rewrap.worker.errors import RefusedError, UnavailableError
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.request import HostileArgumentError, RequestKind, RequestState, name_of
@@ -38,6 +38,9 @@ _FEW = 6
 
 _WIDE = 120
 """Columns of a terminal that has room for the reasons in `list`."""
+
+Look = Callable[[Settings, str], Awaitable[Overview | None]]
+"""Reads the status of the campaign or request of a name."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,7 +100,7 @@ def _require_stored(settings: Settings, resources: list[str]) -> None:
 
 async def _steer(args: argparse.Namespace) -> int:
     settings = read_settings(args, os.environ)
-    done = await steer(settings, RequestKind(args.verb), (await _overview(args, settings)).name)
+    done = await steer(settings, RequestKind(args.verb), (await _overview(args, settings, peek)).name)
     if done.state is RequestState.REFUSED:
         raise RefusedError(f"{args.verb} {args.name}: {done.because}")
     if args.output == "json":
@@ -107,17 +110,17 @@ async def _steer(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-async def _overview(args: argparse.Namespace, settings: Settings) -> Overview:
+async def _overview(args: argparse.Namespace, settings: Settings, look_at: Look) -> Overview:
     """Return the records of the campaign or request that ID names. Raises SettingsError where there is none."""
-    found = await _find(settings, args.name)
+    found = await _find(settings, args.name, look_at)
     if found is None:
         raise _unknown(args.name)
     return found
 
 
-async def _find(settings: Settings, name: str) -> Overview | None:
+async def _find(settings: Settings, name: str, look_at: Look) -> Overview | None:
     try:
-        return await look(settings, name_of(name, "ID"))
+        return await look_at(settings, name_of(name, "ID"))
     except HostileArgumentError as error:
         raise SettingsError("command line", (Fault("ID", str(error), "see `rewrap campaign list`"),)) from None
 
@@ -160,7 +163,7 @@ def _took(row: Mapping[str, object]) -> str:
 
 
 async def _show(args: argparse.Namespace) -> int:
-    found = await _overview(args, read_settings(args, os.environ))
+    found = await _overview(args, read_settings(args, os.environ), look)
     if args.output == "json":
         print_json(found.to_json())
         return Exit.DONE
@@ -193,7 +196,7 @@ async def _follow(args: argparse.Namespace, name: str) -> int:
     with open_progress(None, sys.stderr) as watcher:
         waiting = _Waiting(settings, watcher, loop.time)
         while True:
-            found = await _find(settings, name)
+            found = await _find(settings, name, peek)
             if found is None and loop.time() > began + _TAKEN_UP_SECONDS:
                 raise _unknown(name)
             if found is not None and found.is_end:
@@ -204,7 +207,7 @@ async def _follow(args: argparse.Namespace, name: str) -> int:
             await waiting.show(name, found)
             await asyncio.sleep(_FOLLOW_SECONDS)
     if args.output == "json":
-        print_json(found.to_json())
+        print_json((await _find(settings, name, look) or found).to_json())
     else:
         say(f"{found.name} is {found.state}: {found.because}")
     return Exit.DONE if found.is_complete else Exit.INCOMPLETE

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
-from kube_rewrap.cli.output import print_json, print_table
+from kube_rewrap.cli.output import print_fields, print_json
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.scheduler.engine import Examined
 from kube_rewrap.scheduler.registry.cluster import open_cluster
@@ -30,7 +30,7 @@ async def _inspect(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json(document)
     else:
-        print_table(("FIELD", ""), list(_rows(document)))
+        print_fields(_rows(document))
     return Exit.DONE if document["readable"] else Exit.INCOMPLETE
 
 
@@ -70,9 +70,14 @@ def _kms(examined: Examined) -> dict[str, object] | None:
     }
 
 
-def _rows(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _rows(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for name, value in document.items():
         if isinstance(value, dict):
-            yield from ((f"{name} {field}", "" if one is None else str(one)) for field, one in value.items())
+            yield from ((f"KMS {field.replace('_', ' ')}", _shown(one)) for field, one in value.items())
         elif name != "kms":
-            yield name, "" if value is None else str(value)
+            yield name.replace("_", " "), _shown(value)
+
+
+def _shown(value: object) -> object:
+    """Return what a person reads: "-" for what is absent, yes and no."""
+    return "-" if value is None else ("yes" if value else "no") if isinstance(value, bool) else value

@@ -53,10 +53,14 @@ def _read_once(file: str, *, allow_readable: bool, allow_foreign: bool) -> bytes
         raise _unreadable(file, error) from None
     try:
         before = os.fstat(descriptor)
-        _check(file, before, allow_readable=allow_readable)
-        if not allow_foreign:
+        _check_kind(file, before)
+        _check_size(file, before.st_size)
+        is_open = not allow_readable and bool(before.st_mode & _FOREIGN_BITS)
+        if not is_open and not allow_foreign:
             _require_trusted(file)
         raw = _drain(descriptor)
+        if is_open:
+            raise _too_open(file, stat.S_IMODE(before.st_mode), raw)
         after = os.fstat(descriptor)
     except OSError as error:
         raise _unreadable(file, error) from None
@@ -90,14 +94,17 @@ def _identity(state: os.stat_result) -> tuple[int, int, int, int, int]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _check(file: str, state: os.stat_result, *, allow_readable: bool) -> None:
+def _check_kind(file: str, state: os.stat_result) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise _refused(file, "it is not a regular file", "give the path of the file itself")
-    mode = stat.S_IMODE(state.st_mode)
-    if mode & _FOREIGN_BITS and not allow_readable:
+
+
+def _too_open(file: str, mode: int, raw: bytes) -> SourceError:
+    """Return the refusal of a file that others can use. Advises chmod only for what looks like a configuration."""
+    if b"EncryptionConfig" in raw:
         remedy = f"run: chmod 600 {shlex.quote(file)}"
-        raise _refused(file, f"it holds keys, and its mode {mode:04o} gives group or others access", remedy)
-    _check_size(file, state.st_size)
+        return _refused(file, f"it holds keys, and its mode {mode:04o} gives group or others access", remedy)
+    return _refused(file, "it names no kind EncryptionConfiguration", "check that it is the configuration file")
 
 
 def _require_trusted(file: str) -> None:

@@ -23,7 +23,8 @@ from kube_rewrap.scheduler.apiservers.convergence import Convergence, assume, ju
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases, decode_lease
 from kube_rewrap.scheduler.apiservers.metrics_client import scrape_all
 from kube_rewrap.worker.errors import TemporaryError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after
+from kube_rewrap.worker.etcd.items import read_items
+from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.assumption import Assumption
@@ -34,7 +35,6 @@ from kube_rewrap.worker.records.keyspace import Keyspace
 _PROBE_SECONDS = 5.0
 """Between two probes: kube-apiserver reads its file once a minute, so probing more often shows nothing new."""
 
-_PAGE = 100
 _log = structlog.get_logger()
 
 
@@ -89,18 +89,13 @@ class ApiserverProbe:
     async def _read_leases(self) -> Leases:
         found: list[IdentityLease] = []
         unreadable: list[str] = []
-        rest, more = self._leases, True
-        while more:
-            page = await self._store.page(rest, _PAGE)
-            for item in page.items:
-                try:
-                    lease = decode_lease(item.key, item.value)
-                except ValueError as error:
-                    unreadable.append(str(error))
-                else:
-                    found += [lease] if lease is not None else []
-            more = page.more
-            rest = rest.since(after(page.items[-1].key)) if more else rest
+        async for item in read_items(self._store, self._leases):
+            try:
+                lease = decode_lease(item.key, item.value)
+            except ValueError as error:
+                unreadable.append(str(error))
+            else:
+                found += [lease] if lease is not None else []
         return Leases(tuple(found), tuple(unreadable))
 
 

@@ -51,8 +51,7 @@ async def report_end(cluster: Cluster, ended: Campaign, report: BatchReport) -> 
 
 async def sum_reports(checkpoints: Checkpoints, campaign: str) -> BatchReport:
     """Return the sum of the recorded reports of a campaign's batches."""
-    reports = [one.value.report async for one in checkpoints.all(campaign)]
-    return sum(reports, BatchReport())
+    return BatchReport.total([one.value.report async for one in checkpoints.all(campaign)])
 
 
 async def alarm(audit: AuditLog, campaign: Campaign, because: str) -> None:

@@ -23,15 +23,13 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
+from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
-_RENEW_SECONDS = 60.0
-"""How often all batches are read again: a look at changed records misses those that were deleted or damaged."""
-
 _CONFLICTS = 20
 _log = structlog.get_logger()
 
@@ -91,9 +89,7 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._prover = prover
         self._watcher = watcher
-        self._seen: dict[int, Stored[Checkpoint]] = {}
-        self._seen_revision = 0
-        self._renew_at = 0.0
+        self._batches = Followed(records.checkpoints.changed, _by_our_clock)
         self._proof: Inventory | None = None
         self._logged = ""
         self._conflicts = 0
@@ -101,7 +97,7 @@ class Reconciler:
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """The campaign's batches as they were last seen, in order."""
-        return [self._seen[number].value for number in sorted(self._seen)]
+        return self._batches.values
 
     async def finish(self, name: str) -> Round:
         """Work until the campaign ends; returns its record and the inventory that proves the end.
@@ -132,9 +128,10 @@ class Reconciler:
             raise StoppedError(f"the campaign {name} is {campaign.state.value}: another process ended it")
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
-        await self._observe(campaign)
+        batches = await self._batches.look(name)
+        self._watcher(campaign, Standing.of(batches, campaign.sweeps))
         claimed = await self._records.claims.held(name)
-        step = advance(campaign, self.checkpoints, self._proof, claimed, time.time())
+        step = advance(campaign, batches, self._proof, claimed, time.time())
         self._log_step(stored, step)
         try:
             return await self._act(stored, step, claimed)
@@ -177,7 +174,7 @@ class Reconciler:
             await self._dispatcher.wait(_LOOK_SECONDS)
 
     async def _park(self, checkpoint: Checkpoint, because: str) -> None:
-        stored = self._seen[checkpoint.spec.number]
+        stored = self._batches[checkpoint.spec.number]
         await self._records.checkpoints.save(stored.holding(checkpoint))
         _log.error("batch.parked", **checkpoint.spec.log_context(), attempts=checkpoint.attempts, because=because)
 
@@ -188,21 +185,6 @@ class Reconciler:
         if ended.state is CampaignState.COMPLETE:
             return await self._records.campaigns.save_without_quarantine(stored)
         return await self._records.campaigns.save(stored)
-
-    async def _observe(self, campaign: Campaign) -> None:
-        """Read the batches that changed since the last look, and give their standing to the watcher."""
-        is_whole = time.monotonic() >= self._renew_at
-        since = 0 if is_whole else self._seen_revision
-        changed, self._seen_revision = await self._records.checkpoints.changed(campaign.id, since)
-        now = time.time()
-        seen = {
-            stored.value.spec.number: _by_our_clock(stored, self._seen.get(stored.value.spec.number), now)
-            for stored in changed
-        }
-        self._seen = seen if is_whole else self._seen | seen
-        if is_whole:
-            self._renew_at = time.monotonic() + _RENEW_SECONDS
-        self._watcher(campaign, Standing.of(self.checkpoints, campaign.sweeps))
 
     async def _sweep(self, stored: Stored[Campaign], because: str) -> Stored[Campaign]:
         """Begin one more sweep, which reopens every batch; the same transaction empties the quarantine."""
@@ -217,12 +199,13 @@ class Reconciler:
             _log.info("campaign.step", **stored.value.log_context(), step=kind.lower(), because=step.because)
 
 
-def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None, now: float) -> Stored[Checkpoint]:
+def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None) -> Stored[Checkpoint]:
     """Return a batch, tried at the time when we first saw it so: a worker's clock may be days off.
 
     A batch that is seen for the first time keeps its own time, unless that is in our future.
     """
     if known is not None and known.revision == stored.revision:
         return known
+    now = time.time()
     tried_at = min(stored.value.tried_at, now) if known is None else now
     return replace(stored, value=replace(stored.value, tried_at=tried_at))

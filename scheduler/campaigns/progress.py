@@ -42,7 +42,7 @@ class Standing:
         known, ended = tuple(batches), {BatchState.DONE, BatchState.PARKED}
         open_ = [one for one in known if one.spec.sweep < sweeps or one.state not in ended]
         return cls(
-            sum((one.report for one in known), NOTHING),
+            BatchReport.total(one.report for one in known),
             sum(processed(one, sweeps) for one in known),
             sum(max(0, one.spec.objects - processed(one, sweeps)) for one in open_),
             len(open_),

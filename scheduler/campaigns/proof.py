@@ -20,6 +20,7 @@ from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign
+from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
 from kube_rewrap.worker.records.proofs import Proofs
@@ -57,6 +58,7 @@ class PartsProver:
         self._dispatcher = dispatcher
         self._spec = spec
         self._proofs = Proofs(cluster.engine.store, cluster.engine.keyspace, [guard])
+        self._parts = Followed(self._proofs.changed)
         self._part_objects = part_objects
         self._restarts = 0
         self._has_begun = False
@@ -66,7 +68,10 @@ class PartsProver:
     async def look(self, stored: Stored[Campaign], claimed: frozenset[int]) -> Inventory | None:
         """See Prover. Raises CompactedError when the scan had to restart more than `_RESTARTS` times."""
         name = stored.value.id
-        parts = [one.value for one in await self._proofs.all(name)]
+        parts = await self._parts.look(name)
+        if all(part.is_done for part in parts):
+            self._parts.forget()
+            parts = await self._parts.look(name)
         self.failing = tuple(one for part in parts if part.because and not part.is_done for one in part.rest[:1])
         if not is_whole(parts) or any(part.compacted for part in parts):
             await self._begin(stored, claimed, again=bool(parts))
@@ -88,7 +93,11 @@ class PartsProver:
 
     async def forget(self, campaign: str) -> None:
         """Delete the parts: they are out of date, or used."""
-        await self._proofs.replace_all(campaign, [])
+        await self._replace(campaign, [])
+
+    async def _replace(self, campaign: str, parts: Sequence[ProofPart]) -> None:
+        self._parts.forget()
+        await self._proofs.replace_all(campaign, parts)
 
     async def _begin(self, stored: Stored[Campaign], claimed: frozenset[int], *, again: bool) -> None:
         self._restarts += again
@@ -116,7 +125,7 @@ class PartsProver:
             )
             for number, part in enumerate(ranges)
         ]
-        await self._proofs.replace_all(campaign.id, parts)
+        await self._replace(campaign.id, parts)
         _log.info("proof.planned", **campaign.log_context(), parts=len(parts), revision=revision, again=again)
         await self._dispatcher.offer_proof(campaign.id, range(len(parts)), claimed)
 

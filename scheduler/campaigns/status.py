@@ -260,21 +260,35 @@ def _short(generation: str) -> str:
 
 async def look(settings: Settings, name: str) -> Overview | None:
     """Return the status of a campaign or request from its records; None if there is none of that name."""
-    keyspace, now = Keyspace(settings.keyspace.state_prefix), datetime.now(UTC)
+    keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        request = await Requests(store, keyspace).get(name)
-        campaign = request.value.campaign if request else name
-        stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
-        if stored is None:
-            return Overview(name, None, request.value, now) if request else None
-        overview = await _whole(store, keyspace, stored.value, now)
+        overview = await _peek(store, keyspace, name)
+        campaign = overview.campaign if overview is not None else None
+        if overview is None or campaign is None:
+            return overview
+        overview = await _whole(store, keyspace, overview, campaign)
         in_force = await _in_force(store, keyspace)
-    overview = replace(overview, request=request.value if request else None)
     if in_force is None:
         return overview
-    is_mine = stored.value.generation == in_force.hash and not stored.value.state.is_end
+    is_mine = campaign.generation == in_force.hash and not campaign.state.is_end
     slow = kms_v1_providers(in_force) if is_mine else ()
     return replace(overview, in_force=in_force.hash, kms_v1=slow, kms_v1_rate=settings.kms.v1_rate)
+
+
+async def peek(settings: Settings, name: str) -> Overview | None:
+    """As `look`, by the records of the campaign and the request alone: without batches, workers and quarantine."""
+    async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
+        return await _peek(store, Keyspace(settings.keyspace.state_prefix), name)
+
+
+async def _peek(store: Store, keyspace: Keyspace, name: str) -> Overview | None:
+    request = await Requests(store, keyspace).get(name)
+    campaign = request.value.campaign if request else name
+    stored = await Campaigns(store, keyspace).get(campaign) if campaign else None
+    if stored is None and request is None:
+        return None
+    named = stored.value.id if stored else name
+    return Overview(named, stored.value if stored else None, request.value if request else None, datetime.now(UTC))
 
 
 async def _in_force(store: Store, keyspace: Keyspace) -> GenerationRecord | None:
@@ -286,17 +300,24 @@ async def _in_force(store: Store, keyspace: Keyspace) -> GenerationRecord | None
     return known.value.generation if known is not None else None
 
 
-async def _whole(store: Store, keyspace: Keyspace, campaign: Campaign, now: datetime) -> Overview:
+async def _whole(store: Store, keyspace: Keyspace, overview: Overview, campaign: Campaign) -> Overview:
+    """Return the overview with what the campaign's batches, claims and quarantine add."""
     batches = [one.value async for one in Checkpoints(store, keyspace).all(campaign.id)]
     claims = await Claims(store, keyspace).all(campaign.id)
     outdated = tuple(str(one) for one in await Handbacks(store, keyspace).all())
     listed = tuple(await QuarantineRecords(store, keyspace, campaign.id).some(_LISTED))
     counts = {} if campaign.state is CampaignState.COMPLETE else quarantined_by(batches)
-    report = sum((batch.report for batch in batches), BatchReport())
+    report = BatchReport.total(batch.report for batch in batches)
     holders = (claim.holder for claim in claims)
     workers = dict.fromkeys(f"{one.host}:{one.pid}" if one is not None else UNNAMED for one in holders)
-    return Overview(
-        campaign.id, campaign, None, now, report, tuple(batches), tuple(workers), listed, counts, outdated=outdated
+    return replace(
+        overview,
+        report=report,
+        batches=tuple(batches),
+        workers=tuple(workers),
+        quarantined=listed,
+        quarantined_by=counts,
+        outdated=outdated,
     )
 
 
@@ -304,16 +325,15 @@ async def look_at_all(settings: Settings) -> list[dict[str, object]]:
     """Return a row for each campaign, and each request without one; the newest first, unreadable records last."""
     keyspace = Keyspace(settings.keyspace.state_prefix)
     async with open_store(settings.etcd, settings.keyspace.state_prefix) as store:
-        campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
-        requests = [stored.value for stored in await Requests(store, keyspace).all()]
-        damaged = [("campaign", *one) for one in await Campaigns(store, keyspace).unreadable()]
-        damaged += [("request", *one) for one in await Requests(store, keyspace).unreadable()]
+        campaigns, damaged = await Campaigns(store, keyspace).all_or_why()
+        requests, lost = await Requests(store, keyspace).all_or_why()
     # Sorted by the full time; a row shows it to the second.
-    rows = [(campaign.planned_at, _campaign_row(campaign)) for campaign in campaigns]
-    started = (one for one in requests if one.kind is RequestKind.START and not one.campaign)
+    rows = [(one.value.planned_at, _campaign_row(one.value)) for one in campaigns]
+    started = (one.value for one in requests if one.value.kind is RequestKind.START and not one.value.campaign)
     rows += [(one.asked_at, _request_row(one)) for one in started]
     newest_first = sorted(rows, key=lambda row: row[0], reverse=True)
-    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in damaged]
+    last = [("campaign", *one) for one in damaged] + [("request", *one) for one in lost]
+    return [row for _, row in newest_first] + [_unreadable_row(*one) for one in last]
 
 
 def _campaign_row(campaign: Campaign) -> dict[str, object]:

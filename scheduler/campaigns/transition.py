@@ -142,6 +142,8 @@ def _outgrown(fresh: int) -> str:
 
 def _present(spec: BatchSpec, campaign: Campaign) -> BatchSpec:
     """Return a batch of the present sweep and generation: a file of the same meaning may have another hash by now."""
+    if (spec.sweep, spec.generation) == (campaign.sweeps, campaign.generation):
+        return spec
     return replace(spec, sweep=campaign.sweeps, generation=campaign.generation)
 
 

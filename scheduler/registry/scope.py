@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from kube_rewrap.config.errors import ConfigError, Fault, SettingsError
 from kube_rewrap.scheduler.registry.territory import Territory
@@ -43,7 +44,9 @@ def choose(territory: Territory, spec: CampaignSpec) -> tuple[ResourceRange, ...
     unknown = [name for name in spec.resources if name not in governed]
     if unknown:
         idle = {name: (f"{name} governs nothing: {because}", remedy) for name, because, remedy in territory.idle}
-        ungoverned = (f"{', '.join(unknown)} is not governed by the configuration", _names(governed))
+        near = get_close_matches(unknown[0], governed, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        ungoverned = (f"{', '.join(unknown)} is not governed by the configuration{guess}", _names(governed))
         fault = Fault("--resource", *next((idle[name] for name in unknown if name in idle), ungoverned))
         raise SettingsError("command line", (fault,))
     if not all(map(is_namespace, spec.namespaces)):

@@ -54,7 +54,7 @@ class Figures:
             if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
                 continue
             batches = [one.value async for one in self._checkpoints.all(campaign.id)]
-            report = sum((batch.report for batch in batches), BatchReport())
+            report = BatchReport.total(batch.report for batch in batches)
             self.show_campaign(campaign, report, batches, 0.0)
 
     def show_campaign(self, campaign: Campaign, report: BatchReport, batches: list[Checkpoint], rate: float) -> None:

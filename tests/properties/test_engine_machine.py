@@ -183,7 +183,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.ungoverned.append(self.store.put(key, Chain([PROVIDERS[3]]).seal(self.fresh_plaintext(), key)))
         for write in writes:
             self.foreign(write)
-        finished(self.engine().ledger.first_sight(self.chain.keys))
+        asyncio.run(self.engine().ledger.first_sight(self.chain.keys))
 
     # What others do.
 
@@ -261,7 +261,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_recorded_budget_covers_every_encryption(self) -> None:
-        budgets = finished(self.engine().ledger.all())
+        budgets = asyncio.run(self.engine().ledger.all())
         if self.encryptions:
             assert budgets[self.chain.primary.fingerprint].reserved >= self.encryptions
 
@@ -277,7 +277,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert report.quarantined == len(self.poisons)
         assert report.objects == report.rewritten + report.current + report.gone + report.quarantined
         self.require_all_current()
-        assert finished(self.quarantined()) == set(self.poisons)
+        assert asyncio.run(self.quarantined()) == set(self.poisons)
 
     # How.
 

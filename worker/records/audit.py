@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
+from kube_rewrap.worker.etcd.items import read_items
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Put, Store
 from kube_rewrap.worker.records import record
-from kube_rewrap.worker.records.audit_chain import Entry, Head, Scalar, detail_of
+from kube_rewrap.worker.records.audit_chain import ChainCheck, Entry, Head, Scalar, detail_of
 from kube_rewrap.worker.records.codec import damaged, decode, encode
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.table import Change, Stored, Table
@@ -22,17 +25,30 @@ from kube_rewrap.worker.records.table import Change, Stored, Table
 KEPT = 10_000
 """Entries that the log keeps; the transaction that adds an entry deletes older ones."""
 
-_PAGE = 200
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole log at one revision; `damaged` has one sentence for each unreadable record."""
+    """Entries of the log at one revision, oldest first; `damaged` has one sentence for each unreadable record."""
 
     head: Head
     entries: tuple[Entry, ...]
     damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a check of the whole log at one revision; `faults` as `ChainCheck.end`, and unreadable records.
+
+    `first` and `last` are the oldest and the newest of its `entries`; None = it has none.
+    """
+
+    head: Head
+    entries: int
+    first: Entry | None
+    last: Entry | None
+    faults: tuple[str, ...]
 
 
 class AuditLog(Table[Head]):
@@ -80,37 +96,63 @@ class AuditLog(Table[Head]):
         found = await self._at(self._keyspace.audit_head)
         return found.value if found else Head()
 
-    async def entries(self) -> AsyncIterator[Entry]:
+    async def entries(self) -> AsyncGenerator[Entry]:
         """Yield the kept entries, oldest first. Raises RecordError for a damaged one."""
-        async for item in record.read_items(self._store, self._keyspace.audit):
-            yield self._entry(item)
+        async with aclosing(read_items(self._store, self._keyspace.audit)) as items:
+            async for item in items:
+                yield self._entry(item)
 
-    async def snapshot(self) -> Snapshot:
-        """Return the log at one revision, without what other processes append meanwhile.
+    async def snapshot(self, newest: int | None = None, campaign: str | None = None) -> Snapshot:
+        """Return the log at one revision: the newest entries, of one campaign; None = all of them, of any.
 
         Raises CompactedError when etcd compacts that revision during the read.
         """
-        head, entries, faults = Head(), list[Entry](), list[str]()
-        async for item in self._pinned():
-            try:
-                if item.key == self._keyspace.audit_head:
-                    head = self._read(item).value
-                elif item.key in self._keyspace.audit:
-                    entries.append(self._entry(item))
-            except RecordError as error:
-                faults.append(str(error))
+        head, entries, faults = Head(), deque[Entry](maxlen=newest), list[str]()
+        async for one in self._read_all():
+            match one:
+                case Head():
+                    head = one
+                case Entry():
+                    if campaign in {None, one.campaign}:
+                        entries.append(one)
+                case RecordError():
+                    faults.append(str(one))
         return Snapshot(head, tuple(entries), tuple(faults))
 
-    async def _pinned(self) -> AsyncIterator[Item]:
-        """Yield head and entries as of one revision, read as one range: their keys are neighbours."""
-        rest, revision = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end), 0
-        while True:
-            page = await self._store.page(rest, _PAGE, revision=revision)
-            for item in page.items:
-                yield item
-            if not page.more:
-                return
-            rest, revision = rest.since(after(page.items[-1].key)), revision or page.revision
+    async def verify(self) -> Verdict:
+        """Check the log at one revision, entry by entry: no number of them fills the memory.
+
+        Raises CompactedError when etcd compacts that revision during the read.
+        """
+        head, check, damaged = Head(), ChainCheck(Head()), list[str]()
+        count, first, last = 0, None, None
+        async for one in self._read_all():
+            match one:
+                case Head():
+                    head, check = one, ChainCheck(one)
+                case Entry():
+                    check.add(one)
+                    count, first, last = count + 1, first or one, one
+                case RecordError():
+                    damaged.append(str(one))
+        return Verdict(head, count, first, last, (*damaged, *check.end()))
+
+    async def _read_all(self) -> AsyncGenerator[Head | Entry | RecordError]:
+        """Yield the head if there is one, then the entries, as of one revision; an error for each unreadable one."""
+        # One range: the key of the head sorts just before those of the entries.
+        everything = KeyRange(self._keyspace.audit_head, self._keyspace.audit.end)
+        async for item in read_items(self._store, everything, revision=await self._store.revision()):
+            read: Head | Entry | RecordError
+            try:
+                if item.key == self._keyspace.audit_head:
+                    read = self._read(item).value
+                elif item.key in self._keyspace.audit:
+                    read = self._entry(item)
+                else:
+                    continue
+            except RecordError as error:
+                read = error
+            yield read
 
     def _entry(self, item: Item) -> Entry:
         try:

@@ -82,51 +82,76 @@ def detail_of(fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {name: _cut(value) for name, value in fields.items()}
 
 
-def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
-    """Return a sentence for each fault of a log; an empty list means that the log is whole.
+class ChainCheck:
+    """Finds the faults of a log, one entry after the other, in the order of their numbers.
 
     The oldest kept entry's `previous` is checked only if that entry is number 1 (`is_anchored`): otherwise the
     log has deleted the entry that it names.
     """
-    ordered = sorted(entries, key=lambda entry: entry.number)
-    faults: list[str] = []
-    if ordered and not head.number:
-        faults.append(f"the head is missing, and there are entries up to {ordered[-1].number}")
-        head = Head(ordered[-1].number, ordered[-1].hash, ordered[0].number)
-    expected, previous = head.oldest, BEGINNING if head.oldest == 1 else None
-    for entry in ordered:
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._has_head = head.number > 0
+        self._begin(head.oldest)
+        self._newest = 0
+        self._faults: list[str] = []
+
+    def _begin(self, oldest: int) -> None:
+        self._expected, self._previous = oldest, BEGINNING if oldest == 1 else None
+
+    def add(self, entry: Entry) -> None:
+        """Check the next entry."""
+        if not self._has_head and not self._newest:
+            self._begin(entry.number)
+        self._newest = entry.number
         if entry.computed() != entry.hash:
-            faults.append(f"entry {entry.number} was changed: its hash is not that of its fields")
-        if misplaced := _misplaced(entry.number, expected, head):
-            faults.append(misplaced)
-            continue
-        if entry.number != expected:
-            faults.append(f"{_span(expected, entry.number - 1)} missing: entry {entry.number} follows instead")
-            previous = None
-        if previous is not None and entry.previous != previous:
-            faults.append(f"entry {entry.number} does not follow the entry before it")
-        expected, previous = entry.number + 1, entry.hash
-    if expected == head.oldest <= head.number:
-        faults.append(f"{_span(head.oldest, head.number)} missing: the head names them, and etcd has none of them")
-    elif expected != head.number + 1:
-        faults.append(f"the log ends at entry {expected - 1}, and its head names {head.number}")
-    elif head.number and previous != head.hash:
-        faults.append(f"the head's hash is not that of entry {head.number}")
-    return faults
+            self._faults.append(f"entry {entry.number} was changed: its hash is not that of its fields")
+        if misplaced := self._misplaced(entry.number):
+            self._faults.append(misplaced)
+            return
+        if entry.number != self._expected:
+            missing = _span(self._expected, entry.number - 1)
+            self._faults.append(f"{missing} missing: entry {entry.number} follows instead")
+            self._previous = None
+        if self._previous is not None and entry.previous != self._previous:
+            self._faults.append(f"entry {entry.number} does not follow the entry before it")
+        self._expected, self._previous = entry.number + 1, entry.hash
+
+    def end(self) -> list[str]:
+        """Return a sentence for each fault, after the last entry; an empty list means that the log is whole."""
+        if not self._has_head:
+            missing = [f"the head is missing, and there are entries up to {self._newest}"] if self._newest else []
+            return [*missing, *self._faults]
+        return [*self._faults, *self._faults_of_end()]
+
+    def _faults_of_end(self) -> list[str]:
+        head = self._head
+        if self._expected == head.oldest <= head.number:
+            return [f"{_span(head.oldest, head.number)} missing: the head names them, and etcd has none of them"]
+        if self._expected != head.number + 1:
+            return [f"the log ends at entry {self._expected - 1}, and its head names {head.number}"]
+        return [] if self._previous == head.hash else [f"the head's hash is not that of entry {head.number}"]
+
+    def _misplaced(self, number: int) -> str:
+        """Return why the log can't hold an entry of this number here; "" = it can."""
+        if self._has_head and number > self._head.number:
+            return f"entry {number} is newer than the head, which names {self._head.number}"
+        if self._has_head and number < self._head.oldest:
+            return f"entry {number} is older than entry {self._head.oldest}, the oldest that the head names"
+        return f"entry {number} exists more than once" if number < self._expected else ""
+
+
+def find_faults(entries: Iterable[Entry], head: Head) -> list[str]:
+    """Return a sentence for each fault of a log whose entries come in any order; see ChainCheck."""
+    check = ChainCheck(head)
+    for entry in sorted(entries, key=lambda entry: entry.number):
+        check.add(entry)
+    return check.end()
 
 
 def is_anchored(head: Head) -> bool:
-    """Whether the log still keeps entry 1, so that `find_faults` checks the chain from its beginning."""
+    """Whether the log still keeps entry 1, so that `ChainCheck` checks the chain from its beginning."""
     return head.oldest == 1
-
-
-def _misplaced(number: int, expected: int, head: Head) -> str:
-    """Return why the log can't hold an entry of this number here; "" = it can."""
-    if number > head.number:
-        return f"entry {number} is newer than the head, which names {head.number}"
-    if number < head.oldest:
-        return f"entry {number} is older than entry {head.oldest}, the oldest that the head names"
-    return f"entry {number} exists more than once" if number < expected else ""
 
 
 def _span(first: int, last: int) -> str:

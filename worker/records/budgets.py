@@ -30,8 +30,8 @@ class Budgets(Table[Budget]):
 
     async def all(self) -> tuple[list[Budget], list[str]]:
         """Return all readable budgets, and the fingerprints of the unreadable ones."""
-        readable = [stored.value async for stored in self._within(self._keyspace.ledgers)]
-        return readable, [name for name, _ in await self._unreadable(self._keyspace.ledgers)]
+        readable, others = await self._sorted(self._keyspace.ledgers)
+        return [stored.value for stored in readable], [name for name, _ in others]
 
     async def create(self, budget: Budget) -> bool:
         """Record a new budget; False when a record exists already."""

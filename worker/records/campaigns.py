@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from operator import attrgetter
 
-from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
-from kube_rewrap.worker.etcd.store import Delete, Item, Put
-from kube_rewrap.worker.records import record
+from kube_rewrap.worker.etcd.pages import read_keys
+from kube_rewrap.worker.etcd.ranges import KeyRange, key_bytes, key_text
+from kube_rewrap.worker.etcd.store import Delete, Put
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.checkpoints import Checkpoints
@@ -26,11 +28,11 @@ class Campaigns(Table[Campaign]):
 
     async def all(self) -> list[Stored[Campaign]]:
         """Return all readable campaigns, oldest first."""
-        return [stored async for stored in self._within(self._keyspace.campaigns)]
+        return (await self.all_or_why())[0]
 
-    async def unreadable(self) -> list[tuple[str, str]]:
-        """Return the name of each unreadable campaign, and why it is unreadable."""
-        return await self._unreadable(self._keyspace.campaigns)
+    async def all_or_why(self) -> tuple[list[Stored[Campaign]], list[tuple[str, str]]]:
+        """Return what `all` does, and the name of each unreadable campaign with the reason."""
+        return await self._sorted(self._keyspace.campaigns)
 
     async def get(self, name: str) -> Stored[Campaign] | None:
         """Return one campaign, None if there is none. Raises RecordError for a damaged one."""
@@ -55,9 +57,7 @@ class Campaigns(Table[Campaign]):
 
     async def create(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> Stored[Campaign]:
         """Record the batches, then the campaign: a campaign on record has all its batches."""
-        checkpoints = Checkpoints(self._store, self._keyspace, self._guards)
-        for batch in batches:
-            await checkpoints.save(Stored(batch))
+        await Checkpoints(self._store, self._keyspace, self._guards).create(batches)
         return await self.save(Stored(campaign))
 
     async def save(self, stored: Stored[Campaign], *along: Change) -> Stored[Campaign]:
@@ -87,7 +87,7 @@ class Campaigns(Table[Campaign]):
         A process that dies after it wrote a campaign's batches, and before it wrote the campaign, leaves batches
         without a record.
         """
-        campaigns = await self.all()
+        campaigns, unreadable = await self.all_or_why()
         ended = [stored.value for stored in campaigns if stored.value.state.is_end]
         repairs = [campaign.id for campaign in ended if campaign.options.repair]
         complete = [one.id for one in ended if one.state is CampaignState.COMPLETE and not one.options.repair]
@@ -98,9 +98,10 @@ class Campaigns(Table[Campaign]):
         rotation = [rotated.id] if rotated is not None and rotated.options.since else []
         old = {*repairs[:-KEPT], *complete[:-KEPT], *others[:-KEPT]} - {*whole[-1:], *rotation}
         for name in sorted(old):
-            await self._commit(Delete.of_key(self._keyspace.campaign(name)))
-        # By key: the batches of a campaign with an unreadable record stay, so that an operator can restore the record.
-        kept = {key_text(item.key[len(self._keyspace.campaigns.start) :]) async for item in self._items()} - old
+            theirs = [Delete(_of(name, records)) for records in self._keyspace.of_campaigns]
+            await self._commit(Delete.of_key(self._keyspace.campaign(name)), *theirs)
+        # The batches of a campaign with an unreadable record stay, so that an operator can restore the record.
+        kept = {stored.value.id for stored in campaigns} - old | {name for name, _ in unreadable}
         for records in self._keyspace.of_campaigns:
             await self._forget_all_but(kept, records)
 
@@ -117,14 +118,23 @@ class Campaigns(Table[Campaign]):
         """Delete the quarantines of all campaigns but `names`; their batches still count the objects by reason."""
         await self._forget_all_but(names, self._keyspace.quarantines)
 
-    def _items(self) -> AsyncIterator[Item]:
-        return record.read_items(self._store, self._keyspace.campaigns)
-
     async def _forget_all_but(self, kept: set[str], records: KeyRange) -> None:
-        rest = records
-        while keys := (await self._store.keys(rest, 1))[0]:
-            name = keys[0][len(records.start) :].split(b"/")[0]
-            mine = KeyRange.of_prefix(records.start + name + b"/")
-            if key_text(name) not in kept:
-                await self._commit(Delete(mine))
-            rest = rest.since(mine.end)
+        """Delete the records of each campaign but these, in a transaction each; reads none of the kept ones' keys."""
+        for gap in _gaps(kept, records):
+            async with aclosing(read_keys(self._store, gap)) as looks:
+                async for keys in looks:
+                    for name in dict.fromkeys(key[len(records.start) :].split(b"/")[0] for key in keys):
+                        if key_text(name) not in kept:  # a key that is no record of ours may name a kept one
+                            await self._commit(Delete(_of(key_text(name), records)))
+
+
+def _of(name: str, records: KeyRange) -> KeyRange:
+    """Return the part of a range of records, one of `Keyspace.of_campaigns`, that a campaign has."""
+    return KeyRange.of_prefix(records.start + key_bytes(name) + b"/")
+
+
+def _gaps(names: Iterable[str], records: KeyRange) -> list[KeyRange]:
+    """Return the ranges between the records of these campaigns. No campaign of ours has a "/" in its name."""
+    theirs = sorted((_of(name, records) for name in names if "/" not in name), key=attrgetter("start"))
+    starts, ends = [records.start, *(one.end for one in theirs)], [*(one.start for one in theirs), records.end]
+    return [KeyRange(start, end) for start, end in zip(starts, ends, strict=True) if start < end]

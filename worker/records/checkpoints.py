@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterable
 
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -26,18 +26,18 @@ class Checkpoints(Table[Checkpoint]):
             raise RecordError(f"the record {key_text(key)} is missing; run again to plan a new campaign")
         return found
 
-    def all(self, campaign: str, *, since: int = 0) -> AsyncIterator[Stored[Checkpoint]]:
-        """Yield the readable batches of a campaign in order; with `since`, only those written from that revision on."""
-        return self._within(self._keyspace.batches(campaign), since=since)
+    async def create(self, batches: Iterable[Checkpoint]) -> None:
+        """Record the batches of a new campaign. Raises FencedError, TemporaryError."""
+        await self._put_all(batches)
 
-    async def changed(self, campaign: str, since: int) -> tuple[list[Stored[Checkpoint]], int]:
-        """Return the batches written from revision `since` on, and the `since` of the next call.
+    def all(self, campaign: str) -> AsyncGenerator[Stored[Checkpoint]]:
+        """Yield the readable batches of a campaign in order."""
+        return self._within(self._keyspace.batches(campaign))
 
-        That is the store's revision before the read: a batch that changes during the read is returned twice
-        rather than never.
-        """
-        revision = await self._store.revision()
-        return [stored async for stored in self.all(campaign, since=since)], revision
+    async def changed(self, campaign: str, since: int) -> tuple[dict[int, Stored[Checkpoint]], int]:
+        """See `Changed`."""
+        found, following = await self._changed(self._keyspace.batches(campaign), since)
+        return {stored.value.spec.number: stored for stored in found}, following
 
 
 class BatchRecord:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kube_rewrap.worker.etcd.items import read_items
+from kube_rewrap.worker.etcd.pages import read_keys
+from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Store
-from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.holder import Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ownership import holder_in
@@ -30,14 +32,23 @@ class Claims:
 
     async def held(self, campaign: str) -> frozenset[int]:
         """Return the numbers of the batches that a worker holds."""
-        return frozenset([claim.number for claim in await self.all(campaign)])
+        keys, found = self._keyspace.claims(campaign), set[int]()
+        async for look in read_keys(self._store, keys):
+            found.update(number for number in (_number(key, keys) for key in look) if number is not None)
+        return frozenset(found)
 
     async def all(self, campaign: str) -> list[Claim]:
         """Return the claims on a campaign's batches, in the order of their numbers."""
         keys = self._keyspace.claims(campaign)
         found = []
-        async for item in record.read_items(self._store, keys):
-            number = item.key[len(keys.start) :]
-            if len(number) == _DIGITS and number.isdigit():
-                found.append(Claim(int(number), holder_in(item)))
+        async for item in read_items(self._store, keys):
+            number = _number(item.key, keys)
+            if number is not None:
+                found.append(Claim(number, holder_in(item)))
         return found
+
+
+def _number(key: bytes, claims: KeyRange) -> int | None:
+    """Return the number of the batch that a key of this range claims; None if no process of ours wrote the key."""
+    number = key[len(claims.start) :]
+    return int(number) if len(number) == _DIGITS and number.isdigit() else None

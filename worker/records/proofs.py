@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kube_rewrap.worker.etcd.store import Delete, Put
-from kube_rewrap.worker.records.codec import encode
+from kube_rewrap.worker.etcd.store import Delete
 from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.table import Stored, Table
-
-_PER_COMMIT = 64
 
 
 class Proofs(Table[ProofPart]):
@@ -24,6 +21,11 @@ class Proofs(Table[ProofPart]):
         """Return the readable parts of a campaign's proof, in order."""
         return [stored async for stored in self._within(self._keyspace.proofs(campaign))]
 
+    async def changed(self, campaign: str, since: int) -> tuple[dict[int, Stored[ProofPart]], int]:
+        """See `Changed`."""
+        found, following = await self._changed(self._keyspace.proofs(campaign), since)
+        return {stored.value.number: stored for stored in found}, following
+
     async def get(self, campaign: str, number: int) -> Stored[ProofPart] | None:
         """Return one part, None if there is none. Raises RecordError for a damaged one."""
         return await self._at(self._keyspace.proof(campaign, number))
@@ -34,6 +36,4 @@ class Proofs(Table[ProofPart]):
         A crash in between leaves fewer parts, none of them the first: not `is_whole`, so the scan begins again.
         """
         await self._commit(Delete(self._keyspace.proofs(campaign)))
-        puts = [Put(self._key(part), encode(part.to_json())) for part in reversed(parts)]
-        for start in range(0, len(puts), _PER_COMMIT):
-            await self._commit(*puts[start : start + _PER_COMMIT])
+        await self._put_all(reversed(parts))

@@ -1,4 +1,4 @@
-"""Writes one record so that the outcome is known, and reads ranges of records.
+"""Writes one record so that the outcome is known, and logs unreadable ones.
 
 Every write carries a nonce of its own: after a lost answer, equal bytes in etcd prove that this write was applied.
 """
@@ -6,17 +6,16 @@ Every write carries a nonce of its own: after a lost answer, equal bytes in etcd
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, RecordUnclearError, TemporaryError
-from kube_rewrap.worker.etcd.ranges import KeyRange, after, key_text
+from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from kube_rewrap.worker.records.codec import encode
 
 _ATTEMPTS = 5
-_PAGE = 200
 _MOST_NOTED = 1_000
 _noted: set[tuple[bytes, int, int]] = set()
 _log = structlog.get_logger()
@@ -50,18 +49,6 @@ async def write(
         if result.outcome is Outcome.LOST or (found.mod_revision if found else 0) != revision:
             raise RecordUnclearError(f"{key_text(key)} was changed by another process, before or after this one did")
     raise TemporaryError(f"etcd never confirmed the write of {key_text(key)}", delay=1.0)
-
-
-async def read_items(store: Store, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Item]:
-    """Yield each stored item of a range, readable or not, in key order."""
-    rest = keys
-    while True:
-        page = await store.page(rest, _PAGE, since=since)
-        for item in page.items:
-            yield item
-        if not page.more:
-            return
-        rest = rest.since(after(page.items[-1].key))
 
 
 def note_unreadable(item: Item, error: RecordError) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
 from kube_rewrap.worker.records.form import Count, Form, Later
 
@@ -39,6 +40,12 @@ class BatchReport(Form):
     def of(cls, counts: Mapping[str, int]) -> BatchReport:
         """Return the report of these counts, by field; `objects` is the sum of the four ends."""
         return cls(objects=sum(counts.get(end, 0) for end in _ENDS), **counts)
+
+    @classmethod
+    def total(cls, reports: Iterable[BatchReport]) -> BatchReport:
+        """Return the sum of many reports, with no report for each of them in between."""
+        every = tuple(reports)
+        return cls(**{field.name: sum(map(attrgetter(field.name), every)) for field in fields(cls)})
 
     def __add__(self, other: BatchReport) -> BatchReport:
         return BatchReport(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(BatchReport)})

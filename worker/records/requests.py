@@ -37,12 +37,12 @@ class Requests(Table[Request]):
 
     async def all(self) -> list[Stored[Request]]:
         """Return all readable requests, the oldest first."""
-        found = [stored async for stored in self._within(self._keyspace.requests)]
-        return sorted(found, key=lambda stored: (stored.value.asked_at, stored.value.id))
+        return (await self.all_or_why())[0]
 
-    async def unreadable(self) -> list[tuple[str, str]]:
-        """Return the name of each unreadable request, and why it is unreadable."""
-        return await self._unreadable(self._keyspace.requests)
+    async def all_or_why(self) -> tuple[list[Stored[Request]], list[tuple[str, str]]]:
+        """Return what `all` does, and the name of each unreadable request with the reason."""
+        found, others = await self._sorted(self._keyspace.requests)
+        return sorted(found, key=lambda stored: (stored.value.asked_at, stored.value.id)), others
 
     async def require_room(self) -> None:
         """Raise RefusedError when `_MOST` requests or more are on record."""

@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 from kube_rewrap.worker.errors import FencedError, RecordChangedError, RecordError, RecordUnclearError, TemporaryError
+from kube_rewrap.worker.etcd.items import read_items
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from kube_rewrap.worker.records import record
-from kube_rewrap.worker.records.codec import damaged, decode, require_place
+from kube_rewrap.worker.records.codec import damaged, decode, encode, require_place
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 _WRITES = 5
 _SWAPS = 50  # many workers may change one record at the same moment
 _LONGEST_PAUSE = 0.5
+_PUTS = 64  # etcd takes 128 operations in a transaction
+_PUT_BYTES = 2**19  # and 1.5 MiB
 
 Change = Put | Delete
 
@@ -54,6 +58,14 @@ class Stored(Generic[R]):
         return replace(self, value=value)
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that is damaged, and how."""
+
+    item: Item
+    error: RecordError
+
+
 class Table(ABC, Generic[R]):
     """The records of one kind under one state prefix. Every write also compares `guards`, the writer's locks."""
 
@@ -83,28 +95,48 @@ class Table(ABC, Generic[R]):
         item = await self._store.get(key)
         return None if item is None else self._read(item)
 
-    async def _within(self, keys: KeyRange, *, since: int = 0) -> AsyncIterator[Stored[R]]:
+    async def _within(self, keys: KeyRange, *, since: int = 0) -> AsyncGenerator[Stored[R]]:
+        """Yield the readable records of a range, as `_each` does; logs each unreadable one once."""
+        async with aclosing(self._each(keys, since=since)) as each:
+            async for one in each:
+                if isinstance(one, Unreadable):
+                    record.note_unreadable(one.item, one.error)
+                else:
+                    yield one
+
+    async def _changed(self, keys: KeyRange, since: int) -> tuple[list[Stored[R]], int]:
+        """Return the readable records of a range written from revision `since` on, and the `since` of the next call.
+
+        That follows the store's revision before the read: a record that changes during the read is returned twice
+        rather than never.
+        """
+        following = await self._store.revision() + 1
+        return [stored async for stored in self._within(keys, since=since)], following
+
+    async def _each(self, keys: KeyRange, *, since: int = 0) -> AsyncGenerator[Stored[R] | Unreadable]:
         """Yield the records of a range in key order; `since` leaves out those not modified from that revision on.
 
-        Leaves out unreadable records, and logs each once.
+        A caller that stops early must close the iterator (`aclosing`).
         """
-        async for item in record.read_items(self._store, keys, since=since):
-            try:
-                stored = self._read(item)
-            except RecordError as error:
-                record.note_unreadable(item, error)
-                continue
-            yield stored
+        async with aclosing(read_items(self._store, keys, since=since)) as items:
+            async for item in items:
+                try:
+                    read: Stored[R] | Unreadable = self._read(item)
+                except RecordError as error:
+                    read = Unreadable(item, error)
+                yield read
 
-    async def _unreadable(self, keys: KeyRange) -> list[tuple[str, str]]:
-        """Return the names of the records of a range that `_within` leaves out, and why."""
-        found = []
-        async for item in record.read_items(self._store, keys):
-            try:
-                self._read(item)
-            except RecordError as error:
-                found.append((key_text(item.key[len(keys.start) :]), str(error)))
-        return found
+    async def _sorted(self, keys: KeyRange) -> tuple[list[Stored[R]], list[tuple[str, str]]]:
+        """Return the readable records of a range in key order, and the names of the others, each with the reason."""
+        readable: list[Stored[R]] = []
+        others: list[tuple[str, str]] = []
+        async for one in self._each(keys):
+            if isinstance(one, Unreadable):
+                record.note_unreadable(one.item, one.error)
+                others.append((key_text(one.item.key[len(keys.start) :]), str(one.error)))
+            else:
+                readable.append(one)
+        return readable, others
 
     async def save(self, stored: Stored[R], *along: Change) -> Stored[R]:
         """Write a value over the revision that was read; the same transaction applies `along`.
@@ -176,6 +208,22 @@ class Table(ABC, Generic[R]):
                 lost_at = revision
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.01 * (attempt + 1))))  # noqa: S311 - jitter
         raise TemporaryError(f"lost {_SWAPS} compare-and-swaps of {key_text(key)} in a row to other writers", delay=1.0)
+
+    async def _put_all(self, values: Iterable[R]) -> None:
+        """Write values over whatever stands at their keys, in their order, some in each transaction.
+
+        For records that no other process writes meanwhile. Raises what `_commit` raises.
+        """
+        some, size = list[Change](), 0
+        for value in values:
+            put = Put(self._key(value), encode(value.to_json()))
+            if some and (len(some) >= _PUTS or size + len(put.value) > _PUT_BYTES):
+                await self._commit(*some)
+                some, size = [], 0
+            some.append(put)
+            size += len(put.value)
+        if some:
+            await self._commit(*some)
 
     async def _commit(self, *changes: Change) -> None:
         """Apply changes that are safe to apply twice; compares the guards only.

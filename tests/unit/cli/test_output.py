@@ -59,7 +59,9 @@ def test_an_argument_is_spelled_out(
         (["check", ""], "rewrap: : it can't be read"),
         (["converged", ""], "rewrap: : it can't be read"),
         (["status", "--state-prefix", "/a\tb", "--encryption-config", "x"], "keyspace: a prefix must be printable"),
-        (["rotate", "nosuch"], "rewrap: argument verb: invalid choice: 'nosuch'"),
+        (["rotate", "rezume"], "'rezume' is none of start, resume, status, pause, abort; did you mean resume?"),
+        (["stauts"], "did you mean status?"),
+        (["status", "--endpiont", "x"], "unrecognized arguments: --endpiont x; did you mean --endpoints?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

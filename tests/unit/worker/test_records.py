@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kube_rewrap.worker.errors import FencedError, RecordChangedError, RecordError, TemporaryError
+from kube_rewrap.worker.etcd.items import read_items
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
 from kube_rewrap.worker.records import record
@@ -147,7 +148,7 @@ async def test_all_records_of_a_range_are_read_page_by_page() -> None:
     store = MemoryStore()
     for number in range(450):
         await record.write(store, KEY + b"%04d" % number, {"n": number}, 0)
-    found = record.read_items(store, KeyRange.of_prefix(KEY))
+    found = read_items(store, KeyRange.of_prefix(KEY))
     assert [decode(item.key, item.value)["n"] async for item in found] == list(range(450))
 
 
@@ -169,7 +170,7 @@ async def test_a_missing_batch_is_named() -> None:
         await Checkpoints(MemoryStore(), SPACE).load("c", 3)
 
 
-async def test_batches_come_in_order_and_only_what_changed_since() -> None:
+async def test_batches_come_in_order_and_a_look_at_changes_has_only_what_was_written_since() -> None:
     checkpoints = Checkpoints(MemoryStore(), SPACE)
     for number in (10, 2, 1):
         await checkpoints.save(Stored(checkpoint(number)))
@@ -177,7 +178,9 @@ async def test_batches_come_in_order_and_only_what_changed_since() -> None:
     everything = [stored async for stored in checkpoints.all("c")]
     assert [stored.value.spec.number for stored in everything] == [1, 2, 10]
     newest = max(stored.revision for stored in everything)
-    assert [stored.value.spec.number async for stored in checkpoints.all("c", since=newest)] == [1]
+    changed, following = await checkpoints.changed("c", newest)
+    assert (list(changed), following) == ([1], newest + 2)  # another campaign's batch was written after it
+    assert await checkpoints.changed("c", following) == ({}, following)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +246,46 @@ async def test_old_campaigns_are_forgotten_with_all_that_is_theirs() -> None:
     for name in names:
         left = await store.count(SPACE.batches(name)), await store.count(SPACE.quarantine(name))
         assert left == ((1, 1) if name in names[3:] else (0, 0))
+
+
+async def test_records_of_no_campaign_are_deleted_and_names_that_only_look_alike_cost_no_kept_one_anything() -> None:
+    store = MemoryStore()
+    campaigns = Campaigns(store, SPACE)
+    for name in ("b", "ba", "d"):
+        await campaigns.create(campaign(name), [checkpoint(0, name)])
+    for name in ("a", "b-", "c", "e"):
+        await Checkpoints(store, SPACE).create([checkpoint(number, name) for number in range(3)])
+    store.put(SPACE.campaign("b/x"), b"no campaign of ours")
+    store.put(SPACE.campaign("damaged"), b"no JSON")
+    store.put(SPACE.batch("damaged", 0), b"kept with its campaign")
+    store.put(SPACE.batches("b").start[:-1], b"a key that ends where the name of a kept campaign does")
+    await campaigns.forget_old()
+    left = {name: await store.count(SPACE.batches(name)) for name in ("a", "b", "b-", "ba", "c", "d", "damaged", "e")}
+    assert left == {"a": 0, "b": 1, "b-": 0, "ba": 1, "c": 0, "d": 1, "damaged": 1, "e": 0}
+
+
+class KeysRead(MemoryStore):
+    """Counts the keys in answers without values."""
+
+    sent = 0
+
+    async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
+        found, left = await super().keys(keys, limit)
+        self.sent += len(found)
+        return found, left
+
+
+async def test_a_clean_up_reads_no_key_of_the_campaigns_that_it_keeps_or_deletes_by_name() -> None:
+    store = KeysRead()
+    campaigns = Campaigns(store, SPACE)
+    for number in range(KEPT + 3):
+        name = f"{number:02d}"
+        await campaigns.create(campaign(name, CampaignState.COMPLETE), [checkpoint(each, name) for each in range(20)])
+    await campaigns.forget_old()
+    assert (len(await campaigns.all()), store.sent) == (KEPT, 0)
+    await Checkpoints(store, SPACE).create([checkpoint(each, "lost") for each in range(20)])
+    await campaigns.forget_old()
+    assert (await store.count(SPACE.batches("lost")), store.sent) == (0, 20)
 
 
 async def test_however_many_repairs_there_are_they_push_no_other_campaign_out() -> None:

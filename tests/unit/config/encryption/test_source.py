@@ -13,7 +13,7 @@ from kube_rewrap.config.errors import SourceError
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "encryption.yaml"
-    path.write_bytes(b"kind: x\n")
+    path.write_bytes(b"kind: EncryptionConfiguration\n")
     path.chmod(0o600)
     return path
 
@@ -29,8 +29,8 @@ def refused(path: str | Path) -> str:
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_reads_a_file_that_only_its_owner_can_touch(file: Path, mode: int) -> None:
     file.chmod(mode)
-    assert read(file) == b"kind: x\n"
-    assert read(str(file)) == b"kind: x\n"
+    assert read(file) == b"kind: EncryptionConfiguration\n"
+    assert read(str(file)) == b"kind: EncryptionConfiguration\n"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o777])
@@ -42,14 +42,21 @@ def test_refuses_a_file_that_group_or_others_can_touch(file: Path, mode: int) ->
         with pytest.raises(SourceError, match=r"group or others may write to it .*; run: chmod go-w "):
             read(file, allow_readable=True)
     else:
-        assert read(file, allow_readable=True) == b"kind: x\n"
+        assert read(file, allow_readable=True) == b"kind: EncryptionConfiguration\n"
 
 
 def test_the_command_in_the_remedy_is_quoted(tmp_path: Path) -> None:
     path = tmp_path / "my config.yaml"
-    path.write_bytes(b"x")
+    path.write_bytes(b"kind: EncryptionConfiguration")
     path.chmod(0o644)
     assert refused(path).endswith(f"run: chmod 600 '{path}'")
+
+
+def test_no_chmod_is_advised_for_a_file_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_bytes(b"root:x:0:0:root:/root:/bin/bash\n")
+    path.chmod(0o644)
+    assert "chmod" not in refused(path)
 
 
 def test_follows_the_links_of_a_kubelet_mount(tmp_path: Path, file: Path) -> None:
@@ -57,7 +64,7 @@ def test_follows_the_links_of_a_kubelet_mount(tmp_path: Path, file: Path) -> Non
     file.rename(tmp_path / "..2024" / "encryption.yaml")
     (tmp_path / "..data").symlink_to("..2024")
     (tmp_path / "encryption.yaml").symlink_to("..data/encryption.yaml")
-    assert read(tmp_path / "encryption.yaml") == b"kind: x\n"
+    assert read(tmp_path / "encryption.yaml") == b"kind: EncryptionConfiguration\n"
 
 
 def test_says_why_a_file_can_not_be_opened(tmp_path: Path) -> None:

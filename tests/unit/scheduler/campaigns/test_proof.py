@@ -159,3 +159,48 @@ async def test_a_part_that_a_plugin_stops_says_so_until_it_goes_on() -> None:
     proof = await look()
     assert proof is not None
     assert (proof.objects, proof.is_clean, prover.failing) == (3, True, ())
+
+
+async def test_a_part_that_is_deleted_while_the_others_are_scanned_is_missed_before_the_proof_counts() -> None:
+    store = MemoryStore()
+    for number in range(4):
+        key = f"/registry/secrets/default/{number}".encode()
+        store.put(key, CHAIN.seal(OBJECT, key))
+    provider = KeyedProvider(ProviderType.AESGCM, (Key("k", SecretBytes(b"k" * 32)),))
+    generation = Generation("sha256:0", EncryptionConfiguration((ResourceEntry(("secrets",), (provider,)),)), "test")
+    engine = Engine(store, Settings(), generation, LocalPace(0))
+    lock, hold = b"/kube-rewrap/v1/owner", b"/kube-rewrap/v1/claims/c/0"
+    guard = Expect(lock, (await store.commit([], [Put(lock, b"me")])).revision)
+    claim = Expect(hold, (await store.commit([], [Put(hold, b"me")])).revision)
+    campaign = Campaign(
+        id="c",
+        state=CampaignState.PROVING,
+        generation="sha256:0",
+        scope=Scope(("secrets",)),
+        batches=1,
+        planned_at="2026-01-01T00:00:00+00:00",
+        because="why",
+        whole=True,
+    )
+    cluster = Cluster(Settings(), Layout(), engine)
+    prover = PartsProver(cluster, NoScanners(), guard, spec_of(campaign), part_objects=2)
+
+    async def look() -> Inventory | None:
+        return await prover.look(Stored(campaign), frozenset())
+
+    assert await look() is None
+    parts = engine.keyspace.proofs("c")
+    count = await store.count(parts)
+    assert count >= 2
+    assert await scan_part(engine, campaign, 0, claim, Brake())
+    assert await look() is None
+    store.delete(engine.keyspace.proof("c", 0))
+    for number in range(1, count):
+        assert await scan_part(engine, campaign, number, claim, Brake())
+    assert await look() is None
+    assert await store.count(parts) == count  # it has begun again
+    for number in range(count):
+        assert await scan_part(engine, campaign, number, claim, Brake())
+    proof = await look()
+    assert proof is not None
+    assert (proof.objects, proof.is_clean) == (4, True)

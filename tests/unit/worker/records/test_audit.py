@@ -53,8 +53,11 @@ def log_on(store: MemoryStore, actor: str = "test") -> AuditLog:
 
 
 async def faults_of(store: MemoryStore) -> list[str]:
-    found = await log_on(store).snapshot()
-    return [*found.damaged, *find_faults(found.entries, found.head)]
+    verdict, found = await log_on(store).verify(), await log_on(store).snapshot()
+    assert list(verdict.faults) == [*found.damaged, *find_faults(found.entries, found.head)]
+    assert (verdict.head, verdict.entries) == (found.head, len(found.entries))
+    assert [verdict.first, verdict.last] == ([found.entries[0], found.entries[-1]] if found.entries else [None, None])
+    return list(verdict.faults)
 
 
 # ------------------------------------------------------------------------------------------------------------- chain

@@ -1,0 +1,60 @@
+"""What the command line takes where users expect it, and what it says of variables that set nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kube_rewrap.cli.arguments import actions_of, variable_of
+from kube_rewrap.cli.parser import build_parser, parse, unknown_variables
+from kube_rewrap.config.settings.flags import EVERY
+
+
+@pytest.mark.parametrize("given", [["-o", "json"], ["-ojson"], ["--output", "json"], ["--output=json"]])
+def test_the_form_of_the_output_may_stand_before_the_command(given: list[str]) -> None:
+    args = parse([*given, "status", "--endpoints", "http://localhost:1"])
+    assert (args.command, args.output, args.endpoints) == ("status", "json", "http://localhost:1")
+
+
+def test_several_values_may_stand_in_one_flag_or_in_several() -> None:
+    assert parse(["run", "--resource", "a,b", "--resource", "c"]).resource == ["a", "b", "c"]
+
+
+def test_the_first_flag_replaces_what_the_variable_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REWRAP_RESOURCE", "x,y")
+    assert parse(["run"]).resource == ["x", "y"]
+    assert parse(["run", "--resource", "a"]).resource == ["a"]
+
+
+def test_help_names_the_variable_of_each_flag_that_sets_a_setting() -> None:
+    named = {own for action in actions_of(build_parser()) if (own := variable_of(action))}
+    assert {flag.variable for flag in EVERY} <= named
+    assert "[REWRAP_ENDPOINTS]" in re.sub(r"\s+", " ", _help("status"))
+
+
+def _help(command: str) -> str:
+    [subparsers] = [action for action in build_parser()._actions if isinstance(action.choices, dict)]
+    return str(subparsers.choices[command].format_help())  # type: ignore[index]
+
+
+def test_a_variable_that_sets_nothing_is_told_with_the_nearest_name() -> None:
+    [warning] = unknown_variables({"REWRAP_APISERVERS": "", "REWRAP_APISERVER": "", "PATH": ""})
+    assert warning == "the variable REWRAP_APISERVERS sets nothing; did you mean REWRAP_APISERVER?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "REWRAP_PASSWORD",
+        "REWRAP_TRACEBACK",
+        "REWRAP_SERVICE_HOST",
+        "REWRAP_SERVICE_PORT_HTTP",
+        "REWRAP_PORT",
+        "REWRAP_PORT_6379_TCP_ADDR",
+        "REWRAP_REDIS_SERVICE_HOST",
+        "REWRAP_REDIS_PORT_6379_TCP",
+    ],
+)
+def test_what_sets_something_and_what_kubernetes_sets_is_not_told(name: str) -> None:
+    assert list(unknown_variables([name])) == []

@@ -1,0 +1,36 @@
+"""Tables on a terminal that is too narrow for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kube_rewrap.cli.output import print_table
+
+HEADS = ("STATE", "CHECK", "REASON")
+ROWS = [("fail", "key-age", "the key writes for 120 days, which is longer than the 90 days that are allowed")]
+
+
+def shown(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, tty: bool = True
+) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: tty)
+    print_table(HEADS, ROWS)
+    return capsys.readouterr().out
+
+
+def test_the_last_column_wraps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = shown(60, capsys, monkeypatch)
+    assert max(map(len, out.splitlines())) <= 60
+    assert " ".join(out.split()) == "STATE CHECK REASON " + " ".join(ROWS[0])
+
+
+def test_a_row_is_a_block_where_that_does_not_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = ["STATE   fail", "CHECK   key-age", f"REASON  {ROWS[0][2]}"]
+    assert shown(30, capsys, monkeypatch).splitlines()[:3] == expected
+
+
+def test_a_file_or_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(shown(30, capsys, monkeypatch, tty=False).splitlines()) == 2
