@@ -72,15 +72,15 @@ class Way:
 WAYS = tuple(Way(window, grouped) for grouped in (False, True) for window in WINDOWS)
 
 
-async def bare_loop(ground: Ground, way: Way) -> Speed:
-    """Swap every object for random bytes of its size, and back; only the first is timed."""
+async def bare_loop(ground: Ground, way: Way, most: int | None = None) -> Speed:
+    """Swap every object, or the first `most`, for random bytes of its size, and back; only the first is timed."""
     async with open_store(ground.settings.etcd, "/bench") as store:
-        items = await read_everything(store)
+        items = (await read_everything(store))[:most]
         values = [os.urandom(len(item.value)) for item in items]
         started, cpu = time.perf_counter(), _cpu()
         await _swap_all(store, items, values, way)
         speed = Speed(len(items) / (time.perf_counter() - started), (_cpu() - cpu) / len(items) * 1e6)
-        now = await read_everything(store)
+        now = (await read_everything(store))[:most]
         await _swap_all(store, now, [item.value for item in items], way)
     return speed
 

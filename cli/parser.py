@@ -25,6 +25,7 @@ from kube_rewrap.cli.arguments import (
     add_switch,
     add_text,
     did_you_mean,
+    revision,
     variable_of,
 )
 from kube_rewrap.config.settings.flags import (
@@ -36,6 +37,7 @@ from kube_rewrap.config.settings.flags import (
     METRICS,
     PACE,
     PATHS,
+    READS,
     ROTATION,
     SCHEDULER,
     SPACE,
@@ -121,7 +123,7 @@ def _check(parser: Parser) -> None:
 
 def _status(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD)
+    add_settings(parser, ETCD, READS)
     add_output(parser)
 
 
@@ -143,13 +145,13 @@ def _run(parser: Parser) -> None:
     summary = f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are"
     add_number(parser, "--processes", 0, "N", summary)
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, APISERVERS)
     add_output(parser)
 
 
 def _verify(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, APISERVERS)
+    add_settings(parser, ETCD, READS, APISERVERS)
     add_output(parser)
 
 
@@ -169,7 +171,7 @@ def _keys(parser: Parser) -> None:
     add_text(parser, "--accept", "FINGERPRINT", "accept the budget of a restored key as it is")
     add_switch(parser, "--no-scan", "don't judge which keys are removable: that takes the same scan as verify")
     add_configuration(parser)
-    add_settings(parser, ETCD, BUDGET, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, APISERVERS)
     add_output(parser)
 
 
@@ -196,7 +198,7 @@ def _rotate(parser: Parser) -> None:
     )
     add_text(parser, "--write-to", "FILE", "with --manual: write the content to FILE, not to stdout")
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, APISERVERS, ROTATION)
     add_output(parser)
 
 
@@ -205,7 +207,7 @@ def _audit(parser: Parser) -> None:
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
-    add_settings(parser, ETCD, BUDGET, SPACE, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
     add_output(parser)
 
 
@@ -240,11 +242,11 @@ def _add_since(parser: Parser) -> None:
     # Without an environment variable: a revision belongs to one rotation of a KEK.
     parser.add_argument(
         "--since",
-        type=int,
+        type=revision,
         default=0,
         metavar="REVISION",
         help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too "
-        "(default 0: only what is under other keys)",
+        "(default: only what is under other keys)",
     )
 
 
@@ -271,12 +273,12 @@ def _audit_log(parser: Parser) -> None:
 
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:

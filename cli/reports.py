@@ -20,7 +20,8 @@ def status_json(found: Inventory) -> dict[str, object]:
     return {
         "revision": found.revision,
         "objects": found.objects,
-        "stale": found.stale,
+        "stale": found.stale - found.undetermined,
+        "undetermined": found.undetermined,
         "unreadable": found.unreadable,
         "unreadable_by": counts_json(found.unreadable_by),
         "peeked": found.peeked,
@@ -33,7 +34,8 @@ def _resource_json(tally: ResourceTally) -> dict[str, object]:
     return {
         "resource": tally.resource,
         "objects": tally.objects,
-        "stale": tally.stale,
+        "stale": tally.stale - tally.undetermined,
+        "undetermined": tally.undetermined,
         "unreadable": tally.unreadable,
         "keys": [
             {
@@ -41,7 +43,7 @@ def _resource_json(tally: ResourceTally) -> dict[str, object]:
                 "key": key.name,
                 "fingerprint": key.fingerprint,
                 "objects": under.objects,
-                "primary": key == tally.primary,
+                "primary": None if tally.is_undetermined(key) else key == tally.primary,
             }
             for key, under in sorted(tally.keys.items())
         ],
@@ -68,7 +70,7 @@ def print_inventory(found: Inventory) -> None:
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
-            state = "current" if key == tally.primary else "stale"
+            state = "current" if key == tally.primary else "undetermined" if tally.is_undetermined(key) else "stale"
             rows.append((tally.resource, key.provider, key.name, key.fingerprint, under.objects, state))
         if tally.unreadable:
             rows.append((tally.resource, "?", "", "", tally.unreadable, "unreadable"))
@@ -77,9 +79,14 @@ def print_inventory(found: Inventory) -> None:
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "STATE"), rows)
     say()
     say(
-        f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, "
+        f"{found.objects:,} objects at revision {found.revision}: {found.stale - found.undetermined:,} stale, "
         f"{found.unreadable:,} unreadable"
     )
+    if found.undetermined:
+        say(
+            f"{found.undetermined:,} under KMS are undetermined, that is stale or current: no plugin names the KEK "
+            "that their provider writes under, and none is on record."
+        )
     if found.peeked:
         say(
             f"{found.peeked:,} under KMS were not opened, and count by the key that they name: `rewrap verify` opens "

@@ -15,6 +15,7 @@ from kube_rewrap.config.settings.flags import LOG
 from kube_rewrap.config.settings.logs import configure_logs, forward_library_logs
 from kube_rewrap.config.settings.schema import LogSettings
 from kube_rewrap.config.settings.sources import settings_from
+from kube_rewrap.worker.collector import spare_the_imports
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.rate.brake import Brake
 
@@ -29,6 +30,7 @@ def run_async(
     """Run a command's coroutine on a new loop, with logs on stderr: by `log`, by default as variables say."""
     configure_logs(log or _log_settings(), role)
     forward_library_logs()
+    spare_the_imports()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 

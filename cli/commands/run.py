@@ -23,17 +23,20 @@ from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
+from kube_rewrap.scheduler.registry.arguments import require_spec
 from kube_rewrap.scheduler.registry.budgets import note_restore
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.keks import note_keks
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import RefusedError
-from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
-from kube_rewrap.worker.records.request import HostileArgumentError, number_of
 
 _MOST_PROCESSES = 64
+
+# -P: without it, a child would import modules from the working directory, which may be anyone's.
+CHILD = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
+"""The program of a child process."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    since = _since(args)
-    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
+    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=args.since)
     if not 0 <= args.processes <= _MOST_PROCESSES:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
     spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options)
     brake = brake_on_signals()
     as_json = args.output == "json"
+    if not spec.covers_everything:
+        await brake.unless_pulled(require_spec(settings, generation, spec))
     async with open_cluster(settings, generation) as cluster:
         convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
         if args.dry_run:
@@ -87,16 +91,7 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     count = args.processes or (max(2, len(os.sched_getaffinity(0)) - 1) if plan.found.stale >= MANY_OBJECTS else 1)
     if count == 1:
         return []
-    # -P: without it, the child would import modules from the working directory, which may be anyone's.
-    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
-    return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
-
-
-def _since(args: argparse.Namespace) -> int:
-    try:
-        return number_of(args.since, "it", MOST)
-    except HostileArgumentError as error:
-        raise SettingsError("command line", (Fault("--since", str(error), "name a revision of etcd"),)) from None
+    return [ChildCommand(CHILD, {**os.environ, **environment_of(args, os.environ)})] * count
 
 
 def _show_plan(plan: RunPlan, rate: float, spec: CampaignSpec, *, as_json: bool) -> int:

@@ -149,3 +149,19 @@ def forward_library_logs() -> None:
     root = logging.getLogger()
     if not any(isinstance(handler, LibraryLogHandler) for handler in root.handlers):
         root.addHandler(LibraryLogHandler())
+
+
+class Repetition:
+    """Recognises a sentence that is the same as the one before, so that a loop logs each reason once in a row."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def begins(self, because: str) -> bool:
+        """Whether a sentence is another one than at the last call."""
+        is_other, self._last = because != self._last, because
+        return is_other
+
+    def end(self) -> None:
+        """Forget the last sentence: what it said is over."""
+        self._last = ""

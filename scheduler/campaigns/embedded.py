@@ -16,6 +16,7 @@ from kube_rewrap.scheduler.campaigns.progress import Progress, Standing, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
+from kube_rewrap.scheduler.dispatch.limits import Limits
 from kube_rewrap.scheduler.dispatch.local import LocalDispatcher, Worker
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
 from kube_rewrap.scheduler.engine import ClaimingWorker, settle
@@ -23,7 +24,7 @@ from kube_rewrap.scheduler.registry.budgets import begin_budgets
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scope import spec_of
 from kube_rewrap.worker.background import background
-from kube_rewrap.worker.errors import SpaceError, StoppedError, WorkerError
+from kube_rewrap.worker.errors import FencedError, SpaceError, StoppedError, WorkerError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import quarantined_by
@@ -74,9 +75,10 @@ async def _finish(
 ) -> RunResult:
     name, engine = stored.value.id, cluster.engine
     records = Records.of(engine.store, engine.keyspace, name, lock.guard)
-    # Each child has a share of the limits, so none may be without work.
-    used = children[: max(1, stored.value.batches)]
-    workers: list[Worker] = [ChildWorker(command, name, len(used)) for command in used]
+    limits = Limits(cluster.settings)
+    # More than that would have no work, or no place in the window.
+    used = children[: max(1, min(stored.value.batches, cluster.settings.pace.max_window))]
+    workers: list[Worker] = [ChildWorker(command, name, limits, len(used)) for command in used]
     workers = workers or [ClaimingWorker(engine, lock.session, brake, name)]
     dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)
@@ -90,15 +92,17 @@ async def _finish(
     reconciler = Reconciler(records, dispatcher, prover, watch)
     try:
         done = await reconciler.finish(name)
-    except StoppedError as stopped:
-        brake.pull(stopped)
-        await dispatcher.close()  # after which the swaps in flight are on record, too
-        because = f"{stopped}: {await _so_far(records, name, before)}"
-        _log.info("campaign.interrupted", campaign=name, because=because)
-        raise StoppedError(because) from None
     except WorkerError as error:
-        _log.warning("campaign.interrupted", campaign=name, because=str(error))
-        raise
+        reason = await _reason(records, name, error)
+        if isinstance(reason, StoppedError):
+            brake.pull(reason)
+            await dispatcher.close()  # after which the swaps in flight are on record, too
+            reason = StoppedError(f"{reason}: {await _so_far(records, name, before)}")
+        level = _log.info if isinstance(reason, StoppedError) else _log.warning
+        level("campaign.interrupted", campaign=name, because=str(reason))
+        if reason is error:
+            raise
+        raise reason from None
     finally:
         brake.pull(StoppedError("the run ended"))
         await dispatcher.close()
@@ -128,6 +132,25 @@ async def _so_far(records: Records, name: str, before: BatchReport) -> str:
     rest = f"about {left:,} are not looked at yet" if left else "all were looked at, and the proof is left"
     again = f"rewrap campaign resume {name}, then run again" if stored.value.paused_for else "run again to resume it"
     return f"{rewritten}; {rest}. The campaign is {name}: {again}"
+
+
+async def _reason(records: Records, name: str, error: WorkerError) -> WorkerError:
+    """Return the error that a run ends with: the campaign's end by another process, if that is why it stopped.
+
+    Chance decides which part of the run notices such an end first: the loop reads the campaign's record, and a worker
+    meets its deleted claim. StoppedError: an operator cancelled it; FencedError: another process took it over.
+    """
+    if not isinstance(error, FencedError | StoppedError):
+        return error
+    try:
+        stored = await records.campaigns.get(name)
+    except WorkerError:
+        return error
+    if stored is None or not stored.value.state.is_end:
+        return error
+    state = stored.value.state
+    kind = StoppedError if state is CampaignState.CANCELLED else FencedError
+    return kind(f"the campaign {name} is {state.value}: another process ended it")
 
 
 async def _guard_space(cluster: Cluster, brake: Brake) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
@@ -91,7 +92,7 @@ class Reconciler:
         self._watcher = watcher
         self._batches = Followed(records.checkpoints.changed, _by_our_clock)
         self._proof: Inventory | None = None
-        self._logged = ""
+        self._step = Repetition()
         self._conflicts = 0
 
     @property
@@ -194,8 +195,7 @@ class Reconciler:
     def _log_step(self, stored: Stored[Campaign], step: Step) -> None:
         """Log a step if its kind differs from the last one's."""
         kind = type(step.action).__name__
-        if kind != self._logged:
-            self._logged = kind
+        if self._step.begins(kind):
             _log.info("campaign.step", **stored.value.log_context(), step=kind.lower(), because=step.because)
 
 

@@ -64,10 +64,12 @@ def tallies(*, secrets_old: int, secrets_new: int, events: tuple[Key, bool]) -> 
             "resource": "events",
             "objects": 1,
             "stale": int(not current),
+            "undetermined": 0,
             "unreadable": 0,
             "keys": [key_row(key, 1, primary=current)],
         },
-        {"resource": "secrets", "objects": 9, "stale": secrets_old, "unreadable": 1, "keys": secret_keys},
+        {"resource": "secrets", "objects": 9, "stale": secrets_old}
+        | {"undetermined": 0, "unreadable": 1, "keys": secret_keys},
     ]
 
 
@@ -76,6 +78,7 @@ def test_status_says_which_key_encrypts_what(rewrap: Command, gateway: Gateway) 
         "revision": gateway.revision(),
         "objects": 10,
         "stale": 6,
+        "undetermined": 0,
         "unreadable": 1,
         "unreadable_by": UNREADABLE_BY,
         "peeked": 0,
@@ -105,6 +108,7 @@ def test_a_dry_run_says_what_a_run_would_do(rewrap: Command, gateway: Gateway) -
         "revision": revision,
         "objects": 10,
         "stale": 6,
+        "undetermined": 0,
         "unreadable": 1,
         "unreadable_by": UNREADABLE_BY,
         "peeked": 0,

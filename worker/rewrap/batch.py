@@ -101,7 +101,8 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
     while done < len(page.items) and not tools.brake.is_on:
         group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
-            quarantined += await tools.swapper.rewrap_group(group, len(page.items) - done, tally)
+            ahead = len(page.items) - done + page.left
+            quarantined += await tools.swapper.rewrap_group(group, ahead, tally)
         except QuarantineGrewError as error:
             refused = error
             break

@@ -26,13 +26,21 @@ from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.history import last_proof
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
-from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    RecordError,
+    RefusedError,
+    StoppedError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
+from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
@@ -331,3 +339,41 @@ async def test_a_part_that_is_at_work_when_the_proof_starts_over_does_not_end_th
         plan = await plan_run(one, EVERYTHING)
         ended = await run_embedded(one, plan, lock, brake, watch)
     assert (ended.campaign.state, ended.proof.objects, store.has_compacted) == (CampaignState.COMPLETE, 25, True)
+
+
+class Ending(MemoryStore):
+    """Another process ends the campaign, before a swap or before a record of batches is written."""
+
+    def __init__(self, at: str, state: CampaignState) -> None:
+        super().__init__(self._end)
+        self._at = at
+        self._end_state = state
+
+    def _end(self, kind: str, key: bytes) -> None:
+        [*campaigns] = self._items(KeyRange.of_prefix(b"/kube-rewrap/v1/campaigns/"), self._revision)
+        is_batch = key.startswith(b"/kube-rewrap/v1/batches/")
+        if not campaigns or not (kind == self._at == "swap" or (kind == self._at and is_batch)):
+            return
+        self._at = ""
+        record = {**decode(campaigns[0].key, campaigns[0].value), "state": self._end_state.value}
+        self.put(campaigns[0].key, encode(record))
+        for claim in self._items(KeyRange.of_prefix(b"/kube-rewrap/v1/claims/"), self._revision):
+            self.delete(claim.key)
+
+
+@pytest.mark.parametrize("at", ["swap", "commit"])
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        pytest.param(CampaignState.CANCELLED, StoppedError, id="an operator cancelled it"),
+        pytest.param(CampaignState.SUPERSEDED, FencedError, id="another process took it over"),
+    ],
+)
+async def test_the_end_by_another_process_has_one_error_whoever_meets_it_first(
+    at: str, state: CampaignState, kind: type[Exception]
+) -> None:
+    store = Ending(at, state)
+    fill(store, OLD, 20)
+    with pytest.raises(WorkerError, match=f"is {state.value}: another process ended it") as raised:
+        await run(new_cluster(store, NEW, OLD))
+    assert type(raised.value) is kind
