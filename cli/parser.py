@@ -33,6 +33,7 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    LOG,
     METRICS,
     PACE,
     PATHS,
@@ -226,7 +227,9 @@ def _campaign(parser: Parser) -> None:
     _add_since(start)
     add_switch(start, "--wait", "wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
-    _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
+    show = _add_verb(verbs, "show", "show one campaign")
+    _add_name(show)
+    show.add_argument("--namespaces", action="store_true", help="show each namespace, and more of the quarantine")
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")
     _add_name(wait)
     for waiting in (start, wait):
@@ -270,12 +273,12 @@ def _audit_log(parser: Parser) -> None:
 
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:

@@ -148,12 +148,14 @@ def _print_unreadable(found: Inventory) -> None:
         print_counts(found.unreadable_by)
 
 
-def print_left_alone(listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str) -> None:
-    """Print some quarantined objects, each with its reason, and the number of further ones."""
-    for one in listed[:SHOWN]:
+def print_left_alone(
+    listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str, shown: int = SHOWN
+) -> None:
+    """Print up to `shown` quarantined objects, each with its reason, and the number of further ones."""
+    for one in listed[:shown]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    left = total - len(listed[:SHOWN])
+    left = total - len(listed[:shown])
     if left > 0:
         say(f"  and {left:,} more ({remedy})")
 

@@ -62,10 +62,25 @@ WINDOW = _flags("pace.windows", "pace.time_zone")
 BROKER = _flags("broker")
 ROTATION = _flags("rotation")
 METRICS = _flags("service.metrics_addr")
+LOG = _flags("log")
 SCHEDULER = _flags("service.poll", "service.resync", "service.progress")
 WORKER = _flags("service.slice", "service.children")
 BUDGET = _flags("budget")
 APISERVERS = _flags("apiservers")
 
-EVERY = (*ETCD, *PACE, *READS, *SPACE, *WINDOW, *BUDGET, *ROTATION, *BROKER, *METRICS, *SCHEDULER, *WORKER, *APISERVERS)
+EVERY = (
+    *ETCD,
+    *PACE,
+    *READS,
+    *SPACE,
+    *WINDOW,
+    *BUDGET,
+    *ROTATION,
+    *BROKER,
+    *METRICS,
+    *LOG,
+    *SCHEDULER,
+    *WORKER,
+    *APISERVERS,
+)
 """Every flag that sets a setting. A worker's child process reads their variables from its environment."""

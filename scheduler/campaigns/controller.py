@@ -222,9 +222,8 @@ class CampaignController:
                 await self._cluster.audit.append("campaign.stopped", name, because=str(stopped))
                 await self._figures.show_campaigns()
                 return
-            progress.log_if_due(done.stored.value)
             campaign, batches = done.stored.value, reconciler.checkpoints
-            self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
+            self._figures.show_campaign(campaign, progress.standing.report, batches, progress.rate)
             if isinstance(done.step.action, Halt):
                 await alarm(self._cluster.audit, campaign, done.step.because)
             if done.is_end:
