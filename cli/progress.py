@@ -1,4 +1,4 @@
-"""The progress bar of `run`, shown on a terminal only. Without a terminal, the log has one line for each page."""
+"""Progress bars, shown on a terminal only. Without a terminal, the log of `run` has one line for each page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from kube_rewrap.worker.records.report import BatchReport
+
+_STEPS = 500
 
 
 @contextmanager
@@ -46,3 +56,34 @@ def open_progress(total: int, stream: TextIO) -> Iterator[Callable[[BatchReport,
             )
 
         yield show
+
+
+@contextmanager
+def open_byte_progress(total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the bytes that were read since the last call; `total` bytes = 100 %."""
+    if not stream.isatty():
+        yield lambda _bytes: None
+        return
+
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=False) as progress:
+        task = progress.add_task("read", total=total)
+        held = 0
+
+        def show(read: int) -> None:
+            nonlocal held
+            held += read
+            # Some thousand pages a second are read.
+            if held >= total // _STEPS:
+                progress.advance(task, held)
+                held = 0
+
+        yield show
+        progress.update(task, completed=total)

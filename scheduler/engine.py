@@ -5,7 +5,7 @@ from __future__ import annotations
 from kube_rewrap.worker.chains import describe
 from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle, tell
 from kube_rewrap.worker.engine import Engine, Examined, open_engine
-from kube_rewrap.worker.plugin_trials import ask_key_ids, ask_why_away, try_plugin
+from kube_rewrap.worker.plugin_trials import ask_key_ids, ask_why_away, open_data_keys, try_plugin
 
 __all__ = [
     "ClaimingWorker",
@@ -16,6 +16,7 @@ __all__ = [
     "ask_why_away",
     "describe",
     "failure",
+    "open_data_keys",
     "open_engine",
     "serve",
     "settle",
