@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from ctypes import c_uint64
+from ctypes import Array, c_uint64
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ Task = Callable[[int, Progress], T]
 """Does the part of a number. It and its result are pickled."""
 
 _POLL_SECONDS = 0.2
-_counters: MutableSequence[int] = []
+_counters: Array[c_uint64] = (c_uint64 * 0)()
 """In a child: the progress of each part, and whether the parent has stopped, as the last item."""
 
 
@@ -51,7 +51,7 @@ def do_side_by_side(task: Task[T], parts: int, processes: int, progress: Progres
     return [future.result() for future in futures]
 
 
-def _begin(counters: MutableSequence[int]) -> None:
+def _begin(counters: Array[c_uint64]) -> None:
     global _counters  # noqa: PLW0603 - a pool's initializer can hand over its arguments in no other way
     _counters = counters
     forbid_core_dumps()
