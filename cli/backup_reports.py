@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from kube_rewrap.cli.output import print_table, say
 from kube_rewrap.cli.reports import print_inventory, status_json
 from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.scheduler.engine import BackupReport
 from kube_rewrap.worker.backups.missing import MissingKey
-from kube_rewrap.worker.backups.reading import BackupReport
 from kube_rewrap.worker.verdict import KeyRef
 
 _OPENING = "`rewrap backups prove` opens them"

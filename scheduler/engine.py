@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from kube_rewrap.worker.backups.reading import BackupReport, read_backup
 from kube_rewrap.worker.chains import describe
 from kube_rewrap.worker.claimed import ClaimingWorker, Job, failure, serve, settle, tell
 from kube_rewrap.worker.engine import Engine, Examined, open_engine
 from kube_rewrap.worker.plugin_trials import ask_key_ids, ask_why_away, open_data_keys, try_plugin
 
 __all__ = [
+    "BackupReport",
     "ClaimingWorker",
     "Engine",
     "Examined",
@@ -18,6 +20,7 @@ __all__ = [
     "failure",
     "open_data_keys",
     "open_engine",
+    "read_backup",
     "serve",
     "settle",
     "tell",

@@ -18,7 +18,7 @@ from kube_rewrap.cli.side_by_side import Progress, do_side_by_side
 from kube_rewrap.config.settings.flags import variable
 from kube_rewrap.scheduler.backups.keys import read_generations
 from kube_rewrap.scheduler.backups.reading import bytes_to_read, inspect_backup, prove_backup
-from kube_rewrap.worker.backups.reading import BackupReport
+from kube_rewrap.scheduler.engine import BackupReport
 from kube_rewrap.worker.errors import BackupError
 
 _PRESENT = variable("--encryption-config")

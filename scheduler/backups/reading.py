@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.engine import open_data_keys
+from kube_rewrap.scheduler.engine import BackupReport, open_data_keys, read_backup
 from kube_rewrap.scheduler.registry.discovery import where_newer_ones_lie
 from kube_rewrap.worker.backups.backup_file import open_backup
 from kube_rewrap.worker.backups.paths import Paths
-from kube_rewrap.worker.backups.reading import BackupReport, read_backup
 from kube_rewrap.worker.backups.snapshot import PASSES, Progress, open_snapshot
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from kube_rewrap.worker.backups.snapshot import Snapshot, State, open_snapshot
-from tests.servers.etcd import EtcdCluster
 from tests.servers.gateway import Gateway
 
 _EVERYTHING = base64.b64encode(b"\0").decode()
@@ -73,12 +70,3 @@ def database_of(directory: Path) -> Path:
     """The file of the one member that has its data in a directory."""
     [file] = directory.rglob("member/snap/db")
     return file
-
-
-def copies(cluster: EtcdCluster, directory: Path, name: str) -> Iterator[Path]:
-    """A snapshot, and a copy of the database of an etcd that is at rest."""
-    cluster.save(directory / f"{name}.snapshot")
-    yield directory / f"{name}.snapshot"
-    # etcd commits within 100 ms; the hash of a snapshot waits for that, for it is read in a transaction of its own.
-    shutil.copy(database_of(directory), directory / f"{name}.copy")
-    yield directory / f"{name}.copy"
