@@ -33,6 +33,7 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    KEYSPACE,
     LOG,
     METRICS,
     PACE,
@@ -211,6 +212,24 @@ def _audit(parser: Parser) -> None:
     add_output(parser)
 
 
+def _backups(parser: Parser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    inspect = _add(verbs, "inspect", "show what backups hold, and which key encrypts what")
+    prove = _add(verbs, "prove", "open every governed object; exit 3 unless all can be read")
+    add_many(
+        prove,
+        "--keys",
+        "PATH",
+        "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be repeated",
+    )
+    for verb in (inspect, prove):
+        verb.add_argument("files", nargs="+", metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
+        verb.add_argument("--processes", type=int, default=1, metavar="N", help="files that are read side by side (1)")
+        add_configuration(verb)
+        add_settings(verb, KEYSPACE)
+        add_output(verb)
+
+
 def _campaign(parser: Parser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     start = _add_verb(verbs, "start", "ask the scheduler for a campaign")
@@ -322,6 +341,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "keys": ("show the write budgets of the keys, and which keys are removable", _keys),
     "rotate": ("replace the primary key by a new one, step by step", _rotate),
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
+    "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),

@@ -1,4 +1,4 @@
-"""The progress bar of `run`, shown on a terminal only. Without a terminal, the log has one line for each page."""
+"""Progress bars, shown on a terminal only. Without a terminal, the log of `run` has one line for each page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 
 from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
@@ -17,6 +25,8 @@ _WIDE = 90
 """Columns of a terminal that has room for the counts of conflicts and of the quarantine, should they be 0."""
 
 _DESCRIPTIONS = {CampaignState.PROVING: "proving", CampaignState.PAUSED: "paused"}
+
+_STEPS = 500
 
 
 @contextmanager
@@ -64,3 +74,34 @@ def open_progress(total: int | None, stream: TextIO) -> Iterator[Watcher]:
             )
 
         yield show
+
+
+@contextmanager
+def open_byte_progress(total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the bytes that were read since the last call; `total` bytes = 100 %."""
+    if not stream.isatty():
+        yield lambda _bytes: None
+        return
+
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=False) as progress:
+        task = progress.add_task("read", total=total)
+        held = 0
+
+        def show(read: int) -> None:
+            nonlocal held
+            held += read
+            # Some thousand pages a second are read.
+            if held >= total // _STEPS:
+                progress.advance(task, held)
+                held = 0
+
+        yield show
+        progress.update(task, completed=total)

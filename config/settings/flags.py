@@ -54,6 +54,7 @@ def _flag(one: Setting) -> Flag:
 
 
 PATHS = _flags("keyspace.paths")
+KEYSPACE = _flags("keyspace.etcd_prefix", "keyspace.paths")
 ETCD = _flags("etcd", "keyspace")
 PACE = _flags("pace.rate", "pace.max_window")
 READS = _flags("pace.read_share")
