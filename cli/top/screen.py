@@ -23,6 +23,9 @@ from kube_rewrap.scheduler.top.snapshot import (
 _MIB = 2**20
 _WIDEST_BAR = 40
 _NARROWEST_BAR = 6
+_NORMAL = 72
+"""Columns from which on the head shows etcd's revision."""
+
 _WIDE = 100
 """Columns from which on an event shows its campaign."""
 
@@ -79,7 +82,7 @@ def draw(shown: Snapshot | None, trouble: str, form: Form) -> list[Text]:
 
 def bar(share: float, cells: int, style: str, *, ascii_only: bool = False) -> Text:
     """Return a bar of so many cells, of which `share` (0 to 1) is filled."""
-    full, empty = ("#", "-") if ascii_only else ("━", "─")
+    full, empty = ("#", "-") if ascii_only else ("━", "╌")
     filled = min(cells, max(0, int(share * cells + 1e-9)))
     return Text.assemble((full * filled, style), (empty * (cells - filled), _DIM))
 
@@ -152,8 +155,7 @@ def _etcd(shown: Snapshot, form: Form) -> Text:
         f" {etcd.size / _MIB:,.0f} of {etcd.quota / _MIB:,.0f} MiB",
         ("  read ", _DIM),
         (f"{etcd.latency_ms:,.1f} ms", slow),
-        ("  revision ", _DIM),
-        f"{etcd.revision:,}",
+        *(() if form.width < _NORMAL else (("  revision ", _DIM), f"{etcd.revision:,}")),
     )
 
 
@@ -161,7 +163,7 @@ def _control(shown: Snapshot) -> Text:
     if shown.leader is None and shown.owner is None:
         return Text.assemble(("leader ", "bold"), ("none: no scheduler leads, and no run is at work", _DIM))
     if shown.leader is None:
-        return Text.assemble(("run ", "bold"), _safe(shown.owner or ""))
+        return Text.assemble(("at work ", "bold"), _safe(shown.owner or ""))
     return Text.assemble(("leader ", "bold"), _safe(shown.leader))
 
 
@@ -174,7 +176,10 @@ def _sections(shown: Snapshot, form: Form) -> Iterator[Section]:
     outdated = [[_safe(one, "yellow")] for one in shown.outdated]
     idle = [] if outdated else [[Text("no process is at work on a batch", _DIM)]]
     yield Section("Workers", [*_workers(shown.workers, form), *outdated] or idle)
-    yield Section("Keys", list(_keys(shown.keys, form)) or [[Text("no write budget on record", _DIM)]])
+    yield Section(
+        "Keys (* writes)" if any(row.writes for row in shown.keys) else "Keys",
+        list(_keys(shown.keys, form)) or [[Text("no write budget on record", _DIM)]],
+    )
     yield Section("kube-apiservers", list(_apiservers(shown.apiservers, width)))
     events = _events(shown, width) or [[Text("the audit log is empty", _DIM)]]
     yield Section("Last events", events, counts_rest=False)
@@ -183,23 +188,28 @@ def _sections(shown: Snapshot, form: Form) -> Iterator[Section]:
 def _campaigns(rows: Sequence[CampaignRow], form: Form) -> Iterator[list[Text]]:
     counts = [f"{row.done:,}/{row.planned:,}" if row.done is not None else "" for row in rows]
     widest, named = max(map(len, counts), default=0), max((len(printable(row.id)) for row in rows), default=0)
-    for row, count in zip(rows, counts, strict=True):
-        head = Text.assemble(_safe(row.id.ljust(min(named, 24))), " ", _safe(row.state.ljust(10), _style(row.state)))
+    ends = [f"{duration(row.seconds_left)} left" if row.seconds_left is not None else "" for row in rows]
+    # Where a bar and the time left do not both fit beside name, state and counts, the time goes to the next line.
+    last = max(map(len, ends), default=0)
+    is_wide = form.width >= min(named, 24) + widest + last + _NARROWEST_BAR + 22
+    for row, count, left in zip(rows, counts, ends, strict=True):
+        head = Text.assemble(_cut(_safe(row.id), min(named, 24)), " ", _safe(row.state.ljust(10), _style(row.state)))
         if row.done is None or row.planned is None:
             yield [Text.assemble(head, " ", (_minute(row.at), _DIM), "  ", _safe(row.because, _DIM))]
             continue
         share = min(1.0, row.done / row.planned) if row.planned else 1.0
-        left = f"{duration(row.seconds_left)} left" if row.seconds_left is not None else ""
-        tail = f" {int(share * 100):3} % {count.rjust(widest)}  {left.ljust(13)}"
+        tail = f" {int(share * 100):3} % {count.rjust(widest)}" + (f"  {left.ljust(last)}" if is_wide and last else "")
         first = _with_bar(head, share, tail, _style(row.state), form)
-        rate = f"{row.rate:,.0f} objects/s, " if row.rate is not None else ""
-        figures = (
-            f"  {rate}{row.batches_done or 0:,} of {row.batches or 0:,} batches, "
-            f"{row.conflicts:,} conflicts, {row.quarantined:,} in quarantine"
-        )
+        figures = [
+            f"{row.rate:,.0f} objects/s" if row.rate is not None else "",
+            left if not is_wide else "",
+            f"{row.batches_done or 0:,} of {row.batches or 0:,} batches",
+            f"{row.conflicts:,} conflicts",
+            f"{row.quarantined:,} in quarantine",
+        ]
         yield [
             first,
-            _safe(figures, _BAD if row.quarantined else ""),
+            _safe(f"  {', '.join(filter(None, figures))}", _BAD if row.quarantined else ""),
             _safe(f"  {row.because}", "yellow" if row.state == "paused" else _DIM),
             _safe(f"  {row.scope}", _DIM),
         ]
@@ -220,20 +230,19 @@ def _workers(rows: Sequence[WorkerRow], form: Form) -> Iterator[list[Text]]:
 
 
 def _keys(rows: Sequence[KeyRow], form: Form) -> Iterator[list[Text]]:
-    texts = [f"{row.provider} {', '.join(row.names) or row.fingerprint}" for row in rows]
-    named = min(max((len(printable(text)) for text in texts), default=0), form.width // 3)
+    names = [f"{row.provider} {', '.join(row.names) or row.fingerprint}" for row in rows]
     counts = [f"{row.used:,}/{row.limit:,}" if row.limit is not None else f"{row.used:,}" for row in rows]
-    widest = max(map(len, counts), default=0)
-    for row, text, count in zip(rows, texts, counts, strict=True):
-        head = Text.assemble(("* " if row.writes else "  ", "bold"), _cut(_safe(text), named))
-        if row.limit is None:
-            yield [_with_bar(head, None, f"        {count.rjust(widest)}  no limit{' ' * 12}", "", form)]
-            continue
-        share = row.used / row.limit if row.limit else 1.0
-        until = f"until {row.reached_on}" if row.reached_on else ""
-        state = Text(f"{printable(row.state):9} ", _style(row.state))
-        tail = Text.assemble(f" {share * 100:5.1f} % {count.rjust(widest)}  ", state, until.ljust(16))
-        yield [_with_bar(head, min(1.0, share), tail, _style(row.state), form)]
+    shares = [f"{100 * row.used / row.limit:5.1f} %" if row.limit else " " * 7 for row in rows]
+    states = [printable(row.state) for row in rows]
+    dates = [f"  by {row.reached_on}" if row.reached_on else "" for row in rows]
+    widest, longest, last = (max(map(len, column), default=0) for column in (counts, states, dates))
+    room = form.width - widest - longest - last - _NARROWEST_BAR - 14
+    named = max(10, min(room, max((len(printable(name)) for name in names), default=0)))
+    for row, name, share, count, state, date in zip(rows, names, shares, counts, states, dates, strict=True):
+        head = Text.assemble(("* " if row.writes else "  ", "bold"), _cut(_safe(name), named))
+        style = _style(row.state)
+        tail = Text.assemble(f" {share} {count.rjust(widest)}  ", (state.ljust(longest), style), date.ljust(last))
+        yield [_with_bar(head, min(1.0, row.used / row.limit) if row.limit else None, tail, style, form)]
 
 
 def _apiservers(row: ApiserversRow, width: int) -> Iterator[list[Text]]:
