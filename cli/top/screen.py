@@ -50,11 +50,12 @@ _BAD = "bold red"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Size of the screen in cells, and whether it shows ASCII only."""
+    """Size of the screen in cells, whether it shows ASCII only, and whether q ends it."""
 
     width: int
     height: int
     ascii_only: bool = False
+    is_live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,9 @@ def draw(shown: Snapshot | None, trouble: str, form: Form) -> list[Text]:
 
 
 def bar(share: float, cells: int, style: str, *, ascii_only: bool = False) -> Text:
-    """Return a bar of so many cells, of which `share` (0 to 1) is filled."""
+    """Return a bar of so many cells, of which `share` (0 to 1) is filled: one at least above 0."""
     full, empty = ("#", "-") if ascii_only else ("━", "╌")
-    filled = min(cells, max(0, int(share * cells + 1e-9)))
+    filled = min(cells, max(int(share > 0), int(share * cells + 1e-9)))
     return Text.assemble((full * filled, style), (empty * (cells - filled), _DIM))
 
 
@@ -116,7 +117,8 @@ def duration(seconds: float | None) -> str:
 
 
 def _head(shown: Snapshot | None, trouble: str, form: Form) -> Iterator[Text]:
-    right = Text.assemble((shown.at[11:19] + " UTC" if shown else "", ""), ("   q", "bold"), (" quits", _DIM))
+    at = f"{shown.at[11:19]} UTC" if shown is not None else ""
+    right = Text.assemble(at, *((("   q", "bold"), (" quits", _DIM)) if form.is_live else ()))
     yield _ends(Text("rewrap top", "bold"), right, form.width)
     if trouble:
         since = f"; what follows is as of {shown.at[11:19]} UTC" if shown is not None else ""

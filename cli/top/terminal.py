@@ -50,7 +50,7 @@ class Terminal:
         """The size of the terminal now, whatever COLUMNS and LINES say."""
         width, height = os.get_terminal_size(self._stdout)
         width, height = (width, height) if width and height else _FALLBACK
-        return Form(width, height, ascii_only=self._console.options.ascii_only)
+        return Form(width, height, ascii_only=self._console.options.ascii_only, is_live=True)
 
     def draw(self, lines: Sequence[Text], form: Form) -> None:
         """Replace the whole screen."""
