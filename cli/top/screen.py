@@ -190,31 +190,39 @@ def _sections(shown: Snapshot, form: Form) -> Iterator[Section]:
 def _campaigns(rows: Sequence[CampaignRow], form: Form) -> Iterator[list[Text]]:
     counts = [f"{row.done:,}/{row.planned:,}" if row.done is not None else "" for row in rows]
     widest, named = max(map(len, counts), default=0), max((len(printable(row.id)) for row in rows), default=0)
-    ends = [f"{duration(row.seconds_left)} left" if row.seconds_left is not None else "" for row in rows]
-    # Where a bar and the time left do not both fit beside name, state and counts, the time goes to the next line.
+    ends = [_pace(row) for row in rows]
     last = max(map(len, ends), default=0)
+    # Where they do not fit beside name, state, bar and counts, rate and time left are an item of their own.
     is_wide = form.width >= min(named, 24) + widest + last + _NARROWEST_BAR + 22
-    for row, count, left in zip(rows, counts, ends, strict=True):
+    for row, count, pace in zip(rows, counts, ends, strict=True):
         head = Text.assemble(_cut(_safe(row.id), min(named, 24)), " ", _safe(row.state.ljust(10), _style(row.state)))
         if row.done is None or row.planned is None:
             yield [Text.assemble(head, " ", (_minute(row.at), _DIM), "  ", _safe(row.because, _DIM))]
             continue
         share = min(1.0, row.done / row.planned) if row.planned else 1.0
-        tail = f" {int(share * 100):3} % {count.rjust(widest)}" + (f"  {left.ljust(last)}" if is_wide and last else "")
-        first = _with_bar(head, share, tail, _style(row.state), form)
-        figures = [
-            f"{row.rate:,.0f} objects/s" if row.rate is not None else "",
-            left if not is_wide else "",
+        tail = f" {int(share * 100):3} % {count.rjust(widest)}" + (f"  {pace.ljust(last)}" if is_wide and last else "")
+        first = [_with_bar(head, share, tail, _style(row.state), form)]
+        if not is_wide and pace:
+            yield first
+            first = []
+        figures = (
             f"{row.batches_done or 0:,} of {row.batches or 0:,} batches",
             f"{row.conflicts:,} conflicts",
             f"{row.quarantined:,} in quarantine",
-        ]
+        )
+        told = ", ".join([pace, *figures] if pace and not is_wide else figures)
         yield [
-            first,
-            _safe(f"  {', '.join(filter(None, figures))}", _BAD if row.quarantined else ""),
+            *first,
+            _safe(f"  {told}", _BAD if row.quarantined else ""),
             _safe(f"  {row.because}", "yellow" if row.state == "paused" else _DIM),
             _safe(f"  {row.scope}", _DIM),
         ]
+
+
+def _pace(row: CampaignRow) -> str:
+    if row.rate is None:
+        return ""
+    return f"{row.rate:,.0f}/s" + (f", {duration(row.seconds_left)} left" if row.seconds_left is not None else "")
 
 
 def _workers(rows: Sequence[WorkerRow], form: Form) -> Iterator[list[Text]]:

@@ -133,9 +133,10 @@ def test_it_shows_a_run_of_two_processes_follows_the_size_of_the_terminal_and_qu
     with rewrap.start("run", "-o", "json", "--processes", "2", "--rate", "60") as running:
         running.wait_for_event("batch.page", times=2)
         with top(*etcd.client_flags()) as screen:
-            screen.wait_for("objects/s")
-            screen.wait_for(f"/{OBJECTS}")
-            assert re.search(r"^\d{8}-\d{6}-\S+ running +[━╌]+ +\d+ % \d+/600", screen.text, re.MULTILINE), screen.text
+            screen.wait_for(" left")
+            assert re.search(
+                r"^\d{8}-\d{6}-\S+ running +[━╌]+ +\d+ % +\d+/600  \d+/s, \d+ s left", screen.text, re.MULTILINE
+            ), screen.text
             at_work = {line.split()[0] for line in screen.lines if re.match(r"\S+:\d+  batch", line)}
             assert len(at_work) == 2, screen.text
             assert re.search(r"^  aesgcm new +[━╌]+ ", screen.text, re.MULTILINE), screen.text
