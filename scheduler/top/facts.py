@@ -12,7 +12,6 @@ from kube_rewrap.worker.records.audit_chain import Entry
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign
-from kube_rewrap.worker.records.claims import Claim
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.request import Request
@@ -40,11 +39,14 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
-    """A campaign; of an unfinished one its batches and the claims on them, too."""
+    """A campaign; of an unfinished one its batches, too, and the claims on them: a batch's number, and the holder.
+
+    A holder is None where its record can't be read.
+    """
 
     campaign: Campaign
     batches: tuple[Checkpoint, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[tuple[int, Holder | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

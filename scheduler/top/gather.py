@@ -176,7 +176,8 @@ class Gatherer:
             return CampaignFacts(campaign)
         followed = self._batches.setdefault(campaign.id, Followed(Checkpoints(self._store, self._keyspace).changed))
         claims = await Claims(self._store, self._keyspace).all(campaign.id)
-        return CampaignFacts(campaign, tuple(await followed.look(campaign.id)), tuple(claims))
+        held = tuple((claim.number, claim.holder) for claim in claims)
+        return CampaignFacts(campaign, tuple(await followed.look(campaign.id)), held)
 
     async def _requests(self) -> tuple[Request, ...]:
         stored, damaged = await Requests(self._store, self._keyspace).all_or_why()

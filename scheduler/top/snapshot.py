@@ -24,7 +24,7 @@ from kube_rewrap.worker.records.audit_chain import Entry
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
-from kube_rewrap.worker.records.ownership import UNNAMED
+from kube_rewrap.worker.records.holder import UNNAMED
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Request
 
@@ -300,15 +300,15 @@ def _workers(facts: CampaignFacts) -> list[WorkerRow]:
     """Return a row for each claim, sorted by its process."""
     batches = {batch.spec.number: batch for batch in facts.batches}
     rows = defaultdict[str, list[WorkerRow]](list)
-    for claim in facts.claims:
-        holder, batch = claim.holder, batches.get(claim.number)
+    for number, holder in facts.claims:
+        batch = batches.get(number)
         name = f"{holder.host}:{holder.pid}" if holder is not None else UNNAMED
         names = [namespace for namespace, _ in batch.spec.namespaces] if batch is not None else []
         row = WorkerRow(
             worker=name,
             command=holder.command if holder is not None else "",
             campaign=facts.campaign.id,
-            batch=claim.number,
+            batch=number,
             resource=batch.spec.resource if batch is not None else "",
             namespaces="" if not names else names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}",
             done=batch.report.objects if batch is not None else 0,

@@ -13,7 +13,6 @@ from kube_rewrap.worker.records.audit_chain import Entry
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget, Own
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause, Scope
-from kube_rewrap.worker.records.claims import Claim
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.holder import Handback, Holder
 from kube_rewrap.worker.records.report import BatchReport
@@ -67,8 +66,8 @@ RUNNING = CampaignFacts(
         batch(2, "secrets", 900, 3_000, BatchState.RUNNING),
     ),
     (
-        Claim(2, Holder("rewrap worker", "node-b", 811, ago(30))),
-        Claim(1, Holder("rewrap worker", "node-a", 4711, ago(40))),
+        (2, Holder("rewrap worker", "node-b", 811, ago(30))),
+        (1, Holder("rewrap worker", "node-a", 4711, ago(40))),
     ),
 )
 COMPLETE = CampaignFacts(

@@ -21,8 +21,7 @@ from kube_rewrap.scheduler.top.snapshot import (
     snapshot,
 )
 from kube_rewrap.worker.records.campaign import CampaignState
-from kube_rewrap.worker.records.claims import Claim
-from kube_rewrap.worker.records.ownership import UNNAMED
+from kube_rewrap.worker.records.holder import UNNAMED
 from tests.unit.scheduler.top.cluster import BUSY, IDLE, NEW, NOW, RUNNING, campaign, entry
 
 ID = RUNNING.campaign.id
@@ -91,7 +90,7 @@ def test_workers_are_the_holders_of_claims_by_name() -> None:
 
 
 def test_a_claim_that_can_t_be_read_or_has_no_batch_is_shown_all_the_same() -> None:
-    [row] = shown(replace(BUSY, campaigns=(replace(RUNNING, claims=(Claim(77, None),)),))).workers
+    [row] = shown(replace(BUSY, campaigns=(replace(RUNNING, claims=((77, None),)),))).workers
     assert (row.worker, row.batch, row.resource, row.planned) == (UNNAMED, 77, "", 0)
 
 
