@@ -21,6 +21,7 @@ from kube_rewrap.scheduler.top.snapshot import (
 )
 
 _MIB = 2**20
+_LEAST_NAME = 16
 _WIDEST_BAR = 40
 _NARROWEST_BAR = 6
 _NORMAL = 72
@@ -44,7 +45,7 @@ _STATES = {
     "exhausted": "bold red",
     "restored": "bold red",
 }
-_DIM = "bright_black"
+_DIM = "dim"
 _BAD = "bold red"
 
 
@@ -244,15 +245,20 @@ def _keys(rows: Sequence[KeyRow], form: Form) -> Iterator[list[Text]]:
     counts = [f"{row.used:,}/{row.limit:,}" if row.limit is not None else f"{row.used:,}" for row in rows]
     shares = [f"{100 * row.used / row.limit:5.1f} %" if row.limit else " " * 7 for row in rows]
     states = [printable(row.state) for row in rows]
-    dates = [f"  by {row.reached_on}" if row.reached_on else "" for row in rows]
+    dates = [f"  until {row.reached_on}" if row.reached_on else "" for row in rows]
     widest, longest, last = (max(map(len, column), default=0) for column in (counts, states, dates))
     room = form.width - widest - longest - last - _NARROWEST_BAR - 14
+    more: list[list[Text]] = [[] for _ in rows]
+    if room < _LEAST_NAME:  # then the counts, which the shares sum up, go to the next line
+        more = [[_safe(f"  {count} writes", _DIM)] for count in counts]
+        counts, widest, room = [""] * len(rows), 0, room + widest
     named = max(10, min(room, max((len(printable(name)) for name in names), default=0)))
-    for row, name, share, count, state, date in zip(rows, names, shares, counts, states, dates, strict=True):
+    columns = zip(rows, names, shares, counts, states, dates, more, strict=True)
+    for row, name, share, count, state, date, rest in columns:
         head = Text.assemble(("* " if row.writes else "  ", "bold"), _cut(_safe(name), named))
         style = _style(row.state)
         tail = Text.assemble(f" {share} {count.rjust(widest)}  ", (state.ljust(longest), style), date.ljust(last))
-        yield [_with_bar(head, min(1.0, row.used / row.limit) if row.limit else None, tail, style, form)]
+        yield [_with_bar(head, min(1.0, row.used / row.limit) if row.limit else None, tail, style, form), *rest]
 
 
 def _apiservers(row: ApiserversRow, width: int) -> Iterator[list[Text]]:
@@ -262,18 +268,20 @@ def _apiservers(row: ApiserversRow, width: int) -> Iterator[list[Text]]:
     for one in row.replicas:
         name = " ".join(part for part in (one.address, one.name) if part)
         style = "green" if one.is_converged else _BAD
-        state, because = _safe(one.state, style), _safe(one.because, _DIM)
+        state, because = _safe(one.state, style), _safe(one.because.removeprefix(f"{one.address} "), _DIM)
         yield [Text.assemble(_cut(_safe(name), width // 2), "  ", state, "  ", because)]
 
 
 def _events(shown: Snapshot, width: int) -> list[list[Text]]:
     times = [_moment(row.at, shown.at) for row in shown.events]
     longest = max(map(len, times), default=0)
+    named = min(max((len(printable(row.event)) for row in shown.events), default=0), width // 3)
+    campaigns = min(max((len(printable(row.campaign)) for row in shown.events), default=0), 24)
     lines = []
     for row, at in zip(shown.events, times, strict=True):
-        campaign = f" {row.campaign}" if row.campaign and width >= _WIDE else ""
-        what = Text.assemble(_safe(row.event), _safe(campaign, "cyan"))
-        lines.append([Text.assemble((at.ljust(longest), _DIM), "  ", what, "  ", _safe(row.because, _DIM))])
+        campaign = Text.assemble(_cut(_safe(row.campaign, "cyan"), campaigns), "  ") if width >= _WIDE else Text()
+        event = Text.assemble((at.ljust(longest), _DIM), "  ", _cut(_safe(row.event), named), "  ")
+        lines.append([Text.assemble(event, campaign, _safe(row.because, _DIM))])
     return lines
 
 
