@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,9 @@ _PLACED = re.compile(r"\x1b\[(\d+);\d+H")
 class Screen:
     """`rewrap top` with a pseudo-terminal as its controlling terminal."""
 
-    def __init__(self, words: Sequence[str], width: int, height: int) -> None:
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         self._master, self.slave = os.openpty()
-        self._set_size(width, height)
+        self._set_size(80, 24)
         self.before = termios.tcgetattr(self.slave)
         self.written = ""
         slave = self.slave
@@ -45,7 +45,7 @@ class Screen:
             stdout=slave,
             stderr=slave,
             cwd=ROOT,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "33"},  # the terminal knows better
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "33", **environment},  # the terminal knows better
             preexec_fn=lambda: os.login_tty(slave),  # noqa: PLW1509 - one call to the kernel
         )
 
@@ -110,8 +110,8 @@ class Screen:
 
 
 @contextmanager
-def top(*words: str, width: int = 80, height: int = 24) -> Iterator[Screen]:
-    screen = Screen(words, width, height)
+def top(*words: str, **environment: str) -> Iterator[Screen]:
+    screen = Screen(words, environment)
     try:
         yield screen
     finally:
@@ -200,6 +200,27 @@ def test_it_shows_that_etcd_is_away_and_goes_on_when_it_is_back(etcd: EtcdCluste
         screen.press(b"q")
         assert screen.end() == 0
         screen.require_restored()
+
+
+def test_it_quits_while_etcd_hangs(etcd: EtcdCluster) -> None:
+    with top(*etcd.client_flags()) as screen:
+        screen.wait_for("none on record")
+        member = etcd.leader()
+        member.freeze()
+        try:
+            screen.wait_for("etcd does not answer; what follows is as of")
+            screen.press(b"q")
+            assert screen.end() == 0
+            screen.require_restored()
+        finally:
+            member.thaw()
+
+
+def test_a_terminal_that_can_t_move_its_cursor_is_refused(etcd: EtcdCluster) -> None:
+    with top(*etcd.client_flags(), TERM="dumb") as screen:
+        assert screen.end() == 2
+        assert "needs a terminal that can move its cursor (TERM); use --once for one screen" in screen.written
+        assert ENTER not in screen.written
 
 
 def test_it_starts_before_etcd_does(etcd: EtcdCluster) -> None:
