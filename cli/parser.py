@@ -290,6 +290,13 @@ def _audit_log(parser: Parser) -> None:
     )
 
 
+def _top(parser: Parser) -> None:
+    add_switch(parser, "--once", "print one screen and end; needs no terminal")
+    add_number(parser, "--interval", 1, "SECONDS", "seconds between two looks at etcd (1)")
+    add_settings(parser, ETCD, SPACE, BUDGET, APISERVERS)
+    add_output(parser)
+
+
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
     add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
@@ -343,6 +350,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
     "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
+    "top": ("show campaigns, workers, keys, kube-apiservers, etcd and events on one live screen", _top),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),
     "worker": ("run the daemon that rewrites batches", _worker),

@@ -23,7 +23,7 @@ from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.codec import damaged, decode, encode
-from kube_rewrap.worker.records.holder import Holder
+from kube_rewrap.worker.records.holder import UNNAMED, Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 LEASE_SECONDS = 15
@@ -34,7 +34,6 @@ _RELEASES = 5
 _LATE_SECONDS = 1.0
 """How often a session looks for locks that etcd took for it late."""
 
-UNNAMED = "a process whose record can't be read"
 _log = structlog.get_logger()
 
 Lost = Callable[[FencedError], None]
