@@ -188,16 +188,25 @@ def _of_error(error: Exception, settings: EtcdSettings, host: str, port: int) ->
             return _distrusted(error, host, settings)
         case ssl.SSLError():
             return _refused(error, settings) if is_alert(error) else None
+        case _:
+            return _unconnected(error, host, port)
+
+
+def _unconnected(error: Exception, host: str, port: int) -> Cause | None:
+    """Return the cause where no connection came about; None for one that broke."""
+    match error:
         case socket.gaierror():
-            return Cause(f"the name {host} can't be resolved; check --endpoints", lasts=False)
+            text = f"the name {host} can't be resolved; check --endpoints"
         case ConnectionRefusedError():
             text = f"no process listens on port {port} of {host}; does etcd run there? Check --endpoints"
-            return Cause(text, lasts=False)
         case TimeoutError():
-            text = f"no connection to port {port} of {host} within {_SECONDS:g} s; is the address right, and does a"
-            return Cause(f"{text} firewall let it through?", lasts=False)
+            text = (
+                f"no connection to port {port} of {host} within {_SECONDS:g} s; is the address right, and does a "
+                "firewall let it through?"
+            )
         case ConnectionError():
             return None
         case _:
             because = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
-            return Cause(f"{host} can't be reached: {because}; check --endpoints", lasts=False)
+            text = f"{host} can't be reached: {because}; check --endpoints"
+    return Cause(text, lasts=False)
