@@ -29,4 +29,4 @@ async def serves_tls(host: str, port: int) -> bool:
 
 def is_alert(error: ssl.SSLError) -> bool:
     """Whether a TLS server sent this error; others mean that the server speaks no TLS, or that we refused it."""
-    return "ALERT" in (error.reason or "")
+    return "ALERT" in (getattr(error, "reason", None) or "")
