@@ -131,7 +131,7 @@ def _remarks(budget: Budget, judged: tuple[BudgetState, DueByRate | None], setti
     if (unused := budget.reserved - _committed(budget)) > 0:
         yield (
             f": for {unused:,} of its {budget.reserved:,} reserved writes no written object is on record: rewrap "
-            "reserves writes in blocks before it encrypts; what a stop, a crash or a conflict leaves of them counts as used"
+            "reserves writes in blocks before it encrypts; the rest of a block, and what a crash loses, counts as used"
         )
 
 
@@ -146,8 +146,10 @@ def _is_uncertain(budget: Budget) -> bool:
 
 def _uncertainty(budget: Budget) -> str:
     most = budget.estimated_at_most
-    bound = "how many those were is not known" if most is None else f"with those they are {most} at most"
-    return f"{budget.estimated} of its writes are an estimate, which leaves out deleted objects; {bound}"
+    bound = "how many those were is not known" if most is None else f"with those they are {most:,} at most"
+    if not budget.estimated:
+        return f"its earlier writes to objects that are deleted since are not counted; {bound}"
+    return f"{budget.estimated:,} of its writes are an estimate, which leaves out deleted objects; {bound}"
 
 
 def _committed(budget: Budget) -> int:

@@ -84,11 +84,6 @@ def test_reserved_writes_beyond_the_objects_are_explained_below_the_table(rewrap
     assert sentence in rewrap.run("keys", "--no-scan").stdout
 
 
-def test_a_run_without_a_stop_leaves_nothing_to_explain(rewrap: Command) -> None:
-    assert rewrap.run(*FAST).code == 0
-    assert "reserved writes" not in rewrap.run("keys", "--no-scan").stdout
-
-
 def test_a_second_signal_ends_at_once(rewrap: Command, gateway: Gateway) -> None:
     # So slow that what is in flight waits for its turn for seconds.
     with rewrap.start(*SLOW[:-1], "5") as running:
