@@ -56,6 +56,9 @@ _STATUS_TIMEOUT = 3.0
 _RENEWAL_TIMEOUT = 3.0  # short against a lock's lease: after a stuck member there is time to try another
 _REJECTIONS = 20  # how often the client sends a write, proven not applied, before it gives up
 
+_answered: set[str] = set()
+"""Endpoints of clusters that answered this process before: where they do not, etcd may be restarting."""
+
 Call = Callable[[Endpoint], Awaitable[Any]]
 
 
@@ -269,9 +272,10 @@ class EtcdStore:
     async def connect(self) -> None:
         """Prove that an endpoint answers and accepts the credentials.
 
-        Raises UnavailableError with the likely cause: at once where no other try can succeed, else within
-        `connect_timeout`. Raises RequestRefusedError.
+        Raises UnavailableError with the likely cause: within `connect_timeout`, but at once where a retry would not
+        help. Raises RequestRefusedError.
         """
+        urls = {endpoint.url for endpoint in self._endpoints}
         loop = asyncio.get_running_loop()
         bound = loop.time() + self._settings.connect_timeout
         last = ""
@@ -283,7 +287,8 @@ class EtcdStore:
             if loop.time() > bound:
                 break
         causes = await self._diagnose(last)
-        if not all(cause.lasts for cause in causes.values()) and loop.time() < bound:
+        may_help = urls & _answered or not all(cause.lasts for cause in causes.values())
+        if may_help and loop.time() < bound:
             try:
                 return await self._greet(bound - loop.time())
             except UnavailableError as error:
@@ -296,6 +301,7 @@ class EtcdStore:
             await self._retry(self._authenticate_at, give_up_after)
         request = _rpc.RangeRequest(key=self._state.start, count_only=True)
         await self._range(request, give_up_after)
+        _answered.update(endpoint.url for endpoint in self._endpoints)
 
     async def _diagnose(self, last: str) -> dict[str, Cause]:
         """Return the likely cause of each endpoint's failure, by URL."""

@@ -35,7 +35,7 @@ class Cause:
 
     text: str
     lasts: bool
-    """Whether each other try fails too, until an operator changes the settings or the server."""
+    """Whether a retry within seconds would fail, too, unless etcd is just restarting."""
 
 
 async def diagnose(url: str, settings: EtcdSettings, last: str) -> Cause:
@@ -209,4 +209,4 @@ def _unconnected(error: Exception, host: str, port: int) -> Cause | None:
         case _:
             because = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
             text = f"{host} can't be reached: {because}; check --endpoints"
-    return Cause(text, lasts=False)
+    return Cause(text, lasts=isinstance(error, socket.gaierror | ConnectionRefusedError))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.errors import UnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from tests.servers.certificates import Certificates
-from tests.servers.etcd import EtcdCluster
+from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.ports import free_ports
 from tests.servers.tls_proxy import TlsProxy
 
@@ -166,12 +168,12 @@ async def test_another_server_than_etcd(handler: type[Web], said: str) -> None:
 
 async def test_no_process_listens() -> None:
     [port] = free_ports(1)
-    settings = EtcdSettings(endpoints=(f"http://127.0.0.1:{port}",), connect_timeout=0.5)
+    settings = EtcdSettings(endpoints=(f"http://127.0.0.1:{port}",), connect_timeout=60.0)
     assert f"no process listens on port {port} of 127.0.0.1; does etcd run there?" in await refusal(settings)
 
 
 async def test_a_name_that_does_not_resolve() -> None:
-    settings = EtcdSettings(endpoints=("http://no-such-host.invalid:2379",), connect_timeout=0.5)
+    settings = EtcdSettings(endpoints=("http://no-such-host.invalid:2379",), connect_timeout=60.0)
     assert "the name no-such-host.invalid can't be resolved; check --endpoints" in await refusal(settings)
 
 
@@ -185,7 +187,7 @@ async def test_a_process_that_accepts_and_is_silent() -> None:
 async def test_each_endpoint_has_its_own_cause(etcd_tls: EtcdCluster) -> None:
     [url], [port] = etcd_tls.endpoints, free_ports(1)
     plain, dead = url.replace("https:", "http:"), f"http://127.0.0.1:{port}"
-    message = await refusal(EtcdSettings(endpoints=(plain, dead), connect_timeout=0.5))
+    message = await refusal(EtcdSettings(endpoints=(plain, dead), connect_timeout=60.0))
     assert f"{plain}: the server speaks TLS" in message
     assert f"{dead}: no process listens" in message
 
@@ -194,3 +196,18 @@ async def test_one_endpoint_that_answers_is_enough(etcd: EtcdCluster) -> None:
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     async with open_store(EtcdSettings(endpoints=(dead, *etcd.endpoints)), "/kube-rewrap") as store:
         assert await store.revision() > 0
+
+
+async def test_a_process_that_reached_etcd_before_waits_for_its_restart(
+    new_etcd: Callable[[EtcdOptions], EtcdCluster],
+) -> None:
+    cluster = new_etcd(EtcdOptions())
+    settings = EtcdSettings(endpoints=tuple(cluster.endpoints), connect_timeout=45.0)
+    async with open_store(settings, "/kube-rewrap"):
+        pass
+    await asyncio.to_thread(cluster.members[0].stop)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(lambda: (time.sleep(1.0), cluster.members[0].start()))
+        async with open_store(settings, "/kube-rewrap") as store:
+            assert await store.revision() > 0
+        await asyncio.wrap_future(starting)
