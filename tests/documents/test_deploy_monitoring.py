@@ -53,7 +53,7 @@ WORDS = {
 def metrics() -> dict[str, set[str]]:
     """The labels of each metric by its name, as it stands in /metrics."""
     registry = CollectorRegistry()
-    WorkerMetrics(registry, 500.0)
+    WorkerMetrics(registry, 500.0, 2)
     SchedulerMetrics(registry)
     return {_exposed(family): _labels(family) for family in registry.collect()}
 
@@ -107,7 +107,7 @@ def test_the_states_and_outcomes_that_are_asked_for_exist(expression: str) -> No
     states = {one for text in re.findall(r"state=~?\"([^\"]*)\"", expression) for one in text.split("|")}
     assert states <= {state.value for state in CampaignState}
     registry = CollectorRegistry()
-    WorkerMetrics(registry, 500.0)
+    WorkerMetrics(registry, 500.0, 2)
     known = {sample.labels.get("outcome") for family in registry.collect() for sample in family.samples}
     known |= {outcome.value for outcome in CallOutcome}
     assert {one for text in re.findall(r"outcome=~?\"([^\"]*)\"", expression) for one in text.split("|")} <= known
