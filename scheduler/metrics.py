@@ -358,7 +358,7 @@ def _of_keys(known: _Known) -> Iterable[Metric]:
     due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
     restored = GaugeMetricFamily(
         "kube_rewrap_key_restored",
-        "1 for a key whose number of encryptions a restore of etcd made unknown.",
+        "1 for a key whose use is unknown after a restore of etcd.",
         labels=names,
     )
     observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Observed writes, by any client.", labels=names)
