@@ -205,6 +205,19 @@ def test_the_panels_lie_beside_each_other() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
 
 
+def test_a_panel_of_one_moment_asks_for_one_moment() -> None:
+    """A range would show each state and step that was there within hours."""
+    for panel in PANELS:
+        is_of_one_moment = panel["type"] != "timeseries"
+        assert {bool(target.get("instant")) for target in panel["targets"]} == {is_of_one_moment}, panel["title"]
+
+
+def test_the_picture_in_docs_has_every_panel() -> None:
+    picture = (TOP / "docs" / "dashboard.svg").read_text(encoding="utf-8")
+    assert [panel["title"] for panel in PANELS if f">{panel['title']}</text>" not in picture] == []
+    assert picture.count("No data") == 0
+
+
 def test_the_dashboard_asks_for_its_data_source_and_names_none() -> None:
     assert [one["name"] for one in DASHBOARD["templating"]["list"]] == ["datasource"]
     sources = [panel["datasource"] for panel in PANELS]

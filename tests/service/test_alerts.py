@@ -13,9 +13,13 @@ from tests.servers.kms_plugin import start_plugin
 from tests.servers.kms_values import KmsKey
 from tests.servers.prometheus import require_prometheus
 from tests.servers.redis import RedisOptions, RedisServer
-from tests.service.watched import LIMIT, watched
+from tests.service.watched import Load, watched
 
-OBJECTS = 100
+# So slow that a campaign is scraped while it runs.
+LOAD = Load(objects=100, rate=50, limit=400)
+
+OF_ROTATIONS = {"Rotation", "Time at this step", "Rotation held"}
+OF_KMS = {"KMS calls", "KMS latency", "KMS plugins", "KEK: age of Status", "KEK: age", "KMS keys"}
 POISON = [f"/registry/secrets/team-1/poison-{number}" for number in range(3)]
 
 NewEtcd = Callable[[EtcdOptions], EtcdCluster]
@@ -34,9 +38,9 @@ def test_a_campaign_fires_nothing_and_one_that_is_incomplete_and_a_dead_worker_t
     etcd, redis = new_etcd(EtcdOptions()), new_redis(RedisOptions())
     with start_plugin(str(tmp_path / "kms.sock")) as plugin:
         first = KmsKey("cloud", plugin.endpoint, plugin.behaviour.key_id)
-        with watched(etcd, redis, tmp_path, first, OBJECTS) as one:
+        with watched(etcd, redis, tmp_path, first, LOAD) as one:
             with one.only():
-                one.configure(Key.new("aescbc", "second"))
+                one.configure(Key.new("aesgcm", "second"))
                 one.wait_campaign("complete")
             with one.only("Down"):
                 one.workers[1].kill()
@@ -50,6 +54,7 @@ def test_a_campaign_fires_nothing_and_one_that_is_incomplete_and_a_dead_worker_t
                 for name in POISON:
                     one.etcd.admin().delete(name)
                 assert one.cluster.run("campaign", "start", "--wait").code == 0
+            assert one.panels_without_data() == OF_ROTATIONS
 
 
 @pytest.mark.chaos
@@ -58,7 +63,7 @@ def test_redis_that_is_gone_a_held_rotation_a_worn_key_and_a_restored_etcd_fire_
     new_etcd: NewEtcd, new_redis: NewRedis, tmp_path: Path
 ) -> None:
     etcd, redis, worn = new_etcd(EtcdOptions()), new_redis(RedisOptions()), Key.new("aesgcm", "worn")
-    with watched(etcd, redis, tmp_path, Key.new("secretbox", "first"), OBJECTS) as one:
+    with watched(etcd, redis, tmp_path, Key.new("secretbox", "first"), LOAD) as one:
         with one.only("QueueUnavailable"):
             redis.stop()
             one.wait_firing("QueueUnavailable")
@@ -75,7 +80,7 @@ def test_redis_that_is_gone_a_held_rotation_a_worn_key_and_a_restored_etcd_fire_
             one.configure(worn)
             one.wait_campaign("complete")
             one.etcd.save(tmp_path / "backup")
-            one.write(worn, LIMIT - OBJECTS - 40)
+            one.write(worn, LOAD.limit - LOAD.objects - 40)
             one.wait_firing("KeyBudgetDue")
             one.write(worn, 60)
             one.wait_firing("KeyBudgetExhausted")
@@ -90,3 +95,4 @@ def test_redis_that_is_gone_a_held_rotation_a_worn_key_and_a_restored_etcd_fire_
             one.start_scheduler()
             one.wait_firing("EtcdRestored")
             assert one.cluster.run("keys", "--accept", worn.fingerprint).code == 0
+        assert one.panels_without_data() == {*OF_KMS, "Stale, unreadable"}

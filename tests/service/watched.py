@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from tests.documents.deployment import DEPLOY
 from tests.integration.apiserver import AnyKey, Key, configuration, manifest, write_private
 from tests.servers.apiserver import Registry, StandIn, Temper, compacting, seed, standins
+from tests.servers.dashboard import PANELS, series_of
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.prometheus import Prometheus, start_prometheus
@@ -34,9 +36,6 @@ block = 20
 [kms]
 settle = 1.0
 """
-LIMIT = 400
-"""Writes that an aesgcm key may make here."""
-
 _FASTER = 150
 _LEAST_SECONDS = 3.0
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -56,10 +55,21 @@ def rules_in_a_hurry() -> dict[str, Any]:
     return rules
 
 
-class Watched:
-    """The service, its stand-in for a kube-apiserver, which only reads, and what Prometheus says of them."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much there is to do: objects, the ceiling in objects a second, an aesgcm key's writes, kube-apiservers."""
 
-    def __init__(self, cluster: Service, first: AnyKey, objects: int) -> None:
+    objects: int
+    rate: int
+    limit: int
+    apiservers: tuple[Temper, ...] = (Temper(poll=0.1, writes=0),)
+
+
+class Watched:
+    """The service, stand-ins for kube-apiservers, and what Prometheus says of them."""
+
+    def __init__(self, cluster: Service, first: AnyKey, load: Load) -> None:
+        self.began = time.time()
         self.cluster = cluster
         self.etcd = cluster.etcd
         self.registry = Registry()
@@ -67,15 +77,17 @@ class Watched:
         self.file = cluster.directory / "enc" / "enc.json"
         self.keys: tuple[AnyKey, ...] = ()
         self.configure(first)
-        seed(self.etcd.admin(), self.registry, first, objects)
+        seed(self.etcd.admin(), self.registry, first, load.objects)
         self.ports = [f"127.0.0.1:{port}" for port in free_ports(3)]
         settings = cluster.directory / "watched.toml"
         settings.write_text(SETTINGS)
         cluster.variables |= {
             "REWRAP_ENCRYPTION_CONFIG": str(self.file),
             "REWRAP_SETTINGS": str(settings),
-            "REWRAP_GCM_LIMIT": str(LIMIT),
+            "REWRAP_GCM_LIMIT": str(load.limit),
+            "REWRAP_RATE": str(load.rate),
         }
+        self._load = load
         self._finished = 0
         self.prometheus: Prometheus
         self.apiserver: StandIn
@@ -88,9 +100,9 @@ class Watched:
         gateway, rules = self.etcd.admin(), rules_in_a_hurry()
         with ExitStack() as stack:
             stack.enter_context(compacting(gateway, 4.0))
-            tempers = [Temper(poll=0.1, writes=0)]
-            [self.apiserver] = stack.enter_context(standins(gateway, self.file, self.registry, tempers))
-            self.cluster.variables["REWRAP_APISERVER"] = self.apiserver.url
+            apiservers = stack.enter_context(standins(gateway, self.file, self.registry, self._load.apiservers))
+            self.apiserver = apiservers[0]
+            self.cluster.variables["REWRAP_APISERVER"] = ",".join(one.url for one in apiservers)
             self.prometheus = stack.enter_context(start_prometheus(self.cluster.directory, self.ports, rules))
             self.start_scheduler()
             self.workers = [self.start_worker(number) for number in (0, 1)]
@@ -144,7 +156,7 @@ class Watched:
 
     def wait_quiet(self) -> None:
         """Waits until Prometheus has seen everything at work, and no alert fires or is about to."""
-        seen = 'count(kube_rewrap_worker_children) == 2 and on () max(kube_rewrap_is_leader) == 1'
+        seen = "count(kube_rewrap_worker_children) == 2 and on () max(kube_rewrap_is_leader) == 1"
         self.cluster.wait(lambda: self.prometheus.query(seen), "scheduler and workers in Prometheus")
         self.cluster.wait(lambda: not self.prometheus.query("ALERTS"), "no alert")
 
@@ -158,6 +170,16 @@ class Watched:
         fired = self.prometheus.fired(began, time.time())
         assert fired == {f"KubeRewrap{name}" for name in alerts}, fired
 
+    def panels_without_data(self) -> set[str]:
+        """The panels of the dashboard of which a query has returned nothing since the beginning."""
+        now = time.time()
+
+        def is_empty(target: dict[str, Any]) -> bool:
+            always = {"targets": [{**target, "instant": False}]}
+            return not series_of(always, self.prometheus, self.began, now, 0.5)
+
+        return {panel["title"] for panel in PANELS if any(is_empty(target) for target in panel["targets"])}
+
     def rotation(self) -> dict[str, Any]:
         """The only rotation's record, or one at no step."""
         found = [json.loads(one.value) for one in self.etcd.admin().read("/kube-rewrap/v1/rotations/")]
@@ -165,8 +187,9 @@ class Watched:
 
 
 @contextmanager
-def watched(etcd: EtcdCluster, redis: RedisServer, directory: Path, first: AnyKey, objects: int) -> Iterator[Watched]:
+def watched(etcd: EtcdCluster, redis: RedisServer, directory: Path, first: AnyKey, load: Load) -> Iterator[Watched]:
+    """Everything at work on objects that are under the key `first`."""
     with service(etcd, redis, directory) as cluster:
-        one = Watched(cluster, first, objects)
+        one = Watched(cluster, first, load)
         with one.running():
             yield one
