@@ -22,7 +22,7 @@ from tests.service.watched import Load, watched
 
 TARGET = Path(__file__).parents[1] / "docs" / "dashboard.svg"
 LOAD = Load(5_000, 60, 20_000, tuple(Temper(poll=2.0, writes=3, seed=number) for number in range(3)))
-SHOWN_SECONDS = 90.0
+SHOWN_SECONDS = 80.0
 DONE = "kube_rewrap_campaign_objects_processed / kube_rewrap_campaign_objects_planned"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +37,9 @@ def _series(target: dict[str, Any], prometheus: Prometheus, start: float, end: f
     if target.get("instant"):
         start = end
     for found in prometheus.query_range(expression, start, end, step):
-        labels: dict[str, str] = found["metric"]
-        name = re.sub(r"{{(\w+)}}", lambda label, labels=labels: labels.get(label[1], ""), target["legendFormat"])
+        name: str = target["legendFormat"]
+        for label, text in found["metric"].items():
+            name = name.replace(f"{{{{{label}}}}}", text)
         values = [(float(at), float(value)) for at, value in found["values"]]
         numbers = tuple((at, value) for at, value in values if not math.isnan(value))
         if numbers:

@@ -75,7 +75,7 @@ def _stat(panel: Panel, series: list[Series], box: _Box) -> Iterator[str]:
         value = one.values[-1][1]
         text = one.name if panel["options"].get("textMode") == "name" else _shown(value, _unit(panel))
         middle = box.x + part * (number + 0.5)
-        size = min(30.0, (part - 16) / max(1, len(text)) / 0.58)
+        size = min(30.0, (part - 16) / max(1, len(text)) / 0.66)
         yield _text(middle, box.y + 68, text, size=size, weight=600, color=_color(panel, value), anchor="middle")
         if panel["options"].get("textMode") == "value_and_name":
             yield _text(middle, box.y + 92, one.name, color=_FAINT, anchor="middle", size=11)
