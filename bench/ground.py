@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kube_rewrap.cli.commands.run import CHILD
 from kube_rewrap.cli.demo.registry import configuration_of
 from kube_rewrap.cli.demo.throwaway import find_etcd, throwaway_etcd
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, PaceSettings, Settings
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
+from kube_rewrap.worker.collector import spare_the_imports
 
 RESOURCES = ("secrets", "configmaps")
 
@@ -48,12 +49,13 @@ class Ground:
             "REWRAP_ENCRYPTION_CONFIG": str(self.configuration_file(*providers)),
             "REWRAP_LOG_LEVEL": "warning",
         }
-        return [ChildCommand((sys.executable, "-P", "-m", "kube_rewrap.cli.child"), environment)] * count
+        return [ChildCommand(CHILD, environment)] * count
 
 
 @contextmanager
 def ground() -> Iterator[Ground]:
     """Start etcd on an empty directory; stop it at the end."""
+    spare_the_imports()  # as every command does
     with (
         tempfile.TemporaryDirectory(prefix="kube-rewrap-bench-") as name,
         throwaway_etcd(find_etcd(None), Path(name)) as url,

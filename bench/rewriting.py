@@ -23,6 +23,7 @@ from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import WorkerError
@@ -71,15 +72,15 @@ class Way:
 WAYS = tuple(Way(window, grouped) for grouped in (False, True) for window in WINDOWS)
 
 
-async def bare_loop(ground: Ground, way: Way) -> Speed:
-    """Swap every object for random bytes of its size, and back; only the first is timed."""
+async def bare_loop(ground: Ground, way: Way, most: int | None = None) -> Speed:
+    """Swap every object, or the first `most`, for random bytes of its size, and back; only the first is timed."""
     async with open_store(ground.settings.etcd, "/bench") as store:
-        items = await read_everything(store)
+        items = (await read_everything(store))[:most]
         values = [os.urandom(len(item.value)) for item in items]
         started, cpu = time.perf_counter(), _cpu()
         await _swap_all(store, items, values, way)
         speed = Speed(len(items) / (time.perf_counter() - started), (_cpu() - cpu) / len(items) * 1e6)
-        now = await read_everything(store)
+        now = (await read_everything(store))[:most]
         await _swap_all(store, now, [item.value for item in items], way)
     return speed
 
@@ -120,8 +121,8 @@ async def rewrap(
         started, cpu = time.perf_counter(), _cpu()
         batches_done: list[tuple[float, float]] = []
 
-        def watch(_report: object, left: int) -> None:
-            if left == 0 and not batches_done:
+        def watch(_campaign: object, standing: Standing) -> None:
+            if standing.batches_left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
         result = await run_embedded(cluster, plan, lock, brake, watch, children=children)

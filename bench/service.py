@@ -1,7 +1,7 @@
-"""Compares the service with one embedded run, and measures how soon it starts, and resumes after a worker's death.
+"""Compares the service with embedded runs of one and of as many processes as its worker has children.
 
-The service's rate includes messages, claims and waits: wall clock from the first swap to the end of the last batch. CPU
-time is that of the worker's processes alone.
+Measures, too, how soon it starts, and resumes after a worker's death. The service's rate includes messages, claims and
+waits: wall clock from the first swap to the end of the last batch. CPU time is that of the worker's processes alone.
 """
 
 from __future__ import annotations
@@ -91,13 +91,18 @@ async def compare(ground: Ground) -> None:
     """Print the tables."""
     old = make_key(ProviderType.AESCBC, "first")
     await seed(ground.settings.etcd, [Era(old, 1)], Shape(OBJECTS, resources=RESOURCES))
-    embedded = []
+    embedded: dict[int, list[Speed]] = {1: [], CHILDREN: []}
     for turn in range(TURNS):
-        new = make_key(ProviderType.AESGCM, f"embedded-{turn}")
-        embedded.append((await rewrap(ground, new, old))[0])
-        old = new
-    alone = Speed(median(one.rate for one in embedded), median(one.cpu for one in embedded))
-    print(f"one embedded run, median of {TURNS}: {alone.rate:,.0f}/s, {alone.cpu:.0f} µs of CPU an object")
+        for processes, speeds in embedded.items():
+            new = make_key(ProviderType.AESGCM, f"embedded-{turn}-{processes}")
+            speeds.append((await rewrap(ground, new, old, processes=processes))[0])
+            old = new
+    alone, together = (median(one.rate for one in speeds) for speeds in embedded.values())
+    cpu = median(one.cpu for one in embedded[1])
+    print(
+        f"embedded run, median of {TURNS}: {alone:,.0f}/s in one process, at {cpu:.0f} µs of CPU an object; "
+        f"{together:,.0f}/s in {CHILDREN}"
+    )
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(throwaway_redis(find_redis(None), ground.directory))
         store = await stack.enter_async_context(open_store(ground.settings.etcd, "/kube-rewrap"))
@@ -107,13 +112,15 @@ async def compare(ground: Ground) -> None:
         stack.enter_context(daemons.running("scheduler"))
         with daemons.running("worker", "--children", str(CHILDREN)) as worker:
             await ended(store, known)
-            print(f"{'service/s':>10} {'ratio':>6} {'CPU µs':>7} {'file change to first swap, s':>29}")
+            print(f"{'service/s':>10} {'ratio':>6} {'of 1':>6} {'CPU µs':>7} {'file change to first swap, s':>29}")
             for _ in range(TURNS):
-                old = await _turn(daemons, store, worker.pid, old, alone)
+                old = await _turn(daemons, store, worker.pid, old, (together, alone))
         await _kill(daemons, store, old)
 
 
-async def _turn(daemons: Daemons, store: Store, worker: int, old: KeyedProvider, alone: Speed) -> KeyedProvider:
+async def _turn(
+    daemons: Daemons, store: Store, worker: int, old: KeyedProvider, embedded: tuple[float, float]
+) -> KeyedProvider:
     new = make_key(ProviderType.AESGCM, f"service-{time.time_ns()}")
     known = await campaigns(store)
     revision, cpu = await store.revision(), cpu_of(worker)
@@ -124,7 +131,9 @@ async def _turn(daemons: Daemons, store: Store, worker: int, old: KeyedProvider,
     service = Speed(OBJECTS / (last - first), (cpu_of(worker) - cpu) / OBJECTS * 1e6)
     await ended(store, known)
     print(
-        f"{service.rate:10,.0f} {service.rate / alone.rate:6.2f} {service.cpu:7.0f} {first - started:29.2f}", flush=True
+        f"{service.rate:10,.0f} {service.rate / embedded[0]:6.2f} {service.rate / embedded[1]:6.2f} "
+        f"{service.cpu:7.0f} {first - started:29.2f}",
+        flush=True,
     )
     return new
 

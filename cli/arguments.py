@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
 
+_GREATEST_REVISION = 2**63 - 1
 _TITLES = {"keyspace": "paths in etcd", "pace": "pace", "space": "etcd's quota", "budget": "write budgets of keys"}
 """Titles of the groups of flags in `--help`, where the name of the settings' group does not say enough."""
 
@@ -196,4 +197,15 @@ def _days(text: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of days above 0")
+    return number
+
+
+def revision(text: str) -> int:
+    """Return a revision of etcd as a flag names it. Raises ArgumentTypeError for 0, too: no write has that revision."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= _GREATEST_REVISION:
+        raise argparse.ArgumentTypeError(f"must be a revision of etcd, a whole number from 1 to {_GREATEST_REVISION}")
     return number

@@ -1,7 +1,7 @@
 """A child process of `rewrap run --processes N`: does the jobs that its parent names on standard input.
 
 It takes its settings from the environment, as a worker's child does, and the file that `REWRAP_ENCRYPTION_CONFIG`
-names. Arguments: the number of children, which share the limits of one process, and the campaign.
+names. Arguments: the number of children, which share the limits of one run, and the campaign.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.flags import EVERY, is_on, variable
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from
-from kube_rewrap.scheduler.engine import failure, open_engine, serve, tell
+from kube_rewrap.scheduler.engine import failure, open_engine, open_parent, paces_of, serve, tell
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.errors import RefusedError, WorkerError
 
@@ -33,7 +33,7 @@ def main(shares: int, campaign: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        run_async(lambda: _serve(shares, campaign, answers))
+        run_async(lambda: _serve(shares, campaign, answers), "run-child")
     except ConfigError as error:
         because = f"a child process can't use the configuration that this process has read: {error}"
         _end(error, answers, failure(RefusedError.__name__, because))
@@ -54,26 +54,24 @@ def _end(error: ConfigError | WorkerError, answers: TextIO, answer: Mapping[str,
     sys.exit(exit_of(error))
 
 
-def share_of(settings: Settings, shares: int) -> Settings:
-    """Return the settings with one share of the limits that hold for one `rewrap run`."""
-    pace, kms = settings.pace, settings.kms
-    return replace(
-        settings,
-        pace=replace(pace, rate=pace.rate / shares, max_window=max(1, pace.max_window // shares)),
-        kms=replace(kms, v1_rate=kms.v1_rate / shares, v2_rate=kms.v2_rate / shares),
-    )
+def with_share_of_reads(settings: Settings, shares: int) -> Settings:
+    """Return the settings with one share of the time in which one `rewrap run` reads from etcd."""
+    share = settings.pace.share_of_reads
+    return settings if share == 1 else replace(settings, pace=replace(settings.pace, read_share=share / shares))
 
 
 async def _serve(shares: int, campaign: str, answers: TextIO) -> None:
-    brake = brake_on_signals(" after the swaps in flight; run again to resume")
-    settings = share_of(settings_from(EVERY, {}, os.environ), shares)
+    brake = brake_on_signals()
+    settings = with_share_of_reads(settings_from(EVERY, {}, os.environ), shares)
     allow_readable = is_on(os.environ.get(variable("--allow-readable-config"), ""))
     generation = generation_of(os.environ[variable("--encryption-config")], allow_readable=allow_readable)
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with open_engine(settings, generation) as engine:
-        await serve(engine, lines, answers, campaign, brake)
+    async with open_parent(lines, answers, shares) as parent:
+        pace, kms_paces = paces_of(parent, settings)
+        async with open_engine(settings, generation, pace, kms_paces) as engine:
+            await serve(engine, parent, campaign, brake)
 
 
 if __name__ == "__main__":

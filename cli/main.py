@@ -20,7 +20,7 @@ from kube_rewrap.cli.output import print_json, print_to_stderr
 from kube_rewrap.cli.parser import parse, unknown_variables
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.worker.coredump import forbid_core_dumps
-from kube_rewrap.worker.errors import WorkerError
+from kube_rewrap.worker.errors import KmsUnavailableError, WorkerError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -91,6 +91,8 @@ def _message(code: int, error: BaseException) -> tuple[str, ...]:
         return ("interrupted",)
     if isinstance(error, ConfigError):
         return error.lines
+    if isinstance(error, KmsUnavailableError):
+        return (str(error), 'What to do: docs/kms.md, "The plugin is down"')
     if code != Exit.UNEXPECTED or isinstance(error, WorkerError):
         return (str(error),)
     # A library's error may quote its input: name the class and the place, not the text.

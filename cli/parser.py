@@ -25,6 +25,7 @@ from kube_rewrap.cli.arguments import (
     add_switch,
     add_text,
     did_you_mean,
+    revision,
     variable_of,
 )
 from kube_rewrap.config.settings.flags import (
@@ -32,9 +33,12 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    KEYSPACE,
+    LOG,
     METRICS,
     PACE,
     PATHS,
+    READS,
     ROTATION,
     SCHEDULER,
     SPACE,
@@ -120,7 +124,7 @@ def _check(parser: Parser) -> None:
 
 def _status(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD)
+    add_settings(parser, ETCD, READS)
     add_output(parser)
 
 
@@ -142,13 +146,13 @@ def _run(parser: Parser) -> None:
     summary = f"processes that rewrap; default: 1 below {MANY_OBJECTS:,} objects, else a core less than there are"
     add_number(parser, "--processes", 0, "N", summary)
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, APISERVERS)
     add_output(parser)
 
 
 def _verify(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, APISERVERS)
+    add_settings(parser, ETCD, READS, APISERVERS)
     add_output(parser)
 
 
@@ -168,7 +172,7 @@ def _keys(parser: Parser) -> None:
     add_text(parser, "--accept", "FINGERPRINT", "accept the budget of a restored key as it is")
     add_switch(parser, "--no-scan", "don't judge which keys are removable: that takes the same scan as verify")
     add_configuration(parser)
-    add_settings(parser, ETCD, BUDGET, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, APISERVERS)
     add_output(parser)
 
 
@@ -195,7 +199,7 @@ def _rotate(parser: Parser) -> None:
     )
     add_text(parser, "--write-to", "FILE", "with --manual: write the content to FILE, not to stdout")
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, APISERVERS, ROTATION)
     add_output(parser)
 
 
@@ -204,8 +208,26 @@ def _audit(parser: Parser) -> None:
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
-    add_settings(parser, ETCD, BUDGET, SPACE, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
     add_output(parser)
+
+
+def _backups(parser: Parser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    inspect = _add(verbs, "inspect", "show what backups hold, and which key encrypts what")
+    prove = _add(verbs, "prove", "open every governed object; exit 3 unless all can be read")
+    add_many(
+        prove,
+        "--keys",
+        "PATH",
+        "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be repeated",
+    )
+    for verb in (inspect, prove):
+        verb.add_argument("files", nargs="+", metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
+        verb.add_argument("--processes", type=int, default=1, metavar="N", help="files that are read side by side (1)")
+        add_configuration(verb)
+        add_settings(verb, KEYSPACE)
+        add_output(verb)
 
 
 def _campaign(parser: Parser) -> None:
@@ -224,7 +246,9 @@ def _campaign(parser: Parser) -> None:
     _add_since(start)
     add_switch(start, "--wait", "wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
-    _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
+    show = _add_verb(verbs, "show", "show one campaign")
+    _add_name(show)
+    show.add_argument("--namespaces", action="store_true", help="show each namespace, and more of the quarantine")
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")
     _add_name(wait)
     for waiting in (start, wait):
@@ -237,11 +261,11 @@ def _add_since(parser: Parser) -> None:
     # Without an environment variable: a revision belongs to one rotation of a KEK.
     parser.add_argument(
         "--since",
-        type=int,
+        type=revision,
         default=0,
         metavar="REVISION",
         help="KMS plugins have wrapped with the present KEK since this revision of etcd: rewrite what is older, too "
-        "(default 0: only what is under other keys)",
+        "(default: only what is under other keys)",
     )
 
 
@@ -268,12 +292,12 @@ def _audit_log(parser: Parser) -> None:
 
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, SPACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:
@@ -317,6 +341,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "keys": ("show the write budgets of the keys, and which keys are removable", _keys),
     "rotate": ("replace the primary key by a new one, step by step", _rotate),
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
+    "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),

@@ -20,7 +20,8 @@ def status_json(found: Inventory) -> dict[str, object]:
     return {
         "revision": found.revision,
         "objects": found.objects,
-        "stale": found.stale,
+        "stale": found.stale - found.undetermined,
+        "undetermined": found.undetermined,
         "unreadable": found.unreadable,
         "unreadable_by": counts_json(found.unreadable_by),
         "peeked": found.peeked,
@@ -33,7 +34,8 @@ def _resource_json(tally: ResourceTally) -> dict[str, object]:
     return {
         "resource": tally.resource,
         "objects": tally.objects,
-        "stale": tally.stale,
+        "stale": tally.stale - tally.undetermined,
+        "undetermined": tally.undetermined,
         "unreadable": tally.unreadable,
         "keys": [
             {
@@ -41,7 +43,7 @@ def _resource_json(tally: ResourceTally) -> dict[str, object]:
                 "key": key.name,
                 "fingerprint": key.fingerprint,
                 "objects": under.objects,
-                "primary": key == tally.primary,
+                "primary": None if tally.is_undetermined(key) else key == tally.primary,
             }
             for key, under in sorted(tally.keys.items())
         ],
@@ -63,12 +65,17 @@ def proof_json(proof: Inventory, keys: Sequence[KeyVerdict]) -> dict[str, object
     }
 
 
-def print_inventory(found: Inventory) -> None:
-    """Print the number of objects by resource and key."""
+def print_inventory(
+    found: Inventory, opening: str = "`rewrap verify` opens them", *, lists: str = "verify -o json"
+) -> None:
+    """Print the number of objects by resource and key.
+
+    `opening` says what opens values that were not opened; `lists`: the one that names more unreadable objects.
+    """
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
-            state = "current" if key == tally.primary else "stale"
+            state = "current" if key == tally.primary else "undetermined" if tally.is_undetermined(key) else "stale"
             rows.append((tally.resource, key.provider, key.name, key.fingerprint, under.objects, state))
         if tally.unreadable:
             rows.append((tally.resource, "?", "", "", tally.unreadable, "unreadable"))
@@ -77,15 +84,17 @@ def print_inventory(found: Inventory) -> None:
     print_table(("RESOURCE", "PROVIDER", "KEY", "FINGERPRINT", "OBJECTS", "STATE"), rows)
     say()
     say(
-        f"{found.objects:,} objects at revision {found.revision}: {found.stale:,} stale, "
+        f"{found.objects:,} objects at revision {found.revision}: {found.stale - found.undetermined:,} stale, "
         f"{found.unreadable:,} unreadable"
     )
-    if found.peeked:
+    if found.undetermined:
         say(
-            f"{found.peeked:,} under KMS were not opened, and count by the key that they name: `rewrap verify` opens "
-            "them."
+            f"{found.undetermined:,} under KMS are undetermined, that is stale or current: no plugin names the KEK "
+            "that their provider writes under, and none is on record."
         )
-    _print_unreadable(found)
+    if found.peeked:
+        say(f"{found.peeked:,} under KMS were not opened, and count by the key that they name: {opening}.")
+    _print_unreadable(found, lists)
     _print_unknown(found.unknown)
 
 
@@ -131,22 +140,24 @@ def _yes(verdict: KeyVerdict) -> str:
     return "yes" if verdict.removable else "no"
 
 
-def _print_unreadable(found: Inventory) -> None:
+def _print_unreadable(found: Inventory, lists: str = "verify -o json") -> None:
     listed = [one for tally in found.resources for one in tally.listed]
     if not listed:
         return
     say()
-    print_left_alone(listed, found.unreadable, "`verify -o json` names up to 1,000 a resource")
+    print_left_alone(listed, found.unreadable, f"`{lists}` names up to 1,000 a resource")
     if found.unreadable > SHOWN:
         print_counts(found.unreadable_by)
 
 
-def print_left_alone(listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str) -> None:
-    """Print some quarantined objects, each with its reason, and the number of further ones."""
-    for one in listed[:SHOWN]:
+def print_left_alone(
+    listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str, shown: int = SHOWN
+) -> None:
+    """Print up to `shown` quarantined objects, each with its reason, and the number of further ones."""
+    for one in listed[:shown]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    left = total - len(listed[:SHOWN])
+    left = total - len(listed[:shown])
     if left > 0:
         say(f"  and {left:,} more ({remedy})")
 

@@ -12,7 +12,7 @@ from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.registry.cluster import Cluster, open_cluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
 from kube_rewrap.scheduler.rotation.preflight import Workload, reasons_against, steps_of
-from kube_rewrap.scheduler.rotation.preparation import Preparation
+from kube_rewrap.scheduler.rotation.preparation import Preparation, require_request
 from kube_rewrap.scheduler.rotation.request import RotationRequest
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.ownership import UNNAMED, holder_in
@@ -36,7 +36,9 @@ class RotationPlan:
 
 async def prepare_rotation(settings: Settings, file: ConfigurationFile, request: RotationRequest) -> RotationPlan:
     """Plan a rotation and gather all facts; write nothing. Raises SettingsError for a request that can't be met."""
-    generation = load_generation(file.read(), file.path)
+    raw = file.read()
+    generation = load_generation(raw, file.path)
+    require_request(raw, file.path, request, settings.keyspace)
     async with open_cluster(settings, generation, "rewrap rotate") as cluster:
         leader = await _leader(cluster)
         apiservers = ApiserverProbe(settings, cluster.engine.store, file.path)

@@ -1,19 +1,17 @@
 """Works on a campaign of `rewrap run` under claims, in its own process or in a child process that it started.
 
-A child reads jobs from its parent, one JSON line each, and answers with a line for each that ended. The campaign, its
-batches and the parts of its proof are records in etcd: a line is a hint, as a message to a worker of the service is.
-The end of the input tells the child to stop after its swaps in flight, so it does not outlive its parent.
+A child gets jobs from its parent (`parent.py`), and answers each that ended. The campaign, its batches and the parts of
+its proof are records in etcd: a job is a hint, as a message to a worker of the service is. The end of the input tells
+the child to stop after its swaps in flight, so it does not outlive its parent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import TextIO
 
 import structlog
 
@@ -29,6 +27,7 @@ from kube_rewrap.worker.errors import (
     WorkerError,
 )
 from kube_rewrap.worker.etcd.store import Expect
+from kube_rewrap.worker.parent import Parent
 from kube_rewrap.worker.proving import scan_part
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
@@ -36,7 +35,6 @@ from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import BatchRecord, Checkpoints
 from kube_rewrap.worker.records.ownership import CLAIM_SECONDS, Session, open_session, who
 
-_ALIVE_SECONDS = 5.0
 _LONGEST = 8_000
 """Characters; six bytes each at most in JSON, and the parent reads lines of up to 64 KiB."""
 
@@ -145,12 +143,12 @@ async def settle(engine: Engine) -> None:
         _log.warning("ledger.not_settled", because=str(error))
 
 
-async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, campaign: str, brake: Brake) -> None:
-    """Do the jobs of a campaign that `lines` name until these end, or `brake` is pulled; see the module's docstring.
+async def serve(engine: Engine, parent: Parent, campaign: str, brake: Brake) -> None:
+    """Do the jobs of a campaign that the parent sends, until it is gone, or `brake` is pulled.
 
-    The first answer is empty: the child is ready; so is one every few seconds: it lives. Each other one repeats the
-    job, with the class and text of the error that stopped it, if one did. Once the lease of its claims is lost, the
-    child ends without further answers, and the parent starts another one.
+    Each answer repeats the job, with the class and text of the error that stopped it, if one did. Once the lease of its
+    claims is lost, or the parent is silent, the child ends without further answers; a parent that still works starts
+    another one.
     """
     is_lost = False
 
@@ -171,12 +169,11 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
         except Exception as error:  # noqa: BLE001 - a foreign exception may quote its input: keys or plaintext
             answer |= failure(WorkerError.__name__, f"unexpected {type(error).__name__} in a child process")
         if not is_lost:
-            tell(answers, answer)
+            parent.tell(answer)
 
-    async def live() -> None:
-        while True:
-            tell(answers, {})
-            await asyncio.sleep(_ALIVE_SECONDS)
+    async def resize(window: int) -> None:
+        await engine.limit_window(window)
+        parent.tell({"window": window})
 
     async with (
         background(brake.pull) as begin,
@@ -184,10 +181,13 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
         asyncio.TaskGroup() as group,
     ):
         worker = ClaimingWorker(engine, session, brake, campaign)
-        begin("the sign of life", live)
+        begin("the sign of life", parent.live)
         with suppress(WorkerError):  # the brake's reason, which each job answers
-            while line := await brake.unless_pulled(lines.readline()):
-                group.create_task(work(worker, json.loads(line)))
+            while (order := await brake.unless_pulled(parent.next_order())) is not None:
+                doing = resize(int(str(order["window"]))) if "window" in order else work(worker, order)
+                group.create_task(doing)
+        if parent.is_silent:
+            lose(FencedError("the process that started this one sends nothing, so it may have lost its lock"))
         brake.pull(StoppedError("the process that started this one stopped it, or ended"))
     await settle(engine)
 
@@ -195,9 +195,3 @@ async def serve(engine: Engine, lines: asyncio.StreamReader, answers: TextIO, ca
 def failure(kind: str, because: str) -> Mapping[str, str]:
     """Return what an answer says of an error: short enough for a line, whatever a server has put into its text."""
     return {"error": kind, "because": because[:_LONGEST]}
-
-
-def tell(answers: TextIO, answer: Mapping[str, object]) -> None:
-    """Write an answer to the parent."""
-    with suppress(BrokenPipeError):  # the parent ended; so does the input
-        print(json.dumps(answer), file=answers, flush=True)

@@ -5,6 +5,7 @@ An engine belongs to one generation of the configuration, one process and one ev
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from kube_rewrap.worker.data_keys import DataKeys, NoPlugins, PatientKeys, fetch
 from kube_rewrap.worker.errors import (
     CompactedError,
     FencedError,
+    KmsRefusedError,
     KmsTargetError,
     KmsUnavailableError,
     RecordError,
@@ -96,11 +98,11 @@ class Engine:
         pace: Pace,
         data_keys: DataKeys | None = None,
         *,
-        missing: str = "",
+        missing: Sequence[WorkerError] = (),
     ) -> None:
         """`data_keys` asks the KMS plugins; None = values under KMS providers are neither read nor written.
 
-        `missing` says why the generation has no targets, though it writes with KMS.
+        `missing`: why the generation has no targets, though it writes with KMS; one error for each plugin.
         """
         self.store = store
         self.keyspace = Keyspace(settings.keyspace.state_prefix)
@@ -115,7 +117,6 @@ class Engine:
         self._has_kms = data_keys is not None
         self._data_keys = data_keys or NoPlugins()
         self._sizer = PageSizer(settings.page)
-        self._is_database_known = False
         self._window = Window(WindowSize(ceiling=settings.pace.max_window))
         self.is_refuted = False
         """Whether a plugin named another KEK than the generation's while a batch was at work."""
@@ -183,9 +184,15 @@ class Engine:
             raise
 
     def require_aimed(self) -> None:
-        """Raise KmsUnavailableError while it is not known which KEK a KMS provider writes with."""
-        if self._missing:
-            raise KmsUnavailableError(f"the KEK to write with is not known: {self._missing}")
+        """Raise an error while it is not known which KEK a KMS provider writes with.
+
+        KmsRefusedError if an operator has to act on one of the plugins, else KmsUnavailableError.
+        """
+        if not self._missing:
+            return
+        is_refused = any(isinstance(one, KmsRefusedError) for one in self._missing)
+        kind = KmsRefusedError if is_refused else KmsUnavailableError
+        raise kind(f"the KEK to write with is not known: {'; '.join(map(str, self._missing))}")
 
     async def is_aimed(self) -> bool:
         """Whether the plugins still name the KEKs of this generation, as far as they name any."""
@@ -222,6 +229,10 @@ class Engine:
     def window(self) -> int:
         """Swaps that may be in flight now."""
         return self._window.limit
+
+    async def limit_window(self, swaps: int) -> None:
+        """Set the most swaps in flight, at least 1; returns when no more are."""
+        await self._window.resize(swaps)
 
     async def load_proven_resources(self) -> None:
         """With `plaintext.quarantine_late`, quarantine plaintext of resources that were proven complete.
@@ -284,10 +295,10 @@ class Engine:
             data_keys=PatientKeys(self._data_keys),
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
-            apart=await self._keks_on_record(),
+            apart=await self.keks_on_record(),
         )
 
-    async def _keks_on_record(self) -> frozenset[str]:
+    async def keks_on_record(self) -> frozenset[str]:
         """Return the fingerprints of all KEKs on record, of any provider."""
         if not self._has_kms:
             return frozenset()
@@ -308,14 +319,15 @@ class Engine:
             is_over=is_over,
             data_keys=self._data_keys,
             kek_since=kek_since,
+            apart=await self.keks_on_record(),
         )
 
     async def _learn_database(self) -> None:
-        """Ask once how large etcd's database is, which bounds the answers. Without it, answers begin small."""
-        if not self._is_database_known:
-            self._is_database_known = True
+        """Ask how large etcd's database is, which bounds the answers. Without it, answers begin small."""
+        now = asyncio.get_running_loop().time()
+        if not self._sizer.is_database_known(now):
             with suppress(WorkerError):
-                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()))
+                self._sizer.learn_database(max(member.db_size_in_use for member in await self.store.members()), now)
 
     async def wrapped_keys(self, ranges: Iterable[ResourceRange]) -> tuple[WrappedKey, ...]:
         """Return wrapped keys of the first page of each range, `_SAMPLES` of each plugin at most.
@@ -431,7 +443,7 @@ async def open_engine(
     forbid_core_dumps()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes)
+            open_store(settings.etcd, settings.keyspace.state_prefix, settings.page.bytes, settings.pace.share_of_reads)
         )
         pace = pace or LocalPace(settings.pace.rate)
         if not generation.kms_providers:
@@ -443,12 +455,12 @@ async def open_engine(
         yield Engine(store, settings, aimed, pace, keys, missing=missing)
 
 
-async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, str]:
-    """Return the generation with its targets, and why it has none, "" = it has, or needs none."""
+async def _aim(keys: PluginKeys, generation: Generation) -> tuple[Generation, Sequence[WorkerError]]:
+    """Return the generation with its targets, and why it has none; () if it has, or needs none."""
     if generation.targets or not generation.kms_writers:
-        return generation, ""
+        return generation, ()
     named = await keys.key_ids(generation)
     targets = {name: answer for name, answer in named.items() if isinstance(answer, str)}
     if len(targets) == len(named):
-        return generation.aimed(targets), ""
-    return generation, "; ".join(str(answer) for answer in named.values() if isinstance(answer, WorkerError))
+        return generation.aimed(targets), ()
+    return generation, tuple(answer for answer in named.values() if isinstance(answer, WorkerError))

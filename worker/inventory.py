@@ -64,6 +64,7 @@ async def take_slice(
     is_over: Callable[[], bool],
     data_keys: DataKeys | None = None,
     kek_since: int = 0,
+    apart: frozenset[str] = frozenset(),
 ) -> tuple[Inventory, bytes | None]:
     """Scan a range in groups of a page, one at least, until `is_over`; returns the counts, and the key to continue at.
 
@@ -74,6 +75,7 @@ async def take_slice(
     """
     keys = data_keys or NoPlugins()
     count = _Count(chains[wanted.resource], wanted.resource, keys, kek_since)
+    count.tally.apart = apart
     cursor = None
     async with aclosing(read_pages(store, wanted.range, sizer, revision=revision)) as pages:
         async for page in pages:

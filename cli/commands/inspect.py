@@ -11,6 +11,7 @@ from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_fields, print_json
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.scheduler.engine import Examined
+from kube_rewrap.scheduler.registry.arguments import require_object
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.examination import examine
 from kube_rewrap.worker.etcd.ranges import key_bytes, key_text
@@ -24,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _inspect(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    key = key_bytes(args.object)
+    await require_object(settings, generation, key)
     async with open_cluster(settings, generation) as cluster:
-        resource, examined = await examine(cluster, key_bytes(args.object))
+        resource, examined = await examine(cluster, key)
     document = _document(resource, examined)
     if args.output == "json":
         print_json(document)

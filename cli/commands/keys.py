@@ -16,14 +16,14 @@ from kube_rewrap.cli.reports import print_blockers
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
-from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
+from kube_rewrap.scheduler.registry.arguments import no_budget, require_budget
 from kube_rewrap.scheduler.registry.budgets import accept_budget, foresee_budgets
-from kube_rewrap.scheduler.registry.cluster import open_cluster_to_look
+from kube_rewrap.scheduler.registry.cluster import Cluster, open_cluster_to_look
 from kube_rewrap.worker.records.budget import LIMITED_PROVIDER, Budget, BudgetState
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.kek import Kek
@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _keys(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
+    if args.accept is not None:
+        await require_budget(settings, generation, args.accept)
     async with open_cluster_to_look(settings, generation) as cluster:
-        if args.accept is not None and await accept_budget(cluster, args.accept) is None:
-            fault = Fault("--accept", "no budget is on record for this fingerprint", "see `rewrap keys`")
-            raise SettingsError("command line", (fault,))
+        await _accept(cluster, args.accept)
         seen = (await ObserverRecords(cluster.engine.store, cluster.engine.keyspace).load()).value
         budgets = list((await foresee_budgets(cluster)).values())
         until = max([seen.until, *(budget.until for budget in budgets)])  # an observer may have advanced meanwhile
@@ -116,6 +116,11 @@ async def _keys(args: argparse.Namespace) -> int:
     if missing:
         say(f"Missing: {missing}")
     return code
+
+
+async def _accept(cluster: Cluster, fingerprint: str | None) -> None:
+    if fingerprint is not None and await accept_budget(cluster, fingerprint) is None:
+        raise no_budget()
 
 
 def _due_because(by_rate: DueByRate | None, settings: BudgetSettings) -> str:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         case "abort":
             is_wanted = args.remove_unused or _wants_removal(args)
             return run_async(lambda: _withdraw(args) if is_wanted else _steer(args))
-    return run_async(lambda: _resume(args))
+    return run_async(lambda: _resume(args), "rotate")
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
@@ -65,6 +65,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
     ):
         if given != by_variable and not begins:
             raise _refused(flag, f"is for a new rotation, and {args.verb} begins none", "leave it out")
+    if args.kms_file is not None and begins and args.provider != ProviderType.KMS:
+        message = f"is for a rotation to kms, and this one is to {args.provider or 'the type of the present key'}"
+        raise _refused("--kms-file", message, "give --provider kms with it, or leave it out")
     if args.write_to and args.verb == "start" and not args.manual:
         message = "needs --manual: without it, the rotation edits the configuration file itself"
         raise _refused("--write-to", message, "give both, or neither")
@@ -98,7 +101,7 @@ def _start(args: argparse.Namespace) -> int:
             raise RefusedError("; ".join(plan.reasons))
         if not args.yes and not _consents("Begin?"):
             raise RefusedError("not begun; nothing was written")
-        return run_async(lambda: _drive(args, plan.rotation, out))
+        return run_async(lambda: _drive(args, plan.rotation, out), "rotate")
 
 
 @contextmanager

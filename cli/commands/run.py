@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import environment_of, read_generation, read_settings
@@ -22,34 +23,38 @@ from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import ask_apiservers, judge_removal
+from kube_rewrap.scheduler.registry.arguments import require_spec
 from kube_rewrap.scheduler.registry.budgets import note_restore
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.keks import note_keks
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import RefusedError
-from kube_rewrap.worker.fields import MOST
 from kube_rewrap.worker.records.campaign import CampaignOptions
 from kube_rewrap.worker.records.inventory import counts_json
-from kube_rewrap.worker.records.request import HostileArgumentError, number_of
 
 _MOST_PROCESSES = 64
+
+# -P: without it, a child would import modules from the working directory, which may be anyone's.
+CHILD = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
+"""The program of a child process."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when the run is refused for safety."""
-    return run_async(lambda: _run(args))
+    return run_async(lambda: _run(args), "run")
 
 
 async def _run(args: argparse.Namespace) -> int:
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    since = _since(args)
-    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=since)
+    options = CampaignOptions(allow_plaintext=args.allow_plaintext, allow_empty=args.allow_empty, since=args.since)
     if not 0 <= args.processes <= _MOST_PROCESSES:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
     spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options)
-    brake = brake_on_signals(" after the swaps in flight; run again to resume")
+    brake = brake_on_signals()
     as_json = args.output == "json"
+    if not spec.covers_everything:
+        await brake.unless_pulled(require_spec(settings, generation, spec))
     async with open_cluster(settings, generation) as cluster:
         convergence = await brake.unless_pulled(ask_apiservers(cluster, settings))
         if args.dry_run:
@@ -86,16 +91,7 @@ def _children(args: argparse.Namespace, plan: RunPlan) -> list[ChildCommand]:
     count = args.processes or (max(2, len(os.sched_getaffinity(0)) - 1) if plan.found.stale >= MANY_OBJECTS else 1)
     if count == 1:
         return []
-    # -P: without it, the child would import modules from the working directory, which may be anyone's.
-    command = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
-    return [ChildCommand(command, {**os.environ, **environment_of(args, os.environ)})] * count
-
-
-def _since(args: argparse.Namespace) -> int:
-    try:
-        return number_of(args.since, "it", MOST)
-    except HostileArgumentError as error:
-        raise SettingsError("command line", (Fault("--since", str(error), "name a revision of etcd"),)) from None
+    return [ChildCommand(CHILD, {**os.environ, **environment_of(args, os.environ)})] * count
 
 
 def _show_plan(plan: RunPlan, rate: float, spec: CampaignSpec, *, as_json: bool) -> int:
@@ -138,6 +134,7 @@ def _result_json(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSp
         },
         "since": result.campaign.options.since or None,
         "rewritten": report.rewritten,
+        "rewritten_by_this_run": result.rewritten_now,
         "current": report.current,
         "conflicts": report.conflicts,
         "unknown": report.unknown,
@@ -193,10 +190,13 @@ def _size(number: int) -> str:
 def _print_result(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSpec) -> None:
     report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
+    pace = f"{result.seconds:.1f} s, {speed:,.0f} a second"
+    if result.is_resumed:
+        say(f"This run resumed the campaign: {result.rewritten_now:,} rewritten; {pace}")
     say(
         f"Campaign {result.campaign.id}: {report.rewritten:,} rewritten, {report.current:,} already current, "
         f"{report.conflicts:,} conflicts, {report.gone:,} gone, {quarantined:,} in quarantine; "
-        f"{result.seconds:.1f} s, {speed:,.0f} a second"
+        + (f"with the runs before, in {timedelta(seconds=result.campaign.seconds or 0)}" if result.is_resumed else pace)
     )
     print_left_alone(result.quarantined, quarantined, f"-o json names {len(result.quarantined):,}")
     if quarantined > SHOWN:

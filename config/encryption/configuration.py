@@ -21,14 +21,14 @@ from kube_rewrap.config.encryption.provider import (
 from kube_rewrap.config.encryption.resources import ANY, GroupResource
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.encryption.validate import is_encryption_kind, validate, validate_provider
-from kube_rewrap.config.errors import EncryptionConfigError
+from kube_rewrap.config.errors import EncryptionConfigError, Fault
 from kube_rewrap.config.parsing.document import parse
 from kube_rewrap.config.parsing.golang import decode_base64
+from kube_rewrap.config.parsing.node import Node, NodeKind
 
 if TYPE_CHECKING:
     from kube_rewrap.config.encryption.decode import Decoded
     from kube_rewrap.config.encryption.draft import Draft, DraftKey, DraftKms, DraftProvider
-    from kube_rewrap.config.errors import Fault
 
 __all__ = [
     "EncryptionConfiguration",
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 _NANOSECONDS = 1_000_000_000
+_ONE_PROVIDER = "write one element of `providers` alone, which begins with its type, such as `kms:`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,26 @@ def load(raw: bytes, file: str) -> EncryptionConfiguration:
 
 def load_provider(raw: bytes, file: str) -> Provider:
     """Return the provider in `raw`, which is written as one element of `providers`. Raises as `load` does."""
-    decoded = decode_provider(parse(raw, file))
+    root = parse(raw, file)
+    if found := _other_than_provider(root):
+        raise EncryptionConfigError(file, [Fault("", f"it is {found}, where one provider is expected", _ONE_PROVIDER)])
+    decoded = decode_provider(root)
     faults = decoded.faults + [one for one in validate_provider(decoded.draft) if one.path not in decoded.broken]
     if faults:
         raise EncryptionConfigError(file, faults)
     return _provider(decoded.draft.entries[0].providers[0])
+
+
+def _other_than_provider(root: Node) -> str:
+    """Name what a document seems to be that an operator may take for a provider's file; "" for any other."""
+    if root.kind is NodeKind.SEQUENCE:
+        return "a list"
+    names = {one.name for one in root.fields}
+    if "kind" in names or "resources" in names:
+        return "a whole EncryptionConfiguration, or another object"
+    if "endpoint" in names:
+        return "the inner part of a provider"
+    return "a list of providers" if "providers" in names else ""
 
 
 def _faults(decoded: Decoded) -> list[Fault]:

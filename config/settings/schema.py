@@ -97,6 +97,17 @@ class PaceSettings:
     """The number in flight begins at 32 and follows etcd's latency. More than 256 gain nothing, even on a slow disk."""
     batches: int = setting(3, "batches", "Batches that one `rewrap run` works on at a time", bounds=Bounds(1, 64))
     """While one batch writes its checkpoint, the others keep etcd busy."""
+    read_share: float = setting(
+        0.5,
+        "share",
+        "Most share of the time that reading the registry may take, 1 = reads without rests",
+        "--read-share",
+        bounds=_SHARE,
+    )
+    """For one `rewrap run`, each child process of a worker, and any other process. Between two reads of a scan a
+    process rests as long as a read took; up to four times as long, and with smaller reads, while etcd is slower than it
+    was. With half, other clients' slowest writes took 1.4 times as long as without a scan; without rests, 2.4 times.
+    With `rate` 0 there are no rests, either."""
     windows: tuple[str, ...] = setting(
         (),
         "`HH:MM-HH:MM`",
@@ -106,6 +117,11 @@ class PaceSettings:
     """A window excludes its end, which may be `24:00`. None: the service may write at any time."""
     time_zone: str = setting("UTC", "zone", "IANA time zone of `--window`", "--time-zone")
     """In a zone with daylight saving, one hour of the year occurs twice and one not at all. UTC has no such hours."""
+
+    @property
+    def share_of_reads(self) -> float:
+        """The share of the time that reads may take: all of it where writes have no ceiling."""
+        return self.read_share if self.rate else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +276,21 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What a process logs, and how. The file's table holds for `scheduler` and `worker`."""
+
+    level: str = setting("info", "level", "Least level of log lines on stderr, debug to critical", "--log-level")
+    """`debug`, `info`, `warning`, `error` or `critical`. What each asks of you is in [log events](log-events.md). Other
+    commands have the variable only; on a terminal their default is `warning`, since they show results there."""
+    format: str = setting("json", "form", "Form of log lines on stderr, json or console", "--log-format")
+    """`json`: one object a line. `console`: text for the eyes, in colours on a terminal; not for programs. Other
+    commands have the variable only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", self.level.lower())
+
+
+@dataclass(frozen=True, slots=True)
 class PlaintextSettings:
     """How stored plaintext is treated."""
 
@@ -328,6 +359,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     apiservers: ApiserverSettings = field(default_factory=ApiserverSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
     plaintext: PlaintextSettings = field(default_factory=PlaintextSettings)

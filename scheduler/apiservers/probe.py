@@ -18,6 +18,7 @@ import structlog
 
 from kube_rewrap.config.encryption.generation import NO_TARGETS
 from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, assume, judge
 from kube_rewrap.scheduler.apiservers.leases import IdentityLease, Leases, decode_lease
@@ -111,7 +112,7 @@ async def wait_converged(
     TemporaryError when etcd did not answer the last probe.
     """
     loop = asyncio.get_running_loop()
-    began, logged = loop.time(), ""
+    began, reason = loop.time(), Repetition()
     while True:
         left = began + seconds - loop.time()
         try:
@@ -128,7 +129,6 @@ async def wait_converged(
             if left <= 0:
                 _log.warning("convergence.timed_out", file_hash=found.file_hash, because=because)
                 return found
-        if because != logged:
-            logged = because
+        if reason.begins(because):
             _log.info("convergence.waiting", because=because)
         await brake.unless_pulled(asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0))))  # noqa: S311 - jitter

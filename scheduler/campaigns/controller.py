@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import structlog
 
 from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.ending import alarm, report_end, sum_reports
@@ -100,7 +101,7 @@ class CampaignController:
         self._held = leader.held
         self._pauses = PauseController(leader.settings, leader.cluster, leader.campaigns, leader.held)
         self._outdated: set[str] = set()
-        self._logged_busy = ""
+        self._waiting = Repetition()
 
     async def run(self) -> None:
         """Work until the brake is pulled; raises its reason, or the WorkerError that ended the work."""
@@ -118,11 +119,10 @@ class CampaignController:
         lock_brake = Brake()
         try:
             async with hold_lock(self._cluster, lock_brake, "rewrap scheduler") as lock:
-                self._logged_busy = ""
+                self._waiting.end()
                 await self._under_lock(lock, lock_brake, request)
         except BusyError as busy:
-            if str(busy) != self._logged_busy:
-                self._logged_busy = str(busy)
+            if self._waiting.begins(str(busy)):
                 _log.info("campaign.waiting", because=str(busy))
             return False
         return True
@@ -222,9 +222,8 @@ class CampaignController:
                 await self._cluster.audit.append("campaign.stopped", name, because=str(stopped))
                 await self._figures.show_campaigns()
                 return
-            progress.log_if_due(done.stored.value)
             campaign, batches = done.stored.value, reconciler.checkpoints
-            self._figures.show_campaign(campaign, progress.report, batches, progress.rate)
+            self._figures.show_campaign(campaign, progress.standing.report, batches, progress.rate)
             if isinstance(done.step.action, Halt):
                 await alarm(self._cluster.audit, campaign, done.step.because)
             if done.is_end:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.scheduler.campaigns.pausing import Pressure, judge_pause, judge_room
+from kube_rewrap.scheduler.campaigns.pausing import Pressure, Standstill, judge_pause, judge_room
 from kube_rewrap.scheduler.engine import ask_why_away
 from kube_rewrap.scheduler.registry.budgets import why_exhausted
 from kube_rewrap.scheduler.registry.cluster import Cluster
@@ -24,8 +25,18 @@ from kube_rewrap.worker.records.inventory import ResourceRange
 _ASK_SECONDS = 20.0
 _TRIED = 5
 """Ranges whose keys are tried."""
+_REST_SECONDS = 60.0
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Until when, by the loop's clock, a campaign rests for the plugins of its workers."""
+
+    campaign: str = ""
+    until: float = 0.0
+    because: str = ""
 
 
 class PauseController:
@@ -41,6 +52,8 @@ class PauseController:
         self._held = held
         self._away, self._ask_at = "", 0.0
         self._stopped: list[ResourceRange] = []
+        self._standstill = Standstill(0.0)
+        self._rest = _Rest()
         self._windows = parse_maintenance_windows(settings.pace.windows, settings.pace.time_zone)
 
     async def reconcile(
@@ -51,6 +64,7 @@ class PauseController:
         `batches` are the campaign's, as far as they are known, `unproven` the ranges whose proof a plugin's failure
         stopped.
         """
+        batches = tuple(batches)
         failing = [one for one in batches if one.because and one.state is not BatchState.DONE]
         stopped = [*(ResourceRange(one.spec.resource, one.rest) for one in failing), *unproven]
         self._stopped = stopped[:_TRIED] or self._stopped
@@ -63,7 +77,7 @@ class PauseController:
         try:
             if not stopped and stored.value.paused_for is not Pause.KMS:
                 self._stopped = []
-            pressure = await self._pressure(stored.value)
+            pressure = await self._pressure(stored.value, batches)
         except WorkerError as error:
             _log.warning("space.unknown", because=str(error))
             return
@@ -73,10 +87,12 @@ class PauseController:
         changed = await self._campaigns.change(name, lambda campaign: judge_pause(campaign, pressure))
         if changed is not None:
             event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
-            _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
+            # A maintenance window ends every day, and nothing is wrong.
+            level = _log.info if changed.paused_for in {None, Pause.WINDOW} else _log.warning
+            level(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
             await self._cluster.audit.append(event, name, because=changed.because)
 
-    async def _pressure(self, campaign: Campaign) -> Pressure:
+    async def _pressure(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> Pressure:
         away = await self._why_away(campaign) or None
         store, settings = self._cluster.engine.store, self._settings
         room = judge_space(await store.members(), await store.alarms(), 0, settings.space)
@@ -84,9 +100,25 @@ class PauseController:
             judge_room(room, settings.space, campaign.paused_for),
             await why_exhausted(self._cluster, campaign.scope) if campaign.paused_for is Pause.BUDGET else None,
             self._closed(datetime.now(UTC)),
-            self._held() or away,
+            self._held() or away or self._why_workers_stand_still(campaign, batches),
             away,
         )
+
+    def _why_workers_stand_still(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> str | None:
+        """Return why a campaign is to rest for `_REST_SECONDS`, since the plugins of all workers fail.
+
+        The leader can't ask those plugins: after that time the campaign goes on, and the workers try again.
+        """
+        now = asyncio.get_running_loop().time()
+        if campaign.id == self._rest.campaign and now < self._rest.until:
+            return self._rest.because
+        if campaign.state is not CampaignState.RUNNING:
+            self._standstill = Standstill(now)
+            return None
+        self._standstill = self._standstill.seen(campaign.id, batches, now)
+        if because := self._standstill.why(batches, now):
+            self._rest = _Rest(campaign.id, now + _REST_SECONDS, because)
+        return because or None
 
     async def _why_away(self, campaign: Campaign) -> str:
         """Return why KMS plugins do not serve, asked every `_ASK_SECONDS` while work fails or the campaign rests.

@@ -8,18 +8,20 @@
 4. A quarantine that grew too much (`worker.records.try_counter`, `transition.advance`): pause until an operator's
    request. An etcd writer who tries out values under aescbc learns from each whether it opens: `MOST_FRESH` a day at
    most.
-
-5. A campaign that is proving writes nothing, and continues; except while KMS plugins do not serve, and parts of the
+5. No batch has advanced for a minute, and the plugin of each worker that tried one failed, though the plugin beside
+   the scheduler serves: pause, and try again after a while (`Standstill`).
+6. A campaign that is proving writes nothing, and continues; except while KMS plugins do not serve, and parts of the
    proof fail for that. It starts another proof when they serve again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kube_rewrap.config.settings.schema import SpaceSettings
 from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope
 
 MOST_FRESH = 200
@@ -27,6 +29,9 @@ MOST_FRESH = 200
 
 A byte of plaintext takes 128 guesses on average, 256 at the most.
 """
+
+STANDSTILL_SECONDS = 60.0
+"""As long as the circuit of a failing plugin stays open at most: by then each worker has tried."""
 
 _DAY = 86_400.0
 
@@ -74,6 +79,37 @@ def judge_pause(campaign: Campaign, pressure: Pressure) -> Campaign:
 
 
 _ENDED_BY_OPERATOR = {Pause.OPERATOR, Pause.QUARANTINE}
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """A campaign since `since` (seconds of a clock that does not jump), from when on no batch of it has advanced.
+
+    `attempts` is how often its batches had been tried then.
+    """
+
+    since: float
+    attempts: int = 0
+    reached: tuple[object, ...] = ()
+
+    def seen(self, campaign: str, batches: Sequence[Checkpoint], now: float) -> Standstill:
+        """Return the standstill after a look at all batches: this one, unless one has advanced."""
+        cursors = ((one.spec.number, one.spec.sweep, one.cursor, one.state is BatchState.DONE) for one in batches)
+        reached = (campaign, *cursors)
+        return self if reached == self.reached else Standstill(now, _attempts(batches), reached)
+
+    def why(self, batches: Sequence[Checkpoint], now: float) -> str:
+        """Return why it lasts, if nothing but the plugins of workers is known to be the cause; else ""."""
+        open_ones = (one for one in batches if one.state not in {BatchState.DONE, BatchState.PARKED})
+        tried = [one for one in open_ones if one.attempts]
+        is_long = now - self.since >= STANDSTILL_SECONDS and _attempts(batches) > self.attempts
+        if not is_long or not tried or not all(one.by_plugin for one in tried):
+            return ""
+        return f"the plugin beside the scheduler serves, and those beside the workers fail: {tried[0].because}"
+
+
+def _attempts(batches: Iterable[Checkpoint]) -> int:
+    return sum(one.attempts for one in batches)
 
 
 @dataclass(frozen=True, slots=True)

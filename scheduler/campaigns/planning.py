@@ -10,11 +10,12 @@ from kube_rewrap.scheduler.campaigns.plugin_calls import calls_to_rewrap, slow_p
 from kube_rewrap.scheduler.campaigns.preflight import growth_of, preflight, space_of_records
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
 from kube_rewrap.scheduler.configuration.detect import why_refused
+from kube_rewrap.scheduler.registry.arguments import require_objects
 from kube_rewrap.scheduler.registry.budgets import foresee_budgets, needs_estimate
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.keks import kek_refusals
 from kube_rewrap.scheduler.registry.scan import scan_cluster
-from kube_rewrap.scheduler.registry.scope import CampaignSpec, choose, require_objects, scope_of, uncovered
+from kube_rewrap.scheduler.registry.scope import CampaignSpec, choose, scope_of, uncovered
 from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import CompactedError, KmsRefusedError, RefusedError
 from kube_rewrap.worker.rate.pressure import judge_space
@@ -69,7 +70,7 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
     territory, found = await scan_cluster(cluster, spec, choose_writable, since_of, peeks=True)
     options = replace(spec.options, since=since_of(territory))
     if not spec.options.allow_empty:
-        await _require_objects(cluster, territory, found, spec)
+        await require_objects(cluster.engine.store, territory, spec)
     estimate = await _estimate(cluster, territory, found, spec)
     store, settings, scope = cluster.engine.store, cluster.settings, scope_of(territory, spec)
     growth = await _growth_of(choose(territory, spec), found, grow)
@@ -112,21 +113,6 @@ async def _growth_of(ranges: Sequence[ResourceRange], found: Inventory, grow: Gr
         if tally.elsewhere:
             moving.setdefault(tally.primary, []).extend(one for one in ranges if one.resource == tally.resource)
     return growth_of(found, {primary: await grow(ones, found.revision) for primary, ones in moving.items()})
-
-
-async def _require_objects(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> None:
-    """Raise SettingsError when a resource or a namespace that `spec` names holds no object."""
-    held = {tally.resource for tally in found.resources if tally.objects}
-    require_objects([name for name in spec.resources if name not in held], "--resource")
-    empty = [name for name in spec.namespaces if not await _has_objects(cluster, territory, spec, name)]
-    require_objects(empty, "--namespace")
-
-
-async def _has_objects(cluster: Cluster, territory: Territory, spec: CampaignSpec, namespace: str) -> bool:
-    for one in choose(territory, replace(spec, namespaces=(namespace,))):
-        if (await cluster.engine.store.keys(one.range, 1))[0]:
-            return True
-    return False
 
 
 async def _estimate(cluster: Cluster, territory: Territory, found: Inventory, spec: CampaignSpec) -> Estimate | None:

@@ -89,7 +89,8 @@ class PartsProver:
             return None
         # Deleted before its use: a later sweep must not take it for its own proof.
         await self.forget(name)
-        return whole(parts, territory.unknown if self._spec.covers_everything else ())
+        unknown = territory.unknown if self._spec.covers_everything else ()
+        return whole(parts, unknown, await self._cluster.engine.keks_on_record())
 
     async def forget(self, campaign: str) -> None:
         """Delete the parts: they are out of date, or used."""

@@ -28,6 +28,7 @@ from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.library_errors import kind_of
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import ServiceSettings
 
 _log = structlog.get_logger()
@@ -59,7 +60,7 @@ class ConfigurationWatch:
         self._judged: _Sample | None = None
         self._good: str | None = None
         self._is_bad = False
-        self._unwatched = ""
+        self._unwatched = Repetition()
 
     async def generations(self) -> AsyncGenerator[Generation]:
         """Yield the first good generation, then each one that replaces the last good one; never ends.
@@ -158,15 +159,14 @@ class ConfigurationWatch:
             yield_on_timeout=True,
         )
         async for changes in notices:
-            self._unwatched = ""
+            self._unwatched.end()
             if changes:
                 self._stirred.set()
             if await asyncio.to_thread(_places, self._file) != places:
                 return
 
     def _tell_unwatched(self, because: str) -> None:
-        if because != self._unwatched:
-            self._unwatched = because
+        if self._unwatched.begins(because):
             _log.warning("configuration.unwatched", file=self._file, because=because)
 
 

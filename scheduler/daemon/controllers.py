@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.controller import CampaignController, LeaderContext
@@ -55,10 +56,14 @@ _LAG_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LeaderState:
-    """Metrics, the last alert logged for each key, and the repairs of drift; kept across generations by one leader."""
+    """What one leader keeps across generations: metrics, the last alert logged for each key, drift and its repairs.
+
+    `drift` is what no repair was requested for yet, since its place pauses. A new generation may look at nothing.
+    """
 
     metrics: SchedulerMetrics
     alerts: dict[str, LoggedAlert] = field(default_factory=dict)
+    drift: Drift = field(default_factory=Drift)
     repaired: Repaired = field(default_factory=Repaired)
 
 
@@ -96,8 +101,8 @@ class Controllers:
             schedule=Schedule(settings.service.resync),
             held=context.held,
         )
-        self._drift = Drift()
-        repaired = context.state.repaired
+        drift, repaired = context.state.drift, context.state.repaired
+        drift.keep(lambda name: cluster.generation.configuration.providers_for(GroupResource.parse(name)) is not None)
         self.observer = Observer(cluster, context.guard, Listeners(self.drifted, leader.schedule.soon))
         self.key_monitor = self._key_monitor()
         self._rotation = self._rotation_controller()
@@ -107,7 +112,7 @@ class Controllers:
         )
         tries = TryCounter(store, keyspace, MOST_FRESH, [context.guard])
         self._housekeeping = Housekeeping(
-            leader.backlog, leader.figures, self._drift, repaired, audit=cluster.audit, tries=tries
+            leader.backlog, leader.figures, drift, repaired, audit=cluster.audit, tries=tries
         )
 
     async def run(self) -> None:
@@ -137,7 +142,7 @@ class Controllers:
 
     def drifted(self, resource: str, namespace: str) -> None:
         """Count a write under another key than the primary; housekeeping requests its repair."""
-        self._drift.add(resource, namespace)
+        self._context.state.drift.add(resource, namespace)
         self._context.state.metrics.drifted()
 
     def _key_monitor(self) -> KeyMonitor:

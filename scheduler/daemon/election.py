@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.worker.errors import BusyError, TemporaryError
 from kube_rewrap.worker.etcd.store import Expect, Store
 from kube_rewrap.worker.rate.brake import Brake
@@ -35,14 +36,13 @@ async def leadership(store: Store, keyspace: Keyspace, brake: Brake, waiting: On
 
 
 async def _elected(session: Session, keyspace: Keyspace, brake: Brake, waiting: OnWaiting) -> Expect:
-    logged = ""
+    reason = Repetition()
     while True:
         brake.check()
         try:
             return await session.hold(keyspace.leader, who("rewrap scheduler"))
         except (BusyError, TemporaryError) as error:
             waiting("" if isinstance(error, BusyError) else str(error))
-            if str(error) != logged:
-                logged = str(error)
-                _log.info("leader.waiting", because=logged)
+            if reason.begins(str(error)):
+                _log.info("leader.waiting", because=str(error))
         await asyncio.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.resources import Layout
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
 from kube_rewrap.scheduler.configuration.keks import KekWatch
@@ -113,7 +114,7 @@ class Daemon:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
-        logged = ""
+        reason = Repetition()
         try:
             while True:
                 self._stop.check()
@@ -125,16 +126,14 @@ class Daemon:
                 except OutdatedError as error:
                     # Leadership was released, so that a scheduler with the newer file may take it.
                     self._not_ready = _OUTDATED
-                    if str(error) != logged:
-                        logged = str(error)
-                        _log.error("configuration.outdated", because=logged)
+                    if reason.begins(str(error)):
+                        _log.error("configuration.outdated", because=str(error))
                 except WorkerError as error:
                     # The records hold all progress; the next candidacy continues from them.
                     self._not_ready = _not_ready(error)
-                    if str(error) != logged:
-                        logged = str(error)
+                    if reason.begins(str(error)):
                         expected = isinstance(error, TemporaryError | FencedError)
-                        (_log.warning if expected else _log.error)("scheduler.restarted", because=logged)
+                        (_log.warning if expected else _log.error)("scheduler.restarted", because=str(error))
                 if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
                     pause = _FIRST_PAUSE
                 wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

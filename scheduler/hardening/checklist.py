@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[HardeningFacts], Check], ...] = (
     choices.aesgcm_rotation,
     choices.kms_v1,
     choices.kms_endpoint,
+    surroundings.kms_socket,
     choices.kms_unused,
     objects.identity_reads,
     keys.write_budget,

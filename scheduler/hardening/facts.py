@@ -61,6 +61,25 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketFacts:
+    """The socket of a KMS plugin as this machine has it, links followed; `address` as `Address.socket`.
+
+    `unseen` says why it could not be looked at, "" = it was; an abstract socket can't. Permission bits and owners' uids
+    of the socket and its directory. `is_shielded`: others than owner and group can't search a directory above it.
+    """
+
+    provider: str
+    address: str
+    unseen: str = ""
+    is_socket: bool = True
+    mode: int = 0
+    owner: int = 0
+    directory_mode: int = 0
+    directory_owner: int = 0
+    is_shielded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ages:
     """Greatest ages in seconds: of a key that writes, and of the last proof."""
 
@@ -80,6 +99,7 @@ class HardeningFacts:
     key and reason; `stuck` counts all of them. `silent` are endpoints that did not report their size; `quota_told`:
     whether etcd or an operator gave its quota. `keks`: since when a KEK on record is in force, by its provider's name
     and its fingerprint. `missing`: what `proof` could not open, since a KMS plugin does not serve, "" = nothing.
+    `sockets`: those of the KMS providers whose endpoints connect to one.
     """
 
     settings: Settings
@@ -104,6 +124,7 @@ class HardeningFacts:
     silent: tuple[str, ...]
     keks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     missing: str = ""
+    sockets: tuple[SocketFacts, ...] = ()
 
     @property
     def writers(self) -> dict[KeyRef, list[str]]:

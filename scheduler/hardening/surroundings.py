@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 
 from kube_rewrap.config.encryption.provider import ProviderType
-from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, HardeningFacts, State, named
+from kube_rewrap.scheduler.hardening.facts import PLUGIN_REMEDY, Check, HardeningFacts, SocketFacts, State, named
 from kube_rewrap.worker.etcd.grants import Access
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -39,6 +40,62 @@ def directory_mode(facts: HardeningFacts) -> Check:
         reason = f"group or others can write to the directory of the file: {named(loose)}"
         return Check(name, State.FAIL, reason, "`chmod 700` it")
     return Check(name, State.PASS, f"only its owner can write to {named(path for path, _ in directories)}")
+
+
+def kms_socket(facts: HardeningFacts) -> Check:
+    """Check who can connect to the sockets of KMS plugins, and put another in their place: both can decrypt all."""
+    name, sockets = "kms-socket", facts.sockets
+    if not sockets:
+        return Check(name, State.PASS, "no KMS provider connects to a socket")
+    for state, fault_of, remedy in _SOCKET_FAULTS:
+        if found := [f"{one.provider}: {one.address!a} {fault}" for one in sockets if (fault := fault_of(one))]:
+            return Check(name, state, named(found), remedy)
+    return Check(
+        name, State.PASS, f"only owner and group can connect to {named(ascii(one.address) for one in sockets)}"
+    )
+
+
+def _open_socket(socket: SocketFacts) -> str:
+    if socket.unseen:
+        return ""
+    if not socket.is_socket:
+        return "is no socket"
+    if socket.directory_mode & stat.S_IWOTH:
+        return f"lies in a directory to which others can write ({socket.directory_mode:04o})"
+    if socket.mode & stat.S_IWOTH and not socket.is_shielded:
+        return f"has mode {socket.mode:04o}: every process of this machine can connect"
+    return ""
+
+
+def _weak_socket(socket: SocketFacts) -> str:
+    if socket.address.startswith("@"):
+        return "is abstract: every process in its network namespace can connect"
+    if socket.unseen:
+        return ""
+    if socket.directory_owner not in {0, socket.owner}:
+        return f"lies in a directory of uid {socket.directory_owner}, which is neither root's nor the plugin's"
+    if socket.directory_mode & stat.S_IWGRP:
+        return f"lies in a directory to which its group can write ({socket.directory_mode:04o})"
+    return ""
+
+
+def _unseen_socket(socket: SocketFacts) -> str:
+    return f"can't be looked at from here: {socket.unseen}" if socket.unseen else ""
+
+
+_SOCKET_FAULTS: tuple[tuple[State, Callable[[SocketFacts], str], str], ...] = (
+    (
+        State.FAIL,
+        _open_socket,
+        "let the plugin make its socket with mode 0660, in a directory of its own with mode 0750",
+    ),
+    (
+        State.WARN,
+        _weak_socket,
+        "give the plugin a socket with a path, in a directory of its own with mode 0750",
+    ),
+    (State.UNKNOWN, _unseen_socket, "audit on the machine, and with the mount, of the plugin that kube-apiserver uses"),
+)
 
 
 def etcd_tls(facts: HardeningFacts) -> Check:

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.engine import describe
-from kube_rewrap.scheduler.hardening.facts import Ages, FileFacts, HardeningFacts
+from kube_rewrap.scheduler.hardening.facts import Ages, FileFacts, HardeningFacts, SocketFacts
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.worker.etcd.anonymous import probe
@@ -65,6 +66,7 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> HardeningF
         silent=tuple(url for url in settings.etcd.endpoints if url not in told),
         keks={(kek.provider, kek.fingerprint): kek.since for kek in keks},
         missing=judged.missing,
+        sockets=await asyncio.to_thread(_sockets, generation.kms_providers),
     )
 
 
@@ -122,6 +124,33 @@ def _file(path: str) -> FileFacts:
         message = f"it can't be looked at any more: {error.strerror}"
         raise SourceError(path, (Fault("", message, "audit again when it is not being replaced"),)) from None
     return FileFacts(path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime, directories)
+
+
+def _sockets(providers: Iterable[KmsProvider]) -> tuple[SocketFacts, ...]:
+    places = dict.fromkeys((one.name, one.address.socket) for one in providers if one.address.socket)
+    return tuple(_socket(name, address) for name, address in places)
+
+
+def _socket(provider: str, address: str) -> SocketFacts:
+    """Look at a plugin's socket, without connecting."""
+    if address.startswith("@"):
+        return SocketFacts(provider, address, unseen="it has a name and no file")
+    try:
+        place = Path(address).resolve()
+        found, above = place.stat(), [one.stat() for one in place.parents]
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle
+        reason = error.strerror if isinstance(error, OSError) else "its links go in a circle"
+        return SocketFacts(provider, address, unseen=reason or type(error).__name__)
+    return SocketFacts(
+        provider,
+        address,
+        is_socket=stat.S_ISSOCK(found.st_mode),
+        mode=stat.S_IMODE(found.st_mode),
+        owner=found.st_uid,
+        directory_mode=stat.S_IMODE(above[0].st_mode),
+        directory_owner=above[0].st_uid,
+        is_shielded=not all(one.st_mode & stat.S_IXOTH for one in above),
+    )
 
 
 def _seconds(text: str) -> float | None:

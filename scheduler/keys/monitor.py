@@ -11,6 +11,7 @@ import time
 
 import structlog
 
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import LoggedAlert, due_alerts, find_due_keys
@@ -42,7 +43,7 @@ class KeyMonitor:
         self._logged = logged
         self._rotations = Rotations(cluster.engine.store, cluster.engine.keyspace)
         self._generation = describe(cluster.generation)
-        self._failure = ""
+        self._failure = Repetition()
 
     async def run(self) -> None:
         """Check all budgets every two seconds until cancelled.
@@ -52,12 +53,11 @@ class KeyMonitor:
         while True:
             try:
                 await self.check()
-                self._failure = ""
+                self._failure.end()
             except (FencedError, StoppedError):
                 raise
             except WorkerError as error:
-                if str(error) != self._failure:
-                    self._failure = str(error)
+                if self._failure.begins(str(error)):
                     _log.warning("key.unmeasured", because=str(error))
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 

@@ -16,15 +16,20 @@ async def examine(cluster: Cluster, key: bytes) -> tuple[str, Examined]:
 
     Raises SettingsError for a key that the configuration does not govern, or that does not exist.
     """
-    territory = await survey_cluster(cluster)
-    resource = next((one.resource for one in territory.governed if key in one.range), None)
-    if resource is None:
-        raise _no_object(key, _why_ungoverned(key, cluster.layout, territory))
+    resource = resource_of(key, cluster.layout, await survey_cluster(cluster))
     await cluster.engine.load_proven_resources()
     examined = await cluster.engine.examine(key, resource)
     if examined is None:
-        raise _no_object(key, "does not exist")
+        raise no_object(key, "does not exist")
     return resource, examined
+
+
+def resource_of(key: bytes, layout: Layout, territory: Territory) -> str:
+    """Return the governed resource of an etcd key. Raises SettingsError where there is none."""
+    resource = next((one.resource for one in territory.governed if key in one.range), None)
+    if resource is None:
+        raise no_object(key, _why_ungoverned(key, layout, territory))
+    return resource
 
 
 def _why_ungoverned(key: bytes, layout: Layout, territory: Territory) -> str:
@@ -36,5 +41,6 @@ def _why_ungoverned(key: bytes, layout: Layout, territory: Territory) -> str:
     return f"{because}; {', '.join(slips)} is another name, and governs nothing" if slips else because
 
 
-def _no_object(key: bytes, message: str) -> SettingsError:
+def no_object(key: bytes, message: str) -> SettingsError:
+    """Return the error for an etcd key that names no governed object."""
     return SettingsError("command line", (Fault(key_text(key), message, "see `etcdctl get --prefix --keys-only`"),))

@@ -7,16 +7,20 @@ from dataclasses import replace
 
 import structlog
 
-from kube_rewrap.config.encryption.resources import GroupResource
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
+from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.discovery import survey
 from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec, choose
 from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.errors import CompactedError, RefusedError
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
+from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
 
 _RESTARTS = 5
+_ALWAYS_THERE = b"namespaces/kube-system"
+"""Below the registry's root: every kube-apiserver creates it when it starts."""
 _log = structlog.get_logger()
 
 Choose = Callable[[Territory, CampaignSpec], tuple[ResourceRange, ...]]
@@ -26,13 +30,18 @@ SinceOf = Callable[[Territory], int]
 
 
 async def survey_cluster(cluster: Cluster) -> Territory:
+    """As `survey_registry`, for the configuration of the cluster's generation."""
+    return await survey_registry(cluster.engine.store, cluster.generation.configuration, cluster.layout)
+
+
+async def survey_registry(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
     """Return what the configuration governs in this registry.
 
     Raises RefusedError when the registry is empty, or no configured name governs anything.
     """
-    store, layout, configuration = cluster.engine.store, cluster.layout, cluster.generation.configuration
     root = KeyRange.of_prefix(layout.root)
-    if not (await store.keys(root, 1))[0]:
+    # For the second request etcd visits every key of the registry, and holds up all writes meanwhile.
+    if await store.get(layout.root + _ALWAYS_THERE) is None and not (await store.keys(root, 1))[0]:
         raise RefusedError(
             f"no key exists under {key_text(root.start)}: is this the right etcd, and what is kube-apiserver's "
             "--etcd-prefix?"
@@ -70,7 +79,7 @@ async def scan_cluster(
             since = spec.options.since if since_of is None else since_of(territory)
             found = await cluster.engine.inventory(ranges, revision, kek_since=since, peeks=peeks)
         except CompactedError:
-            _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
+            _log.info("scan.restarted", revision=revision, because="etcd compacted the revision away")
             continue
         return territory, replace(found, unknown=territory.unknown) if spec.covers_everything else found
     raise CompactedError(

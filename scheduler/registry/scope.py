@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -93,15 +93,6 @@ def spec_of(campaign: Campaign) -> CampaignSpec:
     """Return what a recorded campaign has to prove; everything includes unknown paths and later resources."""
     spec = EVERYTHING if campaign.whole else CampaignSpec(campaign.scope.resources, campaign.scope.namespaces)
     return replace(spec, options=campaign.options)
-
-
-def require_objects(names: Iterable[str], option: str) -> None:
-    """Raise SettingsError if a named resource or namespace holds no object: it was most likely mistyped."""
-    empty = ", ".join(names)
-    if empty:
-        message = f"{empty}: no object is there, so a scan would prove nothing about it"
-        remedy = "if no object is expected, give --allow-empty (allow_empty in a request)"
-        raise SettingsError("command line", (Fault(option, message, remedy),))
 
 
 _FIELDS = {"--resource": "resources", "--namespace": "namespaces"}

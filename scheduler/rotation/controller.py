@@ -12,6 +12,7 @@ from dataclasses import replace
 import structlog
 
 from kube_rewrap.config.errors import ConfigError
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import DueKey, choose_key_to_rotate, find_due_keys
@@ -41,7 +42,7 @@ class RotationController:
         self._driver = driver
         self._generation = describe(cluster.generation)
         self._usages = Usages(cluster.engine.store, cluster.engine.keyspace)
-        self._logged = ""
+        self._waiting = Repetition()
         self._begin_at, self._retry = 0.0, _FIRST_RETRY
 
     async def run(self) -> None:
@@ -113,11 +114,10 @@ class RotationController:
             if isinstance(decision.action, Wait):
                 self._log_waiting(decision.because)
                 return
-            self._logged = ""
+            self._waiting.end()
 
     def _log_waiting(self, because: str, *, is_fault: bool = False) -> None:
         """Log why the rotation waits, once for each reason in a row."""
-        if because != self._logged:
-            self._logged = because
+        if self._waiting.begins(because):
             level = _log.warning if is_fault else _log.info
             level("rotation.waiting", because=because)

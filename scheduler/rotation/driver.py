@@ -34,7 +34,13 @@ from kube_rewrap.scheduler.rotation.transition import (
     prepared,
 )
 from kube_rewrap.worker.background import uninterrupted
-from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError, RecordChangedError, RefusedError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    KmsRefusedError,
+    KmsUnavailableError,
+    RecordChangedError,
+    RefusedError,
+)
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.campaign import Pause
 from kube_rewrap.worker.records.ledger import Ledger
@@ -109,12 +115,18 @@ class RotationDriver:
         except ConfigError as error:
             return Decision(Wait(), f"the file can't be read: {error}")
         facts = Facts(content_hash(raw))
+        decision = advance(stored.value, facts, _now())
         try:
-            while isinstance(need := (decision := advance(stored.value, facts, _now())).action, Need):
+            while isinstance(need := decision.action, Need):
                 facts = await _gather(self._probe, need.fact, stored.value, facts)
+                decision = advance(stored.value, facts, _now())
         except (KmsUnavailableError, KmsRefusedError) as error:
             # Nothing is wrong with the rotation: the next step asks the plugin again.
             decision = Decision(Wait(), f"it rests ({Pause.KMS.value}) until the plugin serves: {error}")
+        except CompactedError as error:
+            if decision.action != Need(Fact.SCAN):
+                raise
+            decision = Decision(Wait(), str(error))
         match decision.action:
             case Move(rotation):
                 await self.rotations.save(replace(stored, value=rotation))

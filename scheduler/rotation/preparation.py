@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from kube_rewrap.config.editing.edit import entries_naming
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
-from kube_rewrap.config.encryption.resources import ANY, GroupResource
-from kube_rewrap.config.settings.schema import SpaceSettings
+from kube_rewrap.config.encryption.resources import ANY, GroupResource, Layout
+from kube_rewrap.config.settings.schema import KeyspaceSettings, SpaceSettings
 from kube_rewrap.scheduler.apiservers.probe import ConvergenceProbe
 from kube_rewrap.scheduler.campaigns.changes import find_changes
 from kube_rewrap.scheduler.configuration.detect import why_refused
@@ -25,6 +25,19 @@ from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.rotations import Rotations
+
+
+def require_request(raw: bytes, file: str, request: RotationRequest, keyspace: KeyspaceSettings) -> None:
+    """Raise SettingsError for a request that the file shows can't be met, before a KMS plugin of the file is asked.
+
+    One that hangs takes some 10 seconds. Not handled: names that are taken by what is on record (`Preparation.plan`).
+    """
+    layout = Layout.from_texts(keyspace.etcd_prefix, keyspace.paths)
+
+    def is_idle(name: str) -> bool:
+        return layout.why_idle(GroupResource.parse(name)) is not None
+
+    plan_rotation(raw, file, request, (), datetime.now(UTC), is_idle=is_idle)
 
 
 class Preparation:

@@ -18,6 +18,7 @@ from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.rotation.transition import CampaignOutcome, ScanResult
 from kube_rewrap.scheduler.upkeep.backlog import RequestBacklog
+from kube_rewrap.worker.errors import CompactedError
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
@@ -27,6 +28,10 @@ from kube_rewrap.worker.verdict import KeyRef
 
 _SCAN_SECONDS = 5.0
 """Least time between two scans for one rotation: a second scan at once seldom finds anything else."""
+
+_FIRST_PAUSE = 60.0
+_LONGEST_PAUSE = 1_800.0
+"""A scan that etcd's compactions outrun took many minutes, and under KMS v1 calls to the plugin for each object."""
 
 _SCANNING = {RotationStep.PROVE, RotationStep.COMPACT, RotationStep.PRUNE}
 """Steps whose scan may return the rotation to the rewrap."""
@@ -40,6 +45,8 @@ class ClusterProbe(ABC):
         self._apiservers = apiservers
         self._brake = brake
         self._next_scan = 0.0
+        self._pause = _FIRST_PAUSE
+        self._compacted = ""
 
     @abstractmethod
     async def campaign(self, rotation: Rotation) -> CampaignOutcome:
@@ -52,11 +59,21 @@ class ClusterProbe(ABC):
         return await self._apiservers.probe(rotation.file, targets)
 
     async def scan(self, rotation: Rotation) -> ScanResult:
-        """Decrypt every governed object at one revision, taken now, and count them by key."""
+        """Decrypt every governed object at one revision, taken now, and count them by key.
+
+        Raises CompactedError as `scan_cluster` does, and after that for a while at once: the pause doubles each time.
+        """
         loop = asyncio.get_running_loop()
+        if self._compacted and loop.time() < self._next_scan:
+            raise CompactedError(self._compacted)
         await self._brake.unless_pulled(asyncio.sleep(max(0.0, self._next_scan - loop.time())))
-        _, found = await self._brake.unless_pulled(scan_cluster(self._cluster))
-        self._next_scan = loop.time() + _SCAN_SECONDS
+        try:
+            _, found = await self._brake.unless_pulled(scan_cluster(self._cluster))
+        except CompactedError as error:
+            self._compacted = f"the next scan begins in {self._pause / 60:g} min: {error}"
+            self._next_scan, self._pause = loop.time() + self._pause, min(_LONGEST_PAUSE, 2 * self._pause)
+            raise CompactedError(self._compacted) from None
+        self._next_scan, self._pause, self._compacted = loop.time() + _SCAN_SECONDS, _FIRST_PAUSE, ""
         used = 0 if rotation.stanza else await self._used(rotation)
         under_retired, under_new = _under_retired(found, rotation), _under_new(found, rotation)
         return ScanResult(found.revision, found.stale, under_retired, found.unreadable, under_new, used)

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from kube_rewrap.config.encryption.generation import load_generation
+from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
@@ -71,7 +72,7 @@ class StandaloneRotation:
         self._show = show
         self._keyspace = Keyspace(settings.keyspace.state_prefix)
         self._shown = ("", "")
-        self._leader = ""
+        self._leader = Repetition()
         self._name = ""
         self._step: RotationStep | None = None
         self._since = 0.0
@@ -144,8 +145,7 @@ class StandaloneRotation:
 
         The leader can't hand out files, so this process makes the edits of a rotation by hand.
         """
-        if leader != self._leader:
-            self._leader = leader
+        if self._leader.begins(leader):
             _log.info("rotation.followed", because=f"the leader drives the rotation: {leader}")
         if not self._name:
             async with self._open_driver(hand_out) as (driver, _):

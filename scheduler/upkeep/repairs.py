@@ -13,7 +13,7 @@ of them once an hour (`Repaired`), so that they displace no entry of an operator
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
@@ -52,6 +52,10 @@ class Drift:
         places.add(namespace if is_namespace(namespace) else EVERYWHERE)
         if EVERYWHERE in places or len(places) > MOST_PLACES:
             self._places[resource] = {EVERYWHERE}
+
+    def keep(self, is_governed: Callable[[str], bool]) -> None:
+        """Forget the places of resources that the configuration does not govern any more."""
+        self._places = {resource: places for resource, places in self._places.items() if is_governed(resource)}
 
     def due(self, history: Sequence[Repair], now: float) -> list[Repair]:
         """Return the repairs to request now, one a resource, and forget their places."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,29 @@ def test_keys_without_the_plugin_says_what_needs_none_and_what_is_missing(
     assert mixed.json("keys", "--no-scan")["missing"] is None
 
 
+def test_status_without_the_plugin_calls_a_value_stale_only_where_a_kek_is_on_record(
+    mixed: Command, plugin: KmsPlugin, kms: KmsKey, gateway: Gateway
+) -> None:
+    plugin.stop()
+    document = mixed.json("status")
+    [secrets_] = document["resources"]
+    for counts in (document, secrets_):
+        assert (counts["stale"], counts["undetermined"], counts["unreadable"]) == (2, 3, 0)
+    primary = {key["provider"]: key["primary"] for key in secrets_["keys"]}
+    assert primary == {"kms": None, "aescbc": False}
+    shown = mixed.run("status").stdout
+    [row] = [line.split() for line in shown.splitlines() if kms.fingerprint in line]
+    assert row[-2:] == ["3", "undetermined"]
+    assert ": 2 stale, 0 unreadable\n3 under KMS are undetermined, that is stale or current: no plugin" in shown
+    plugin.start()
+    mixed.json("run")
+    store(gateway, secrets(2, namespace="other"), OLD)
+    plugin.stop()
+    document = mixed.json("status")
+    assert (document["stale"], document["undetermined"]) == (2, 0)
+    assert "undetermined" not in mixed.run("status").stdout
+
+
 @pytest.mark.parametrize("recorded", [False, True], ids=["no KEK on record", "KEK on record"])
 def test_audit_without_the_plugin_makes_every_check_that_needs_none(
     mixed: Command, plugin: KmsPlugin, gateway: Gateway, *, recorded: bool
@@ -105,7 +130,10 @@ def test_audit_without_the_plugin_makes_every_check_that_needs_none(
     assert document["missing"].startswith(NOT_OPENED)
     assert DOWN in document["missing"]
     found = states(document)
-    assert {name: state for name, state in found.items() if healthy[name] != state} == {"readable": "unknown"}
+    assert {name: state for name, state in found.items() if healthy[name] != state} == {
+        "readable": "unknown",
+        "kms-socket": "unknown",
+    }
     assert reasons(document)["readable"] == document["missing"]
     assert reasons(document)["current"] == "2 objects are under older keys: secrets 2"
     text = mixed.run("audit")
@@ -285,3 +313,44 @@ def test_a_campaign_under_way_names_the_ceiling_of_calls_to_kms_v1(
         assert shown["kms_calls"] == [{"provider": "legacy", "calls_per_second": 10.0}]
         ceiling = "at most 10 a second (v1_rate), to the plugin of the KMS v1 provider 'legacy': one for each object"
         assert ceiling in show.run("campaign", "show", row["id"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "--resource", "pods"), "--resource: pods is not governed by the configuration"),
+        (("run", "--dry-run", "--namespace", "Kube"), "--namespace: is not a namespace's name"),
+        (("run", "--namespace", "absent"), "--namespace: absent: no object is there"),
+        (("run", "--since", "0"), "--since: must be a revision of etcd, a whole number from 1 to"),
+        (("inspect", "/registry/secrets/team/absent"), "/registry/secrets/team/absent: does not exist"),
+        (("inspect", "/registry/pods/team/one"), "belongs to pods, no resource that the configuration governs"),
+        (("keys", "--accept", "0123456789abcdef"), "--accept: no budget is on record for this fingerprint"),
+        (("rotate", "--resource", "pods", "--dry-run"), "--resource: no entry of the file names pods"),
+        (("rotate", "--dry-run"), "the chosen resources are written with kms"),
+        (("rotate", "--provider", "aesgcm", "--kms-file", "a", "--dry-run"), "and this one is to aesgcm"),
+        (("rotate", "--kms-file", "a", "--dry-run"), "--kms-file: is for a rotation to kms"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_plugin_is_asked(
+    mixed: Command, plugin: KmsPlugin, words: tuple[str, ...], message: str
+) -> None:
+    ended = mixed.run(*words)
+    assert (ended.code, message in ended.stderr) == (2, True), ended.stdout + ended.stderr
+    assert not plugin.calls
+
+
+@pytest.mark.parametrize("words", [("run", "--dry-run"), ("run",), ("verify",)])
+def test_a_plugin_that_an_operator_has_to_repair_ends_every_command_with_4(
+    mixed: Command, plugin: KmsPlugin, words: tuple[str, ...]
+) -> None:
+    plugin.behaviour = replace(plugin.behaviour, fail={"*": "PERMISSION_DENIED"})
+    ended = mixed.run(*words)
+    assert (ended.code, "has no permission for the call" in ended.stderr) == (4, True), ended.stdout + ended.stderr
+
+
+def test_a_command_names_the_method_that_hangs_and_the_way_out(mixed: Command, plugin: KmsPlugin) -> None:
+    plugin.behaviour = replace(plugin.behaviour, hang=("v2.Decrypt",))
+    ended = mixed.run("verify")
+    assert ended.code == 5
+    assert re.search(r"did not answer (Decrypt within 3 s|in time \(Decrypt\))", ended.stderr)
+    assert ended.stderr.splitlines()[-1] == 'What to do: docs/kms.md, "The plugin is down"'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
 OBJECTS = 400
 RUN = ("run", "-o", "json", "--processes", "2")
 SLOW = (*RUN, "--rate", "90")
+OWNER = "/kube-rewrap/v1/owner"
 SETTINGS = "[page]\nobjects = 20\n[budget]\nblock = 20\n"
 
 
@@ -54,9 +57,19 @@ def begun(running: Running) -> list[int]:
 
 
 def wait_until_gone(*pids: int) -> None:
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def wait_until_over(*pids: int) -> None:
+    """Until they are gone, or wait for their parent."""
+    stats = [Path(f"/proc/{pid}/stat") for pid in pids]
+    wait_until(lambda: all(not one.exists() or one.read_text().rpartition(")")[2].split()[0] == "Z" for one in stats))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, f"still there: {pids}"
+    while not is_so():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -88,6 +101,21 @@ def test_one_batch_has_the_whole_rate(etcd: EtcdCluster, tmp_path: Path) -> None
     assert ended.document["seconds"] < 4 * OBJECTS / 100
 
 
+def test_the_last_child_at_work_has_the_whole_rate(etcd: EtcdCluster, tmp_path: Path) -> None:
+    """One of two batches is done at once: from then on, half of the rate would take twice as long."""
+    many = secrets(OBJECTS)
+    [few, *_] = [(name.replace("/secrets/", "/configmaps/"), value) for name, value in many.items()]
+    store(etcd.admin(), many | dict([few]), OLD)
+    rewrap = command_for(tmp_path, etcd, configure(tmp_path, NEW, OLD, resources=["secrets", "configmaps"]))
+    with rewrap.start(*RUN, "--rate", "80") as running:
+        running.wait_for_event("child.started", times=2)
+        since = time.monotonic()
+        running.wait_for_event("batch.finished", times=2)
+        seconds = time.monotonic() - since
+        assert running.end().code == 0
+    assert seconds < 1.5 * OBJECTS / 80
+
+
 def test_a_killed_child_is_replaced(rewrap: Command, gateway: Gateway) -> None:
     with rewrap.start(*SLOW) as running:
         killed, _ = begun(running)
@@ -117,6 +145,40 @@ def test_children_end_with_their_run_and_the_next_one_resumes(
     document = rewrap.json("run", "--rate", "0", "--wait")
     assert (document["state"], document["rewritten"]) == ("complete", OBJECTS)
     assert opened(gateway.read("/registry/"), NEW) == objects()
+
+
+@pytest.mark.chaos
+def test_children_stop_before_the_lock_of_a_stopped_run_ends(rewrap: Command, gateway: Gateway) -> None:
+    """Of a run that goes on too late, too: its lock may be another's by then."""
+    with rewrap.start(*RUN, "--rate", "20") as running:
+        pids = begun(running)
+        running.send(signal.SIGSTOP)
+        wait_until_over(*pids)
+        assert gateway.get(OWNER) is not None
+        before = gateway.read("/registry/")
+        wait_until(lambda: gateway.get(OWNER) is None)
+        assert gateway.read("/registry/") == before
+        running.send(signal.SIGCONT)
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (4, "FencedError"), ended.stderr
+    assert gateway.read("/registry/") == before
+    assert rewrap.json("run", "--rate", "0")["state"] == "complete"
+    assert {found.version for found in gateway.read("/registry/")} == {2}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_whose_campaign_is_cancelled_ends_as_incomplete(
+    rewrap: Command, etcd: EtcdCluster, gateway: Gateway, processes: str
+) -> None:
+    control = replace(rewrap, flags=tuple(etcd.client_flags()))
+    with rewrap.start("run", "-o", "json", "--processes", processes, "--rate", "90") as running:
+        running.wait_for_event("batch.page")
+        [campaign] = [one["campaign"] for one in log_events(running.stderr) if one["event"] == "batch.page"][:1]
+        assert control.run("campaign", "cancel", campaign).code == 0
+        ended = running.end()
+    assert (ended.code, ended.error["type"]) == (3, "StoppedError"), ended.stderr
+    assert f"{campaign} is cancelled" in ended.error["message"]
+    assert gateway.get(OWNER) is None
 
 
 def test_an_error_of_a_child_ends_the_run(rewrap: Command, gateway: Gateway) -> None:

@@ -90,7 +90,7 @@ async def test_case_24_an_address_that_no_socket_can_have(endpoint: str, words: 
 
 async def test_case_24_no_socket_and_no_listener(tmp_path: Path) -> None:
     async with client_of(f"unix://{tmp_path}/kms.sock") as client:
-        with pytest.raises(KmsUnavailableError, match=r"'vault'.*does not exist"):
+        with pytest.raises(KmsUnavailableError, match=r"'vault'.*does not exist; start the plugin"):
             await client.status()
     with listener(tmp_path / "kms.sock"):
         pass

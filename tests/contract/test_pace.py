@@ -1,17 +1,23 @@
-"""The promises of a Pace, kept by the ceiling inside one process and by the one that all processes share."""
+"""The promises of a Pace, kept by the ceiling inside one process, by the one that all processes share through Redis,
+and by the one that a run keeps for its child processes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import cycle
 
 import pytest
 import redis.asyncio
 
 from kube_rewrap.config.encryption.secret import SecretBytes
-from kube_rewrap.config.settings.schema import BrokerSettings
+from kube_rewrap.config.settings.schema import BrokerSettings, PaceSettings, Settings
+from kube_rewrap.scheduler.dispatch.limits import Limits
+from kube_rewrap.worker.parent import open_parent, paces_of
 from kube_rewrap.worker.rate.local import LocalPace, Pace
 from kube_rewrap.worker.rate.shared import open_pace
 from tests.contract.grants import BURST_SECONDS, Grant, excess
@@ -47,10 +53,62 @@ class Shared:
         return float(seconds + microseconds / 1_000_000)
 
 
-@pytest.fixture(params=["local", "shared"])
+class Answers(io.StringIO):
+    """What a child sends: each request of tokens is granted as a run does it."""
+
+    def __init__(self, limits: Limits, lines: asyncio.StreamReader) -> None:
+        super().__init__()
+        self._limits = limits
+        self._lines = lines
+        self._granting: set[asyncio.Task[None]] = set()
+
+    def flush(self) -> None:
+        asked = json.loads(self.getvalue())
+        self.seek(0)
+        self.truncate()
+        granting = asyncio.get_running_loop().create_task(self._grant(**asked))
+        self._granting.add(granting)
+        granting.add_done_callback(self._granting.discard)
+
+    async def _grant(self, take: int, of: str, objects: int) -> None:
+        await self._limits.take(of, objects)
+        self._lines.feed_data(json.dumps({"granted": take}).encode() + b"\n")
+
+
+class InTurn:
+    """Asks by one child after the other; what it promises holds for all of them."""
+
+    def __init__(self, paces: Sequence[Pace]) -> None:
+        self._paces = cycle(paces)
+        self.most = paces[0].most
+
+    async def take(self, objects: int) -> None:
+        await next(self._paces).take(objects)
+
+
+@dataclass
+class Children(Local):
+    stack: AsyncExitStack
+    count: int
+
+    async def pace(self, rate: float) -> Pace:
+        settings = replace(Settings(), pace=PaceSettings(rate=rate))
+        limits, paces = Limits(settings), list[Pace]()
+        for _ in range(self.count):
+            lines = asyncio.StreamReader()
+            parent = await self.stack.enter_async_context(open_parent(lines, Answers(limits, lines), 1))
+            paces.append(paces_of(parent, settings)[0])
+        return InTurn(paces)
+
+
+@pytest.fixture(params=["local", "shared", "2 children", "4 children"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Local | Shared]:
     if request.param == "local":
         yield Local()
+        return
+    if request.param != "shared":
+        async with AsyncExitStack() as stack:
+            yield Children(stack, int(request.param[0]))
         return
     server: RedisServer = request.getfixturevalue("redis")
     settings = BrokerSettings(url=SecretBytes(server.url.encode()), timeout=10.0)

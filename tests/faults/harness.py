@@ -3,6 +3,7 @@
 Before and after every effect on etcd there is a named point, `group.before` to `revoke.after` (`POINTS`). Where
 `KILL_AT` names one, as `swap.after:3`, the process ends itself by SIGKILL when it passes there for the third time.
 `VICTIM` is the id of another process that is to be killed in its place, as a KMS plugin.
+`KILL_CHILD_AT` does the same in the first child process of a run that passes there (`child_harness.py`).
 Swaps are sent in groups; only for a kill at `swap` they are sent one by one, so that it can fall between two.
 Each encryption is written to the file `ENCRYPTIONS` before it happens: the fingerprint of the key, a line each.
 Nothing else of the product is changed.
@@ -16,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from kube_rewrap.cli.commands import run as run_command
 from kube_rewrap.cli.main import main
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.worker.errors import WorkerError
@@ -37,7 +39,9 @@ POINTS = tuple(f"{effect}.{side}" for effect in EFFECTS for side in ("before", "
 class Killer:
     """Counts how often each point was passed, and ends the process at the one that was asked for."""
 
-    def __init__(self, order: str) -> None:
+    def __init__(self, order: str, mark: str = "") -> None:
+        """`mark` is a file that the first process to die makes, and that keeps the others alive."""
+        self._mark = mark
         self._point, _, times = order.partition(":")
         self.one_by_one = self._point.startswith("swap.")
         self._times = int(times or 1)
@@ -46,8 +50,17 @@ class Killer:
 
     def at(self, point: str) -> None:
         self._passed[point] += 1
-        if point == self._point and self._passed[point] == self._times:
+        if point == self._point and self._passed[point] == self._times and self._is_first():
             os.kill(self._victim, signal.SIGKILL)
+
+    def _is_first(self) -> bool:
+        if not self._mark:
+            return True
+        try:
+            os.close(os.open(self._mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
 
 
 class DeadlyStore(EtcdStore):
@@ -123,12 +136,18 @@ def count_encryptions(cipher: type[AesCbc | AesGcm | Secretbox], provider: str, 
     setattr(cipher, "seal_with", seal_with)  # noqa: B010
 
 
-def run(words: Sequence[str]) -> int:
+def install(killer: Killer) -> None:
+    """Gives this process the points and the count of encryptions."""
     log = os.open(os.environ["ENCRYPTIONS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for cipher, provider in ((AesCbc, "aescbc"), (AesGcm, "aesgcm"), (Secretbox, "secretbox")):
         count_encryptions(cipher, provider, log)
-    DeadlyStore.killer = Killer(os.environ.get("KILL_AT", ""))
+    DeadlyStore.killer = killer
     setattr(client, "EtcdStore", DeadlyStore)  # noqa: B010
+
+
+def run(words: Sequence[str]) -> int:
+    install(Killer(os.environ.get("KILL_AT", "")))
+    setattr(run_command, "CHILD", (sys.executable, "-m", "tests.faults.child_harness"))  # noqa: B010
     return main(words)
 
 

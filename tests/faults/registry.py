@@ -19,7 +19,8 @@ from tests.servers.gateway import Gateway
 HARNESS = (sys.executable, "-m", "tests.faults.harness")
 OWNER = "/kube-rewrap/v1/owner"
 PAGE = 10
-BATCHES = 2  # one for each resource
+RESOURCES = ("secrets",)
+WIDE = ("secrets", "configmaps", "pods")  # with events, a batch for each of four processes
 POISON = ("/registry/events/default/poison", "/registry/secrets/default/s00005-poison")
 
 
@@ -34,6 +35,7 @@ class Registry:
     plaintexts: dict[str, bytes]
     lease: int
     encryptions: Path
+    batches: int  # one for each resource
 
     @property
     def gateway(self) -> Gateway:
@@ -102,14 +104,25 @@ class Registry:
         """What was written again by looking at it again: at most a page of each batch and crash."""
         document = ended.document
         assert document["rewritten"] + document["current"] == len(self.plaintexts)
-        assert document["current"] <= crashes * BATCHES * PAGE
+        assert document["current"] <= crashes * self.batches * PAGE
         assert {one["key"] for one in document["quarantined"]} == set(POISON)
 
 
-def prepare(cluster: EtcdCluster, directory: Path, objects: int = 60, *, rate: str = "0") -> Registry:
+def prepare(
+    cluster: EtcdCluster,
+    directory: Path,
+    objects: int = 60,
+    *,
+    rate: str = "0",
+    resources: Sequence[str] = RESOURCES,
+) -> Registry:
+    """The objects are spread over `resources`; the events come besides."""
     gateway = cluster.admin()
     old, new = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
-    plaintexts = secrets(objects)
+    plaintexts = {
+        name.replace("/secrets/", f"/{resources[number % len(resources)]}/"): value
+        for number, (name, value) in enumerate(secrets(objects).items())
+    }
     store(gateway, plaintexts, old)
     lease = gateway.grant_lease(3_600)
     for number in range(8):
@@ -118,7 +131,7 @@ def prepare(cluster: EtcdCluster, directory: Path, objects: int = 60, *, rate: s
         gateway.put(name, old.seal(name, plaintexts[name]), lease)
     for name in POISON:
         gateway.put(name, b"k8s:enc:aescbc:v1:lost:" + b"x" * 64)
-    file = configure(directory, new, old, IDENTITY, resources=["secrets", "events"])
+    file = configure(directory, new, old, IDENTITY, resources=[*resources, "events"])
     settings = write_private(directory / "settings.toml", f"[page]\nobjects = {PAGE}\n[etcd]\ncall_timeout = 3.0\n")
     encryptions = directory / "encryptions.log"
     command = replace(
@@ -126,4 +139,4 @@ def prepare(cluster: EtcdCluster, directory: Path, objects: int = 60, *, rate: s
         program=HARNESS,
         environment={"ENCRYPTIONS": str(encryptions), "REWRAP_RATE": rate},
     )
-    return Registry(cluster, command, old, new, plaintexts, lease, encryptions)
+    return Registry(cluster, command, old, new, plaintexts, lease, encryptions, len(resources) + 1)

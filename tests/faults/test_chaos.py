@@ -1,5 +1,5 @@
 """Rounds of crashes, lost replies and writers at random. Each round's number is its seed: to see one again, run it
-alone, as `CHAOS_SEED=… pytest -m chaos -k 'round[7]'`; its failure says which `CHAOS_SEED` it had."""
+alone, as `CHAOS_SEED=… pytest -m chaos -k 'round[7-1]'`; its failure says which `CHAOS_SEED` it had."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command import Running
+from tests.acceptance.command import Running, log_events
 from tests.faults.harness import POINTS
-from tests.faults.registry import OWNER, POISON, Registry, prepare
+from tests.faults.registry import OWNER, POISON, RESOURCES, WIDE, Registry, prepare
 from tests.integration.apiserver import IDENTITY, secrets
 from tests.integration.blind_writer import Writer, assert_values
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
@@ -33,7 +34,10 @@ pytestmark = pytest.mark.chaos
 class Chaos:
     """One registry, one dice, and the faults that it throws."""
 
-    def __init__(self, cluster: EtcdCluster, registry: Registry, proxy: Proxy, dice: random.Random) -> None:
+    def __init__(
+        self, cluster: EtcdCluster, registry: Registry, proxy: Proxy, dice: random.Random, processes: int
+    ) -> None:
+        self.processes = processes
         self.cluster = cluster
         self.registry = registry
         self.proxy = proxy
@@ -42,16 +46,45 @@ class Chaos:
 
     def one_fault(self) -> None:
         """A run with one fault in it, which may end the run or not."""
-        fault = self.dice.choice(
-            [self.kill_at_a_point, self.kill_at_a_moment, self.kill_etcd, self.lose_replies, self.stop]
-        )
-        fault()
+        faults = [self.kill_at_a_point, self.kill_at_a_moment, self.kill_etcd, self.lose_replies, self.stop]
+        if self.processes > 1:
+            faults += [self.kill_a_child_at_a_point, self.kill_a_child, self.freeze]
+        self.dice.choice(faults)()
         self.registry.end_lock()
 
     def kill_at_a_point(self) -> None:
         point = f"{self.dice.choice(POINTS)}:{self.dice.randint(1, 12)}"
         with self.registry.killed_at(point).start(*self.words()) as running:
             self.note(running)
+
+    def kill_a_child_at_a_point(self) -> None:
+        point = f"{self.dice.choice(POINTS)}:{self.dice.randint(1, 12)}"
+        self.registry.encryptions.with_suffix(".log.killed").unlink(missing_ok=True)
+        with self.registry.command.with_environment(KILL_CHILD_AT=point).start(*self.words()) as running:
+            self.note(running)
+
+    def kill_a_child(self) -> None:
+        with self.run() as running:
+            self.at_a_moment(running)
+            if children := self.children(running):
+                os.kill(self.dice.choice(children), signal.SIGKILL)
+            self.note(running)
+
+    def freeze(self) -> None:
+        """The run, or one of its children, stands still for some seconds, up to longer than its locks last."""
+        with self.run() as running:
+            self.at_a_moment(running)
+            frozen = self.dice.choice([running.pid, *self.children(running)])
+            with suppress(ProcessLookupError):
+                os.kill(frozen, signal.SIGSTOP)
+                threading.Event().wait(self.dice.choice([1, 5, 9, 12, 20]))
+                os.kill(frozen, signal.SIGCONT)
+            self.note(running, {4})  # the run's lock may be lost by then
+
+    def children(self, running: Running) -> list[int]:
+        """Those that live, as far as the log names them."""
+        started = [event["child"] for event in log_events(running.stderr) if event["event"] == "child.started"]
+        return [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
     def kill_at_a_moment(self) -> None:
         with self.run() as running:
@@ -85,43 +118,49 @@ class Chaos:
         return self.registry.command.start(*self.words())
 
     def words(self) -> tuple[str, ...]:
-        return ("run", "-o", "json", "--rate", self.dice.choice(["0", "100", "200"]))
+        rate = self.dice.choice(["0", "100", "200"])
+        return ("run", "-o", "json", "--rate", rate, "--processes", str(self.processes))
 
     def at_a_moment(self, running: Running) -> None:
         """Somewhere between its start and its end."""
         moment = threading.Event()
-        moment.wait(self.dice.uniform(0.3, 1.5))
+        moment.wait(self.dice.uniform(0.3, 1.5 if self.processes == 1 else 5.0))
         del running
 
-    def note(self, running: Running) -> None:
+    def note(self, running: Running, others: Collection[int] = ()) -> None:
         """Whatever the fault was, it ends in one of the ways that are promised."""
-        ended = running.end(90)
-        assert ended.code in {0, 3, 5, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, 130}, (
+        ended = running.end(150)
+        assert ended.code in {0, 3, 5, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, 130, *others}, (
             ended.stdout + ended.stderr
         )
         self.kills += ended.code == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("number", range(ROUNDS))
-def test_round(new_etcd: NewEtcd, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(number, 1) for number in range(ROUNDS)] + [(number, many) for many in (2, 4) for number in range(ROUNDS // 4)],
+)
+def test_round(new_etcd: NewEtcd, tmp_path: Path, number: int, processes: int) -> None:
     dice = random.Random(SEED * 1_000 + number)
     cluster = new_etcd(EtcdOptions(version=EtcdVersion.V3_4, fsync=True))
     with Proxy(cluster.endpoints[0]) as proxy:
-        registry = prepare(cluster, tmp_path, OBJECTS).through(proxy.endpoint)
-        chaos = Chaos(cluster, registry, proxy, dice)
+        resources = RESOURCES if processes == 1 else WIDE
+        registry = prepare(cluster, tmp_path, OBJECTS, resources=resources).through(proxy.endpoint)
+        chaos = Chaos(cluster, registry, proxy, dice, processes)
         for _ in range(FAULTS_A_ROUND):
             chaos.one_fault()
         # No fault may have made an object lose its way, whatever else comes now.
         assert {one.version for one in registry.poison()} == {1}
-        ended = registry.finish()
+        # Children that outlive a killed run by some seconds release their claims at their end.
+        ended = registry.finish("--processes", str(processes), "--wait")
     assert cluster.admin().get(OWNER) is None
     registry.assert_ended_well()
     registry.assert_each_was_rewritten_once()
     assert {one["key"] for one in ended.document["quarantined"]} == set(POISON)
 
 
-@pytest.mark.parametrize("number", range(ROUNDS // 4))
-def test_round_with_a_writer(new_etcd: NewEtcd, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "processes"), [(number, (1, 2, 1, 4)[number % 4]) for number in range(ROUNDS // 4)])
+def test_round_with_a_writer(new_etcd: NewEtcd, tmp_path: Path, number: int, processes: int) -> None:
     dice = random.Random(SEED * 2_000 + number)
     cluster = new_etcd(EtcdOptions(version=EtcdVersion.V3_4))
     registry = prepare(cluster, tmp_path, OBJECTS)
@@ -130,7 +169,7 @@ def test_round_with_a_writer(new_etcd: NewEtcd, tmp_path: Path, number: int) -> 
         Proxy(cluster.endpoints[0]) as proxy,
         Writer(cluster.admin(), written, (registry.old, registry.new, IDENTITY), dice.randint(0, 10**9)),
     ):
-        chaos = Chaos(cluster, registry.through(proxy.endpoint), proxy, dice)
+        chaos = Chaos(cluster, registry.through(proxy.endpoint), proxy, dice, processes)
         for _ in range(FAULTS_A_ROUND):
             dice.choice([chaos.kill_at_a_point, chaos.kill_at_a_moment, chaos.lose_replies, chaos.stop])()
             registry.end_lock()

@@ -16,7 +16,7 @@ from tests.servers.etcd import EtcdCluster
 PASSES = {
     "group": 8,
     "swap": 60,
-    "ledger": 8,
+    "ledger": 6,
     "batches": 12,
     "claims": 2,
     "campaigns": 3,

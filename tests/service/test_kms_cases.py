@@ -260,6 +260,26 @@ def test_a_worker_whose_plugin_refuses_says_why_and_does_not_try_without_a_pause
     assert read_all(gateway, kms) == expected
 
 
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_a_campaign_rests_while_the_plugins_of_all_workers_fail_and_goes_on_by_itself(cluster: Service) -> None:
+    gateway, kms, expected = cluster.etcd.admin(), KmsKey("cloud", BESIDE), secrets(OBJECTS)
+    store(gateway, expected, OLD)
+    put_in_place(cluster, kms, OLD)
+    with plugin_process(cluster.directory / "a") as ours, plugin_process(cluster.directory / "b") as other:
+        other.does(fail={"v2.Encrypt": "PERMISSION_DENIED"})
+        scheduler = start_beside(cluster, ours, "scheduler")
+        start_beside(cluster, other, "worker", "--children", "1")
+        cluster.wait(lambda: scheduler.said("campaign.paused"), "a rest", 120)
+        [rest] = scheduler.said("campaign.paused")
+        assert rest["cause"] == "kms"
+        assert rest["because"].startswith("the plugin beside the scheduler serves, and those beside the workers fail: ")
+        other.does(fail={})
+        assert cluster.wait_finished(1, 150)["state"] == "complete"
+        assert [one["cause"] for one in scheduler.said("campaign.paused")] == ["kms"]
+    assert read_all(gateway, kms) == expected
+
+
 def test_a_run_takes_a_new_kek_after_it_has_stood_and_never_a_former_one(
     cluster: Service, plugin: PluginProcess
 ) -> None:
@@ -282,7 +302,7 @@ def test_a_run_takes_a_new_kek_after_it_has_stood_and_never_a_former_one(
     plugin.kill()
     away = cluster.run("run")
     assert away.code != 0
-    assert "can't be reached" in str(away.error)
+    assert "no process accepts connections at" in str(away.error)
     assert read_all(gateway, kms) == expected
 
 

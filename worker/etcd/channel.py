@@ -15,7 +15,9 @@ from kube_rewrap.config.settings.endpoints import scheme_of
 from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.etcd import compat
 
-_stubs: Any = compat.load()[1]
+_rpc: Any
+_stubs: Any
+_rpc, _stubs = compat.load()
 
 _LEAST_RECEIVED = 8 * 2**20
 """Bytes. gRPC's default limit, 4 MiB, is less than three of the largest objects that etcd accepts."""
@@ -39,6 +41,8 @@ class Endpoint:
     url: str
     channel: grpc.aio.Channel = field(repr=False)
     kv: Any = field(repr=False)
+    txn: Any = field(repr=False)
+    """`kv.Txn` for requests that are serialized already."""
     lease: Any = field(repr=False)
     maintenance: Any = field(repr=False)
     auth: Any = field(repr=False)
@@ -64,6 +68,7 @@ def open_endpoint(url: str, settings: EtcdSettings, page_bytes: int) -> Endpoint
         url,
         channel,
         _stubs.KVStub(channel),
+        channel.unary_unary("/etcdserverpb.KV/Txn", response_deserializer=_rpc.TxnResponse.FromString),
         _stubs.LeaseStub(channel),
         _stubs.MaintenanceStub(channel),
         _stubs.AuthStub(channel),

@@ -24,8 +24,9 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd import compat
 from kube_rewrap.worker.etcd.channel import Endpoint, open_endpoint
+from kube_rewrap.worker.etcd.duty import DutyCycle
 from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
-from kube_rewrap.worker.etcd.messages import compare, item_of, swap_request, swapped
+from kube_rewrap.worker.etcd.messages import compare, guarded_by, item_of, swap_request, swapped
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import (
     CommitResult,
@@ -43,6 +44,7 @@ from kube_rewrap.worker.etcd.store import (
     WatchFrom,
     require_ours,
 )
+from kube_rewrap.worker.etcd.turns import Turns
 from kube_rewrap.worker.etcd.watch import Token, follow
 
 _rpc: Any = compat.load()[0]
@@ -68,8 +70,11 @@ class _Begun:
 class EtcdStore:
     """See `worker.etcd.store.Store`. Use `open_store` to make one."""
 
-    def __init__(self, settings: EtcdSettings, state_prefix: str, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self, settings: EtcdSettings, state_prefix: str, endpoints: Sequence[Endpoint], read_share: float
+    ) -> None:
         self._settings = settings
+        self._turns = Turns(DutyCycle(read_share))
         self._state = KeyRange.of_prefix(state_prefix.encode() + b"/")
         self._endpoints = list(endpoints)
         self._current = 0
@@ -85,23 +90,18 @@ class EtcdStore:
 
     async def page(self, keys: KeyRange, limit: int, *, revision: int = 0, since: int = 0) -> Page:
         """See Store."""
-        request = _rpc.RangeRequest(
-            key=keys.start, range_end=keys.end, limit=limit, revision=revision, min_mod_revision=since
-        )
-        response = await self._range(request)
+        response = await self._range_of(keys, limit, revision=revision, min_mod_revision=since)
         left = int(response.more) if since else _left(response)  # `count` includes what `since` leaves out
         return Page(tuple(map(item_of, response.kvs)), left, response.header.revision)
 
     async def keys(self, keys: KeyRange, limit: int) -> tuple[list[bytes], int]:
         """See Store."""
-        request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, keys_only=True)
-        response = await self._range(request)
+        response = await self._range_of(keys, limit, keys_only=True)
         return [kv.key for kv in response.kvs], _left(response)
 
     async def stamps(self, keys: KeyRange, limit: int, *, revision: int = 0) -> tuple[list[Stamp], int]:
         """See Store."""
-        request = _rpc.RangeRequest(key=keys.start, range_end=keys.end, limit=limit, revision=revision, keys_only=True)
-        response = await self._range(request)
+        response = await self._range_of(keys, limit, revision=revision, keys_only=True)
         stamps = [Stamp(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in response.kvs]
         return stamps, _left(response)
 
@@ -121,23 +121,27 @@ class EtcdStore:
         self, swaps: Sequence[tuple[Item, bytes]], guard: Expect | None = None
     ) -> list[SwapResult | WorkerError]:
         """See Store. Sends all transactions before it waits for the first answer."""
-        requests = [swap_request(item, value, guard) for item, value in swaps]
-        sent = [self._begin(request) for request in requests]
+        guarded = guarded_by(guard)
+        requests = [swap_request(item, value, guarded) for item, value in swaps]
+        endpoint, token = self.current()
+        answers = [self._send(endpoint.txn, request) for request in requests]
         ends: list[SwapResult | WorkerError | None] = []
-        for begun in sent:
+        for answer in answers:
             try:
-                ends.append(swapped(await begun.answer, guard))
+                ends.append(swapped(await answer, guard))
             except FencedError as error:
                 ends.append(error)
             except grpc.aio.AioRpcError:
                 ends.append(None)
         # Failed swaps are resolved concurrently: one after the other, their bounds would add up.
         failed = [place for place, end in enumerate(ends) if end is None]
-        again = await asyncio.gather(*(self._end(requests[place], sent[place], guard) for place in failed))
+        again = await asyncio.gather(
+            *(self._end(requests[place], _Begun(endpoint, token, answers[place]), guard) for place in failed)
+        )
         resolved = dict(zip(failed, again, strict=True))
         return [resolved[place] if end is None else end for place, end in enumerate(ends)]
 
-    async def _end(self, request: Any, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
+    async def _end(self, request: bytes, begun: _Begun, guard: Expect | None) -> SwapResult | WorkerError:
         try:
             return swapped(await self._write(request, begun), guard)
         except WorkerError as error:
@@ -148,7 +152,7 @@ class EtcdStore:
         request = _rpc.TxnRequest(
             compare=[compare(expect) for expect in expects], success=[self._change(change) for change in changes]
         )
-        response = await self._write(request)
+        response = await self._write(request.SerializeToString())
         if response is None:
             return CommitResult(Outcome.UNKNOWN)
         outcome = Outcome.APPLIED if response.succeeded else Outcome.LOST
@@ -278,6 +282,16 @@ class EtcdStore:
     async def _range(self, request: Any, give_up_after: float | None = None) -> Any:
         return await self._read(lambda at: self._send(at.kv.Range, request), give_up_after)
 
+    async def _range_of(self, keys: KeyRange, limit: int, **options: int) -> Any:
+        """Read up to `limit` keys of a range; those of the registry as `Turns` lets us, perhaps fewer at once."""
+        ours = keys.start in self._state
+        request = _rpc.RangeRequest(
+            key=keys.start, range_end=keys.end, limit=limit if ours else self._turns.limit(limit), **options
+        )
+        if ours:
+            return await self._range(request)
+        return await self._turns.read(lambda: self._range(request), _sizes)
+
     async def _read(self, call: Call, give_up_after: float | None = None) -> Any:
         """Repeat a call until an answer or the bound, with a new token if the old one expired."""
 
@@ -321,13 +335,13 @@ class EtcdStore:
                 raise self._unreachable(str(error))
             await asyncio.sleep(wait)
 
-    def _begin(self, request: Any) -> _Begun:
-        """Send a transaction without waiting for the answer."""
+    def _begin(self, request: bytes) -> _Begun:
+        """Send a serialized transaction without waiting for the answer."""
         endpoint = self._endpoints[self._current]
-        return _Begun(endpoint, self._metadata, self._send(endpoint.kv.Txn, request))
+        return _Begun(endpoint, self._metadata, self._send(endpoint.txn, request))
 
-    async def _write(self, request: Any, begun: _Begun | None = None) -> Any:
-        """Send a transaction, or wait for the one in `begun`. Returns its answer, None when its outcome is unknown.
+    async def _write(self, request: bytes, begun: _Begun | None = None) -> Any:
+        """Send a serialized transaction, or wait for the one in `begun`. Returns its answer, None = outcome unknown.
 
         Sends it again only after an answer that proves that etcd did not apply it.
         """
@@ -393,20 +407,26 @@ def _left(response: Any) -> int:
     return max(int(response.count) - len(response.kvs), int(response.more))
 
 
+def _sizes(response: Any) -> tuple[int, int]:
+    """Return the bytes of an answer to a Range, and how many keys etcd visited for it."""
+    return response.ByteSize(), response.count
+
+
 @asynccontextmanager
 async def open_store(
-    settings: EtcdSettings, state_prefix: str, page_bytes: int = 4 * 2**20
+    settings: EtcdSettings, state_prefix: str, page_bytes: int = 4 * 2**20, read_share: float = 1.0
 ) -> AsyncIterator[EtcdStore]:
     """Open channels to all endpoints, check that one answers, and close them at the end.
 
     `page_bytes` is the wanted size of pages; the channels refuse answers of more than twice that, 8 MiB at least.
+    `read_share` is the share of the time that reads of the registry may take.
 
     Raises ConfigError for unreadable files, UnavailableError when no endpoint answers, RequestRefusedError when etcd
     does not accept the credentials.
     """
     endpoints = [open_endpoint(url, settings, page_bytes) for url in settings.endpoints]
     try:
-        store = EtcdStore(settings, state_prefix, endpoints)
+        store = EtcdStore(settings, state_prefix, endpoints, read_share)
         await store.connect()
         yield store
     finally:

@@ -28,6 +28,8 @@ _SPARE = 48 * _LARGE
 _SHARE = 10
 _SHARE_OF_DATABASE = 16
 _MOST_KNOWN = 64
+_KNOWN_SECONDS = 60.0
+"""After that objects may have grown, so that what a scan has shown of their sizes bounds no answer any more."""
 _ANSWERS_IN_A_PART = 4
 """Few, so that etcd counts each key of a part only that often; more than one, so that most answers are full."""
 _CHEAP = 512
@@ -42,8 +44,10 @@ class PageSizer:
     1. The count grows to the set one, as long as so many objects of the size of the last answers fit into a page.
     2. After an answer that was too large, rewrap reads the objects of that answer again, a few at once.
     3. The bytes of answers that were too large stay below 48 MiB and a tenth of all others: the next answer has no
-       more objects than would fit into what is left of that, if each were as large as it may be. That is 1 MiB where
-       no scan has shown otherwise. A sixteenth of etcd's database counts instead of 48 MiB where that is more.
+       more objects than would fit into what is left of that, if each were as large as it may be. That is 1 MiB, or what
+       a scan of the range has shown within a minute; the first answer and an answer with a larger object have to
+       confirm that. A sixteenth of etcd's database counts instead of 48 MiB where that is more; a database that is not
+       larger bounds its answers itself.
     """
 
     def __init__(self, settings: PageSettings) -> None:
@@ -53,17 +57,21 @@ class PageSizer:
         self._usual = 1.0
         self._most_spare = float(max(_SPARE, settings.objects * _LARGE))
         self._spare = float(_SPARE)
-        self._database = 0
-        self._largest: dict[KeyRange, int] = {}
+        self._database, self._database_at = 0, 0.0
+        self._largest: dict[KeyRange, tuple[int, float]] = {}
 
-    def learn_database(self, size: int) -> None:
-        """Use the size of etcd's database, in bytes: no answer is larger."""
-        self._database = size
+    def is_database_known(self, now: float) -> bool:
+        """Whether the size of etcd's database was learned within a minute before the time `now`, in seconds."""
+        return bool(self._database) and now < self._database_at + _KNOWN_SECONDS
+
+    def learn_database(self, size: int, now: float) -> None:
+        """Use the size of etcd's database at the time `now`, in bytes: no answer is larger for a while."""
+        self._database, self._database_at = size, now
         self._spare = min(max(self._spare, size / _SHARE_OF_DATABASE), self._most_spare)
 
-    def limit(self, room: int, largest: int) -> int:
+    def limit(self, room: int, largest: int, now: float) -> int:
         """Return the count of the next request: its answer should fit into `room` bytes; `largest` as `largest_in`."""
-        fits_whole = 0 < self._database <= self._spare
+        fits_whole = self.is_database_known(now) and self._database <= self._spare
         safe = self.settings.objects if fits_whole else max(self.few, int(self._spare / largest))
         return max(1, min(self._limit, int(room / self._usual), safe))
 
@@ -80,17 +88,21 @@ class PageSizer:
         """Begin again with few objects: the answer with up to `limit` of them was too large."""
         self._limit = max(1, min(self.few, limit // _GROWTH))
 
-    def largest_in(self, keys: KeyRange) -> int:
-        """Return how large an object of the range may be, in bytes."""
-        known = (most for seen, most in self._largest.items() if seen.start <= keys.start and keys.end <= seen.end)
+    def largest_in(self, keys: KeyRange, now: float) -> int:
+        """Return how large an object of the range may be, in bytes; `now` is the time in seconds."""
+        known = (
+            most
+            for seen, (most, at) in self._largest.items()
+            if now < at + _KNOWN_SECONDS and seen.start <= keys.start and keys.end <= seen.end
+        )
         return min(known, default=_LARGE)
 
-    def note_largest(self, keys: KeyRange, largest: int) -> None:
-        """Remember the largest object of a range that was read to its end."""
+    def note_largest(self, keys: KeyRange, largest: int, now: float) -> None:
+        """Remember the largest object of a range that was read to its end. The reading began at the time `now`."""
         self._largest.pop(keys, None)
         if len(self._largest) >= _MOST_KNOWN:
             del self._largest[next(iter(self._largest))]
-        self._largest[keys] = max(1, largest)
+        self._largest[keys] = max(1, largest), now
 
 
 async def read_pages(
@@ -147,7 +159,9 @@ class _Reader:
         self._sizer = sizer
         self._revision = revision
         self._since = since
-        self._expected = sizer.largest_in(keys)
+        self._began = _now()
+        self._known = sizer.largest_in(keys, self._began)
+        self._expected = _LARGE  # until the first answer has confirmed what is known
         self._largest = 0
         self._again = 0
 
@@ -161,7 +175,7 @@ class _Reader:
             items, size = items + answer.items, size + answer.bytes
             if self._parts.is_done:
                 if not self._since:
-                    self._sizer.note_largest(self._keys, self._largest)
+                    self._sizer.note_largest(self._keys, self._largest, self._began)
                 return Page(items, 0, answer.revision)
             if 2 * len(items) >= most.objects or 2 * size >= most.bytes:
                 return Page(items, self._parts.left, answer.revision)
@@ -169,7 +183,7 @@ class _Reader:
     async def _request(self, objects: int, room: int) -> Page:
         """Return the answer for the next part, with `objects` at most."""
         while True:
-            limit = self._sizer.limit(room, self._expected)
+            limit = self._sizer.limit(room, self._expected, _now())
             limit = min(limit, self._sizer.few) if self._again else limit
             most = max(_CHEAP, _ANSWERS_IN_A_PART * limit)
             limit = min(limit, objects)
@@ -192,3 +206,8 @@ class _Reader:
         self._sizer.learn(answer, again=again)
         self._parts.learn([item.key for item in answer.items], answer.left, most)
         self._largest = max(self._largest, max((len(item.key) + len(item.value) for item in answer.items), default=0))
+        self._expected = self._known if self._largest <= self._known else _LARGE
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

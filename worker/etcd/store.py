@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Protocol
 
 from kube_rewrap.worker.errors import WorkerError
@@ -47,7 +48,7 @@ class Stamp:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """Some items of a range in key order; `revision` is the store's at the read.
 
@@ -63,10 +64,10 @@ class Page:
         """Whether the range has further items."""
         return self.left > 0
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Bytes of keys and values in the page."""
-        return sum(len(item.key) + len(item.value) for item in self.items)
+        return sum([len(item.key) + len(item.value) for item in self.items])
 
 
 class Outcome(Enum):

@@ -44,6 +44,7 @@ _AES_KEYS = (16, 24, 32)
 _SHORTEST_SEED = 32
 _V2_VERSIONS = ("v2", "v2beta1")
 
+
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # Without it grpc sends the escaped path, which servers on Rust's h2 refuse (grpc/grpc#38142).
     ("grpc.default_authority", "localhost"),
@@ -184,8 +185,10 @@ class KmsClient:
     @asynccontextmanager
     async def _asking(self, method: Method, uid: str = "", **logged: str) -> AsyncIterator[None]:
         """End the calls inside within the deadline; log their failure."""
+        greets = self._plugin.version == "v1" and not self._is_greeted and method != "Version"
         try:
-            async with _deadline(self._seconds, self._subject):
+            asked = f"Version or {method}" if greets else method
+            async with _deadline(self._seconds, f"{self._subject} did not answer {asked}"):
                 yield
         except (KmsUnavailableError, KmsRefusedError, KmsUndecidedError) as error:
             context = {"uid": uid, **logged} if uid else logged
@@ -217,7 +220,7 @@ class KmsClient:
         try:
             answer = await call(request, timeout=self._seconds)
         except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
+            raise self._failed(error, method) from None
         except grpc.aio.UsageError:
             raise KmsUnavailableError(f"{self._subject} was called after the connection was closed") from None
         try:
@@ -225,22 +228,22 @@ class KmsClient:
         except (DecodeError, UnicodeDecodeError):  # the latter by protobuf without its extension module
             raise KmsUndecidedError(f"{self._subject} gave an answer to {method} that does not decode") from None
 
-    def _failed(self, error: grpc.aio.AioRpcError) -> KmsError:
+    def _failed(self, error: grpc.aio.AioRpcError, method: Method) -> KmsError:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             obstacle = _obstacle(self._address, self._subject)
             if obstacle is not None:
                 return obstacle
-        return translate(error.code(), error.details() or "", self._subject)
+        return translate(error.code(), error.details() or "", self._subject, method)
 
 
 @asynccontextmanager
-async def _deadline(seconds: float, subject: str) -> AsyncIterator[None]:
-    """End the calls inside after some seconds, with KmsUnavailableError."""
+async def _deadline(seconds: float, failure: str) -> AsyncIterator[None]:
+    """End the calls inside after some seconds, with KmsUnavailableError, whose message begins with `failure`."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise KmsUnavailableError(f"{subject} did not answer within {seconds:g} s") from None
+        raise KmsUnavailableError(f"{failure} within {seconds:g} s; see its log: it may wait for its KMS") from None
 
 
 def _open(address: Address) -> grpc.aio.Channel | None:
@@ -279,11 +282,13 @@ def _denied(address: Address, subject: str) -> KmsError:
 
 
 def _missing(address: Address, subject: str) -> KmsError:
-    return KmsUnavailableError(f"{subject} can't be reached: {address.socket!r} does not exist")
+    remedy = "start the plugin, or mount the directory of its socket"
+    return KmsUnavailableError(f"{subject} can't be reached: {address.socket!r} does not exist; {remedy}")
 
 
 def _unreachable(address: Address, subject: str) -> KmsError:
-    return KmsUnavailableError(f"{subject} can't be reached: no process accepts connections at {address.socket!r}")
+    message = f"{subject} can't be reached: no process accepts connections at {address.socket!r}; start the plugin"
+    return KmsUnavailableError(message)
 
 
 _OBSTACLES = {errno.EACCES: _denied, errno.EPERM: _denied, errno.ENOENT: _missing}

@@ -38,15 +38,15 @@ _BY_CODE: dict[grpc.StatusCode, tuple[type[KmsError], str]] = {
 }
 
 
-def translate(code: grpc.StatusCode, details: str, subject: str) -> KmsError:
-    """Return our error for a failed call; total over all codes. `subject` names the provider.
+def translate(code: grpc.StatusCode, details: str, subject: str, method: str) -> KmsError:
+    """Return our error for a failed call of `method`; total over all codes. `subject` names the provider.
 
     The message is ours. The plugin's text, cut and escaped, is in `plugin_text` alone.
     """
     kind, what = _BY_CODE[code]
     if code is _Code.RESOURCE_EXHAUSTED and _CUT_HERE in details:
         kind, what = KmsUndecidedError, "gave an answer that is larger than any valid one"
-    error = kind(f"{subject} {what}")
+    error = kind(f"{subject} {what} ({method})")
     error.plugin_text = extract(details)
     return error
 

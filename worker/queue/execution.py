@@ -25,6 +25,7 @@ from kube_rewrap.worker.errors import (
     BusyError,
     FencedError,
     KmsRefusedError,
+    KmsSourceError,
     KmsTargetError,
     KmsUnavailableError,
     QuarantineGrewError,
@@ -194,7 +195,9 @@ async def _finish_slice(
     because, counts = _classify(failure)
     # A slice that failed before it recorded its attempt has begun no attempt yet.
     begun = reached if reached.attempts != before.attempts else reached.begun(spec, time.time())
-    failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts)
+    # With KmsSourceError, the plugin works.
+    by_plugin = isinstance(failure, KmsUnavailableError | KmsRefusedError) and not isinstance(failure, KmsSourceError)
+    failed = begun.failed("" if isinstance(failure, StoppedError) else because, counts=counts, by_plugin=by_plugin)
     if failed != reached:
         await record.save(failed)
     if isinstance(failure, StoppedError):
@@ -274,14 +277,14 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
     """Return why this worker can't work on a campaign of another generation."""
     try:
         engine.require_aimed()
-    except KmsUnavailableError as error:
+    except (KmsUnavailableError, KmsRefusedError) as error:
         return str(error)
     return f"this worker's configuration is {engine.generation.hash}, the campaign's is {campaign.generation}"
 
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
     """Return `handed_back`, which requeues the message, and record the handback."""
-    _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
+    _log.info("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     handback = Handback(who("rewrap worker"), engine.generation.hash)
     await Handbacks(engine.store, engine.keyspace).add(handback)
     return MessageResult("handed_back", because)

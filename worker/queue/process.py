@@ -19,8 +19,9 @@ from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.background import cancel_all
+from kube_rewrap.worker.collector import spare_the_imports
 from kube_rewrap.worker.engine import Engine, open_engine
-from kube_rewrap.worker.errors import KmsUnavailableError
+from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
 from kube_rewrap.worker.kms.pace import ceiling, pace_name
@@ -47,6 +48,7 @@ class Child:
     """See the module's docstring. `file` is the EncryptionConfiguration's path."""
 
     def __init__(self, settings: Settings, file: str, *, allow_readable: bool) -> None:
+        spare_the_imports()
         self._settings = settings
         self._file = file
         self._allow_readable = allow_readable
@@ -173,6 +175,6 @@ def _is_complete(engine: Engine) -> bool:
     """Whether it is known which KEK each KMS provider writes with. A plugin that names none is not asked more often."""
     try:
         engine.require_aimed()
-    except KmsUnavailableError:
+    except (KmsUnavailableError, KmsRefusedError):
         return False
     return True

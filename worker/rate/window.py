@@ -1,13 +1,15 @@
 """Limits how many swaps may be in flight, by etcd's latency.
 
-Concurrent batches share the window: each sends groups of at most its share and waits for a group before it sends the
-next, so that all together never exceed the limit (or one swap each, if that is more).
+Concurrent batches share the window: each forms groups of at most its share, and waits for room before it sends one,
+because the limit or the number of batches may have changed since. So all together never exceed the limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from kube_rewrap.worker.rate.pressure import WindowSize
 
@@ -18,6 +20,8 @@ class Window:
     def __init__(self, size: WindowSize) -> None:
         self._size = size
         self._sharers = 0
+        self._in_flight = 0
+        self._changed = asyncio.Event()
         self._latencies = 0.0
         self._finished = 0
         self._was_full = False
@@ -40,6 +44,29 @@ class Window:
             yield
         finally:
             self._sharers -= 1
+
+    @asynccontextmanager
+    async def room(self, wanted: int) -> AsyncIterator[int]:
+        """Wait for room; yield how many of the wanted swaps may be in flight while the block runs, at least 1."""
+        await self._until(lambda: self._in_flight < self.limit)
+        swaps = min(wanted, self.limit - self._in_flight)
+        self._in_flight += swaps
+        try:
+            yield swaps
+        finally:
+            self._in_flight -= swaps
+            self._changed.set()
+
+    async def resize(self, ceiling: int) -> None:
+        """Set the most swaps in flight, at least 1; returns when no more are."""
+        self._size = replace(self._size, ceiling=ceiling)
+        self._changed.set()
+        await self._until(lambda: self._in_flight <= ceiling)
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            self._changed.clear()
+            await self._changed.wait()
 
     def finished(self, swaps: int, seconds: float, *, was_full: bool) -> None:
         """Adapt the window to a group of swaps.

@@ -68,8 +68,8 @@ class Checkpoint(Form):
 
     `attempts` counts how often a worker began or resumed the batch, `stalled` how many of these attempts came
     since the cursor last moved; `tried_at` is the time of the last one (seconds since 1970). `because` is the
-    reason why the last failed attempt ended. `reasons` counts all objects that the present sweep put in
-    quarantine, also those without a quarantine record.
+    reason why the last failed attempt ended, `by_plugin` whether the worker's KMS plugin failed then. `reasons` counts
+    all objects that the present sweep put in quarantine, also those without a quarantine record.
     """
 
     spec: BatchSpec
@@ -80,6 +80,7 @@ class Checkpoint(Form):
     stalled: Annotated[Count, Named(former="fruitless")] = 0
     tried_at: Time = 0.0
     because: Text = ""
+    by_plugin: Later[bool] = False
     reasons: Later[Mapping[Reason, Count]] = field(default_factory=dict)
 
     @property
@@ -92,18 +93,21 @@ class Checkpoint(Form):
         attempt = replace(self, spec=spec, state=BatchState.RUNNING, attempts=self.attempts + 1, tried_at=now)
         if spec.sweep == self.spec.sweep:
             return replace(attempt, stalled=self.stalled + 1)
-        return replace(attempt, cursor=b"", report=self.report.before_sweep(), stalled=1, because="", reasons={})
+        return replace(
+            attempt, cursor=b"", report=self.report.before_sweep(), stalled=1, because="", by_plugin=False, reasons={}
+        )
 
     def advanced(self, cursor: bytes, report: BatchReport, reasons: Iterable[Reason] = ()) -> Checkpoint:
         """Return the checkpoint after one more page; `reasons` has one member per object put in quarantine."""
         counts = Counter(self.reasons)
         counts.update(reasons)
         moved = replace(self, state=BatchState.RUNNING, cursor=cursor, report=self.report + report)
-        return replace(moved, stalled=0, because="", reasons=dict(counts))
+        return replace(moved, stalled=0, because="", by_plugin=False, reasons=dict(counts))
 
-    def failed(self, because: str, *, counts: bool) -> Checkpoint:
+    def failed(self, because: str, *, counts: bool, by_plugin: bool = False) -> Checkpoint:
         """Return the checkpoint after a failure. Without `counts`, the attempt does not count as stalled."""
-        return replace(self, because=because, stalled=self.stalled - (0 if counts else min(1, self.stalled)))
+        stalled = self.stalled - (0 if counts else min(1, self.stalled))
+        return replace(self, because=because, by_plugin=by_plugin, stalled=stalled)
 
 
 def quarantined_by(batches: Iterable[Checkpoint]) -> dict[tuple[str, Reason], int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
-from kube_rewrap.worker.verdict import KeyRef, Quarantine, Reason
+from kube_rewrap.worker.verdict import KMS_FINGERPRINT, KeyRef, Quarantine, Reason
 
 LISTED = 1_000
 """Unreadable objects that a resource's tally lists; it counts all."""
@@ -93,6 +93,19 @@ class ResourceTally:
     def elsewhere(self) -> int:
         """Objects that a key other than the primary opens."""
         return self.readable - (self.keys[self.primary].objects if self.primary in self.keys else 0)
+
+    @property
+    def undetermined(self) -> int:
+        """Objects of which it can't be known whether they are stale, so that `stale` includes them.
+
+        They are under a KMS v2 primary of which it is not known under which KEK it writes.
+        """
+        return sum(tally.objects for key, tally in self.keys.items() if self.is_undetermined(key))
+
+    def is_undetermined(self, key: KeyRef) -> bool:
+        """Whether it can't be known if values under a key are stale. Those of source type 0 are, under any KEK."""
+        is_untold = self.primary.fingerprint == KMS_FINGERPRINT and self.primary.covers(key)
+        return is_untold and key.is_kek and key.version == "v2" and key == key.kek
 
     @property
     def stale_bytes(self) -> int:
@@ -182,6 +195,11 @@ class Inventory:
     def stale(self) -> int:
         """Objects to rewrite: under a key other than their resource's primary, or outdated under it."""
         return sum(tally.stale for tally in self.resources)
+
+    @property
+    def undetermined(self) -> int:
+        """Objects of which it can't be known whether they are stale (see ResourceTally)."""
+        return sum(tally.undetermined for tally in self.resources)
 
     @property
     def outdated(self) -> int:

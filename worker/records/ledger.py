@@ -162,10 +162,12 @@ class Ledger:
         held.left -= taken
         return taken
 
-    def landed(self, key: KeyRef, resource: str, revision: int) -> None:
-        """Note in memory that etcd applied a swap with this key's ciphertext at this revision."""
-        landed, one = self._tokens(key).landed, Landed(1, revision, revision)
-        landed[resource] = landed[resource] + one if resource in landed else one
+    def landed(self, key: KeyRef, resource: str, *revisions: int) -> None:
+        """Note in memory that etcd applied a swap with this key's ciphertext at each of these revisions."""
+        if not revisions:
+            return
+        landed, these = self._tokens(key).landed, Landed(len(revisions), min(revisions), max(revisions))
+        landed[resource] = landed[resource] + these if resource in landed else these
 
     async def settle(self) -> None:
         """Record the swaps that `landed` noted. If a crash loses some, their keys' use is overestimated."""

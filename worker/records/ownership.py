@@ -31,6 +31,9 @@ CLAIM_SECONDS = 10
 """Shorter than LEASE_SECONDS: a dead worker's batch waits for this time."""
 
 _RELEASES = 5
+_LATE_SECONDS = 1.0
+"""How often a session looks for locks that etcd took for it late."""
+
 UNNAMED = "a process whose record can't be read"
 _log = structlog.get_logger()
 
@@ -57,17 +60,33 @@ class Session:
     def __init__(self, store: Store, lease: int) -> None:
         self._store = store
         self._lease = lease
+        self._busy: set[bytes] = set()
+        """Locks that are held, or are being taken or released."""
+        self._unclear: set[bytes] = set()
+        """Locks that this session does not use, and that a request without an answer may still take for it."""
 
     async def hold(self, key: bytes, holder: Holder, expects: Sequence[Expect] = ()) -> Expect:
         """Take a lock; returns the guard that every commit under the lock must contain.
 
         Other processes show `holder` in their messages. Raises BusyError, naming the holder, when another process
-        holds the lock, and TemporaryError when one of `expects` does not hold.
+        holds the lock, and TemporaryError when one of `expects` does not hold, or this session has the lock in use.
         """
+        if key in self._busy:
+            raise TemporaryError(f"this process has the lock {key_text(key)} in use; try again", delay=1.0)
+        self._busy.add(key)
+        try:
+            return await self._take(key, holder, expects)
+        except BaseException:
+            self._busy.discard(key)
+            raise
+
+    async def _take(self, key: bytes, holder: Holder, expects: Sequence[Expect]) -> Expect:
         value = encode({**holder.to_json(), "by": os.urandom(8).hex()})
         result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
         if result.outcome is Outcome.APPLIED:
             return Expect(key, result.revision, created=True)
+        if result.outcome is Outcome.UNKNOWN:
+            self._unclear.add(key)
         found = await self._store.get(key)
         if found is not None and found.value == value:
             return Expect(key, found.mod_revision, created=True)
@@ -88,14 +107,41 @@ class Session:
             return False
 
     async def release(self, guard: Expect) -> None:
-        """Release a lock before the session ends. If no call succeeds, the lock ends with the lease.
+        """Release a lock before the session ends. If no call succeeds, `release_late` does it.
 
         A call whose answer is lost is repeated: `guard` keeps it from a later lock.
         """
+        try:
+            if not await self._delete(guard):
+                self._unclear.add(guard.key)
+        except WorkerError:
+            self._unclear.add(guard.key)
+            raise
+        finally:
+            self._busy.discard(guard.key)
+
+    async def _delete(self, guard: Expect) -> bool:
+        """Delete a lock; returns whether etcd has answered."""
         for _ in range(_RELEASES):
             result = await self._store.commit([guard], [Delete.of_key(guard.key)])
             if result.outcome is not Outcome.UNKNOWN:
-                return
+                return True
+        return False
+
+    async def release_late(self) -> None:
+        """Release the locks that etcd took for this session after `hold` had given them up.
+
+        Without this, a batch whose claim was taken late would stay claimed as long as the session renews its lease.
+        """
+        for key in sorted(self._unclear - self._busy):
+            self._busy.add(key)
+            try:
+                found = await self._store.get(key)
+                if found is not None and found.lease == self._lease:
+                    _log.info("lock.late", because=f"etcd took {key_text(key)} after the request was given up")
+                    await self._delete(Expect(key, found.mod_revision, created=True))
+            finally:
+                self._busy.discard(key)
 
 
 @asynccontextmanager
@@ -103,12 +149,14 @@ async def open_session(store: Store, lost: Lost, seconds: int) -> AsyncIterator[
     """Hold a lease of this many seconds, and renew it, while the block runs. Calls `lost` when it may have expired."""
     granted = asyncio.get_running_loop().time()
     lease = await store.grant_lease(seconds)
+    session = Session(store, lease)
     renewal = asyncio.create_task(_renew(store, lease, seconds, granted + seconds, lost), name="lease-renewal")
+    late = asyncio.create_task(_release_late(session), name="late-locks")
     try:
-        yield Session(store, lease)
+        yield session
     finally:
         # A cancellation, too, gives the locks back: else the next holder waits until the lease expires.
-        await uninterrupted(_release(store, lease, renewal))
+        await uninterrupted(_release(store, lease, renewal, late))
 
 
 @asynccontextmanager
@@ -137,9 +185,19 @@ async def _renew(store: Store, lease: int, seconds: int, alive_until: float, los
     lost(FencedError("the lease of this process' locks was not renewed in time; another process may own them now"))
 
 
-async def _release(store: Store, lease: int, renewal: asyncio.Task[None]) -> None:
+async def _release_late(session: Session) -> None:
+    """Have a session look for late locks until cancelled."""
+    while True:
+        await asyncio.sleep(_LATE_SECONDS)
+        try:
+            await session.release_late()
+        except WorkerError as error:
+            _log.warning("lock.release_failed", because=str(error))
+
+
+async def _release(store: Store, lease: int, *tasks: asyncio.Task[None]) -> None:
     """Revoke the lease, so that the next holder need not wait until it expires."""
-    await cancel_all(renewal)
+    await cancel_all(*tasks)
     try:
         async with asyncio.timeout(5):
             await store.revoke_lease(lease)

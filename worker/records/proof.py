@@ -94,16 +94,20 @@ class ProofPart:
         )
 
 
-def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...]) -> Inventory:
-    """Return the inventory of parts of one revision that are all done; `unknown` as in Inventory."""
+def whole(parts: Iterable[ProofPart], unknown: tuple[str, ...], apart: frozenset[str] = frozenset()) -> Inventory:
+    """Return the inventory of parts of one revision that are all done; `unknown` as in Inventory.
+
+    `apart` as in ResourceTally, of all resources.
+    """
     done = list(parts)
     found = [part.found for part in done if part.found is not None]
-    return replace(added(found, max((part.revision for part in done), default=0)), unknown=unknown)
+    return replace(added(found, max((part.revision for part in done), default=0), apart), unknown=unknown)
 
 
-def added(inventories: Iterable[Inventory], revision: int) -> Inventory:
-    """Return the sum of inventories of one revision."""
-    return Inventory(revision, merged(tally for one in inventories for tally in one.resources))
+def added(inventories: Iterable[Inventory], revision: int, apart: frozenset[str] = frozenset()) -> Inventory:
+    """Return the sum of inventories of one revision; `apart` as in `whole`."""
+    tallies = (replace(tally, apart=tally.apart | apart) for one in inventories for tally in one.resources)
+    return Inventory(revision, merged(tallies))
 
 
 def is_whole(parts: Sequence[ProofPart]) -> bool:

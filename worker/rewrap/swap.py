@@ -226,20 +226,22 @@ class Swapper:
         ends = await self._send_all(group, sealed, tally)
         lost: list[Item] = []
         failures: list[WorkerError] = []
+        applied: list[int] = []
         for one, value, end in zip(group, sealed, ends, strict=True):
             if isinstance(end, TooLargeError):
                 quarantined.append(self._left_alone(tally, one.item, Reason.TOO_LARGE, str(end)))
             elif isinstance(end, WorkerError):
                 failures.append(end)
             elif end.outcome is Outcome.APPLIED:
-                if self._spends:
-                    self._ledger.landed(self._chain.primary, self._resource, end.revision)
+                applied.append(end.revision)
                 tally["rewritten"] += 1
                 tally["bytes"] += len(value)
             else:
                 tally["conflicts"] += 1
                 tally["gone"] += end.current is None
                 lost += [end.current] if end.current is not None else []
+        if self._spends:
+            self._ledger.landed(self._chain.primary, self._resource, *applied)
         if failures:
             raise failures[0]
         return lost
@@ -249,10 +251,13 @@ class Swapper:
     ) -> list[SwapResult | WorkerError]:
         loop = asyncio.get_running_loop()
         was_full = len(group) >= self._window.share
-        started = loop.time()
         swaps = [(one.item, value) for one, value in zip(group, sealed, strict=True)]
-        ends = await self._store.swap_all(swaps, self._guard)
-        self._window.finished(len(group), loop.time() - started, was_full=was_full)
+        ends: list[SwapResult | WorkerError] = []
+        while len(ends) < len(swaps):
+            async with self._window.room(len(swaps) - len(ends)) as size:
+                started = loop.time()
+                ends += await self._store.swap_all(swaps[len(ends) : len(ends) + size], self._guard)
+                self._window.finished(size, loop.time() - started, was_full=was_full)
         if not any(isinstance(end, SwapResult) and end.outcome is Outcome.UNKNOWN for end in ends):
             return ends
         # Concurrently: in sequence, the time limits of the reads would add up.

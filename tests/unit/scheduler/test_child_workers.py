@@ -14,14 +14,20 @@ from typing import Any, cast
 import pytest
 
 from kube_rewrap.cli.commands.run import _children
+from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.dispatch import processes
+from kube_rewrap.scheduler.dispatch.limits import Limits
 from kube_rewrap.scheduler.dispatch.processes import ChildCommand, ChildWorker
 from kube_rewrap.worker.claimed import Job
 from kube_rewrap.worker.errors import BudgetExhaustedError, UnavailableError, WorkerError
 
 pytestmark = pytest.mark.timeout(60)
 
-HEAD = "import json, os, sys, time\ndef say(x): print(x, flush=True)\n"
+HEAD = (
+    "import json, os, sys, time\n"
+    "def say(x): print(x, flush=True)\n"
+    "def job(): return next(line for line in sys.stdin if 'job' in line)\n"
+)
 ANSWERS = "for line in sys.stdin: say(line.strip())\n"
 
 
@@ -36,7 +42,7 @@ def worker(tmp_path: Path, *lives: str) -> ChildWorker:
         "n = int((here / 'count').read_text()); (here / 'count').write_text(str(n + 1))\n"
         f"exec((here / f'{{min(n, {len(lives) - 1})}}.py').read_text())\n"
     )
-    return ChildWorker(ChildCommand((sys.executable, "-c", start), dict(os.environ)), "campaign")
+    return ChildWorker(ChildCommand((sys.executable, "-c", start), dict(os.environ)), "campaign", Limits(Settings()))
 
 
 def lives(tmp_path: Path) -> int:
@@ -50,12 +56,15 @@ def lives(tmp_path: Path) -> int:
         pytest.param("say('[]')", id="no object"),
         pytest.param('say(\'{"job": "rewrap"}\')', id="no number"),
         pytest.param("say(json.dumps({'job': 'rewrap', 'number': 0, 'error': 'x' * 100_000}))", id="too long"),
+        pytest.param("say(json.dumps({'take': 0, 'of': 'objects', 'objects': 0}))", id="nothing asked for"),
+        pytest.param("say(json.dumps({'take': 0, 'of': 'objects'}))", id="no number asked for"),
+        pytest.param("say(json.dumps({'window': 'wide'}))", id="no window"),
         pytest.param("os.write(1, b'\\xff\\n')", id="no UTF-8"),
         pytest.param("os.write(1, b'[' * 60_000 + b'\\n')", id="too deep"),
     ],
 )
 async def test_a_child_that_answers_what_can_not_be_read_is_replaced(tmp_path: Path, answer: str) -> None:
-    one = worker(tmp_path, f"say('{{}}'); sys.stdin.readline(); {answer}; time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
+    one = worker(tmp_path, f"say('{{}}'); job(); {answer}; time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
     async with asyncio.timeout(50):
         await one.do(Job.REWRAP, 0)
         await one.do(Job.REWRAP, 0)
@@ -73,6 +82,29 @@ async def test_a_child_that_stands_still_is_replaced(tmp_path: Path, monkeypatch
     assert lives(tmp_path) == 2
 
 
+async def test_a_child_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    one = worker(tmp_path, "os.kill(os.getpid(), 9)", f"say('{{}}')\n{ANSWERS}")
+    async with asyncio.timeout(50):
+        await one.do(Job.REWRAP, 0)
+        await one.stop()
+    assert lives(tmp_path) == 2
+
+
+async def test_children_that_are_killed_again_and_again_end_the_run(tmp_path: Path) -> None:
+    one = worker(tmp_path, "os.kill(os.getpid(), 9)")
+    async with asyncio.timeout(50):
+        with pytest.raises(WorkerError, match="again and again, the last one with exit code -9"):
+            await one.do(Job.REWRAP, 0)
+    assert lives(tmp_path) == 6
+
+
+async def test_a_child_that_ends_while_it_starts_ends_the_run(tmp_path: Path) -> None:
+    one = worker(tmp_path, "sys.exit(7)")
+    with pytest.raises(WorkerError, match="did not start: it ended with exit code 7"):
+        await one.do(Job.REWRAP, 0)
+    assert lives(tmp_path) == 1
+
+
 async def test_a_child_that_can_not_start_says_why(tmp_path: Path) -> None:
     one = worker(tmp_path, "say(json.dumps({'error': 'UnavailableError', 'because': 'no etcd'}))")
     with pytest.raises(UnavailableError, match="no etcd"):
@@ -85,9 +117,7 @@ async def test_a_child_that_can_not_start_says_why(tmp_path: Path) -> None:
     [("BudgetExhaustedError", BudgetExhaustedError), ("Mapping", WorkerError), ("annotations", WorkerError)],
 )
 async def test_an_error_keeps_its_class(tmp_path: Path, name: str, kind: type[WorkerError]) -> None:
-    life = (
-        f"say('{{}}'); a = json.loads(sys.stdin.readline()); say(json.dumps(a | {{'error': '{name}', 'because': 'b'}}))"
-    )
+    life = f"say('{{}}'); a = json.loads(job()); say(json.dumps(a | {{'error': '{name}', 'because': 'b'}}))"
     one = worker(tmp_path, f"{life}\n{ANSWERS}")
     with pytest.raises(WorkerError, match="b") as raised:
         await one.do(Job.REWRAP, 0)

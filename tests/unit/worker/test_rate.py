@@ -161,6 +161,38 @@ def test_the_window_learns_by_rounds_of_its_own_size(groups: list[tuple[int, flo
     assert window.limit == limit
 
 
+async def test_all_swaps_in_flight_fit_into_the_window() -> None:
+    """Groups of shares that became smaller meanwhile, too."""
+    window = Window(WindowSize(limit=8, ceiling=100))
+    flying = most = 0
+
+    async def send(swaps: int) -> None:
+        nonlocal flying, most
+        while swaps:
+            async with window.room(swaps) as now:
+                flying += now
+                most = max(most, flying)
+                await asyncio.sleep(0)
+                flying -= now
+            swaps -= now
+
+    await asyncio.gather(send(8), send(8), send(3), send(20))
+    assert (flying, most) == (0, 8)
+
+
+async def test_a_smaller_window_holds_when_it_is_answered() -> None:
+    window = Window(WindowSize(limit=32, ceiling=100))
+    async with window.room(20) as swaps:
+        resizing = asyncio.create_task(window.resize(10))
+        await asyncio.sleep(0.01)
+        assert (swaps, resizing.done(), window.limit) == (20, False, 10)
+    await resizing
+    async with window.room(20) as swaps:
+        assert swaps == 10
+        await window.resize(100)
+        assert window.limit == 32
+
+
 # ------------------------------------------------------------------------------------------------------------ brake
 
 

@@ -18,6 +18,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.engine import Engine, describe
 from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
@@ -25,13 +26,21 @@ from kube_rewrap.scheduler.registry.cluster import Cluster
 from kube_rewrap.scheduler.registry.history import last_proof
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.scheduler.registry.scope import EVERYTHING, CampaignSpec
-from kube_rewrap.worker.errors import CompactedError, FencedError, RecordError, RefusedError
+from kube_rewrap.worker.errors import (
+    CompactedError,
+    FencedError,
+    RecordError,
+    RefusedError,
+    StoppedError,
+    WorkerError,
+)
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Expect, Page
 from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.batch import BatchSpec
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Scope
+from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
@@ -154,8 +163,8 @@ async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
     store.put(b"/registry/secrets/default/poison", b"garbage")
     one, brake = new_cluster(store, NEW, OLD), Brake()
 
-    def heal(report: BatchReport, _batches: int) -> None:
-        if report.quarantined:
+    def heal(_campaign: Campaign, standing: Standing) -> None:
+        if standing.report.quarantined:
             store.delete(b"/registry/secrets/default/poison")
 
     async with asyncio.timeout(20), hold_lock(one, brake) as lock:
@@ -323,10 +332,48 @@ async def test_a_part_that_is_at_work_when_the_proof_starts_over_does_not_end_th
         fill(store, OLD, resource=resource)
     one, brake = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
 
-    def watch(_report: BatchReport, open_batches: int) -> None:
-        store.is_armed = not open_batches
+    def watch(_campaign: Campaign, standing: Standing) -> None:
+        store.is_armed = not standing.batches_left
 
     async with hold_lock(one, brake) as lock:
         plan = await plan_run(one, EVERYTHING)
         ended = await run_embedded(one, plan, lock, brake, watch)
     assert (ended.campaign.state, ended.proof.objects, store.has_compacted) == (CampaignState.COMPLETE, 25, True)
+
+
+class Ending(MemoryStore):
+    """Another process ends the campaign, before a swap or before a record of batches is written."""
+
+    def __init__(self, at: str, state: CampaignState) -> None:
+        super().__init__(self._end)
+        self._at = at
+        self._end_state = state
+
+    def _end(self, kind: str, key: bytes) -> None:
+        [*campaigns] = self._items(KeyRange.of_prefix(b"/kube-rewrap/v1/campaigns/"), self._revision)
+        is_batch = key.startswith(b"/kube-rewrap/v1/batches/")
+        if not campaigns or not (kind == self._at == "swap" or (kind == self._at and is_batch)):
+            return
+        self._at = ""
+        record = {**decode(campaigns[0].key, campaigns[0].value), "state": self._end_state.value}
+        self.put(campaigns[0].key, encode(record))
+        for claim in self._items(KeyRange.of_prefix(b"/kube-rewrap/v1/claims/"), self._revision):
+            self.delete(claim.key)
+
+
+@pytest.mark.parametrize("at", ["swap", "commit"])
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        pytest.param(CampaignState.CANCELLED, StoppedError, id="an operator cancelled it"),
+        pytest.param(CampaignState.SUPERSEDED, FencedError, id="another process took it over"),
+    ],
+)
+async def test_the_end_by_another_process_has_one_error_whoever_meets_it_first(
+    at: str, state: CampaignState, kind: type[Exception]
+) -> None:
+    store = Ending(at, state)
+    fill(store, OLD, 20)
+    with pytest.raises(WorkerError, match=f"is {state.value}: another process ended it") as raised:
+        await run(new_cluster(store, NEW, OLD))
+    assert type(raised.value) is kind

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from kube_rewrap.config.settings.schema import SpaceSettings
-from kube_rewrap.scheduler.campaigns.pausing import MOST_FRESH, Pressure, judge_pause, judge_room, plan_quarantine_limit
+from kube_rewrap.scheduler.campaigns.pausing import (
+    MOST_FRESH,
+    STANDSTILL_SECONDS,
+    Pressure,
+    Standstill,
+    judge_pause,
+    judge_room,
+    plan_quarantine_limit,
+)
+from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.rate.pressure import Room
+from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope
 
 RUNNING = Campaign(
@@ -118,3 +129,55 @@ def test_what_is_new_was_written_since_a_campaign_covered_it(known: list[Campaig
     for attended in (True, False):
         quarantine_limit = plan_quarantine_limit(known, TEAM, 200, attended=attended)
         assert quarantine_limit == QuarantineLimit(since, 200, None if attended else MOST_FRESH)
+
+
+def checkpoint(number: int, **values: Any) -> Checkpoint:
+    spec = BatchSpec(
+        campaign="c",
+        number=number,
+        resource="secrets",
+        range=KeyRange.of_prefix(b"/registry/secrets/"),
+        generation="sha256:0",
+    )
+    return Checkpoint(spec=spec, **values)
+
+
+WAITS = checkpoint(0)
+FAILED = checkpoint(1, attempts=3, by_plugin=True, because="it is down")
+
+
+@pytest.mark.parametrize(
+    ("batches", "seconds", "rests"),
+    [
+        pytest.param([WAITS, FAILED], STANDSTILL_SECONDS, True, id="a plugin failed each that was tried => rest"),
+        pytest.param([WAITS, FAILED], STANDSTILL_SECONDS - 1, False, id="not for a minute yet => go on"),
+        pytest.param([WAITS], STANDSTILL_SECONDS, False, id="none was tried: there may be no worker => go on"),
+        pytest.param(
+            [FAILED, checkpoint(2, attempts=1, because="its own fault")], STANDSTILL_SECONDS, False,
+            id="one failed otherwise => go on",
+        ),
+        pytest.param(
+            [FAILED, checkpoint(2, attempts=1)], STANDSTILL_SECONDS, False, id="a worker is at one => go on"
+        ),
+        pytest.param(
+            [FAILED, checkpoint(2, attempts=1, state=BatchState.DONE)], STANDSTILL_SECONDS, True,
+            id="the others are done => rest",
+        ),
+    ],
+)  # fmt: skip
+def test_a_campaign_rests_where_the_plugins_of_all_workers_fail(
+    batches: list[Checkpoint], seconds: float, *, rests: bool
+) -> None:
+    before = [replace(one, attempts=max(0, one.attempts - 1)) for one in batches]
+    still = Standstill(0.0).seen("c", before, 100.0).seen("c", batches, 100.0 + seconds)
+    assert bool(still.why(batches, 100.0 + seconds)) is rests
+
+
+def test_a_standstill_begins_anew_with_each_step_forward_and_each_campaign() -> None:
+    still = Standstill(0.0).seen("c", [FAILED], 100.0)
+    assert still.seen("c", [replace(FAILED, attempts=9)], 150.0) == still
+    assert still.seen("c", [replace(FAILED, cursor=b"/registry/secrets/a")], 150.0).since == 150.0
+    assert still.seen("d", [FAILED], 150.0).since == 150.0
+    # As after a rest: that batches failed before says nothing of now.
+    assert not still.why([FAILED], 1_000.0)
+    assert "it is down" in still.why([replace(FAILED, attempts=4)], 1_000.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -33,9 +34,12 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.local import LocalPace
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.keks import Keks
+from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
 from kube_rewrap.worker.records.table import Stored
-from kube_rewrap.worker.wrapped import plugin_of
+from kube_rewrap.worker.wrapped import fingerprint_of, hash_of_key_id, plugin_of
 from tests.fakes.objects import OBJECT
 from tests.fakes.plugins import MemoryPlugins, new_data_key
 from tests.fakes.store import MemoryStore
@@ -123,6 +127,27 @@ class NoScanners:
         """Offers nothing: the test scans the parts itself."""
 
 
+CAMPAIGN = Campaign(
+    id="c",
+    state=CampaignState.PROVING,
+    generation="sha256:0",
+    scope=Scope(("secrets",)),
+    batches=1,
+    planned_at="2026-01-01T00:00:00+00:00",
+    because="why",
+    whole=True,
+)
+
+
+async def prover_of(engine: Engine, store: MemoryStore, part_objects: int = 100) -> tuple[PartsProver, Expect]:
+    """The leader's prover of `CAMPAIGN`, and a claim with which a worker scans parts."""
+    lock, hold = b"/kube-rewrap/v1/owner", b"/kube-rewrap/v1/claims/c/0"
+    guard = Expect(lock, (await store.commit([], [Put(lock, b"me")])).revision)
+    claim = Expect(hold, (await store.commit([], [Put(hold, b"me")])).revision)
+    cluster = Cluster(Settings(), Layout(), engine)
+    return PartsProver(cluster, NoScanners(), guard, spec_of(CAMPAIGN), part_objects), claim
+
+
 async def test_a_part_that_a_plugin_stops_says_so_until_it_goes_on() -> None:
     plugins, store = MemoryPlugins(), MemoryStore()
     kms = KmsProvider("v1", "cloud", "unix:///kms.sock", 3.0, 1000)
@@ -132,33 +157,47 @@ async def test_a_part_that_a_plugin_stops_says_so_until_it_goes_on() -> None:
         sealed = Chain([kms]).seal(OBJECT, key, new_data_key(plugin_of(kms)))
         store.put(key, sealed)
     engine = Engine(store, Settings(), generation, LocalPace(0), plugins)
-    lock, hold = b"/kube-rewrap/v1/owner", b"/kube-rewrap/v1/claims/c/0"
-    guard = Expect(lock, (await store.commit([], [Put(lock, b"me")])).revision)
-    claim = Expect(hold, (await store.commit([], [Put(hold, b"me")])).revision)
-    campaign = Campaign(
-        id="c",
-        state=CampaignState.PROVING,
-        generation="sha256:0",
-        scope=Scope(("secrets",)),
-        batches=1,
-        planned_at="2026-01-01T00:00:00+00:00",
-        because="why",
-        whole=True,
-    )
-    prover = PartsProver(Cluster(Settings(), Layout(), engine), NoScanners(), guard, spec_of(campaign))
+    prover, claim = await prover_of(engine, store)
 
     async def look() -> Inventory | None:
-        return await prover.look(Stored(campaign), frozenset())
+        return await prover.look(Stored(CAMPAIGN), frozenset())
 
     assert await look() is None
     plugins.failing = KmsRefusedError("no permission")
     with pytest.raises(KmsRefusedError):
-        await scan_part(engine, campaign, 0, claim, Brake())
+        await scan_part(engine, CAMPAIGN, 0, claim, Brake())
     assert (await look(), prover.failing) == (None, (SECRETS,))
-    assert await scan_part(engine, campaign, 0, claim, Brake())
+    assert await scan_part(engine, CAMPAIGN, 0, claim, Brake())
     proof = await look()
     assert proof is not None
     assert (proof.objects, proof.is_clean, prover.failing) == (3, True, ())
+
+
+async def test_a_kek_on_record_is_counted_by_itself_however_many_other_keks_the_parts_found() -> None:
+    """Who writes to etcd can name any number of KEKs; past 200 of a resource they are counted together."""
+    store, kms = MemoryStore(), KmsProvider("v2", "cloud", "unix:///kms.sock", 3.0, None)
+    target, former = hash_of_key_id("kek-2"), hash_of_key_id("kek-1")
+    names = [*(f"invented-{number}" for number in range(250)), "kek-1", "kek-1", "kek-2"]
+    for number, name in enumerate(names):
+        key = f"/registry/secrets/default/{number:03}".encode()
+        chain = Chain([kms], targets={"cloud": hash_of_key_id(name)})
+        store.put(key, chain.seal(OBJECT, key, new_data_key(plugin_of(kms), name)))
+    keks = Keks(store, Keyspace())
+    await keks.note("cloud", lambda _: Kek(provider="cloud", target=target, since=0.0, former=(former,)))
+    configuration = EncryptionConfiguration((ResourceEntry(("secrets",), (kms,)),))
+    generation = Generation("sha256:0", configuration, "test").aimed({"cloud": target})
+    engine = Engine(store, Settings(), generation, LocalPace(0), MemoryPlugins())
+    campaign = replace(CAMPAIGN, generation=generation.hash)
+    prover, claim = await prover_of(engine, store)
+    assert await prover.look(Stored(campaign), frozenset()) is None
+    for number in range(3):
+        assert await scan_part(engine, campaign, number, claim, Brake())
+    proof = await prover.look(Stored(campaign), frozenset())
+    assert proof is not None
+    [found] = proof.resources
+    counts = {key.fingerprint: under.objects for key, under in found.keys.items()}
+    assert (counts[fingerprint_of(former)], counts[fingerprint_of(target)], found.objects) == (2, 1, len(names))
+    assert (counts["others"], len(counts)) == (50, 203)
 
 
 async def test_a_part_that_is_deleted_while_the_others_are_scanned_is_missed_before_the_proof_counts() -> None:

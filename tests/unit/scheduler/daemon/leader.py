@@ -26,6 +26,7 @@ from kube_rewrap.scheduler.engine import Engine
 from kube_rewrap.scheduler.metrics import SchedulerMetrics
 from kube_rewrap.scheduler.registry.cluster import Cluster as OpenCluster
 from kube_rewrap.scheduler.rotation.file import ConfigurationFile
+from kube_rewrap.scheduler.upkeep.repairs import Drift
 from kube_rewrap.worker.data_keys import DataKeys
 from kube_rewrap.worker.errors import StoppedError, UnavailableError
 from kube_rewrap.worker.etcd.store import Expect
@@ -101,6 +102,7 @@ class Cluster:
         return Requests(self.store, KEYSPACE)
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    drift: Drift = field(default_factory=Drift)
     names: tuple[str, ...] = ("secrets",)
     data_keys: DataKeys | None = None
 
@@ -122,9 +124,8 @@ class Cluster:
         self.registry = CollectorRegistry()
         metrics = SchedulerMetrics(self.registry)
         metrics.configured(name)
-        context = ControllerContext(
-            self.guard, brake, LeaderState(metrics), file, UnknownConvergence(), lambda: None, str, before
-        )
+        state = LeaderState(metrics, drift=self.drift)
+        context = ControllerContext(self.guard, brake, state, file, UnknownConvergence(), lambda: None, str, before)
         return Controllers(Settings(), one, UnreachableSender(Settings()), context)
 
     @asynccontextmanager

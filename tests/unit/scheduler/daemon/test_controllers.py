@@ -204,6 +204,26 @@ async def test_while_a_campaign_is_at_work_drift_is_asked_for(
         assert [one.value.state for one in await cluster.campaigns.all()] == [CampaignState.RUNNING]
 
 
+async def test_drift_that_waits_outlives_a_new_generation_that_governs_its_resource(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube_rewrap.scheduler.upkeep.housekeeping._LOOK_SECONDS", 60.0)
+    async with cluster.under("sha256:1", NEW, OLD) as controllers:
+        first = await cluster.campaign(CampaignState.RUNNING)
+        controllers.drifted("secrets", "default")
+        controllers.drifted("configmaps", "default")  # of an entry that the next file lacks
+    await cluster.requests.control(RequestKind.CANCEL, first.id, "c-1")
+    monkeypatch.setattr("kube_rewrap.scheduler.upkeep.housekeeping._LOOK_SECONDS", 0.01)
+    async with cluster.under("sha256:1", NEW, OLD, before="sha256:1"):
+
+        async def is_asked_for() -> bool:
+            return any(one.value.origin is Origin.DRIFT for one in await cluster.requests.all())
+
+        await until(is_asked_for)
+    asked = [one.value for one in await cluster.requests.all() if one.value.origin is Origin.DRIFT]
+    assert [(one.resources, one.namespaces) for one in asked] == [(("secrets",), ("default",))]
+
+
 async def test_a_leader_shows_the_campaigns_on_record_before_it_does_anything(cluster: Cluster) -> None:
     whole = replace(CAMPAIGN, state=CampaignState.INCOMPLETE, whole=True)
     part = replace(CAMPAIGN, id="d", state=CampaignState.CANCELLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from kube_rewrap.config.encryption.configuration import (
     EncryptionConfiguration,
@@ -21,7 +22,7 @@ from kube_rewrap.config.settings.schema import RotationSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.checklist import judge
-from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, FileFacts, HardeningFacts, State
+from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, FileFacts, HardeningFacts, SocketFacts, State
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.etcd.grants import Access, Exposure
 from kube_rewrap.worker.rate.pressure import Room
@@ -52,6 +53,7 @@ IDS = [
     "aesgcm-rotation",
     "kms-v1",
     "kms-endpoint",
+    "kms-socket",
     "kms-unused",
     "identity-reads",
     "write-budget",
@@ -188,6 +190,15 @@ def endpoint(
 
 def file(mode: int = 0o600, owner: int = 0, directory: int = 0o700) -> HardeningFacts:
     return replace(GOOD, file=FileFacts("/e/enc.yaml", mode, owner, NOW - DAY, (("/e", directory),)))
+
+
+SOCKET = "/run/kms/kms.sock"
+
+
+def sockets(**values: Any) -> HardeningFacts:
+    """One plugin's socket, which nothing is wrong with but for these values."""
+    fine = SocketFacts("vault", SOCKET, mode=0o660, directory_mode=0o750)
+    return replace(GOOD, sockets=(replace(fine, **values),))
 
 
 FULL = "etcd would hold 81.0 MiB, past 80% of its quota of 100.0 MiB"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import replace
+from pathlib import Path
 
-from kube_rewrap.scheduler.hardening.survey import _made, _proven_at, _since_everything
+from kube_rewrap.scheduler.hardening.survey import _made, _proven_at, _since_everything, _socket
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 
@@ -69,3 +72,23 @@ def test_a_later_campaign_over_a_part_does_not_hide_what_one_over_everything_lef
     ]
     assert _since_everything([everything, replace(everything, state=CampaignState.COMPLETE)]) == []
     assert _since_everything([before, part]) == [before]
+
+
+def test_a_plugins_socket_is_looked_at_where_its_links_lead(tmp_path: Path) -> None:
+    directory, link = tmp_path / "kms", tmp_path / "link"
+    directory.mkdir(mode=0o750)
+    place = directory / "kms.sock"
+    os.mknod(place, stat.S_IFSOCK)
+    place.chmod(0o660)
+    link.symlink_to(place)
+    found = _socket("cloud", str(link))
+    assert (found.unseen, found.is_socket, found.mode, found.owner) == ("", True, 0o660, os.getuid())
+    assert (found.directory_mode, found.directory_owner, found.is_shielded) == (0o750, os.getuid(), True)
+    place.unlink()
+    assert _socket("cloud", str(link)).unseen == "No such file or directory"
+    place.touch()
+    assert not _socket("cloud", str(link)).is_socket
+    assert _socket("cloud", "@kms").unseen
+    link.unlink()
+    link.symlink_to(link)
+    assert _socket("cloud", str(link)).unseen

@@ -148,6 +148,10 @@ def test_the_operators_provider_is_read_from_its_file(tmp_path: Path) -> None:
         ("identity: {}", "has no KMS v2 provider"),
         ("kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'}", "must have no colon"),
         ("{", "stanza.yaml"),
+        (TWO.decode(), "it is a whole EncryptionConfiguration, .* where one provider is expected"),
+        ("- kms: {apiVersion: v2, name: a, endpoint: 'unix:///a'}", "it is a list, where one provider"),
+        ("providers: [{identity: {}}]", "it is a list of providers, where one provider"),
+        ("apiVersion: v2\nname: a\nendpoint: unix:///a\n", "it is the inner part of a provider"),
     ],
 )
 def test_what_is_no_kms_v2_provider_is_refused(tmp_path: Path, content: str, words: str) -> None:

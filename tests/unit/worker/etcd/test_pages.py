@@ -14,6 +14,7 @@ from kube_rewrap.worker.etcd.pages import PageSizer, read_pages
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Page
 from tests.fakes.store import MemoryStore
+from tests.unit.clock import without_waiting
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -27,7 +28,7 @@ class Recording(MemoryStore):
     def __init__(self, most: int = 8 * MIB) -> None:
         super().__init__()
         self.limits: list[int] = []
-        self.counted = self.sent = 0
+        self.counted = self.sent = self.largest = 0
         self.asked = asyncio.Event()
         self._most = most
 
@@ -37,6 +38,7 @@ class Recording(MemoryStore):
         page = await super().page(keys, limit, revision=revision, since=since)
         self.counted += len(page.items) + page.left
         self.sent += page.bytes
+        self.largest = max(self.largest, page.bytes)
         if page.bytes > self._most:
             raise TooLargeError("received message larger than max")
         return page
@@ -73,7 +75,45 @@ async def test_answers_are_as_large_as_set_in_a_range_whose_largest_object_is_kn
     await read(store, sizer)
     store.limits.clear()
     await read(store, sizer)
-    assert store.limits == [500, 500, 500]
+    assert store.limits == [48, 452, 500, 500]
+
+
+GROWN = [
+    pytest.param(0, 500, id="all at once"),
+    pytest.param(61, 500, id="all of them within a minute or more"),
+    pytest.param(61, 450, id="within a minute or more, all but the first, which look as before"),
+]
+
+
+@pytest.mark.parametrize(("seconds", "grown"), GROWN)
+@without_waiting
+async def test_what_a_scan_has_shown_of_sizes_bounds_no_answer_after_objects_have_grown(
+    seconds: int, grown: int
+) -> None:
+    store, sizer = filled(500, size=1_000, most=8 * MIB), PageSizer(PageSettings(objects=500))
+    await read(store, sizer)
+    await asyncio.sleep(seconds)
+    for number in range(500 - grown, 500):
+        store.put(b"/s/%06d" % number, bytes(MIB - 100))
+    store.sent = 0
+    pages = await read(store, sizer)
+    assert sum(len(page.items) for page in pages) == 500
+    assert store.largest <= 48 * MIB
+    assert store.sent < 1.3 * sum(page.bytes for page in pages)
+
+
+@without_waiting
+async def test_a_database_that_was_small_a_minute_ago_bounds_no_answer() -> None:
+    store, sizer = filled(500, size=1_000, most=8 * MIB), PageSizer(PageSettings(objects=500))
+    sizer.learn_database(MIB, asyncio.get_running_loop().time())
+    await read(store, sizer)
+    await asyncio.sleep(61)
+    for number in range(500):
+        store.put(b"/s/%06d" % number, bytes(MIB - 100))
+    store.sent = 0
+    pages = await read(store, sizer)
+    assert store.largest <= 48 * MIB
+    assert store.sent < 1.3 * sum(page.bytes for page in pages)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +126,7 @@ async def test_answers_are_as_large_as_set_in_a_range_whose_largest_object_is_kn
 )
 async def test_the_size_of_the_database_bounds_what_an_answer_may_cost(database: int, most: int) -> None:
     store, sizer = filled(2_000, size=0), PageSizer(PageSettings(objects=500))
-    sizer.learn_database(database)
+    sizer.learn_database(database, asyncio.get_running_loop().time())
     await read(store, sizer)
     assert max(store.limits) == most
 

@@ -78,4 +78,5 @@ def test_an_extract_is_short_and_printable(text: str) -> None:
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_every_code_has_an_error_without_the_plugins_text(code: grpc.StatusCode) -> None:
-    assert "secret" not in str(translate(code, "secret", "the plugin"))
+    assert "secret" not in str(translate(code, "secret", "the plugin", "Decrypt"))
+    assert str(translate(code, "secret", "the plugin", "Decrypt")).endswith(" (Decrypt)")

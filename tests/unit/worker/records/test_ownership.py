@@ -196,3 +196,60 @@ async def test_a_lock_is_released_though_the_first_attempt_is_lost() -> None:
     async with open_session(store, ignore, 10) as session:
         await session.release(await session.hold(b"/kube-rewrap/v1/claims/c/0", ME))
         assert (store.lost, await store.get(b"/kube-rewrap/v1/claims/c/0")) == (1, None)
+
+
+class LosingAll(MemoryStore):
+    """Loses deletions of locks until told otherwise."""
+
+    loses = True
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        if self.loses and any(isinstance(change, Delete) for change in changes):
+            return CommitResult(Outcome.UNKNOWN)
+        return await super().commit(expects, changes)
+
+
+CLAIM = b"/kube-rewrap/v1/claims/c/0"
+
+
+async def until_free(store: MemoryStore) -> None:
+    async with asyncio.timeout(10):
+        while await store.get(CLAIM) is not None:  # noqa: ASYNC110 - a store has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def test_a_claim_that_etcd_takes_late_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process leaves a claimed batch alone; so the session that does not know of its claim would keep it."""
+    monkeypatch.setattr(ownership, "_LATE_SECONDS", 0.01)
+    store = LateStore()
+    async with open_session(store, ignore, 10) as session:
+        with pytest.raises(TemporaryError, match="neither taken nor free"):
+            await session.hold(CLAIM, ME)
+        await store.commit([], [Put(b"/kube-rewrap/v1/x", b"1")])  # before it, etcd applies the late one
+        assert await store.get(CLAIM) is not None
+        await until_free(store)
+    async with open_session(store, ignore, 10) as another:
+        await another.hold(CLAIM, ME)
+
+
+async def test_a_claim_that_no_answer_released_is_released_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_LATE_SECONDS", 0.01)
+    store = LosingAll()
+    async with open_session(store, ignore, 10) as session:
+        await session.release(await session.hold(CLAIM, ME))
+        assert await store.get(CLAIM) is not None
+        store.loses = False
+        await until_free(store)
+
+
+async def test_a_claim_in_use_is_not_taken_for_a_late_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_LATE_SECONDS", 0.05)
+    store = LateStore()
+    async with open_session(store, ignore, 10) as session:
+        with pytest.raises(TemporaryError, match="neither taken nor free"):
+            await session.hold(CLAIM, ME)
+        guard = await session.hold(CLAIM, ME)
+        with pytest.raises(TemporaryError, match="in use"):
+            await session.hold(CLAIM, ME)
+        await asyncio.sleep(0.3)
+        assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
