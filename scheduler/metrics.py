@@ -42,7 +42,8 @@ Clock = Callable[[], float]
 class _Campaign:
     """The progress of one campaign; `rate` in objects a second.
 
-    `objects_left` estimates the objects to process, by the counts of the plan. `planned_at` is in seconds since 1970.
+    `objects_left` estimates the objects to process, by the counts of the plan; `seconds_left`, the time until all
+    batches are done, None if unknown.
     """
 
     state: CampaignState
@@ -52,13 +53,7 @@ class _Campaign:
     batches_left: int
     batches_parked: int
     rate: float
-    planned_at: float
-
-    def seconds_left(self, now: float) -> float | None:
-        """Return the estimated seconds until all batches are done, at the mean rate since the plan; None if unknown."""
-        if self.state is not CampaignState.RUNNING or not self.report.objects:
-            return None
-        return self.objects_left * max(1.0, now - self.planned_at) / self.report.objects
+    seconds_left: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +110,19 @@ class SchedulerMetrics(Collector):
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
     def campaign(
-        self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float, *, whole: bool
+        self,
+        campaign: Campaign,
+        report: BatchReport,
+        batches: Iterable[Checkpoint],
+        rate: float,
+        *,
+        whole: bool,
+        seconds_left: float | None = None,
     ) -> None:
         """Set the progress of the newest campaign of everything (`whole`) or of a part; `rate` in objects a second.
 
-        Ignores a campaign of another generation.
+        `seconds_left`: the estimated seconds until all batches are done, None if unknown. Ignores a campaign of another
+        generation.
         """
         if campaign.generation != self._generation:
             return
@@ -133,7 +136,7 @@ class SchedulerMetrics(Collector):
             batches_left=len(left),
             batches_parked=sum(batch.state is BatchState.PARKED for batch in left),
             rate=rate,
-            planned_at=datetime.fromisoformat(campaign.planned_at).timestamp(),
+            seconds_left=seconds_left,
         )
         shown = {**self._known.campaigns, _EVERYTHING if whole else _PART: shown_as}
         self._known = replace(self._known, campaigns=shown)
@@ -237,7 +240,7 @@ class SchedulerMetrics(Collector):
             "Seconds since the last scan that found every object under its primary key.",
             self._age(known.proven_at),
         )
-        yield from _of_campaigns(known.campaigns, self._wall())
+        yield from _of_campaigns(known.campaigns)
         yield from _of_keys(known)
         yield from self._of_keks()
         yield from self._of_rotation(self._rotation)
@@ -296,7 +299,7 @@ def _of_scan(scan: Scan | None) -> Iterable[Metric]:
     yield unreadable
 
 
-def _of_campaigns(campaigns: Mapping[str, _Campaign], now: float) -> Iterable[Metric]:
+def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
     states = GaugeMetricFamily(
         "kube_rewrap_campaign_state",
         "1 for the state of the newest campaign of a scope, 0 for all others.",
@@ -320,7 +323,7 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign], now: float) -> Iterable[Me
     )
     eta = GaugeMetricFamily(
         "kube_rewrap_campaign_eta_seconds",
-        "Estimated seconds until all batches are done, at the mean rate since the plan.",
+        "Estimated seconds until all batches are done, at the rate of the last minute.",
         labels=["scope"],
     )
     left = GaugeMetricFamily("kube_rewrap_campaign_batches_left", "Batches that are not done.", labels=["scope"])
@@ -342,9 +345,8 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign], now: float) -> Iterable[Me
             objects.add_metric([scope, end], getattr(campaign.report, end))
         planned.add_metric([scope], campaign.report.objects + campaign.objects_left)
         processed.add_metric([scope], campaign.report.objects)
-        seconds_left = campaign.seconds_left(now)
-        if seconds_left is not None:
-            eta.add_metric([scope], seconds_left)
+        if campaign.seconds_left is not None:
+            eta.add_metric([scope], campaign.seconds_left)
         left.add_metric([scope], campaign.batches_left)
         parked.add_metric([scope], campaign.batches_parked)
         rate.add_metric([scope], campaign.rate)
