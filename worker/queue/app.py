@@ -296,7 +296,7 @@ def _begin_parent(**_: object) -> None:
     from kube_rewrap.worker.queue.metrics import WorkerMetrics  # noqa: PLC0415 - see above
 
     registry = CollectorRegistry()
-    counters.append(WorkerMetrics(registry, settings.pace.rate).count)
+    counters.append(WorkerMetrics(registry, settings.pace.rate, settings.service.children).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     reach = _parent.enter_context(follow_etcd(settings.etcd, settings.keyspace.state_prefix))
 
