@@ -81,7 +81,11 @@ class Session:
 
     async def _take(self, key: bytes, holder: Holder, expects: Sequence[Expect]) -> Expect:
         value = encode({**holder.to_json(), "by": os.urandom(8).hex()})
-        result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        try:
+            result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        except asyncio.CancelledError:
+            self._unclear.add(key)
+            raise
         if result.outcome is Outcome.APPLIED:
             return Expect(key, result.revision, created=True)
         if result.outcome is Outcome.UNKNOWN:
@@ -132,7 +136,9 @@ class Session:
 
         Without this, a batch whose claim was taken late would stay claimed as long as the session renews its lease.
         """
-        for key in sorted(self._unclear - self._busy):
+        for key in sorted(self._unclear):
+            if key in self._busy:
+                continue  # perhaps taken since the keys before it were looked at
             self._busy.add(key)
             try:
                 found = await self._store.get(key)
