@@ -18,7 +18,7 @@ from kube_rewrap.cli.top.screen import Form, draw
 from kube_rewrap.cli.top.terminal import Terminal, require_terminal
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.logs import configure_logs
-from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.config.settings.schema import LogSettings, Settings
 from kube_rewrap.scheduler.top.gather import follow, look_once
 from kube_rewrap.scheduler.top.snapshot import Snapshot
 from kube_rewrap.worker.background import cancel_all
@@ -53,7 +53,10 @@ async def _once(settings: Settings, *, as_json: bool) -> int:
 
 async def _live(settings: Settings, interval: int) -> int:
     if sys.stderr.isatty():
-        configure_logs("critical")  # a line of the log would tear the screen; what can't be read is on it
+        # A line of the log would tear the screen; what can't be read is on it.
+        configure_logs(LogSettings(level="critical"), "top")
+            LogSettings(level="critical"), "top"
+        )  # a line of the log would tear the screen; what can't be read is on it
     terminal, ended = Terminal(), asyncio.Event()
     last: tuple[Snapshot | None, str] = (None, "")
 
