@@ -98,10 +98,10 @@ class Swapper:
     async def rewrap_group(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[QuarantinedObject]:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
-        `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are left of the
-        batch. A store's error is raised after the other swaps of its group are counted, a ledger's or a KMS plugin's
-        before the objects concerned are sealed: each object is unchanged, or rewritten. Raises QuarantineGrewError when
-        the day's tries are exceeded.
+        `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are left of
+        the batch. A store's error is raised after the other swaps of its group are counted, a ledger's or a KMS
+        plugin's before the objects concerned are sealed: each object is unchanged, or rewritten. Raises
+        QuarantineGrewError when the day's tries are exceeded.
         """
         quarantined: list[QuarantinedObject] = []
         current: list[Item] = list(items)
@@ -190,9 +190,9 @@ class Swapper:
     ) -> list[Item]:
         """Seal and swap; returns the present object wherever a swap was lost, for a new decision.
 
-        `ahead` is how many objects are stale in what is left of the batch, if as large a part of it is as of this group.
-        Tokens that are reserved and not needed are lost when the process ends, so it reserves no more at once than it
-        has spent.
+        `ahead` is how many objects are stale in what is left of the batch, if as large a part of it is as of this
+        group. Tokens that are reserved and not needed are lost when the process ends, so it reserves no more at once
+        than it has spent.
         """
         if not self._may_write:
             key = key_text(stale[0].item.key)

@@ -63,7 +63,8 @@ def lives(tmp_path: Path) -> int:
             "[say(json.dumps({'take': n, 'of': f'kms{n}', 'objects': 1})) for n in range(300)]", id="too many ceilings"
         ),
         pytest.param(
-            "[say(json.dumps({'take': n, 'of': 'objects', 'objects': 500})) for n in range(1200)]", id="too many requests"
+            "[say(json.dumps({'take': n, 'of': 'objects', 'objects': 500})) for n in range(1200)]",
+            id="too many requests",
         ),
         pytest.param("say(json.dumps({'window': 'wide'}))", id="no window"),
         pytest.param("os.write(1, b'\\xff\\n')", id="no UTF-8"),
