@@ -190,9 +190,9 @@ class Swapper:
     ) -> list[Item]:
         """Seal and swap; returns the present object wherever a swap was lost, for a new decision.
 
-        `ahead` is how many objects are stale in what is left of the batch, if its share is that of this group.
-        Tokens that are reserved and not needed are lost when the process ends, so it reserves no more at once than it
-        has spent.
+        `ahead` is how many objects are stale in what is left of the batch, if as large a part of it is as of this
+        group. Tokens that are reserved and not needed are lost when the process ends, so it reserves no more at once
+        than it has spent.
         """
         if not self._may_write:
             key = key_text(stale[0].item.key)

@@ -63,8 +63,7 @@ def lives(tmp_path: Path) -> int:
             "[say(json.dumps({'take': n, 'of': f'kms{n}', 'objects': 1})) for n in range(300)]", id="too many ceilings"
         ),
         pytest.param(
-            "ask = {'of': 'objects', 'objects': 500}",
-            "[say(json.dumps({'take': n, **ask})) for n in range(1200)]",
+            "[say(json.dumps({'take': n, 'of': 'objects', 'objects': 500})) for n in range(1200)]",
             id="too many requests",
         ),
         pytest.param("say(json.dumps({'window': 'wide'}))", id="no window"),

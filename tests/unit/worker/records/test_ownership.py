@@ -292,12 +292,14 @@ async def test_a_claim_that_is_taken_while_late_ones_are_released_is_kept() -> N
 class Answerless(MemoryStore):
     """Applies the first commit, and never answers it."""
 
-    applied = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_applied = asyncio.Event()
 
     async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
         result = await super().commit(expects, changes)
-        self.applied += 1
-        if self.applied == 1:
+        if not self.is_applied.is_set():
+            self.is_applied.set()
             await asyncio.Event().wait()
         return result
 
@@ -307,8 +309,8 @@ async def test_a_claim_whose_request_was_cancelled_is_released(monkeypatch: pyte
     store = Answerless()
     async with open_session(store, ignore, 10) as session:
         taking = asyncio.create_task(session.hold(CLAIM, ME))
-        while await store.get(CLAIM) is None:  # noqa: ASYNC110 - the store in memory tells nothing when it changes
-            await asyncio.sleep(0)
+        await store.is_applied.wait()
+        assert await store.get(CLAIM) is not None
         taking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await taking
