@@ -33,6 +33,8 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    KEYSPACE,
+    LOG,
     METRICS,
     PACE,
     PATHS,
@@ -218,6 +220,24 @@ def _audit(parser: Parser) -> None:
     add_output(parser)
 
 
+def _backups(parser: Parser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    inspect = _add(verbs, "inspect", "show what backups hold, and which key encrypts what")
+    prove = _add(verbs, "prove", "open every governed object; exit 3 unless all can be read")
+    add_many(
+        prove,
+        "--keys",
+        "PATH",
+        "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be repeated",
+    )
+    for verb in (inspect, prove):
+        verb.add_argument("files", nargs="+", metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
+        verb.add_argument("--processes", type=int, default=1, metavar="N", help="files that are read side by side (1)")
+        add_configuration(verb)
+        add_settings(verb, KEYSPACE)
+        add_output(verb)
+
+
 def _campaign(parser: Parser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     start = _add_verb(verbs, "start", "ask the scheduler for a campaign")
@@ -234,7 +254,9 @@ def _campaign(parser: Parser) -> None:
     _add_since(start)
     add_switch(start, "--wait", "wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
-    _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
+    show = _add_verb(verbs, "show", "show one campaign")
+    _add_name(show)
+    show.add_argument("--namespaces", action="store_true", help="show each namespace, and more of the quarantine")
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")
     _add_name(wait)
     for waiting in (start, wait):
@@ -276,14 +298,21 @@ def _audit_log(parser: Parser) -> None:
     )
 
 
+def _top(parser: Parser) -> None:
+    add_switch(parser, "--once", "print one screen and end; needs no terminal")
+    add_number(parser, "--interval", 1, "SECONDS", "seconds between two looks at etcd (1)")
+    add_settings(parser, ETCD, SPACE, BUDGET, APISERVERS)
+    add_output(parser)
+
+
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:
@@ -327,7 +356,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "keys": ("show the write budgets of the keys, and which keys are removable", _keys),
     "rotate": ("replace the primary key by a new one, step by step", _rotate),
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
+    "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
+    "top": ("show campaigns, workers, keys, kube-apiservers, etcd and events on one live screen", _top),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),
     "worker": ("run the daemon that rewrites batches", _worker),

@@ -324,7 +324,14 @@ class EtcdStore:
         )
         if ours:
             return await self._range(request)
-        return await self._turns.read(lambda: self._range(request), _sizes)
+        loop, limits = asyncio.get_running_loop(), self._settings
+        asked = loop.time()
+
+        def send() -> Awaitable[Any]:
+            # Less the wait for the turn: in an outage, the bounds of those that wait for each other would add up.
+            return self._range(request, max(limits.call_timeout, limits.give_up_after - (loop.time() - asked)))
+
+        return await self._turns.read(send, _sizes)
 
     async def _read(self, call: Call, give_up_after: float | None = None) -> Any:
         """Repeat a call until an answer or the bound, with a new token if the old one expired."""

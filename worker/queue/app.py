@@ -41,9 +41,9 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.flags import EVERY, is_on
-from kube_rewrap.config.settings.logs import LEVELS, LibraryLogHandler, configure_logs, logged_error
+from kube_rewrap.config.settings.logs import LibraryLogHandler, configure_logs, log_start, logged_error
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.config.settings.sources import settings_from
+from kube_rewrap.config.settings.sources import settings_from, sources_of
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.etcd.reach import follow_etcd
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
@@ -250,8 +250,7 @@ def _configuration_file() -> tuple[str, bool]:
 @setup_logging.connect
 def _set_up_logs(**_: object) -> None:
     """Format Celery's log lines as ours, and log a lost broker connection once rather than at every retry."""
-    level = os.environ.get("REWRAP_LOG_LEVEL", "info").lower()
-    configure_logs(level if level in LEVELS else "info")
+    configure_logs(from_environment().log, "worker")
     root = logging.getLogger()
     root.handlers = [_Forward(level=logging.INFO)]
     root.setLevel(logging.INFO)
@@ -296,7 +295,7 @@ def _begin_parent(**_: object) -> None:
     from kube_rewrap.worker.queue.metrics import WorkerMetrics  # noqa: PLC0415 - see above
 
     registry = CollectorRegistry()
-    counters.append(WorkerMetrics(registry, settings.pace.rate).count)
+    counters.append(WorkerMetrics(registry, settings.pace.rate, settings.service.children).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     reach = _parent.enter_context(follow_etcd(settings.etcd, settings.keyspace.state_prefix))
 
@@ -304,6 +303,11 @@ def _begin_parent(**_: object) -> None:
         return _broker.trouble or reach.trouble or usable.trouble or pulse.trouble()
 
     _parent.enter_context(serve(address, registry, lambda: "", trouble))
+
+
+def _log_start(**_: object) -> None:
+    """Log the start of a worker that Celery's own program runs; `rewrap worker` has logged it."""
+    log_start(from_environment(), sources_of(EVERY, {}, os.environ), _configuration_file()[0])
 
 
 @celeryd_after_setup.connect
@@ -333,6 +337,7 @@ def _begin(**_: object) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     forbid_core_dumps()
     _set_up_logs()
+    configure_logs(from_environment().log, "worker-child")
 
 
 @worker_process_shutdown.connect
@@ -397,6 +402,7 @@ def __getattr__(name: str) -> Celery:
     """Build the application for `celery -A kube_rewrap.worker.queue.app worker` at its first use, not at import."""
     if name in {"app", "celery"}:
         app = build_app(from_environment())
+        celeryd_after_setup.connect(_log_start, weak=False)
         setattr(sys.modules[__name__], name, app)
         return app
     raise AttributeError(name)

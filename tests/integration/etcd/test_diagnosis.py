@@ -206,13 +206,13 @@ async def test_a_process_that_reached_etcd_before_waits_for_its_restart(
     async with open_store(settings, "/kube-rewrap"):
         pass
     await asyncio.to_thread(cluster.members[0].stop)
+
+    def start_late() -> None:
+        time.sleep(1.0)
+        cluster.members[0].start()
+
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(start_later, cluster)
+        starting = pool.submit(start_late)
         async with open_store(settings, "/kube-rewrap") as store:
             assert await store.revision() > 0
         await asyncio.wrap_future(starting)
-
-
-def start_later(cluster: EtcdCluster) -> None:
-    time.sleep(1.0)  # the first attempt is over by then; were it not, the test would only prove less
-    cluster.members[0].start()
