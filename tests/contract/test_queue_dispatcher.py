@@ -220,7 +220,7 @@ async def test_a_redis_with_tls_is_recognised_and_a_missing_certificate_named(
     bare = BrokerSettings(url=SecretBytes(redis.url.encode()), cacert=str(redis.certificates.cacert))
     for settings, sentence in (
         (plain, "it requires TLS; write rediss:// for redis://"),
-        (bare, "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"),
+        (bare, "client certificate"),  # its alert, or the end of the connection, whichever is read first
     ):
         one = Sender(Settings(broker=settings))
         with pytest.raises(UnavailableError, match=re.escape(sentence)):
