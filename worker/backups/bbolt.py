@@ -44,6 +44,9 @@ _LONGEST_BRANCH = 64 << 10
 _LONGEST_LEAF = 64 << 20
 """Bytes of a leaf page with its overflow pages: of few values, each 1.5 MiB long with etcd's default limit."""
 _MOST_BUCKETS = 1_000
+_LONGEST_NAME = 1_024
+_MOST_PAGES = 1 << 26
+"""Pages of a file; each takes one byte of memory. 256 GiB of 4 KiB each, where etcd advises 8 GiB at most."""
 _NO_FREELIST = 0xFFFF_FFFF_FFFF_FFFF
 _COUNT_IN_BODY = 0xFFFF
 
@@ -91,10 +94,7 @@ class Database:
         self._file = file
         self._is_strict = is_strict
         self._on_page = on_page
-        self.meta = _newest_meta(file, size)
-        if self.meta.pages * self.meta.page_size > size:
-            there = size // self.meta.page_size
-            raise file.refused(f"page {there}: the file ends before it, of {self.meta.pages} pages: it is truncated")
+        self.meta = newest_meta(file, size)
         self._uses = bytearray(self.meta.pages)
         self._uses[:2] = bytes((_IN_USE, _IN_USE))
         if self.meta.freelist != _NO_FREELIST:
@@ -120,6 +120,8 @@ class Database:
             for is_bucket, name, value in elements:
                 if not is_bucket or len(value) < _BUCKET.size:
                     raise self._damaged(page, "it holds something else than buckets")
+                if len(name) > _LONGEST_NAME or len(value) > self.meta.page_size:
+                    raise self._damaged(page, "a bucket in it has too long a name, or more content than fits a page")
                 root, _ = _BUCKET.unpack_from(value)
                 found[name] = Bucket(page, root, value[_BUCKET.size :] if root == 0 else b"")
                 if len(found) > _MOST_BUCKETS:
@@ -269,8 +271,11 @@ class Database:
         return self._file.refused(f"page {page}: {reason}")
 
 
-def _newest_meta(file: BackupFile, size: int) -> Meta:
-    """Return the valid meta with the higher transaction id. Raises BackupError if neither is valid."""
+def newest_meta(file: BackupFile, size: int) -> Meta:
+    """Return the valid meta with the higher transaction id.
+
+    Raises BackupError if neither is valid, and if a database of `size` bytes can't have the pages that it says.
+    """
     first = _meta_at(file, 0, size)
     if isinstance(first, Meta):
         places = [first.page_size]
@@ -280,7 +285,13 @@ def _newest_meta(file: BackupFile, size: int) -> Meta:
     found = [meta for meta in (first, *others) if isinstance(meta, Meta)]
     if not found:
         raise file.refused(f"page 0: {first}, and page 1 is no better: it is not a database of etcd, or it is damaged")
-    return max(found, key=lambda meta: meta.txid)
+    meta = max(found, key=lambda meta: meta.txid)
+    if meta.pages * meta.page_size > size:
+        there = size // meta.page_size
+        raise file.refused(f"page {there}: the file ends before it, of {meta.pages} pages: it is truncated")
+    if meta.pages > _MOST_PAGES:
+        raise file.refused(f"page {_MOST_PAGES}: a database of so many pages is too large")
+    return meta
 
 
 def _meta_at(file: BackupFile, offset: int, size: int) -> Meta | str:

@@ -28,7 +28,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from kube_rewrap.worker.backups.backup_file import BackupFile, open_backup
-from kube_rewrap.worker.backups.bbolt import Bucket, Database
+from kube_rewrap.worker.backups.bbolt import Bucket, Database, newest_meta
 from kube_rewrap.worker.errors import BackupError
 
 _DIGEST = 32
@@ -180,7 +180,7 @@ class Snapshot:
         """Return the first keys of a bucket that holds few."""
         found: dict[bytes, bytes] = {}
         for leaf in self._database.leaves_from_the_end(self._bucket(name)):
-            found.update(pair for pair in leaf.pairs if len(pair[1]) <= _LONGEST_MEMBER)
+            found.update(pair for pair in leaf.pairs if sum(map(len, pair)) <= _LONGEST_MEMBER)
             if len(found) > _MOST_LISTED:
                 raise self._damaged(leaf.page, f"its bucket {name.decode()} holds more than {_MOST_LISTED:,} keys")
         return found
@@ -203,6 +203,8 @@ def open_snapshot(path: str, progress: Progress = lambda _: None) -> Iterator[Sn
     Raises SourceError for a path that names no file, BackupError for a file that is damaged or no backup of etcd.
     """
     with open_backup(path) as file:
+        # Before the hash, which reads a file of any size to its end.
+        newest_meta(file, file.size)
         yield Snapshot(file, _hash(file, progress), progress)
 
 
