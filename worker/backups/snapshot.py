@@ -29,6 +29,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kube_rewrap.worker.backups.backup_file import BackupFile, open_backup
 from kube_rewrap.worker.backups.bbolt import Bucket, Database, newest_meta
+from kube_rewrap.worker.backups.seen import SeenKeys
 from kube_rewrap.worker.errors import BackupError
 
 _DIGEST = 32
@@ -122,11 +123,11 @@ class Snapshot:
     def states(self) -> Iterator[State]:
         """Yield what each revision made of each key, the newest revision first; deletions are only counted.
 
-        May be called once. Holds about 80 bytes a key. Raises BackupError for a damaged or torn file, at its end, too:
-        what was yielded counts only once the iterator has ended.
+        May be called once. Holds at most 64 bytes a key. Raises BackupError for a damaged or torn file, at its end,
+        too: what was yielded counts only once the iterator has ended.
         """
         parse = _key_value().FromString
-        seen: set[int] = set()
+        seen = SeenKeys()
         newest = above = 0
         for page, pairs in self._database.leaves_from_the_end(self._bucket(b"key")):
             for revision, value in reversed(pairs):
@@ -145,11 +146,7 @@ class Snapshot:
                 key = state.key
                 if not key or (state.mod_revision != main and not is_tombstone):
                     raise self._damaged(page, f"the value of revision {main} says that it is another one's")
-                # Not `hash`: two keys with one of its 64 bits would be one key.
-                digest = int.from_bytes(hashlib.blake2b(key, digest_size=15).digest(), "big")
-                is_newest = digest not in seen
-                if is_newest:
-                    seen.add(digest)
+                is_newest = seen.add(key)
                 if is_tombstone:
                     self.tombstones += 1
                 else:
