@@ -316,6 +316,18 @@ def test_a_deleted_key_has_no_newest_state(tmp_path: Path) -> None:
         assert (snapshot.revision, snapshot.tombstones) == (3, 1)
 
 
+def test_a_revision_without_a_value_only_raises_the_revision(tmp_path: Path) -> None:
+    bumped = (revision(1_000_061), b"")
+    meta = {b"scheduledCompactRev": bumped[0]}
+    (tmp_path / "db").write_bytes(etcd_file([*REVISIONS, bumped], meta=meta).data())
+    with open_snapshot(str(tmp_path / "db")) as snapshot:
+        assert len(list(snapshot.states())) == len(REVISIONS)
+        assert snapshot.revision == 1_000_061
+    (tmp_path / "db").write_bytes(etcd_file([*REVISIONS, bumped]).data())
+    with pytest.raises(BackupError, match="the revisions from 62 to 1000060 are missing"):
+        states(tmp_path / "db")
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(whole().data())
     with open_snapshot(str(tmp_path / "db")) as snapshot:
