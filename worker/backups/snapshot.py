@@ -39,6 +39,8 @@ _CHUNK = 1 << 20
 
 _REVISION, _TOMBSTONE = 17, 18
 _SCHEDULED = re.compile(rb"scheduledCompactRev(.{8})_.{8}", re.DOTALL)
+_READ = frozenset((b"key", b"meta", b"cluster", b"members", b"alarm"))
+"""The buckets whose content matters here."""
 _MOST_MARKS = 100_000
 _MOST_LISTED = 1_000
 """Members and alarms of a backup that are listed."""
@@ -160,6 +162,10 @@ class Snapshot:
         self._require_whole()
 
     def _require_whole(self) -> None:
+        for name in self._database.buckets.keys() - _READ:
+            # etcd reads them, too: leases, users and roles.
+            for _ in self._database.leaves_from_the_end(self._bucket(name)):
+                pass
         self.file.require_unchanged()
         if self.has_hash:
             return

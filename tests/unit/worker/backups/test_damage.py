@@ -316,6 +316,19 @@ def test_a_deleted_key_has_no_newest_state(tmp_path: Path) -> None:
         assert (snapshot.revision, snapshot.tombstones) == (3, 1)
 
 
+@pytest.mark.parametrize(("root", "reason"), [(9_999, "outside"), (0, "cut off"), (2, "named twice")])
+def test_a_bucket_of_leases_that_etcd_could_not_read_is_refused(tmp_path: Path, root: int, reason: str) -> None:
+    file = BoltFile()
+    buckets = [
+        (b"key", struct.pack("<QQ", file.add_tree(REVISIONS[:2], 4, 3), 0)),
+        (b"lease", struct.pack("<QQ", root, 0)),
+    ]
+    file.root = file.add(LEAF, leaf(buckets, flags=1), 2)
+    (tmp_path / "db").write_bytes(file.data())
+    with pytest.raises(BackupError, match=rf"page \d+: .*{reason}"):
+        states(tmp_path / "db")
+
+
 def test_a_revision_without_a_value_only_raises_the_revision(tmp_path: Path) -> None:
     bumped = (revision(1_000_061), b"")
     meta = {b"scheduledCompactRev": bumped[0]}
