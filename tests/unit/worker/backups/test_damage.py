@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kube_rewrap.config.errors import SourceError
+from kube_rewrap.worker.backups import bbolt
 from kube_rewrap.worker.backups.bbolt import fnv1a
 from kube_rewrap.worker.backups.snapshot import State, open_snapshot
 from kube_rewrap.worker.errors import BackupError
@@ -247,6 +248,18 @@ def test_a_page_that_is_free_and_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(file.data())
     assert len(states(tmp_path / "db")) == len(REVISIONS)
     struct.pack_into("<Q", file.pages[file.freelist], 16, file.leaves[0])
+    (tmp_path / "db").write_bytes(file.data())
+    with pytest.raises(BackupError, match=rf"page {file.leaves[0]}: .*freelist has it"):
+        states(tmp_path / "db")
+
+
+def test_a_long_freelist_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bbolt, "_CHUNK", 64)
+    file = etcd_file(REVISIONS, free=200)
+    (tmp_path / "db").write_bytes(file.data())
+    assert len(states(tmp_path / "db")) == len(REVISIONS)
+    # The last of 200, in the second page of the freelist.
+    struct.pack_into("<Q", file.pages[file.freelist + 1], 16 + 199 * 8 - PAGE, file.leaves[0])
     (tmp_path / "db").write_bytes(file.data())
     with pytest.raises(BackupError, match=rf"page {file.leaves[0]}: .*freelist has it"):
         states(tmp_path / "db")
