@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 import uvloop
 
-from bench import foreground, kms, memory, processes, records, rewriting, scale, scanning, service
+from bench import backups, foreground, kms, memory, processes, records, rewriting, scale, scanning, service
 from bench.ground import Ground, ground
 from kube_rewrap.config.settings.logs import configure_logs
 from kube_rewrap.config.settings.schema import LogSettings
@@ -21,6 +21,7 @@ ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
     "kms": kms.compare,
     "scanning": scanning.compare,
     "foreground": foreground.compare,  # not among those of `make bench` without arguments
+    "backups": backups.compare,  # not among those of `make bench` without arguments
     "records": records.compare,  # not among those of `make bench` without arguments
     "service": service.compare,
 }

@@ -28,7 +28,7 @@ COMMANDS = {
     "run": ("run", "--rate", "0", "--quota-bytes", str(8 * 2**30)),
     "verify": ("verify",),
 }
-_MEASURE = """
+MEASURE = """
 import os, resource, sys
 from kube_rewrap.cli.main import main
 code = main(sys.argv[1:])
@@ -85,7 +85,7 @@ def _run(place: Ground, objects: int, words: Sequence[str]) -> Cost:
     etcd = _only_child()
     started, before = time.perf_counter(), _cpu_seconds(etcd)
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *words, *flags],
+        [sys.executable, "-c", MEASURE, *words, *flags],
         capture_output=True,
         text=True,
         check=False,

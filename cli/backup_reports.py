@@ -25,6 +25,7 @@ def backup_json(found: BackupReport) -> dict[str, object]:
         "sha256": found.sha256,
         "hash_verified": found.has_hash,
         "compacted": found.compacted,
+        "keys": found.keys,
         "cluster_version": found.cluster_version,
         "members": [one.to_json() for one in found.members],
         "alarms": [one.to_json() for one in found.alarms],
@@ -74,6 +75,8 @@ def print_proof(found: BackupReport) -> None:
         f"{verdict}: {newest.objects:,} objects at revision {newest.revision}, {newest.unreadable:,} unreadable, "
         f"{newest.peeked:,} not proven"
     )
+    if not found.keys:
+        say("No key of the backup is below the etcd prefix: give that of its kube-apiservers with --etcd-prefix.")
     say()
     print_inventory(newest, "no plugin answered", lists="backups prove -o json")
     _print_missing(found.missing)

@@ -144,12 +144,12 @@ class Member:
                 raise EtcdError(f"etcd member {self.name} did not get healthy in {_START_SECONDS} s:\n{self.log()}")
             time.sleep(_POLL_SECONDS)
 
-    def restore(self, backup: Path) -> None:
-        """Replaces its data while it does not run."""
+    def restore(self, backup: Path, *options: str) -> None:
+        """Replaces its data while it does not run; `options` as for `etcdutl snapshot restore`."""
         flags = ("--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls")
         values = {flag: self._command[self._command.index(flag) + 1] for flag in flags}
         shutil.rmtree(values["--data-dir"])
-        command = [str(ETCDUTL), "snapshot", "restore", str(backup)]
+        command = [str(ETCDUTL), "snapshot", "restore", str(backup), *options]
         command += [word for pair in values.items() for word in pair]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=30, check=False)
         if done.returncode:
@@ -235,11 +235,14 @@ class EtcdCluster:
         """A backup of the whole store, as operators make it."""
         self.etcdctl("snapshot", "save", str(backup), member=self.members[0])
 
-    def restore(self, backup: Path) -> None:
-        """Ends every member and starts them again on a backup, in place: names, addresses and token are the same."""
+    def restore(self, backup: Path, *options: str) -> None:
+        """Ends every member and starts them again on a backup, in place: names, addresses and token are the same.
+
+        `options` as for `etcdutl snapshot restore`.
+        """
         self.close()
         for member in self.members:
-            member.restore(backup)
+            member.restore(backup, *options)
         _start_together(self.members)
 
     def close(self) -> None:

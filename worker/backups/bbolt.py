@@ -14,7 +14,6 @@ Not handled: writing, and buckets inside buckets, which etcd does not make.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -36,6 +35,7 @@ _META = struct.Struct(
 )  # magic, version, page size, flags, root, sequence, freelist, pages, txid, checksum
 _LEAF_ELEMENT = struct.Struct("<IIII")  # flags, position of the key after the element's start, key size, value size
 _BRANCH_ELEMENT = struct.Struct("<IIQ")  # position, key size, page
+_FREE_PAGE = struct.Struct("<Q")
 _BUCKET = struct.Struct("<QQ")  # root page, sequence
 
 _DEEPEST = 24
@@ -44,6 +44,11 @@ _LONGEST_BRANCH = 64 << 10
 _LONGEST_LEAF = 64 << 20
 """Bytes of a leaf page with its overflow pages: of few values, each 1.5 MiB long with etcd's default limit."""
 _MOST_BUCKETS = 1_000
+_LONGEST_NAME = 1_024
+_MOST_PAGES = 1 << 26
+"""Pages of a file; each takes one byte of memory. 256 GiB of 4 KiB each, where etcd advises 8 GiB at most."""
+_CHUNK = 1 << 20
+"""Bytes of the freelist that are read at once; it may name every page."""
 _NO_FREELIST = 0xFFFF_FFFF_FFFF_FFFF
 _COUNT_IN_BODY = 0xFFFF
 
@@ -91,10 +96,7 @@ class Database:
         self._file = file
         self._is_strict = is_strict
         self._on_page = on_page
-        self.meta = _newest_meta(file, size)
-        if self.meta.pages * self.meta.page_size > size:
-            there = size // self.meta.page_size
-            raise file.refused(f"page {there}: the file ends before it, of {self.meta.pages} pages: it is truncated")
+        self.meta = newest_meta(file, size)
         self._uses = bytearray(self.meta.pages)
         self._uses[:2] = bytes((_IN_USE, _IN_USE))
         if self.meta.freelist != _NO_FREELIST:
@@ -120,6 +122,8 @@ class Database:
             for is_bucket, name, value in elements:
                 if not is_bucket or len(value) < _BUCKET.size:
                     raise self._damaged(page, "it holds something else than buckets")
+                if len(name) > _LONGEST_NAME or len(value) > self.meta.page_size:
+                    raise self._damaged(page, "a bucket in it has too long a name, or more content than fits a page")
                 root, _ = _BUCKET.unpack_from(value)
                 found[name] = Bucket(page, root, value[_BUCKET.size :] if root == 0 else b"")
                 if len(found) > _MOST_BUCKETS:
@@ -165,6 +169,14 @@ class Database:
 
     def _read(self, page: int) -> bytes:
         """Return a page with its overflow pages. Raises BackupError for one outside the file, or read before."""
+        data, size = self._claim(page)
+        if size > len(data):
+            data = self._file.read(page * self.meta.page_size, size)
+        self._on_page(size)
+        return data
+
+    def _claim(self, page: int) -> tuple[bytes, int]:
+        """Return a page without its overflow pages, and its bytes with them. Raises as `_read`."""
         meta = self.meta
         if not 2 <= page < meta.pages:
             raise self._damaged(page, f"it is named as a part of a tree, and lies outside the {meta.pages} pages")
@@ -173,10 +185,7 @@ class Database:
         if number != page:
             raise self._damaged(page, f"its header says that it is page {number}")
         self._take(page, overflow, flags)
-        if overflow:
-            data = self._file.read(page * meta.page_size, (1 + overflow) * meta.page_size)
-        self._on_page(len(data))
-        return data
+        return data, (1 + overflow) * meta.page_size
 
     def _take(self, page: int, overflow: int, flags: int) -> None:
         end = page + 1 + overflow
@@ -193,22 +202,22 @@ class Database:
 
     def _read_freelist(self) -> None:
         page = self.meta.freelist
-        data = self._read(page)
+        data, size = self._claim(page)
+        self._on_page(size)
         _, flags, count, _ = _HEADER.unpack_from(data)
         if flags != _FREELIST:
             raise self._damaged(page, f"it is named as the freelist, and has the flags {flags:#x}")
         start = _HEADER.size
         if count == _COUNT_IN_BODY:
             count, start = int.from_bytes(data[start : start + 8], "little"), start + 8
-        if start + 8 * count > len(data):
+        if start + 8 * count > size:
             raise self._damaged(page, f"its {count} free pages reach past its end")
-        free = array("Q", data[start : start + 8 * count])
-        if struct.pack("=H", 1) != struct.pack("<H", 1):
-            free.byteswap()
-        for one in free:
-            if not 2 <= one < self.meta.pages or self._uses[one]:
-                raise self._damaged(page, f"it names page {one} as free, which is in use, free twice, or outside")
-            self._uses[one] = _FREE
+        start += page * self.meta.page_size
+        for first in range(start, start + 8 * count, _CHUNK):
+            for (one,) in _FREE_PAGE.iter_unpack(self._file.read(first, min(_CHUNK, start + 8 * count - first))):
+                if not 2 <= one < self.meta.pages or self._uses[one]:
+                    raise self._damaged(page, f"it names page {one} as free, which is in use, free twice, or outside")
+                self._uses[one] = _FREE
 
     def _children(self, page: int, data: bytes, count: int) -> list[tuple[bytes, int]]:
         end = _HEADER.size + count * _BRANCH_ELEMENT.size
@@ -269,8 +278,11 @@ class Database:
         return self._file.refused(f"page {page}: {reason}")
 
 
-def _newest_meta(file: BackupFile, size: int) -> Meta:
-    """Return the valid meta with the higher transaction id. Raises BackupError if neither is valid."""
+def newest_meta(file: BackupFile, size: int) -> Meta:
+    """Return the valid meta with the higher transaction id.
+
+    Raises BackupError if neither is valid, and if a database of `size` bytes can't have the pages that it says.
+    """
     first = _meta_at(file, 0, size)
     if isinstance(first, Meta):
         places = [first.page_size]
@@ -280,7 +292,13 @@ def _newest_meta(file: BackupFile, size: int) -> Meta:
     found = [meta for meta in (first, *others) if isinstance(meta, Meta)]
     if not found:
         raise file.refused(f"page 0: {first}, and page 1 is no better: it is not a database of etcd, or it is damaged")
-    return max(found, key=lambda meta: meta.txid)
+    meta = max(found, key=lambda meta: meta.txid)
+    if meta.pages * meta.page_size > size:
+        there = size // meta.page_size
+        raise file.refused(f"page {there}: the file ends before it, of {meta.pages} pages: it is truncated")
+    if meta.pages > _MOST_PAGES:
+        raise file.refused(f"page {_MOST_PAGES}: a database of so many pages is too large")
+    return meta
 
 
 def _meta_at(file: BackupFile, offset: int, size: int) -> Meta | str:

@@ -6,7 +6,8 @@ provider it is the KEK's key id, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.etcd.ranges import key_text
@@ -55,6 +56,7 @@ class MissingKeys:
         key = _named_by(stored, why)
         if key is None:
             return
+        key = next((shorter for shorter in _shorter(key) if shorter in self._found), key)
         if key not in self._found and len(self._found) >= _MOST_KEYS:
             key = _OTHERS
         missing = self._found.setdefault(key, MissingKey(key))
@@ -70,15 +72,20 @@ class MissingKeys:
         """
         merged: dict[KeyRef, MissingKey] = {}
         for key, one in sorted(self._found.items()):
-            shorter = next((other for other in merged if _is_longer(key, other)), key)
+            shorter = next((other for other in _shorter(key) if other in merged), key)
             total = merged.setdefault(shorter, MissingKey(shorter))
             total.objects += one.objects
             total.examples = [*total.examples, *one.examples][:_EXAMPLES]
         return tuple(merged.values())
 
 
-def _is_longer(key: KeyRef, other: KeyRef) -> bool:
-    return key.provider == other.provider and not key.fingerprint and key.name.startswith(f"{other.name}:")
+def _shorter(key: KeyRef) -> Iterator[KeyRef]:
+    """Yield the keys whose name is a part of a local key's name, up to one of its colons; the shortest first."""
+    if key.provider == ProviderType.KMS or key.fingerprint:
+        return
+    for place, char in enumerate(key.name):
+        if char == ":":
+            yield replace(key, name=key.name[:place])
 
 
 def _named_by(stored: bytes, why: Quarantine) -> KeyRef | None:

@@ -14,14 +14,17 @@ from kube_rewrap.config.encryption.resources import GroupResource, Layout, Locat
 from kube_rewrap.worker.etcd.ranges import key_text
 
 _KEPT = 8_192
+_LONGEST = 1_024
+"""Bytes of a key without those below its storage path, above which it is not kept: Kubernetes names are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a key lies.
 
-    `resource`: the resource that kube-apiserver stores there, "" if none. `is_governed`: whether one of the
-    configurations names it. `unknown`: the path, if no table knows its resource and a configuration may govern it.
+    `resource`: the resource that kube-apiserver stores there, "" if none. `unknown`: the path, if no table knows its
+    resource; at most `_LONGEST` bytes of it. `is_governed`: whether one of the configurations names the resource, or
+    may name that of the unknown path.
     """
 
     resource: str
@@ -63,7 +66,11 @@ class Paths:
         segments = key[len(root) :].split(b"/", self._depth)
         if len(segments) > self._depth:
             segments[-1] = b""
-        return self._at(*segments)
+        return (self._at if sum(map(len, segments)) <= _LONGEST else self._place)(*segments)
+
+    def covers(self, key: bytes) -> bool:
+        """Whether a key is below kube-apiserver's etcd prefix."""
+        return key.startswith(self._root)
 
     def _place(self, *segments: bytes) -> Place:
         unit = self._layout.top_level_unit(self._root + b"/".join(segments))
@@ -71,7 +78,7 @@ class Paths:
             return _NOWHERE
         located = self._layout.resource_at(unit + b"name")
         if isinstance(located, UnknownResource):
-            return Place("", unknown=key_text(unit)) if self._has_wildcard or unit in self._newer else _NOWHERE
+            return Place("", self._has_wildcard or unit in self._newer, key_text(unit[:_LONGEST]))
         if not isinstance(located, Located):
             return _NOWHERE
         is_governed = any(one.providers_for(located.resource) is not None for one in self._configurations)

@@ -32,6 +32,12 @@ _GROUP = 256
 """Objects that are read before plugins are asked for their keys, and before signals are looked at."""
 _GROUP_BYTES = 4 << 20
 _MOST_LISTED = 1_000
+_MOST_NAMED = 10_000
+"""Unreadable objects of all resources that are listed."""
+_LONGEST_NAMED = 1_024
+"""Bytes of an etcd key that are listed; those of Kubernetes are shorter."""
+_MOST_RESOURCES = 10_000
+"""Resources that have objects: a client that writes to etcd can invent custom ones, and each costs about 4 KiB."""
 _PLAIN = Chain([IdentityProvider()])
 """How kube-apiserver reads what no entry of its configuration names."""
 
@@ -40,6 +46,7 @@ _PLAIN = Chain([IdentityProvider()])
 class BackupReport:
     """What one backup holds, and which of it the given keys open. Holds no key and, but for examples, no object name.
 
+    `keys`: those below kube-apiserver's etcd prefix, governed or not, as a restored etcd has them.
     `newest`: the objects as a restored etcd has them. `history`: older revisions of objects, also of deleted ones.
     Both count values under KMS as `peeked` that were not opened; `unproven` has those of `newest` by the key that they
     name, `away` the reasons why plugins did not open them. `missing`: the keys that unreadable objects need.
@@ -56,6 +63,7 @@ class BackupReport:
     members: tuple[Member, ...]
     alarms: tuple[Alarm, ...]
     tombstones: int
+    keys: int
     newest: Inventory
     history: Inventory
     missing: tuple[MissingKey, ...]
@@ -65,8 +73,11 @@ class BackupReport:
 
     @property
     def is_readable(self) -> bool:
-        """Whether every governed object was opened, and every path belongs to a known resource."""
-        return not (self.newest.unreadable or self.newest.peeked or self.newest.unknown)
+        """Whether every governed object was opened, and every path belongs to a known resource.
+
+        A backup without a key below the etcd prefix proves nothing: most likely the prefix is another one.
+        """
+        return self.keys > 0 and not (self.newest.unreadable or self.newest.peeked or self.newest.unknown)
 
     @property
     def needed(self) -> Mapping[KeyRef, int]:
@@ -89,6 +100,8 @@ async def read_backup(
     count = _Count(paths, generations, data_keys)
     for group in _groups(snapshot.states()):
         await count.add(group)
+        if count.resources > _MOST_RESOURCES:
+            raise snapshot.file.refused(f"it holds objects of more than {_MOST_RESOURCES:,} resources")
         await asyncio.sleep(0)
     return BackupReport(
         file=snapshot.file.name,
@@ -102,6 +115,7 @@ async def read_backup(
         members=snapshot.members,
         alarms=snapshot.alarms,
         tombstones=snapshot.tombstones,
+        keys=count.keys,
         newest=count.newest.inventory(snapshot.revision, paths.named),
         history=count.history.inventory(snapshot.revision, ()),
         missing=count.newest.missing.all(),
@@ -138,6 +152,7 @@ class _Counts:
         self._chains = chains
         self._tallies: dict[str, ResourceTally] = {}
         self._unknown: dict[str, None] = {}
+        self._named = 0
         self.missing = MissingKeys()
         self.peeked: dict[KeyRef, int] = defaultdict(int)
 
@@ -157,8 +172,18 @@ class _Counts:
 
     def add_unreadable(self, resource: str, state: State, why: Quarantine) -> None:
         """Count a state that no key opens."""
-        self._tally(resource).add_unreadable(state.key, why)
-        self.missing.add(state.key, state.value, why)
+        tally, name = self._tally(resource), state.key[:_LONGEST_NAMED]
+        listed = len(tally.listed)
+        tally.add_unreadable(name, why)
+        self._named += len(tally.listed) - listed
+        if self._named > _MOST_NAMED:
+            del tally.listed[listed:]
+        self.missing.add(name, state.value, why)
+
+    @property
+    def resources(self) -> int:
+        """The resources that have objects."""
+        return len(self._tallies)
 
     def inventory(self, revision: int, named: Iterable[str]) -> Inventory:
         """Return the counts, with a row for each of `named`, be there objects or not."""
@@ -214,6 +239,8 @@ class _Count:
         self._keys = data_keys
         self.newest = _Counts(self._chains)
         self.history = _Counts(self._chains)
+        self.keys = 0
+        """The newest states below the etcd prefix."""
         self.away: dict[Plugin, str] = {}
         """The plugins that did not answer, and why. They are not asked again."""
 
@@ -229,15 +256,23 @@ class _Count:
             if still is not None:
                 self._counts(state).add_unreadable(resource, state, still)
 
+    @property
+    def resources(self) -> int:
+        """The resources that have objects, those of older states included."""
+        return max(self.newest.resources, self.history.resources)
+
     def _counts(self, state: State) -> _Counts:
         return self.newest if state.is_newest else self.history
 
     def _resource(self, state: State) -> str:
         """Return the resource of a state that is to be counted, else ""."""
+        self.keys += state.is_newest and self._paths.covers(state.key)
         place = self._paths.at(state.key)
+        if not place.is_governed and not state.value.startswith(ENCRYPTED):
+            return ""
         if place.unknown:
             self._counts(state).add_unknown(place.unknown)
-        return place.resource if place.is_governed or state.value.startswith(ENCRYPTED) else ""
+        return place.resource
 
     def _count(self, state: State, resource: str, unwrapped: UnwrappedKeys) -> Quarantine | None:
         """Count a state if a key opens it, or if it names a KMS key for which no plugin answers; else return why."""

@@ -28,7 +28,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from kube_rewrap.worker.backups.backup_file import BackupFile, open_backup
-from kube_rewrap.worker.backups.bbolt import Bucket, Database
+from kube_rewrap.worker.backups.bbolt import Bucket, Database, newest_meta
+from kube_rewrap.worker.backups.seen import SeenKeys
 from kube_rewrap.worker.errors import BackupError
 
 _DIGEST = 32
@@ -38,6 +39,8 @@ _CHUNK = 1 << 20
 
 _REVISION, _TOMBSTONE = 17, 18
 _SCHEDULED = re.compile(rb"scheduledCompactRev(.{8})_.{8}", re.DOTALL)
+_READ = frozenset((b"key", b"meta", b"cluster", b"members", b"alarm"))
+"""The buckets whose content matters here."""
 _MOST_MARKS = 100_000
 _MOST_LISTED = 1_000
 """Members and alarms of a backup that are listed."""
@@ -122,11 +125,11 @@ class Snapshot:
     def states(self) -> Iterator[State]:
         """Yield what each revision made of each key, the newest revision first; deletions are only counted.
 
-        May be called once. Holds about 80 bytes a key. Raises BackupError for a damaged or torn file, at its end, too:
-        what was yielded counts only once the iterator has ended.
+        May be called once. Holds at most 64 bytes a key. Raises BackupError for a damaged or torn file, at its end,
+        too: what was yielded counts only once the iterator has ended.
         """
         parse = _key_value().FromString
-        seen: set[int] = set()
+        seen = SeenKeys()
         newest = above = 0
         for page, pairs in self._database.leaves_from_the_end(self._bucket(b"key")):
             for revision, value in reversed(pairs):
@@ -138,6 +141,9 @@ class Snapshot:
                 if main + 1 < above and above > self.compacted + 1 and not self.has_hash:
                     raise self._damaged(page, f"{_gap(max(main, self.compacted) + 1, above - 1)}{_TORN}")
                 above = main
+                if not value and not is_tombstone:
+                    # `etcdutl snapshot restore --bump-revision` raises the store's revision so; it writes no object.
+                    continue
                 try:
                     state = cast("_KeyValue", parse(value))
                 except DecodeError:
@@ -145,11 +151,7 @@ class Snapshot:
                 key = state.key
                 if not key or (state.mod_revision != main and not is_tombstone):
                     raise self._damaged(page, f"the value of revision {main} says that it is another one's")
-                # Not `hash`: two keys with one of its 64 bits would be one key.
-                digest = int.from_bytes(hashlib.blake2b(key, digest_size=15).digest(), "big")
-                is_newest = digest not in seen
-                if is_newest:
-                    seen.add(digest)
+                is_newest = seen.add(key)
                 if is_tombstone:
                     self.tombstones += 1
                 else:
@@ -160,6 +162,10 @@ class Snapshot:
         self._require_whole()
 
     def _require_whole(self) -> None:
+        for name in self._database.buckets.keys() - _READ:
+            # etcd reads them, too: leases, users and roles.
+            for _ in self._database.leaves_from_the_end(self._bucket(name)):
+                pass
         self.file.require_unchanged()
         if self.has_hash:
             return
@@ -180,7 +186,7 @@ class Snapshot:
         """Return the first keys of a bucket that holds few."""
         found: dict[bytes, bytes] = {}
         for leaf in self._database.leaves_from_the_end(self._bucket(name)):
-            found.update(pair for pair in leaf.pairs if len(pair[1]) <= _LONGEST_MEMBER)
+            found.update(pair for pair in leaf.pairs if sum(map(len, pair)) <= _LONGEST_MEMBER)
             if len(found) > _MOST_LISTED:
                 raise self._damaged(leaf.page, f"its bucket {name.decode()} holds more than {_MOST_LISTED:,} keys")
         return found
@@ -203,6 +209,8 @@ def open_snapshot(path: str, progress: Progress = lambda _: None) -> Iterator[Sn
     Raises SourceError for a path that names no file, BackupError for a file that is damaged or no backup of etcd.
     """
     with open_backup(path) as file:
+        # Before the hash, which reads a file of any size to its end.
+        newest_meta(file, file.size)
         yield Snapshot(file, _hash(file, progress), progress)
 
 

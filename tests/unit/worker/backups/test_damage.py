@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kube_rewrap.config.errors import SourceError
+from kube_rewrap.worker.backups import bbolt
 from kube_rewrap.worker.backups.bbolt import fnv1a
 from kube_rewrap.worker.backups.snapshot import State, open_snapshot
 from kube_rewrap.worker.errors import BackupError
@@ -252,6 +253,18 @@ def test_a_page_that_is_free_and_in_use_is_refused(tmp_path: Path) -> None:
         states(tmp_path / "db")
 
 
+def test_a_long_freelist_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bbolt, "_CHUNK", 64)
+    file = etcd_file(REVISIONS, free=200)
+    (tmp_path / "db").write_bytes(file.data())
+    assert len(states(tmp_path / "db")) == len(REVISIONS)
+    # The last of 200, in the second page of the freelist.
+    struct.pack_into("<Q", file.pages[file.freelist + 1], 16 + 199 * 8 - PAGE, file.leaves[0])
+    (tmp_path / "db").write_bytes(file.data())
+    with pytest.raises(BackupError, match=rf"page {file.leaves[0]}: .*freelist has it"):
+        states(tmp_path / "db")
+
+
 def test_another_bbolt_database_is_none_of_etcd(tmp_path: Path) -> None:
     file = BoltFile()
     file.root = file.add(LEAF, leaf([(b"other", struct.pack("<QQ", 0, 0))], flags=1), 1)
@@ -314,6 +327,31 @@ def test_a_deleted_key_has_no_newest_state(tmp_path: Path) -> None:
     with open_snapshot(str(tmp_path / "db")) as snapshot:
         assert [one.is_newest for one in snapshot.states()] == [False]
         assert (snapshot.revision, snapshot.tombstones) == (3, 1)
+
+
+@pytest.mark.parametrize(("root", "reason"), [(9_999, "outside"), (0, "cut off"), (2, "named twice")])
+def test_a_bucket_of_leases_that_etcd_could_not_read_is_refused(tmp_path: Path, root: int, reason: str) -> None:
+    file = BoltFile()
+    buckets = [
+        (b"key", struct.pack("<QQ", file.add_tree(REVISIONS[:2], 4, 3), 0)),
+        (b"lease", struct.pack("<QQ", root, 0)),
+    ]
+    file.root = file.add(LEAF, leaf(buckets, flags=1), 2)
+    (tmp_path / "db").write_bytes(file.data())
+    with pytest.raises(BackupError, match=rf"page \d+: .*{reason}"):
+        states(tmp_path / "db")
+
+
+def test_a_revision_without_a_value_only_raises_the_revision(tmp_path: Path) -> None:
+    bumped = (revision(1_000_061), b"")
+    meta = {b"scheduledCompactRev": bumped[0]}
+    (tmp_path / "db").write_bytes(etcd_file([*REVISIONS, bumped], meta=meta).data())
+    with open_snapshot(str(tmp_path / "db")) as snapshot:
+        assert len(list(snapshot.states())) == len(REVISIONS)
+        assert snapshot.revision == 1_000_061
+    (tmp_path / "db").write_bytes(etcd_file([*REVISIONS, bumped]).data())
+    with pytest.raises(BackupError, match="the revisions from 62 to 1000060 are missing"):
+        states(tmp_path / "db")
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
