@@ -206,6 +206,12 @@ def _audit(parser: Parser) -> None:
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
+    parser.add_argument(
+        "--fail-on",
+        choices=("low", "medium", "high", "critical"),
+        default="high",
+        help="least severity of a finding with which the command ends with 3 (high)",
+    )
     add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
     add_output(parser)
 
