@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TEMPLATE = "report_page.html"
 
 
@@ -21,7 +24,7 @@ def page_of(document: dict[str, object]) -> str:
 def _template() -> Template:
     # As text and not by a loader: the package may be a link, and the page includes no other file.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "moment": _moment, "chance": _chance, "words": _words}
+    environment.filters |= {"number": _number, "moment": _moment, "chance": _chance, "words": _words, "prose": _prose}
     return environment.from_string(Path(__file__).with_name(_TEMPLATE).read_text(encoding="utf-8"))
 
 
@@ -43,7 +46,12 @@ def _chance(value: float | None) -> str:
     if value is None:
         return "–"
     digits, _, power = f"{value:.1e}".partition("e")
-    return f"{digits} × 10^{int(power)}" if value else "0"
+    return f"{digits} × 10{str(int(power)).translate(_RAISED)}" if value else "0"
+
+
+def _prose(text: str) -> Markup:
+    """Return a sentence with its commands, which stand between backticks, as code. Everything in it is escaped."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
 
 
 def _words(text: str) -> str:

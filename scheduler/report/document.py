@@ -10,8 +10,10 @@ Not handled: how it looks (`cli/report_page.py`).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from kube_rewrap.scheduler.campaigns.status import Overview
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
@@ -84,17 +86,22 @@ def _verdict(facts: ReportFacts, words: Wording) -> dict[str, object]:
 
 
 def _governed(facts: ReportFacts, words: Wording) -> dict[str, object]:
-    shown = facts.generation.resources[:MOST_ROWS]
+    """Return the chains of keys, each with the resources that it governs: adjacent ones that are equal are one."""
+    chains = [
+        (chain, [name for name, _ in alike]) for chain, alike in groupby(facts.generation.resources, itemgetter(1))
+    ]
     return {
-        "total": len(facts.generation.resources),
-        "resources": [
+        "resources_total": len(facts.generation.resources),
+        "total": len(chains),
+        "entries": [
             {
-                "resource": words.text(name, _NAME),
+                "resources": [words.text(name, _NAME) for name in names[:MOST_ROWS]],
+                "resources_total": len(names),
                 "writes": _key(chain[0], words),
                 "reads": [_key(key, words) for key in chain[1 : _READS + 1]],
                 "reads_total": len(chain) - 1,
             }
-            for name, chain in shown
+            for chain, names in chains[:MOST_ROWS]
         ],
     }
 
@@ -256,7 +263,24 @@ def _keys(facts: ReportFacts, words: Wording) -> dict[str, object]:
                 "blockers": [words.text(one) for one in verdict.blockers[:_BLOCKERS]] if verdict else [],
             }
         )
-    return {"total": len(every), "keys": rows}
+    return {"total": len(every), "keys": rows, "blockers": _blockers(facts, words)}
+
+
+def _blockers(facts: ReportFacts, words: Wording) -> list[dict[str, object]]:
+    """Return each blocker of a removal once, with the number and the first of the keys that only read and have it."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for one in facts.judged.keys if facts.judged else ():
+        if not any(one.key == chain[0] for _, chain in facts.generation.resources):
+            for blocker in one.blockers:
+                found[blocker].append(one.key.name or one.key.provider)
+    return [
+        {
+            "because": words.text(blocker),
+            "total": len(names),
+            "keys": [words.text(name, _NAME) for name in names[:_READS]],
+        }
+        for blocker, names in list(found.items())[:MOST_ROWS]
+    ]
 
 
 def _rotations(facts: ReportFacts, words: Wording) -> dict[str, object]:
