@@ -11,7 +11,7 @@ Not handled: how it looks (`cli/report_page.py`).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -26,7 +26,7 @@ from kube_rewrap.scheduler.report.wording import Wording
 from kube_rewrap.worker.records.audit_chain import Entry, is_anchored
 from kube_rewrap.worker.records.campaign import Campaign
 from kube_rewrap.worker.records.inventory import Inventory, counts_json
-from kube_rewrap.worker.records.rotation import Rotation
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
 FORMAT = 1
@@ -37,6 +37,7 @@ MOST_ROWS = 200
 
 _READS = 20
 _BLOCKERS = 6
+_NOT_COUNTED = {"objects": None, "stale": None, "unreadable": None}
 _NAME = 120
 
 
@@ -116,53 +117,71 @@ def _key(key: KeyRef, words: Wording) -> dict[str, object]:
 
 def _proof(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
     """Return the proof of the subject, None where none is on record."""
-    if facts.subject.kind is SubjectKind.NOW:
-        if facts.judged is None:
-            return None
-        found = facts.judged.proof
-        return {
-            "source": "scan",
-            "complete": found.is_clean and not facts.judged.missing,
-            "revision": found.revision,
-            "at": facts.at,
-            "by": [words.text(facts.made_by, _NAME)],
-            "generation": facts.generation.hash,
-            "because": words.text(judge_subject(facts)[1]),
-            "objects": found.objects,
-            "stale": found.stale,
-            "unreadable": found.unreadable,
-        }
-    campaign = facts.campaign.campaign if facts.campaign else None
-    rotated = facts.rotation.proof_revision if facts.rotation else 0
-    if campaign is None or not campaign.proof_revision:
-        return _unrecorded(rotated) if rotated else None
+    match facts.subject.kind:
+        case SubjectKind.NOW:
+            return _scanned(facts, words)
+        case SubjectKind.CAMPAIGN:
+            return _of_campaign(facts, words)
+        case SubjectKind.ROTATION:
+            return _of_rotation(facts, words)
+
+
+def _scanned(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
+    if facts.judged is None:
+        return None
+    found = facts.judged.proof
     return {
-        **_unrecorded(rotated or campaign.proof_revision),
-        "source": facts.subject.kind.value,
-        "complete": facts.campaign.is_complete if facts.campaign else False,
+        "source": "scan",
+        "complete": found.is_clean and not facts.judged.missing,
+        "revision": found.revision,
+        "at": facts.at,
+        "by": [words.text(facts.made_by, _NAME)],
+        "generation": facts.generation.hash,
+        "because": words.text(judge_subject(facts)[1]),
+        "objects": found.objects,
+        "stale": found.stale,
+        "unreadable": found.unreadable,
+    }
+
+
+def _of_campaign(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
+    """Return the proof as the campaign's record has it: of its counts only the sentence."""
+    campaign = facts.campaign.campaign if facts.campaign else None
+    if facts.campaign is None or campaign is None or not campaign.proof_revision:
+        return None
+    return {
+        **_NOT_COUNTED,
+        "source": "campaign",
+        "complete": facts.campaign.is_complete,
+        "revision": campaign.proof_revision,
         "at": words.text(campaign.ended_at, _NAME) or None,
-        "by": sorted({words.text(one.actor, _NAME) for one in facts.trail if one.event == "campaign.finished"})[
-            :_READS
-        ],
+        "by": _actors((one for one in facts.trail if one.event == "campaign.finished"), words),
         "generation": words.text(campaign.generation, _NAME),
         "because": words.text(campaign.because),
     }
 
 
-def _unrecorded(revision: int) -> dict[str, object]:
-    """Return a proof of which the records hold the revision alone."""
+def _of_rotation(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
+    """Return the proof as the step `prove` of the rotation has it: only a clean scan passes that."""
+    rotation = facts.rotation
+    if rotation is None or not rotation.proof_revision:
+        return None
+    proving = next((one for one in reversed(rotation.passed) if one.step is RotationStep.PROVE), None)
+    campaign = facts.campaign.campaign if facts.campaign else None
     return {
-        "source": SubjectKind.ROTATION.value,
+        **_NOT_COUNTED,
+        "source": "rotation",
         "complete": True,
-        "revision": revision,
-        "at": None,
-        "by": [],
-        "generation": None,
-        "because": "",
-        "objects": None,
-        "stale": None,
-        "unreadable": None,
+        "revision": rotation.proof_revision,
+        "at": words.text(proving.at, _NAME) if proving else None,
+        "by": _actors((one for one in facts.trail if one.detail.get("rotation") == rotation.id), words),
+        "generation": words.text(campaign.generation, _NAME) if campaign else None,
+        "because": words.text(proving.because if proving else rotation.because),
     }
+
+
+def _actors(entries: Iterable[Entry], words: Wording) -> list[str]:
+    return sorted({words.text(one.actor, _NAME) for one in entries})[:_READS]
 
 
 def _scan(found: Inventory, missing: str, words: Wording) -> dict[str, object]:
@@ -269,8 +288,9 @@ def _keys(facts: ReportFacts, words: Wording) -> dict[str, object]:
 def _blockers(facts: ReportFacts, words: Wording) -> list[dict[str, object]]:
     """Return each blocker of a removal once, with the number and the first of the keys that only read and have it."""
     found: defaultdict[str, list[str]] = defaultdict(list)
+    primaries = {chain[0] for _, chain in facts.generation.resources}
     for one in facts.judged.keys if facts.judged else ():
-        if not any(one.key == chain[0] for _, chain in facts.generation.resources):
+        if one.key not in primaries:
             for blocker in one.blockers:
                 found[blocker].append(one.key.name or one.key.provider)
     return [
