@@ -16,7 +16,7 @@ _TEMPLATE = "report_page.html"
 
 def page_of(document: dict[str, object]) -> str:
     """Return the page of a document of `rewrap report`, in ASCII: other characters are written as references."""
-    page = _template().render(document)
+    page = _template().render(document) + "\n"
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 

@@ -88,7 +88,9 @@ def test_a_good_cluster_fails_nothing(
     document = ended.document
     assert list(document) == ["generation", "revision", "missing", "checks", "summary"]
     assert document["missing"] is None
-    assert all(list(check) == ["id", "state", "reason", "remedy", "severity", "references"] for check in document["checks"])
+    assert all(
+        list(check) == ["id", "state", "reason", "remedy", "severity", "references"] for check in document["checks"]
+    )
     assert (document["generation"], document["revision"]) == (content_hash(good_file.read_bytes()), revision)
     # No scheduler observes, and no rotation brought the key in: nobody can know these two.
     assert by_state(document, "unknown") == ["write-budget", "key-age"]

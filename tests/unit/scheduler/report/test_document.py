@@ -164,9 +164,9 @@ def test_objects_are_named_only_where_that_is_asked_for(kind: SubjectKind) -> No
 def test_ten_thousand_hostile_keys_are_bounded_and_escaped() -> None:
     keys = tuple(KeyRef("aesgcm", f"{HOSTILE}{number}{'x' * 5_000}", f"{number:016x}") for number in range(10_000))
     names = tuple(f"{HOSTILE}{number}.example.com" for number in range(10_000))
-    generation = replace(GOOD.generation, resources=tuple((name, keys[:50]) for name in names))
+    generation = replace(GOOD.generation, resources=tuple((name, keys[:5]) for name in names))
     many = tally(dict.fromkeys(keys[:3_000], 1), resource=HOSTILE)
-    verdicts = tuple(replace(GOOD.keys[0], key=key, blockers=(HOSTILE * 9_000,) * 20) for key in keys)
+    verdicts = tuple(replace(GOOD.keys[0], key=key, blockers=(HOSTILE * 900,) * 20) for key in keys)
     judged = replace(GOOD, generation=generation, proof=proof(many), keys=verdicts)
     document = valid(report_facts(judged=judged, generation=generation, made_by=HOSTILE, in_force=HOSTILE))
     assert document["keys"]["total"] == 10_000
