@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kube_rewrap.scheduler.hardening.checklist import judge, summarise
+from kube_rewrap.scheduler.hardening.checklist import judge
 from kube_rewrap.scheduler.hardening.facts import HardeningFacts, State
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.worker.records.budget import BudgetState
@@ -105,5 +105,6 @@ def _of_the_present(facts: ReportFacts) -> Iterator[str]:
         yield f"The audit log is not whole: {facts.audit.faults[0]}."
     if worn := [one for one in facts.budgets.values() if one.state(facts.gcm_limit, facts.due_at) in _OVER]:
         yield f"Write budgets that are exhausted or restored: {len(worn)}."
-    if facts.judged is not None and (failed := summarise(judge(facts.judged))[State.FAIL.value]):
-        yield f"Points of the hardening checklist that fail: {failed}."
+    failed = [check.id for check in judge(facts.judged) if check.state is State.FAIL] if facts.judged else []
+    if failed:
+        yield f"Points of the hardening checklist that fail: {', '.join(failed)}."

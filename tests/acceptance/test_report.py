@@ -145,8 +145,8 @@ def chromium(profile: Path, *flags: str) -> bytes:
     """Starts Chromium with a new profile, and returns what it printed."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
-    quiet = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-    quiet += ("--disable-component-update", "--disable-sync", "--hide-scrollbars")
+    offline = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+    quiet = ("--disable-gpu", "--no-first-run", "--hide-scrollbars", *offline)
     command = [CHROMIUM, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}", *flags]
     return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
 
