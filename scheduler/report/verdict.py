@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kube_rewrap.scheduler.hardening.checklist import judge
-from kube_rewrap.scheduler.hardening.facts import HardeningFacts, State
+from kube_rewrap.scheduler.hardening.facts import HardeningFacts, State, named
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.worker.records.budget import BudgetState
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
@@ -68,10 +68,10 @@ def _judged_now(judged: HardeningFacts | None) -> tuple[bool, str]:
 def _judged_rotation(rotation: Rotation | None) -> tuple[bool, str]:
     if rotation is None:
         return False, "The rotation is not on record."
-    key = f"{rotation.provider}:{rotation.key_name}"
+    what = f"The rotation of {named(rotation.resources)} to {rotation.provider}:{rotation.key_name}"
     if rotation.step is RotationStep.DONE and rotation.proof_revision:
-        return True, f"The rotation to {key} is done: a scan at revision {rotation.proof_revision} found no older key."
-    return False, f"The rotation to {key} is at the step {rotation.step.value}: {rotation.held or rotation.because}."
+        return True, f"{what} is done: a scan at revision {rotation.proof_revision} found nothing under the old keys."
+    return False, f"{what} is at the step {rotation.step.value}: {rotation.held or rotation.because}."
 
 
 def caveats_of(facts: ReportFacts) -> tuple[str, ...]:
