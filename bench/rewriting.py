@@ -23,6 +23,7 @@ from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import WorkerError
@@ -120,8 +121,8 @@ async def rewrap(
         started, cpu = time.perf_counter(), _cpu()
         batches_done: list[tuple[float, float]] = []
 
-        def watch(_report: object, left: int) -> None:
-            if left == 0 and not batches_done:
+        def watch(_campaign: object, standing: Standing) -> None:
+            if standing.batches_left == 0 and not batches_done:
                 batches_done.append((time.perf_counter(), _cpu()))
 
         result = await run_embedded(cluster, plan, lock, brake, watch, children=children)

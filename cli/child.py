@@ -33,7 +33,7 @@ def main(shares: int, campaign: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        run_async(lambda: _serve(shares, campaign, answers))
+        run_async(lambda: _serve(shares, campaign, answers), "run-child")
     except ConfigError as error:
         because = f"a child process can't use the configuration that this process has read: {error}"
         _end(error, answers, failure(RefusedError.__name__, because))
@@ -61,7 +61,7 @@ def with_share_of_reads(settings: Settings, shares: int) -> Settings:
 
 
 async def _serve(shares: int, campaign: str, answers: TextIO) -> None:
-    brake = brake_on_signals(" after the swaps in flight; run again to resume")
+    brake = brake_on_signals()
     settings = with_share_of_reads(settings_from(EVERY, {}, os.environ), shares)
     allow_readable = is_on(os.environ.get(variable("--allow-readable-config"), ""))
     generation = generation_of(os.environ[variable("--encryption-config")], allow_readable=allow_readable)

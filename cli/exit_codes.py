@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.worker.errors import (
+    BackupError,
     CompactedError,
     FencedError,
     RefusedError,
@@ -33,6 +34,7 @@ def exit_of(error: BaseException) -> Exit:
         (RequestRefusedError, Exit.USAGE),  # wrong credentials, or too few permissions
         (StoppedError, Exit.INCOMPLETE),
         (CompactedError, Exit.INCOMPLETE),
+        (BackupError, Exit.INCOMPLETE),
         (RefusedError, Exit.REFUSED),
         (FencedError, Exit.REFUSED),
         (TemporaryError, Exit.UNREACHABLE),

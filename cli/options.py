@@ -10,13 +10,22 @@ from kube_rewrap.config.encryption.source import read
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.flags import variable
 from kube_rewrap.config.settings.schema import Settings
-from kube_rewrap.config.settings.sources import settings_from
+from kube_rewrap.config.settings.sources import settings_from, sources_of
 
 
 def read_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Return the settings of a command. Raises SettingsError with the flag or variable at fault."""
+    return settings_from(args.flags, _given(args), environment)
+
+
+def read_sources(args: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return by which flag, variable or file each setting of a command was given, by the setting's path."""
+    return sources_of(args.flags, _given(args), environment)
+
+
+def _given(args: argparse.Namespace) -> dict[str, str | None]:
     given = {flag.name: getattr(args, flag.name.removeprefix("--").replace("-", "_")) for flag in args.flags}
-    return settings_from(args.flags, {**given, "--settings": args.settings}, environment)
+    return {**given, "--settings": args.settings}
 
 
 def read_configuration_path(

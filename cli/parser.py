@@ -33,6 +33,8 @@ from kube_rewrap.config.settings.flags import (
     BROKER,
     BUDGET,
     ETCD,
+    KEYSPACE,
+    LOG,
     METRICS,
     PACE,
     PATHS,
@@ -55,7 +57,13 @@ MANY_OBJECTS = 50_000
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of one command, which `command` names. Raises UsageError; `--help` raises SystemExit."""
     parser = build_parser()
-    args, unknown = parser.parse_known_args(_command_first(argv))
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.error("no command is given")
+    line = _command_first(argv)
+    if line[0].startswith("-") and line[0] not in parser.own_flags:
+        parser.error(f"{line[0].partition('=')[0]} is before the command; write {parser.prog} COMMAND [FLAGS]")
+    args, unknown = parser.parse_known_args(line)
     if unknown:
         flags = {name for action in actions_of(parser) for name in action.option_strings}
         near = "".join(did_you_mean(text.partition("=")[0], flags) for text in unknown[:1] if text.startswith("--"))
@@ -66,8 +74,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _command_first(argv: Sequence[str]) -> Sequence[str]:
-    """Move `-o json` from before the command to the end, where every command takes it."""
+    """Move `-o json` from before the command to the end, where every command takes it; read `help` as `--help`."""
     match argv:
+        case ["help", *rest]:
+            return [*rest, "--help"]
         case ["-o" | "--output" as flag, form, command, *rest]:
             return [command, *rest, flag, form]
         case [str(flag), command, *rest] if flag.startswith(("-o", "--output=")) and flag != "--output":
@@ -97,7 +107,7 @@ def build_parser() -> Parser:
         description="Re-encrypts Kubernetes objects in etcd after the EncryptionConfiguration changed, and proves it.",
         epilog="exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 not complete, 4 refused, 5 unreachable",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version; rewrap version shows more")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version; rewrap version shows more")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, (summary, configure) in COMMANDS.items():
         configure(_add(commands, name, summary))
@@ -232,6 +242,24 @@ def _report(parser: Parser) -> None:
     add_output(parser, "html")
 
 
+def _backups(parser: Parser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    inspect = _add(verbs, "inspect", "show what backups hold, and which key encrypts what")
+    prove = _add(verbs, "prove", "open every governed object; exit 3 unless all can be read")
+    add_many(
+        prove,
+        "--keys",
+        "PATH",
+        "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be repeated",
+    )
+    for verb in (inspect, prove):
+        verb.add_argument("files", nargs="+", metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
+        verb.add_argument("--processes", type=int, default=1, metavar="N", help="files that are read side by side (1)")
+        add_configuration(verb)
+        add_settings(verb, KEYSPACE)
+        add_output(verb)
+
+
 def _campaign(parser: Parser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     start = _add_verb(verbs, "start", "ask the scheduler for a campaign")
@@ -248,7 +276,9 @@ def _campaign(parser: Parser) -> None:
     _add_since(start)
     add_switch(start, "--wait", "wait until the campaign ends, as `campaign wait` does")
     _add_verb(verbs, "list", "show campaigns and requests")
-    _add_name(_add_verb(verbs, "show", "show one campaign, with the state of each namespace"))
+    show = _add_verb(verbs, "show", "show one campaign")
+    _add_name(show)
+    show.add_argument("--namespaces", action="store_true", help="show each namespace, and more of the quarantine")
     wait = _add_verb(verbs, "wait", "wait until a campaign ends; exit 0 when it is complete, 3 when it is not")
     _add_name(wait)
     for waiting in (start, wait):
@@ -290,14 +320,21 @@ def _audit_log(parser: Parser) -> None:
     )
 
 
+def _top(parser: Parser) -> None:
+    add_switch(parser, "--once", "print one screen and end; needs no terminal")
+    add_number(parser, "--interval", 1, "SECONDS", "seconds between two looks at etcd (1)")
+    add_settings(parser, ETCD, SPACE, BUDGET, APISERVERS)
+    add_output(parser)
+
+
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
 
 
 def _worker(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, WORKER)
+    add_settings(parser, ETCD, PACE, READS, SPACE, BUDGET, BROKER, METRICS, LOG, WORKER)
 
 
 def _keygen(parser: Parser) -> None:
@@ -342,7 +379,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "rotate": ("replace the primary key by a new one, step by step", _rotate),
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
     "report": ("write one page of evidence for an auditor, as HTML or JSON", _report),
+    "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
+    "top": ("show campaigns, workers, keys, kube-apiservers, etcd and events on one live screen", _top),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),
     "worker": ("run the daemon that rewrites batches", _worker),

@@ -65,8 +65,13 @@ def proof_json(proof: Inventory, keys: Sequence[KeyVerdict]) -> dict[str, object
     }
 
 
-def print_inventory(found: Inventory) -> None:
-    """Print the number of objects by resource and key."""
+def print_inventory(
+    found: Inventory, opening: str = "`rewrap verify` opens them", *, lists: str = "verify -o json"
+) -> None:
+    """Print the number of objects by resource and key.
+
+    `opening` says what opens values that were not opened; `lists`: the one that names more unreadable objects.
+    """
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
@@ -88,11 +93,8 @@ def print_inventory(found: Inventory) -> None:
             "that their provider writes under, and none is on record."
         )
     if found.peeked:
-        say(
-            f"{found.peeked:,} under KMS were not opened, and count by the key that they name: `rewrap verify` opens "
-            "them."
-        )
-    _print_unreadable(found)
+        say(f"{found.peeked:,} under KMS were not opened, and count by the key that they name: {opening}.")
+    _print_unreadable(found, lists)
     _print_unknown(found.unknown)
 
 
@@ -138,22 +140,24 @@ def _yes(verdict: KeyVerdict) -> str:
     return "yes" if verdict.removable else "no"
 
 
-def _print_unreadable(found: Inventory) -> None:
+def _print_unreadable(found: Inventory, lists: str = "verify -o json") -> None:
     listed = [one for tally in found.resources for one in tally.listed]
     if not listed:
         return
     say()
-    print_left_alone(listed, found.unreadable, "`verify -o json` names up to 1,000 a resource")
+    print_left_alone(listed, found.unreadable, f"`{lists}` names up to 1,000 a resource")
     if found.unreadable > SHOWN:
         print_counts(found.unreadable_by)
 
 
-def print_left_alone(listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str) -> None:
-    """Print some quarantined objects, each with its reason, and the number of further ones."""
-    for one in listed[:SHOWN]:
+def print_left_alone(
+    listed: Sequence[Unreadable | QuarantinedObject], total: int, remedy: str, shown: int = SHOWN
+) -> None:
+    """Print up to `shown` quarantined objects, each with its reason, and the number of further ones."""
+    for one in listed[:shown]:
         row = one.to_json()
         say(f"  {row['key']}: {row['reason']}: {row['detail']}")
-    left = total - len(listed[:SHOWN])
+    left = total - len(listed[:shown])
     if left > 0:
         say(f"  and {left:,} more ({remedy})")
 

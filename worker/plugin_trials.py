@@ -1,12 +1,14 @@
-"""Asks KMS plugins over connections that last for one question: what they name, and whether they serve."""
+"""Asks KMS plugins without an engine: what they name, whether they serve, and what wrapped keys of a backup are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.worker.data_keys import DataKeys, PatientKeys
 from kube_rewrap.worker.errors import WorkerError
 from kube_rewrap.worker.growth import trial_growth
 from kube_rewrap.worker.kms.client import KmsClient
@@ -50,3 +52,13 @@ async def try_plugin(settings: Settings, provider: KmsProvider) -> int:
         target = await named_twice(plugins[plugin_of(provider)])
         keys = PluginKeys(plugins, settings.kms)
         return await trial_growth(Chain([provider], targets={provider.name: target}), keys)
+
+
+@asynccontextmanager
+async def open_data_keys(settings: Settings) -> AsyncIterator[DataKeys]:
+    """Yield the keys of values under KMS, which plugins unwrap; connects to each plugin at the first call.
+
+    Waits some minutes where a plugin fails on some keys and unwraps others, as the engine's inventory does.
+    """
+    async with open_plugins(KmsClient, local_paces(settings)) as plugins:
+        yield PatientKeys(PluginKeys(plugins, settings.kms))

@@ -6,25 +6,38 @@ import argparse
 import asyncio
 import math
 import os
+import shutil
+import sys
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
-from kube_rewrap.cli.reports import print_left_alone
+from kube_rewrap.cli.output import print_json, print_table, print_to_stderr, say
+from kube_rewrap.cli.progress import open_progress
+from kube_rewrap.cli.reports import SHOWN, print_left_alone
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.client import request_start, steer
+from kube_rewrap.scheduler.campaigns.progress import Watcher
 from kube_rewrap.scheduler.campaigns.status import Overview, look, look_at_all, peek
 from kube_rewrap.worker.errors import RefusedError, UnavailableError
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.request import HostileArgumentError, RequestKind, RequestState, name_of
 
 _TAKEN_UP_SECONDS = 30.0
 """How long `wait` waits for a worker to record a request that another program sent through the queue."""
 
 _FOLLOW_SECONDS = 0.5
+_LOOK_SECONDS = 1.5
+_IDLE_SECONDS = 15.0
+_FEW = 6
+"""Rows of a list that `show` prints without --namespaces, so that all fits a terminal of 24 lines."""
+
+_WIDE = 120
+"""Columns of a terminal that has room for the reasons in `list`."""
 
 Look = Callable[[Settings, str], Awaitable[Overview | None]]
 """Reads the status of the campaign or request of a name."""
@@ -122,9 +135,31 @@ async def _list(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json({"campaigns": rows})
         return Exit.DONE
-    heads = ("ID", "STATE", "BATCHES", "PLANNED", "BECAUSE")
-    print_table(heads, [(row["id"], row["state"], row["batches"], row["at"], row["because"]) for row in rows])
+    heads = ("ID", "STATE", "SCOPE", "ENDED", "TOOK", "BECAUSE")
+    cells = [(row["id"], row["state"], _scope(row), row["ended_at"] or "", _took(row), row["because"]) for row in rows]
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE:
+        print_table(heads[:-1], [row[:-1] for row in cells])
+        say("`rewrap campaign show ID` gives the reason of a state.")
+    else:
+        print_table(heads, cells)
     return Exit.DONE
+
+
+def _scope(row: Mapping[str, object]) -> str:
+    """Return a campaign's scope in a few letters."""
+    names: dict[str, tuple[str, ...]] = {
+        what: tuple(listed) for what in ("resources", "namespaces") if isinstance(listed := row[what], list)
+    }
+    resources, namespaces = names["resources"], names["namespaces"]
+    if not resources and not namespaces:
+        return "everything" if row["kind"] == "request" else ""
+    what = resources[0] if len(resources) == 1 else f"{len(resources)} resources" if resources else "everything"
+    where = f" in {namespaces[0] if len(namespaces) == 1 else f'{len(namespaces)} namespaces'}" if namespaces else ""
+    return f"{what}{where}"
+
+
+def _took(row: Mapping[str, object]) -> str:
+    return str(timedelta(seconds=row["seconds"])) if isinstance(row["seconds"], int) else ""
 
 
 async def _show(args: argparse.Namespace) -> int:
@@ -134,34 +169,83 @@ async def _show(args: argparse.Namespace) -> int:
         return Exit.DONE
     for name, value in found.lines():
         say(f"{name + ':':<15}{value}")
+    everything = args.namespaces
     if found.quarantined_total:
         say()
-        print_left_alone(found.quarantined, found.quarantined_total, f"-o json names {len(found.quarantined):,}")
+        remedy = f"-o json names {len(found.quarantined):,}"
+        print_left_alone(found.quarantined, found.quarantined_total, remedy, SHOWN if everything else _FEW)
     say()
-    print_table(
-        ("RESOURCE", "NAMESPACE", "OBJECTS", "STATE"),
-        [(row["resource"], row["namespace"], row["objects"], row["state"]) for row in found.namespaces],
-    )
+    if everything:
+        print_table(
+            ("RESOURCE", "NAMESPACE", "OBJECTS", "STATE"),
+            [(row["resource"], row["namespace"], row["objects"], row["state"]) for row in found.namespaces],
+        )
+        return Exit.DONE
+    resources = found.resources
+    print_table(("RESOURCE", "OBJECTS", "PROCESSED", "BATCHES", "DONE"), resources[:_FEW])
+    more = f"{len(resources) - _FEW:,} more resources, and " if len(resources) > _FEW else ""
+    say(f"--namespaces shows {more}the state of each namespace.")
     return Exit.DONE
 
 
 async def _follow(args: argparse.Namespace, name: str) -> int:
-    """Wait until a campaign ends and print its end. Exit 3 when it is not complete."""
+    """Wait until a campaign ends, and print its end; show what it waits for. Exit 3 when it is not complete."""
     settings = read_settings(args, os.environ)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while True:
-        found = await _find(settings, name, peek)
-        if found is None and loop.time() > began + _TAKEN_UP_SECONDS:
-            raise _unknown(name)
-        if found is not None and found.is_end:
-            break
-        if args.timeout and loop.time() > began + args.timeout:
-            state = f"it is {found.state}, {found.because}" if found else "no worker has recorded the request yet"
-            raise UnavailableError(f"{name} has not ended in time: {state}")
-        await asyncio.sleep(_FOLLOW_SECONDS)
+    with open_progress(None, sys.stderr) as watcher:
+        waiting = _Waiting(settings, watcher, loop.time)
+        while True:
+            found = await _find(settings, name, peek)
+            if found is None and loop.time() > began + _TAKEN_UP_SECONDS:
+                raise _unknown(name)
+            if found is not None and found.is_end:
+                break
+            if args.timeout and loop.time() > began + args.timeout:
+                state = f"it is {found.state}, {found.because}" if found else "no worker has recorded the request yet"
+                raise UnavailableError(f"{name} has not ended in time: {state}")
+            await waiting.show(name, found)
+            await asyncio.sleep(_FOLLOW_SECONDS)
     if args.output == "json":
         print_json((await _find(settings, name, look) or found).to_json())
     else:
         say(f"{found.name} is {found.state}: {found.because}")
     return Exit.DONE if found.is_complete else Exit.INCOMPLETE
+
+
+class _Waiting:
+    """Shows on stderr what a campaign waits for: a line when that changes, and a bar on a terminal."""
+
+    def __init__(self, settings: Settings, watcher: Watcher, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._look_at = 0.0
+        self._watcher = watcher
+        self._clock = clock
+        self._shown = ""
+        self._processed, self._moved_at = 0, clock()
+
+    async def show(self, name: str, found: Overview | None) -> None:
+        """Show the campaign, or the request that `name` is; None = it is not on record yet."""
+        if found is None:
+            self._line(f"{name}: no worker has recorded the request yet")
+            return
+        self._line(f"{found.name} is {found.state}: {found.because}")
+        if self._clock() >= self._look_at:
+            self._look_at = self._clock() + _LOOK_SECONDS  # it reads all batches
+            whole = await look(self._settings, name)
+            if whole is not None and whole.campaign is not None:
+                self._watch(whole, whole.campaign)
+
+    def _watch(self, whole: Overview, campaign: Campaign) -> None:
+        self._watcher(campaign, whole.standing)
+        processed = whole.standing.done
+        if processed != self._processed or campaign.state is not CampaignState.RUNNING or whole.workers:
+            self._processed, self._moved_at = processed, self._clock()
+        elif self._clock() > self._moved_at + _IDLE_SECONDS:
+            self._line(f"{whole.name} waits for a worker: none is at work on it. Is one up, with this configuration?")
+            self._moved_at = math.inf
+
+    def _line(self, line: str) -> None:
+        if line != self._shown:
+            self._shown = line
+            print_to_stderr(line)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         case "abort":
             is_wanted = args.remove_unused or _wants_removal(args)
             return run_async(lambda: _withdraw(args) if is_wanted else _steer(args))
-    return run_async(lambda: _resume(args))
+    return run_async(lambda: _resume(args), "rotate")
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
@@ -101,7 +101,7 @@ def _start(args: argparse.Namespace) -> int:
             raise RefusedError("; ".join(plan.reasons))
         if not args.yes and not _consents("Begin?"):
             raise RefusedError("not begun; nothing was written")
-        return run_async(lambda: _drive(args, plan.rotation, out))
+        return run_async(lambda: _drive(args, plan.rotation, out), "rotate")
 
 
 @contextmanager

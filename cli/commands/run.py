@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import environment_of, read_generation, read_settings
@@ -40,7 +41,7 @@ CHILD = (sys.executable, "-P", "-m", "kube_rewrap.cli.child")
 
 def run(args: argparse.Namespace) -> int:
     """Plan, rewrap, prove. Exit 3 when the proof is not complete, 4 when the run is refused for safety."""
-    return run_async(lambda: _run(args))
+    return run_async(lambda: _run(args), "run")
 
 
 async def _run(args: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ async def _run(args: argparse.Namespace) -> int:
         fault = Fault("--processes", "is out of range", f"give 1 to {_MOST_PROCESSES}, or 0 for the default")
         raise SettingsError("command line", (fault,))
     spec = CampaignSpec(tuple(args.resource), tuple(args.namespace), options)
-    brake = brake_on_signals(" after the swaps in flight; run again to resume")
+    brake = brake_on_signals()
     as_json = args.output == "json"
     if not spec.covers_everything:
         await brake.unless_pulled(require_spec(settings, generation, spec))
@@ -133,6 +134,7 @@ def _result_json(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSp
         },
         "since": result.campaign.options.since or None,
         "rewritten": report.rewritten,
+        "rewritten_by_this_run": result.rewritten_now,
         "current": report.current,
         "conflicts": report.conflicts,
         "unknown": report.unknown,
@@ -188,10 +190,13 @@ def _size(number: int) -> str:
 def _print_result(result: RunResult, keys: Sequence[KeyVerdict], spec: CampaignSpec) -> None:
     report, quarantined = result.report, result.quarantined_total
     speed = result.rewritten_now / result.seconds if result.seconds else 0.0
+    pace = f"{result.seconds:.1f} s, {speed:,.0f} a second"
+    if result.is_resumed:
+        say(f"This run resumed the campaign: {result.rewritten_now:,} rewritten; {pace}")
     say(
         f"Campaign {result.campaign.id}: {report.rewritten:,} rewritten, {report.current:,} already current, "
         f"{report.conflicts:,} conflicts, {report.gone:,} gone, {quarantined:,} in quarantine; "
-        f"{result.seconds:.1f} s, {speed:,.0f} a second"
+        + (f"with the runs before, in {timedelta(seconds=result.campaign.seconds or 0)}" if result.is_resumed else pace)
     )
     print_left_alone(result.quarantined, quarantined, f"-o json names {len(result.quarantined):,}")
     if quarantined > SHOWN:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,19 @@ from kube_rewrap.scheduler.campaigns.status import look, look_at_all
 from kube_rewrap.worker.errors import UnavailableError
 
 _WORKERS = 2
+_DAEMONS = ("scheduler", *(f"worker-{number + 1}" for number in range(_WORKERS)))
+_SHOWN = {
+    "process.started",
+    "leader.elected",
+    "configuration.accepted",
+    "request.made",
+    "campaign.planned",
+    "campaign.step",
+    "worker.ready",
+    "convergence.waiting",
+}
+"""Events of the logs that show what the service does."""
+
 _CAMPAIGN_SECONDS = 300.0
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 20.0
@@ -66,15 +80,16 @@ def run_demo(demo: DemoService) -> int:
     run_async(lambda: seed(EtcdSettings(endpoints=(demo.etcd,)), [Era(old, 1)], Shape(objects=demo.objects)))
     _write(demo.configuration, configuration_of([old], RESOURCES))
     with ExitStack() as stack:
-        for name in ("scheduler", *(f"worker-{number + 1}" for number in range(_WORKERS))):
+        for name in _DAEMONS:
             stack.enter_context(_daemon(name, demo))
-        say(f"Started a scheduler and {_WORKERS} workers. They look at the configuration for the first time ...")
-        first = _follow(demo, known=set(), total=0)
+        say(f"Started a scheduler and {_WORKERS} workers. Their logs, while they look at it all for the first time:")
+        logs = stack.enter_context(closing(_Logs(demo.folder)))
+        first = _follow(demo, set(), logs)
         say()
         say("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
         say()
         _write(demo.configuration, configuration_of([new, old], RESOURCES))
-        _follow(demo, known={first}, total=demo.objects)
+        _follow(demo, {first}, logs)
         return _tour(demo)
 
 
@@ -109,22 +124,45 @@ def _write(path: Path, text: str) -> None:
     fresh.rename(path)
 
 
-def _follow(demo: DemoService, known: set[str], total: int) -> str:
+def _follow(demo: DemoService, known: set[str], logs: _Logs) -> str:
     """Wait for the next campaign and show its progress; returns its name. Raises UnavailableError."""
-    return run_async(lambda: _followed(demo, known, total))
+    return run_async(lambda: _followed(demo, known, logs))
 
 
-async def _followed(demo: DemoService, known: set[str], total: int) -> str:
+class _Logs:
+    """Shows lines of the daemons' logs as they are written: what the service does, and why."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = [(folder / f"{name}.log").open(encoding="utf-8") for name in _DAEMONS]
+
+    def show(self) -> None:
+        """Show the new lines."""
+        for file in self._files:
+            for line in iter(file.readline, ""):
+                entry = json.loads(line) if line.startswith("{") and line.endswith("}\n") else {}
+                if entry.get("event") in _SHOWN:
+                    said = [entry["event"], *([entry["because"]] if "because" in entry else [])]
+                    say(f"  {Path(file.name).stem + ':':<11}{': '.join(said)}")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+
+async def _followed(demo: DemoService, known: set[str], logs: _Logs) -> str:
     settings = _settings(demo.environment())
     until = time.monotonic() + _CAMPAIGN_SECONDS
-    with open_progress(total, sys.stderr) as watcher:
+    with open_progress(None, sys.stderr) as watcher:
         while time.monotonic() < until:
+            logs.show()
             rows = await look_at_all(settings)
             name = next((str(row["id"]) for row in rows if row["kind"] == "campaign" and row["id"] not in known), None)
             found = await look(settings, name) if name else None
-            if found is not None:
-                watcher(found.report, 0)
+            if found is not None and found.campaign is not None:
+                watcher(found.campaign, found.standing)
                 if found.is_end:
+                    logs.show()
                     say(f"Campaign {found.name} is {found.state}: {found.because}")
                     return found.name
             await asyncio.sleep(_POLL_SECONDS)

@@ -54,6 +54,7 @@ def _flag(one: Setting) -> Flag:
 
 
 PATHS = _flags("keyspace.paths")
+KEYSPACE = _flags("keyspace.etcd_prefix", "keyspace.paths")
 ETCD = _flags("etcd", "keyspace")
 PACE = _flags("pace.rate", "pace.max_window")
 READS = _flags("pace.read_share")
@@ -62,10 +63,25 @@ WINDOW = _flags("pace.windows", "pace.time_zone")
 BROKER = _flags("broker")
 ROTATION = _flags("rotation")
 METRICS = _flags("service.metrics_addr")
+LOG = _flags("log")
 SCHEDULER = _flags("service.poll", "service.resync", "service.progress")
 WORKER = _flags("service.slice", "service.children")
 BUDGET = _flags("budget")
 APISERVERS = _flags("apiservers")
 
-EVERY = (*ETCD, *PACE, *READS, *SPACE, *WINDOW, *BUDGET, *ROTATION, *BROKER, *METRICS, *SCHEDULER, *WORKER, *APISERVERS)
+EVERY = (
+    *ETCD,
+    *PACE,
+    *READS,
+    *SPACE,
+    *WINDOW,
+    *BUDGET,
+    *ROTATION,
+    *BROKER,
+    *METRICS,
+    *LOG,
+    *SCHEDULER,
+    *WORKER,
+    *APISERVERS,
+)
 """Every flag that sets a setting. A worker's child process reads their variables from its environment."""

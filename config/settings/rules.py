@@ -12,7 +12,10 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.config.settings.endpoints import transport_faults
 from kube_rewrap.config.settings.maintenance import parse_maintenance_windows
-from kube_rewrap.config.settings.schema import SETTINGS, ApiserverSettings, Settings
+from kube_rewrap.config.settings.schema import SETTINGS, ApiserverSettings, LogSettings, Settings
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+FORMATS = ("json", "console")
 
 
 def check_settings(settings: Settings) -> None:
@@ -20,6 +23,7 @@ def check_settings(settings: Settings) -> None:
     keyspace, pace = settings.keyspace, settings.pace
     faults = [
         *_outside_bounds(settings),
+        *_log(settings.log),
         *_half_certificates(settings),
         *_etcd_and_redis(settings),
         *_apiservers(settings.apiservers),
@@ -36,6 +40,12 @@ def _outside_bounds(settings: Settings) -> Iterator[Fault]:
         value = getattr(getattr(settings, one.group), one.name)
         if one.bounds is not None and value is not None and not one.bounds.include(value):
             yield Fault(one.path, f"must be {one.bounds}", f"write another value, or leave it out: {one.help}")
+
+
+def _log(log: LogSettings) -> Iterator[Fault]:
+    for name, value, allowed in (("level", log.level, LEVELS), ("format", log.format, FORMATS)):
+        if value not in allowed:
+            yield Fault(f"log.{name}", f"is not a {name}", f"use one of {', '.join(allowed)}")
 
 
 def _half_certificates(settings: Settings) -> Iterator[Fault]:

@@ -276,6 +276,21 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What a process logs, and how. The file's table holds for `scheduler` and `worker`."""
+
+    level: str = setting("info", "level", "Least level of log lines on stderr, debug to critical", "--log-level")
+    """`debug`, `info`, `warning`, `error` or `critical`. What each asks of you is in [log events](log-events.md). Other
+    commands have the variable only; on a terminal their default is `warning`, since they show results there."""
+    format: str = setting("json", "form", "Form of log lines on stderr, json or console", "--log-format")
+    """`json`: one object a line. `console`: text for the eyes, in colours on a terminal; not for programs. Other
+    commands have the variable only."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", self.level.lower())
+
+
+@dataclass(frozen=True, slots=True)
 class PlaintextSettings:
     """How stored plaintext is treated."""
 
@@ -344,6 +359,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     apiservers: ApiserverSettings = field(default_factory=ApiserverSettings)
     rotation: RotationSettings = field(default_factory=RotationSettings)
     plaintext: PlaintextSettings = field(default_factory=PlaintextSettings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kube_rewrap.config.encryption.secret import SecretBytes
@@ -24,16 +24,39 @@ def settings_from(flags: Iterable[Flag], given: Mapping[str, str | None], enviro
     """
     path = given.get("--settings") or environment.get(variable("--settings"))
     settings = load_settings(path) if path else Settings()
+    for group, values, source in _beside_the_file(flags, given, environment):
+        settings = settings.with_values(group, values, source)
+    check_settings(settings)
+    return settings
+
+
+def sources_of(
+    flags: Iterable[Flag], given: Mapping[str, str | None], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Return by which flag, variable or file each setting was given, by its path; the arguments of `settings_from`.
+
+    The sources must be usable: `settings_from` has accepted them.
+    """
+    path = given.get("--settings") or environment.get(variable("--settings"))
+    document = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    sources = {f"{group}.{name}": str(path) for group, values in document.items() for name in values}
+    for group, values, source in _beside_the_file(flags, given, environment):
+        sources |= dict.fromkeys((f"{group}.{name}" for name in values), source)
+    return sources
+
+
+def _beside_the_file(
+    flags: Iterable[Flag], given: Mapping[str, str | None], environment: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Yield group, values and source of what flags and variables give; later ones override earlier ones."""
     for flag in flags:
         own = given.get(flag.name)
         text, source = (own, flag.name) if own is not None else (environment.get(flag.variable), flag.variable)
         if text is not None:
-            settings = settings.with_values(flag.group, _values(flag, text, source), source)
+            yield flag.group, _values(flag, text, source), source
     for one in SETTINGS:
         if one.variable in environment:
-            settings = settings.with_values(one.group, {one.name: environment[one.variable]}, one.variable)
-    check_settings(settings)
-    return settings
+            yield one.group, {one.name: environment[one.variable]}, one.variable
 
 
 def _values(flag: Flag, text: str, source: str) -> dict[str, object]:

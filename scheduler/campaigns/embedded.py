@@ -11,7 +11,8 @@ import structlog
 
 from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.lock import Lock
-from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records, Watcher
+from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records
+from kube_rewrap.scheduler.campaigns.progress import Progress, Standing, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
@@ -28,6 +29,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import quarantined_by
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _SPACE_SECONDS = 2.0
@@ -81,12 +83,23 @@ async def _finish(
     dispatcher = LocalDispatcher(workers, brake, cluster.settings.pace.batches)
     before = await sum_reports(records.checkpoints, name)
     prover = PartsProver(cluster, dispatcher, lock.guard, spec_of(stored.value))
-    reconciler = Reconciler(records, dispatcher, prover, watcher)
+    progress = Progress(cluster.settings.service.progress, set())
+
+    def watch(campaign: Campaign, standing: Standing) -> None:
+        progress.watch(campaign, standing)
+        watcher(campaign, standing)
+
+    reconciler = Reconciler(records, dispatcher, prover, watch)
     try:
         done = await reconciler.finish(name)
     except WorkerError as error:
         reason = await _reason(records, name, error)
-        _log.warning("campaign.interrupted", campaign=name, because=str(reason))
+        if isinstance(reason, StoppedError):
+            brake.pull(reason)
+            await dispatcher.close()  # after which the swaps in flight are on record, too
+            reason = StoppedError(f"{reason}: {await _so_far(records, name, before)}")
+        level = _log.info if isinstance(reason, StoppedError) else _log.warning
+        level("campaign.interrupted", campaign=name, because=str(reason))
         if reason is error:
             raise
         raise reason from None
@@ -101,6 +114,24 @@ async def _finish(
     quarantined = tuple([one async for one in records.quarantine.all()])
     counts = {} if ended.state is CampaignState.COMPLETE else quarantined_by(reconciler.checkpoints)
     return RunResult(ended, report, report.rewritten - before.rewritten, quarantined, counts, done.proof, 0.0)
+
+
+async def _so_far(records: Records, name: str, before: BatchReport) -> str:
+    """Return what a stopped run and its campaign have done, and how to resume it."""
+    try:
+        stored, report = await records.campaigns.get(name), await sum_reports(records.checkpoints, name)
+        batches = [one.value async for one in records.checkpoints.all(name)]
+    except WorkerError as error:
+        return f"what it did is on record, and can't be read now ({error}); run again to resume the campaign {name}"
+    rewritten = f"this run rewrote {report.rewritten - before.rewritten:,} objects"
+    if before.rewritten:
+        rewritten += f", the campaign {report.rewritten:,}"
+    if stored is None or stored.value.state.is_end:
+        return rewritten
+    left = Standing.of(batches, stored.value.sweeps).left
+    rest = f"about {left:,} are not looked at yet" if left else "all were looked at, and the proof is left"
+    again = f"rewrap campaign resume {name}, then run again" if stored.value.paused_for else "run again to resume it"
+    return f"{rewritten}; {rest}. The campaign is {name}: {again}"
 
 
 async def _reason(records: Records, name: str, error: WorkerError) -> WorkerError:

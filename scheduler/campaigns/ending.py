@@ -31,7 +31,13 @@ async def report_end(cluster: Cluster, ended: Campaign, report: BatchReport) -> 
             cluster.audit, ended, f"{report.fresh} objects that no key opens were written since the last campaign"
         )
     level = _log.info if is_complete else _log.warning
-    level("campaign.finished", **ended.log_context(), **report.to_json(), because=ended.because)
+    level(
+        "campaign.finished",
+        **ended.log_context(),
+        **report.to_json(),
+        seconds=ended.seconds,
+        because=ended.because,
+    )
     if not ended.options.repair:
         await cluster.audit.append(
             "campaign.finished",

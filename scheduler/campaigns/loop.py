@@ -7,7 +7,6 @@ process continues, and an operator's request takes effect in the next round.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,11 +14,12 @@ from typing import Protocol
 import structlog
 
 from kube_rewrap.config.settings.logs import Repetition
+from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
 from kube_rewrap.worker.etcd.store import Expect, Store
-from kube_rewrap.worker.records.batch import BatchState, Checkpoint
+from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
@@ -28,14 +28,11 @@ from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
-from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5
 _CONFLICTS = 20
 _log = structlog.get_logger()
-
-Watcher = Callable[[BatchReport, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ class Reconciler:
         if campaign.state is not CampaignState.PROVING:
             self._proof = None  # from before a pause, or of another sweep
         batches = await self._batches.look(name)
-        self._watcher(BatchReport.total(one.report for one in batches), sum(not _is_done(one) for one in batches))
+        self._watcher(campaign, Standing.of(batches, campaign.sweeps))
         claimed = await self._records.claims.held(name)
         step = advance(campaign, batches, self._proof, claimed, time.time())
         self._log_step(stored, step)
@@ -212,7 +209,3 @@ def _by_our_clock(stored: Stored[Checkpoint], known: Stored[Checkpoint] | None) 
     now = time.time()
     tried_at = min(stored.value.tried_at, now) if known is None else now
     return replace(stored, value=replace(stored.value, tried_at=tried_at))
-
-
-def _is_done(checkpoint: Checkpoint) -> bool:
-    return checkpoint.state is BatchState.DONE

@@ -87,7 +87,9 @@ class PauseController:
         changed = await self._campaigns.change(name, lambda campaign: judge_pause(campaign, pressure))
         if changed is not None:
             event = "campaign.paused" if changed.state is CampaignState.PAUSED else "campaign.continued"
-            _log.warning(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
+            # A maintenance window ends every day, and nothing is wrong.
+            level = _log.info if changed.paused_for in {None, Pause.WINDOW} else _log.warning
+            level(event, **changed.log_context(), cause=changed.paused_for, because=changed.because)
             await self._cluster.audit.append(event, name, because=changed.because)
 
     async def _pressure(self, campaign: Campaign, batches: Sequence[Checkpoint]) -> Pressure:

@@ -71,6 +71,11 @@ class RunResult:
     seconds: float
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether runs before this one rewrote objects for the campaign."""
+        return self.rewritten_now != self.report.rewritten
+
+    @property
     def quarantined_total(self) -> int:
         """Quarantined objects, named or not. A complete campaign has none by its proof."""
         return 0 if self.campaign.state is CampaignState.COMPLETE else self.report.quarantined

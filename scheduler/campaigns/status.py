@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.plugin_calls import kms_v1_providers
+from kube_rewrap.scheduler.campaigns.progress import Standing, processed
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
@@ -19,9 +20,9 @@ from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.handbacks import Handbacks
+from kube_rewrap.worker.records.holder import UNNAMED
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import UNNAMED
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
@@ -30,6 +31,8 @@ from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.verdict import Reason
 
 _LISTED = 1_000
+_NAMED = 4
+_HASH = len("sha256:") + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,16 @@ class Overview:
         if self.campaign is None:
             return "not planned yet"
         scope = self.campaign.scope
-        where = f" in namespace {', '.join(scope.namespaces)}" if scope.namespaces else ""
-        return f"{', '.join(scope.resources) or 'nothing'}{where}"
+        where = f" in namespace {_some(scope.namespaces)}" if scope.namespaces else ""
+        return f"{_some(scope.resources) or 'nothing'}{where}"
 
     @property
     def configuration(self) -> str:
         """The campaign's configuration, and the one in force if that is known and another one."""
         if self.campaign is None:
             return "not planned yet"
-        name = self.campaign.generation
-        return name if self.in_force in {"", name} else f"{name}, not the one in force, {self.in_force}"
+        name, other = self.campaign.generation, self.in_force
+        return _short(name) if other in {"", name} else f"{_short(name)}, not the one in force, {_short(other)}"
 
     @property
     def state(self) -> str:
@@ -113,9 +116,32 @@ class Overview:
         return self.report.objects / max(1.0, seconds)
 
     @property
+    def standing(self) -> Standing:
+        """How far the campaign is; nothing before its plan."""
+        return Standing.of(self.batches, self.campaign.sweeps) if self.campaign is not None else Standing()
+
+    @property
     def seconds_left(self) -> float | None:
         """Estimated seconds until all batches are done; None if unknown."""
-        return max(0.0, self.planned - self.report.objects) / self.rate if self.rate else None
+        return self.standing.left / self.rate if self.rate else None
+
+    @property
+    def resources(self) -> list[tuple[str, int, int, int, int]]:
+        """Each resource with its objects as counted for the plan, processed objects, batches and done batches."""
+        rows: dict[str, list[Checkpoint]] = {}
+        for batch in self.batches:
+            rows.setdefault(batch.spec.resource, []).append(batch)
+        sweeps = self.campaign.sweeps if self.campaign is not None else 1
+        return [
+            (
+                resource,
+                sum(one.spec.objects for one in batches),
+                sum(processed(one, sweeps) for one in batches),
+                len(batches),
+                sum(one.state is BatchState.DONE for one in batches),
+            )
+            for resource, batches in rows.items()
+        ]
 
     @property
     def namespaces(self) -> list[dict[str, object]]:
@@ -136,9 +162,11 @@ class Overview:
             ("scope", self.scope),
             *self._since(),
             ("configuration", self.configuration),
+            ("progress", self._progress()),
             ("batches", f"{done} of {len(self.batches)} done"),
             ("rewritten", f"{self.report.rewritten:,} of about {self.planned:,}, {self.report.current:,} were current"),
             *self._pace(),
+            *self._times(),
             ("quarantined", self._quarantined()),
             *(
                 ("left alone", f"{count:,} of {resource}: {reason.value}")
@@ -147,6 +175,17 @@ class Overview:
             ("workers", ", ".join(self.workers) or "none at work"),
             *(("outdated", sentence) for sentence in self.outdated),
         ]
+
+    def _progress(self) -> str:
+        standing = self.standing
+        return f"{standing.done:,} of about {standing.total:,} objects processed, {standing.percent:g} %"
+
+    def _times(self) -> list[tuple[str, object]]:
+        if self.campaign is None:
+            return []
+        planned, ended, took = self.campaign.planned_at[:19], self.campaign.ended_at[:19], self.campaign.seconds
+        end = [("ended", f"{ended}, after {timedelta(seconds=took)}")] if took is not None else []
+        return [("planned", planned), *end]
 
     def _since(self) -> list[tuple[str, object]]:
         known = self.campaign or self.request
@@ -188,6 +227,9 @@ class Overview:
             "request": self.request.to_json() if self.request else None,
             "in_force": self.in_force or None,
             "report": self.report.to_json(),
+            "done": self.standing.done,
+            "total": self.standing.total,
+            "percent": self.standing.percent if self.campaign else None,
             "rate": None if self.rate is None else round(self.rate, 1),
             "seconds_left": None if left is None else round(left, 1),
             "kms_calls": [{"provider": name, "calls_per_second": self.kms_v1_rate} for name in self.kms_v1],
@@ -203,6 +245,17 @@ class Overview:
             ],
             "namespaces": self.namespaces,
         }
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Return names for one line of text: a few, and the number of the others."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _short(generation: str) -> str:
+    """Return enough of a configuration's hash to tell it from others; `-o json` has all of it."""
+    return generation[:_HASH]
 
 
 async def look(settings: Settings, name: str) -> Overview | None:
@@ -289,13 +342,18 @@ def _campaign_row(campaign: Campaign) -> dict[str, object]:
         "kind": "campaign",
         "state": campaign.state.value,
         "batches": campaign.batches,
+        "resources": list(campaign.scope.resources),
+        "namespaces": list(campaign.scope.namespaces),
         "at": campaign.planned_at[:19],
+        "ended_at": campaign.ended_at[:19] or None,
+        "seconds": campaign.seconds,
         "because": campaign.because,
     }
 
 
 def _unreadable_row(kind: str, name: str, because: str) -> dict[str, object]:
-    return {"id": name, "kind": kind, "state": "unreadable", "batches": 0, "at": "", "because": because}
+    unknown = {"batches": 0, "resources": [], "namespaces": [], "at": "", "ended_at": None, "seconds": None}
+    return {"id": name, "kind": kind, "state": "unreadable", **unknown, "because": because}
 
 
 def _request_row(request: Request) -> dict[str, object]:
@@ -304,6 +362,10 @@ def _request_row(request: Request) -> dict[str, object]:
         "kind": "request",
         "state": request.state.value,
         "batches": 0,
+        "resources": list(request.resources),
+        "namespaces": list(request.namespaces),
         "at": request.asked_at[:19],
+        "ended_at": None,
+        "seconds": None,
         "because": request.because or "waiting for the scheduler",
     }

@@ -90,7 +90,8 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
     )
     if options.paused:
         campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
-    _log.info("campaign.planned", **campaign.log_context(), batches=len(batches), because=campaign.because)
+    found = {"total": plan.found.objects, "stale": plan.found.stale}
+    _log.info("campaign.planned", **campaign.log_context(), batches=len(batches), **found, because=campaign.because)
     for because in slow_proofs(plan.found, cluster.settings.kms):
         _log.warning("proof.slow", **campaign.log_context(), because=because)
     created = await campaigns.create(campaign, [Checkpoint(spec=batch) for batch in batches])

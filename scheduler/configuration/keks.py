@@ -105,7 +105,8 @@ class KekWatch:
                 self._hold(name, f"the plugin of the KMS provider {name!r} gives no key id: {answer}")
             else:
                 figures = replace(figures, named_at=time.time())
-                self._hold(name, stored.value.why_held(self._settle) if stored is not None else "")
+                because = stored.value.why_held(self._settle) if stored is not None else ""
+                self._hold(name, because, is_normal=stored is not None and not stored.value.is_return)
             if stored is not None:
                 targets[name] = stored.value.target
                 figures = replace(figures, since=stored.value.since)
@@ -118,7 +119,7 @@ class KekWatch:
         if before is not None and after.target != before.target:
             because = f"its plugin has named another KEK for {self._settle:g} s"
             await self._audit.append("kek.changed", "", provider=name, because=because)
-            _log.warning("kek.changed", provider=name, because=because)
+            _log.info("kek.changed", provider=name, because=because)
         return after
 
     def _pause(self, generation: Generation, *, is_known: bool) -> float | None:
@@ -131,12 +132,12 @@ class KekWatch:
         seconds = _RETRY_SECONDS if not is_known else min(_ASK_SECONDS, max(_RETRY_SECONDS, self._settle))
         return seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
 
-    def _hold(self, name: str, because: str) -> None:
-        """Keep why a provider is held, and log each reason once."""
+    def _hold(self, name: str, because: str, *, is_normal: bool = False) -> None:
+        """Keep why a provider is held, and log each reason once; a new KEK that has to stand first is normal."""
         before = self._held.pop(name, "")
         if because:
             self._held[name] = because
             if because != before:
-                _log.warning("kek.held", provider=name, because=because)
+                (_log.info if is_normal else _log.warning)("kek.held", provider=name, because=because)
         elif before:
             _log.info("kek.in_force", provider=name, because="its plugin names the KEK that is in force")

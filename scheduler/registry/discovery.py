@@ -48,14 +48,14 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
     else:
         unknown = [
             key_text(unit)
-            for unit in _where_newer_ones_lie(names, layout)
+            for unit in where_newer_ones_lie(names, layout)
             if (await store.keys(KeyRange.of_prefix(unit), 1))[0]
         ]
     idle = [(str(name), *why) for name in dict.fromkeys(names) if (why := layout.why_idle(name)) is not None]
     return Territory(tuple(found[name] for name in sorted(found)), tuple(unknown), tuple(idle))
 
 
-def _where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:
+def where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:
     """Yield the paths that a newer Kubernetes would use for unknown names, unless a known resource has them."""
     idle = (name for name in names if not name.is_wildcard and layout.prefix_of(name) is None)
     for unit in dict.fromkeys(layout.root + name.resource.encode() + b"/" for name in idle):

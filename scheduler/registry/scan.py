@@ -79,7 +79,7 @@ async def scan_cluster(
             since = spec.options.since if since_of is None else since_of(territory)
             found = await cluster.engine.inventory(ranges, revision, kek_since=since, peeks=peeks)
         except CompactedError:
-            _log.warning("scan.restarted", revision=revision, because="etcd compacted the revision away")
+            _log.info("scan.restarted", revision=revision, because="etcd compacted the revision away")
             continue
         return territory, replace(found, unknown=territory.unknown) if spec.covers_everything else found
     raise CompactedError(

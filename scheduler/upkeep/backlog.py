@@ -157,17 +157,18 @@ class RequestBacklog:
             return
         at = asyncio.get_running_loop().time() + _RETRY_SECONDS
         self._later[request.id] = _Later(at, _RETRY_SECONDS, unconverged=True)
-        await self._note(stored, because)
+        # Kube-apiservers load a new file in a minute or so; `convergence.timed_out` warns when they do not.
+        await self._note(stored, because, is_normal=True)
 
     def converged(self) -> None:
         """Make requests due that waited only for all kube-apiservers to run the configuration."""
         self._later = {name: later for name, later in self._later.items() if not later.unconverged}
 
-    async def _note(self, stored: Stored[Request], because: str) -> None:
+    async def _note(self, stored: Stored[Request], because: str, *, is_normal: bool = False) -> None:
         """Log and record why a request waits, once for each reason."""
         request = stored.value
         if request.because != because:
-            _log.error("request.put_off", request=request.id, because=because)
+            (_log.info if is_normal else _log.error)("request.put_off", request=request.id, because=because)
             await self._requests.save(stored.holding(request.decided(RequestState.WAITING, because)))
             await self._enter("request.put_off", request, because)
 

@@ -143,6 +143,7 @@ def test_run_then_verify_then_keys_agree_with_each_other(rewrap: Command, gatewa
         "conflicts": 0,
         "unknown": 0,
         "gone": 0,
+        "rewritten_by_this_run": 6,
         "encryptions": 6,
         "quarantined_total": 1,
         "quarantined_by": UNREADABLE_BY,
@@ -171,13 +172,17 @@ def test_a_campaign_that_ended_names_what_it_left_alone_and_has_no_rate(
     shown = campaigns.json("campaign", "show", done["campaign"])
     assert (shown["state"], shown["rate"], shown["seconds_left"]) == ("incomplete", None, None)
     assert (len(shown["quarantined"]), shown["quarantined_total"]) == (25, 25)
+    for more, listed in (((), 6), (("--namespaces",), 20)):
+        text = campaigns.run("campaign", "show", done["campaign"], *more).stdout
+        assert "rate" not in text
+        assert f"\nconfiguration: {shown['campaign']['generation'][:23]}\n" in text
+        rows = [line for line in text.splitlines() if line.startswith(f"  {UNREADABLE}")]
+        assert len(rows) == listed
+        assert all(": no_key_of_that_name: " in row for row in rows)
+        assert f"\n  and {25 - listed} more (-o json names 25)\n" in text
+        assert ("NAMESPACE" in text) is bool(more)
     text = campaigns.run("campaign", "show", done["campaign"]).stdout
-    assert "rate" not in text
-    assert f"\nconfiguration: {shown['campaign']['generation']}\n" in text
-    rows = [line for line in text.splitlines() if line.startswith(f"  {UNREADABLE}")]
-    assert len(rows) == 20
-    assert all(": no_key_of_that_name: " in row for row in rows)
-    assert "\n  and 5 more (-o json names 25)\n" in text
+    assert len(text.splitlines()) < 30
 
 
 def reason_detail() -> str:

@@ -10,6 +10,8 @@ import yaml
 
 TOP = Path(__file__).parents[2]
 DEPLOY = TOP / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+BASE = KUBERNETES / "base"
 COMPOSE = TOP / "docker-compose.yml"
 PAGE = TOP / "docs" / "deploy.md"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -21,8 +23,8 @@ DAEMONS = ("scheduler", "worker")
 
 
 def manifests() -> list[dict[str, Any]]:
-    """Every document of deploy/kubernetes but the kustomization."""
-    paths = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    """Every document of deploy/kubernetes/base but the kustomization."""
+    paths = sorted(BASE.glob("*.yaml"))
     return [
         document
         for path in paths
@@ -31,9 +33,9 @@ def manifests() -> list[dict[str, Any]]:
     ]
 
 
-def deployments() -> dict[str, dict[str, Any]]:
-    """The pod template's spec of each Deployment, by the component's name."""
-    found = [one for one in manifests() if one["kind"] == "Deployment"]
+def deployments(documents: list[dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """The pod template's spec of each Deployment, by the component's name: the base's, or those of `documents`."""
+    found = [one for one in documents or manifests() if one["kind"] == "Deployment"]
     return {one["metadata"]["name"].removeprefix("kube-rewrap-"): one["spec"]["template"]["spec"] for one in found}
 
 

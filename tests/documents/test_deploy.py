@@ -46,7 +46,7 @@ def test_every_kind_is_looked_at() -> None:
         *(f"systemd/kube-rewrap-{name}.service" for name in DAEMONS),
     }
     others = {path.relative_to(DEPLOY).as_posix() for path in FILES} - kinds
-    assert {path for path in others if not re.fullmatch(r"kubernetes/(?:kms/)?[a-z-]+\.yaml", path)} == set()
+    assert {path for path in others if not re.fullmatch(r"kubernetes/(?:[a-z-]+/){0,2}[a-z-]+\.yaml", path)} == set()
 
 
 # Commands.
@@ -64,8 +64,9 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
     for path in UNITS:
         [line] = [value for _, key, value in unit(path) if key == "ExecStart"]
         yield f"systemd/{path.name}", shlex.split(line)[1:]
-    [arguments] = re.findall(r"value: (\[worker, .*\])\}", PAGE.read_text(encoding="utf-8"))
-    yield "docs/deploy.md: its patch", yaml.safe_load(arguments)
+    for path in sorted(DEPLOY.glob("kubernetes/components/*/*.yaml")):
+        for arguments in re.findall(r"value: (\[(?:scheduler|worker),.*\])", path.read_text(encoding="utf-8")):
+            yield path.relative_to(DEPLOY).as_posix(), yaml.safe_load(arguments)
 
 
 LINES = [pytest.param(words, id=f"{place}: {' '.join(words)}") for place, words in command_lines()]
@@ -200,8 +201,8 @@ SECRETS = {
 @pytest.mark.parametrize("what", SECRETS)
 def test_there_is_no_secret_in(what: str, path: Path) -> None:
     found = re.findall(SECRETS[what], path.read_text(encoding="utf-8"), re.MULTILINE)
-    # A long word of letters only is a name, such as one of Kubernetes' fields.
-    assert [text for text in found if not re.fullmatch(r"[A-Za-z]+", text)] == []
+    # A long word of letters only is a name, such as one of Kubernetes' fields; several with slashes are a path.
+    assert [text for text in found if not re.fullmatch(r"[A-Za-z]+|[a-z]+(?:/[a-z]+)+", text)] == []
 
 
 def test_the_search_for_secrets_finds_some() -> None:

@@ -1,8 +1,7 @@
-"""deploy/kubernetes: the manifests fit Kubernetes' schema, fit together, and give nothing more rights than it needs."""
+"""deploy/kubernetes/base: manifests fit Kubernetes' schema and each other, and give nothing more rights than needed."""
 
 from __future__ import annotations
 
-import copy
 import importlib
 import re
 import tomllib
@@ -11,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.documents.deployment import DAEMONS, DEPLOY, PAGE, TOP, deployments, manifests
+from tests.documents.deployment import BASE, DAEMONS, PAGE, TOP, deployments, manifests
 
 # Typed nowhere; the schemas of this version come with it.
 kubernetes_validate: Any = importlib.import_module("kubernetes_validate")
 VERSION = "1.34"
 
-KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text(encoding="utf-8"))
+KUSTOMIZATION = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
 ALL = manifests()
 DEPLOYMENTS = deployments()
 COMPONENTS = sorted(DEPLOYMENTS)
@@ -69,7 +68,7 @@ def test_the_validation_refuses_what_is_misspelt() -> None:
 def test_the_kustomization_takes_every_manifest_and_each_once() -> None:
     assert set(KUSTOMIZATION) == {"apiVersion", "kind", "namespace", "resources", "images"}
     assert (KUSTOMIZATION["apiVersion"], KUSTOMIZATION["kind"]) == ("kustomize.config.k8s.io/v1beta1", "Kustomization")
-    files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    files = {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
     assert sorted(KUSTOMIZATION["resources"]) == sorted(files)
     names = [(one["kind"], one["metadata"]["name"]) for one in ALL]
     assert len(names) == len(set(names))
@@ -285,46 +284,3 @@ def test_etcd_is_reached_at_the_address_of_the_pods_own_node() -> None:
         # Kubernetes fills in only what was defined before.
         assert list(by_name).index("NODE_IP") < list(by_name).index("REWRAP_ENDPOINTS")
         assert by_name["REWRAP_ENDPOINTS"]["value"] == "https://$(NODE_IP):2379"
-
-
-def test_the_pages_patch_fits_the_manifests() -> None:
-    """It names places by number."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert "/containers/0/env/1/value" in page
-    for name in DAEMONS:
-        assert container(name)["env"][1]["name"] == "REWRAP_ENDPOINTS"
-    [document] = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", page, re.DOTALL)
-    patches = yaml.safe_load(document)["patches"]
-    kinds = {one["target"]["kind"] for one in patches}
-    assert kinds == {"Deployment"}
-    assert [name for name in DAEMONS if not re.fullmatch(patches[0]["target"]["name"], f"kube-rewrap-{name}")] == []
-
-
-def test_the_component_for_kms_mounts_the_directory_of_the_socket_in_both_daemons() -> None:
-    component = yaml.safe_load((DEPLOY / "kubernetes" / "kms" / "kustomization.yaml").read_text(encoding="utf-8"))
-    assert component["kind"] == "Component"
-    [patch] = component["patches"]
-    operations = yaml.safe_load((DEPLOY / "kubernetes" / "kms" / patch["path"]).read_text(encoding="utf-8"))
-    patched = []
-    for document in of_kind("Deployment"):
-        if re.fullmatch(patch["target"]["name"], document["metadata"]["name"]):
-            patched.append(document["metadata"]["name"])
-            after: dict[str, Any] = copy.deepcopy(document)
-            for operation in operations:
-                assert operation["op"] == "add"
-                *path, last = operation["path"].removeprefix("/").split("/")
-                assert last == "-"
-                place: Any = after
-                for part in path:
-                    place = place[int(part) if isinstance(place, list) else part]
-                place.append(operation["value"])
-            kubernetes_validate.validate(after, VERSION, strict=True)
-            [mount] = [
-                one
-                for one in after["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
-                if one["name"] == "kms-plugin"
-            ]
-            [volume] = [one for one in after["spec"]["template"]["spec"]["volumes"] if one["name"] == "kms-plugin"]
-            assert volume["hostPath"] == {"path": mount["mountPath"], "type": "Directory"}
-            assert mount["readOnly"]
-    assert patched == ["kube-rewrap-scheduler", "kube-rewrap-worker"]

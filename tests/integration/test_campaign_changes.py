@@ -151,7 +151,7 @@ def at(store: MemoryStore, name: str) -> Cluster:
 def loop(cluster: Cluster, name: str, workers: Workers, lock: Lock) -> Reconciler:
     prover = PartsProver(cluster, workers, lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(cluster.engine.store, cluster.engine.keyspace, name, lock.guard)
-    return Reconciler(records, workers, prover, lambda _report, _left: None)
+    return Reconciler(records, workers, prover, lambda _campaign, _standing: None)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ async def test_a_proof_without_batches_is_cut_by_size_and_goes_on_after_each_sli
     world.workers = Workers(ChildTools(short_slices, world.cluster.engine, world.pace))
     prover = PartsProver(world.cluster, world.workers, world.lock.guard, EVERYTHING, part_objects=10)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
-    world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
+    world.loop = Reconciler(records, world.workers, prover, lambda _campaign, _standing: None)
     with capture_logs() as logs:
         ended = await world.until(lambda done: done.is_end)
     assert (ended.stored.value.batches, ended.stored.value.state) == (0, CampaignState.COMPLETE)
@@ -288,7 +288,7 @@ async def test_a_scope_of_which_the_last_object_is_gone_is_proven_over_nothing_e
     gone = CampaignSpec(("gone.example.com",))
     prover = PartsProver(world.cluster, world.workers, world.lock.guard, gone)
     records = Records.of(world.store, world.cluster.engine.keyspace, world.name, world.lock.guard)
-    world.loop = Reconciler(records, world.workers, prover, lambda _report, _left: None)
+    world.loop = Reconciler(records, world.workers, prover, lambda _campaign, _standing: None)
     deadline = time.monotonic() + 40
     while not (done := await world.loop.round(world.name)).is_end:
         assert time.monotonic() < deadline

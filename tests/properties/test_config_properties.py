@@ -113,7 +113,8 @@ def test_json_and_yaml_of_one_tree_get_one_verdict(tree: object) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ canary
 
-KEYS = st.binary(min_size=16, max_size=48).map(lambda raw: base64.b64encode(raw).decode())
+# Beginning with a byte that no word of a message has: Hypothesis tries words of the sources, such as EncryptionConfig.
+KEYS = st.binary(min_size=15, max_size=47).map(lambda raw: base64.b64encode(b"\xff" + raw).decode())
 ENTRY = HEAD + "resources:\n- resources: [secrets]\n  providers:\n"
 PLACES = st.sampled_from([
     "{entry}  - aescbc:\n      keys:\n      - name: k\n        secret: {key}\n",

@@ -45,8 +45,19 @@ class Reach:
             self._lost(type(error).__name__)
             return
         if self.trouble:
-            _log.info("etcd.available", because="etcd answers")
+            await self._found(store)
         self.trouble = ""
+
+    async def _found(self, store: Store) -> None:
+        """Log which members of etcd answer."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                members = await store.members()
+        except (WorkerError, TimeoutError):
+            members = []  # a user without the right to ask for the status, or etcd is away again
+        known = [f"{one.endpoint} {one.version}" for one in members]
+        cluster = f"{members[0].cluster_id:x}" if members else None
+        _log.info("etcd.available", members=known, cluster=cluster, because="etcd answers")
 
     def _lost(self, because: str) -> None:
         if self.trouble != _NO_ANSWER:

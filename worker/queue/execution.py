@@ -284,7 +284,7 @@ def _why_another(engine: Engine, campaign: Campaign) -> str:
 
 async def _hand_back(engine: Engine, campaign: Campaign, number: int, because: str) -> MessageResult:
     """Return `handed_back`, which requeues the message, and record the handback."""
-    _log.warning("batch.handed_back", campaign=campaign.id, batch=number, because=because)
+    _log.info("batch.handed_back", campaign=campaign.id, batch=number, because=because)
     handback = Handback(who("rewrap worker"), engine.generation.hash)
     await Handbacks(engine.store, engine.keyspace).add(handback)
     return MessageResult("handed_back", because)

@@ -91,7 +91,7 @@ def _batch(task: str, job: Callable[[ChildTools, str, int], Awaitable[MessageRes
         done = child().work(lambda tools: job(tools, campaign, number))
     except ConfigError as error:
         # As with another configuration: requeue, until a worker whose file can be used takes the message.
-        _log.warning("batch.handed_back", campaign=campaign, batch=number, because=str(error))
+        _log.info("batch.handed_back", campaign=campaign, batch=number, because=str(error))
         done = MessageResult("handed_back", str(error))
     except (WorkerError, TimeoutError) as error:
         # The scheduler resends unfinished work, with growing delay.

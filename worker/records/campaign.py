@@ -166,6 +166,14 @@ class Campaign(Form):
     quarantine_limit: Annotated[Later[QuarantineLimit], Named(former="growth")] = NO_QUARANTINE_LIMIT
     whole: Later[bool] = False
 
+    @property
+    def seconds(self) -> int | None:
+        """Seconds from the plan to the end; None before the end."""
+        if not self.ended_at:
+            return None
+        began, ended = datetime.fromisoformat(self.planned_at), datetime.fromisoformat(self.ended_at)
+        return max(0, round((ended - began).total_seconds()))
+
     def moved(self, state: CampaignState, because: str, *, proof_revision: int = 0) -> Campaign:
         """Return the campaign in another state; `because` is the reason."""
         return replace(

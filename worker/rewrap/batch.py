@@ -1,7 +1,8 @@
 """The batch loop: it reads pages ahead while swaps are in flight, and writes a checkpoint after each page.
 
-It records a page's quarantined objects first, then the cursor after it. A crash at any point redoes at most one page,
-which is harmless: objects that were rewritten are found current, and stay as they are.
+Under a low rate a page takes long, and has a checkpoint every second: progress is what is on record. A checkpoint
+records quarantined objects first, then the cursor after them. A crash at any point redoes at most one page, which is
+harmless: objects that were rewritten are found current, and stay as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.rewrap.swap import Swapper
 
+_CHECKPOINT_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
@@ -88,11 +90,14 @@ async def _begin_attempt(spec: BatchSpec, tools: BatchTools) -> Checkpoint:
 async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Checkpoint:
     """Rewrap one page, group by group, and record the outcome of the finished groups.
 
-    When a group fails, nothing of the page is recorded: the next attempt reads it again, and finds rewritten objects
-    current. When the brake is pulled, or a group raises QuarantineGrewError, the groups finished before are recorded.
+    When a group fails, the groups since the last checkpoint are not recorded: the next attempt reads them again, and
+    finds rewritten objects current. When the brake is pulled, or a group raises QuarantineGrewError, the groups
+    finished before are recorded.
     """
     report, quarantined, done = BatchReport(), list[QuarantinedObject](), 0
     refused: QuarantineGrewError | None = None
+    before, revision = checkpoint.report, 0
+    due = time.monotonic() + _CHECKPOINT_SECONDS / 2  # progress shows within the first second
     while done < len(page.items) and not tools.brake.is_on:
         group, tally = page.items[done : done + tools.swapper.group_size], Counter[str]()
         try:
@@ -103,8 +108,14 @@ async def _run_page(page: Page, checkpoint: Checkpoint, tools: BatchTools) -> Ch
             break
         report += BatchReport.of(tally)
         done += len(group)
+        if done < len(page.items) and time.monotonic() >= due:
+            checkpoint, revision = await _record(group[-1].key, report, quarantined, checkpoint, tools)
+            report, quarantined, due = BatchReport(), [], time.monotonic() + _CHECKPOINT_SECONDS
+    if report.objects:
+        checkpoint, revision = await _record(page.items[done - 1].key, report, quarantined, checkpoint, tools)
     if done:
-        checkpoint = await _record(page.items[done - 1].key, report, quarantined, checkpoint, tools)
+        counts, window = checkpoint.report.since(before).to_json(), tools.window.limit
+        _log.info("batch.page", **checkpoint.spec.log_context(), **counts, window=window, revision=revision)
     if refused is not None:
         raise refused
     return checkpoint
@@ -116,12 +127,11 @@ async def _record(
     quarantined: Sequence[QuarantinedObject],
     checkpoint: Checkpoint,
     tools: BatchTools,
-) -> Checkpoint:
-    """Record the outcome of the objects up to the etcd key `last`: quarantine first, then the checkpoint."""
+) -> tuple[Checkpoint, int]:
+    """Record the outcome of the objects up to the etcd key `last`: quarantine first, then the checkpoint.
+
+    Returns the checkpoint and its revision.
+    """
     await tools.quarantine.add(quarantined)
     advanced = checkpoint.advanced(after(last), report, [one.reason for one in quarantined])
-    revision = await tools.record.save(advanced)
-    _log.info(
-        "batch.page", **advanced.spec.log_context(), **report.to_json(), window=tools.window.limit, revision=revision
-    )
-    return advanced
+    return advanced, await tools.record.save(advanced)

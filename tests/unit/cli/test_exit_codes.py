@@ -18,6 +18,7 @@ CODES: dict[type[BaseException], Exit] = {
     worker_errors.RequestRefusedError: Exit.USAGE,
     worker_errors.StoppedError: Exit.INCOMPLETE,
     worker_errors.CompactedError: Exit.INCOMPLETE,
+    worker_errors.BackupError: Exit.INCOMPLETE,
     worker_errors.RefusedError: Exit.REFUSED,
     worker_errors.BudgetExhaustedError: Exit.REFUSED,
     worker_errors.SpaceError: Exit.REFUSED,

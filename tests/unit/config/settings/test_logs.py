@@ -5,20 +5,29 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import platform
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
 from kube_rewrap.config.encryption.secret import SecretBytes
+from kube_rewrap.config.settings.flags import EVERY
 from kube_rewrap.config.settings.logs import (
     LibraryLogHandler,
     configure_logs,
     forward_library_logs,
+    log_start,
     logged_kind,
     redact,
 )
+from kube_rewrap.config.settings.schema import LogSettings
+from kube_rewrap.config.settings.sources import settings_from, sources_of
 
 CANARY = b"canary-0123456789"
 TEXT = CANARY.decode()
@@ -27,22 +36,30 @@ TEXT = CANARY.decode()
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     stream = io.StringIO()
-    configure_logs("info", stream)
+    configure_logs(LogSettings(), "worker", stream)
     yield stream
     structlog.reset_defaults()
 
 
-def only(stream: io.StringIO) -> dict[str, object]:
+def only(stream: io.StringIO) -> dict[str, Any]:
     (line,) = stream.getvalue().splitlines()
-    document: dict[str, object] = json.loads(line)
+    document: dict[str, Any] = json.loads(line)
     return document
 
 
 def test_a_line_is_json_with_time_level_event_and_fields(lines: io.StringIO) -> None:
     structlog.get_logger().info("batch.page", objects=3, resource="secrets")
     document = only(lines)
+    assert list(document)[:5] == ["event", "level", "timestamp", "role", "process"]
     assert document.pop("timestamp")
-    assert document == {"event": "batch.page", "level": "info", "objects": 3, "resource": "secrets"}
+    assert document.pop("process") == f"{platform.node()}:{os.getpid()}"
+    assert document == {
+        "event": "batch.page",
+        "level": "info",
+        "role": "worker",
+        "objects": 3,
+        "resource": "secrets",
+    }
 
 
 def test_what_is_below_the_level_is_left_out(lines: io.StringIO) -> None:
@@ -139,3 +156,52 @@ def test_libraries_are_forwarded_once_and_print_nothing_themselves(capfd: pytest
         root.handlers = before
     assert [(line["event"], line["logger"]) for line in logs] == [("library.message", "a.library")]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_console_line_is_text_that_no_terminal_takes_for_a_command() -> None:
+    stream = io.StringIO()
+    configure_logs(LogSettings(level="DEBUG", format="console"), "worker", stream)
+    try:
+        structlog.get_logger().debug("batch.page", resource="a\x1b[2Jb\nc", password=TEXT)
+        structlog.get_logger().error("x", exc_info=ValueError(TEXT))
+    finally:
+        structlog.reset_defaults()
+    first, second, *more = stream.getvalue().splitlines()
+    assert "batch.page" in first
+    assert "role='worker'" in first
+    assert r"resource='a\x1b[2Jb\nc'" in first
+    assert ("error" in second, "ValueError" in more[0], TEXT in stream.getvalue()) == (True, True, False)
+
+
+def test_the_first_line_names_what_was_given_and_by_what_and_no_password(lines: io.StringIO, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.touch(mode=0o600)
+    file.write_text('[pace]\nrate = 50\nmax_window = 8\n[etcd]\nuser = "root"\n')
+    environment = {
+        "REWRAP_SETTINGS": str(file),
+        "REWRAP_PASSWORD": TEXT,
+        "REWRAP_BROKER": "redis://redis:6379/0",
+        "REWRAP_MAX_WINDOW": "16",
+    }
+    given = {"--rate": "70", "--cacert": "ca.crt", "--endpoints": "https://a:2379,https://b:2379"}
+    settings = settings_from(EVERY, given, environment)
+    log_start(settings, sources_of(EVERY, given, environment), "/etc/kubernetes/enc.yaml")
+    line = only(lines)
+    assert (line["event"], line["file"], line["broker"]) == (
+        "process.started",
+        "/etc/kubernetes/enc.yaml",
+        "redis:6379",
+    )
+    assert line["version"] == version("kube-rewrap")
+    assert line["endpoints"] == ["https://a:2379", "https://b:2379"]
+    assert line["given_by"] == {
+        "pace.rate": "--rate",
+        "pace.max_window": "REWRAP_MAX_WINDOW",
+        "etcd.user": str(file),
+        "etcd.password": "REWRAP_PASSWORD",
+        "etcd.cacert": "--cacert",
+        "etcd.endpoints": "--endpoints",
+        "broker.url": "REWRAP_BROKER",
+    }
+    assert (line["settings"]["pace.rate"], line["settings"]["pace.max_window"]) == (70.0, 16)
+    assert (line["settings"]["etcd.password"], line["settings"]["broker.url"]) == ("[redacted]", "[redacted]")

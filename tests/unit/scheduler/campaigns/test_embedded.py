@@ -18,6 +18,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
+from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.engine import Engine, describe
 from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
@@ -162,8 +163,8 @@ async def test_a_complete_campaign_has_nothing_in_quarantine() -> None:
     store.put(b"/registry/secrets/default/poison", b"garbage")
     one, brake = new_cluster(store, NEW, OLD), Brake()
 
-    def heal(report: BatchReport, _batches: int) -> None:
-        if report.quarantined:
+    def heal(_campaign: Campaign, standing: Standing) -> None:
+        if standing.report.quarantined:
             store.delete(b"/registry/secrets/default/poison")
 
     async with asyncio.timeout(20), hold_lock(one, brake) as lock:
@@ -331,8 +332,8 @@ async def test_a_part_that_is_at_work_when_the_proof_starts_over_does_not_end_th
         fill(store, OLD, resource=resource)
     one, brake = new_cluster(store, NEW, OLD, resources=("secrets", "configmaps")), Brake()
 
-    def watch(_report: BatchReport, open_batches: int) -> None:
-        store.is_armed = not open_batches
+    def watch(_campaign: Campaign, standing: Standing) -> None:
+        store.is_armed = not standing.batches_left
 
     async with hold_lock(one, brake) as lock:
         plan = await plan_run(one, EVERYTHING)
@@ -376,3 +377,22 @@ async def test_the_end_by_another_process_has_one_error_whoever_meets_it_first(
     with pytest.raises(WorkerError, match=f"is {state.value}: another process ended it") as raised:
         await run(new_cluster(store, NEW, OLD))
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("stale", "most"),
+    [
+        pytest.param(1, 1, id="one"),
+        pytest.param(20, 40, id="few"),
+        pytest.param(400, 420, id="all"),
+    ],
+)
+async def test_what_a_run_reserves_and_does_not_spend_is_bounded_by_what_it_spends(stale: int, most: int) -> None:
+    """A run that ends loses the rest: a key would be used up by runs that each rewrite one object of many."""
+    store = MemoryStore()
+    fill(store, NEW, 400)
+    fill(store, OLD, stale)
+    one = new_cluster(store, NEW, OLD)
+    await run(one)
+    [budget] = [budget for budget in (await one.engine.ledger.all()).values() if budget.names == ("new",)]
+    assert stale <= budget.reserved <= most

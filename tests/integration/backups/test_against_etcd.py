@@ -1,0 +1,145 @@
+"""A backup is read as etcd reads it: object by object, at the newest revision and over history."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.backups.truth import everything_written, range_of, read
+from tests.integration.golden_registry import load
+from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
+from tests.servers.gateway import Gateway, GatewayError
+
+NewEtcd = Callable[[EtcdOptions], EtcdCluster]
+LARGE = 1_400_000
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def put(gateway: Gateway, key: bytes, value: bytes, lease: int = 0) -> None:
+    gateway.call("/v3/kv/put", {"key": encoded(key), "value": encoded(value), "lease": str(lease)})
+
+
+def fill(gateway: Gateway) -> None:
+    """The golden keyspace, leases, raw bytes as keys, empty and large values, and long keys."""
+    load(gateway)
+    lease = gateway.grant_lease(3_600)
+    for byte in (0, 0x2F, 0x7F, 0x80, 0xFE, 0xFF):
+        put(gateway, bytes([byte]), b"a key of one byte")
+        put(gateway, b"/registry/secrets/" + bytes([byte]) * 3, os.urandom(50), lease)
+    put(gateway, b"/registry/secrets/default/empty", b"")
+    put(gateway, b"/registry/configmaps/default/" + b"long" * 500, b"a long key")
+    for number in range(3):
+        put(gateway, f"/registry/secrets/default/large-{number}".encode(), os.urandom(LARGE))
+
+
+def overwrite(gateway: Gateway) -> None:
+    for number in range(40):
+        put(gateway, f"/registry/configmaps/default/busy-{number % 7}".encode(), os.urandom(900))
+    put(gateway, b"/registry/secrets/default/large-0", os.urandom(LARGE))
+
+
+def delete(gateway: Gateway) -> None:
+    """Deletions, of a range, too; one key comes back, a transaction of several writes."""
+    for number in range(3):
+        gateway.delete(f"/registry/configmaps/default/busy-{number}")
+    put(gateway, b"/registry/configmaps/default/busy-1", b"again")
+    keys = {
+        "key": encoded(b"/registry/secrets/default/large-"),
+        "range_end": encoded(b"/registry/secrets/default/large-2"),
+    }
+    gateway.call("/v3/kv/deleterange", keys)
+    together = [
+        {"requestDeleteRange": {"key": encoded(b"/registry/configmaps/default/busy-3")}},
+        {"requestPut": {"key": encoded(b"/registry/configmaps/default/busy-4"), "value": encoded(b"together")}},
+        {"requestPut": {"key": encoded(b"/registry/other"), "value": encoded(b"together")}},
+    ]
+    gateway.call("/v3/kv/txn", {"success": together})
+
+
+def fill_up(gateway: Gateway) -> None:
+    for number in range(20):
+        put(gateway, f"/registry/secrets/default/{number}".encode(), os.urandom(LARGE))
+
+
+def compact(gateway: Gateway) -> None:
+    gateway.compact(gateway.revision() - 3)
+
+
+STEPS = (fill, overwrite, delete, compact)
+
+
+@pytest.mark.parametrize("version", EtcdVersion, ids=lambda one: f"etcd-{one.value}")
+def test_every_state_in_a_snapshot_is_what_range_says(new_etcd: NewEtcd, tmp_path: Path, version: EtcdVersion) -> None:
+    etcd = new_etcd(EtcdOptions(version=version))
+    gateway = etcd.admin()
+    compacted = 0
+    for number, step in enumerate(STEPS):
+        step(gateway)
+        if step is compact:
+            compacted = gateway.revision() - 3
+        etcd.save(tmp_path / f"{number}")
+        found = read(tmp_path / f"{number}")
+        assert found.newest == range_of(gateway), step.__name__
+        assert found.all == everything_written(gateway, compacted), step.__name__
+        assert (found.snapshot.revision, found.snapshot.compacted) == (gateway.revision(), compacted)
+        assert found.snapshot.has_hash
+        assert [one.name for one in found.snapshot.members] == ["m0"]
+        assert found.snapshot.cluster_version == f"{version.value}.0"
+    etcd.etcdctl("defrag")
+    etcd.save(tmp_path / "defragmented")
+    assert read(tmp_path / "defragmented").all == everything_written(gateway, compacted)
+
+
+def test_a_restored_etcd_has_the_objects_and_the_revision_that_the_backup_says(
+    new_etcd: NewEtcd, tmp_path: Path
+) -> None:
+    etcd = new_etcd(EtcdOptions())
+    for step in STEPS:
+        step(etcd.admin())
+    etcd.save(tmp_path / "backup")
+    found = read(tmp_path / "backup")
+    overwrite(etcd.admin())
+    etcd.restore(tmp_path / "backup")
+    assert range_of(etcd.admin()) == found.newest
+    assert etcd.admin().revision() == found.snapshot.revision
+
+
+def test_alarms_and_members_are_those_of_the_cluster(new_etcd: NewEtcd, tmp_path: Path) -> None:
+    etcd = new_etcd(EtcdOptions(members=3, quota_bytes=4 << 20))
+    gateway = etcd.admin()
+    with pytest.raises(GatewayError, match="space exceeded"):
+        fill_up(gateway)
+    etcd.save(tmp_path / "backup")
+    found = read(tmp_path / "backup").snapshot
+    assert sorted(one.name for one in found.members) == ["m0", "m1", "m2"]
+    said = gateway.call("/v3/maintenance/alarm", {"action": "GET"})["alarms"]
+    assert [(one.member, one.alarm) for one in found.alarms] == [
+        (f"{int(one['memberID']):x}", "NOSPACE") for one in said
+    ]
+
+
+def test_an_empty_etcd_has_revision_1_and_no_object(new_etcd: NewEtcd, tmp_path: Path) -> None:
+    etcd = new_etcd(EtcdOptions())
+    etcd.save(tmp_path / "backup")
+    found = read(tmp_path / "backup")
+    assert (found.snapshot.revision, found.all) == (1, set())
+
+
+def test_a_store_of_which_all_was_compacted_has_the_revision_of_the_compaction(
+    new_etcd: NewEtcd, tmp_path: Path
+) -> None:
+    etcd = new_etcd(EtcdOptions())
+    gateway = etcd.admin()
+    put(gateway, b"/registry/secrets/default/one", b"a")
+    gateway.delete("/registry/secrets/default/one")
+    gateway.compact(gateway.revision())
+    etcd.save(tmp_path / "backup")
+    found = read(tmp_path / "backup")
+    assert (found.snapshot.revision, found.newest) == (gateway.revision(), set())
