@@ -55,8 +55,6 @@ async def _live(settings: Settings, interval: int) -> int:
     if sys.stderr.isatty():
         # A line of the log would tear the screen; what can't be read is on it.
         configure_logs(LogSettings(level="critical"), "top")
-            LogSettings(level="critical"), "top"
-        )  # a line of the log would tear the screen; what can't be read is on it
     terminal, ended = Terminal(), asyncio.Event()
     last: tuple[Snapshot | None, str] = (None, "")
 
