@@ -164,10 +164,12 @@ def is_on_by_variable(name: str) -> bool:
     return is_on(os.environ.get(variable(name), ""))
 
 
-def add_output(parser: Parser) -> None:
-    """Add `-o`."""
-    default = os.environ.get("REWRAP_OUTPUT", "text")
-    output = parser.add_argument("-o", "--output", choices=("text", "json"), default=default, help="form of the output")
+def add_output(parser: Parser, form: str = "text") -> None:
+    """Add `-o`, which takes `json` or `form`; the latter is the default, also where the variable asks for text."""
+    given = os.environ.get("REWRAP_OUTPUT", "text")
+    default = form if given == "text" else given
+    output = parser.add_argument("-o", "--output", choices=(form, "json"), default=default, help="form of the output")
+    parser.set_defaults(forms=(form, "json"))
     _with_variable(output, "--output")
 
 

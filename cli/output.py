@@ -83,6 +83,12 @@ def print_file(content: bytes, name: str, stdout: TextIO) -> None:
     print_to_stderr(f"----- END {name} -----")
 
 
+def print_page(content: str) -> None:
+    """Write a whole document in ASCII whose maker has escaped what it quotes."""
+    sys.stdout.write(content)
+    sys.stdout.flush()
+
+
 def print_to_stderr(*lines: str) -> None:
     """Write lines to stderr. Escapes line breaks inside a line, so that it can't forge lines of a log."""
     sys.stderr.write("".join(printable(line, sys.stderr) + "\n" for line in lines))

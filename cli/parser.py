@@ -68,7 +68,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         flags = {name for action in actions_of(parser) for name in action.option_strings}
         near = "".join(did_you_mean(text.partition("=")[0], flags) for text in unknown[:1] if text.startswith("--"))
         raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{near}; see {parser.prog} {args.command} --help")
-    if getattr(args, "output", "text") not in {"text", "json"}:
+    if getattr(args, "output", "text") not in getattr(args, "forms", ("text", "json")):
         parser.error("REWRAP_OUTPUT must be text or json")
     return args
 
@@ -216,8 +216,30 @@ def _audit(parser: Parser) -> None:
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
+    parser.add_argument(
+        "--fail-on",
+        choices=("low", "medium", "high", "critical"),
+        default="high",
+        help="least severity of a finding with which the command ends with 3 (high)",
+    )
     add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
     add_output(parser)
+
+
+def _report(parser: Parser) -> None:
+    # Without environment variables: they describe one report.
+    subjects = parser.add_mutually_exclusive_group()
+    subjects.add_argument("--campaign", metavar="ID", help="on this campaign (default: the newest that ended)")
+    subjects.add_argument("--rotation", metavar="ID", help="on this rotation")
+    subjects.add_argument("--now", action="store_true", help="on the present state, proven by a scan as verify does")
+    parser.add_argument("--names", action="store_true", help="name the objects in quarantine, and namespaces")
+    parser.add_argument("--no-scan", action="store_true", help="leave out the checklist and what else takes a scan")
+    parser.add_argument("--write-to", metavar="FILE", help="write to FILE (mode 0600), not to stdout")
+    add_configuration(parser)
+    add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
+    add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
+    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
+    add_output(parser, "html")
 
 
 def _backups(parser: Parser) -> None:
@@ -356,6 +378,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "keys": ("show the write budgets of the keys, and which keys are removable", _keys),
     "rotate": ("replace the primary key by a new one, step by step", _rotate),
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
+    "report": ("write one page of evidence for an auditor, as HTML or JSON", _report),
     "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
     "top": ("show campaigns, workers, keys, kube-apiservers, etcd and events on one live screen", _top),

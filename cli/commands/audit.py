@@ -12,6 +12,7 @@ from kube_rewrap.cli.output import print_json, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
 from kube_rewrap.scheduler.hardening.facts import Ages, Check, HardeningFacts
+from kube_rewrap.scheduler.hardening.standards import REFERENCES, Severity, finding_json, reaches, severity_of
 from kube_rewrap.scheduler.hardening.survey import gather
 from kube_rewrap.scheduler.registry.cluster import open_cluster_to_look
 
@@ -19,7 +20,10 @@ _DAY = 86_400.0
 
 
 def run(args: argparse.Namespace) -> int:
-    """Gather the facts, judge and print them. Exit 3 when a check fails, else 5 when a KMS plugin does not serve."""
+    """Gather the facts, judge and print them.
+
+    Exit 3 when a finding is as severe as --fail-on says, else 5 when a KMS plugin does not serve.
+    """
     return run_async(lambda: _audit(args))
 
 
@@ -36,23 +40,31 @@ async def _audit(args: argparse.Namespace) -> int:
     summary = summarise(checks)
     if args.output == "json":
         document = {"generation": generation.hash, "revision": facts.proof.revision}
-        listed = [check.to_json() for check in checks]
+        listed = [finding_json(check) for check in checks]
         print_json({**document, "missing": facts.missing or None, "checks": listed, "summary": summary})
     else:
         _print_text(checks, generation.hash, facts)
-    if summary["fail"]:
+    if any(reaches(check, Severity(args.fail_on)) for check in checks):
         return Exit.INCOMPLETE
     return Exit.UNREACHABLE if facts.missing else Exit.DONE
 
 
 def _print_text(checks: Sequence[Check], generation: str, facts: HardeningFacts) -> None:
-    print_table(("STATE", "CHECK", "REASON"), [(one.state.value, one.id, one.reason) for one in checks])
+    print_table(
+        ("STATE", "SEVERITY", "CHECK", "REASON"),
+        [(one.state.value, severity_of(one) or "-", one.id, one.reason) for one in checks],
+    )
     say()
     if any(one.remedy for one in checks):
         say("What to do:")
         for one in checks:
             if one.remedy:
                 say(f"  {one.id}: {one.remedy}")
+        say()
+    if guides := [(one, named) for one in checks if severity_of(one) for named in REFERENCES.get(one.id, ())]:
+        say("These findings speak to:")
+        for one, named in guides:
+            say(f"  {one.id}: {named.guide} {named.version}, {named.item}")
         say()
     counts = ", ".join(f"{count} {state}" for state, count in summarise(checks).items())
     if facts.missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
@@ -133,6 +133,12 @@ class HardeningFacts:
         for name, chain in self.generation.resources:
             found.setdefault(chain[0], []).append(name)
         return found
+
+
+def without_names(facts: HardeningFacts) -> HardeningFacts:
+    """Return the facts with all counts, and without the name of any object."""
+    resources = tuple(replace(tally, listed=[]) for tally in facts.proof.resources)
+    return replace(facts, proof=replace(facts.proof, resources=resources), quarantined=())
 
 
 def named(names: Iterable[str]) -> str:

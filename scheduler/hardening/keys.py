@@ -79,7 +79,10 @@ def old_keys(facts: HardeningFacts) -> Check:
         return Check(name, State.WARN, f"may be removed: {named(free)}", remedy)
     idle = [one for one in ours if not one.objects and not any(key.covers(one.key) for key in facts.writers)]
     if idle:
-        held = named(f"{one.key}: {one.blockers[0]}" for one in idle)
+        waiting: dict[str, list[str]] = {}
+        for one in idle:
+            waiting.setdefault(one.blockers[0], []).append(str(one.key))
+        held = named(f"{named(keys)}: {blocker}" for blocker, keys in waiting.items())
         return Check(name, State.PASS, f"no readable object is under these, which can't be removed yet: {held}")
     return Check(name, State.PASS, "every configured key is in use")
 

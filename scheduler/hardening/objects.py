@@ -53,7 +53,8 @@ def readable(facts: HardeningFacts) -> Check:
         listed = (one for tally in facts.proof.resources for one in tally.listed)
         examples = [f"{key_text(one.key)} ({one.reason.value})" for one in listed]
         examples += facts.quarantined
-        reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine: {named(examples)}"
+        which = f": {named(examples)}" if examples else ""
+        reason = f"{lost} objects can't be read, {facts.stuck} more are in quarantine{which}"
         remedy = "docs/campaign-incomplete.md has a remedy for each reason; then `rewrap run`"
         return Check(name, State.FAIL, reason, remedy)
     return _opened(facts, Check(name, State.PASS, f"{facts.proof.objects} objects can be read"))

@@ -88,7 +88,9 @@ def test_a_good_cluster_fails_nothing(
     document = ended.document
     assert list(document) == ["generation", "revision", "missing", "checks", "summary"]
     assert document["missing"] is None
-    assert all(list(check) == ["id", "state", "reason", "remedy"] for check in document["checks"])
+    assert all(
+        list(check) == ["id", "state", "reason", "remedy", "severity", "references"] for check in document["checks"]
+    )
     assert (document["generation"], document["revision"]) == (content_hash(good_file.read_bytes()), revision)
     # No scheduler observes, and no rotation brought the key in: nobody can know these two.
     assert by_state(document, "unknown") == ["write-budget", "key-age"]
@@ -107,14 +109,19 @@ def test_a_good_cluster_fails_nothing(
 
     text = clean(good.run("audit"))
     assert text.code == 0
-    assert text.stdout.splitlines()[0].split() == ["STATE", "CHECK", "REASON"]
+    assert text.stdout.splitlines()[0].split() == ["STATE", "SEVERITY", "CHECK", "REASON"]
     assert text.stdout.splitlines()[-1].endswith(f"; {document['generation']} at revision {revision}")
+
+    # Two points are unknown: a low severity, with which the command ends with 0 unless it is asked for.
+    assert {check["severity"] for check in document["checks"] if check["state"] == "unknown"} == {"low"}
+    assert good.run("audit", "--fail-on", "low").code == 3
 
     replicas[0].shown.hash = sha256("another file")
     lagging = clean(good.run("audit", "--max-proof-age", "0.000001", "--gcm-limit", "6", "-o", "json"))
     assert lagging.code == 3
     assert by_state(lagging.document, "fail") == ["converged"]
     assert {"proof-age", "write-budget"} <= set(by_state(lagging.document, "warn"))
+    assert good.run("audit", "--fail-on", "critical").code == 0, "the only failure is high, not critical"
 
 
 def test_a_bad_cluster_fails_what_is_bad(bad: Command, etcd: EtcdCluster) -> None:

@@ -74,6 +74,8 @@ COMMANDS = [
     ["run"],
     ["verify"],
     ["keys"],
+    ["report", "--names"],
+    ["report", "--now", "--names", "-o", "json"],
     ["inspect", name_of("moved")],
     ["inspect", name_of("not-an-object")],
     ["inspect", name_of("aescbc-cbc-1")],

@@ -121,6 +121,8 @@ COMMANDS = (
     ["status", "-o", "json"],
     ["keys", "-o", "json"],
     ["audit"],
+    ["report", "--now", "--names"],
+    ["report", "--now", "-o", "json"],
     *(["inspect", f"{SECRETS}{name}"] for name in ("c1", "f-key-id", "f-source")),
     *(["inspect", f"{SECRETS}{name}", "-o", "json"] for name in ("f-annotation", "v1-moved", "f-type-0")),
 )

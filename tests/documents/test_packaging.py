@@ -40,7 +40,8 @@ def test_both_ways_to_a_wheel_lead_to_all_modules(tmp_path: Path) -> None:
     assert files(build("wheel", source, tmp_path / "second")) == direct
     modules = {path for one in ("cli", "config", "scheduler", "worker") for path in (ROOT / one).rglob("*.py")}
     expected = {f"kube_rewrap/{path.relative_to(ROOT).as_posix()}" for path in modules}
-    assert expected | {"kube_rewrap/__init__.py", "kube_rewrap/py.typed", "kube_rewrap/COMMIT"} == direct
+    data = {"kube_rewrap/cli/report_page.html"}
+    assert expected | data | {"kube_rewrap/__init__.py", "kube_rewrap/py.typed", "kube_rewrap/COMMIT"} == direct
 
 
 def test_a_wheel_says_which_commit_it_was_made_from_and_brings_the_manual_page(tmp_path: Path) -> None:

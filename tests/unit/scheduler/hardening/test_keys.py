@@ -140,6 +140,23 @@ ROWS = [
         f"no readable object is under these, which can't be removed yet: {GCM_TWO}: etcd has not compacted",
     ),
     (
+        "two old keys with one blocker => it is told once",
+        "old-keys",
+        replace(
+            GOOD,
+            keys=(
+                *GOOD.keys,
+                KeyVerdict(KeyRef("aesgcm", "first", "1" * 16), 0, ("etcd has not compacted",)),
+                KeyVerdict(KeyRef("aesgcm", "second", "2" * 16), 0, ("etcd has not compacted",)),
+            ),
+        ),
+        PASS,
+        (
+            "no readable object is under these, which can't be removed yet: "
+            "aesgcm:first (1111111111111111), aesgcm:second (2222222222222222): etcd has not compacted"
+        ),
+    ),
+    (
         "objects under the old key => pass: it is in use",
         "old-keys",
         old_key("4 objects are under it", objects=4),

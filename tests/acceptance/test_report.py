@@ -1,0 +1,188 @@
+"""`rewrap report` as an operator calls it, on real records; and its page in a real Chromium where there is one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.acceptance.command import ROOT, Command, Ended, command_for
+from tests.acceptance.marks import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
+from tests.integration.apiserver import configure, manifest, secrets, store
+from tests.servers.etcd import EtcdCluster
+
+SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text("utf-8"))
+SECRET_NAME = "s00001"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+_PROBE = """<pre id="probe"></pre><script>
+const root = document.documentElement;
+const style = element => getComputedStyle(element);
+document.getElementById("probe").textContent = JSON.stringify({
+  overflow: root.scrollWidth - root.clientWidth,
+  width: root.clientWidth,
+  paper: style(document.body).backgroundColor,
+  ink: style(document.body).color,
+  head: style(document.querySelector("thead")).position,
+  loaded: performance.getEntriesByType("resource").length,
+  title: document.querySelector("h1").textContent,
+});
+</script>"""
+
+
+@pytest.fixture
+def rewrap(etcd: EtcdCluster, tmp_path: Path) -> Command:
+    """Five secrets under an old key, and two more keys in the file; nothing rewrapped yet."""
+    store(etcd.admin(), secrets(5, payload=PAYLOAD), CBC)
+    return command_for(tmp_path, etcd, configure(tmp_path, GCM, CBC, BOX))
+
+
+def report(rewrap: Command, *flags: str, code: int = 0) -> dict[str, Any]:
+    """Returns the document of a report, checked against the schema and for marks of keys and objects."""
+    ended = clean(rewrap.run("report", "-o", "json", *flags))
+    assert ended.code == code, ended.stdout + ended.stderr
+    Draft202012Validator(SCHEMA).validate(ended.document)
+    return ended.document
+
+
+def clean(ended: Ended) -> Ended:
+    assert marks_in(ended.stdout + ended.stderr) == []
+    return ended
+
+
+def test_a_campaign_is_reported_from_its_record(rewrap: Command, etcd: EtcdCluster) -> None:
+    assert rewrap.run("report", "-o", "json").code == 4, "no campaign is on record"
+    ran = rewrap.json("run")
+    revision = etcd.admin().revision()
+    document = report(rewrap)
+    assert document["subject"] == {"kind": "campaign", "id": ran["campaign"]}
+    assert (document["proof"]["revision"], document["proof"]["complete"]) == (ran["proof"]["revision"], True)
+    [actor] = document["proof"]["by"]
+    assert actor.startswith("rewrap run ")
+    assert document["campaign"]["report"]["rewritten"] == 5
+    assert [entry["event"] for entry in document["audit_log"]["trail"]] == ["campaign.planned", "campaign.finished"]
+    assert document["audit_log"]["whole"] is True
+    [governed] = document["governed"]["entries"]
+    assert (governed["resources"], governed["writes"]["fingerprint"]) == (["secrets"], GCM.fingerprint)
+    assert [key["fingerprint"] for key in governed["reads"]] == [CBC.fingerprint, BOX.fingerprint]
+    [writer] = [key for key in document["keys"]["keys"] if key["writes"]]
+    assert (writer["objects"], writer["limit"], writer["state"]) == (5, 200_000, "ok")
+    assert 0 < writer["collision_probability"] < 1e-20
+    assert document["scan"]["keys"][0]["objects"] == 5
+    audited = rewrap.run("audit", "-o", "json").document["checks"]
+    assert [(one["id"], one["state"]) for one in document["checklist"]["checks"]] == [
+        (one["id"], one["state"]) for one in audited
+    ]
+    assert report(rewrap, "--campaign", ran["campaign"], "--no-scan")["scan"] is None
+    assert etcd.admin().revision() == revision, "it wrote"
+
+
+def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewrap: Command, etcd: EtcdCluster) -> None:
+    assert report(rewrap, "--now", code=3)["proof"]["stale"] == 5
+    rewrap.json("run")
+    revision = etcd.admin().revision()
+    document = report(rewrap, "--now")
+    assert document["proof"] | {"at": "", "by": []} == {
+        "source": "scan",
+        "complete": True,
+        "revision": revision,
+        "at": "",
+        "by": [],
+        "generation": document["configuration"]["generation"],
+        "because": f"Complete: a scan read all 5 objects at revision {revision} with their primary keys.",
+        "objects": 5,
+        "stale": 0,
+        "unreadable": 0,
+    }
+    store(etcd.admin(), {f"/registry/secrets/zone/{SECRET_NAME}": manifest("Secret", "zone", "x", PAYLOAD)}, LOST)
+    hidden = report(rewrap, "--now", code=3)
+    assert (hidden["quarantine"]["total"], hidden["quarantine"]["objects"]) == (1, None)
+    assert SECRET_NAME not in json.dumps(hidden)
+    [shown] = report(rewrap, "--now", "--names", code=3)["quarantine"]["objects"]
+    assert shown["key"] == f"/registry/secrets/zone/{SECRET_NAME}"
+    page = clean(rewrap.run("report", "--now"))
+    assert (page.code, SECRET_NAME in page.stdout) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--campaign", "20260101-000000-000000"), 4, "no campaign 20260101-000000-000000 is on record"),
+        (("--rotation", "20260101-000000-000000"), 4, "no rotation 20260101-000000-000000 is on record"),
+        (("--campaign", "../../secrets"), 2, "--campaign"),
+        (("--now", "--no-scan"), 2, "--no-scan: contradicts --now"),
+        (("--now", "--campaign", "x"), 2, "not allowed with"),
+        (("--now", "--write-to", "/nowhere/report.html"), 2, "--write-to"),
+    ],
+)
+def test_what_it_refuses(rewrap: Command, flags: tuple[str, ...], code: int, said: str) -> None:
+    ended = rewrap.run("report", *flags)
+    assert (ended.code, ended.stdout) == (code, "")
+    assert said in ended.stderr
+
+
+def test_the_page_is_written_for_its_owner_alone(rewrap: Command, tmp_path: Path) -> None:
+    rewrap.json("run")
+    file = tmp_path / "report.html"
+    file.write_text("older and longer " * 10_000)
+    file.chmod(0o644)
+    ended = clean(rewrap.run("report", "--write-to", str(file)))
+    assert (ended.code, ended.stdout) == (0, "")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    written = file.read_text("ascii")
+    assert (written.startswith("<!doctype html>"), written.endswith("</html>\n")) == (True, True)
+
+
+def chromium(profile: Path, *flags: str) -> bytes:
+    """Starts Chromium with a new profile, and returns what it printed."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    offline = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+    quiet = ("--disable-gpu", "--no-first-run", "--hide-scrollbars", *offline)
+    command = [CHROMIUM, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}", *flags]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+@pytest.fixture
+def page(rewrap: Command, tmp_path: Path) -> Path:
+    rewrap.json("run")
+    file = tmp_path / "report.html"
+    assert rewrap.run("report", "--names", "--write-to", str(file)).code == 0
+    return file
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (1100, "dark"), (390, "light")])
+def test_chromium_shows_the_page(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    # A copy may run a script that measures; the page itself forbids every script.
+    measured = tmp_path / "measured.html"
+    without = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text("ascii"))
+    measured.write_text(without.replace("</body>", f"{_PROBE}</body>"))
+    flags = (f"--window-size={width},900", *(("--blink-settings=preferredColorScheme=0",) if scheme == "dark" else ()))
+    shown = chromium(tmp_path / "profile", *flags, "--dump-dom", f"file://{measured}").decode()
+    [probe] = re.findall(r'<pre id="probe">(.*?)</pre>', shown, re.DOTALL)
+    found = json.loads(html.unescape(probe))
+    assert found | {"width": width} == {
+        "overflow": 0,
+        "width": width,
+        "paper": "rgb(18, 22, 28)" if scheme == "dark" else "rgb(246, 247, 249)",
+        "ink": "rgb(230, 234, 240)" if scheme == "dark" else "rgb(27, 35, 48)",
+        "head": "absolute" if width < 700 else "static",
+        "loaded": 0,
+        "title": "Proven, with caveats",
+    }
+
+
+def test_chromium_prints_the_page(page: Path, tmp_path: Path) -> None:
+    printed = tmp_path / "report.pdf"
+    chromium(tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={printed}", f"file://{page}")
+    content = printed.read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 8

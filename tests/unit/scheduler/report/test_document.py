@@ -1,0 +1,209 @@
+"""The document of a report: its verdict, its form, its bounds, and what it must not say."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from kube_rewrap.scheduler.report.document import MOST_ROWS, is_proven, report_document
+from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
+from kube_rewrap.scheduler.report.wording import LONGEST, Wording
+from kube_rewrap.worker.records.audit import Verdict
+from kube_rewrap.worker.records.audit_chain import Head
+from kube_rewrap.worker.records.campaign import CampaignState
+from kube_rewrap.worker.records.rotation import RotationStep
+from kube_rewrap.worker.verdict import KeyRef, Reason
+from tests.unit.scheduler.hardening.cluster import GCM, GCM_TWO, GOOD, MATERIAL, NOBODY, proof, scanned, tally, used
+from tests.unit.scheduler.report.cases import CAMPAIGN, ENTRY, ROTATION, SECRET_NAME, overview, report_facts
+
+SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "report.schema.json").read_text("utf-8"))
+HOSTILE = "</style><script>alert(1)</script>\x1b[31m\n\u202e"
+NOT_COMPLETE = replace(
+    CAMPAIGN, state=CampaignState.INCOMPLETE, because=f"at revision 70, batch 1 is parked: {SECRET_NAME} failed"
+)
+LEFT = tally({GCM: 3}, Reason.NO_SUCH_KEY)
+
+
+def valid(facts: ReportFacts) -> dict[str, Any]:
+    """Returns a document after it was checked against the schema."""
+    document = json.loads(json.dumps(report_document(facts)))
+    Draft202012Validator(SCHEMA).validate(document)
+    return document  # type: ignore[no-any-return]
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("kind", SubjectKind)
+@pytest.mark.parametrize("changes", [{}, {"names": True}, {"judged": GOOD}, {"members": ()}])
+def test_a_cluster_in_order_is_proven_without_a_caveat(kind: SubjectKind, changes: dict[str, Any]) -> None:
+    document = valid(report_facts(kind, **changes))
+    assert document["verdict"]["caveats"] == []
+    assert (document["verdict"]["state"], is_proven(document)) == ("proven", True)
+
+
+ROWS = [
+    (
+        "the scan finds a stale object",
+        SubjectKind.NOW,
+        {"judged": scanned(tally({GCM_TWO: 1}))},
+        "not_proven",
+        "1 stale",
+    ),
+    ("the scan finds an unreadable object", SubjectKind.NOW, {"judged": scanned(LEFT)}, "not_proven", "1 unreadable"),
+    ("a plugin is down", SubjectKind.NOW, {"judged": replace(GOOD, missing="not opened")}, "not_proven", "not opened"),
+    (
+        "the campaign is not complete",
+        SubjectKind.CAMPAIGN,
+        {"campaign": overview(NOT_COMPLETE)},
+        "not_proven",
+        "The campaign is incomplete",
+    ),
+    (
+        "the campaign is of another file",
+        SubjectKind.CAMPAIGN,
+        {"campaign": overview(replace(CAMPAIGN, generation="sha256:1"))},
+        "proven_with_caveats",
+        "another configuration",
+    ),
+    (
+        "the campaign covers a part",
+        SubjectKind.CAMPAIGN,
+        {"campaign": overview(replace(CAMPAIGN, whole=False))},
+        "proven_with_caveats",
+        "covers a part",
+    ),
+    (
+        "an object is stale since the campaign",
+        SubjectKind.CAMPAIGN,
+        {"judged": scanned(tally({GCM_TWO: 1}))},
+        "proven_with_caveats",
+        "finds 1 stale objects",
+    ),
+    ("nothing was scanned", SubjectKind.CAMPAIGN, {"judged": None}, "proven_with_caveats", "Nothing was scanned"),
+    (
+        "another file is in force",
+        SubjectKind.NOW,
+        {"in_force": "sha256:1"},
+        "proven_with_caveats",
+        "The service follows",
+    ),
+    (
+        "kube-apiservers are unknown",
+        SubjectKind.NOW,
+        {"convergence": NOBODY},
+        "proven_with_caveats",
+        "not known to run",
+    ),
+    (
+        "the audit log is broken",
+        SubjectKind.NOW,
+        {"audit": Verdict(Head(2, "0" * 64, 1), 1, ENTRY, ENTRY, ("entry 2 is missing",))},
+        "proven_with_caveats",
+        "entry 2 is missing",
+    ),
+    (
+        "a budget is used up",
+        SubjectKind.NOW,
+        {"judged": used(200_000), "budgets": used(200_000).budgets},
+        "proven_with_caveats",
+        "exhausted",
+    ),
+    (
+        "the rotation has not ended",
+        SubjectKind.ROTATION,
+        {"rotation": replace(ROTATION, step=RotationStep.COMPACT, held="an operator paused it")},
+        "not_proven",
+        "at the step compact: an operator paused it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "state", "said"), [pytest.param(*row[1:], id=row[0]) for row in ROWS])
+def test_the_verdict(kind: SubjectKind, changes: dict[str, Any], state: str, said: str) -> None:
+    verdict = valid(report_facts(kind, **changes))["verdict"]
+    assert verdict["state"] == state
+    assert said in " ".join([verdict["sentence"], *verdict["caveats"]])
+
+
+def test_a_rotation_is_proven_by_its_own_step_and_a_campaign_by_its_record() -> None:
+    proven = valid(report_facts(SubjectKind.ROTATION))["proof"]
+    assert (proven["source"], proven["revision"], proven["at"]) == ("rotation", 72, "2026-03-01T09:59:40+00:00")
+    assert proven["because"] == "a scan at revision 72 found nothing"
+    proven = valid(report_facts(SubjectKind.CAMPAIGN))["proof"]
+    assert (proven["source"], proven["revision"], proven["by"]) == ("campaign", 70, ["rewrap run node-1:17"])
+    assert proven["objects"] is None, "the record does not count them"
+
+
+def test_without_a_scan_nothing_is_called_removable_or_counted() -> None:
+    document = valid(report_facts(SubjectKind.CAMPAIGN, judged=None))
+    assert (document["scan"], document["checklist"]) == (None, None)
+    assert {(key["removable"], key["objects"]) for key in document["keys"]["keys"]} == {(None, None)}
+
+
+@pytest.mark.parametrize("kind", [SubjectKind.NOW, SubjectKind.CAMPAIGN])
+def test_objects_are_named_only_where_that_is_asked_for(kind: SubjectKind) -> None:
+    left = replace(scanned(LEFT), quarantined=(f"{SECRET_NAME} (too_large)",), stuck=1)
+    scope = replace(NOT_COMPLETE, scope=replace(CAMPAIGN.scope, namespaces=("payroll",)))
+    changes = {"judged": left, "campaign": overview(scope) if kind is SubjectKind.CAMPAIGN else None}
+    hidden = json.dumps(valid(report_facts(kind, **changes)))
+    assert [name for name in ("payroll", "salaries", "/registry/secrets") if name in hidden] == []
+    shown = valid(report_facts(kind, names=True, **changes))
+    assert shown["quarantine"]["total"] == 1
+    assert len(shown["quarantine"]["objects"]) == 1
+    assert SECRET_NAME in json.dumps(shown)
+
+
+def test_ten_thousand_hostile_keys_are_bounded_and_escaped() -> None:
+    keys = tuple(KeyRef("aesgcm", f"{HOSTILE}{number}{'x' * 5_000}", f"{number:016x}") for number in range(10_000))
+    names = tuple(f"{HOSTILE}{number}.example.com" for number in range(10_000))
+    generation = replace(GOOD.generation, resources=tuple((name, keys[:5]) for name in names))
+    many = tally(dict.fromkeys(keys[:3_000], 1), resource=HOSTILE)
+    verdicts = tuple(replace(GOOD.keys[0], key=key, blockers=(HOSTILE * 900,) * 20) for key in keys)
+    judged = replace(GOOD, generation=generation, proof=proof(many), keys=verdicts)
+    document = valid(report_facts(judged=judged, generation=generation, made_by=HOSTILE, in_force=HOSTILE))
+    assert document["keys"]["total"] == 10_000
+    assert len(document["keys"]["keys"]) == MOST_ROWS
+    assert len(document["keys"]["blockers"]) == 1
+    assert len(json.dumps(document)) < 2_000_000
+    assert [text for text in texts_in(document) if not text.isprintable() or len(text) > LONGEST] == []
+
+
+def texts_in(value: object) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for one in value.values() for text in texts_in(one)]
+        case list():
+            return [text for one in value for text in texts_in(one)]
+    return []
+
+
+def test_no_key_material_is_in_it() -> None:
+    for kind in SubjectKind:
+        written = json.dumps(report_document(report_facts(kind, names=True)))
+        for secret in MATERIAL.values():
+            assert secret.decode() not in written
+            assert base64.b64encode(secret).decode() not in written
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it read /registry/secrets/a/b, and failed", "it read (an object) and failed"),
+        ("all under /registry", "all under /registry"),
+        ("a\nb\x1b\u202e", "a\\nb\\x1b\\u202e"),
+        ("x" * 700, "x" * 599 + "…"),
+        ("\x00" * 700, "\\x00" * 149 + "\\x0…"),
+    ],
+)
+def test_a_text_is_bounded_and_printable(text: str, shown: str) -> None:
+    assert Wording("/registry/", names=False).text(text) == shown
