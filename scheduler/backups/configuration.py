@@ -66,8 +66,6 @@ def _entry(
         for one, key in _singles(generation.configuration.entries):
             if _is_needed(one, key, needed) and (one, key) not in chain:
                 chain.append((one, key))
-    # `identity` opens every value without a prefix; its place matters only where it is first.
-    chain.sort(key=lambda single: isinstance(single[0], IdentityProvider) and single is not chain[0])
     if any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in needed):
         chain = chain if any(isinstance(one, IdentityProvider) for one, _ in chain) else [*chain, _PLAIN]
     return {"resources": [*resources], "providers": [*_rendered(chain)]}

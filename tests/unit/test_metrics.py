@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.metrics import BackupFigures, SchedulerMetrics
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.kms.counts import CallOutcome, Calls, Method
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
@@ -119,6 +119,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.observed(7, 2)
     scheduler.budgets(KEYS, 100, 0.8)
     scheduler.keks({"cloud": KekFigures(time.time(), time.time())})
+    scheduler.backups(BackupFigures(time.time(), 3, 1, 0))
     done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": [PLUGIN.to_json()]}
     WorkerMetrics(registry, 500.0).count(done)
 
