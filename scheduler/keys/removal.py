@@ -34,7 +34,10 @@ KEKS = (
     "A KMS key is removable as far as the key ids in the values say, which nothing authenticates. Backups need it, and "
     "a plugin may hold keys that it wrapped with it: disable it in the KMS before you think of destroying it."
 )
-BACKUPS = "Backups of etcd hold old ciphertext for as long as they are kept: archive a key, never destroy it."
+BACKUPS = (
+    "Backups of etcd hold old ciphertext for as long as they are kept: archive a key. `rewrap keys --catalogue` says "
+    "when it may be destroyed."
+)
 
 
 @dataclass(frozen=True, slots=True)

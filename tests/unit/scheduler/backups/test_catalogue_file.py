@@ -56,7 +56,7 @@ def test_a_write_that_fails_half_way_is_taken_back(path: str, monkeypatch: pytes
             raise OSError(28, "No space left on device")
         return write(descriptor, bytes(data[: len(data) // 2]))
 
-    monkeypatch.setattr(catalogue_file.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(SourceError, match="No space left"):
         append_lines(path, [line_of(backup(2))])
     assert Path(path).read_bytes() == before
