@@ -58,6 +58,12 @@ def expiry(text: str | None, now: float) -> float | None:
 _LAST_YEAR = 9_999
 
 
+def require_addable(args: argparse.Namespace) -> None:
+    """Raise SettingsError or SourceError where `add` could not add a backup, before it proves one."""
+    expiry(args.expires, time.time())
+    append_lines(catalogue_path(args), ())
+
+
 def add(args: argparse.Namespace, found: Sequence[BackupReport | str]) -> int:
     """Add proven backups. Exit 3 where a file was refused, which adds no line, or a backup is not readable whole."""
     now = time.time()

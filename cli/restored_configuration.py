@@ -15,10 +15,15 @@ from kube_rewrap.cli.output import print_file, print_json, print_to_stderr, say,
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.errors import Fault, SettingsError
+from kube_rewrap.scheduler.backups.configuration import doubtful_names
 from kube_rewrap.scheduler.backups.reading import configuration_for
 from kube_rewrap.scheduler.engine import BackupReport, describe
 
 _MODE = 0o600
+_DOUBT = (
+    "two aescbc keys are named {!r}: kube-apiserver may read a few objects with the wrong one, as garbage. After the "
+    "restore, list every resource, then rewrap everything"
+)
 
 
 def require_output(args: argparse.Namespace) -> None:
@@ -40,12 +45,15 @@ def write_configuration(args: argparse.Namespace, found: BackupReport, generatio
         return Exit.INCOMPLETE
     settings = read_settings(args, os.environ)
     content = run_async(lambda: configuration_for(found, settings, generations))
+    made = load_generation(content, args.write_to or "stdout")
+    for name in doubtful_names(made.configuration):
+        print_to_stderr(f"rewrap: warning: {_DOUBT.format(name)}")
     if args.write_to is None:
         with stdout_for_files() as stdout:
             print_file(content, f"the EncryptionConfiguration for {found.file}", stdout)
         return Exit.DONE
     _write(args.write_to, content, overwrite=args.overwrite)
-    record = describe(load_generation(content, args.write_to))
+    record = describe(made)
     if args.output == "json":
         rows = [{"resource": name, "keys": [key.to_json() for key in chain]} for name, chain in record.resources]
         print_json({"written": args.write_to, "hash": record.hash, "sha256": found.sha256, "resources": rows})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -41,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
         case "keys":
             return _keys(args)
         case "add":
-            catalogue.expiry(args.expires, time.time())
-            catalogue.catalogue_path(args)
+            catalogue.require_addable(args)
             return catalogue.add(args, _read_all(args))
         case "configuration":
             return _configuration(args)

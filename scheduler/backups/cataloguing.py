@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.backups.catalogue import Backup, moment
 from kube_rewrap.scheduler.engine import BackupReport
-from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
+from kube_rewrap.worker.verdict import KeyRef
 
 
 def backup_of(report: BackupReport, path: str, now: float, *, where: str = "", expires: float | None = None) -> Backup:
@@ -35,4 +36,4 @@ def backup_of(report: BackupReport, path: str, now: float, *, where: str = "", e
 
 def _keys(keys: Iterable[KeyRef]) -> tuple[KeyRef, ...]:
     """Return keys sorted, each once, without `identity`, which is no key."""
-    return tuple(sorted({one.kek for one in keys if one.fingerprint != PLAINTEXT_FINGERPRINT}))
+    return tuple(sorted({one.kek for one in keys if one.provider != ProviderType.IDENTITY}))

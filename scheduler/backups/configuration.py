@@ -19,7 +19,14 @@ from itertools import groupby
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, ResourceEntry
 from kube_rewrap.config.encryption.generation import Generation
-from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, KmsProvider, Provider
+from kube_rewrap.config.encryption.provider import (
+    IdentityProvider,
+    Key,
+    KeyedProvider,
+    KmsProvider,
+    Provider,
+    ProviderType,
+)
 from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -46,6 +53,19 @@ def smallest_configuration(needed: _Needed, generations: Sequence[Generation]) -
             entries.append(_entry([resource], [(IdentityProvider(), None)], [*keys], generations))
     document = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": entries}
     return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def doubtful_names(configuration: EncryptionConfiguration) -> list[str]:
+    """Return the names that two aescbc keys of an entry share.
+
+    aescbc has no integrity: where kube-apiserver tries the wrong one first, one value in some 256 opens to garbage.
+    """
+    found: dict[str, None] = {}
+    for entry in configuration.entries:
+        providers = (one for one in entry.providers if isinstance(one, KeyedProvider))
+        names = [key.name for one in providers if one.type == ProviderType.AESCBC for key in one.keys]
+        found |= dict.fromkeys(name for name in names if names.count(name) > 1)
+    return list(found)
 
 
 def _needed_by(entry: ResourceEntry, needed: _Needed, present: EncryptionConfiguration) -> list[KeyRef]:

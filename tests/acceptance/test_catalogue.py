@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.command import Command
+from tests.acceptance.command import Command, command_for
 from tests.acceptance.control_plane import SECRETS, ControlPlane, control_plane, wait
 from tests.acceptance.rotate.running import end_well
 from tests.acceptance.rotate.texts import plain
@@ -61,6 +61,12 @@ def test_the_end_of_a_keys_life(etcd: EtcdCluster, tmp_path: Path) -> None:
         proving.json(*add, str(before), "--expires", "2020-01-01")
         [because] = blockers()
         assert because.startswith("backups need it: ")
+        # The key that was pruned reads it, as the one that comes last.
+        out = str(tmp_path / "restored.json")
+        words = ("--keys", str(plane.archive), "--write-to", out)
+        [entry] = proving.json("backups", "configuration", str(before), *words)["resources"]
+        assert [key[2] for key in entry["keys"]] == [new.fingerprint, OLD.fingerprint]
+        assert offline(tmp_path, Path(out)).json("backups", "prove", str(before))["backups"][0]["readable"]
         before.unlink()
         assert blockers() == []
         assert verdict(plane, catalogue, OLD)["destroyable"]
@@ -176,3 +182,20 @@ def test_a_catalogue_has_to_be_named_and_to_be_there(tmp_path: Path) -> None:
     assert Command(tmp_path).run("backups", "list").code == 2
     assert Command(tmp_path).run("backups", "list", "--catalogue", str(tmp_path / "none")).code == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_audit_knows_the_catalogue(backup: Path, archive: Path, etcd: EtcdCluster, tmp_path: Path) -> None:
+    catalogue = tmp_path / "backups.jsonl"
+    file = configure(tmp_path, NEW, OLD)
+    offline(tmp_path, file).json("backups", "add", str(backup), "--catalogue", str(catalogue))
+    rewrap = command_for(tmp_path, etcd, file)
+
+    def ages(*words: str) -> list[str]:
+        found = rewrap.run("audit", "-o", "json", *words).document
+        return [one["state"] for one in found["checks"] if one["id"] == "backup-age"]
+
+    assert ages() == []
+    assert ages("--catalogue", str(catalogue)) == ["pass"]
+    os.utime(backup, (0, 0))
+    offline(tmp_path, file).json("backups", "add", str(backup), "--catalogue", str(catalogue))
+    assert ages("--catalogue", str(catalogue)) == ["warn"]

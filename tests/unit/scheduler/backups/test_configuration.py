@@ -8,7 +8,7 @@ import pytest
 
 from kube_rewrap.config.encryption.configuration import IdentityProvider, Key, KeyedProvider, KmsProvider
 from kube_rewrap.config.encryption.generation import Generation, load_generation
-from kube_rewrap.scheduler.backups.configuration import smallest_configuration
+from kube_rewrap.scheduler.backups.configuration import doubtful_names, smallest_configuration
 from kube_rewrap.worker.verdict import KeyRef
 from tests.integration.apiserver import IDENTITY, configuration
 from tests.integration.apiserver import Key as SomeKey
@@ -110,3 +110,11 @@ def test_key_bytes_and_odd_names_survive() -> None:
     [key] = provider.keys
     assert isinstance(key, Key)
     assert (key.name, key.secret.reveal()) == (odd.name, odd.material)
+
+
+def test_two_aescbc_keys_of_one_name_are_told() -> None:
+    other, named = SomeKey.new("aescbc", "one"), SomeKey.new("aescbc", "two")
+    assert doubtful_names(generation((["secrets"], [CBC, ONE, other, named]), (["pods"], [named])).configuration) == [
+        "one"
+    ]
+    assert doubtful_names(generation((["secrets"], [CBC, ONE, named]), (["pods"], [other])).configuration) == []
