@@ -9,9 +9,10 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.worker.errors import UnavailableError
@@ -56,16 +57,9 @@ def throwaway_etcd(binary: str, directory: Path) -> Iterator[str]:
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
     log = directory / "etcd.log"
-    with log.open("wb") as output:
-        # A session of its own: the terminal's Ctrl-C is for rewrap, which stops etcd itself.
-        process = subprocess.Popen(  # noqa: S603 - the operator's own etcd binary
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-    try:
+    with log.open("wb") as output, _running(command, stdout=output, stderr=output, env=environment) as process:
         _wait_healthy(process, client, log)
         yield client
-    finally:
-        _stop(process)
 
 
 @contextmanager
@@ -73,15 +67,44 @@ def throwaway_redis(binary: str, directory: Path) -> Iterator[str]:
     """Run Redis while the block runs, without a disk; yields its URL. Raises UnavailableError."""
     port = _free_ports()[0]
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"]
-    with (directory / "redis.log").open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - the operator's own binary
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=directory, start_new_session=True
-        )
-    try:
+    with (
+        (directory / "redis.log").open("wb") as output,
+        _running(command, stdout=output, stderr=output, cwd=directory) as process,
+    ):
         _wait_listening(process, port)
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def _running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server while the block runs.
+
+    SIGINT and SIGTERM wait until it has started: an exception in Popen would leave the process without an owner.
+    """
+    held: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda caught, _frame: held.append(caught))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        # A session of its own: the terminal's Ctrl-C is for rewrap, which stops the server itself.
+        process = subprocess.Popen(  # noqa: S603 - the operator's own binary
+            command, stdin=subprocess.DEVNULL, start_new_session=True, **options
+        )
+        _set(handlers)
+        for number in held:
+            signal.raise_signal(number)
+        yield process
     finally:
-        _stop(process)
+        _set(handlers)
+        if process is not None:
+            _stop(process)
+
+
+def _set(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:

@@ -15,7 +15,7 @@ WRITES = {
     "a swap": (b"k8s:enc:aesgcm:v1:new:", 5),
     "the lock": (b'"command"', 1),
     "a campaign": (b'"planned_at"', 3),
-    "a checkpoint": (b'"cursor"', 5),
+    "a checkpoint": (b'"cursor"', 4),
     "a reservation": (b'"reserved"', 5),
     "an entry of the quarantine": (b'"reason"', 2),
 }
