@@ -35,9 +35,12 @@ def test_the_page_names_every_file() -> None:
 
 
 def test_the_cron_job_fits_the_schema_and_adds_the_snapshot_that_it_saved() -> None:
-    document = yaml.safe_load((BACKUPS / "cronjob.yaml").read_text(encoding="utf-8"))
-    kubernetes_validate.validate(document, "1.34", strict=True)
-    pod = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    job, policy = yaml.safe_load_all((BACKUPS / "cronjob.yaml").read_text(encoding="utf-8"))
+    for document in (job, policy):
+        kubernetes_validate.validate(document, "1.34", strict=True)
+    template = job["spec"]["jobTemplate"]["spec"]["template"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    pod = template["spec"]
     [snapshot], [prove] = pod["initContainers"], pod["containers"]
     args = parse(prove["args"])
     assert (args.command, args.verb, args.files) == ("backups", "add", [snapshot["command"][-1]])
