@@ -15,9 +15,10 @@ from tests.acceptance.command import Command, command_for
 from tests.acceptance.control_plane import SECRETS, ControlPlane, control_plane, wait
 from tests.acceptance.rotate.running import end_well
 from tests.acceptance.rotate.texts import plain
-from tests.acceptance.test_backups import offline
+from tests.acceptance.test_backups import golden, offline
 from tests.integration.apiserver import Key, configure, secrets, store
 from tests.servers.etcd import EtcdCluster
+from tests.servers.kms_plugin import start_plugin
 
 OLD, NEW = Key.new("aescbc", "old"), Key.new("aesgcm", "new")
 
@@ -161,6 +162,14 @@ def test_the_configuration_for_a_backup_reads_it(backup: Path, archive: Path, tm
     # On stdout it is the same, and nothing else.
     assert rewrap.run(*words[:-2]).stdout == out.read_text()
     assert not [*tmp_path.glob(".restored*")]
+
+
+def test_the_configuration_for_the_golden_keyspace_reads_it(etcd: EtcdCluster, tmp_path: Path) -> None:
+    rewrap, out = offline(tmp_path, golden(etcd, tmp_path)), tmp_path / "restored.json"
+    with start_plugin(str(tmp_path / "kms.sock")):
+        rewrap.json("backups", "configuration", str(tmp_path / "backup"), "--write-to", str(out))
+        [alone] = offline(tmp_path, out).json("backups", "prove", str(tmp_path / "backup"))["backups"]
+    assert (alone["readable"], alone["objects"] > 50) == (True, True)
 
 
 def test_no_configuration_is_written_that_does_not_read_the_backup(backup: Path, tmp_path: Path) -> None:
