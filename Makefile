@@ -18,6 +18,7 @@ JOBS ?= 5
 MADE_VENV    := $(VENV)/.made
 HAS_RUNTIME  := $(VENV)/.has-runtime
 HAS_TEST     := $(VENV)/.has-test
+PROMETHEUS   := .servers/prometheus/prometheus
 ETCD_3_5     := .servers/3.5/etcd
 ETCD_3_4     := .servers/3.4/etcd
 REDIS        := .servers/redis/redis-server
@@ -42,7 +43,7 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 demo-kms: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## The service moves to KMS v2, and follows when the KEK is rotated in the KMS
 	$(PYTHON_) -m tests.demo_kms
 
-test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
+test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
 	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" --ignore tests/documents --ignore tests/image \
 	  -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS); \
@@ -60,7 +61,7 @@ image-test: $(HAS_TEST) ## Builds the image, runs compose and the systemd units;
 	@$(PYTHON_) -m tests.image.engine
 	$(PYTHON_) -m pytest tests/image $(ARGS)
 
-chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
+chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
 	$(if $(HOURS),CHAOS_HOURS=$(HOURS)) $(PYTHON_) -m pytest -m $(if $(HOURS),hours,chaos) $(ARGS)
 
 bench: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## Measures against a throw-away etcd
@@ -115,3 +116,11 @@ $(KUBECTL)-if-possible:
 # Where there is no apt, the tests on etcd 3.4 say so and skip. In CI that is an error.
 $(ETCD_3_4)-if-possible:
 	@$(MAKE) --no-print-directory $(ETCD_3_4) || { test -z "$(CI)" && echo "Going on without etcd 3.4: its tests will be skipped"; }
+
+$(PROMETHEUS): tools/prometheus.sh tools/debian-package.sh
+	tools/prometheus.sh $(@D)
+
+# Where there is no apt, the tests of alerts and dashboard skip. In CI that is an error.
+.PHONY: $(PROMETHEUS)-if-possible
+$(PROMETHEUS)-if-possible:
+	@$(MAKE) --no-print-directory $(PROMETHEUS) || { test -z "$(CI)" && echo "Going on without Prometheus: its tests will be skipped"; }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -32,6 +32,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         raise UsageError(f"{message}; see {self.prog} --help")
+
+    @property
+    def own_flags(self) -> Collection[str]:
+        """All spellings of the flags of this parser, without those of its commands."""
+        return self._option_string_actions
 
     def titled(self, title: str) -> argparse._ArgumentGroup:
         """Return the group of flags with this title; makes it at the first call."""

@@ -59,7 +59,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
 
 def say(line: str = "") -> None:
     """Write one line."""
-    sys.stdout.write(_printable(line) + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 
@@ -85,23 +85,23 @@ def print_file(content: bytes, name: str, stdout: TextIO) -> None:
 
 def print_to_stderr(*lines: str) -> None:
     """Write lines to stderr. Escapes line breaks inside a line, so that it can't forge lines of a log."""
-    sys.stderr.write("".join(_printable(line, sys.stderr) + "\n" for line in lines))
+    sys.stderr.write("".join(printable(line, sys.stderr) + "\n" for line in lines))
 
 
 def ask(question: str) -> str:
     """Return an operator's answer. Raises EOFError at the end of the input."""
-    return input(_printable(question))
+    return input(printable(question))
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _printable(str(value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
 
 
 def _padded(cell: str, width: int) -> str:
     return cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
 
 
-def _printable(text: str, stream: TextIO | None = None) -> str:
+def printable(text: str, stream: TextIO | None = None) -> str:
     """Return text that is safe on a terminal: escapes bytes that are not UTF-8, and control characters."""
     cleaned = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text

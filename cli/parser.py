@@ -58,7 +58,13 @@ MANY_OBJECTS = 50_000
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of one command, which `command` names. Raises UsageError; `--help` raises SystemExit."""
     parser = build_parser()
-    args, unknown = parser.parse_known_args(_command_first(argv))
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.error("no command is given")
+    line = _command_first(argv)
+    if line[0].startswith("-") and line[0] not in parser.own_flags:
+        parser.error(f"{line[0].partition('=')[0]} is before the command; write {parser.prog} COMMAND [FLAGS]")
+    args, unknown = parser.parse_known_args(line)
     if unknown:
         flags = {name for action in actions_of(parser) for name in action.option_strings}
         near = "".join(did_you_mean(text.partition("=")[0], flags) for text in unknown[:1] if text.startswith("--"))
@@ -69,8 +75,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _command_first(argv: Sequence[str]) -> Sequence[str]:
-    """Move `-o json` from before the command to the end, where every command takes it."""
+    """Move `-o json` from before the command to the end, where every command takes it; read `help` as `--help`."""
     match argv:
+        case ["help", *rest]:
+            return [*rest, "--help"]
         case ["-o" | "--output" as flag, form, command, *rest]:
             return [command, *rest, flag, form]
         case [str(flag), command, *rest] if flag.startswith(("-o", "--output=")) and flag != "--output":
@@ -100,7 +108,7 @@ def build_parser() -> Parser:
         description="Re-encrypts Kubernetes objects in etcd after the EncryptionConfiguration changed, and proves it.",
         epilog="exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 not complete, 4 refused, 5 unreachable",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version; rewrap version shows more")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version; rewrap version shows more")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, (summary, configure) in COMMANDS.items():
         configure(_add(commands, name, summary))
@@ -314,6 +322,13 @@ def _audit_log(parser: Parser) -> None:
     )
 
 
+def _top(parser: Parser) -> None:
+    add_switch(parser, "--once", "print one screen and end; needs no terminal")
+    add_number(parser, "--interval", 1, "SECONDS", "seconds between two looks at etcd (1)")
+    add_settings(parser, ETCD, SPACE, BUDGET, APISERVERS)
+    add_output(parser)
+
+
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
     add_settings(
@@ -369,6 +384,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "audit": ("judge the cluster by the hardening checklist for encryption at rest", _audit),
     "backups": ("read backups of etcd offline, and prove that they can be read", _backups),
     "campaign": ("start, follow and steer the campaigns of the service", _campaign),
+    "top": ("show campaigns, workers, keys, kube-apiservers, etcd and events on one live screen", _top),
     "audit-log": ("check and show the audit log", _audit_log),
     "scheduler": ("run the daemon that notices changes and plans campaigns", _scheduler),
     "worker": ("run the daemon that rewrites batches", _worker),

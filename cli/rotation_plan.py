@@ -15,7 +15,8 @@ from kube_rewrap.scheduler.rotation.preflight import Workload, reasons_against, 
 from kube_rewrap.scheduler.rotation.preparation import Preparation, require_request
 from kube_rewrap.scheduler.rotation.request import RotationRequest
 from kube_rewrap.worker.errors import RefusedError
-from kube_rewrap.worker.records.ownership import UNNAMED, holder_in
+from kube_rewrap.worker.records.holder import UNNAMED
+from kube_rewrap.worker.records.ownership import holder_in
 from kube_rewrap.worker.records.rotation import Rotation
 
 

@@ -11,7 +11,9 @@ import os
 import ssl
 
 _LONGEST_CHAIN = 4
-_REFUSES_LOGIN = "it refuses the user or the password, or requires one"
+_REFUSES_LOGIN = "it refuses the user or the password of --broker (REWRAP_BROKER)"
+_REQUIRES_LOGIN = "it requires a password, and --broker has none; write redis://USER:PASSWORD@HOST in REWRAP_BROKER"
+_REFUSES_CERTIFICATE = "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (ssl.SSLCertVerificationError, "TLS failed: its certificate is not trusted for this name"),
     (ssl.SSLError, "TLS failed; does it serve TLS, and does it require a client certificate?"),
@@ -42,13 +44,19 @@ def kind_of(error: BaseException) -> str:
     return ", from ".join(dict.fromkeys(map(_kind, _chain(error))))
 
 
-def why_unreachable(error: BaseException) -> str:
-    """Return why Redis can't be used: a fixed sentence for known errors, else one with the classes of the error."""
+def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
+    """Return why Redis can't be used: a fixed sentence for known errors, else one with the classes of the error.
+
+    `has_password`: whether the client gave one.
+    """
     sentences = (sentence for one in _chain(error) if (sentence := _sentence(one)))
-    return next(sentences, f"it can't be used: {kind_of(error)}")
+    sentence = next(sentences, f"it can't be used: {kind_of(error)}")
+    return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError) and "ALERT" in (getattr(error, "reason", None) or ""):
+        return _REFUSES_CERTIFICATE
     of_class = (sentence for kind, sentence in _BY_CLASS if isinstance(error, kind))
     of_name = (_BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_NAME)
     return next(of_class, "") or next(of_name, "")

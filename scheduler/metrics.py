@@ -10,7 +10,6 @@ The scrape's thread reads the values, so they are replaced, never mutated.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,10 +20,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kube_rewrap.worker.records.batch import BatchState, Checkpoint
-from kube_rewrap.worker.records.budget import Budget, BudgetState
+from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.wrapped import provider_label
 
@@ -40,14 +40,20 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class _Campaign:
-    """The progress of one campaign; `rate` in objects a second."""
+    """The progress of one campaign; `rate` in objects a second.
+
+    `objects_left` estimates the objects to process, by the counts of the plan; `seconds_left`, the time until all
+    batches are done, None if unknown.
+    """
 
     state: CampaignState
     paused_for: Pause | None
     report: BatchReport
+    objects_left: int
     batches_left: int
     batches_parked: int
     rate: float
+    seconds_left: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,7 @@ class _Known:
     revisions_since: int | None = None
     budgets: tuple[Budget, ...] = ()
     gcm_limit: int = 0
-    due_at: float = 1.0
-    due_by_rate: frozenset[str] = frozenset()
+    due: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,7 @@ class SchedulerMetrics(Collector):
         self._keks: Mapping[str, KekFigures] = {}
         self._waits: bool | None = None
         self._backups: BackupFigures | None = None
+        self._rotation: Rotation | None = None
         self.ticked()
         registry.register(self)
 
@@ -98,6 +104,7 @@ class SchedulerMetrics(Collector):
         self._leads = leads
         if not leads:
             self._generation, self._known, self._keks, self._waits = "", _Known(), {}, None
+            self._rotation = None
 
     def configured(self, generation: str) -> None:
         """Set the configuration in force, and forget the values of the one before."""
@@ -114,18 +121,35 @@ class SchedulerMetrics(Collector):
         return f"the loop has not ticked for {age:.0f} s" if age > _STALE_TICK else ""
 
     def campaign(
-        self, campaign: Campaign, report: BatchReport, batches: Iterable[Checkpoint], rate: float, *, whole: bool
+        self,
+        campaign: Campaign,
+        report: BatchReport,
+        batches: Iterable[Checkpoint],
+        rate: float,
+        *,
+        whole: bool,
+        seconds_left: float | None = None,
     ) -> None:
         """Set the progress of the newest campaign of everything (`whole`) or of a part; `rate` in objects a second.
 
-        Ignores a campaign of another generation.
+        `seconds_left`: the estimated seconds until all batches are done, None if unknown. Ignores a campaign of another
+        generation.
         """
         if campaign.generation != self._generation:
             return
-        states = Counter(batch.state for batch in batches)
-        left = states.total() - states[BatchState.DONE]
-        now = _Campaign(campaign.state, campaign.paused_for, report, left, states[BatchState.PARKED], rate)
-        shown = {**self._known.campaigns, _EVERYTHING if whole else _PART: now}
+        known = tuple(batches)
+        left = [batch for batch in known if batch.state is not BatchState.DONE]
+        shown_as = _Campaign(
+            campaign.state,
+            campaign.paused_for,
+            report,
+            objects_left=sum(max(0, batch.spec.objects - batch.report.objects) for batch in left),
+            batches_left=len(left),
+            batches_parked=sum(batch.state is BatchState.PARKED for batch in left),
+            rate=rate,
+            seconds_left=seconds_left,
+        )
+        shown = {**self._known.campaigns, _EVERYTHING if whole else _PART: shown_as}
         self._known = replace(self._known, campaigns=shown)
 
     def scanned(self, scan: Scan) -> None:
@@ -160,17 +184,9 @@ class SchedulerMetrics(Collector):
         """Set whether Redis takes messages, None before the first try."""
         self._queue = is_available
 
-    def budgets(
-        self, budgets: Mapping[str, Budget], gcm_limit: int, due_at: float, due_by_rate: Iterable[str] = ()
-    ) -> None:
-        """Set all budgets on record, the aesgcm limit, the share of it that makes a key due, and keys due by rate."""
-        self._known = replace(
-            self._known,
-            budgets=tuple(budgets.values()),
-            gcm_limit=gcm_limit,
-            due_at=due_at,
-            due_by_rate=frozenset(due_by_rate),
-        )
+    def budgets(self, budgets: Iterable[Budget], gcm_limit: int, due: Iterable[str]) -> None:
+        """Set the budgets of configured keys, the aesgcm limit, and the fingerprints of keys that should be rotated."""
+        self._known = replace(self._known, budgets=tuple(budgets), gcm_limit=gcm_limit, due=frozenset(due))
 
     def keks(self, keks: Mapping[str, KekFigures], waits: bool = False) -> None:
         """Set the state of each KMS provider whose plugin the leader asks for its key id, by the provider's name.
@@ -187,6 +203,10 @@ class SchedulerMetrics(Collector):
     def backups(self, figures: BackupFigures | None) -> None:
         """Set the figures of the catalogue of backups, None while it can't be read."""
         self._backups = figures
+
+    def rotation(self, rotation: Rotation | None) -> None:
+        """Set the newest rotation on record, None if there is none. `configured` keeps it: it changes the file."""
+        self._rotation = rotation
 
     def _age(self, at: float) -> float | None:
         """Return the seconds since a time; None if it is 0 or in the future."""
@@ -239,6 +259,7 @@ class SchedulerMetrics(Collector):
         yield from _of_keys(known)
         yield from self._of_keks()
         yield from self._of_backups()
+        yield from self._of_rotation(self._rotation)
 
     def _of_backups(self) -> Iterable[Metric]:
         known = self._backups
@@ -281,6 +302,25 @@ class SchedulerMetrics(Collector):
             held.add_metric([provider], figures.is_held)
         yield from (status, age, held)
 
+    def _of_rotation(self, rotation: Rotation | None) -> Iterable[Metric]:
+        steps = GaugeMetricFamily(
+            "kube_rewrap_rotation_step", "1 for the step of the newest rotation, 0 for all others.", labels=["step"]
+        )
+        for step in RotationStep if rotation is not None else ():
+            steps.add_metric([step.value], rotation is not None and step is rotation.step)
+        yield steps
+        began = rotation.step_began_at if rotation is not None else None
+        yield GaugeMetricFamily(
+            "kube_rewrap_rotation_step_age_seconds",
+            "Seconds since the newest rotation began its step.",
+            self._age(began.timestamp()) if began is not None else None,
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_rotation_held",
+            "1 while the newest rotation is held until an operator acts.",
+            None if rotation is None else bool(rotation.held),
+        )
+
 
 def _of_scan(scan: Scan | None) -> Iterable[Metric]:
     yield GaugeMetricFamily(
@@ -314,6 +354,17 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
         "Objects of the newest campaign of a scope, by how they ended.",
         labels=["scope", "outcome"],
     )
+    planned = GaugeMetricFamily(
+        "kube_rewrap_campaign_objects_planned", "Objects processed and left to process.", labels=["scope"]
+    )
+    processed = GaugeMetricFamily(
+        "kube_rewrap_campaign_objects_processed", "Objects processed in the present sweep.", labels=["scope"]
+    )
+    eta = GaugeMetricFamily(
+        "kube_rewrap_campaign_eta_seconds",
+        "Estimated seconds until all batches are done, at the rate of the last minute.",
+        labels=["scope"],
+    )
     left = GaugeMetricFamily("kube_rewrap_campaign_batches_left", "Batches that are not done.", labels=["scope"])
     parked = GaugeMetricFamily(
         "kube_rewrap_campaign_batches_parked",
@@ -331,10 +382,14 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
             pauses.add_metric([scope, cause.value], is_cause)
         for end in _ENDS:
             objects.add_metric([scope, end], getattr(campaign.report, end))
+        planned.add_metric([scope], campaign.report.objects + campaign.objects_left)
+        processed.add_metric([scope], campaign.report.objects)
+        if campaign.seconds_left is not None:
+            eta.add_metric([scope], campaign.seconds_left)
         left.add_metric([scope], campaign.batches_left)
         parked.add_metric([scope], campaign.batches_parked)
         rate.add_metric([scope], campaign.rate)
-    yield from (states, pauses, objects, left, parked, rate)
+    yield from (states, pauses, objects, planned, processed, eta, left, parked, rate)
 
 
 def _of_keys(known: _Known) -> Iterable[Metric]:
@@ -342,6 +397,11 @@ def _of_keys(known: _Known) -> Iterable[Metric]:
     used = GaugeMetricFamily("kube_rewrap_key_budget_used", "Counted encryptions under a key.", labels=names)
     limit = GaugeMetricFamily("kube_rewrap_key_budget_limit", "Encryptions that a key may make.", labels=names)
     due = GaugeMetricFamily("kube_rewrap_key_rotation_due", "1 for a key that should be rotated.", labels=names)
+    restored = GaugeMetricFamily(
+        "kube_rewrap_key_restored",
+        "1 for a key whose use is unknown after a restore of etcd.",
+        labels=names,
+    )
     observed = CounterMetricFamily("kube_rewrap_key_observed_writes", "Observed writes, by any client.", labels=names)
     for budget in known.budgets:
         key = [budget.fingerprint, budget.provider]
@@ -350,6 +410,6 @@ def _of_keys(known: _Known) -> Iterable[Metric]:
         most = budget.limit(known.gcm_limit)
         if most is not None:
             limit.add_metric(key, most)
-            is_ok = budget.state(known.gcm_limit, known.due_at) is BudgetState.OK
-            due.add_metric(key, not is_ok or budget.fingerprint in known.due_by_rate)
-    yield from (used, limit, due, observed)
+            due.add_metric(key, budget.fingerprint in known.due)
+            restored.add_metric(key, budget.restored)
+    yield from (used, limit, due, restored, observed)

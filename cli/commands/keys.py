@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from kube_rewrap.cli.destruction_reports import destruction_json, print_destruction
@@ -105,11 +105,9 @@ async def _keys(args: argparse.Namespace) -> int:
         say(KMS_NOTE)
         say()
     for budget in budgets:
-        state, by_rate = states[budget.fingerprint]
-        if state is BudgetState.DUE and budget.fingerprint in configured:
-            say(f"{', '.join(budget.names)} is due: {_due_because(by_rate, settings.budget)}")
-        if _is_uncertain(budget) and budget.fingerprint in configured:
-            say(f"{', '.join(budget.names)}: {_uncertainty(budget)}")
+        if budget.fingerprint in configured:
+            for remark in _remarks(budget, states[budget.fingerprint], settings.budget):
+                say(f"{', '.join(budget.names)}{remark}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
@@ -140,6 +138,20 @@ async def _accept(cluster: Cluster, fingerprint: str | None) -> None:
         raise no_budget()
 
 
+def _remarks(budget: Budget, judged: tuple[BudgetState, DueByRate | None], settings: BudgetSettings) -> Iterator[str]:
+    """Yield what there is to say of a key below the table; each text follows the key's names."""
+    state, by_rate = judged
+    if state is BudgetState.DUE:
+        yield f" is due: {_due_because(by_rate, settings)}"
+    if _is_uncertain(budget):
+        yield f": {_uncertainty(budget)}"
+    if (unused := budget.reserved - _committed(budget)) > 0:
+        yield (
+            f": for {unused:,} of its {budget.reserved:,} reserved writes no written object is on record: rewrap "
+            "reserves writes in blocks before it encrypts; the rest of a block, and what a crash loses, counts as used"
+        )
+
+
 def _due_because(by_rate: DueByRate | None, settings: BudgetSettings) -> str:
     return by_rate.because if by_rate is not None else f"{settings.due_at:.0%} of its limit is used"
 
@@ -151,8 +163,14 @@ def _is_uncertain(budget: Budget) -> bool:
 
 def _uncertainty(budget: Budget) -> str:
     most = budget.estimated_at_most
-    bound = "how many those were is not known" if most is None else f"with those they are {most} at most"
-    return f"{budget.estimated} of its writes are an estimate, which leaves out deleted objects; {bound}"
+    bound = "how many those were is not known" if most is None else f"with those they are {most:,} at most"
+    if not budget.estimated:
+        return f"its earlier writes to objects that are deleted since are not counted; {bound}"
+    return f"{budget.estimated:,} of its writes are an estimate, which leaves out deleted objects; {bound}"
+
+
+def _committed(budget: Budget) -> int:
+    return sum(own.count for own in budget.own.values())
 
 
 def _row(
@@ -170,7 +188,7 @@ def _row(
         "provider": budget.provider,
         "names": list(budget.names),
         "reserved": budget.reserved,
-        "committed": sum(own.count for own in budget.own.values()),
+        "committed": _committed(budget),
         "observed": budget.observed,
         "estimated": budget.estimated,
         "estimated_at_most": budget.estimated_at_most,

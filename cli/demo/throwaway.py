@@ -34,7 +34,7 @@ def find_redis(given: str | None) -> str:
 
 def _find(name: str, given: str | None, target: str) -> str:
     for candidate in (given, shutil.which(name)):
-        if candidate and os.access(candidate, os.X_OK):
+        if candidate and Path(candidate).is_file() and os.access(candidate, os.X_OK):
             return str(Path(candidate).resolve())  # servers run in a directory of their own
     flag = f"--{name.partition('-')[0]}"
     fault = Fault(flag, f"no {name} binary was found", f"install it, or name it with {flag} PATH; {target} brings one")

@@ -20,9 +20,9 @@ from kube_rewrap.worker.records.claims import Claims
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.handbacks import Handbacks
+from kube_rewrap.worker.records.holder import UNNAMED
 from kube_rewrap.worker.records.inventory import counts_json
 from kube_rewrap.worker.records.keyspace import Keyspace
-from kube_rewrap.worker.records.ownership import UNNAMED
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
 from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import NOTHING, BatchReport

@@ -18,11 +18,11 @@ from typing import Any
 import structlog
 
 from kube_rewrap.config.errors import ConfigError
-from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import parse_broker
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.worker.errors import UnavailableError
 from kube_rewrap.worker.queue.app import build_app
+from kube_rewrap.worker.queue.diagnosis import why_unavailable
 from kube_rewrap.worker.queue.names import BATCHES, PROVE, REWRITE
 from kube_rewrap.worker.records.batch import BatchSpec
 
@@ -78,7 +78,8 @@ class Sender:
         except ConfigError:
             raise
         except Exception as error:  # noqa: BLE001 - any error of Celery, kombu or redis means unavailable
-            place, because = parse_broker(self._settings.broker).place, why_unreachable(error)
+            broker = parse_broker(self._settings.broker)
+            place, because = broker.place, await why_unavailable(broker, error)
             if self.is_available is not False:
                 self.is_available = False
                 _log.warning("queue.unavailable", broker=place, because=because)
@@ -102,7 +103,11 @@ class Sender:
 
     def _celery(self) -> Any:
         if self._app is None:
-            self._app = build_app(self._settings)
+            app = build_app(self._settings)
+            # Each server once: kombu would retry for some six seconds, in which a caller learns nothing.
+            tries = len(parse_broker(self._settings.broker).nodes)
+            app.conf.broker_transport_options = {**app.conf.broker_transport_options, "max_retries": tries - 1}
+            self._app = app
         return self._app
 
     def close(self) -> None:

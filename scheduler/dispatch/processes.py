@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio.subprocess import PIPE, Process
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import structlog
 
@@ -24,6 +26,9 @@ _STOP_SECONDS = 60.0
 _SILENT_SECONDS = 30.0
 """A child sends a sign of life every few seconds; one that stands still is killed, and replaced. Longer than the lease
 of its claims."""
+
+_MOST_GRANTS = 1_000
+"""How many requests for tokens of one child may wait: each of its batches has one."""
 
 _MOST_LOSSES = 5
 """How often a child may end without an answer in between; then the run ends, too."""
@@ -149,7 +154,7 @@ class _Child:
         self._limits = limits
         self.ready: asyncio.Future[Mapping[str, object] | None] = loop.create_future()
         self._asked: dict[tuple[str, int], asyncio.Future[Mapping[str, object] | None]] = {}
-        self._resized: dict[int, asyncio.Future[None]] = {}
+        self._resized: dict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._grants: set[asyncio.Task[None]] = set()
         self._living = loop.create_task(self._live(), name=f"child-{process.pid}-alive")
         self._reading = loop.create_task(self._read(), name=f"child-{process.pid}")
@@ -177,7 +182,8 @@ class _Child:
         """Tell the child its window; with `waits`, return when it has no more swaps in flight, or has ended."""
         if self.is_dead:
             return
-        resized = self._resized[window] = asyncio.get_running_loop().create_future()
+        resized: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._resized[window].append(resized)  # a child that is slow may have an earlier, equal window to answer
         self._send({"window": window, "sharers": sharers})
         if waits:
             await resized
@@ -194,8 +200,12 @@ class _Child:
             await asyncio.sleep(ALIVE_SECONDS)
 
     async def _grant(self, number: int, name: str, objects: int) -> None:
-        await self._limits.take(name, objects)
-        self._send({"granted": number})
+        try:
+            await self._limits.take(name, objects)
+        except (ValueError, OverflowError):
+            self._process.kill()
+        else:
+            self._send({"granted": number})
 
     async def stop(self) -> None:
         """End the child's input, and wait for its end."""
@@ -209,20 +219,28 @@ class _Child:
             await self._reading
 
     async def _read(self) -> None:
-        """Hand out the answers until the process ends; kill it when it is silent, or answers what can't be read."""
+        """Hand out the answers until the process ends.
+
+        Kills it when it is silent, answers what can't be read, or does not end after its last answer.
+        """
         try:
             while (answer := await self._next()) is not None:
                 self._receive(answer)
         except (TimeoutError, ValueError, KeyError, RecursionError):
             self._process.kill()
         await cancel_all(self._living, *self._grants)
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
         if not self.ready.done():
             self.ready.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_result(None)
-        for resized in self._resized.values():
+        for resized in chain.from_iterable(self._resized.values()):
             if not resized.done():
                 resized.set_result(None)
 
@@ -230,14 +248,14 @@ class _Child:
         """Act on an answer. Raises KeyError and ValueError for one that makes no sense."""
         if "take" in answer:
             number, objects = int(str(answer["take"])), int(str(answer["objects"]))
-            if objects < 1:
-                raise ValueError("no objects")
+            if objects < 1 or len(self._grants) >= _MOST_GRANTS:
+                raise ValueError("no objects, or too many requests")
             task = asyncio.get_running_loop().create_task(self._grant(number, str(answer["of"]), objects))
             self._grants.add(task)
             task.add_done_callback(self._grants.discard)
         elif "window" in answer:
-            resized = self._resized.pop(int(str(answer["window"])), None)
-            if resized is not None and not resized.done():
+            waiting = self._resized.get(int(str(answer["window"])))
+            if waiting and not (resized := waiting.popleft()).done():
                 resized.set_result(None)
         elif not self.ready.done():
             self.ready.set_result(answer)
@@ -262,5 +280,5 @@ class _Child:
 
 def _error(answer: Mapping[str, object]) -> WorkerError:
     """Return the error that stopped a job, as the child raised it."""
-    kind, because = getattr(errors, str(answer["error"]), None), str(answer["because"])
+    kind, because = getattr(errors, str(answer["error"]), None), str(answer.get("because"))
     return kind(because) if isinstance(kind, type) and issubclass(kind, WorkerError) else WorkerError(because)

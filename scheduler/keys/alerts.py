@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from kube_rewrap.worker.records.budget import Budget, BudgetState
 from kube_rewrap.worker.records.generation import GenerationRecord
@@ -130,9 +129,9 @@ def rotation_seconds(rotations: Iterable[Rotation]) -> float:
 def _took(rotation: Rotation) -> float | None:
     """Return a rotation's duration in seconds, from the time in its id to its last step; None for an invalid record."""
     try:
-        began = datetime.strptime(rotation.id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
-        return max(0.0, (datetime.fromisoformat(rotation.passed[-1].at) - began).total_seconds())
-    except (ValueError, IndexError, TypeError):
+        began, ended = rotation.began_at, rotation.step_began_at
+        return None if began is None or ended is None else max(0.0, (ended - began).total_seconds())
+    except (ValueError, TypeError):
         return None
 
 

@@ -66,11 +66,14 @@ class KeyMonitor:
         limit, due_at, generation = self._settings.gcm_limit, self._settings.due_at, self._generation
         budgets = await self._cluster.engine.ledger.all()
         rotations = tuple([stored.value for stored in await self._rotations.all()])
+        self._metrics.rotation(rotations[-1] if rotations else None)
         now = asyncio.get_running_loop().time()
         usage = await self._meter.measure(MeterFacts(now, time.time(), budgets, rotations, generation, limit))
         due_keys = find_due_keys(budgets.values(), generation, limit, due_at, usage)
-        due_by_rate = [key.budget.fingerprint for key in due_keys if key.by_rate is not None]
-        self._metrics.budgets(budgets, limit, due_at, due_by_rate)
+        configured = {key.fingerprint for _, chain in generation.resources for key in chain}
+        shown = [budget for budget in budgets.values() if budget.fingerprint in configured]
+        # A due key that only reads, as after its rotation, needs none.
+        self._metrics.budgets(shown, limit, [key.budget.fingerprint for key in due_keys if key.resources])
         until = max((budget.until for budget in budgets.values()), default=0)
         if until:
             self._metrics.observed(until, max(0, await self._cluster.engine.store.revision() + 1 - until))

@@ -57,9 +57,17 @@ class Figures:
             report = BatchReport.total(batch.report for batch in batches)
             self.show_campaign(campaign, report, batches, 0.0)
 
-    def show_campaign(self, campaign: Campaign, report: BatchReport, batches: list[Checkpoint], rate: float) -> None:
-        """Show the progress of a campaign; `rate` in objects a second."""
-        self._metrics.campaign(campaign, report, batches, rate, whole=campaign.whole)
+    def show_campaign(
+        self,
+        campaign: Campaign,
+        report: BatchReport,
+        batches: list[Checkpoint],
+        rate: float,
+        *,
+        seconds_left: float | None = None,
+    ) -> None:
+        """Show the progress of a campaign, as `SchedulerMetrics.campaign` does."""
+        self._metrics.campaign(campaign, report, batches, rate, whole=campaign.whole, seconds_left=seconds_left)
         self._shown[campaign.whole] = campaign.id, campaign.state
 
     async def scanned(self, found: Inventory) -> None:

@@ -91,7 +91,7 @@ def test_in_text_an_error_is_on_stderr_alone(away: Command) -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["frob"], "is none of"),
+        (["frob"], "'frob' is none of check, "),
         (["run", "--no-such-flag"], "--no-such-flag"),
         (["run", "--rate", "fast"], "--rate"),
         (["run", "--rate", "-1"], "must be 0 or 1 to 1000000"),

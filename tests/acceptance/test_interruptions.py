@@ -72,6 +72,18 @@ def test_a_stopped_run_is_resumed_by_the_next(rewrap: Command, gateway: Gateway,
     assert {found.version for found in gateway.read("/registry/")} == {2}
 
 
+def test_reserved_writes_beyond_the_objects_are_explained_below_the_table(rewrap: Command) -> None:
+    with rewrap.start(*SLOW) as running:
+        running.wait_for_event("batch.page")
+        running.send(signal.SIGKILL)
+        running.end()
+    [new] = [key for key in rewrap.json("keys", "--no-scan")["keys"] if key["fingerprint"] == NEW.fingerprint]
+    unused, reserved = new["reserved"] - new["committed"], new["reserved"]
+    assert unused > 0
+    sentence = f"new: for {unused} of its {reserved} reserved writes no written object is on record: "
+    assert sentence in rewrap.run("keys", "--no-scan").stdout
+
+
 def test_a_second_signal_ends_at_once(rewrap: Command, gateway: Gateway) -> None:
     # So slow that what is in flight waits for its turn for seconds.
     with rewrap.start(*SLOW[:-1], "5") as running:

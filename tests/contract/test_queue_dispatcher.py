@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,18 +185,22 @@ async def test_a_look_at_redis_takes_no_right_beyond_those_of_the_user_in_deploy
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("redis://:{wrong}@127.0.0.1:{port}/0", "it refuses the user or the password, or requires one"),
-        ("redis://127.0.0.1:{port}/0", "it refuses the user or the password, or requires one"),
+        ("redis://:{wrong}@127.0.0.1:{port}/0", "it refuses the user or the password of --broker (REWRAP_BROKER)"),
+        (
+            "redis://127.0.0.1:{port}/0",
+            "it requires a password, and --broker has none; write redis://USER:PASSWORD@HOST in REWRAP_BROKER",
+        ),
+        ("rediss://:{wrong}@127.0.0.1:{port}/0", "it speaks no TLS; write redis:// for rediss://"),
         ("redis://:{wrong}@127.0.0.1:1/0", "it refuses connections; does it run?"),
         ("redis://:{wrong}@no-such-host.invalid:{port}/0", "its name can't be resolved"),
     ],
-    ids=["a wrong password", "no password", "nothing listens", "no such name"],
+    ids=["a wrong password", "no password", "TLS without need", "nothing listens", "no such name"],
 )
 async def test_what_is_wrong_with_redis_is_said_by_its_place_in_a_sentence_of_ours(
     new_redis: Callable[[RedisOptions], RedisServer], url: str, sentence: str
 ) -> None:
     text = url.format(wrong="CanaryPassword", port=new_redis(RedisOptions(password=True)).port)
-    place = text.removeprefix("redis://").rpartition("@")[2].removesuffix("/0")
+    place = text.partition("://")[2].rpartition("@")[2].removesuffix("/0")
     one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(text.encode()), timeout=2.0)))
     with capture_logs() as logs, pytest.raises(UnavailableError) as caught:
         await one.send("rewrap.campaign.start", {}, CONTROL)
@@ -203,6 +209,33 @@ async def test_what_is_wrong_with_redis_is_said_by_its_place_in_a_sentence_of_ou
     [line] = [line for line in logs if line["event"] == "queue.unavailable"]
     assert (line["broker"], line["because"]) == (place, sentence)
     assert "CanaryPassword" not in repr(logs)
+
+
+async def test_a_redis_with_tls_is_recognised_and_a_missing_certificate_named(
+    new_redis: Callable[[RedisOptions], RedisServer],
+) -> None:
+    redis = new_redis(RedisOptions(tls=True))
+    assert redis.certificates is not None
+    plain = BrokerSettings(url=SecretBytes(redis.url.replace("rediss:", "redis:").encode()))
+    bare = BrokerSettings(url=SecretBytes(redis.url.encode()), cacert=str(redis.certificates.cacert))
+    for settings, sentence in (
+        (plain, "it requires TLS; write rediss:// for redis://"),
+        (bare, "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"),
+    ):
+        one = Sender(Settings(broker=settings))
+        with pytest.raises(UnavailableError, match=re.escape(sentence)):
+            await one.length(CONTROL)
+        one.close()
+
+
+async def test_a_refusal_is_an_error_at_once(new_redis: Callable[[RedisOptions], RedisServer]) -> None:
+    """kombu would try again for longer than the time-out here."""
+    url = f"redis://:wrong@127.0.0.1:{new_redis(RedisOptions(password=True)).port}/0"
+    one = Sender(Settings(broker=BrokerSettings(url=SecretBytes(url.encode()), timeout=30.0)))
+    async with asyncio.timeout(15):
+        with pytest.raises(UnavailableError):
+            await one.length(CONTROL)
+    one.close()
 
 
 async def test_a_url_that_cannot_be_used_is_no_outage() -> None:

@@ -23,6 +23,7 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
+RUNBOOK = TOP / "docs" / "alerts.md"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "dashboard.json").read_text(encoding="utf-8"))
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 
@@ -37,6 +38,7 @@ WORDS = {
     "absent",
     "and",
     "by",
+    "count",
     "histogram_quantile",
     "increase",
     "max",
@@ -53,9 +55,9 @@ WORDS = {
 def metrics() -> dict[str, set[str]]:
     """The labels of each metric by its name, as it stands in /metrics."""
     registry = CollectorRegistry()
-    WorkerMetrics(registry, 500.0)
+    WorkerMetrics(registry, 500.0, 2)
     SchedulerMetrics(registry)
-    return {_exposed(family): _labels(family) for family in registry.collect()}
+    return {_exposed(family): _labels(family) for family in registry.collect()} | {"up": {"job", "instance"}}
 
 
 def _exposed(family: Metric) -> str:
@@ -71,7 +73,7 @@ METRICS = metrics()
 
 
 def named(expression: str) -> set[str]:
-    return set(re.findall(r"kube_rewrap_\w+", expression))
+    return set(re.findall(r"kube_rewrap_\w+|\bup\b", expression))
 
 
 def labels_of(expression: str) -> set[str]:
@@ -86,8 +88,8 @@ def test_every_metric_exists(expression: str) -> None:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_every_label_is_one_of_its_metric(expression: str) -> None:
-    for name, selector in re.findall(r"(kube_rewrap_\w+)\{([^}]*)\}", expression):
-        assert set(re.findall(r"(\w+)=~?\"", selector)) <= METRICS[name]
+    for name, selector in re.findall(r"(kube_rewrap_\w+|\bup)\{([^}]*)\}", expression):
+        assert set(re.findall(r"(\w+)[=!]~?\"", selector)) <= METRICS[name]
     grouped = [label for labels in re.findall(r"by \(([^)]*)\)", expression) for label in labels.split(", ")]
     assert set(grouped) <= labels_of(expression)
 
@@ -98,7 +100,8 @@ def test_an_expression_is_whole(expression: str) -> None:
     rest = re.sub(r"\"[^\"]*\"", "", expression)
     for opening, closing in ("()", "{}", "[]"):
         assert rest.count(opening) == rest.count(closing)
-    rest = re.sub(rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|by \([^)]*\)|kube_rewrap_\w+", " ", rest)
+    ours = rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|(?:by|on) \([^)]*\)|kube_rewrap_\w+|\bup\b"
+    rest = re.sub(ours, " ", rest)
     assert set(re.findall(r"[A-Za-z_]\w*", rest)) <= WORDS
 
 
@@ -107,7 +110,7 @@ def test_the_states_and_outcomes_that_are_asked_for_exist(expression: str) -> No
     states = {one for text in re.findall(r"state=~?\"([^\"]*)\"", expression) for one in text.split("|")}
     assert states <= {state.value for state in CampaignState}
     registry = CollectorRegistry()
-    WorkerMetrics(registry, 500.0)
+    WorkerMetrics(registry, 500.0, 2)
     known = {sample.labels.get("outcome") for family in registry.collect() for sample in family.samples}
     known |= {outcome.value for outcome in CallOutcome}
     assert {one for text in re.findall(r"outcome=~?\"([^\"]*)\"", expression) for one in text.split("|")} <= known
@@ -121,7 +124,7 @@ def test_a_rule_has_what_a_rule_needs(rule: dict[str, Any]) -> None:
     assert re.fullmatch(DURATION, rule.get("for", "0s"))
     assert rule["labels"].keys() == {"severity"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
-    assert rule["annotations"].keys() == {"summary", "description"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
 
 
 @each_rule
@@ -140,14 +143,27 @@ def test_a_description_names_commands_and_log_events_that_exist(rule: dict[str, 
     assert set(re.findall(r"\brewrap ([a-z-]+)", text)) <= set(COMMANDS)
 
 
+def test_each_alert_has_a_section_in_the_runbook_in_the_order_of_the_rules() -> None:
+    text = RUNBOOK.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [rule["alert"] for rule in RULES]
+    # The anchor of a heading is its lower case.
+    wanted = [f"docs/alerts.md#{rule['alert'].lower()}" for rule in RULES]
+    assert [rule["annotations"]["runbook_url"] for rule in RULES] == wanted
+
+
 @each_rule
-def test_a_description_names_pages_and_sections_that_exist(rule: dict[str, Any]) -> None:
-    for page, _, section in re.findall(r"docs/([\w-]+\.md)(#([\w-]+))?", rule["annotations"]["description"]):
-        text = (TOP / "docs" / page).read_text(encoding="utf-8")
-        headings = {
-            re.sub(r"[^\w-]", "", one.lower().replace(" ", "-")) for one in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        assert not section or section in headings
+def test_the_runbook_says_how_urgent_an_alert_is(rule: dict[str, Any]) -> None:
+    section = RUNBOOK.read_text(encoding="utf-8").partition(f"## {rule['alert']}\n\n")[2]
+    assert section.startswith(f"*{rule['labels']['severity'].title()}, ")
+
+
+def test_the_runbook_links_to_sections_that_exist() -> None:
+    links = re.findall(r"\]\(([\w-]+\.md)(?:#([\w-]+))?\)", RUNBOOK.read_text(encoding="utf-8"))
+    assert len(links) > 20
+    for page, section in links:
+        headings = re.findall(r"^#+ (.+)$", (TOP / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+        anchors = {re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-")) for heading in headings}
+        assert not section or section in anchors, f"{page}#{section}"
 
 
 def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
@@ -167,6 +183,11 @@ def test_there_is_an_alert_for_everything_that_needs_a_hand() -> None:
         "KmsStatusOld",
         "KekHeld",
         "KmsSourcesRefused",
+        "Down",
+        "NoWorker",
+        "EtcdRestored",
+        "RotationHeld",
+        "RotationStuck",
     ]
     assert {f"KubeRewrap{name}" for name in wanted} <= set(names)
 
@@ -182,6 +203,18 @@ def test_the_panels_lie_beside_each_other() -> None:
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24, "Grafana's grid has 24 columns"
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_a_panel_of_one_moment_asks_for_one_moment() -> None:
+    """A range would show each state and step that was there within hours."""
+    for panel in PANELS:
+        is_of_one_moment = panel["type"] != "timeseries"
+        assert {bool(target.get("instant")) for target in panel["targets"]} == {is_of_one_moment}, panel["title"]
+
+
+def test_the_picture_in_docs_has_every_panel() -> None:
+    picture = (TOP / "docs" / "dashboard.svg").read_text(encoding="utf-8")
+    assert [panel["title"] for panel in PANELS if f">{panel['title']}</text>" not in picture] == []
 
 
 def test_the_dashboard_asks_for_its_data_source_and_names_none() -> None:

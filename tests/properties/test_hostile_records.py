@@ -259,7 +259,7 @@ def test_a_mutated_report_of_plugins_is_within_its_bounds_or_counts_for_nothing(
         assert one.provider.isprintable()
         assert len(one.provider) <= LONGEST_LABEL
     registry = CollectorRegistry()
-    metrics = WorkerMetrics(registry, 0.0)
+    metrics = WorkerMetrics(registry, 0.0, 2)
     for _ in range(2):
         metrics.count({**done, "outcome": "worked"})
     shown = generate_latest(registry).decode()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kube_rewrap.worker.queue.names import CONTROL
+from tests.acceptance.command import ROOT, start_program
 from tests.servers.etcd import EtcdCluster
 from tests.servers.ports import free_ports
 from tests.servers.redis import DEFAULT, RedisOptions, RedisServer
-from tests.service.harness import NEW, OLD, celery_message, service
+from tests.service.harness import NEW, OLD, Daemon, celery_message, service
 from tests.service.http import readiness, shown, shown_when_up
 
 pytestmark = pytest.mark.timeout(120)
+
+EXAMPLE_ACL = ROOT / "deploy" / "redis" / "users.acl.example"
 
 # What an operator's shell may hold for another application.
 ELSEWHERE = {
@@ -90,6 +95,30 @@ def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
         one.wait(lambda: because in shown(places[0], "/readyz"), "it says why it is not ready")
     assert [text for text in out if DEFAULT.password in text] == []
     assert "it refuses a command, or does not know it" in worker.text
+
+
+def test_a_worker_of_celerys_own_command_works_as_the_user_in_deploy(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    """As docs/service.md has it, without a flag."""
+    _, rules = EXAMPLE_ACL.read_text(encoding="utf-8").splitlines()[1].split("resetchannels ")
+    with service(etcd, new_redis(RedisOptions(acl=f"resetchannels {rules}")), tmp_path) as one:
+        one.configure(NEW, OLD)
+        one.fill(20, namespaces=1)
+        log = tmp_path / "celery.log"
+        celery = str(Path(sys.executable).parent / "celery")
+        words = [celery, "-A", "kube_rewrap.worker.queue.app", "worker"]
+        worker = Daemon(
+            start_program(words, {**os.environ, **one.environment}, log, log, anew=True, new_session=True), log
+        )
+        one.daemons.append(worker)
+        one.stack.callback(worker.stop)
+        one.start("scheduler")
+        one.wait(lambda: one.finished() or not worker.running, "a campaign ends")
+        assert worker.running, worker.text
+        assert one.finished()[0]["state"] == "complete"
+        assert worker.stop() == 0
+        assert worker.said("library.message") == []
 
 
 def test_who_cannot_use_its_file_is_not_ready_and_loses_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
 from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
 from kube_rewrap.worker.verdict import Reason
 
@@ -40,6 +42,17 @@ KEYS = {
     "a" * 16: Budget(fingerprint="a" * 16, provider="aesgcm", reserved=70, committed=20, observed=50),
     "b" * 16: Budget(fingerprint="b" * 16, provider="secretbox", reserved=5),
 }
+ROTATION = Rotation(
+    id="20260101-120000-abcd",
+    step=RotationStep.ADD,
+    because="why",
+    entries=(0,),
+    resources=("secrets",),
+    provider="aesgcm",
+    key_name="new",
+    retired=(),
+    file="sha256:0",
+)
 DECRYPT_OK, DECRYPT_REFUSED = (Method.DECRYPT, CallOutcome.OK), (Method.DECRYPT, CallOutcome.REFUSED)
 PLUGIN = PluginReport(
     "cloud",
@@ -113,15 +126,16 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.leads(leads=True)
     scheduler.configured("sha256:0")
     scheduler.queue(is_available=True)
-    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
+    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True, seconds_left=3.0)
     scheduler.scanned(scan(0))
     scheduler.lags(4)
     scheduler.observed(7, 2)
-    scheduler.budgets(KEYS, 100, 0.8)
+    scheduler.budgets(KEYS.values(), 100, [])
+    scheduler.rotation(ROTATION)
     scheduler.keks({"cloud": KekFigures(time.time(), time.time())})
     scheduler.backups(BackupFigures(time.time(), 3, 1, 0))
     done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": [PLUGIN.to_json()]}
-    WorkerMetrics(registry, 500.0).count(done)
+    WorkerMetrics(registry, 500.0, 2).count(done)
 
 
 # --------------------------------------------------------------------------------------------------------- scheduler
@@ -176,6 +190,8 @@ def of_campaign(scope: str, now: str, left: float, parked: float, rate: float) -
         **{f"{name}state scope={scope} state={state}": float(state == now) for state in CampaignState},
         **{f"{name}objects outcome={end} scope={scope}": float(count) for end, count in ENDS.items()},
         **{f"{name}paused cause={cause} scope={scope}": 0.0 for cause in Pause},
+        f"{name}objects_planned scope={scope}": 10.0,
+        f"{name}objects_processed scope={scope}": 10.0,
         f"{name}batches_left scope={scope}": left,
         f"{name}batches_parked scope={scope}": parked,
         f"{name}rate_objects_per_second scope={scope}": rate,
@@ -249,19 +265,65 @@ def test_a_campaign_that_rests_says_for_what(registry: CollectorRegistry) -> Non
     assert causes == {f"{cause.value} scope=everything": float(cause is Pause.QUARANTINE) for cause in Pause}
 
 
+def test_a_campaign_shows_what_is_done_what_is_left_and_when_it_ends(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry)
+    metrics.configured("sha256:0")
+    spec = replace(_SPEC, namespaces=(("a", 10), ("b", 30)))
+    under_way = Checkpoint(spec=spec, state=BatchState.RUNNING, report=REPORT)
+    batches = [under_way, replace(under_way, state=BatchState.DONE), Checkpoint(spec=spec)]
+    metrics.campaign(campaign(), REPORT + REPORT, batches, 0.0, whole=True, seconds_left=70.5)
+    samples = starting("kube_rewrap_campaign_", shown(registry))
+    # Ten of 40 in a batch under way, a batch that was planned too large and is done, and one that has not begun.
+    assert samples["objects_processed scope=everything"] == 20.0
+    assert samples["objects_planned scope=everything"] == 20.0 + 30.0 + 40.0
+    assert samples["eta_seconds scope=everything"] == 70.5
+    metrics.campaign(campaign().paused(Pause.WINDOW, "why"), REPORT + REPORT, batches, 0.0, whole=True)
+    assert "kube_rewrap_campaign_eta_seconds scope=everything" not in shown(registry)
+
+
+def test_a_rotation_shows_its_step_since_when_and_whether_it_is_held(registry: CollectorRegistry) -> None:
+    began = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
+    wall = Clock()
+    metrics = SchedulerMetrics(registry, wall=wall)
+    assert starting("kube_rewrap_rotation_", shown(registry)) == {}
+    wall.now = began + 60
+    metrics.rotation(ROTATION)
+    metrics.configured("sha256:1")
+    steps = {f"step step={step.value}": float(step is RotationStep.ADD) for step in RotationStep}
+    assert starting("kube_rewrap_rotation_", shown(registry)) == {**steps, "step_age_seconds": 60.0, "held": 0.0}
+    metrics.rotation(replace(ROTATION.at(RotationStep.SPREAD, "why", "2026-01-01T12:00:50+00:00"), held="paused"))
+    samples = starting("kube_rewrap_rotation_", shown(registry))
+    assert samples == {
+        **steps,
+        "step step=add": 0.0,
+        "step step=spread": 1.0,
+        "step_age_seconds": 10.0,
+        "held": 1.0,
+    }
+
+
+def test_a_key_whose_count_is_unknown_is_shown_as_restored(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry)
+    metrics.budgets([replace(KEYS["a" * 16], restored=True)], 100, ["a" * 16])
+    samples = starting("kube_rewrap_key_", shown(registry))
+    label = f"fingerprint={'a' * 16} provider=aesgcm"
+    assert (samples[f"restored {label}"], samples[f"rotation_due {label}"]) == (1.0, 1.0)
+
+
 def test_budgets_are_by_key_and_a_limit_only_where_there_is_one(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
-    metrics.budgets(KEYS, 100, 0.8)
+    metrics.budgets(KEYS.values(), 100, ["a" * 16])
     aesgcm, secretbox = f"fingerprint={'a' * 16} provider=aesgcm", f"fingerprint={'b' * 16} provider=secretbox"
     assert starting("kube_rewrap_key_", shown(registry)) == {
         f"budget_used {aesgcm}": 100.0,
         f"budget_used {secretbox}": 5.0,
         f"budget_limit {aesgcm}": 100.0,
         f"rotation_due {aesgcm}": 1.0,
+        f"restored {aesgcm}": 0.0,
         f"observed_writes_total {aesgcm}": 50.0,
         f"observed_writes_total {secretbox}": 0.0,
     }
-    metrics.budgets({}, 100, 0.8)
+    metrics.budgets([], 100, [])
     assert starting("kube_rewrap_key_", shown(registry)) == {}
 
 
@@ -275,7 +337,8 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.scanned(scan(0))
     metrics.lags(4)
     metrics.observed(7, 2)
-    metrics.budgets(KEYS, 100, 0.8)
+    metrics.budgets(KEYS.values(), 100, [])
+    metrics.rotation(ROTATION)
     metrics.leads(leads=False)
     assert shown(registry) == {
         "kube_rewrap_is_leader": 0.0,
@@ -340,15 +403,16 @@ def test_a_loop_that_does_not_tick_is_not_alive_whatever_the_clock_on_the_wall_d
 
 
 def test_a_worker_begins_to_count_at_0(registry: CollectorRegistry) -> None:
-    WorkerMetrics(registry, 500.0)
+    WorkerMetrics(registry, 500.0, 2)
     samples = shown(registry)
     assert samples.pop("kube_rewrap_rate_ceiling_objects_per_second") == 500.0
+    assert samples.pop("kube_rewrap_worker_children") == 2.0
     assert set(samples.values()) == {0.0}
     assert len(samples) == 14
 
 
 def test_a_worker_adds_up_what_its_children_return(registry: CollectorRegistry) -> None:
-    metrics = WorkerMetrics(registry, 0.0)
+    metrics = WorkerMetrics(registry, 0.0, 2)
     metrics.count({"outcome": "worked", "report": REPORT.to_json(), "window": 32})
     metrics.count({"outcome": "failed", "report": REPORT.to_json(), "window": 16})
     metrics.count({"outcome": "dropped", "report": BatchReport().to_json(), "window": 0})
@@ -371,7 +435,7 @@ def test_a_worker_adds_up_what_its_children_return(registry: CollectorRegistry) 
 
 def test_a_worker_adds_up_the_calls_to_plugins(registry: CollectorRegistry) -> None:
     clock = Clock()
-    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics = WorkerMetrics(registry, 0.0, 2, clock)
     metrics.count({"outcome": "failed", "plugins": [PLUGIN.to_json()]})
     clock.now += 10
     again = replace(PLUGIN, failing=frozenset[Method](), status_age=50.0)
@@ -403,7 +467,7 @@ def test_a_worker_adds_up_the_calls_to_plugins(registry: CollectorRegistry) -> N
 
 def test_the_age_of_status_is_that_of_the_newest_of_any_child(registry: CollectorRegistry) -> None:
     clock = Clock()
-    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics = WorkerMetrics(registry, 0.0, 2, clock)
     metrics.count({"plugins": [replace(PLUGIN, status_age=None).to_json()]})
     assert "kube_rewrap_kms_status_age_seconds provider=cloud" not in shown(registry)
     metrics.count({"plugins": [replace(PLUGIN, status_age=2.0).to_json()]})
@@ -414,7 +478,7 @@ def test_the_age_of_status_is_that_of_the_newest_of_any_child(registry: Collecto
 
 def test_a_circuit_is_shown_as_long_as_its_plugin_is_called(registry: CollectorRegistry) -> None:
     clock = Clock()
-    metrics = WorkerMetrics(registry, 0.0, clock)
+    metrics = WorkerMetrics(registry, 0.0, 2, clock)
     metrics.count({"plugins": [PLUGIN.to_json()]})
     name = "kube_rewrap_kms_circuit_open method=decrypt provider=cloud version=v2"
     clock.now += 900
@@ -424,7 +488,7 @@ def test_a_circuit_is_shown_as_long_as_its_plugin_is_called(registry: CollectorR
 
 
 def test_plugins_beyond_the_bound_share_a_label(registry: CollectorRegistry) -> None:
-    metrics = WorkerMetrics(registry, 0.0)
+    metrics = WorkerMetrics(registry, 0.0, 2)
     for number in range(40):
         metrics.count({"plugins": [replace(PLUGIN, provider=f"p{number}").to_json()]})
     seeds = starting("kube_rewrap_kms_seeds_total ", shown(registry))
@@ -452,7 +516,7 @@ def test_plugins_beyond_the_bound_share_a_label(registry: CollectorRegistry) -> 
 )
 def test_malformed_reports_of_plugins_cost_themselves_alone(registry: CollectorRegistry, plugins: object) -> None:
     done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": plugins}
-    WorkerMetrics(registry, 0.0).count(done)
+    WorkerMetrics(registry, 0.0, 2).count(done)
     samples = shown(registry)
     assert samples["kube_rewrap_messages_total outcome=worked"] == 1.0
     assert samples["kube_rewrap_encryptions_total"] == 7.0
@@ -465,7 +529,7 @@ def test_malformed_reports_of_plugins_cost_themselves_alone(registry: CollectorR
     ids=str,
 )
 def test_no_text_of_anybody_elses_becomes_a_label(registry: CollectorRegistry, done: dict[str, object]) -> None:
-    WorkerMetrics(registry, 0.0).count(done)
+    WorkerMetrics(registry, 0.0, 2).count(done)
     samples = starting("kube_rewrap_messages_total outcome=", shown(registry))
     assert samples == dict.fromkeys(["worked", "dropped", "handed_back", "failed", "refused"], 0.0) | {"other": 1.0}
 

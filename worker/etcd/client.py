@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd import compat
 from kube_rewrap.worker.etcd.channel import Endpoint, open_endpoint
+from kube_rewrap.worker.etcd.diagnosis import Cause, diagnose
 from kube_rewrap.worker.etcd.duty import DutyCycle
 from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
 from kube_rewrap.worker.etcd.messages import compare, guarded_by, item_of, swap_request, swapped
@@ -54,6 +55,9 @@ _LONGEST_PAUSE = 2.0
 _STATUS_TIMEOUT = 3.0
 _RENEWAL_TIMEOUT = 3.0  # short against a lock's lease: after a stuck member there is time to try another
 _REJECTIONS = 20  # how often the client sends a write, proven not applied, before it gives up
+
+_answered: set[str] = set()
+"""Endpoints of clusters that answered this process before: where they do not, etcd may be restarting."""
 
 Call = Callable[[Endpoint], Awaitable[Any]]
 
@@ -268,12 +272,42 @@ class EtcdStore:
     async def connect(self) -> None:
         """Prove that an endpoint answers and accepts the credentials.
 
-        Raises UnavailableError within `connect_timeout`, or RequestRefusedError.
+        Raises UnavailableError with the likely cause: within `connect_timeout`, but at once where a retry would not
+        help. Raises RequestRefusedError.
         """
+        urls = {endpoint.url for endpoint in self._endpoints}
+        loop = asyncio.get_running_loop()
+        bound = loop.time() + self._settings.connect_timeout
+        last = ""
+        for _ in self._endpoints:
+            try:
+                return await self._greet(0.0)
+            except UnavailableError as error:
+                last = str(error.__cause__)
+            if loop.time() > bound:
+                break
+        causes = await self._diagnose(last)
+        may_help = urls & _answered or not all(cause.lasts for cause in causes.values())
+        if may_help and loop.time() < bound:
+            try:
+                return await self._greet(bound - loop.time())
+            except UnavailableError as error:
+                causes = await self._diagnose(str(error.__cause__))
+        raise _unanswered(causes)
+
+    async def _greet(self, give_up_after: float) -> None:
+        """Log in, and read once; `give_up_after` 0.0: ask one endpoint, once."""
         if self._settings.user is not None:
-            await self._retry(self._authenticate_at, self._settings.connect_timeout)
+            await self._retry(self._authenticate_at, give_up_after)
         request = _rpc.RangeRequest(key=self._state.start, count_only=True)
-        await self._range(request, self._settings.connect_timeout)
+        await self._range(request, give_up_after)
+        _answered.update(endpoint.url for endpoint in self._endpoints)
+
+    async def _diagnose(self, last: str) -> dict[str, Cause]:
+        """Return the likely cause of each endpoint's failure, by URL."""
+        urls = [endpoint.url for endpoint in self._endpoints]
+        causes = await asyncio.gather(*(diagnose(url, self._settings, last) for url in urls))
+        return dict(zip(urls, causes, strict=True))
 
     def _send(self, method: Any, request: Any) -> Awaitable[Any]:
         sent: Awaitable[Any] = method(request, timeout=self._settings.call_timeout, metadata=self._metadata)
@@ -290,7 +324,14 @@ class EtcdStore:
         )
         if ours:
             return await self._range(request)
-        return await self._turns.read(lambda: self._range(request), _sizes)
+        loop, limits = asyncio.get_running_loop(), self._settings
+        asked = loop.time()
+
+        def send() -> Awaitable[Any]:
+            # Less the wait for the turn: in an outage, the bounds of those that wait for each other would add up.
+            return self._range(request, max(limits.call_timeout, limits.give_up_after - (loop.time() - asked)))
+
+        return await self._turns.read(send, _sizes)
 
     async def _read(self, call: Call, give_up_after: float | None = None) -> Any:
         """Repeat a call until an answer or the bound, with a new token if the old one expired."""
@@ -311,7 +352,7 @@ class EtcdStore:
                 # A lagging member does not know the new token yet.
                 raise TemporaryError("this member does not accept the new token yet") from None
 
-        return await self._retry(with_token, give_up_after or self._settings.give_up_after)
+        return await self._retry(with_token, self._settings.give_up_after if give_up_after is None else give_up_after)
 
     async def _retry(self, call: Call, give_up_after: float) -> Any:
         """Call endpoint after endpoint until an answer or the bound (seconds). Only for calls safe to repeat."""
@@ -332,7 +373,7 @@ class EtcdStore:
             pause = min(_LONGEST_PAUSE, max(2 * pause, error.delay))
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
             if loop.time() + wait > bound:
-                raise self._unreachable(str(error))
+                raise self._unreachable(str(error)) from error
             await asyncio.sleep(wait)
 
     def _begin(self, request: bytes) -> _Begun:
@@ -400,6 +441,16 @@ class EtcdStore:
                 return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
             case Delete(keys):
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
+
+
+def _unanswered(causes: Mapping[str, Cause]) -> UnavailableError:
+    """Return the error that names each endpoint with its cause; a cause that all share, once."""
+    texts = {cause.text for cause in causes.values()}
+    urls = ", ".join(causes)
+    if len(texts) == 1:
+        return UnavailableError(f"no etcd endpoint of {urls} answered: {texts.pop()}")
+    each = ". ".join(f"{url}: {cause.text}" for url, cause in causes.items())
+    return UnavailableError(f"no etcd endpoint answered. {each}")
 
 
 def _left(response: Any) -> int:

@@ -8,6 +8,7 @@ docs/adr/0006-celery-as-a-hint.md.
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import sys
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import structlog
@@ -38,7 +39,6 @@ from celery.worker.state import active_requests, reserved_requests, scheduled_re
 from kombu.entity import Exchange, Queue
 
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.flags import EVERY, is_on
 from kube_rewrap.config.settings.logs import LibraryLogHandler, configure_logs, log_start, logged_error
@@ -46,6 +46,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from, sources_of
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.etcd.reach import follow_etcd
+from kube_rewrap.worker.queue.diagnosis import why_unavailable
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
 from kube_rewrap.worker.queue.transport import counters, in_progress, pulse, register
@@ -114,12 +115,29 @@ class CountedTask(Task):  # type: ignore[misc]
     resultrepr_maxsize = 65_536  # the counts must arrive whole; see plugin_report.MOST_PLUGINS
 
 
+class QueueWorker(program.Worker):  # type: ignore[misc]
+    """A worker that exchanges no messages with other workers, whichever command starts it.
+
+    Gossip, mingle and heartbeats need PUBLISH and keys beyond the queues, which Redis' user in deploy/redis/ must not
+    have; Celery has options for them on its command line only.
+    """
+
+    def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Add the options to those that the command line gave; see celery.worker.WorkController."""
+        return {**kwargs, "without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+
+
 class Application(Celery):  # type: ignore[misc]
     """A Celery application with our transports and our tasks only; children recreate it from this class."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         register()
         super().__init__(*args, **options)
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of workers that `celery -A … worker` and `run_worker` start."""
+        return self.subclass_with_self(QueueWorker, name="Worker", reverse="Worker")
 
     def finalize(self, auto: bool = False) -> None:
         """Finalize as Celery does, then unregister its built-in tasks: chord unlock, map, chain, cleanup."""
@@ -201,12 +219,11 @@ def run_worker(app: Celery) -> int:
     if not sys.stdout.isatty():
         # On a signal, Celery prints "worker: Warm shutdown" for a terminal; that line is not JSON.
         program.safe_say = _say_nothing
-    without = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     from celery.bin.celery import celery as command  # noqa: PLC0415 - children import this module, not this command
 
     # As Celery.start does, but keeping the exit code.
     command.params[0].default = app
-    return int(command.main(args=["--quiet", "worker", *without, "--loglevel", "INFO"], standalone_mode=False) or 0)
+    return int(command.main(args=["--quiet", "worker", "--loglevel", "INFO"], standalone_mode=False) or 0)
 
 
 def _say_nothing(*_: object) -> None:
@@ -279,7 +296,7 @@ def _begin_parent(**_: object) -> None:
     from kube_rewrap.worker.queue.metrics import WorkerMetrics  # noqa: PLC0415 - see above
 
     registry = CollectorRegistry()
-    counters.append(WorkerMetrics(registry, settings.pace.rate).count)
+    counters.append(WorkerMetrics(registry, settings.pace.rate, settings.service.children).count)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     reach = _parent.enter_context(follow_etcd(settings.etcd, settings.keyspace.state_prefix))
 
@@ -359,9 +376,9 @@ class _Forward(LibraryLogHandler):
                 self._away = True
                 _broker.trouble = "no connection to Redis; see the log: broker.unavailable"
                 error = logged_error(record)
-                because = "Celery gave no reason" if error is None else why_unreachable(error)
-                place = parse_broker(from_environment().broker).place
-                _log.warning("broker.unavailable", broker=place, because=f"no connection: {because}")
+                broker = parse_broker(from_environment().broker)
+                because = "Celery gave no reason" if error is None else asyncio.run(why_unavailable(broker, error))
+                _log.warning("broker.unavailable", broker=broker.place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False
             _broker.trouble = ""

@@ -43,11 +43,12 @@ class _Calls:
 class WorkerMetrics(Collector):
     """The metrics of one worker. `rate` is the ceiling of the whole service in objects a second, 0 = none.
 
-    `steady` is in seconds, and never jumps.
+    `children` is the number of its child processes. `steady` is in seconds, and never jumps.
     """
 
-    def __init__(self, registry: CollectorRegistry, rate: float, steady: Clock = time.monotonic) -> None:
+    def __init__(self, registry: CollectorRegistry, rate: float, children: int, steady: Clock = time.monotonic) -> None:
         self._rate = rate
+        self._children = children
         self._steady = steady
         self._plugins: Mapping[tuple[str, str], _Calls] = {}
         self._report = NOTHING
@@ -101,6 +102,7 @@ class WorkerMetrics(Collector):
         )
         yield CounterMetricFamily("kube_rewrap_encryptions", "Encryptions done with any key.", report.encryptions)
         yield CounterMetricFamily("kube_rewrap_written_bytes", "Bytes of ciphertext written.", report.bytes)
+        yield GaugeMetricFamily("kube_rewrap_worker_children", "Child processes of the worker.", self._children)
         yield GaugeMetricFamily("kube_rewrap_window_swaps", "Swaps that may be in flight in one child.", window)
         yield GaugeMetricFamily(
             "kube_rewrap_rate_ceiling_objects_per_second", "The ceiling over all workers, 0 = none.", self._rate

@@ -102,6 +102,13 @@ class AuditLog(Table[Head]):
             async for item in items:
                 yield self._entry(item)
 
+    async def newest(self, count: int) -> tuple[Entry, ...]:
+        """Return up to `count` entries, the newest first, without reading others. Raises RecordError for damage."""
+        number = (await self.head()).number
+        newest = KeyRange(self._keyspace.audit_entry(max(1, number - count + 1)), self._keyspace.audit.end)
+        page = await self._store.page(newest, count)
+        return tuple(self._entry(item) for item in reversed(page.items))
+
     async def snapshot(self, newest: int | None = None, campaign: str | None = None) -> Snapshot:
         """Return the log at one revision: the newest entries, of one campaign; None = all of them, of any.
 

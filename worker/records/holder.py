@@ -8,6 +8,9 @@ from typing import Annotated
 from kube_rewrap.worker.fields import text_of
 from kube_rewrap.worker.records.form import Count, Flat, Form, within
 
+UNNAMED = "a process whose record can't be read"
+"""A holder, in sentences, whose record is unreadable."""
+
 _LONGEST = 300
 
 

@@ -52,11 +52,13 @@ Change = Callable[[Budget, Observations], Budget]
 class _Tokens:
     """The tokens of one key that this process reserved, and what it did with them.
 
-    `left` are unspent. `landed` are swaps that etcd applied and that are not on record yet, by resource. `known` is
-    the budget after the last reservation. `is_due_logged`: this process logged that the key is due for rotation.
+    `left` are unspent, `spent` are the others. `landed` are swaps that etcd applied and that are not on record yet, by
+    resource. `known` is the budget after the last reservation. `is_due_logged`: this process logged that the key is due
+    for rotation.
     """
 
     left: int = 0
+    spent: int = 0
     landed: dict[str, Landed] = field(default_factory=dict)
     known: Budget | None = None
     is_due_logged: bool = False
@@ -160,7 +162,12 @@ class Ledger:
                     held.left = await self._reserve(key, held, max(1, min(self._settings.block, ahead)))
         taken = min(tokens, held.left)
         held.left -= taken
+        held.spent += taken
         return taken
+
+    def spent(self, key: KeyRef) -> int:
+        """Return how many tokens of a key this process has taken."""
+        return self._tokens(key).spent
 
     def landed(self, key: KeyRef, resource: str, *revisions: int) -> None:
         """Note in memory that etcd applied a swap with this key's ciphertext at each of these revisions."""

@@ -23,7 +23,7 @@ from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.etcd.store import Delete, Expect, Item, Outcome, Put, Store
 from kube_rewrap.worker.records import record
 from kube_rewrap.worker.records.codec import damaged, decode, encode
-from kube_rewrap.worker.records.holder import Holder
+from kube_rewrap.worker.records.holder import UNNAMED, Holder
 from kube_rewrap.worker.records.keyspace import Keyspace
 
 LEASE_SECONDS = 15
@@ -34,7 +34,6 @@ _RELEASES = 5
 _LATE_SECONDS = 1.0
 """How often a session looks for locks that etcd took for it late."""
 
-UNNAMED = "a process whose record can't be read"
 _log = structlog.get_logger()
 
 Lost = Callable[[FencedError], None]
@@ -82,7 +81,11 @@ class Session:
 
     async def _take(self, key: bytes, holder: Holder, expects: Sequence[Expect]) -> Expect:
         value = encode({**holder.to_json(), "by": os.urandom(8).hex()})
-        result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        try:
+            result = await self._store.commit([Expect(key, 0), *expects], [Put(key, value, self._lease)])
+        except asyncio.CancelledError:
+            self._unclear.add(key)
+            raise
         if result.outcome is Outcome.APPLIED:
             return Expect(key, result.revision, created=True)
         if result.outcome is Outcome.UNKNOWN:
@@ -133,7 +136,9 @@ class Session:
 
         Without this, a batch whose claim was taken late would stay claimed as long as the session renews its lease.
         """
-        for key in sorted(self._unclear - self._busy):
+        for key in sorted(self._unclear):
+            if key in self._busy:
+                continue  # perhaps taken since the keys before it were looked at
             self._busy.add(key)
             try:
                 found = await self._store.get(key)

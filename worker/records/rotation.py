@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -97,6 +98,19 @@ class Rotation(Form):
     passed: tuple[Passed, ...] = ()
     waits: Text = ""
     stanza: Later[Text] = ""
+
+    @property
+    def began_at(self) -> datetime | None:
+        """When the rotation began, by the time in its id; None for an id without one."""
+        try:
+            return datetime.strptime(self.id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return None
+
+    @property
+    def step_began_at(self) -> datetime | None:
+        """When the rotation began its step; None if unknown."""
+        return datetime.fromisoformat(self.passed[-1].at) if self.passed else self.began_at
 
     @property
     def new_keys(self) -> tuple[KeyRef, ...]:

@@ -98,8 +98,8 @@ class Swapper:
     async def rewrap_group(self, items: Sequence[Item], ahead: int, tally: Counter[str]) -> list[QuarantinedObject]:
         """Rewrap objects until each has ended; count them in `tally`, and return those for quarantine.
 
-        `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are likely to
-        need tokens. A store's error is raised after the other swaps of its group are counted, a ledger's or a KMS
+        `tally` counts by the names of BatchReport's fields. `ahead` is how many objects, these included, are left of
+        the batch. A store's error is raised after the other swaps of its group are counted, a ledger's or a KMS
         plugin's before the objects concerned are sealed: each object is unchanged, or rewritten. Raises
         QuarantineGrewError when the day's tries are exceeded.
         """
@@ -112,7 +112,7 @@ class Swapper:
             await self._count_tries(quarantined[before:], self._refused_sources(current, verdicts))
             if not stale:
                 return quarantined
-            current = await self._rewrite(stale, ahead, tally, quarantined)
+            current = await self._rewrite(stale, ahead * len(stale) // len(items), tally, quarantined)
             if current:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.002 * 2**attempt)))  # noqa: S311 - jitter
         detail = f"other clients wrote it {_ATTEMPTS} times in a row"
@@ -188,7 +188,12 @@ class Swapper:
     async def _rewrite(
         self, stale: Sequence[_Stale], ahead: int, tally: Counter[str], quarantined: list[QuarantinedObject]
     ) -> list[Item]:
-        """Seal and swap; returns the present object wherever a swap was lost, for a new decision."""
+        """Seal and swap; returns the present object wherever a swap was lost, for a new decision.
+
+        `ahead` is how many objects are stale in what is left of the batch, if its share is that of this group.
+        Tokens that are reserved and not needed are lost when the process ends, so it reserves no more at once than it
+        has spent.
+        """
         if not self._may_write:
             key = key_text(stale[0].item.key)
             raise RefusedError(
@@ -199,7 +204,8 @@ class Swapper:
         while rest:
             tokens = len(rest)
             if self._spends:
-                tokens = await self._ledger.spend(self._chain.primary, len(rest), max(ahead, len(rest)))
+                wanted = max(len(rest), min(ahead, self._ledger.spent(self._chain.primary)))
+                tokens = await self._ledger.spend(self._chain.primary, len(rest), wanted)
             group, rest = rest[:tokens], rest[tokens:]
             await self._pace.take(len(group))
             keys = await self._new_data_keys(len(group))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
 from kube_rewrap.config.settings.schema import PaceSettings
+from kube_rewrap.worker.errors import UnavailableError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from tests.contract.conftest import STATE_PREFIX, settings_of
@@ -61,3 +64,14 @@ async def test_reads_under_pressure_ask_for_fewer_objects_and_miss_none(etcd: Et
 @pytest.mark.parametrize(("rate", "share"), [(500.0, 0.5), (0.0, 1.0)])
 def test_without_a_ceiling_for_writes_reads_do_not_rest(rate: float, share: float) -> None:
     assert PaceSettings(rate=rate).share_of_reads == share
+
+
+async def test_reads_that_wait_for_each_other_give_up_together_in_an_outage(etcd: EtcdCluster) -> None:
+    with Proxy(etcd.endpoints[0]) as proxy:
+        settings = replace(settings_of(proxy.endpoint), call_timeout=0.5, give_up_after=4.0)
+        async with open_store(settings, STATE_PREFIX, read_share=0.9) as store:
+            proxy.delay_replies(60)
+            started = time.perf_counter()
+            ends = await asyncio.gather(*(store.page(SECRETS, 1) for _ in range(4)), return_exceptions=True)
+            assert [type(end) for end in ends] == [UnavailableError] * 4
+            assert time.perf_counter() - started < 3 * 4.0

@@ -35,6 +35,16 @@ async def test_entries_follow_each_other() -> None:
     assert find_faults(entries, head) == []
 
 
+async def test_the_newest_entries_are_read_alone_the_newest_first(etcd: EtcdCluster) -> None:
+    async with open_store(EtcdSettings(endpoints=tuple(etcd.endpoints)), "/kube-rewrap") as store:
+        log = AuditLog(store, SPACE, "test")
+        assert await log.newest(3) == ()
+        for number in range(5):
+            await log.append("campaign.planned", f"c{number}")
+        assert [entry.number for entry in await log.newest(3)] == [5, 4, 3]
+        assert [entry.number for entry in await log.newest(9)] == [5, 4, 3, 2, 1]
+
+
 def test_an_empty_log_is_whole() -> None:
     assert find_faults([], Head()) == []
 

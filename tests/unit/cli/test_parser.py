@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kube_rewrap.cli.arguments import actions_of, variable_of
+from kube_rewrap.cli.arguments import UsageError, actions_of, variable_of
 from kube_rewrap.cli.parser import build_parser, parse, unknown_variables
 from kube_rewrap.config.settings.flags import EVERY
 
@@ -15,6 +15,35 @@ from kube_rewrap.config.settings.flags import EVERY
 def test_the_form_of_the_output_may_stand_before_the_command(given: list[str]) -> None:
     args = parse([*given, "status", "--endpoints", "http://localhost:1"])
     assert (args.command, args.output, args.endpoints) == ("status", "json", "http://localhost:1")
+
+
+@pytest.mark.parametrize(
+    ("given", "usage"),
+    [
+        (["help"], "rewrap [-h]"),
+        (["help", "run"], "rewrap run [-h]"),
+        (["help", "campaign", "list"], "rewrap campaign"),
+    ],
+)
+def test_help_is_a_word_too(given: list[str], usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(given)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {usage}")
+
+
+def test_without_a_word_the_commands_are_shown_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="no command is given; see rewrap --help"):
+        parse([])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "show which key encrypts what" in err
+
+
+@pytest.mark.parametrize("flags", [["-v"], ["--endpoints=http://localhost:1"], ["--endpoints", "http://localhost:1"]])
+def test_a_flag_before_the_command_is_told_its_place(flags: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^(-v|--endpoints) is before the command; write rewrap COMMAND \[FLAGS\];"):
+        parse([*flags, "status"])
 
 
 def test_several_values_may_stand_in_one_flag_or_in_several() -> None:

@@ -23,3 +23,5 @@ def test_where_there_is_none_the_way_out_is_said(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SettingsError, match=r"no etcd binary was found.*name it with --etcd PATH"):
         find_etcd(None)
+    with pytest.raises(SettingsError, match=r"no etcd binary was found"):
+        find_etcd(str(tmp_path))  # a directory

@@ -60,7 +60,7 @@ def named(name: str) -> Exception:
         (ConnectionRefusedError(111, MARK), "it refuses connections; does it run?"),
         (socket.gaierror(-2, MARK), "its name can't be resolved"),
         (TimeoutError(MARK), "it does not answer in time"),
-        (named("AuthenticationError"), "it refuses the user or the password, or requires one"),
+        (named("AuthenticationError"), "it refuses the user or the password of --broker (REWRAP_BROKER)"),
         (
             ssl.SSLCertVerificationError(1, MARK),
             "TLS failed: its certificate is not trusted for this name",
@@ -78,3 +78,17 @@ def test_why_redis_cannot_be_used_is_said_in_a_fixed_sentence(error: Exception, 
     if "RuntimeError" not in sentence:
         # As kombu and redis-py raise it: their own errors say less than their causes.
         assert why_unreachable(chained(named("OperationalError"), chained(named("Other"), error))) == sentence
+
+
+def test_a_login_without_a_password_is_told_to_give_one() -> None:
+    sentence = "it requires a password, and --broker has none; write redis://USER:PASSWORD@HOST in REWRAP_BROKER"
+    assert why_unreachable(named("AuthenticationError"), has_password=False) == sentence
+    assert why_unreachable(TimeoutError(MARK), has_password=False) == "it does not answer in time"
+
+
+def test_the_alert_of_a_tls_server_is_about_our_certificate() -> None:
+    error = ssl.SSLError(1, MARK)
+    error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    assert why_unreachable(error) == (
+        "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"
+    )

@@ -58,6 +58,15 @@ def lives(tmp_path: Path) -> int:
         pytest.param("say(json.dumps({'job': 'rewrap', 'number': 0, 'error': 'x' * 100_000}))", id="too long"),
         pytest.param("say(json.dumps({'take': 0, 'of': 'objects', 'objects': 0}))", id="nothing asked for"),
         pytest.param("say(json.dumps({'take': 0, 'of': 'objects'}))", id="no number asked for"),
+        pytest.param("say(json.dumps({'take': 0, 'of': 'objects', 'objects': 10**400}))", id="too much asked for"),
+        pytest.param(
+            "[say(json.dumps({'take': n, 'of': f'kms{n}', 'objects': 1})) for n in range(300)]", id="too many ceilings"
+        ),
+        pytest.param(
+            "ask = {'of': 'objects', 'objects': 500}",
+            "[say(json.dumps({'take': n, **ask})) for n in range(1200)]",
+            id="too many requests",
+        ),
         pytest.param("say(json.dumps({'window': 'wide'}))", id="no window"),
         pytest.param("os.write(1, b'\\xff\\n')", id="no UTF-8"),
         pytest.param("os.write(1, b'[' * 60_000 + b'\\n')", id="too deep"),
@@ -80,6 +89,45 @@ async def test_a_child_that_stands_still_is_replaced(tmp_path: Path, monkeypatch
         await one.do(Job.REWRAP, 0)
         await one.stop()
     assert lives(tmp_path) == 2
+
+
+async def test_a_child_that_can_not_answer_any_more_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_STOP_SECONDS", 2.0)
+    one = worker(tmp_path, "say('{}'); job(); os.close(1); time.sleep(60)", f"say('{{}}')\n{ANSWERS}")
+    async with asyncio.timeout(25):
+        await one.do(Job.REWRAP, 0)
+        await one.do(Job.REWRAP, 0)
+        await one.stop()
+    assert lives(tmp_path) == 2
+
+
+SLOW_TO_SHRINK = """
+windows = []
+for line in sys.stdin:
+    order = json.loads(line)
+    if 'job' in order: say(line.strip())
+    if 'window' in order: windows.append(order['window'])
+    if windows[1:] == [3, 5, 3]:
+        say(json.dumps({'window': 3}))
+        say(json.dumps({'window': 5}))
+        time.sleep(1)
+        (here / 'shrunk').write_text('')
+        say(json.dumps({'window': 3}))
+"""
+
+
+async def test_an_answer_to_an_earlier_window_is_not_taken_for_one_to_an_equal_later_one(tmp_path: Path) -> None:
+    one = worker(tmp_path, f"say('{{}}')\n{SLOW_TO_SHRINK}")
+    async with asyncio.timeout(50):
+        await one.do(Job.REWRAP, 0)
+        one.window = 0
+        await one.resize(3, 2)
+        await one.resize(5, 1)
+        await one.resize(3, 2)
+        assert (tmp_path / "shrunk").exists()
+        await one.stop()
 
 
 async def test_a_child_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:

@@ -377,3 +377,22 @@ async def test_the_end_by_another_process_has_one_error_whoever_meets_it_first(
     with pytest.raises(WorkerError, match=f"is {state.value}: another process ended it") as raised:
         await run(new_cluster(store, NEW, OLD))
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("stale", "most"),
+    [
+        pytest.param(1, 1, id="one"),
+        pytest.param(20, 40, id="few"),
+        pytest.param(400, 420, id="all"),
+    ],
+)
+async def test_what_a_run_reserves_and_does_not_spend_is_bounded_by_what_it_spends(stale: int, most: int) -> None:
+    """A run that ends loses the rest: a key would be used up by runs that each rewrite one object of many."""
+    store = MemoryStore()
+    fill(store, NEW, 400)
+    fill(store, OLD, stale)
+    one = new_cluster(store, NEW, OLD)
+    await run(one)
+    [budget] = [budget for budget in (await one.engine.ledger.all()).values() if budget.names == ("new",)]
+    assert stale <= budget.reserved <= most

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from kube_rewrap.worker.errors import BusyError, FencedError, TemporaryError
-from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Outcome, Put
+from kube_rewrap.worker.etcd.store import CommitResult, Delete, Expect, Item, Outcome, Put
 from kube_rewrap.worker.records import ownership
 from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.holder import Holder
@@ -253,3 +253,63 @@ async def test_a_claim_in_use_is_not_taken_for_a_late_one(monkeypatch: pytest.Mo
             await session.hold(CLAIM, ME)
         await asyncio.sleep(0.3)
         assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
+
+
+OTHER_CLAIM = b"/kube-rewrap/v1/claims/c/1"
+
+
+class SlowLate(LosingAll):
+    """Loses all deletions, and stops the first read of `CLAIM` after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_looked_at, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def get(self, key: bytes) -> Item | None:
+        if key == CLAIM and not self.is_looked_at.is_set():
+            self.is_looked_at.set()
+            await self.may_answer.wait()
+        return await super().get(key)
+
+
+async def test_a_claim_that_is_taken_while_late_ones_are_released_is_kept() -> None:
+    store = SlowLate()
+    async with open_session(store, ignore, 10) as session:
+        for key in (CLAIM, OTHER_CLAIM):
+            await session.release(await session.hold(key, ME))
+        store.loses = False
+        late = asyncio.create_task(session.release_late())
+        await store.is_looked_at.wait()
+        guard = await session.hold(OTHER_CLAIM, ME)
+        store.may_answer.set()
+        await late
+        assert (await store.commit([guard], [Put(b"/kube-rewrap/v1/x", b"1")])).outcome is Outcome.APPLIED
+        with pytest.raises(TemporaryError, match="in use"):
+            await session.hold(OTHER_CLAIM, ME)
+        assert await store.get(CLAIM) is None
+
+
+class Answerless(MemoryStore):
+    """Applies the first commit, and never answers it."""
+
+    applied = 0
+
+    async def commit(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> CommitResult:
+        result = await super().commit(expects, changes)
+        self.applied += 1
+        if self.applied == 1:
+            await asyncio.Event().wait()
+        return result
+
+
+async def test_a_claim_whose_request_was_cancelled_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "_LATE_SECONDS", 0.01)
+    store = Answerless()
+    async with open_session(store, ignore, 10) as session:
+        taking = asyncio.create_task(session.hold(CLAIM, ME))
+        while await store.get(CLAIM) is None:  # noqa: ASYNC110 - the store in memory tells nothing when it changes
+            await asyncio.sleep(0)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        await until_free(store)

@@ -1,0 +1,1 @@
+"""What `rewrap top` shows: gathered from records, judged, and laid out for JSON and the screen."""
