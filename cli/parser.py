@@ -30,6 +30,7 @@ from kube_rewrap.cli.arguments import (
 )
 from kube_rewrap.config.settings.flags import (
     APISERVERS,
+    BACKUPS,
     BROKER,
     BUDGET,
     ETCD,
@@ -179,8 +180,9 @@ def _converged(parser: Parser) -> None:
 def _keys(parser: Parser) -> None:
     add_text(parser, "--accept", "FINGERPRINT", "accept the budget of a restored key as it is")
     add_switch(parser, "--no-scan", "don't judge which keys are removable: that takes the same scan as verify")
+    add_many(parser, "--keys", "PATH", "with --catalogue: an archived EncryptionConfiguration, or a directory of them")
     add_configuration(parser)
-    add_settings(parser, ETCD, READS, BUDGET, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, APISERVERS, BACKUPS)
     add_output(parser)
 
 
@@ -216,13 +218,14 @@ def _audit(parser: Parser) -> None:
     add_configuration_path(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
+    add_days(parser, "--max-backup-age", "2", "age in days from which the newest proven backup is old (2)")
     parser.add_argument(
         "--fail-on",
         choices=("low", "medium", "high", "critical"),
         default="high",
         help="least severity of a finding with which the command ends with 3 (high)",
     )
-    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
+    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS, BACKUPS)
     add_output(parser)
 
 
@@ -246,17 +249,38 @@ def _backups(parser: Parser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     inspect = _add(verbs, "inspect", "show what backups hold, and which key encrypts what")
     prove = _add(verbs, "prove", "open every governed object; exit 3 unless all can be read")
-    add_many(
-        prove,
-        "--keys",
-        "PATH",
-        "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be repeated",
-    )
-    for verb in (inspect, prove):
+    add = _add(verbs, "add", "prove backups, and add them to the catalogue; exit 3 unless all can be read")
+    # Without environment variables: they are about these files.
+    add.add_argument("--expires", metavar="TIME", help="when you delete them: 30d, a date, or a time with its zone")
+    add.add_argument("--where", metavar="TEXT", default="", help="where you keep them")
+    configuration = _add(verbs, "configuration", "write the smallest EncryptionConfiguration that reads a backup")
+    add_text(configuration, "--write-to", "OUT", "write it to OUT (mode 0600), not to stdout")
+    configuration.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    keys = _add(verbs, "keys", "show for each key which backups in the catalogue need it, and until when")
+    for verb in (prove, add, configuration, keys):
+        add_many(
+            verb,
+            "--keys",
+            "PATH",
+            "a further EncryptionConfiguration, or a directory of them such as the archive of rotations; may be "
+            "repeated",
+        )
+    for verb in (inspect, prove, add):
         verb.add_argument("files", nargs="+", metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
         verb.add_argument("--processes", type=int, default=1, metavar="N", help="files that are read side by side (1)")
-        add_configuration(verb)
+    configuration.add_argument("files", nargs=1, metavar="FILE", help="of `etcdctl snapshot save`, or a member/snap/db")
+    configuration.set_defaults(processes=1)
+    forget = _add(verbs, "forget", "forget a backup in the catalogue, or a damaged line of it")
+    forget.add_argument("digest", metavar="DIGEST", help="its SHA-256, or at least the first 8 digits")
+    listing = _add(verbs, "list", "show the backups in the catalogue")
+    for verb in (inspect, prove, configuration):
         add_settings(verb, KEYSPACE)
+    add_settings(add, KEYSPACE, BACKUPS)
+    for verb in (forget, listing, keys):
+        add_settings(verb, BACKUPS)
+    for verb in (inspect, prove, add, configuration, keys):
+        add_configuration(verb)
+    for verb in (inspect, prove, add, configuration, keys, forget, listing):
         add_output(verb)
 
 
@@ -329,7 +353,9 @@ def _top(parser: Parser) -> None:
 
 def _scheduler(parser: Parser) -> None:
     add_configuration(parser)
-    add_settings(parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION)
+    add_settings(
+        parser, ETCD, READS, SPACE, WINDOW, BUDGET, BROKER, METRICS, LOG, SCHEDULER, APISERVERS, ROTATION, BACKUPS
+    )
 
 
 def _worker(parser: Parser) -> None:

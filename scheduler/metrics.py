@@ -71,6 +71,16 @@ class _Known:
     due: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class BackupFigures:
+    """The figures of the catalogue of backups. `newest_proven_at`: when the newest readable one was made, 0 = none."""
+
+    newest_proven_at: float
+    kept: int
+    not_readable: int
+    damaged_lines: int
+
+
 class SchedulerMetrics(Collector):
     """The metrics of one scheduler, leading or not. `wall` is in seconds since the epoch, `steady` never jumps."""
 
@@ -84,6 +94,7 @@ class SchedulerMetrics(Collector):
         self._known = _Known()
         self._keks: Mapping[str, KekFigures] = {}
         self._waits: bool | None = None
+        self._backups: BackupFigures | None = None
         self._rotation: Rotation | None = None
         self.ticked()
         registry.register(self)
@@ -189,6 +200,10 @@ class SchedulerMetrics(Collector):
             shown[label] = shown[label].worse(figures) if label in shown else figures
         self._keks, self._waits = shown, waits
 
+    def backups(self, figures: BackupFigures | None) -> None:
+        """Set the figures of the catalogue of backups, None while it can't be read."""
+        self._backups = figures
+
     def rotation(self, rotation: Rotation | None) -> None:
         """Set the newest rotation on record, None if there is none. `configured` keeps it: it changes the file."""
         self._rotation = rotation
@@ -243,7 +258,31 @@ class SchedulerMetrics(Collector):
         yield from _of_campaigns(known.campaigns)
         yield from _of_keys(known)
         yield from self._of_keks()
+        yield from self._of_backups()
         yield from self._of_rotation(self._rotation)
+
+    def _of_backups(self) -> Iterable[Metric]:
+        known = self._backups
+        yield GaugeMetricFamily(
+            "kube_rewrap_backup_newest_proven_age_seconds",
+            "Seconds since the newest backup was made that was proven readable.",
+            self._age(known.newest_proven_at if known else 0.0),
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_backup_kept",
+            "Backups in the catalogue that did not expire.",
+            None if known is None else known.kept,
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_backup_not_readable",
+            "Backups in the catalogue that were not readable whole, and did not expire.",
+            None if known is None else known.not_readable,
+        )
+        yield GaugeMetricFamily(
+            "kube_rewrap_backup_damaged_lines",
+            "Lines of the catalogue that can't be read.",
+            None if known is None else known.damaged_lines,
+        )
 
     def _of_keks(self) -> Iterable[Metric]:
         status = GaugeMetricFamily(

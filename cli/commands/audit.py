@@ -32,7 +32,7 @@ async def _audit(args: argparse.Namespace) -> int:
     # Accept any mode and owner: the checks report who can read or replace the file.
     path = read_configuration_path(args, os.environ)
     generation = generation_of(path, allow_readable=True, allow_foreign=True)
-    ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY)
+    ages = Ages(args.max_key_age * _DAY, args.max_proof_age * _DAY, args.max_backup_age * _DAY)
     brake = brake_on_signals()
     async with open_cluster_to_look(settings, generation) as cluster:
         facts = await brake.unless_pulled(gather(cluster, settings, ages))

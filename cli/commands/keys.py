@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from kube_rewrap.cli.destruction_reports import destruction_json, print_destruction
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
 from kube_rewrap.cli.output import print_json, print_table, say
@@ -17,10 +18,14 @@ from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
+from kube_rewrap.scheduler.backups.catalogue_file import read_catalogue
+from kube_rewrap.scheduler.backups.keys import read_generations
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
+from kube_rewrap.scheduler.keys.destruction import Destruction, judge_destruction
+from kube_rewrap.scheduler.keys.destruction_facts import candidates
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
-from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
+from kube_rewrap.scheduler.keys.removal_facts import RemovalVerdicts, known_verdicts
 from kube_rewrap.scheduler.registry.arguments import no_budget, require_budget
 from kube_rewrap.scheduler.registry.budgets import accept_budget, foresee_budgets
 from kube_rewrap.scheduler.registry.cluster import Cluster, open_cluster_to_look
@@ -75,6 +80,7 @@ async def _keys(args: argparse.Namespace) -> int:
         keks = [stored.value for stored in await Keks(cluster.engine.store, cluster.engine.keyspace).all()]
         judged = None if args.no_scan else await brake_on_signals().unless_pulled(known_verdicts(cluster, settings))
         generation = cluster.generation
+    destruction = _destruction(args, settings.backups.catalogue, generation, judged)
     verdicts, missing = (judged.keys, judged.missing) if judged else ((), "")
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}
@@ -87,9 +93,8 @@ async def _keys(args: argparse.Namespace) -> int:
     code = Exit.UNREACHABLE if missing else Exit.DONE
     if args.output == "json":
         reached = {"observed_until": until or None, "revisions_since": beyond if until else None}
-        print_json(
-            {"keys": rows, "kms": kms, **reached, "missing": missing or None, "note": NOTE, "kms_note": KMS_NOTE}
-        )
+        document = {"keys": rows, "kms": kms, **reached, "missing": missing or None, "note": NOTE}
+        print_json({**document, "kms_note": KMS_NOTE, "destruction": destruction_json(destruction)})
         return code
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
     print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
@@ -106,6 +111,7 @@ async def _keys(args: argparse.Namespace) -> int:
     if not args.no_scan:
         print_blockers(verdicts)
         say()
+    print_destruction(destruction)
     if until:
         say(f"Observed until revision {until}; at most {beyond} later writes are not counted.")
     else:
@@ -114,6 +120,17 @@ async def _keys(args: argparse.Namespace) -> int:
     if missing:
         say(f"Missing: {missing}")
     return code
+
+
+def _destruction(
+    args: argparse.Namespace, path: str | None, generation: Generation, judged: RemovalVerdicts | None
+) -> list[Destruction] | None:
+    """Return the verdicts on the destruction of keys; None without a catalogue. Raises SourceError."""
+    if path is None:
+        return None
+    archived = read_generations(args.keys, allow_readable=args.allow_readable_config)
+    catalogue = read_catalogue(path)
+    return judge_destruction(candidates(generation, archived, judged, catalogue), catalogue, time.time())
 
 
 async def _accept(cluster: Cluster, fingerprint: str | None) -> None:

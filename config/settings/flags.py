@@ -68,6 +68,7 @@ SCHEDULER = _flags("service.poll", "service.resync", "service.progress")
 WORKER = _flags("service.slice", "service.children")
 BUDGET = _flags("budget")
 APISERVERS = _flags("apiservers")
+BACKUPS = _flags("backups")
 
 EVERY = (
     *ETCD,
@@ -83,5 +84,6 @@ EVERY = (
     *SCHEDULER,
     *WORKER,
     *APISERVERS,
+    *BACKUPS,
 )
 """Every flag that sets a setting. A worker's child process reads their variables from its environment."""

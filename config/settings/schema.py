@@ -348,6 +348,15 @@ class KmsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """What is known of backups."""
+
+    catalogue: str | None = file("Catalogue of the backups of etcd, as `rewrap backups add` writes it", "--catalogue")
+    """It holds no key. A scheduler reads it every minute and exports its figures; `audit` and `keys` read it once.
+    None: rewrap knows of no backup, and calls no key destroyable."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All groups. Frozen: a run uses the settings it started with."""
 
@@ -364,6 +373,7 @@ class Settings:
     rotation: RotationSettings = field(default_factory=RotationSettings)
     plaintext: PlaintextSettings = field(default_factory=PlaintextSettings)
     kms: KmsSettings = field(default_factory=KmsSettings)
+    backups: BackupSettings = field(default_factory=BackupSettings)
 
     def with_values(self, group: str, values: Mapping[str, object], source: str) -> Settings:
         """Return settings with some fields of one group replaced. Raises SettingsError naming `source`."""

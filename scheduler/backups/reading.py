@@ -1,17 +1,19 @@
-"""Inspects and proves backups. No etcd is asked; KMS plugins only by a proof."""
+"""Inspects and proves backups, and finds the configuration that reads one. KMS plugins are asked by proofs only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.backups.configuration import smallest_configuration
 from kube_rewrap.scheduler.engine import BackupReport, open_data_keys, read_backup
 from kube_rewrap.scheduler.registry.discovery import where_newer_ones_lie
 from kube_rewrap.worker.backups.backup_file import open_backup
 from kube_rewrap.worker.backups.paths import Paths
 from kube_rewrap.worker.backups.snapshot import PASSES, Progress, open_snapshot
+from kube_rewrap.worker.errors import BackupError
 
 
 def bytes_to_read(file: str) -> int:
@@ -45,6 +47,25 @@ async def prove_backup(
             return await read_backup(snapshot, paths, generations)
         async with open_data_keys(settings) as data_keys:
             return await read_backup(snapshot, paths, generations, data_keys)
+
+
+async def configuration_for(
+    found: BackupReport, settings: Settings, generations: Sequence[Generation], progress: Progress = lambda _: None
+) -> bytes:
+    """Return the smallest EncryptionConfiguration that reads a readable backup, checked by a proof with it alone.
+
+    `found`: its proof by the same generations. Raises BackupError if the file changed meanwhile, or the
+    configuration does not read the backup; and as `inspect_backup`.
+    """
+    needed = {tally.resource: [*tally.keys] for tally in found.newest.resources}
+    content = smallest_configuration(needed, generations)
+    alone = load_generation(content, "the configuration for the backup")
+    again = await prove_backup(found.file, settings, [alone], progress)
+    if again.sha256 != found.sha256:
+        raise BackupError(f"{found.file} changed while it was read")
+    if not again.is_readable:
+        raise BackupError(f"{found.file}: no single EncryptionConfiguration of the given keys reads it")
+    return content
 
 
 def _paths(settings: Settings, generations: Sequence[Generation]) -> Paths:

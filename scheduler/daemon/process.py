@@ -16,6 +16,7 @@ from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.logs import Repetition
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe, ConvergenceProbe
+from kube_rewrap.scheduler.backups.figures import follow_catalogue
 from kube_rewrap.scheduler.configuration.keks import KekWatch
 from kube_rewrap.scheduler.configuration.watcher import ConfigurationWatch
 from kube_rewrap.scheduler.daemon.controllers import ControllerContext, Controllers, LeaderState
@@ -88,6 +89,8 @@ class Daemon:
         async with background(self._stop.pull) as begin:
             begin("the heartbeat", self._tick)
             begin("the queue probe", self._probe)
+            if self._settings.backups.catalogue is not None:
+                begin("the catalogue", partial(follow_catalogue, self._settings.backups.catalogue, self._metrics))
             with ExitStack() as stack:
                 if address is not None:
                     stack.enter_context(serve(address, self._registry, self._metrics.alive, self._ready))

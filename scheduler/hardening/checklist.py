@@ -5,8 +5,8 @@
 2. A check passes only on known facts.
 3. Ids, states and the order are stable; words may change.
 
-Not handled: backups, disks, peers' certificates, endpoints that were not given, kube-apiserver's own flags;
-docs/hardening.md lists these for a person to check.
+Not handled: backups that no catalogue has, disks, peers' certificates, endpoints that were not given, kube-apiserver's
+own flags; docs/hardening.md lists these for a person to check.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from kube_rewrap.scheduler.hardening import choices, keys, objects, surroundings
+from kube_rewrap.scheduler.hardening import backups, choices, keys, objects, surroundings
 from kube_rewrap.scheduler.hardening.facts import Check, HardeningFacts, State
 
 CHECKS: tuple[Callable[[HardeningFacts], Check], ...] = (
@@ -44,12 +44,13 @@ CHECKS: tuple[Callable[[HardeningFacts], Check], ...] = (
     surroundings.etcd_access,
     surroundings.converged,
     surroundings.space,
+    backups.backup_age,
 )
 
 
 def judge(facts: HardeningFacts) -> tuple[Check, ...]:
-    """Run every check, in the order of `CHECKS`."""
-    return tuple(check(facts) for check in CHECKS)
+    """Run every check, in the order of `CHECKS`; that of backups only if a catalogue is given."""
+    return tuple(check(facts) for check in CHECKS if facts.catalogue is not None or check is not backups.backup_age)
 
 
 def summarise(checks: Iterable[Check]) -> dict[str, int]:

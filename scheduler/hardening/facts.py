@@ -9,6 +9,7 @@ from enum import StrEnum
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
+from kube_rewrap.scheduler.backups.catalogue import Catalogue
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.worker.etcd.grants import Exposure
 from kube_rewrap.worker.rate.pressure import Room
@@ -81,10 +82,11 @@ class SocketFacts:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Greatest ages in seconds: of a key that writes, and of the last proof."""
+    """Greatest ages in seconds: of a key that writes, of the last proof, and of the newest proven backup."""
 
     key: float
     proof: float
+    backup: float = 2 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class HardeningFacts:
     key and reason; `stuck` counts all of them. `silent` are endpoints that did not report their size; `quota_told`:
     whether etcd or an operator gave its quota. `keks`: since when a KEK on record is in force, by its provider's name
     and its fingerprint. `missing`: what `proof` could not open, since a KMS plugin does not serve, "" = nothing.
-    `sockets`: those of the KMS providers whose endpoints connect to one.
+    `sockets`: those of the KMS providers whose endpoints connect to one. `catalogue`: that of the backups, None = none
+    is given.
     """
 
     settings: Settings
@@ -125,6 +128,7 @@ class HardeningFacts:
     keks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     missing: str = ""
     sockets: tuple[SocketFacts, ...] = ()
+    catalogue: Catalogue | None = None
 
     @property
     def writers(self) -> dict[KeyRef, list[str]]:

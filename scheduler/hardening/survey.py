@@ -13,6 +13,7 @@ from pathlib import Path
 from kube_rewrap.config.encryption.provider import KmsProvider
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.backups.catalogue_file import read_catalogue
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.facts import Ages, FileFacts, HardeningFacts, SocketFacts
 from kube_rewrap.scheduler.keys.removal_facts import known_verdicts
@@ -37,6 +38,7 @@ _UNWRITTEN = {Reason.TOO_LARGE, Reason.CONTENDED}
 async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> HardeningFacts:
     """Gather all facts once. Raises a scan's errors, and SettingsError for credentials that can't be read."""
     generation, store, keyspace = cluster.generation, cluster.engine.store, cluster.engine.keyspace
+    path = settings.backups.catalogue
     judged = await known_verdicts(cluster, settings)
     campaigns = [stored.value for stored in await Campaigns(store, keyspace).all()]
     quarantined, stuck = await _quarantined(cluster, campaigns)
@@ -67,6 +69,7 @@ async def gather(cluster: Cluster, settings: Settings, ages: Ages) -> HardeningF
         keks={(kek.provider, kek.fingerprint): kek.since for kek in keks},
         missing=judged.missing,
         sockets=await asyncio.to_thread(_sockets, generation.kms_providers),
+        catalogue=None if path is None else await asyncio.to_thread(read_catalogue, path),
     )
 
 

@@ -34,7 +34,10 @@ KEKS = (
     "A KMS key is removable as far as the key ids in the values say, which nothing authenticates. Backups need it, and "
     "a plugin may hold keys that it wrapped with it: disable it in the KMS before you think of destroying it."
 )
-BACKUPS = "Backups of etcd hold old ciphertext for as long as they are kept: archive a key, never destroy it."
+BACKUPS = (
+    "Backups of etcd hold old ciphertext for as long as they are kept: archive a key. `rewrap keys --catalogue` says "
+    "when it may be destroyed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,24 @@ class KeyVerdict:
 
 def judge_keys(proof: Inventory, around: Surroundings) -> list[KeyVerdict]:
     """Judge every configured key by a proof scan and the facts beside it; a former KEK after the one in force."""
-    common = (
+    common = _common(proof, around)
+    return [_judge(proof, key, common, around) for key in _configured_keys(proof, around)]
+
+
+def judge_absence(proof: Inventory, key: KeyRef, around: Surroundings) -> KeyVerdict:
+    """Judge whether the cluster has nothing under a key that is not configured: no unreadable object, above all."""
+    closed = (f"{proof.unreadable} unreadable objects may be under it",) if proof.unreadable else ()
+    return _judge(proof, key, (*closed, *_common(proof, around)), around)
+
+
+def _common(proof: Inventory, around: Surroundings) -> tuple[str, ...]:
+    """Return the blockers of every key."""
+    return (
         *((UNFINISHED,) if around.campaign_unfinished else ()),
         *(() if around.whole and not proof.unknown else (PARTIAL,)),
         *((around.unconverged,) if around.unconverged else ()),
         *((around.missing,) if around.missing else ()),
     )
-    return [_judge(proof, key, common, around) for key in _configured_keys(proof, around)]
 
 
 def _configured_keys(proof: Inventory, around: Surroundings) -> list[KeyRef]:

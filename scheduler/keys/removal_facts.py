@@ -23,7 +23,7 @@ from kube_rewrap.worker.records.observations import ObserverRecords
 
 @dataclass(frozen=True, slots=True)
 class RemovalVerdicts:
-    """The verdict on each configured key, in configured order, and the facts that it rests on.
+    """The verdict on each configured key, in configured order, and the facts that it rests on: `proof` and `around`.
 
     `proof` is the scan; `proof_revision` that of the newest complete campaign over everything, 0 = there is none.
     `missing` as in Surroundings.
@@ -33,6 +33,7 @@ class RemovalVerdicts:
     proof: Inventory
     convergence: Convergence
     proof_revision: int
+    around: Surroundings
     missing: str = ""
 
 
@@ -88,4 +89,4 @@ async def judge_removal(
         lingering=convergence.lingering,
         missing=missing,
     )
-    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision, missing)
+    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision, around, missing)

@@ -1,6 +1,6 @@
 """What all of deploy/ has in common: each command, flag, variable, setting and file that it names exists; no secrets.
 
-The kinds have suites of their own: test_deploy_image.py, _compose, _kubernetes, _systemd, _monitoring.
+The kinds have suites of their own: test_deploy_image.py, _backups, _compose, _kubernetes, _systemd, _monitoring.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ def test_every_kind_is_looked_at() -> None:
         "alerts.yaml",
         "dashboard.json",
         "redis/users.acl.example",
+        "backups/backup-etcd",
+        "backups/backup.env.example",
+        "backups/cronjob.yaml",
+        "backups/kube-rewrap-backup-failed.service",
+        "backups/kube-rewrap-backup.service",
+        "backups/kube-rewrap-backup.timer",
         "systemd/rewrap.env.example",
         *(f"systemd/kube-rewrap-{name}.service" for name in DAEMONS),
     }
@@ -111,7 +117,7 @@ def known_variables() -> set[str]:
     sources = [path for package in ("config", "scheduler", "worker") for path in (TOP / package).rglob("*.py")]
     literal = re.compile(r"\"(REWRAP_[A-Z_]*[A-Z])\"")
     read = {name for path in sources for name in literal.findall(path.read_text(encoding="utf-8"))}
-    others = ("--settings", "--encryption-config", "--allow-readable-config")
+    others = ("--settings", "--encryption-config", "--allow-readable-config", "--keys")
     return {flag.variable for flag in EVERY} | {variable(name) for name in others} | read
 
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kube_rewrap.scheduler.metrics import SchedulerMetrics
+from kube_rewrap.scheduler.metrics import BackupFigures, SchedulerMetrics
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.kms.counts import CallOutcome, Calls, Method
 from kube_rewrap.worker.queue.metrics import WorkerMetrics
@@ -133,6 +133,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.budgets(KEYS.values(), 100, [])
     scheduler.rotation(ROTATION)
     scheduler.keks({"cloud": KekFigures(time.time(), time.time())})
+    scheduler.backups(BackupFigures(time.time(), 3, 1, 0))
     done = {"outcome": "worked", "report": REPORT.to_json(), "window": 32, "plugins": [PLUGIN.to_json()]}
     WorkerMetrics(registry, 500.0, 2).count(done)
 

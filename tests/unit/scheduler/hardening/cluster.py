@@ -20,6 +20,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import RotationSettings, Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence, Replica, ReplicaState
+from kube_rewrap.scheduler.backups.catalogue import Catalogue
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.hardening.checklist import judge
 from kube_rewrap.scheduler.hardening.facts import DAY, Ages, Check, FileFacts, HardeningFacts, SocketFacts, State
@@ -29,6 +30,7 @@ from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef, Quarantine, Reason
+from tests.unit.scheduler.backups.backups import backup
 
 NOW = 1_000 * DAY
 PLAIN = KeyRef("identity", "", PLAINTEXT_FINGERPRINT)
@@ -68,6 +70,7 @@ IDS = [
     "etcd-access",
     "converged",
     "space",
+    "backup-age",
 ]
 
 
@@ -132,6 +135,7 @@ def facts(configuration: EncryptionConfiguration | None = None) -> HardeningFact
         room=Room(50, 100, None),
         quota_told=True,
         silent=(),
+        catalogue=Catalogue((backup(made=NOW - DAY),)),
     )
 
 

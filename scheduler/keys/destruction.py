@@ -1,0 +1,167 @@
+"""Judges whether a key may be destroyed: whether neither the cluster nor a backup needs it any more. Pure.
+
+A key is destroyable when each of these blockers was checked and is absent. A fact that is not known is a blocker, too.
+
+1. The present EncryptionConfiguration has the key.
+2. The cluster may hold something under it: any blocker of its removal (`removal.py`), or the cluster was not scanned.
+3. A backup in the catalogue needs it, at its newest revision or for an older one that is still in the file; a backup
+   that expired counts as long as its file is still there.
+4. A backup is not readable whole, or holds values of which it is not known which key they need.
+5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
+6. No backup that was proven readable without the key is left.
+7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK.
+
+Not handled: backups that were never added, copies, and other clusters that use the key. Every output says so
+(`DESTRUCTION`). Nothing is destroyed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.scheduler.backups.catalogue import Backup, Catalogue
+from kube_rewrap.worker.verdict import KeyRef
+
+DESTRUCTION = (
+    "A catalogue knows only the backups that were added to it. Once a key is destroyed, nothing that is under it can "
+    "be read again: copies of backups, disks, exports. rewrap destroys no key."
+)
+NOT_SCANNED = "the cluster was not scanned: `rewrap keys` does it"
+IN_FILE = "the present EncryptionConfiguration has it"
+NO_SPARE = "no backup in the catalogue was proven readable without it"
+NO_FILE = "none of the given files has it: name them with --keys"
+NO_KEK = "it stands for a KMS provider whose values name no KEK: nothing shows which ones they need"
+_OTHERS = "others"
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A key to judge. `names` are its names in the given files, `files` those that have it; the present one is not.
+
+    `configured`: whether the present EncryptionConfiguration has it. `removable`: whether it may leave that file, None
+    if it is not there, or the cluster was not scanned. `in_use`: the objects under it in the cluster, None = not known.
+    `cluster`: the blockers of its removal from the cluster.
+    """
+
+    key: KeyRef
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    configured: bool
+    removable: bool | None
+    in_use: int | None
+    cluster: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Destruction:
+    """The verdict on one key. `needed_by` counts the backups that need it; `until`: when the last of them expires.
+
+    `until` is None where one does not expire, or none needs it.
+    """
+
+    candidate: Candidate
+    needed_by: int
+    until: str | None
+    blockers: tuple[str, ...]
+
+    @property
+    def destroyable(self) -> bool:
+        """Whether it has no blocker."""
+        return not self.blockers
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON form."""
+        one = self.candidate
+        return {
+            "provider": one.key.provider,
+            "fingerprint": one.key.fingerprint,
+            "names": list(one.names),
+            "files": list(one.files),
+            "configured": one.configured,
+            "objects": one.in_use,
+            "removable": one.removable,
+            "needed_by": self.needed_by,
+            "until": self.until,
+            "destroyable": self.destroyable,
+            "blockers": list(self.blockers),
+        }
+
+
+def judge_destruction(candidates: Iterable[Candidate], catalogue: Catalogue, now: float) -> list[Destruction]:
+    """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970."""
+    kept = catalogue.kept(now)
+    common = tuple(_common(catalogue, kept))
+    return [_judge(one, common, kept, now) for one in candidates]
+
+
+def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
+    if catalogue.distrust:
+        yield f"another user could have written the catalogue: {catalogue.distrust}"
+    if catalogue.damaged:
+        count = len(catalogue.damaged)
+        yield f"damaged lines of the catalogue may have named backups: {count}; `rewrap backups list` shows them"
+    if closed := [one for one in kept if not one.readable]:
+        yield f"backups that were not readable whole may need it: {_named(closed)}"
+
+
+def _judge(one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], now: float) -> Destruction:
+    key = one.key
+    needing = [backup for backup in kept if _any_is(backup.keys, key)]
+    older = [backup for backup in kept if backup not in needing and _any_is(backup.history_keys, key)]
+    unknown = [backup for backup in kept if any(_may_be(named, key) for named in backup.unknown_keys)]
+    spare = [backup for backup in kept if backup.readable and backup not in needing]
+    blockers = (
+        *((IN_FILE,) if one.configured else ()),
+        *one.cluster,
+        *((f"backups need it: {_named(needing)}",) if needing else ()),
+        *((f"older revisions in backups are under it: {_named(older)}",) if older else ()),
+        *((f"backups need a key that is not known, and that may be this one: {_named(unknown)}",) if unknown else ()),
+        *common,
+        *(() if spare else (NO_SPARE,)),
+        *((NO_FILE,) if key.provider != ProviderType.KMS and not (one.files or one.configured) else ()),
+        *((NO_KEK,) if key.provider == ProviderType.KMS and not key.is_kek else ()),
+    )
+    return Destruction(one, len(needing) + len(older), _until([*needing, *older], now), tuple(dict.fromkeys(blockers)))
+
+
+def _until(backups: Sequence[Backup], now: float) -> str | None:
+    """Return when the last backup goes. One that expired, and is still there, goes at a time that is not known."""
+    if not backups or any(one.is_expired(now) for one in backups):
+        return None
+    return max(backups, key=lambda one: one.expires_at).expires
+
+
+def _any_is(keys: Iterable[KeyRef], key: KeyRef) -> bool:
+    return any(is_same(one, key) for one in keys)
+
+
+def is_same(one: KeyRef, key: KeyRef) -> bool:
+    """Whether what is under `one` needs `key`. KEKs that were too many to count may be any of their provider."""
+    if one.provider != key.provider:
+        return False
+    if key.provider != ProviderType.KMS:
+        return one.fingerprint == key.fingerprint
+    if one.name != key.name:
+        return False
+    return one.kek.fingerprint == key.kek.fingerprint or one.fingerprint == _OTHERS or not (one.is_kek and key.is_kek)
+
+
+def _may_be(unknown: KeyRef, key: KeyRef) -> bool:
+    """Whether a key of which only the name in a value is known may be this one.
+
+    A file of today may have a local key under another name, so that all of its provider count.
+    """
+    if not unknown.provider:
+        return True
+    is_kms = key.provider == ProviderType.KMS
+    return unknown.provider == key.provider and (not is_kms or unknown.name in {"", key.name})
+
+
+def _named(backups: Sequence[Backup]) -> str:
+    """Return some backups by the head of their digest and their end, and how many more there are."""
+    shown = [f"{one.digest[:12]} (expires {one.expires[:10] if one.expires else 'never'})" for one in backups[:_NAMED]]
+    more = f" and {len(backups) - _NAMED} more" if len(backups) > _NAMED else ""
+    return f"{', '.join(shown)}{more}"
