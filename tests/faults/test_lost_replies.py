@@ -15,7 +15,8 @@ WRITES = {
     "a swap": (b"k8s:enc:aesgcm:v1:new:", 5),
     "the lock": (b'"command"', 1),
     "a campaign": (b'"planned_at"', 3),
-    "a checkpoint": (b'"cursor"', 4),
+    # Both batches are recorded in one transaction, which is tried five times; an attempt may end at a lost connection.
+    "a checkpoint": (b'"cursor"', 2),
     "a reservation": (b'"reserved"', 5),
     "an entry of the quarantine": (b'"reason"', 2),
 }
