@@ -29,7 +29,7 @@ _SCAN = """
 import sys, uvloop
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.logs import configure_logs
-from kube_rewrap.config.settings.schema import EtcdSettings, PaceSettings, Settings
+from kube_rewrap.config.settings.schema import EtcdSettings, LogSettings, PaceSettings, Settings
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 
@@ -40,7 +40,7 @@ async def scan(endpoint, file, share):
         sys.stdin.readline()
         await scan_cluster(cluster)
 
-configure_logs("error")
+configure_logs(LogSettings(level="error"), "bench")
 uvloop.run(scan(*sys.argv[1:]))
 """
 
