@@ -37,6 +37,7 @@ QUARANTINED = f'campaign_objects{{{EVERYTHING}, outcome="quarantined"}}'
 DUE_KEY, RESTORED_KEY = f"key_rotation_due{{{KEY}}}", f"key_restored{{{KEY}}}"
 USED = f"key_budget_used{{{KEY}}}"
 WORKED = 'messages_total{instance="w1", outcome="worked"}'
+BACKUP_AGE = "backup_newest_proven_age_seconds"
 KEK_AGE, HELD = 'kek_status_age_seconds{provider="cloud"}', 'kek_held{provider="cloud"}'
 CIRCUIT = 'kms_circuit_open{provider="cloud", version="v2", method="encrypt"}'
 CALLS_OK, CALLS_FAILED = (
@@ -77,6 +78,9 @@ HEALTHY: Mapping[str, str] = {
     CALLS_OK: COUNTS_UP,
     CALLS_FAILED: "0",
     'kms_refused_sources_total{provider="cloud", version="v2"}': "0",
+    BACKUP_AGE: "3600",
+    "backup_kept": "30",
+    "backup_not_readable": "0",
 }
 GONE = "_"
 """No sample."""
@@ -110,6 +114,10 @@ ENDED_INCOMPLETE = {COMPLETE: "0", f'campaign_state{{{EVERYTHING}, state="incomp
 UNDER_WAY = {COMPLETE: "0", RUNNING: "1"}
 FAULTS = [
     Fault("a healthy service", {}, {5: {}, LAST: {}}),
+    Fault("no backup is taken any more", {BACKUP_AGE: "3600+60"}, {2 * DAY - 60: {}, LAST: {"BackupOld": 1}}),
+    Fault("no backup was ever proven readable", {BACKUP_AGE: GONE}, after(61, "BackupOld")),
+    Fault("there is no catalogue", {BACKUP_AGE: GONE, "backup_kept": GONE, "backup_not_readable": GONE}, {LAST: {}}),
+    Fault("a backup can't be read", {"backup_not_readable": "1"}, after(6, "BackupNotReadable")),
     Fault("a worker is down", {'up{job="kube-rewrap", instance="w2"}': "0"}, after(6, DOWN)),
     Fault("a pod of a PodMonitor is down", {'up{job="ns/kube-rewrap", instance="w9"}': "0"}, after(6, DOWN)),
     Fault("a target of another job is down", {'up{job="etcd", instance="e1"}': "0"}, {60: {}}),
