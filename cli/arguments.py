@@ -38,6 +38,12 @@ class Parser(argparse.ArgumentParser):
         """All spellings of the flags of this parser, without those of its commands."""
         return self._option_string_actions
 
+    def command(self, name: str) -> argparse.ArgumentParser:
+        """Return the parser of one command. Raises KeyError."""
+        [commands] = [one for one in self._actions if isinstance(one, argparse._SubParsersAction)]  # noqa: SLF001
+        found: argparse.ArgumentParser = commands.choices[name]
+        return found
+
     def titled(self, title: str) -> argparse._ArgumentGroup:
         """Return the group of flags with this title; makes it at the first call."""
         if title not in self._titled:

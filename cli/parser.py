@@ -66,8 +66,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{line[0].partition('=')[0]} is before the command; write {parser.prog} COMMAND [FLAGS]")
     args, unknown = parser.parse_known_args(line)
     if unknown:
-        flags = {name for action in actions_of(parser) for name in action.option_strings}
-        near = "".join(did_you_mean(text.partition("=")[0], flags) for text in unknown[:1] if text.startswith("--"))
+        wrong = unknown[0].partition("=")[0]
+        of_command = actions_of(parser.command(args.command))
+        flags = {name for action in of_command for name in action.option_strings} - {wrong}  # another verb may have it
+        near = did_you_mean(wrong, flags) if wrong.startswith("--") else ""
         raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{near}; see {parser.prog} {args.command} --help")
     if getattr(args, "output", "text") not in getattr(args, "forms", ("text", "json")):
         parser.error("REWRAP_OUTPUT must be text or json")
@@ -241,7 +243,8 @@ def _report(parser: Parser) -> None:
     add_configuration(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
-    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS)
+    add_days(parser, "--max-backup-age", "2", "age in days from which the newest proven backup is old (2)")
+    add_settings(parser, ETCD, READS, BUDGET, SPACE, APISERVERS, BACKUPS)
     add_output(parser, "html")
 
 

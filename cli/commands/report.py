@@ -31,7 +31,7 @@ async def _report(args: argparse.Namespace) -> int:
     from importlib.metadata import version  # noqa: PLC0415 - beside the scan its time is nothing, at start it is
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
-    ages = Ages(args.max_key_age * DAY, args.max_proof_age * DAY)
+    ages = Ages(args.max_key_age * DAY, args.max_proof_age * DAY, args.max_backup_age * DAY)
     brake = brake_on_signals()
     async with open_cluster_to_look(settings, generation) as cluster:
         facts = await brake.unless_pulled(

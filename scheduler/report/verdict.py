@@ -15,7 +15,7 @@ _OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
 NOT_CLAIMED = (
     (
         "Backups",
-        "Snapshots of etcd keep what they held, under the keys of their time: archive a key, never destroy it.",
+        "Snapshots of etcd keep what they held. Archive each key: `rewrap keys --catalogue` says which may go.",
     ),
     (
         "Old values",

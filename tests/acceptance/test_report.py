@@ -112,6 +112,19 @@ def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewra
     assert (page.code, SECRET_NAME in page.stdout) == (3, False)
 
 
+def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
+    rewrap: Command, etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    rewrap.json("run")
+    etcd.save(tmp_path / "backup.db")
+    catalogue = str(tmp_path / "catalogue.jsonl")
+    offline = Command(tmp_path, ("--encryption-config", str(rewrap.directory / "enc.json")))
+    assert offline.run("backups", "add", str(tmp_path / "backup.db"), "--catalogue", catalogue).code == 0
+    checks = {one["id"]: one for one in report(rewrap, "--now", "--catalogue", catalogue)["checklist"]["checks"]}
+    assert checks["backup-age"]["state"] == "pass"
+    assert "proven readable" in checks["backup-age"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [

@@ -46,6 +46,12 @@ def test_a_flag_before_the_command_is_told_its_place(flags: list[str]) -> None:
         parse([*flags, "status"])
 
 
+def test_a_flag_of_another_command_is_not_suggested_for_itself() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(["keygen", "--endpoints=x"])
+    assert str(caught.value) == "unrecognized arguments: --endpoints=x; see rewrap keygen --help"
+
+
 def test_several_values_may_stand_in_one_flag_or_in_several() -> None:
     assert parse(["run", "--resource", "a,b", "--resource", "c"]).resource == ["a", "b", "c"]
 
