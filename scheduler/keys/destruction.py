@@ -9,7 +9,10 @@ A key is destroyable when each of these blockers was checked and is absent. A fa
 4. A backup is not readable whole, or holds values of which it is not known which key they need.
 5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
 6. No backup that was proven readable without the key is left.
-7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK.
+7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK:
+   they may need any.
+
+A key is its bytes: 1 to 3 hold for them under each provider type and name. A KEK is its key id, under each provider.
 
 Not handled: backups that were never added, copies, and other clusters that use the key. Every output says so
 (`DESTRUCTION`). Nothing is destroyed here.
@@ -43,7 +46,8 @@ class Candidate:
 
     `configured`: whether the present EncryptionConfiguration has it. `removable`: whether it may leave that file, None
     if it is not there, or the cluster was not scanned. `in_use`: the objects under it in the cluster, None = not known.
-    `cluster`: the blockers of its removal from the cluster.
+    `cluster`: the blockers of its removal from the cluster. `also`: the keys of other provider types that have the same
+    bytes, whether or not a file has them.
     """
 
     key: KeyRef
@@ -53,6 +57,7 @@ class Candidate:
     removable: bool | None
     in_use: int | None
     cluster: tuple[str, ...]
+    also: tuple[KeyRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +116,15 @@ def _judge(one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], now:
     key = one.key
     needing = [backup for backup in kept if _any_is(backup.keys, key)]
     older = [backup for backup in kept if backup not in needing and _any_is(backup.history_keys, key)]
-    unknown = [backup for backup in kept if any(_may_be(named, key) for named in backup.unknown_keys)]
+    as_other = [backup for backup in kept if any(_any_is(_all_keys(backup), other) for other in one.also)]
+    unknown = [backup for backup in kept if _may_need(backup, key)]
     spare = [backup for backup in kept if backup.readable and backup not in needing]
     blockers = (
         *((IN_FILE,) if one.configured else ()),
         *one.cluster,
         *((f"backups need it: {_named(needing)}",) if needing else ()),
         *((f"older revisions in backups are under it: {_named(older)}",) if older else ()),
+        *((f"backups need the same key bytes, as another type of provider: {_named(as_other)}",) if as_other else ()),
         *((f"backups need a key that is not known, and that may be this one: {_named(unknown)}",) if unknown else ()),
         *common,
         *(() if spare else (NO_SPARE,)),
@@ -138,26 +145,48 @@ def _any_is(keys: Iterable[KeyRef], key: KeyRef) -> bool:
     return any(is_same(one, key) for one in keys)
 
 
+def _all_keys(backup: Backup) -> tuple[KeyRef, ...]:
+    return (*backup.keys, *backup.history_keys)
+
+
 def is_same(one: KeyRef, key: KeyRef) -> bool:
-    """Whether what is under `one` needs `key`. KEKs that were too many to count may be any of their provider."""
+    """Whether what is under `one` needs `key`.
+
+    KEKs that were too many to count may be any of their provider. Two KMS providers with the same key id use the same
+    KEK: a provider may have been renamed, or be in the file twice.
+    """
     if one.provider != key.provider:
         return False
     if key.provider != ProviderType.KMS:
         return one.fingerprint == key.fingerprint
-    if one.name != key.name:
-        return False
-    return one.kek.fingerprint == key.kek.fingerprint or one.fingerprint == _OTHERS or not (one.is_kek and key.is_kek)
+    if one.is_kek and key.is_kek and one.fingerprint != _OTHERS:
+        return _key_id(one) == _key_id(key)
+    return one.name == key.name
+
+
+def may_be_kek(one: KeyRef, key: KeyRef) -> bool:
+    """Whether what is under `one` names no single KEK, so that it may need the KEK `key`."""
+    is_nameless = one.provider == ProviderType.KMS and (not one.is_kek or one.fingerprint == _OTHERS)
+    return is_nameless and key.provider == ProviderType.KMS and key.is_kek and not is_same(one, key)
+
+
+def _key_id(key: KeyRef) -> str:
+    """Return the digits of a KEK's key id, without the place of its provider among those of its name."""
+    return key.kek.fingerprint.partition("#")[0]
+
+
+def _may_need(backup: Backup, key: KeyRef) -> bool:
+    """Whether a backup needs a key that is not known, and that may be this one."""
+    is_nameless = any(may_be_kek(one, key) for one in _all_keys(backup))
+    return is_nameless or any(_may_be(one, key) for one in backup.unknown_keys)
 
 
 def _may_be(unknown: KeyRef, key: KeyRef) -> bool:
     """Whether a key of which only the name in a value is known may be this one.
 
-    A file of today may have a local key under another name, so that all of its provider count.
+    A file of today may have a key under another name, so that all of its provider type count.
     """
-    if not unknown.provider:
-        return True
-    is_kms = key.provider == ProviderType.KMS
-    return unknown.provider == key.provider and (not is_kms or unknown.name in {"", key.name})
+    return not unknown.provider or unknown.provider == key.provider
 
 
 def _named(backups: Sequence[Backup]) -> str:

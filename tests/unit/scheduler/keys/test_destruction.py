@@ -27,6 +27,9 @@ GONE_KEK = replace(GONE, key=KEK, names=("cloud",), files=())
 SPARE = backup(1)
 NEEDING = backup(2, keys=(OLD, NEW), expires=NOW + DAY)
 TYPE0 = replace(KEK, fingerprint=f"{KEK.fingerprint}-type0")
+RENAMED_KEK, SECOND_KEK = replace(KEK, name="other"), replace(KEK, fingerprint=f"{KEK.fingerprint}-type0#2")
+TWIN = KeyRef("secretbox", "old", "00000000000000aa")
+GONE_TWIN = replace(GONE, also=(TWIN,))
 DAMAGED = DamagedLine(3, "0" * 64, "torn")
 
 
@@ -69,7 +72,15 @@ ROWS = [
     Row("no backup was ever added", (), NO_SPARE),
     Row("every backup has expired", (backup(1, expires=NOW),), NO_SPARE),
     Row("a value of source type 0", (SPARE, backup(2, keys=(TYPE0,))), "backups need it", GONE_KEK),
-    Row("a KEK of another provider", (SPARE, backup(2, keys=(replace(KEK, name="other"),))), "", GONE_KEK),
+    Row("a KEK of another key id", (SPARE, backup(2, keys=(replace(KEK, fingerprint="f" * 16),))), "", GONE_KEK),
+    Row("its key id under another provider's name", (SPARE, backup(2, keys=(RENAMED_KEK,))), "backups need it", GONE_KEK),
+    Row("its key id under the second of a name", (SPARE, backup(2, keys=(SECOND_KEK,))), "backups need it", GONE_KEK),
+    Row("its key id as the second of a name", (SPARE, backup(2, keys=(KEK,))), "need it", replace(GONE_KEK, key=SECOND_KEK)),
+    Row("KMS v1 of another provider", (SPARE, backup(2, keys=(KeyRef("kms", "x", "v1"),))), "is not known", GONE_KEK),
+    Row("older KMS v1", (SPARE, backup(2, history_keys=(KeyRef("kms", "x", "v1-cbc"),))), "is not known", GONE_KEK),
+    Row("too many KEKs of another", (SPARE, backup(2, keys=(KeyRef("kms", "x", "others"),))), "is not known", GONE_KEK),
+    Row("its bytes as another provider's key", (SPARE, backup(2, keys=(TWIN,))), "the same key bytes", GONE_TWIN),
+    Row("its bytes in older revisions", (SPARE, backup(2, history_keys=(TWIN,))), "the same key bytes", GONE_TWIN),
     Row("KEKs counted together", (SPARE, backup(2, keys=(KeyRef("kms", "cloud", "others"),))), "need", GONE_KEK),
     Row("values of KMS v1 of its provider", (SPARE, backup(2, keys=(KeyRef("kms", "cloud", "v1"),))), "need", GONE_KEK),
     Row("a provider of KMS v1", (SPARE,), NO_KEK, replace(GONE_KEK, key=KeyRef("kms", "cloud", "v1"))),
