@@ -130,7 +130,9 @@ def _destruction(
         return None
     archived = read_generations(args.keys, allow_readable=args.allow_readable_config)
     catalogue = read_catalogue(path)
-    return judge_destruction(candidates(generation, archived, judged, catalogue), catalogue, time.time())
+    return judge_destruction(
+        candidates(generation, archived, judged, catalogue), catalogue, time.time(), judged.since if judged else 0
+    )
 
 
 async def _accept(cluster: Cluster, fingerprint: str | None) -> None:

@@ -8,7 +8,9 @@ A key is destroyable when each of these blockers was checked and is absent. A fa
    that expired counts as long as its file is still there.
 4. A backup is not readable whole, or holds values of which it is not known which key they need.
 5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
-6. No backup that was proven readable without the key is left.
+6. No backup of some object that was proven readable without the key is left, or none of the time since the present
+   configuration is in force. Then the catalogue may be an old copy, or lack its last lines; of backups before that one
+   it lacks none.
 7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK:
    they may need any.
 
@@ -34,6 +36,7 @@ DESTRUCTION = (
 NOT_SCANNED = "the cluster was not scanned: `rewrap keys` does it"
 IN_FILE = "the present EncryptionConfiguration has it"
 NO_SPARE = "no backup in the catalogue was proven readable without it"
+OLD_CATALOGUE = "no such backup is of the time since the present EncryptionConfiguration is in force: add one"
 NO_FILE = "none of the given files has it: name them with --keys"
 NO_KEK = "it stands for a KMS provider whose values name no KEK: nothing shows which ones they need"
 _OTHERS = "others"
@@ -95,11 +98,19 @@ class Destruction:
         }
 
 
-def judge_destruction(candidates: Iterable[Candidate], catalogue: Catalogue, now: float) -> list[Destruction]:
-    """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970."""
+def judge_destruction(
+    candidates: Iterable[Candidate], catalogue: Catalogue, now: float, since: int = 0
+) -> list[Destruction]:
+    """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970.
+
+    `since`: the revision since which the present configuration is in force, 0 where the cluster was not scanned.
+    """
     kept = catalogue.kept(now)
     common = tuple(_common(catalogue, kept))
-    return [_judge(one, common, kept, now) for one in candidates]
+    # A backup that expired a moment ago blocks for a day, but is no spare one.
+    left = [one for one in kept if one.expires_at > now or one.digest in catalogue.present]
+    spare = [one for one in left if one.readable and one.objects]
+    return [_judge(one, common, kept, spare, now, since) for one in candidates]
 
 
 def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
@@ -112,13 +123,15 @@ def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
         yield f"backups that were not readable whole may need it: {_named(closed)}"
 
 
-def _judge(one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], now: float) -> Destruction:
+def _judge(  # noqa: PLR0917 - what is the same for all keys
+    one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], spare: Sequence[Backup], now: float, since: int
+) -> Destruction:
     key = one.key
     needing = [backup for backup in kept if _any_is(backup.keys, key)]
     older = [backup for backup in kept if backup not in needing and _any_is(backup.history_keys, key)]
     as_other = [backup for backup in kept if any(_any_is(_all_keys(backup), other) for other in one.also)]
     unknown = [backup for backup in kept if _may_need(backup, key)]
-    spare = [backup for backup in kept if backup.readable and backup not in needing]
+    without = [backup for backup in spare if backup not in needing]
     blockers = (
         *((IN_FILE,) if one.configured else ()),
         *one.cluster,
@@ -127,7 +140,8 @@ def _judge(one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], now:
         *((f"backups need the same key bytes, as another type of provider: {_named(as_other)}",) if as_other else ()),
         *((f"backups need a key that is not known, and that may be this one: {_named(unknown)}",) if unknown else ()),
         *common,
-        *(() if spare else (NO_SPARE,)),
+        *(() if without else (NO_SPARE,)),
+        *((OLD_CATALOGUE,) if without and not any(backup.revision >= since for backup in without) else ()),
         *((NO_FILE,) if key.provider != ProviderType.KMS and not (one.files or one.configured) else ()),
         *((NO_KEK,) if key.provider == ProviderType.KMS and not key.is_kek else ()),
     )

@@ -38,7 +38,9 @@ def generation(*keys: Key, file: str = "enc.json") -> Generation:
 
 
 def judged(scan: Inventory, around: Surroundings = FREE) -> RemovalVerdicts:
-    return RemovalVerdicts(tuple(judge_keys(scan, around)), scan, Convergence(is_converged=True, file_hash="", because=""), 70, around)
+    return RemovalVerdicts(
+        tuple(judge_keys(scan, around)), scan, Convergence(is_converged=True, file_hash="", because=""), 70, around
+    )
 
 
 def candidate(key: KeyRef, scan: Inventory, around: Surroundings = FREE, archived: tuple[Key, ...] = ()) -> Candidate:
