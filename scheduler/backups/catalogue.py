@@ -41,11 +41,11 @@ Keys = Annotated[tuple[KeyRef, ...], Most(_MOST_KEYS)]
 class Backup(Form):
     """One backup, as it was when it was added.
 
-    `digest`: SHA-256 of the file. `prefix`: the etcd prefix below which it was proven, "" where that is not known; what
-    is elsewhere in the file is another backup. `made`: when the file was last written; `added`: when its proof ended. `file`: its
+    `digest`: SHA-256 of the file. `made`: when the file was last written; `added`: when its proof ended. `file`: its
     absolute path then; `where`: where the operator keeps it. `keys`: what kube-apiserver needs to read it;
     `history_keys`: what else older revisions in the file are under. `unknown_keys`: missing ones, named as the values
-    name them, whose fingerprint is not known (""). `expires`: when the operator deletes it, None = never.
+    name them, whose fingerprint is not known (""). `expires`: when the operator deletes it, None = never. `prefix`: the
+    etcd prefix below which it was proven, "" where that is not known; what is elsewhere in the file is another backup.
     """
 
     digest: Digest
@@ -97,8 +97,9 @@ class DamagedLine:
 class Catalogue:
     """The backups that were added and not forgotten, in the order in which they were added, and the damaged lines.
 
-    `copies`: the backups once more, as the last line for each path has them. `distrust`: why another user could have written the file, "" = none could. `present`: digests of backups whose file
-    is still at a path of it, with the size and time that it had, or may be.
+    `copies`: the backups once more, as the last line for each path has them. `distrust`: why another user could have
+    written the file, "" = none could. `present`: digests of backups of which a file is still at its path, with the size
+    and time that it had, or may be.
     """
 
     backups: tuple[Backup, ...] = ()
@@ -194,7 +195,7 @@ def _read(line: bytes) -> tuple[Backup | None, str]:
 
 
 def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """Return an object of JSON. Raises ValueError for a field that is there twice: readers differ in which one counts."""
+    """Return an object of JSON. Raises ValueError for one that has a field twice: readers differ in which they take."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a field is there twice")
