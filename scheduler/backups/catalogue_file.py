@@ -35,8 +35,8 @@ def read_catalogue(path: str) -> Catalogue:
         with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
             raw = _read(path, descriptor)
         doubt = distrust(path)
-    except OSError as error:
-        raise _refused(path, f"the catalogue can't be read: {error.strerror}", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"the catalogue can't be read: {_because(error)}", "check the path") from None
     found = read_lines(raw)
     present = frozenset(one.digest for one in found.copies if _may_be_there(one))
     return replace(found, distrust=doubt[0] if doubt else "", present=present)
@@ -56,8 +56,12 @@ def append_lines(path: str, lines: Sequence[bytes]) -> None:
             is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             _append(descriptor, size, b"\n" + content if is_torn else content)
         _sync_directory(path)
-    except OSError as error:
-        raise _refused(path, f"the catalogue can't be written: {error.strerror}", "check its disk") from None
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"the catalogue can't be written: {_because(error)}", "check its disk") from None
+
+
+def _because(error: OSError | ValueError) -> str:
+    return (error.strerror or "the disk gives no answer") if isinstance(error, OSError) else "the path is not valid"
 
 
 def _append(descriptor: int, size: int, content: bytes) -> None:

@@ -119,6 +119,14 @@ def test_a_backup_may_be_where_this_user_can_not_look(path: str, monkeypatch: py
     assert read_catalogue(path).present == {backup(1).digest}
 
 
+def test_a_path_that_is_none_is_refused() -> None:
+    for path in ("nul\0", "", "/" + "x" * 5_000):
+        with pytest.raises(SourceError):
+            read_catalogue(path)
+        with pytest.raises(SourceError):
+            append_lines(path, [line_of(backup(1))])
+
+
 def test_a_catalogue_out_of_all_proportion_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     append_lines(path, [line_of(backup(1))])
     monkeypatch.setattr(catalogue_file, "_MOST_BYTES", 1_000)
