@@ -19,7 +19,7 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.backups.catalogue_file import read_catalogue
-from kube_rewrap.scheduler.backups.keys import read_generations
+from kube_rewrap.scheduler.backups.keys import read_copies
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
 from kube_rewrap.scheduler.keys.destruction import Destruction
@@ -129,7 +129,7 @@ async def _destruction(
     """Return the verdicts on the destruction of keys; None without a catalogue. Raises SourceError, WorkerError."""
     if path is None:
         return None
-    archived = read_generations(args.keys, allow_readable=args.allow_readable_config)
+    archived = read_copies(args.keys, allow_readable=args.allow_readable_config)
     catalogue = read_catalogue(path)
     found = candidates(cluster.generation, archived, judged, catalogue)
     return await brake_on_signals().unless_pulled(judge_in_cluster(cluster, found, judged, catalogue, time.time()))
