@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from kube_rewrap.cli.destruction_reports import destruction_json, print_destruction
 from kube_rewrap.cli.exit_codes import Exit
@@ -130,9 +131,9 @@ async def _destruction(
     if path is None:
         return None
     archived = read_copies(args.keys, allow_readable=args.allow_readable_config)
-    catalogue = read_catalogue(path)
-    found = candidates(cluster.generation, archived, judged, catalogue)
-    return await brake_on_signals().unless_pulled(judge_in_cluster(cluster, found, judged, catalogue, time.time()))
+    read = partial(read_catalogue, path)
+    found = candidates(cluster.generation, archived, judged, read())
+    return await brake_on_signals().unless_pulled(judge_in_cluster(cluster, found, judged, read, time.time()))
 
 
 async def _accept(cluster: Cluster, fingerprint: str | None) -> None:

@@ -11,7 +11,7 @@ Not handled: other etcds, such as those of kube-apiserver's --etcd-servers-overr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -71,14 +71,19 @@ def prefixes_of(one: Candidate) -> frozenset[bytes]:
 
 
 async def judge_in_cluster(
-    cluster: Cluster, candidates: Sequence[Candidate], judged: RemovalVerdicts | None, catalogue: Catalogue, now: float
+    cluster: Cluster,
+    candidates: Sequence[Candidate],
+    judged: RemovalVerdicts | None,
+    read: Callable[[], Catalogue],
+    now: float,
 ) -> list[Destruction]:
     """Judge keys as `judge_destruction`; a key without other blockers by the rest of etcd and by rotations, too.
 
-    Raises WorkerError.
+    `read` returns the catalogue, and is called once more after the look, which may take long. Raises WorkerError, and
+    what `read` raises.
     """
     since = judged.since if judged is not None else 0
-    first = judge_destruction(candidates, catalogue, now, since)
+    first = judge_destruction(candidates, read(), now, since)
     doubtful = [one.candidate for one in first if one.destroyable]
     if not doubtful:
         return first
@@ -91,7 +96,7 @@ async def judge_in_cluster(
         replace(one, cluster=(*one.cluster, *rotating, *rest.blockers(one))) if one in doubtful else one
         for one in candidates
     ]
-    return judge_destruction(again, catalogue, now, since)
+    return judge_destruction(again, read(), now, since)
 
 
 async def look_through(store: Store, root: bytes, governed: Iterable[KeyRange], sought: Collection[bytes] = ()) -> Rest:

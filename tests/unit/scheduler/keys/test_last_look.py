@@ -41,7 +41,7 @@ def plain(store: MemoryStore, *keys: str) -> None:
 async def blockers(store: MemoryStore, one: Candidate = GONE) -> tuple[str, ...]:
     """What is said of a key that nothing else speaks against; secrets are governed, by NEW."""
     fill(store, NEW)
-    [verdict] = await judge_in_cluster(new_cluster(store, NEW), [one], JUDGED, Catalogue((backup(1),)), NOW)
+    [verdict] = await judge_in_cluster(new_cluster(store, NEW), [one], JUDGED, lambda: Catalogue((backup(1),)), NOW)
     assert verdict.destroyable is (not verdict.blockers)
     return verdict.blockers
 
@@ -117,8 +117,18 @@ async def test_what_this_user_can_not_look_at_may_be_under_it() -> None:
 async def test_nothing_is_read_for_keys_that_have_other_blockers() -> None:
     store = Closed(lets=())
     fill(store, NEW)
-    [verdict] = await judge_in_cluster(new_cluster(store, NEW), [GONE], JUDGED, Catalogue(), NOW)
+    [verdict] = await judge_in_cluster(new_cluster(store, NEW), [GONE], JUDGED, Catalogue, NOW)
     assert verdict.blockers == (NO_SPARE,)
+
+
+async def test_a_backup_that_was_added_during_the_look_counts() -> None:
+    store = MemoryStore()
+    fill(store, NEW)
+    states = [Catalogue((backup(1),)), Catalogue((backup(1), backup(2, keys=(OLD_KEY,))))]
+    read = iter(states).__next__
+    [verdict] = await judge_in_cluster(new_cluster(store, NEW), [GONE], JUDGED, read, NOW)
+    [because] = verdict.blockers
+    assert because.startswith("backups need it: ")
 
 
 async def test_a_rotation_under_way_blocks_every_key() -> None:
