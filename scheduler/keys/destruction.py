@@ -8,9 +8,9 @@ A key is destroyable when each of these blockers was checked and is absent. A fa
    that expired counts as long as its file is still there.
 4. A backup is not readable whole, or holds values of which it is not known which key they need.
 5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
-6. No backup of some object that was proven readable without the key is left, or none of the time since the present
-   configuration is in force. Then the catalogue may be an old copy, or lack its last lines; of backups before that one
-   it lacks none.
+6. No backup of some object of this cluster that was proven readable without the key is left, or none of the time since
+   the present configuration is in force. Without one the catalogue may be an old copy, or lack its last lines; with one
+   it lacks no backup from before the key left the file.
 7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK:
    they may need any.
 
@@ -99,17 +99,18 @@ class Destruction:
 
 
 def judge_destruction(
-    candidates: Iterable[Candidate], catalogue: Catalogue, now: float, since: int = 0
+    candidates: Iterable[Candidate], catalogue: Catalogue, now: float, since: int = 0, prefix: str = ""
 ) -> list[Destruction]:
     """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970.
 
-    `since`: the revision since which the present configuration is in force, 0 where the cluster was not scanned.
+    `since`: the revision since which the present configuration is in force, `prefix` the etcd prefix of the cluster;
+    0 and "" where it was not scanned.
     """
     kept = catalogue.kept(now)
     common = tuple(_common(catalogue, kept))
     # A backup that expired a moment ago blocks for a day, but is no spare one.
     left = [one for one in kept if one.expires_at > now or one.digest in catalogue.present]
-    spare = [one for one in left if one.readable and one.objects]
+    spare = [one for one in left if one.readable and one.objects and one.prefix in {prefix, ""}]
     return [_judge(one, common, kept, spare, now, since) for one in candidates]
 
 

@@ -83,7 +83,8 @@ async def judge_in_cluster(
     what `read` raises.
     """
     since = judged.since if judged is not None else 0
-    first = judge_destruction(candidates, read(), now, since)
+    prefix = key_text(cluster.layout.root)
+    first = judge_destruction(candidates, read(), now, since, prefix)
     doubtful = [one.candidate for one in first if one.destroyable]
     if not doubtful:
         return first
@@ -96,7 +97,7 @@ async def judge_in_cluster(
         replace(one, cluster=(*one.cluster, *rotating, *rest.blockers(one))) if one in doubtful else one
         for one in candidates
     ]
-    return judge_destruction(again, read(), now, since)
+    return judge_destruction(again, read(), now, since, prefix)
 
 
 async def look_through(store: Store, root: bytes, governed: Iterable[KeyRange], sought: Collection[bytes] = ()) -> Rest:

@@ -76,6 +76,8 @@ ROWS = [
     Row("the only one left expired a second ago", (backup(1, expires=NOW - 1),), NO_SPARE),
     Row("it is still there", (backup(1, expires=NOW - 1),), "", present=frozenset({SPARE.digest})),
     Row("the only one left holds no object", (backup(1, objects=0),), NO_SPARE),
+    Row("the only one left is of another etcd prefix", (backup(1, prefix="/kubernetes.io/"),), NO_SPARE),
+    Row("one of this etcd prefix is left", (backup(1, prefix="/registry/"),), ""),
     Row("the only one left is of an earlier configuration", (backup(1, revision=SINCE - 1),), OLD_CATALOGUE),
     Row("a later one needs it", (backup(1, revision=5), replace(NEEDING, revision=99)), OLD_CATALOGUE),
     Row("a value of source type 0", (SPARE, backup(2, keys=(TYPE0,))), "backups need it", GONE_KEK),
@@ -103,7 +105,7 @@ ROWS = [
 
 def judge(row: Row) -> Destruction:
     catalogue = Catalogue(row.backups, row.damaged, distrust=row.distrust, present=row.present)
-    [verdict] = judge_destruction([row.candidate], catalogue, NOW, SINCE)
+    [verdict] = judge_destruction([row.candidate], catalogue, NOW, SINCE, "/registry/")
     return verdict
 
 
