@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.ground import RESOURCES, Ground
-from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
+from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Put, Store
@@ -59,8 +59,6 @@ async def compare(ground: Ground) -> None:
     key = make_key(ProviderType.AESCBC, "old")
     await seed(ground.settings.etcd, [Era(key, 1)], Shape(OBJECTS, namespaces=NAMESPACES, resources=RESOURCES))
     file = ground.configuration_file(key)
-    async with open_store(ground.settings.etcd, REGISTRY) as registry:
-        await registry.commit([], [Put(f"{REGISTRY}/namespaces/kube-system".encode(), b"{}")])
     seen = {share: Seen() for share in SHARES}
     async with open_store(ground.settings.etcd, "/bench") as store:
         for _ in range(TURNS):
