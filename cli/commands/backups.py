@@ -22,7 +22,7 @@ from kube_rewrap.cli.restored_configuration import require_output, write_configu
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.cli.side_by_side import Progress, do_side_by_side
 from kube_rewrap.config.settings.flags import variable
-from kube_rewrap.scheduler.backups.keys import read_generations
+from kube_rewrap.scheduler.backups.keys import read_copies, read_generations
 from kube_rewrap.scheduler.backups.reading import bytes_to_read, inspect_backup, prove_backup
 from kube_rewrap.scheduler.engine import BackupReport
 from kube_rewrap.worker.errors import BackupError
@@ -51,7 +51,7 @@ def _keys(args: argparse.Namespace) -> int:
     paths = _keys_of(args)
     has_present = args.encryption_config is not None or bool(os.environ.get(_PRESENT))
     present = read_generations(paths[:has_present], allow_readable=args.allow_readable_config)
-    archived = read_generations(paths[has_present:], allow_readable=args.allow_readable_config)
+    archived = read_copies(paths[has_present:], allow_readable=args.allow_readable_config)
     return catalogue.keys(args, present[0] if present else None, archived)
 
 
