@@ -75,7 +75,7 @@ def print_inventory(
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
-            state = "current" if key == tally.primary else "undetermined" if tally.is_undetermined(key) else "stale"
+            state = tally.state_of(key)
             rows.append((tally.resource, key.provider, key.name, key.fingerprint, under.objects, state))
         if tally.unreadable:
             rows.append((tally.resource, "?", "", "", tally.unreadable, "unreadable"))

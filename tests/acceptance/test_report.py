@@ -65,6 +65,9 @@ def test_a_campaign_is_reported_from_its_record(rewrap: Command, etcd: EtcdClust
     document = report(rewrap)
     assert document["subject"] == {"kind": "campaign", "id": ran["campaign"]}
     assert (document["proof"]["revision"], document["proof"]["complete"]) == (ran["proof"]["revision"], True)
+    assert [document["proof"][name] for name in ("objects", "stale", "unreadable")] == [5, 0, 0]
+    [counted] = document["proof"]["keys"]
+    assert (counted["fingerprint"], counted["objects"], counted["state"]) == (GCM.fingerprint, 5, "current")
     [actor] = document["proof"]["by"]
     assert actor.startswith("rewrap run ")
     assert document["campaign"]["report"]["rewritten"] == 5
@@ -101,6 +104,8 @@ def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewra
         "objects": 5,
         "stale": 0,
         "unreadable": 0,
+        "total": 1,
+        "keys": document["scan"]["keys"],
     }
     store(etcd.admin(), {f"/registry/secrets/zone/{SECRET_NAME}": manifest("Secret", "zone", "x", PAYLOAD)}, LOST)
     hidden = report(rewrap, "--now", code=3)

@@ -139,7 +139,20 @@ def test_a_rotation_is_proven_by_its_own_step_and_a_campaign_by_its_record() -> 
     assert proven["because"] == "a scan at revision 72 found nothing"
     proven = valid(report_facts(SubjectKind.CAMPAIGN))["proof"]
     assert (proven["source"], proven["revision"], proven["by"]) == ("campaign", 70, ["rewrap run node-1:17"])
-    assert proven["objects"] is None, "the record does not count them"
+
+
+@pytest.mark.parametrize("kind", SubjectKind)
+def test_a_proof_says_how_many_objects_it_read_under_which_key(kind: SubjectKind) -> None:
+    judged = scanned(tally({GCM: 5}))
+    proven = valid(report_facts(kind, judged=judged))["proof"]
+    assert [proven[name] for name in ("objects", "stale", "unreadable", "total")] == [5, 0, 0, 1]
+    key = {"provider": GCM.provider, "key": GCM.name, "fingerprint": GCM.fingerprint}
+    assert proven["keys"] == [{"resource": "secrets", **key, "objects": 5, "state": "current"}]
+
+
+def test_a_record_of_an_older_version_has_no_counts() -> None:
+    older = valid(report_facts(SubjectKind.CAMPAIGN, campaign=overview(replace(CAMPAIGN, proof_counts=None))))
+    assert (older["proof"]["complete"], older["proof"]["objects"], older["proof"]["keys"]) == (True, None, None)
 
 
 def test_without_a_scan_nothing_is_called_removable_or_counted() -> None:
