@@ -240,6 +240,7 @@ def _report(parser: Parser) -> None:
     parser.add_argument("--names", action="store_true", help="name the objects in quarantine, and namespaces")
     parser.add_argument("--no-scan", action="store_true", help="leave out the checklist and what else takes a scan")
     parser.add_argument("--write-to", metavar="FILE", help="write to FILE (mode 0600), not to stdout")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     add_configuration(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")

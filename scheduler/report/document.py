@@ -149,7 +149,7 @@ def _of_campaign(facts: ReportFacts, words: Wording) -> dict[str, object] | None
         return None
     return {
         "source": "campaign",
-        "complete": facts.campaign.is_complete,
+        "complete": judge_subject(facts)[0],
         "revision": campaign.proof_revision,
         "at": words.text(campaign.ended_at, _NAME) or None,
         "by": _actors((one for one in facts.trail if one.event == "campaign.finished"), words),

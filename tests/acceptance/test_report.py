@@ -117,6 +117,22 @@ def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewra
     assert (page.code, SECRET_NAME in page.stdout) == (3, False)
 
 
+def test_a_record_that_was_changed_in_etcd_is_no_proof(rewrap: Command, etcd: EtcdCluster) -> None:
+    store(etcd.admin(), {f"/registry/secrets/zone/{SECRET_NAME}": manifest("Secret", "zone", "x", PAYLOAD)}, LOST)
+    campaign = rewrap.json("run", code=3)["campaign"]
+    left = report(rewrap, code=3)
+    assert [left["proof"][name] for name in ("complete", "objects", "unreadable")] == [False, 6, 1]
+    key = f"/kube-rewrap/v1/campaigns/{campaign}"
+    found = etcd.admin().get(key)
+    assert found is not None
+    etcd.admin().put(key, json.dumps(json.loads(found.value) | {"state": "complete"}).encode())
+    verdict = report(rewrap, code=3)["verdict"]
+    assert (verdict["state"], verdict["sentence"]) == (
+        "not_proven",
+        "The campaign's record and the audit log's entry about its end differ: state.",
+    )
+
+
 def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
     rewrap: Command, etcd: EtcdCluster, tmp_path: Path
 ) -> None:
@@ -138,7 +154,6 @@ def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
         (("--campaign", "../../secrets"), 2, "--campaign"),
         (("--now", "--no-scan"), 2, "--no-scan: contradicts --now"),
         (("--now", "--campaign", "x"), 2, "not allowed with"),
-        (("--now", "--write-to", "/nowhere/report.html"), 2, "--write-to"),
     ],
 )
 def test_what_it_refuses(rewrap: Command, flags: tuple[str, ...], code: int, said: str) -> None:
@@ -152,11 +167,35 @@ def test_the_page_is_written_for_its_owner_alone(rewrap: Command, tmp_path: Path
     file = tmp_path / "report.html"
     file.write_text("older and longer " * 10_000)
     file.chmod(0o644)
-    ended = clean(rewrap.run("report", "--write-to", str(file)))
+    ended = clean(rewrap.run("report", "--write-to", str(file), "--overwrite"))
     assert (ended.code, ended.stdout) == (0, "")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     written = file.read_text("ascii")
     assert (written.startswith("<!doctype html>"), written.endswith("</html>\n")) == (True, True)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("nowhere/report.html", (), "nowhere/report.html can't be written: No such file or directory"),
+        ("enc.json", (), "enc.json exists; name another file, or give --overwrite"),
+        ("", ("--overwrite",), "is no regular file"),
+        ("link", ("--overwrite",), "link is no regular file"),
+    ],
+)
+def test_a_place_that_it_can_not_write_to_is_refused_before_anything_is_read(
+    tmp_path: Path, name: str, flags: tuple[str, ...], said: str
+) -> None:
+    configuration = configure(tmp_path, GCM)
+    before = configuration.read_bytes()
+    (tmp_path / "link").symlink_to(configuration)
+    away = Command(tmp_path, ("--encryption-config", str(configuration), "--endpoints", "http://127.0.0.1:1"))
+    ended = away.run("report", "--now", "--write-to", str(tmp_path / name), *flags)
+    assert (ended.code, ended.stdout) == (2, ""), "5 if it had asked etcd"
+    assert f"--write-to: {tmp_path}" in ended.stderr
+    assert said in ended.stderr
+    assert configuration.read_bytes() == before
 
 
 def chromium(profile: Path, *flags: str) -> bytes:

@@ -44,7 +44,7 @@ ENTRY = Entry(
     event="campaign.finished",
     campaign=CAMPAIGN.id,
     actor="rewrap run node-1:17",
-    detail={"because": f"it read {SECRET_NAME}"},
+    detail={"state": "complete", "proof_revision": 70, "because": CAMPAIGN.because, "objects": 5, "of": SECRET_NAME},
     previous="0" * 64,
 ).sealed()
 ROTATION = Rotation(
@@ -104,6 +104,7 @@ def report_facts(kind: SubjectKind = SubjectKind.NOW, **changes: Any) -> ReportF
         campaign=None if kind is SubjectKind.NOW else overview(),
         rotation=ROTATION if kind is SubjectKind.ROTATION else None,
         rotations=(ROTATION,),
+        damaged=(),
         trail=() if kind is SubjectKind.NOW else (ENTRY,),
         audit=Verdict(Head(1, ENTRY.hash, 1), 1, ENTRY, ENTRY, ()),
     )

@@ -62,9 +62,37 @@ ROWS = [
     (
         "the campaign is not complete",
         SubjectKind.CAMPAIGN,
-        {"campaign": overview(NOT_COMPLETE)},
+        {"campaign": overview(NOT_COMPLETE), "trail": ()},
         "not_proven",
         "The campaign is incomplete",
+    ),
+    (
+        "the record of an incomplete campaign was changed to complete",
+        SubjectKind.CAMPAIGN,
+        {"trail": (replace(ENTRY, detail={"state": "incomplete", "proof_revision": 70, "unreadable": 1}),)},
+        "not_proven",
+        "the audit log's entry about its end differ: state, unreadable.",
+    ),
+    (
+        "an entry of an older version has no counts",
+        SubjectKind.CAMPAIGN,
+        {"trail": (replace(ENTRY, detail={"state": "complete"}),), "judged": None},
+        "proven_with_caveats",
+        "Nothing was scanned",
+    ),
+    (
+        "the audit log forgot the campaign",
+        SubjectKind.CAMPAIGN,
+        {"trail": ()},
+        "proven_with_caveats",
+        "no entry about the campaign's end",
+    ),
+    (
+        "the record of another campaign is damaged",
+        SubjectKind.CAMPAIGN,
+        {"damaged": ("campaign 20260301-100000-000ccc",)},
+        "proven_with_caveats",
+        "can't be read are left out: campaign 20260301-100000-000ccc.",
     ),
     (
         "the campaign is of another file",
@@ -139,6 +167,11 @@ def test_a_rotation_is_proven_by_its_own_step_and_a_campaign_by_its_record() -> 
     assert proven["because"] == "a scan at revision 72 found nothing"
     proven = valid(report_facts(SubjectKind.CAMPAIGN))["proof"]
     assert (proven["source"], proven["revision"], proven["by"]) == ("campaign", 70, ["rewrap run node-1:17"])
+
+
+def test_a_proof_whose_record_was_changed_is_not_complete() -> None:
+    forged = (replace(ENTRY, detail={"state": "incomplete"}),)
+    assert valid(report_facts(SubjectKind.CAMPAIGN, trail=forged))["proof"]["complete"] is False
 
 
 @pytest.mark.parametrize("kind", SubjectKind)
