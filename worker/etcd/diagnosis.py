@@ -88,6 +88,8 @@ async def _other_protocol(host: str, port: int, *, secure: bool, answer: bytes) 
             "(kube-apiserver's --etcd-servers names it; 2380 is for etcd's peers, 2381 for its metrics)",
             lasts=True,
         )
+    if answer and not answer.startswith(b"\0"):  # which begins a frame of HTTP/2
+        return Cause("a server answers there that is not etcd; check --endpoints", lasts=True)
     return None
 
 
