@@ -15,7 +15,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.acceptance.command import ROOT, Command, Ended, command_for
+from tests.acceptance.control_plane import control_plane
 from tests.acceptance.marks import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
+from tests.acceptance.rotate.running import end_well, stop_at_spread
+from tests.acceptance.rotate.texts import OLD, plain
 from tests.integration.apiserver import configure, manifest, secrets, store
 from tests.servers.etcd import EtcdCluster
 
@@ -131,6 +134,25 @@ def test_a_record_that_was_changed_in_etcd_is_no_proof(rewrap: Command, etcd: Et
         "not_proven",
         "The campaign's record and the audit log's entry about its end differ: state.",
     )
+
+
+def test_a_rotation_is_reported_at_any_step_and_with_what_its_proof_counted(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        stop_at_spread(plane, "--prune")
+        named = plane.rotation()["id"]
+        begun = report(plane.rewrap, "--rotation", named, code=3)
+        assert (begun["verdict"]["state"], begun["proof"], begun["campaign"]) == ("not_proven", None, None)
+        assert begun["verdict"]["sentence"].startswith("The rotation of ")
+        end_well(plane.rewrap.start("rotate", "resume"))
+        done = report(plane.rewrap, "--rotation", named)
+        new = plane.new_key()
+    assert done["subject"] == {"kind": "rotation", "id": named}
+    assert done["proof"]["objects"] == sum(one["objects"] for one in done["proof"]["keys"]) > 0
+    assert {one["fingerprint"] for one in done["proof"]["keys"]} == {new.fingerprint}
+    [rotation] = done["rotations"]["rotations"]
+    assert (rotation["step"], rotation["proof_revision"]) == ("done", done["proof"]["revision"])
+    assert [one["step"] for one in rotation["passed"]][:4] == ["add", "spread", "promote", "switch"]
+    assert done["apiservers"]["converged"] is True
 
 
 def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
