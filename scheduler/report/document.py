@@ -20,6 +20,7 @@ from kube_rewrap.scheduler.hardening.checklist import judge, summarise
 from kube_rewrap.scheduler.hardening.facts import HardeningFacts, without_names
 from kube_rewrap.scheduler.hardening.standards import finding_json
 from kube_rewrap.scheduler.keys.alerts import judge_state, writing
+from kube_rewrap.scheduler.report.backups import catalogue_json, last_end, needed
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.scheduler.report.verdict import NOT_CLAIMED, caveats_of, judge_subject
 from kube_rewrap.scheduler.report.wording import Wording
@@ -75,6 +76,7 @@ def report_document(facts: ReportFacts) -> dict[str, object]:
         "apiservers": _apiservers(facts, words),
         "audit_log": _audit_log(facts, words),
         "checklist": checklist,
+        "backups": _backups(judged, words),
         "not_claimed": [{"what": what, "because": because} for what, because in NOT_CLAIMED],
     }
 
@@ -402,6 +404,29 @@ def _checklist(judged: HardeningFacts | None, words: Wording) -> dict[str, objec
         for row in map(finding_json, checks)
     ]
     return {"revision": judged.proof.revision, "checks": rows, "summary": summarise(checks)}
+
+
+def _backups(judged: HardeningFacts | None, words: Wording) -> dict[str, object] | None:
+    """Return what the catalogue says; None without one, or without a scan."""
+    catalogue = judged.catalogue if judged else None
+    if judged is None or catalogue is None:
+        return None
+    kept = catalogue.kept(judged.now)
+    keys, given = needed(kept), {key.fingerprint for _, chain in judged.generation.resources for key in chain}
+    return {
+        **catalogue_json(catalogue, kept),
+        "distrust": words.text(catalogue.distrust) or None,
+        "keys_total": len(keys),
+        "keys": [
+            {
+                **_key(key, words),
+                "backups": len(needing),
+                "until": last_end(needing),
+                "configured": key.fingerprint in given,
+            }
+            for key, needing in islice(keys.items(), MOST_ROWS)
+        ],
+    }
 
 
 def is_proven(document: dict[str, object]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -163,7 +164,18 @@ def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
     catalogue = str(tmp_path / "catalogue.jsonl")
     offline = Command(tmp_path, ("--encryption-config", str(rewrap.directory / "enc.json")))
     assert offline.run("backups", "add", str(tmp_path / "backup.db"), "--catalogue", catalogue).code == 0
-    checks = {one["id"]: one for one in report(rewrap, "--now", "--catalogue", catalogue)["checklist"]["checks"]}
+    document = report(rewrap, "--now", "--catalogue", catalogue)
+    checks = {one["id"]: one for one in document["checklist"]["checks"]}
+    found = document["backups"]
+    assert (found["total"], found["readable"], found["newest"]["objects"], found["newest"]["readable"]) == (
+        1,
+        1,
+        5,
+        True,
+    )
+    assert found["newest"]["sha256"] == hashlib.sha256((tmp_path / "backup.db").read_bytes()).hexdigest()
+    assert [(one["fingerprint"], one["configured"]) for one in found["keys"]] == [(GCM.fingerprint, True)]
+    assert report(rewrap, "--no-scan", "--catalogue", catalogue)["backups"] is None
     assert checks["backup-age"]["state"] == "pass"
     assert "proven readable" in checks["backup-age"]["reason"]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from kube_rewrap.scheduler.backups.catalogue import Catalogue, DamagedLine
+from kube_rewrap.scheduler.hardening.facts import DAY
 from kube_rewrap.scheduler.report.document import MOST_ROWS, is_proven, report_document
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.scheduler.report.wording import LONGEST, Wording
@@ -19,7 +22,19 @@ from kube_rewrap.worker.records.audit_chain import Head
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.rotation import RotationStep
 from kube_rewrap.worker.verdict import KeyRef, Reason
-from tests.unit.scheduler.hardening.cluster import GCM, GCM_TWO, GOOD, MATERIAL, NOBODY, proof, scanned, tally, used
+from tests.unit.scheduler.backups.backups import backup
+from tests.unit.scheduler.hardening.cluster import (
+    GCM,
+    GCM_TWO,
+    GOOD,
+    MATERIAL,
+    NOBODY,
+    NOW,
+    proof,
+    scanned,
+    tally,
+    used,
+)
 from tests.unit.scheduler.report.cases import CAMPAIGN, ENTRY, ROTATION, SECRET_NAME, overview, report_facts
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "report.schema.json").read_text("utf-8"))
@@ -231,6 +246,26 @@ def texts_in(value: object) -> list[str]:
         case list():
             return [text for one in value for text in texts_in(one)]
     return []
+
+
+def test_the_catalogue_is_shown_by_what_is_kept_and_the_keys_that_it_needs() -> None:
+    first = backup(1, made=NOW - DAY, keys=(GCM, GCM_TWO), expires=NOW + DAY)
+    later = backup(2, made=NOW, keys=(GCM,), readable=False, unreadable=1, expires=None)
+    expired = backup(3, made=NOW - 9 * DAY, keys=(KeyRef("kms", "vault", "0" * 16),), expires=NOW - 5 * DAY)
+    catalogue = Catalogue((first, later, expired), (DamagedLine(4, "0" * 64, "torn"),), distrust="its mode is 0666")
+    for kind in SubjectKind:
+        found = valid(report_facts(kind, judged=replace(GOOD, catalogue=catalogue)))["backups"]
+        assert [found[name] for name in ("total", "readable", "damaged_lines", "keys_total")] == [2, 1, 1, 2]
+        assert (found["newest"]["sha256"], found["newest"]["readable"]) == (later.digest, False)
+        assert found["distrust"] == "its mode is 0666"
+        rows = {one["fingerprint"]: (one["backups"], one["until"], one["configured"]) for one in found["keys"]}
+        until = datetime.fromtimestamp(NOW + DAY, UTC).isoformat(timespec="seconds")
+        assert rows == {GCM.fingerprint: (2, None, True), GCM_TWO.fingerprint: (1, until, False)}, (
+            "the file lacks the second"
+        )
+        assert first.file not in json.dumps(found)
+    assert valid(report_facts(judged=replace(GOOD, catalogue=None)))["backups"] is None
+    assert valid(report_facts(judged=replace(GOOD, catalogue=Catalogue())))["backups"]["newest"] is None
 
 
 def test_no_key_material_is_in_it() -> None:
