@@ -85,6 +85,7 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
         options=options,
         quarantine_limit=plan_quarantine_limit(known, plan.scope, plan.found.revision, attended=attended),
         whole=plan.is_whole,
+        convergence=plan.convergence,
     )
     if options.paused:
         campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
@@ -95,7 +96,8 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
     created = await campaigns.create(campaign, [Checkpoint(spec=batch) for batch in batches])
     await campaigns.forget_quarantines_but(_with_quarantine([*known, campaign]))
     if not options.repair:
-        await cluster.audit.append("campaign.planned", name, generation=generation, because=campaign.because)
+        asked = {"convergence": plan.convergence} if plan.convergence else {}
+        await cluster.audit.append("campaign.planned", name, generation=generation, because=campaign.because, **asked)
     return created
 
 
