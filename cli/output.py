@@ -19,6 +19,9 @@ from typing import TextIO
 _NARROWEST = 20
 """Columns below which a wrapped column is no longer read well."""
 
+_INDENT = "  "
+"""Before the lines of a group."""
+
 
 def print_json(document: object, indent: int | None = 2) -> None:
     """Write the one document of `-o json`, in ASCII."""
@@ -30,23 +33,46 @@ def print_json(document: object, indent: int | None = 2) -> None:
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write rows under their heads, columns as wide as their widest cell, numbers to the right.
 
-    On a terminal that is too narrow, the last column wraps; where that does not help, each row is a block of its own.
+    On a terminal that is too narrow, the last column wraps; where that does not help, rows with the same first cell
+    stand below it; where that does not help either, each row is a block of its own.
     """
     lines = [[str(head) for head in heads], *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    room = get_terminal_size().columns if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
-    last = room - sum(widths[:-1]) - 2 * (len(widths) - 1)
-    if last < min(widths[-1], _NARROWEST):
+    room = get_terminal_size().columns if sys.stdout.isatty() else None
+    rest = [line[1:] for line in lines]
+    if room is None or _fits(lines, room):
+        _write_lines(lines, room)
+    elif len({line[0] for line in lines}) < len(lines) and _fits(rest, room - len(_INDENT)):
+        _write_lines(rest, room, [line[0] for line in lines])
+    else:
         for line in lines[1:]:
             print_fields(zip(lines[0], line, strict=True))
             sys.stdout.write("\n")
-        return
-    for line in lines:
+    sys.stdout.flush()
+
+
+def _fits(lines: Sequence[Sequence[str]], room: int) -> bool:
+    """Return whether all columns have room, the last one at least wrapped."""
+    *others, last = _widths(lines)
+    return room - sum(others) - 2 * len(others) >= min(last, _NARROWEST)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _write_lines(lines: Sequence[Sequence[str]], room: int | None, headings: Sequence[str] = ()) -> None:
+    """Write lines that fit into `room` columns. `headings`, one for each line, stand once above equal ones."""
+    widths = _widths(lines)
+    indent = _INDENT if headings else ""
+    before = len(indent) + sum(widths[:-1]) + 2 * (len(widths) - 1)
+    last = widths[-1] if room is None else room - before
+    for number, line in enumerate(lines):
+        if headings and (number == 0 or headings[number] != headings[number - 1]):
+            sys.stdout.write(headings[number] + "\n")
         first, *more = wrap(line[-1], last) if len(line[-1]) > last else [line[-1]]
         cells = [_padded(cell, width) for cell, width in zip([*line[:-1], first], widths, strict=True)]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
-        sys.stdout.writelines(" " * (room - last) + part + "\n" for part in more)
-    sys.stdout.flush()
+        sys.stdout.write((indent + "  ".join(cells)).rstrip() + "\n")
+        sys.stdout.writelines(" " * before + part + "\n" for part in more)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
