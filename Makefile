@@ -29,7 +29,7 @@ KUBECTL      := .servers/kubectl/kubectl
 .PHONY: help demo demo-service demo-rotation demo-kms test check image-test bench chaos docs fmt clean $(ETCD_3_4)-if-possible $(KUBECTL)-if-possible
 
 help: ## What each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-21s%s\n", $$1, $$2 }'
 
 demo: $(HAS_RUNTIME) $(ETCD_3_5) ## The main job on a throw-away etcd, from nothing
 	$(VENV)/bin/rewrap demo --etcd $(ETCD_3_5)

@@ -40,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
 def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
     configuration = folder / "encryption-configuration.yaml"
     _seed(url, configuration, args.objects)
-    return _tour(url, configuration, args.rate)
+    code = _tour(url, configuration, args.rate)
+    if code == Exit.DONE:
+        say()
+        say(f"{args.objects:,} objects were in plaintext or under old keys. `verify` read all under aesgcm:key2.")
+        say("No old key is removable yet: that takes kube-apiservers that run the new file, and a compaction of etcd.")
+    return code
 
 
 def _service(args: argparse.Namespace, folder: Path, url: str) -> int:

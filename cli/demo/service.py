@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
 from kube_rewrap.cli.demo.tour import tour
+from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.output import say
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.running import run_async
@@ -90,7 +91,12 @@ def run_demo(demo: DemoService) -> int:
         say()
         _write(demo.configuration, configuration_of([new, old], RESOURCES))
         _follow(demo, {first}, logs)
-        return _tour(demo)
+        code = _tour(demo)
+        say()
+        if code == Exit.DONE:
+            say(f"The file changed, and without a command the service rewrote and proved {demo.objects:,} objects.")
+        say("Stopping scheduler and workers ...")
+        return code
 
 
 @contextmanager
@@ -134,6 +140,7 @@ class _Logs:
 
     def __init__(self, folder: Path) -> None:
         self._files = [(folder / f"{name}.log").open(encoding="utf-8") for name in _DAEMONS]
+        self._last: dict[str, str] = {}
 
     def show(self) -> None:
         """Show the new lines."""
@@ -141,8 +148,13 @@ class _Logs:
             for line in iter(file.readline, ""):
                 entry = json.loads(line) if line.startswith("{") and line.endswith("}\n") else {}
                 if entry.get("event") in _SHOWN:
-                    said = [entry["event"], *([entry["because"]] if "because" in entry else [])]
-                    say(f"  {Path(file.name).stem + ':':<11}{': '.join(said)}")
+                    self._show(Path(file.name).stem, ": ".join([entry["event"], *filter(None, [entry.get("because")])]))
+
+    def _show(self, name: str, said: str) -> None:
+        """Show a line, but once where each child process of a worker logs it."""
+        if self._last.get(name) != said:
+            say(f"  {name + ':':<11}{said}")
+        self._last[name] = said
 
     def close(self) -> None:
         """Close the files."""
