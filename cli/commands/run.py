@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import environment_of, read_generation, read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_json, print_sentence, print_table, say
 from kube_rewrap.cli.parser import MANY_OBJECTS
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
@@ -177,9 +177,9 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
     for path in plan.found.unknown:
         say(f"No resource is known for the objects under {path}: they are left alone, and the proof can't be complete.")
     for warning in plan.warnings:
-        say(f"Warning: {warning}")
+        print_sentence(f"Warning: {warning}")
     for refusal in plan.refusals:
-        say(f"Refused: {refusal}")
+        print_sentence(f"Refused: {refusal}")
     say()
 
 

@@ -24,6 +24,9 @@ _MOST_READ = 16 * 1024
 _REQUEST = "GET /version HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n"
 _KUBEADM = "/etc/kubernetes/pki/etcd/ca.crt on a kubeadm node"
 
+_NO_HTTP2 = "Failed parsing HTTP/2"
+"""What gRPC says of a server that answers in another protocol, such as Redis."""
+
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_NAME, _OTHER_ADDRESS = 62, 64
 """OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
@@ -58,7 +61,11 @@ async def diagnose(url: str, settings: EtcdSettings, last: str) -> Cause:
             "See `etcdctl endpoint status --cluster`",
             lasts=False,
         )
-    return await _other_protocol(host, port, secure=secure, answer=answer) or Cause(
+    if (cause := await _other_protocol(host, port, secure=secure, answer=answer)) is not None:
+        return cause
+    if _NO_HTTP2 in last:
+        return Cause("a server answers there that is not etcd; check --endpoints", lasts=True)
+    return Cause(
         f"a process listens there, but does not answer as etcd does: {last}; is it etcd, and does it hang?", lasts=False
     )
 

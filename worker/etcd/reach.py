@@ -42,7 +42,7 @@ class Reach:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await store.revision()
         except (WorkerError, TimeoutError) as error:
-            self._lost(type(error).__name__)
+            self._lost(str(error) or f"no answer within {_ANSWER_SECONDS:g} s")
             return
         if self.trouble:
             await self._found(store)
@@ -71,7 +71,7 @@ class Reach:
                 async with open_store(settings, state_prefix) as store:
                     await self.follow(store)
             except (ConfigError, WorkerError) as error:
-                self._lost(type(error).__name__)
+                self._lost(str(error))
             await asyncio.sleep(_CHECK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
@@ -42,6 +43,14 @@ class Unreadable:
     def to_json(self) -> dict[str, str]:
         """Return the JSON form."""
         return {"key": key_text(self.key), "reason": self.reason.value, "detail": self.detail}
+
+
+class KeyState(StrEnum):
+    """Whether the objects under a key have to be rewritten. The values are stable: records and JSON contain them."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    UNDETERMINED = "undetermined"
 
 
 @dataclass(slots=True)
@@ -106,6 +115,12 @@ class ResourceTally:
         """Whether it can't be known if values under a key are stale. Those of source type 0 are, under any KEK."""
         is_untold = self.primary.fingerprint == KMS_FINGERPRINT and self.primary.covers(key)
         return is_untold and key.is_kek and key.version == "v2" and key == key.kek
+
+    def state_of(self, key: KeyRef) -> KeyState:
+        """Return the state of the objects under a key; outdated ones are under the primary, and count as current."""
+        if key == self.primary:
+            return KeyState.CURRENT
+        return KeyState.UNDETERMINED if self.is_undetermined(key) else KeyState.STALE
 
     @property
     def stale_bytes(self) -> int:

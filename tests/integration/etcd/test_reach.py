@@ -38,3 +38,15 @@ def test_an_etcd_that_freezes_and_comes_back_is_said_once_each(
         os.kill(member.pid, signal.SIGCONT)
         wait(reach, away=False)
     assert [log["event"] for log in logs] == ["etcd.available", "etcd.unavailable", "etcd.available"]
+
+
+def test_what_keeps_it_from_etcd_is_in_the_log(etcd_tls: EtcdCluster) -> None:
+    [url] = etcd_tls.endpoints
+    plain = EtcdSettings(endpoints=(url.replace("https:", "http:"),))
+    with capture_logs() as logs, follow_etcd(plain, "/kube-rewrap") as reach:
+        until = time.monotonic() + 50
+        while not logs:
+            assert time.monotonic() < until, reach.trouble
+            time.sleep(0.05)
+    assert [log["event"] for log in logs] == ["etcd.unavailable"]
+    assert "the server speaks TLS, the endpoint says http://" in logs[0]["because"]

@@ -63,7 +63,7 @@ def named(name: str) -> Exception:
         (named("AuthenticationError"), "it refuses the user or the password of --broker (REWRAP_BROKER)"),
         (
             ssl.SSLCertVerificationError(1, MARK),
-            "TLS failed: its certificate is not trusted for this name",
+            "no trusted authority signed its certificate; give the one that did with --broker-cacert",
         ),
         (ssl.SSLError(1, MARK), "TLS failed; does it serve TLS, and does it require a client certificate?"),
         (ConnectionResetError(104, MARK), "the connection broke; does it require TLS (rediss://), or serve none?"),
@@ -78,6 +78,22 @@ def test_why_redis_cannot_be_used_is_said_in_a_fixed_sentence(error: Exception, 
     if "RuntimeError" not in sentence:
         # As kombu and redis-py raise it: their own errors say less than their causes.
         assert why_unreachable(chained(named("OperationalError"), chained(named("Other"), error))) == sentence
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (9, "is not valid yet; compare the clocks"),
+        (10, "has expired; renew it"),
+        (20, "no trusted authority signed its certificate"),
+        (62, "is not for the host in --broker"),
+        (64, "is not for the host in --broker"),
+    ],
+)
+def test_a_certificate_that_is_refused_is_told_apart_by_openssls_code(code: int, said: str) -> None:
+    error = ssl.SSLCertVerificationError(1, MARK)
+    error.verify_code = code
+    assert said in why_unreachable(chained(named("OperationalError"), error))
 
 
 def test_a_login_without_a_password_is_told_to_give_one() -> None:
