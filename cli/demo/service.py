@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
+from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, put_in_place, seed
 from kube_rewrap.cli.demo.tour import tour
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.output import say
@@ -79,7 +79,7 @@ def run_demo(demo: DemoService) -> int:
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
     say(f"Filling etcd with {demo.objects:,} objects under the key {old.type.value}:key1 ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(demo.etcd,)), [Era(old, 1)], Shape(objects=demo.objects)))
-    _write(demo.configuration, configuration_of([old], RESOURCES))
+    put_in_place(demo.configuration, configuration_of([old], RESOURCES))
     with ExitStack() as stack:
         for name in _DAEMONS:
             stack.enter_context(_daemon(name, demo))
@@ -89,7 +89,7 @@ def run_demo(demo: DemoService) -> int:
         say()
         say("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
         say()
-        _write(demo.configuration, configuration_of([new, old], RESOURCES))
+        put_in_place(demo.configuration, configuration_of([new, old], RESOURCES))
         _follow(demo, {first}, logs)
         code = _tour(demo)
         say()
@@ -120,14 +120,6 @@ def _daemon(name: str, demo: DemoService) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as an operator should: write another one, and rename it."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.rename(path)
 
 
 def _follow(demo: DemoService, known: set[str], logs: _Logs) -> str:
