@@ -19,6 +19,7 @@ def tell(config: pytest.Config, text: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     assert isinstance(reporter, pytest.TerminalReporter)
     reporter.write_line(text)
+    reporter.flush()
 
 
 @pytest.fixture(scope="session")
