@@ -400,6 +400,7 @@ def _demo(parser: Parser) -> None:
     parser.add_argument("--redis", metavar="PATH", help="the redis-server binary, for --service")
     parser.add_argument("--seed-only", metavar="URL", help="only fill the empty etcd at URL, and write --file")
     parser.add_argument("--file", metavar="FILE", help="the EncryptionConfiguration that --seed-only writes")
+    parser.add_argument("--next-key", metavar="FILE", help="only put a new key first in the file of --seed-only")
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {

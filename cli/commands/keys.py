@@ -99,7 +99,8 @@ async def _keys(args: argparse.Namespace) -> int:
         print_json({**document, "kms_note": KMS_NOTE, "destruction": destruction_json(destruction)})
         return code
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
-    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
+    shown = [row if row["fingerprint"] in configured else {**row, "state": "not in file"} for row in rows]
+    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in shown])
     say()
     if kms:
         heads = ["KMS PROVIDER", *(column.upper().replace("_", " ") for column in _KMS_COLUMNS[1:])]
@@ -289,5 +290,5 @@ def _cell(value: object) -> object:
         case list():
             return ", ".join(map(str, value))
         case float():
-            return f"{value:.1e}"
+            return f"{value:.1e}" if value else "0"
     return value

@@ -10,9 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
+from pathlib import Path
 
-from kube_rewrap.config.encryption.configuration import ProviderType
+from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, ProviderType
 from kube_rewrap.config.encryption.provider import IdentityProvider, Key, KeyedProvider, KmsProvider, Provider
 from kube_rewrap.config.encryption.secret import SecretBytes
 from kube_rewrap.config.settings.schema import EtcdSettings
@@ -61,6 +62,22 @@ def configuration_of(providers: Sequence[Provider], resources: Sequence[str]) ->
         },
         indent=2,
     )
+
+
+def with_next_key(configuration: EncryptionConfiguration) -> str:
+    """Return a demonstration's EncryptionConfiguration with a new aesgcm key before its keys."""
+    [entry] = configuration.entries
+    names = {key.name for one in entry.providers if isinstance(one, KeyedProvider) for key in one.keys}
+    name = next(name for number in count(1) if (name := f"key{number}") not in names)
+    return configuration_of([make_key(ProviderType.AESGCM, name), *entry.providers], entry.resources)
+
+
+def put_in_place(path: Path, text: str) -> None:
+    """Replace a file as an operator should: write another one, and rename it."""
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.rename(path)
 
 
 def _block(provider: Provider) -> dict[str, object]:

@@ -59,5 +59,23 @@ def test_sentences_wrap_between_words_on_a_terminal_alone(
     ]
 
 
+def test_rows_with_the_same_first_cell_are_a_group_where_that_does_not_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    rows = [("configmaps", "aescbc", "key1", 10), ("configmaps", "identity", "", 2), ("secrets", "aescbc", "key1", 1)]
+    print_table(("RESOURCE", "PROVIDER", "KEY", "OBJECTS"), rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "RESOURCE",
+        "  PROVIDER  KEY   OBJECTS",
+        "configmaps",
+        "  aescbc    key1       10",
+        "  identity              2",
+        "secrets",
+        "  aescbc    key1        1",
+    ]
+
+
 def test_a_file_or_pipe_has_no_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shown(30, capsys, monkeypatch, tty=False).splitlines()) == 2
