@@ -29,7 +29,7 @@ KUBECTL      := .servers/kubectl/kubectl
 .PHONY: help demo demo-service demo-rotation demo-kms test check image-test bench chaos docs fmt clean $(ETCD_3_4)-if-possible $(KUBECTL)-if-possible
 
 help: ## What each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-21s%s\n", $$1, $$2 }'
 
 demo: $(HAS_RUNTIME) $(ETCD_3_5) ## The main job on a throw-away etcd, from nothing
 	$(VENV)/bin/rewrap demo --etcd $(ETCD_3_5)
@@ -59,7 +59,7 @@ check: $(HAS_TEST) $(KUBECTL)-if-possible .coverage ## Lint, format, types, impo
 
 image-test: $(HAS_TEST) ## Builds the image, runs compose and the systemd units; needs root and Debian's docker.io; ten minutes
 	@$(PYTHON_) -m tests.image.engine
-	$(PYTHON_) -m pytest tests/image $(ARGS)
+	$(PYTHON_) -m pytest --verbose tests/image $(ARGS)
 
 chaos: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## Kill points, crashes and lost replies; takes minutes (HOURS=2: one campaign under kills for so long)
 	$(if $(HOURS),CHAOS_HOURS=$(HOURS)) $(PYTHON_) -m pytest -m $(if $(HOURS),hours,chaos) $(ARGS)

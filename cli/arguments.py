@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from kube_rewrap.cli.habits import words_for
 from kube_rewrap.config.settings.flags import Flag, is_on, variable
 
 _GREATEST_REVISION = 2**63 - 1
@@ -31,7 +32,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        raise UsageError(f"{message}; see {self.prog} --help")
+        # For `--dry-run=client`, argparse says that it ignored an explicit argument, which it did not.
+        said = message.replace("ignored explicit argument", "takes no value, and got")
+        raise UsageError(f"{said}; see {self.prog} --help")
 
     @property
     def own_flags(self) -> Collection[str]:
@@ -54,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         """See argparse; names the nearest choice."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            message = f"{value!r} is none of {', '.join(choices)}{did_you_mean(str(value), choices)}"
+            message = f"{value!r} is none of {', '.join(choices)}{_instead_of(str(value), choices)}"
             raise argparse.ArgumentError(action, message)
 
 
@@ -64,6 +67,13 @@ class _Formatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         own = variable_of(action)
         return f"{action.help} [{own}]" if own else action.help or ""
+
+
+def _instead_of(word: str, choices: Sequence[str]) -> str:
+    """As `did_you_mean`, with what another tool's word means here first."""
+    words = words_for(word, choices)
+    named = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+    return f"; did you mean {named}?" if words else did_you_mean(word, choices)
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:

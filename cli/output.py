@@ -9,6 +9,7 @@ It flushes stdout after each write: a command may wait for hours afterwards, and
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -18,6 +19,11 @@ from typing import TextIO
 
 _NARROWEST = 20
 """Columns below which a wrapped column is no longer read well."""
+
+_HASH = re.compile(r"\b(sha256:[0-9a-f]{16})[0-9a-f]{48}\b")
+
+_INDENT = "  "
+"""Before the lines of a group."""
 
 
 def print_json(document: object, indent: int | None = 2) -> None:
@@ -30,31 +36,85 @@ def print_json(document: object, indent: int | None = 2) -> None:
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write rows under their heads, columns as wide as their widest cell, numbers to the right.
 
-    On a terminal that is too narrow, the last column wraps; where that does not help, each row is a block of its own.
+    On a terminal that is too narrow, the last column wraps; where that does not help, rows with the same first cell
+    stand below it; where that does not help either, each row is a block of its own.
     """
     lines = [[str(head) for head in heads], *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    room = get_terminal_size().columns if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
-    last = room - sum(widths[:-1]) - 2 * (len(widths) - 1)
-    if last < min(widths[-1], _NARROWEST):
-        for line in lines[1:]:
+    room, rest = _room(), [line[1:] for line in lines]
+    if not room or _fits(lines, room):
+        _write_lines(lines, room)
+    elif len({line[0] for line in lines}) < len(lines) and _fits(rest, room - len(_INDENT)):
+        _write_lines(rest, room, [line[0] for line in lines])
+    else:
+        for number, line in enumerate(lines[1:]):
+            sys.stdout.write("\n" if number else "")
             print_fields(zip(lines[0], line, strict=True))
-            sys.stdout.write("\n")
-        return
-    for line in lines:
-        first, *more = wrap(line[-1], last) if len(line[-1]) > last else [line[-1]]
-        cells = [_padded(cell, width) for cell, width in zip([*line[:-1], first], widths, strict=True)]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
-        sys.stdout.writelines(" " * (room - last) + part + "\n" for part in more)
     sys.stdout.flush()
+
+
+def _fits(lines: Sequence[Sequence[str]], room: int) -> bool:
+    """Return whether all columns have room, the last one at least wrapped."""
+    *others, last = _widths(lines)
+    return room - sum(others) - 2 * len(others) >= min(last, _NARROWEST)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _write_lines(lines: Sequence[Sequence[str]], room: int, headings: Sequence[str] = ()) -> None:
+    """Write lines that fit into `room` columns, 0 = no limit. `headings`, one a line, stand once above equal ones."""
+    widths = _widths(lines)
+    indent = _INDENT if headings else ""
+    before = len(indent) + sum(widths[:-1]) + 2 * (len(widths) - 1)
+    last = room - before if room else widths[-1]
+    for number, line in enumerate(lines):
+        if headings and (number == 0 or headings[number] != headings[number - 1]):
+            sys.stdout.write(headings[number] + "\n")
+        first, *more = wrap(line[-1], last, break_on_hyphens=False) if len(line[-1]) > last else [line[-1]]
+        cells = [_padded(cell, width) for cell, width in zip([*line[:-1], first], widths, strict=True)]
+        sys.stdout.write((indent + "  ".join(cells)).rstrip() + "\n")
+        sys.stdout.writelines(" " * before + part + "\n" for part in more)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """Write one field a line, the values in one column."""
+    """Write one field a line, the values in one column; on a terminal, a value that is too long for its line wraps."""
     cells = [(name, _cell(value)) for name, value in fields]
     width = max(len(name) for name, _ in cells)
-    sys.stdout.writelines(f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in cells)
+    for name, value in cells:
+        _write_hanging(f"{name.ljust(width)}  {value}".rstrip(), width + 2)
     sys.stdout.flush()
+
+
+def print_sentence(sentence: str) -> None:
+    """Write a sentence; on a terminal, one that is too long for its line wraps between words."""
+    _write_hanging(printable(sentence), 0)
+    sys.stdout.flush()
+
+
+def print_items(items: Iterable[str]) -> None:
+    """Write sentences, each indented; on a terminal, one that is too long for its line wraps between words."""
+    for item in items:
+        _write_hanging(f"  {printable(item)}", 4)
+    sys.stdout.flush()
+
+
+def _write_hanging(line: str, indent: int) -> None:
+    """Write a line; where a terminal is too narrow for it, its further lines begin after `indent` spaces.
+
+    No word is broken, so that a path or a hash can be copied.
+    """
+    room = _room()
+    if room and len(line) > room and room - indent >= _NARROWEST:
+        # The part before the indent may hold several spaces in a row, which `wrap` would treat as one break.
+        rest = wrap(line[indent:], room - indent, break_on_hyphens=False, break_long_words=False)
+        line = line[:indent] + ("\n" + " " * indent).join(rest)
+    sys.stdout.write(line + "\n")
+
+
+def _room() -> int:
+    """Return the columns of the terminal; 0 where stdout is none."""
+    return get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def say(line: str = "") -> None:
@@ -105,6 +165,11 @@ def _cell(value: object) -> str:
 
 def _padded(cell: str, width: int) -> str:
     return cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
+
+
+def with_short_hashes(text: str) -> str:
+    """Return a sentence with 16 digits of each file's hash: enough to tell files apart, and `-o json` has all 64."""
+    return _HASH.sub(r"\1", text)
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:

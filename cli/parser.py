@@ -28,6 +28,7 @@ from kube_rewrap.cli.arguments import (
     revision,
     variable_of,
 )
+from kube_rewrap.cli.habits import advice_on
 from kube_rewrap.config.settings.flags import (
     APISERVERS,
     BACKUPS,
@@ -66,14 +67,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{line[0].partition('=')[0]} is before the command; write {parser.prog} COMMAND [FLAGS]")
     args, unknown = parser.parse_known_args(line)
     if unknown:
-        wrong = unknown[0].partition("=")[0]
-        of_command = actions_of(parser.command(args.command))
-        flags = {name for action in of_command for name in action.option_strings} - {wrong}  # another verb may have it
-        near = did_you_mean(wrong, flags) if wrong.startswith("--") else ""
-        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{near}; see {parser.prog} {args.command} --help")
+        flags = {one: _flags_of(parser.command(one)) for one in COMMANDS}
+        advice = advice_on(unknown[0], args.command, flags)
+        parts = (f"unrecognized arguments: {' '.join(unknown)}", advice, f"see {parser.prog} {args.command} --help")
+        raise UsageError("; ".join(filter(None, parts)))
     if getattr(args, "output", "text") not in getattr(args, "forms", ("text", "json")):
         parser.error("REWRAP_OUTPUT must be text or json")
     return args
+
+
+def _flags_of(command: argparse.ArgumentParser) -> frozenset[str]:
+    return frozenset(name for action in actions_of(command) for name in action.option_strings)
 
 
 def _command_first(argv: Sequence[str]) -> Sequence[str]:
@@ -240,6 +244,7 @@ def _report(parser: Parser) -> None:
     parser.add_argument("--names", action="store_true", help="name the objects in quarantine, and namespaces")
     parser.add_argument("--no-scan", action="store_true", help="leave out the checklist and what else takes a scan")
     parser.add_argument("--write-to", metavar="FILE", help="write to FILE (mode 0600), not to stdout")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     add_configuration(parser)
     add_days(parser, "--max-key-age", "90", "age in days from which a key that writes is old (90)")
     add_days(parser, "--max-proof-age", "7", "age in days from which the last proof is old (7)")
@@ -395,6 +400,7 @@ def _demo(parser: Parser) -> None:
     parser.add_argument("--redis", metavar="PATH", help="the redis-server binary, for --service")
     parser.add_argument("--seed-only", metavar="URL", help="only fill the empty etcd at URL, and write --file")
     parser.add_argument("--file", metavar="FILE", help="the EncryptionConfiguration that --seed-only writes")
+    parser.add_argument("--next-key", metavar="FILE", help="only put a new key first in the file of --seed-only")
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {

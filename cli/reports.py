@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kube_rewrap.cli.output import print_table, say
+from kube_rewrap.cli.output import print_items, print_sentence, print_table, say
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.keys.removal import BACKUPS, KEKS, KeyVerdict
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally, Unreadable, counts_json
@@ -75,7 +75,7 @@ def print_inventory(
     rows: list[Sequence[object]] = []
     for tally in found.resources:
         for key, under in sorted(tally.keys.items()):
-            state = "current" if key == tally.primary else "undetermined" if tally.is_undetermined(key) else "stale"
+            state = tally.state_of(key)
             rows.append((tally.resource, key.provider, key.name, key.fingerprint, under.objects, state))
         if tally.unreadable:
             rows.append((tally.resource, "?", "", "", tally.unreadable, "unreadable"))
@@ -101,7 +101,7 @@ def print_inventory(
 def print_proof(proof: Inventory, keys: Sequence[KeyVerdict]) -> None:
     """Print the proof's verdict and the blockers of each key's removal."""
     verdict = "COMPLETE" if proof.is_clean else "NOT COMPLETE"
-    say(
+    print_sentence(
         f"{verdict}: {proof.objects:,} objects read at revision {proof.revision}, {proof.stale:,} stale, "
         f"{proof.unreadable:,} unreadable"
     )
@@ -121,14 +121,13 @@ def print_blockers(keys: Sequence[KeyVerdict]) -> None:
     blockers = list(dict.fromkeys(blocker for one in keys for blocker in one.blockers))
     if blockers:
         say("Not removable because:")
-        for blocker in blockers:
-            names = ", ".join(_short(one.key) for one in keys if blocker in one.blockers)
-            say(f"  {names}: {blocker}")
+        having = {blocker: [_short(one.key) for one in keys if blocker in one.blockers] for blocker in blockers}
+        print_items(f"{', '.join(names)}: {blocker}" for blocker, names in having.items())
     removable = [one for one in keys if one.removable]
     if removable:
-        say(BACKUPS)
+        print_sentence(BACKUPS)
     if any(one.key.provider == ProviderType.KMS for one in removable):
-        say(KEKS)
+        print_sentence(KEKS)
 
 
 def _short(key: KeyRef) -> str:
@@ -156,7 +155,7 @@ def print_left_alone(
     """Print up to `shown` quarantined objects, each with its reason, and the number of further ones."""
     for one in listed[:shown]:
         row = one.to_json()
-        say(f"  {row['key']}: {row['reason']}: {row['detail']}")
+        print_items([f"{row['key']}: {row['reason']}: {row['detail']}"])
     left = total - len(listed[:shown])
     if left > 0:
         say(f"  and {left:,} more ({remedy})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_json, print_sentence, print_table, say
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
@@ -85,7 +85,7 @@ def print_plan(plan: RotationPlan, *, as_json: bool, is_dry: bool) -> None:
     print_table(("STEP", "WHAT HAPPENS"), steps_of(rotation))
     say()
     for reason in plan.reasons:
-        say(f"Refused: {reason}")
+        print_sentence(f"Refused: {reason}")
     if is_dry:
         say("This is a plan: nothing was written.")
 

@@ -14,18 +14,33 @@ _LONGEST_CHAIN = 4
 _REFUSES_LOGIN = "it refuses the user or the password of --broker (REWRAP_BROKER)"
 _REQUIRES_LOGIN = "it requires a password, and --broker has none; write redis://USER:PASSWORD@HOST in REWRAP_BROKER"
 _REFUSES_CERTIFICATE = "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"
+_UNKNOWN = "it can't be used: "
+_TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
+_TOO_SLOW = "it does not answer in time"
+_BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
+_BY_CODE = {
+    9: "its certificate is not valid yet; compare the clocks of both machines",
+    10: "its certificate has expired; renew it",
+    62: "its certificate is not for the host in --broker; write a name or an address that it names",
+    64: "its certificate is not for the host in --broker; write a name or an address that it names",
+}
+"""By OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (ssl.SSLCertVerificationError, "TLS failed: its certificate is not trusted for this name"),
-    (ssl.SSLError, "TLS failed; does it serve TLS, and does it require a client certificate?"),
+    (
+        ssl.SSLCertVerificationError,
+        "no trusted authority signed its certificate; give the one that did with --broker-cacert",
+    ),
+    (ssl.SSLError, _TLS_FAILED),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
-    (TimeoutError, "it does not answer in time"),
-    (ConnectionError, "the connection broke; does it require TLS (rediss://), or serve none?"),
+    (TimeoutError, _TOO_SLOW),
+    (ConnectionError, _BROKE),
     (FileNotFoundError, "one of the files for TLS can't be read"),
     (PermissionError, "one of the files for TLS can't be read"),
 )
 _BY_NAME = {
     "gaierror": "its name can't be resolved",
-    "TimeoutError": "it does not answer in time",
+    "TimeoutError": _TOO_SLOW,
+    "ConnectionError": _BROKE,
     "AuthenticationError": _REFUSES_LOGIN,
     "AuthenticationWrongNumberOfArgsError": _REFUSES_LOGIN,
     "NoPermissionError": "its user lacks a permission that rewrap needs",
@@ -49,14 +64,22 @@ def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
 
     `has_password`: whether the client gave one.
     """
-    sentences = (sentence for one in _chain(error) if (sentence := _sentence(one)))
-    sentence = next(sentences, f"it can't be used: {kind_of(error)}")
+    known = [sentence for one in _chain(error) if (sentence := _sentence(one))]
+    sentences = [*(one for one in known if not is_unclear(one)), *known, f"{_UNKNOWN}{kind_of(error)}"]
+    sentence = sentences[0]
     return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
+
+
+def is_unclear(sentence: str) -> bool:
+    """Whether a sentence of `why_unreachable` leaves the cause open."""
+    return sentence in {_TLS_FAILED, _TOO_SLOW, _BROKE} or sentence.startswith(_UNKNOWN)
 
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError) and "ALERT" in (getattr(error, "reason", None) or ""):
         return _REFUSES_CERTIFICATE
+    if isinstance(error, ssl.SSLCertVerificationError) and (said := _BY_CODE.get(getattr(error, "verify_code", 0))):
+        return said
     of_class = (sentence for kind, sentence in _BY_CLASS if isinstance(error, kind))
     of_name = (_BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_NAME)
     return next(of_class, "") or next(of_name, "")

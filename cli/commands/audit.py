@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import generation_of, read_configuration_path, read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_items, print_json, print_sentence, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.scheduler.hardening.checklist import judge, summarise
 from kube_rewrap.scheduler.hardening.facts import Ages, Check, HardeningFacts
@@ -57,16 +57,13 @@ def _print_text(checks: Sequence[Check], generation: str, facts: HardeningFacts)
     say()
     if any(one.remedy for one in checks):
         say("What to do:")
-        for one in checks:
-            if one.remedy:
-                say(f"  {one.id}: {one.remedy}")
+        print_items(f"{one.id}: {one.remedy}" for one in checks if one.remedy)
         say()
     if guides := [(one, named) for one in checks if severity_of(one) for named in REFERENCES.get(one.id, ())]:
         say("These findings speak to:")
-        for one, named in guides:
-            say(f"  {one.id}: {named.guide} {named.version}, {named.item}")
+        print_items(f"{one.id}: {named.guide} {named.version}, {named.item}" for one, named in guides)
         say()
     counts = ", ".join(f"{count} {state}" for state, count in summarise(checks).items())
     if facts.missing:
         say(f"Missing: {facts.missing}")
-    say(f"{counts}; {generation} at revision {facts.proof.revision}")
+    print_sentence(f"{counts}; {generation} at revision {facts.proof.revision}")

@@ -84,8 +84,11 @@ async def _list(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json({"entries": [entry.to_json() for entry in found.entries], "damaged": list(found.damaged)})
         return Exit.DONE
-    rows = [(entry.number, entry.at, entry.event, entry.campaign or "-", _details(entry)) for entry in found.entries]
-    print_table(("NUMBER", "AT", "EVENT", "CAMPAIGN", "DETAIL"), rows)
+    rows = [
+        (entry.number, entry.at[:19], entry.event, entry.campaign or "-", entry.actor, _details(entry))
+        for entry in found.entries
+    ]
+    print_table(("NUMBER", "AT", "EVENT", "CAMPAIGN", "BY", "DETAIL"), rows)
     for sentence in found.damaged:
         say(sentence)
     return Exit.DONE

@@ -7,7 +7,7 @@ import os
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import generation_of, read_file_argument, read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_json, print_sentence, print_table, say
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
@@ -77,5 +77,5 @@ def _print_text(verdict: Convergence) -> None:
         print_table(("ADDRESS", "REPLICA", "STATE", "BECAUSE"), rows)
         say()
     for warning in verdict.warnings:
-        say(f"Careful: {warning}")
-    say(f"{'CONVERGED' if verdict.is_converged else 'NOT CONVERGED'}: {verdict.because}")
+        print_sentence(f"Careful: {warning}")
+    print_sentence(f"{'CONVERGED' if verdict.is_converged else 'NOT CONVERGED'}: {verdict.because}")

@@ -7,11 +7,22 @@ import os
 import tempfile
 from pathlib import Path
 
-from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, plaintext_era, seed
+from kube_rewrap.cli.demo.registry import (
+    RESOURCES,
+    Era,
+    Shape,
+    configuration_of,
+    make_key,
+    plaintext_era,
+    put_in_place,
+    seed,
+    with_next_key,
+)
 from kube_rewrap.cli.demo.service import DemoService, run_demo
 from kube_rewrap.cli.demo.throwaway import find_etcd, find_redis, throwaway_etcd, throwaway_redis
 from kube_rewrap.cli.demo.tour import tour
 from kube_rewrap.cli.exit_codes import Exit
+from kube_rewrap.cli.options import generation_of
 from kube_rewrap.cli.output import say
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.config.encryption.configuration import ProviderType
@@ -27,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("REWRAP_LOG_LEVEL", "warning")  # fewer log lines between the results
     if args.seed_only is not None:
         return _seed_only(args)
+    if args.next_key is not None:
+        return _next_key(args.next_key)
     binary = find_etcd(args.etcd)
     with tempfile.TemporaryDirectory(prefix="kube-rewrap-demo-") as directory:
         folder = Path(directory)
@@ -40,7 +53,12 @@ def run(args: argparse.Namespace) -> int:
 def _embedded(args: argparse.Namespace, folder: Path, url: str) -> int:
     configuration = folder / "encryption-configuration.yaml"
     _seed(url, configuration, args.objects)
-    return _tour(url, configuration, args.rate)
+    code = _tour(url, configuration, args.rate)
+    if code == Exit.DONE:
+        say()
+        say(f"{args.objects:,} objects were in plaintext or under old keys. `verify` read all under aesgcm:key2.")
+        say("No old key is removable yet: that takes kube-apiservers that run the new file, and a compaction of etcd.")
+    return code
 
 
 def _service(args: argparse.Namespace, folder: Path, url: str) -> int:
@@ -54,6 +72,18 @@ def _seed_only(args: argparse.Namespace) -> int:
         fault = Fault("--file", "is missing", "name the EncryptionConfiguration that --seed-only shall write")
         raise SettingsError("command line", (fault,))
     _seed(args.seed_only, Path(args.file), args.objects)
+    return Exit.DONE
+
+
+def _next_key(path: str) -> int:
+    """Change the key of a demonstration: what runs there follows the file."""
+    configuration = generation_of(path, allow_readable=False).configuration
+    if [entry.resources for entry in configuration.entries] != [RESOURCES]:
+        message = f"{path} is not from --seed-only: a kube-apiserver may read it"
+        fault = Fault("--next-key", message, "see `rewrap rotate`")
+        raise SettingsError("command line", (fault,))
+    put_in_place(Path(path), with_next_key(configuration))
+    say(f"{path} has a new first key")
     return Exit.DONE
 
 

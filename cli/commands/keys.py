@@ -13,7 +13,7 @@ from functools import partial
 from kube_rewrap.cli.destruction_reports import destruction_json, print_destruction
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_json, print_sentence, print_table, say
 from kube_rewrap.cli.reports import print_blockers
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import Generation
@@ -99,17 +99,18 @@ async def _keys(args: argparse.Namespace) -> int:
         print_json({**document, "kms_note": KMS_NOTE, "destruction": destruction_json(destruction)})
         return code
     heads = [column.upper().replace("_", " ") for column in _COLUMNS]
-    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in rows])
+    shown = [row if row["fingerprint"] in configured else {**row, "state": "not in file"} for row in rows]
+    print_table(heads, [[_cell(row[column]) for column in _COLUMNS] for row in shown])
     say()
     if kms:
         heads = ["KMS PROVIDER", *(column.upper().replace("_", " ") for column in _KMS_COLUMNS[1:])]
         print_table(heads, [[_cell(row[column]) for column in _KMS_COLUMNS] for row in kms])
-        say(KMS_NOTE)
+        print_sentence(KMS_NOTE)
         say()
     for budget in budgets:
         if budget.fingerprint in configured:
             for remark in _remarks(budget, states[budget.fingerprint], settings.budget):
-                say(f"{', '.join(budget.names)}{remark}")
+                print_sentence(f"{', '.join(budget.names)}{remark}")
     if not args.no_scan:
         print_blockers(verdicts)
         say()
@@ -118,7 +119,7 @@ async def _keys(args: argparse.Namespace) -> int:
         say(f"Observed until revision {until}; at most {beyond} later writes are not counted.")
     else:
         say("No scheduler has observed the writes of others yet.")
-    say(NOTE)
+    print_sentence(NOTE)
     if missing:
         say(f"Missing: {missing}")
     return code
@@ -289,5 +290,5 @@ def _cell(value: object) -> object:
         case list():
             return ", ".join(map(str, value))
         case float():
-            return f"{value:.1e}"
+            return f"{value:.1e}" if value else "0"
     return value

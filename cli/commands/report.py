@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import mkstemp
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_generation, read_settings
@@ -32,26 +36,21 @@ async def _report(args: argparse.Namespace) -> int:
 
     settings, generation = read_settings(args, os.environ), read_generation(args, os.environ)
     ages = Ages(args.max_key_age * DAY, args.max_proof_age * DAY, args.max_backup_age * DAY)
+    subject, made = _subject(args), version("kube-rewrap")
     brake = brake_on_signals()
-    async with open_cluster_to_look(settings, generation) as cluster:
-        facts = await brake.unless_pulled(
-            gather(
-                cluster,
-                settings,
-                _subject(args),
-                ages,
-                version("kube-rewrap"),
-                scans=not args.no_scan,
-                names=args.names,
-            )
-        )
-    document = report_document(facts)
-    content = json.dumps(document, indent=2) + "\n" if args.output == "json" else page_of(document)
-    if args.write_to is None:
-        print_page(content)
-    else:
-        _write(args.write_to, content)
-        print_to_stderr(f"Wrote {args.write_to}")
+    with ExitStack() as stack:
+        # Before the scan, which may take long.
+        begun = None if args.write_to is None else stack.enter_context(_begun(args.write_to, overwrite=args.overwrite))
+        async with open_cluster_to_look(settings, generation) as cluster:
+            gathering = gather(cluster, settings, subject, ages, made, scans=not args.no_scan, names=args.names)
+            facts = await brake.unless_pulled(gathering)
+        document = report_document(facts)
+        content = json.dumps(document, indent=2) + "\n" if args.output == "json" else page_of(document)
+        if begun is None:
+            print_page(content)
+        else:
+            _write(begun, args.write_to, content)
+            print_to_stderr(f"Wrote {args.write_to}")
     return Exit.DONE if is_proven(document) else Exit.INCOMPLETE
 
 
@@ -70,15 +69,39 @@ def _subject(args: argparse.Namespace) -> Subject | None:
     return None
 
 
-def _write(path: str, content: str) -> None:
-    """Write the report so that only this user can read it. Raises SettingsError where that is not possible."""
+@contextmanager
+def _begun(path: str, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty file of mode 0600 beside `path`, which takes its name once it is written.
+
+    Raises SettingsError where it can't be written, or may not be replaced.
+    """
+    target = Path(path)
+    if os.path.lexists(target) and not overwrite:
+        raise _refused("--write-to", f"{path} exists", "name another file, or give --overwrite")
+    if os.path.lexists(target) and (target.is_symlink() or not target.is_file()):
+        raise _refused("--write-to", f"{path} is no regular file", "name another file")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            os.fchmod(descriptor, 0o600)
-            stream.write(content)
+        descriptor, name = mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise _refused("--write-to", f"{path} can't be written: {error.strerror}", "name another file") from None
+        raise _unwritable(path, error) from None
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _write(begun: Path, path: str, content: str) -> None:
+    """Write the report, and give it its name. Raises SettingsError where that is not possible."""
+    try:
+        begun.write_text(content, encoding="ascii")
+        begun.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: str, error: OSError) -> SettingsError:
+    return _refused("--write-to", f"{path} can't be written: {error.strerror}", "name another file")
 
 
 def _refused(flag: str, message: str, remedy: str) -> SettingsError:

@@ -13,7 +13,16 @@ from typing import TextIO
 from kube_rewrap.cli.arguments import is_on_by_variable, text_of_variable, texts_of_variable
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_configuration_path, read_settings
-from kube_rewrap.cli.output import ask, print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
+from kube_rewrap.cli.output import (
+    ask,
+    print_file,
+    print_json,
+    print_table,
+    print_to_stderr,
+    say,
+    stdout_for_files,
+    with_short_hashes,
+)
 from kube_rewrap.cli.rotation_plan import RotationPlan, prepare_rotation, print_plan
 from kube_rewrap.cli.running import brake_on_signals, run_async
 from kube_rewrap.config.encryption.generation import content_hash
@@ -276,7 +285,7 @@ async def _newest(args: argparse.Namespace) -> Rotation | None:
 def _progress_printer(args: argparse.Namespace) -> Callable[[Rotation, str], None]:
     """Return the function that prints the progress; with JSON output it prints to stderr."""
     report = say if args.output == "text" else print_to_stderr
-    return lambda rotation, because: report(f"{rotation.step.value:<8} {because}")
+    return lambda rotation, because: report(f"{rotation.step.value:<8} {with_short_hashes(because)}")
 
 
 def _content_writer(
@@ -327,12 +336,12 @@ def _print(rotation: Rotation, args: argparse.Namespace) -> None:
     say()
     say(f"rotation {rotation.id}: {rotation.provider}:{rotation.key_name} for {', '.join(rotation.resources)}")
     say(f"step:    {rotation.step.value}{' (held)' if rotation.held else ''}")
-    say(f"because: {rotation.held or rotation.because}")
+    say(f"because: {with_short_hashes(rotation.held or rotation.because)}")
     if rotation.waits and not rotation.step.is_end:
-        say(f"waits:   {rotation.waits}")
+        say(f"waits:   {with_short_hashes(rotation.waits)}")
     if rotation.passed:
         say()
         print_table(
             ("PASSED", "AT", "BECAUSE"),
-            [(passed.step.value, passed.at[:19], passed.because) for passed in rotation.passed],
+            [(passed.step.value, passed.at[:19], with_short_hashes(passed.because)) for passed in rotation.passed],
         )

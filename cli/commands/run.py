@@ -6,11 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import environment_of, read_generation, read_settings
-from kube_rewrap.cli.output import print_json, print_table, say
+from kube_rewrap.cli.output import print_json, print_sentence, print_table, say
 from kube_rewrap.cli.parser import MANY_OBJECTS
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.reports import SHOWN, print_counts, print_left_alone, print_proof, proof_json, status_json
@@ -75,6 +76,7 @@ async def _run(args: argparse.Namespace) -> int:
         async with hold_lock(cluster, brake, wait=args.wait) as lock:
             if lock.waited:
                 plan = await brake.unless_pulled(plan_run(cluster, spec))
+            plan = replace(plan, convergence=convergence.blocker or convergence.because)
             with open_progress(plan.found.stale, sys.stderr) as watcher:
                 children = _children(args, plan)
                 result = await run_embedded(cluster, plan, lock, brake, watcher, children=children)
@@ -177,9 +179,9 @@ def _print_plan(plan: RunPlan, rate: float, spec: CampaignSpec) -> None:
     for path in plan.found.unknown:
         say(f"No resource is known for the objects under {path}: they are left alone, and the proof can't be complete.")
     for warning in plan.warnings:
-        say(f"Warning: {warning}")
+        print_sentence(f"Warning: {warning}")
     for refusal in plan.refusals:
-        say(f"Refused: {refusal}")
+        print_sentence(f"Refused: {refusal}")
     say()
 
 

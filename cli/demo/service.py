@@ -14,8 +14,9 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, seed
+from kube_rewrap.cli.demo.registry import RESOURCES, Era, Shape, configuration_of, make_key, put_in_place, seed
 from kube_rewrap.cli.demo.tour import tour
+from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.output import say
 from kube_rewrap.cli.progress import open_progress
 from kube_rewrap.cli.running import run_async
@@ -78,7 +79,7 @@ def run_demo(demo: DemoService) -> int:
     old, new = make_key(ProviderType.AESCBC, "key1"), make_key(ProviderType.AESGCM, "key2")
     say(f"Filling etcd with {demo.objects:,} objects under the key {old.type.value}:key1 ...")
     run_async(lambda: seed(EtcdSettings(endpoints=(demo.etcd,)), [Era(old, 1)], Shape(objects=demo.objects)))
-    _write(demo.configuration, configuration_of([old], RESOURCES))
+    put_in_place(demo.configuration, configuration_of([old], RESOURCES))
     with ExitStack() as stack:
         for name in _DAEMONS:
             stack.enter_context(_daemon(name, demo))
@@ -88,9 +89,14 @@ def run_demo(demo: DemoService) -> int:
         say()
         say("The key changes: another EncryptionConfiguration is renamed into place. Nothing else is done.")
         say()
-        _write(demo.configuration, configuration_of([new, old], RESOURCES))
+        put_in_place(demo.configuration, configuration_of([new, old], RESOURCES))
         _follow(demo, {first}, logs)
-        return _tour(demo)
+        code = _tour(demo)
+        say()
+        if code == Exit.DONE:
+            say(f"The file changed, and without a command the service rewrote and proved {demo.objects:,} objects.")
+        say("Stopping scheduler and workers ...")
+        return code
 
 
 @contextmanager
@@ -116,14 +122,6 @@ def _daemon(name: str, demo: DemoService) -> Iterator[None]:
             process.wait()
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file as an operator should: write another one, and rename it."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.rename(path)
-
-
 def _follow(demo: DemoService, known: set[str], logs: _Logs) -> str:
     """Wait for the next campaign and show its progress; returns its name. Raises UnavailableError."""
     return run_async(lambda: _followed(demo, known, logs))
@@ -134,6 +132,7 @@ class _Logs:
 
     def __init__(self, folder: Path) -> None:
         self._files = [(folder / f"{name}.log").open(encoding="utf-8") for name in _DAEMONS]
+        self._last: dict[str, str] = {}
 
     def show(self) -> None:
         """Show the new lines."""
@@ -141,8 +140,13 @@ class _Logs:
             for line in iter(file.readline, ""):
                 entry = json.loads(line) if line.startswith("{") and line.endswith("}\n") else {}
                 if entry.get("event") in _SHOWN:
-                    said = [entry["event"], *([entry["because"]] if "because" in entry else [])]
-                    say(f"  {Path(file.name).stem + ':':<11}{': '.join(said)}")
+                    self._show(Path(file.name).stem, ": ".join([entry["event"], *filter(None, [entry.get("because")])]))
+
+    def _show(self, name: str, said: str) -> None:
+        """Show a line, but once where each child process of a worker logs it."""
+        if self._last.get(name) != said:
+            say(f"  {name + ':':<11}{said}")
+        self._last[name] = said
 
     def close(self) -> None:
         """Close the files."""

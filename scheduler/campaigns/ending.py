@@ -45,8 +45,15 @@ async def report_end(cluster: Cluster, ended: Campaign, report: BatchReport) -> 
             state=ended.state.value,
             rewritten=report.rewritten,
             proof_revision=ended.proof_revision,
+            **_counts(ended),
             because=ended.because,
         )
+
+
+def _counts(ended: Campaign) -> dict[str, int]:
+    """Return the sums of the proof; the audit log's chain of hashes protects them, as it does not the record's."""
+    found = ended.proof_counts
+    return {"objects": found.objects, "stale": found.stale, "unreadable": found.unreadable} if found else {}
 
 
 async def sum_reports(checkpoints: Checkpoints, campaign: str) -> BatchReport:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 
 _NAMED = 5
 MAX_SWEEPS = 3
@@ -169,7 +170,8 @@ def _due_at(batch: Checkpoint, campaign: Campaign) -> float:
 
 
 def _ended(campaign: Campaign, state: CampaignState, because: str, proof: Inventory) -> Campaign:
-    return campaign.moved(state, because, proof_revision=proof.revision)
+    ended = campaign.moved(state, because, proof_revision=proof.revision)
+    return replace(ended, proof_counts=ProofCounts.of(proof))
 
 
 def _what_remains(proof: Inventory, parked: Sequence[Checkpoint], missing: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from kube_rewrap.config.encryption.resources import Layout, Located
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.scheduler.engine import Examined
@@ -33,6 +35,9 @@ def resource_of(key: bytes, layout: Layout, territory: Territory) -> str:
 
 
 def _why_ungoverned(key: bytes, layout: Layout, territory: Territory) -> str:
+    root = posixpath.join("/", layout.etcd_prefix.strip("/"), "")
+    if not key.startswith(root.encode()):
+        return f"lies outside {root}, where kube-apiserver stores objects; write {root}RESOURCE/NAMESPACE/NAME"
     located = layout.resource_at(key)
     if not isinstance(located, Located):
         return "lies under no resource that the configuration governs"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 from kube_rewrap.scheduler.campaigns.status import Overview
@@ -20,12 +20,14 @@ from kube_rewrap.scheduler.hardening.checklist import judge, summarise
 from kube_rewrap.scheduler.hardening.facts import HardeningFacts, without_names
 from kube_rewrap.scheduler.hardening.standards import finding_json
 from kube_rewrap.scheduler.keys.alerts import judge_state, writing
+from kube_rewrap.scheduler.report.backups import catalogue_json, last_end, needed
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.scheduler.report.verdict import NOT_CLAIMED, caveats_of, judge_subject
 from kube_rewrap.scheduler.report.wording import Wording
 from kube_rewrap.worker.records.audit_chain import Entry, is_anchored
 from kube_rewrap.worker.records.campaign import Campaign
 from kube_rewrap.worker.records.inventory import Inventory, counts_json
+from kube_rewrap.worker.records.proof_counts import KeyCount, ProofCounts, key_counts
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -37,7 +39,6 @@ MOST_ROWS = 200
 
 _READS = 20
 _BLOCKERS = 6
-_NOT_COUNTED = {"objects": None, "stale": None, "unreadable": None}
 _NAME = 120
 
 
@@ -75,6 +76,7 @@ def report_document(facts: ReportFacts) -> dict[str, object]:
         "apiservers": _apiservers(facts, words),
         "audit_log": _audit_log(facts, words),
         "checklist": checklist,
+        "backups": _backups(judged, words),
         "not_claimed": [{"what": what, "because": because} for what, because in NOT_CLAIMED],
     }
 
@@ -138,26 +140,24 @@ def _scanned(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
         "by": [words.text(facts.made_by, _NAME)],
         "generation": facts.generation.hash,
         "because": words.text(judge_subject(facts)[1]),
-        "objects": found.objects,
-        "stale": found.stale,
-        "unreadable": found.unreadable,
+        **_counted(ProofCounts.of(found), words),
     }
 
 
 def _of_campaign(facts: ReportFacts, words: Wording) -> dict[str, object] | None:
-    """Return the proof as the campaign's record has it: of its counts only the sentence."""
+    """Return the proof as the campaign's record has it; records of older versions have no counts."""
     campaign = facts.campaign.campaign if facts.campaign else None
     if facts.campaign is None or campaign is None or not campaign.proof_revision:
         return None
     return {
-        **_NOT_COUNTED,
         "source": "campaign",
-        "complete": facts.campaign.is_complete,
+        "complete": judge_subject(facts)[0],
         "revision": campaign.proof_revision,
         "at": words.text(campaign.ended_at, _NAME) or None,
         "by": _actors((one for one in facts.trail if one.event == "campaign.finished"), words),
         "generation": words.text(campaign.generation, _NAME),
         "because": words.text(campaign.because),
+        **_counted(campaign.proof_counts, words),
     }
 
 
@@ -169,7 +169,6 @@ def _of_rotation(facts: ReportFacts, words: Wording) -> dict[str, object] | None
     proving = next((one for one in reversed(rotation.passed) if one.step is RotationStep.PROVE), None)
     campaign = facts.campaign.campaign if facts.campaign else None
     return {
-        **_NOT_COUNTED,
         "source": "rotation",
         "complete": True,
         "revision": rotation.proof_revision,
@@ -177,7 +176,33 @@ def _of_rotation(facts: ReportFacts, words: Wording) -> dict[str, object] | None
         "by": _actors((one for one in facts.trail if one.detail.get("rotation") == rotation.id), words),
         "generation": words.text(campaign.generation, _NAME) if campaign else None,
         "because": words.text(proving.because if proving else rotation.because),
+        **_counted(rotation.proof_counts, words),
     }
+
+
+def _counted(found: ProofCounts | None, words: Wording) -> dict[str, object]:
+    """Return the counts of a proof, with one row by resource and key; all null where the record has none."""
+    if found is None:
+        return dict.fromkeys(("objects", "stale", "unreadable", "total", "keys"))
+    return {
+        "objects": found.objects,
+        "stale": found.stale,
+        "unreadable": found.unreadable,
+        "total": found.total,
+        "keys": _key_counts(found.keys, words),
+    }
+
+
+def _key_counts(counts: Iterable[KeyCount], words: Wording) -> list[dict[str, object]]:
+    return [
+        {
+            "resource": words.text(one.resource, _NAME),
+            **_key(one.key, words),
+            "objects": one.objects,
+            "state": one.state.value,
+        }
+        for one in islice(counts, MOST_ROWS)
+    ]
 
 
 def _actors(entries: Iterable[Entry], words: Wording) -> list[str]:
@@ -185,16 +210,7 @@ def _actors(entries: Iterable[Entry], words: Wording) -> list[str]:
 
 
 def _scan(found: Inventory, missing: str, words: Wording) -> dict[str, object]:
-    rows = [
-        {
-            "resource": words.text(tally.resource, _NAME),
-            **_key(key, words),
-            "objects": under.objects,
-            "state": "current" if key == tally.primary else "undetermined" if tally.is_undetermined(key) else "stale",
-        }
-        for tally in found.resources
-        for key, under in sorted(tally.keys.items())
-    ]
+    rows = list(key_counts(found))
     return {
         "revision": found.revision,
         "objects": found.objects,
@@ -204,7 +220,7 @@ def _scan(found: Inventory, missing: str, words: Wording) -> dict[str, object]:
         "unknown_paths": len(found.unknown),
         "missing": words.text(missing) or None,
         "total": len(rows),
-        "keys": rows[:MOST_ROWS],
+        "keys": _key_counts(rows, words),
     }
 
 
@@ -220,6 +236,7 @@ def _campaign(found: Overview, words: Wording) -> dict[str, object] | None:
         "planned_at": words.text(campaign.planned_at, _NAME),
         "ended_at": words.text(campaign.ended_at, _NAME) or None,
         "reason": words.text(campaign.options.reason) or None,
+        "convergence": words.text(campaign.convergence) or None,
         "sweeps": campaign.sweeps,
         "batches": campaign.batches,
         "scope": _scope(campaign, words),
@@ -388,6 +405,29 @@ def _checklist(judged: HardeningFacts | None, words: Wording) -> dict[str, objec
         for row in map(finding_json, checks)
     ]
     return {"revision": judged.proof.revision, "checks": rows, "summary": summarise(checks)}
+
+
+def _backups(judged: HardeningFacts | None, words: Wording) -> dict[str, object] | None:
+    """Return what the catalogue says; None without one, or without a scan."""
+    catalogue = judged.catalogue if judged else None
+    if judged is None or catalogue is None:
+        return None
+    kept = catalogue.kept(judged.now)
+    keys, given = needed(kept), {key.fingerprint for _, chain in judged.generation.resources for key in chain}
+    return {
+        **catalogue_json(catalogue, kept),
+        "distrust": words.text(catalogue.distrust) or None,
+        "keys_total": len(keys),
+        "keys": [
+            {
+                **_key(key, words),
+                "backups": len(needing),
+                "until": last_end(needing),
+                "configured": key.fingerprint in given,
+            }
+            for key, needing in islice(keys.items(), MOST_ROWS)
+        ],
+    }
 
 
 def is_proven(document: dict[str, object]) -> bool:

@@ -40,9 +40,10 @@ class ReportFacts:
 
     `at` is when the facts were gathered (ISO 8601, UTC), `revision` the store's then. `generation` is that of the
     given file, `in_force` the hash of the one that the service follows, "" = not on record. `campaign` is the subject,
-    or the campaign that proved the rotation which is; `trail` has the audit log's entries about it. `audit` is the
-    check of the whole log. `judged` has what one scan of everything found, for the checklist and the keys; None = the
-    report was asked for without a scan. `names`: whether the document may name objects and namespaces.
+    or the campaign that proved the rotation which is; `trail` has the audit log's entries about it. `damaged` names
+    the campaigns whose records can't be read. `audit` is the check of the whole log. `judged` has what one scan of
+    everything found, for the checklist and the keys; None = the report was asked for without a scan. `names`: whether
+    the document may name objects and namespaces.
     """
 
     subject: Subject
@@ -65,5 +66,6 @@ class ReportFacts:
     campaign: Overview | None
     rotation: Rotation | None
     rotations: tuple[Rotation, ...]
+    damaged: tuple[str, ...]
     trail: tuple[Entry, ...]
     audit: Verdict

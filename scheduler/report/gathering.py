@@ -39,8 +39,9 @@ async def gather(
     not on record, a scan's errors, and SettingsError for credentials that can't be read.
     """
     store, keyspace = cluster.engine.store, cluster.engine.keyspace
-    campaigns = [stored.value for stored in await cluster.campaigns().all()]
-    rotations = tuple([stored.value for stored in await Rotations(store, keyspace).all()])
+    stored, damaged = await cluster.campaigns().all_or_why()
+    campaigns = [one.value for one in stored]
+    rotations = tuple([one.value for one in await Rotations(store, keyspace).all()])
     found = subject or _newest(campaigns)
     rotation = _rotation(rotations, found.id) if found.kind is SubjectKind.ROTATION else None
     proving = found.id if found.kind is SubjectKind.CAMPAIGN else _proving(campaigns, rotation)
@@ -70,6 +71,7 @@ async def gather(
         campaign=campaign,
         rotation=rotation,
         rotations=rotations,
+        damaged=tuple(f"campaign {name}" for name, _ in damaged),
         trail=await _trail(cluster, campaign, rotation),
         audit=await cluster.audit.verify(),
     )

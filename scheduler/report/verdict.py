@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kube_rewrap.scheduler.hardening.checklist import judge
 from kube_rewrap.scheduler.hardening.facts import HardeningFacts, State, named
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
+from kube_rewrap.worker.records.audit_chain import Entry, detail_of
 from kube_rewrap.worker.records.budget import BudgetState
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 
 _OVER = {BudgetState.EXHAUSTED, BudgetState.RESTORED}
+
+_PROVED = {CampaignState.COMPLETE, CampaignState.INCOMPLETE}
 
 NOT_CLAIMED = (
     (
@@ -48,9 +52,36 @@ def judge_subject(facts: ReportFacts) -> tuple[bool, str]:
             campaign = facts.campaign.campaign if facts.campaign else None
             if facts.campaign is None or campaign is None:
                 return False, "The campaign is not on record."
+            if differing := _differing(campaign, facts.trail):
+                return False, f"The campaign's record and the audit log's entry about its end differ: {differing}."
             if facts.campaign.is_complete:
                 return True, f"Complete: {campaign.because}."
             return False, f"The campaign is {campaign.state.value}: {campaign.because}."
+
+
+def _differing(campaign: Campaign, trail: Sequence[Entry]) -> str:
+    """Return the names of the fields in which a campaign's record and the entry about its end differ, "" = none do.
+
+    Entries of older versions have fewer fields.
+    """
+    entry = _end_of(campaign, trail)
+    if entry is None:
+        return ""
+    counts = campaign.proof_counts
+    recorded = detail_of(
+        {
+            "state": campaign.state.value,
+            "proof_revision": campaign.proof_revision,
+            "because": campaign.because,
+            **({} if counts is None else {name: getattr(counts, name) for name in ("objects", "stale", "unreadable")}),
+        }
+    )
+    return ", ".join(name for name, value in recorded.items() if entry.detail.get(name, value) != value)
+
+
+def _end_of(campaign: Campaign, trail: Sequence[Entry]) -> Entry | None:
+    ends = (one for one in reversed(trail) if one.event == "campaign.finished" and one.campaign == campaign.id)
+    return next(ends, None)
 
 
 def _judged_now(judged: HardeningFacts | None) -> tuple[bool, str]:
@@ -86,6 +117,10 @@ def _of_the_subject(facts: ReportFacts) -> Iterator[str]:
             yield "The campaign belongs to another configuration than the given file."
         if not campaign.whole:
             yield "The campaign covers a part of what the configuration governs, not everything."
+        if campaign.state in _PROVED and not campaign.options.repair and _end_of(campaign, facts.trail) is None:
+            yield "The audit log has no entry about the campaign's end, which would confirm the record."
+    if facts.damaged:
+        yield f"Records that can't be read are left out: {named(facts.damaged)}."
     if facts.judged is None:
         yield "Nothing was scanned for this report: it does not show the present state."
     elif facts.subject.kind is not SubjectKind.NOW and not facts.judged.proof.is_clean:

@@ -23,6 +23,7 @@ from kube_rewrap.worker.rate.brake import Brake
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.verdict import KeyRef
 
@@ -76,7 +77,9 @@ class ClusterProbe(ABC):
         self._next_scan, self._pause, self._compacted = loop.time() + _SCAN_SECONDS, _FIRST_PAUSE, ""
         used = 0 if rotation.stanza else await self._used(rotation)
         under_retired, under_new = _under_retired(found, rotation), _under_new(found, rotation)
-        return ScanResult(found.revision, found.stale, under_retired, found.unreadable, under_new, used)
+        return ScanResult(
+            found.revision, found.stale, under_retired, found.unreadable, under_new, used, ProofCounts.of(found)
+        )
 
     async def _used(self, rotation: Rotation) -> int:
         """Return how often the new key has encrypted, by its budget; an unknown number counts as use."""

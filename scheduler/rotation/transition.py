@@ -32,6 +32,7 @@ from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 
 _AFTER = {
@@ -60,7 +61,8 @@ class CampaignOutcome:
 class ScanResult:
     """Counts of one scan. `under_retired`: objects under the old keys, with unreadable ones that may be.
 
-    `under_new` counts the same for the new key; `new_used` is the number of its encryptions by its budget.
+    `under_new` counts the same for the new key; `new_used` is the number of its encryptions by its budget. `counts`
+    are kept in the record when the scan proves the rotation.
     """
 
     revision: int
@@ -69,6 +71,7 @@ class ScanResult:
     unreadable: int
     under_new: int = 0
     new_used: int = 0
+    counts: ProofCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,7 @@ def _prove(rotation: Rotation, facts: Facts, now: str) -> Decision:
     against = _against(rotation, facts, now)
     if against is not None or facts.scan is None:
         return against or _NEED_SCAN  # never the latter: `_against` returns None only with a scan
-    proven = replace(rotation, proof_revision=facts.scan.revision)
+    proven = replace(rotation, proof_revision=facts.scan.revision, proof_counts=facts.scan.counts)
     return _move(proven, f"a scan at revision {facts.scan.revision} found nothing under the old keys", now)
 
 

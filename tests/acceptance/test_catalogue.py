@@ -84,6 +84,8 @@ def test_the_end_of_a_keys_life(etcd: EtcdCluster, tmp_path: Path) -> None:
         text = plane.rewrap.run("keys", "--catalogue", str(catalogue), "--keys", str(plane.archive)).stdout
         assert f"old ({OLD.fingerprint}) may be destroyed; it is in {plane.archive}" in text
         assert "rewrap destroys no key" in text
+        [line] = [line for line in text.splitlines() if line.startswith(OLD.fingerprint)]
+        assert "not in file" in line
         # Without the cluster, nothing is destroyable.
         found = plane.rewrap.json("keys", "--no-scan", "--catalogue", str(catalogue), "--keys", str(plane.archive))
         assert not row(found["destruction"], OLD)["destroyable"]

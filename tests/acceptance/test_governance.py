@@ -64,6 +64,9 @@ def test_what_nobody_named_stays_as_it_is(etcd: EtcdCluster, tmp_path: Path, gov
     assert looked.code == 2
     assert "belongs to deployments.apps" in looked.error["message"]
     assert "deployments is another name, and governs nothing" in looked.error["message"]
+    looked = rewrap.run("inspect", "secrets/default/s00001", "-o", "json")
+    assert looked.code == 2
+    assert "lies outside /registry/, where kube-apiserver stores objects" in looked.error["message"]
 
 
 def test_a_name_that_a_newer_kubernetes_may_store_keeps_the_proof_open_until_it_is_told(

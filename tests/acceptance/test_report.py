@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -15,7 +16,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.acceptance.command import ROOT, Command, Ended, command_for
+from tests.acceptance.control_plane import control_plane
 from tests.acceptance.marks import BOX, CBC, GCM, LOST, PAYLOAD, marks_in
+from tests.acceptance.rotate.running import end_well, stop_at_spread
+from tests.acceptance.rotate.texts import OLD, plain
 from tests.integration.apiserver import configure, manifest, secrets, store
 from tests.servers.etcd import EtcdCluster
 
@@ -65,9 +69,13 @@ def test_a_campaign_is_reported_from_its_record(rewrap: Command, etcd: EtcdClust
     document = report(rewrap)
     assert document["subject"] == {"kind": "campaign", "id": ran["campaign"]}
     assert (document["proof"]["revision"], document["proof"]["complete"]) == (ran["proof"]["revision"], True)
+    assert [document["proof"][name] for name in ("objects", "stale", "unreadable")] == [5, 0, 0]
+    [counted] = document["proof"]["keys"]
+    assert (counted["fingerprint"], counted["objects"], counted["state"]) == (GCM.fingerprint, 5, "current")
     [actor] = document["proof"]["by"]
     assert actor.startswith("rewrap run ")
     assert document["campaign"]["report"]["rewritten"] == 5
+    assert "no address of a kube-apiserver is given" in document["campaign"]["convergence"]
     assert [entry["event"] for entry in document["audit_log"]["trail"]] == ["campaign.planned", "campaign.finished"]
     assert document["audit_log"]["whole"] is True
     [governed] = document["governed"]["entries"]
@@ -101,6 +109,8 @@ def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewra
         "objects": 5,
         "stale": 0,
         "unreadable": 0,
+        "total": 1,
+        "keys": document["scan"]["keys"],
     }
     store(etcd.admin(), {f"/registry/secrets/zone/{SECRET_NAME}": manifest("Secret", "zone", "x", PAYLOAD)}, LOST)
     hidden = report(rewrap, "--now", code=3)
@@ -112,6 +122,43 @@ def test_the_present_state_is_proven_by_a_scan_and_names_no_object_unasked(rewra
     assert (page.code, SECRET_NAME in page.stdout) == (3, False)
 
 
+def test_a_record_that_was_changed_in_etcd_is_no_proof(rewrap: Command, etcd: EtcdCluster) -> None:
+    store(etcd.admin(), {f"/registry/secrets/zone/{SECRET_NAME}": manifest("Secret", "zone", "x", PAYLOAD)}, LOST)
+    campaign = rewrap.json("run", code=3)["campaign"]
+    left = report(rewrap, code=3)
+    assert [left["proof"][name] for name in ("complete", "objects", "unreadable")] == [False, 6, 1]
+    key = f"/kube-rewrap/v1/campaigns/{campaign}"
+    found = etcd.admin().get(key)
+    assert found is not None
+    etcd.admin().put(key, json.dumps(json.loads(found.value) | {"state": "complete"}).encode())
+    verdict = report(rewrap, code=3)["verdict"]
+    assert (verdict["state"], verdict["sentence"]) == (
+        "not_proven",
+        "The campaign's record and the audit log's entry about its end differ: state.",
+    )
+
+
+def test_a_rotation_is_reported_at_any_step_and_with_what_its_proof_counted(etcd: EtcdCluster, tmp_path: Path) -> None:
+    with control_plane(etcd, tmp_path, plain(OLD)) as plane:
+        stop_at_spread(plane, "--prune")
+        named = plane.rotation()["id"]
+        begun = report(plane.rewrap, "--rotation", named, code=3)
+        assert (begun["verdict"]["state"], begun["proof"], begun["campaign"]) == ("not_proven", None, None)
+        assert begun["verdict"]["sentence"].startswith("The rotation of ")
+        end_well(plane.rewrap.start("rotate", "resume"))
+        done = report(plane.rewrap, "--rotation", named)
+        new = plane.new_key()
+        plane.rewrap.json("run")
+        assert report(plane.rewrap)["campaign"]["convergence"].startswith("all kube-apiservers (3) run sha256:")
+    assert done["subject"] == {"kind": "rotation", "id": named}
+    assert done["proof"]["objects"] == sum(one["objects"] for one in done["proof"]["keys"]) > 0
+    assert {one["fingerprint"] for one in done["proof"]["keys"]} == {new.fingerprint}
+    [rotation] = done["rotations"]["rotations"]
+    assert (rotation["step"], rotation["proof_revision"]) == ("done", done["proof"]["revision"])
+    assert [one["step"] for one in rotation["passed"]][:4] == ["add", "spread", "promote", "switch"]
+    assert done["apiservers"]["converged"] is True
+
+
 def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
     rewrap: Command, etcd: EtcdCluster, tmp_path: Path
 ) -> None:
@@ -120,7 +167,18 @@ def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
     catalogue = str(tmp_path / "catalogue.jsonl")
     offline = Command(tmp_path, ("--encryption-config", str(rewrap.directory / "enc.json")))
     assert offline.run("backups", "add", str(tmp_path / "backup.db"), "--catalogue", catalogue).code == 0
-    checks = {one["id"]: one for one in report(rewrap, "--now", "--catalogue", catalogue)["checklist"]["checks"]}
+    document = report(rewrap, "--now", "--catalogue", catalogue)
+    checks = {one["id"]: one for one in document["checklist"]["checks"]}
+    found = document["backups"]
+    assert (found["total"], found["readable"], found["newest"]["objects"], found["newest"]["readable"]) == (
+        1,
+        1,
+        5,
+        True,
+    )
+    assert found["newest"]["sha256"] == hashlib.sha256((tmp_path / "backup.db").read_bytes()).hexdigest()
+    assert [(one["fingerprint"], one["configured"]) for one in found["keys"]] == [(GCM.fingerprint, True)]
+    assert report(rewrap, "--no-scan", "--catalogue", catalogue)["backups"] is None
     assert checks["backup-age"]["state"] == "pass"
     assert "proven readable" in checks["backup-age"]["reason"]
 
@@ -133,7 +191,6 @@ def test_with_a_catalogue_the_checklist_judges_the_newest_backup(
         (("--campaign", "../../secrets"), 2, "--campaign"),
         (("--now", "--no-scan"), 2, "--no-scan: contradicts --now"),
         (("--now", "--campaign", "x"), 2, "not allowed with"),
-        (("--now", "--write-to", "/nowhere/report.html"), 2, "--write-to"),
     ],
 )
 def test_what_it_refuses(rewrap: Command, flags: tuple[str, ...], code: int, said: str) -> None:
@@ -147,11 +204,35 @@ def test_the_page_is_written_for_its_owner_alone(rewrap: Command, tmp_path: Path
     file = tmp_path / "report.html"
     file.write_text("older and longer " * 10_000)
     file.chmod(0o644)
-    ended = clean(rewrap.run("report", "--write-to", str(file)))
+    ended = clean(rewrap.run("report", "--write-to", str(file), "--overwrite"))
     assert (ended.code, ended.stdout) == (0, "")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     written = file.read_text("ascii")
     assert (written.startswith("<!doctype html>"), written.endswith("</html>\n")) == (True, True)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("nowhere/report.html", (), "nowhere/report.html can't be written: No such file or directory"),
+        ("enc.json", (), "enc.json exists; name another file, or give --overwrite"),
+        ("", ("--overwrite",), "is no regular file"),
+        ("link", ("--overwrite",), "link is no regular file"),
+    ],
+)
+def test_a_place_that_it_can_not_write_to_is_refused_before_anything_is_read(
+    tmp_path: Path, name: str, flags: tuple[str, ...], said: str
+) -> None:
+    configuration = configure(tmp_path, GCM)
+    before = configuration.read_bytes()
+    (tmp_path / "link").symlink_to(configuration)
+    away = Command(tmp_path, ("--encryption-config", str(configuration), "--endpoints", "http://127.0.0.1:1"))
+    ended = away.run("report", "--now", "--write-to", str(tmp_path / name), *flags)
+    assert (ended.code, ended.stdout) == (2, ""), "5 if it had asked etcd"
+    assert f"--write-to: {tmp_path}" in ended.stderr
+    assert said in ended.stderr
+    assert configuration.read_bytes() == before
 
 
 def chromium(profile: Path, *flags: str) -> bytes:

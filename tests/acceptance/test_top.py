@@ -182,7 +182,7 @@ def test_an_error_restores_the_terminal_and_is_reported_on_it(etcd: EtcdCluster)
         screen.require_restored()
         taken, _, after = screen.written.rpartition(LEAVE)
         assert ENTER in taken
-        assert "rewrap: etcd refused the request: " in after
+        assert "rewrap: etcd has authentication turned off; leave --user out" in after
 
 
 def test_it_shows_that_etcd_is_away_and_goes_on_when_it_is_back(etcd: EtcdCluster) -> None:

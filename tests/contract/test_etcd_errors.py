@@ -95,6 +95,20 @@ def test_etcds_words_decide_where_a_code_has_several_meanings(
 
 
 @pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (Code.INVALID_ARGUMENT, "authentication failed, invalid user ID or password", "check --user and"),
+        (Code.INVALID_ARGUMENT, "user name is empty", "etcd requires a login; give --user"),
+        (Code.FAILED_PRECONDITION, "authentication is not enabled", "leave --user out"),
+    ],
+)
+def test_what_is_wrong_with_a_login_is_said_with_its_remedy(code: grpc.StatusCode, words: str, said: str) -> None:
+    error = translate(code, f"etcdserver: {words}")
+    assert type(error) is RequestRefusedError
+    assert said in str(error)
+
+
+@pytest.mark.parametrize(
     ("code", "details", "expired"),
     [
         (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", True),

@@ -14,8 +14,16 @@ from tests.image.bases import make_bases, make_ours, make_systemd
 from tests.image.engine import Engine, engine, missing
 
 
+def tell(config: pytest.Config, text: str) -> None:
+    """Show a line at once: pytest keeps what a fixture prints."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    assert isinstance(reporter, pytest.TerminalReporter)
+    reporter.write_line(text)
+    reporter.flush()
+
+
 @pytest.fixture(scope="session")
-def docker() -> Iterator[Engine]:
+def docker(pytestconfig: pytest.Config) -> Iterator[Engine]:
     """The engine with all images. Its directory is removed in the end, after an interrupt or SIGTERM, too."""
     reason = missing()
     if reason is not None:
@@ -25,7 +33,9 @@ def docker() -> Iterator[Engine]:
     directory = Path(tempfile.mkdtemp(prefix="kube-rewrap-image-", dir="/var/tmp"))
     try:
         with engine(directory, builds=True) as builder:
+            tell(pytestconfig, "Making the base images from Debian's packages: minutes ...")
             make_bases(builder)
+            tell(pytestconfig, "Building deploy/Dockerfile ...")
             make_ours(builder)
             make_systemd(builder)
         with engine(directory, builds=False) as running:

@@ -23,9 +23,10 @@ from kube_rewrap.worker.records.campaign import (
     QuarantineLimit,
     Scope,
 )
-from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable
+from kube_rewrap.worker.records.inventory import Inventory, KeyState, KeyTally, ResourceRange, ResourceTally, Unreadable
 from kube_rewrap.worker.records.kek import Kek
 from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.proof_counts import KeyCount, ProofCounts
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Origin, Request, RequestKind, RequestState
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
@@ -78,6 +79,9 @@ OPTIONS = st.builds(
     repair=st.booleans(),
     since=COUNTS,
 )
+KEYS = st.builds(KeyRef, TEXTS, TEXTS, TEXTS)
+KEY_COUNTS = st.builds(KeyCount, TEXTS, KEYS, st.sampled_from(KeyState), COUNTS)
+PROOF_COUNTS = st.builds(ProofCounts, *(COUNTS,) * 4, st.lists(KEY_COUNTS, max_size=3).map(tuple))
 CAMPAIGNS = st.builds(
     Campaign,
     id=IDS,
@@ -94,6 +98,8 @@ CAMPAIGNS = st.builds(
     ended_at=st.just("") | TIMES,
     quarantine_limit=st.builds(QuarantineLimit, COUNTS, COUNTS, st.none() | COUNTS),
     whole=st.booleans(),
+    proof_counts=st.none() | PROOF_COUNTS,
+    convergence=TEXTS,
 )
 REQUESTS = st.builds(
     Request,
@@ -108,7 +114,6 @@ REQUESTS = st.builds(
     campaign=st.just("") | IDS,
     because=TEXTS,
 )
-KEYS = st.builds(KeyRef, TEXTS, TEXTS, TEXTS)
 TALLIES = st.builds(
     ResourceTally,
     *(TEXTS, KEYS, st.lists(KEYS, max_size=3).map(tuple)),

@@ -74,6 +74,23 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
         assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
 
 
+def test_a_worker_says_why_redis_can_not_be_used_as_plainly_as_the_scheduler(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    plain, secure = new_redis(RedisOptions()), new_redis(RedisOptions(tls=True))
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    with service(etcd, plain, tmp_path) as one:
+        for url, because in (
+            (plain.url.replace("redis:", "rediss:"), "it speaks no TLS; write redis:// for rediss://"),
+            (secure.url.replace("rediss:", "redis:"), "it requires TLS; write rediss:// for redis://, "),
+            (secure.url, "no trusted authority signed its certificate; give the one that did with --broker-cacert"),
+        ):
+            worker = one.start("worker", REWRAP_METRICS_ADDR=place, REWRAP_BROKER=url)
+            one.wait(lambda: worker.said("broker.unavailable"), "the worker can't use Redis")  # noqa: B023 - at once
+            assert f"no connection: {because}" in worker.said("broker.unavailable")[0]["because"]
+            worker.stop()
+
+
 def test_a_redis_that_repeats_the_password_in_its_error_gets_it_nowhere(
     etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ _MOST_READ = 16 * 1024
 _REQUEST = "GET /version HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n"
 _KUBEADM = "/etc/kubernetes/pki/etcd/ca.crt on a kubeadm node"
 
+_NO_HTTP2 = "Failed parsing HTTP/2"
+"""What gRPC says of a server that answers in another protocol, such as Redis."""
+
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_NAME, _OTHER_ADDRESS = 62, 64
 """OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
@@ -36,6 +40,20 @@ class Cause:
     text: str
     lasts: bool
     """Whether a retry within seconds would fail, too, unless etcd is just restarting."""
+
+
+async def diagnose_each(settings: EtcdSettings, last: str) -> dict[str, Cause]:
+    """Return the likely cause for each endpoint, by its URL, as `diagnose` does; all are asked side by side."""
+    causes = await asyncio.gather(*(diagnose(url, settings, last) for url in settings.endpoints))
+    return dict(zip(settings.endpoints, causes, strict=True))
+
+
+def unanswered(causes: Mapping[str, Cause]) -> str:
+    """Return a sentence that names each endpoint with its cause; a cause that all share, once."""
+    texts = {cause.text for cause in causes.values()}
+    if len(texts) == 1:
+        return f"no etcd endpoint of {', '.join(causes)} answered: {texts.pop()}"
+    return f"no etcd endpoint answered. {'. '.join(f'{url}: {cause.text}' for url, cause in causes.items())}"
 
 
 async def diagnose(url: str, settings: EtcdSettings, last: str) -> Cause:
@@ -58,7 +76,11 @@ async def diagnose(url: str, settings: EtcdSettings, last: str) -> Cause:
             "See `etcdctl endpoint status --cluster`",
             lasts=False,
         )
-    return await _other_protocol(host, port, secure=secure, answer=answer) or Cause(
+    if (cause := await _other_protocol(host, port, secure=secure, answer=answer)) is not None:
+        return cause
+    if _NO_HTTP2 in last:
+        return Cause("a server answers there that is not etcd; check --endpoints", lasts=True)
+    return Cause(
         f"a process listens there, but does not answer as etcd does: {last}; is it etcd, and does it hang?", lasts=False
     )
 

@@ -29,6 +29,12 @@ _LONGEST_DETAILS = 300
 _TOO_LARGE = ("request is too large", "larger than max", "message too large")
 _COMPACTED = "required revision has been compacted"
 _TOKEN = ("invalid auth token", "revision of auth store is old", "auth: token")
+_LOGIN = (
+    ("invalid user ID or password", "etcd refuses the user or the password; check --user and REWRAP_PASSWORD"),
+    ("user name is empty", "etcd requires a login; give --user, and the password in REWRAP_PASSWORD"),
+    ("authentication is not enabled", "etcd has authentication turned off; leave --user out"),
+)
+"""What etcd says of a login (api/v3rpc/rpctypes/error.go), and the same with its remedy."""
 
 _BY_CODE: dict[grpc.StatusCode, _Make] = {
     _Code.OK: lambda text: RequestRefusedError(f"etcd answered OK where an error was expected: {text}"),
@@ -79,6 +85,8 @@ def translate(code: grpc.StatusCode, details: str) -> WorkerError:
         )
     if any(words in details for words in _TOO_LARGE):
         return TooLargeError(details)
+    if login := next((said for words, said in _LOGIN if words in details), ""):
+        return RequestRefusedError(login)
     return _BY_CODE[code](" ".join(details.split())[:_LONGEST_DETAILS])
 
 

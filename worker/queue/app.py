@@ -8,6 +8,7 @@ docs/adr/0006-celery-as-a-hint.md.
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import logging
 import os
@@ -38,7 +39,6 @@ from celery.worker.state import active_requests, reserved_requests, scheduled_re
 from kombu.entity import Exchange, Queue
 
 from kube_rewrap.config.encryption.resources import Layout
-from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.flags import EVERY, is_on
 from kube_rewrap.config.settings.logs import LibraryLogHandler, configure_logs, log_start, logged_error
@@ -46,6 +46,7 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.config.settings.sources import settings_from, sources_of
 from kube_rewrap.worker.coredump import forbid_core_dumps
 from kube_rewrap.worker.etcd.reach import follow_etcd
+from kube_rewrap.worker.queue.diagnosis import why_unavailable
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, CONTROL_TASKS, EXCHANGE, PROVE, REWRITE
 from kube_rewrap.worker.queue.process import Child
 from kube_rewrap.worker.queue.transport import counters, in_progress, pulse, register
@@ -376,8 +377,8 @@ class _Forward(LibraryLogHandler):
                 _broker.trouble = "no connection to Redis; see the log: broker.unavailable"
                 error = logged_error(record)
                 broker = parse_broker(from_environment().broker)
-                has_password = broker.password is not None
-                because = why_unreachable(error, has_password=has_password) if error else "Celery gave no reason"
+                # For up to three seconds, in which this process could do nothing without Redis.
+                because = asyncio.run(why_unavailable(broker, error)) if error else "Celery gave no reason"
                 _log.warning("broker.unavailable", broker=broker.place, because=f"no connection: {because}")
         elif record.name == "celery.worker.consumer.connection" and self._away:
             self._away = False

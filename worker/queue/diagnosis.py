@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from kube_rewrap.config.library_errors import why_unreachable
+from kube_rewrap.config.library_errors import is_unclear, why_unreachable
 from kube_rewrap.config.settings.broker import Broker
 from kube_rewrap.worker.tls_probe import serves_tls
 
@@ -19,7 +19,7 @@ async def why_unavailable(broker: Broker, error: BaseException) -> str:
     """Return a sentence of ours about a client's error, within about three seconds; it quotes no text of a server."""
     host, port = broker.nodes[0]
     sentence = why_unreachable(error, has_password=broker.password is not None)
-    if isinstance(error, ConnectionRefusedError) or (answer := await _ping(host, port)) is None:
+    if not is_unclear(sentence) or (answer := await _ping(host, port)) is None:
         return sentence
     if broker.tls is not None:
         return "it speaks no TLS; write redis:// for rediss://" if answer.startswith(_ANSWERS) else sentence

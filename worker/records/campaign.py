@@ -22,6 +22,7 @@ from kube_rewrap.worker.records.form import (
     or_empty,
     whole,
 )
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 
 FASTEST = 1_000_000.0
 """Highest rate that a campaign may have, in objects a second."""
@@ -146,9 +147,11 @@ class Campaign(Form):
     """One campaign's record. `batches` is the number of its batches; `because` is the reason for its state.
 
     Times are ISO 8601 in UTC. `sweeps` is the number of passes over its batches that began; `proof_revision` is
-    the revision of the last proof scan, 0 before the first. Only the state `paused` has `paused_for`. `whole`:
+    the revision of the last proof scan, 0 before the first; `proof_counts` is what the scan that ended the campaign
+    counted, None before the end and in older records. Only the state `paused` has `paused_for`. `whole`:
     the scope covers all that the configuration governed when the campaign was planned, or taken up; resources
-    that appear later do not change it.
+    that appear later do not change it. `convergence` is what was found of the kube-apiservers right before the plan, in
+    a sentence; "" = none was asked, or the record is older.
     """
 
     id: Name
@@ -165,6 +168,8 @@ class Campaign(Form):
     ended_at: Annotated[str, or_empty(moment_of)] = ""
     quarantine_limit: Annotated[Later[QuarantineLimit], Named(former="growth")] = NO_QUARANTINE_LIMIT
     whole: Later[bool] = False
+    proof_counts: Later[ProofCounts | None] = None
+    convergence: Later[Text] = ""
 
     @property
     def seconds(self) -> int | None:

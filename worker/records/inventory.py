@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.worker.etcd.parts import Borders
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
+from kube_rewrap.worker.records.census import ResourceCensus
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, KeyRef, Quarantine, Reason
 
 LISTED = 1_000
@@ -25,10 +28,14 @@ _OTHER_KEYS = "others"
 
 @dataclass(frozen=True, slots=True)
 class ResourceRange:
-    """A resource and the range of its keys, or a part of that range."""
+    """A resource and the range of its keys, or a part of that range.
+
+    `borders` are the ends of the namespaces, and their prefix is the path of the resource, where a survey found it.
+    """
 
     resource: str
     range: KeyRange
+    borders: Borders | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,14 @@ class Unreadable:
     def to_json(self) -> dict[str, str]:
         """Return the JSON form."""
         return {"key": key_text(self.key), "reason": self.reason.value, "detail": self.detail}
+
+
+class KeyState(StrEnum):
+    """Whether the objects under a key have to be rewritten. The values are stable: records and JSON contain them."""
+
+    CURRENT = "current"
+    STALE = "stale"
+    UNDETERMINED = "undetermined"
 
 
 @dataclass(slots=True)
@@ -106,6 +121,12 @@ class ResourceTally:
         """Whether it can't be known if values under a key are stale. Those of source type 0 are, under any KEK."""
         is_untold = self.primary.fingerprint == KMS_FINGERPRINT and self.primary.covers(key)
         return is_untold and key.is_kek and key.version == "v2" and key == key.kek
+
+    def state_of(self, key: KeyRef) -> KeyState:
+        """Return the state of the objects under a key; outdated ones are under the primary, and count as current."""
+        if key == self.primary:
+            return KeyState.CURRENT
+        return KeyState.UNDETERMINED if self.is_undetermined(key) else KeyState.STALE
 
     @property
     def stale_bytes(self) -> int:
@@ -178,13 +199,14 @@ class Inventory:
     """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
 
     `peeked`: the values under KMS that count by the key that they name; the scan did not open them, and proves nothing
-    of them.
+    of them. `census` counts the objects by namespace, one census a range in the scan's order, if the scan was asked to.
     """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
     peeked: int = 0
+    census: tuple[ResourceCensus, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def objects(self) -> int:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from kube_rewrap.worker.records.form import Count, Form, Later, Moment, Name, Named, Text
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 from kube_rewrap.worker.verdict import KeyRef
 
 
@@ -77,7 +78,7 @@ class Rotation(Form):
     edit is prepared. `held` is why the rotation is held: an operator paused it, or the file changed otherwise; "" = it
     is not held. `stanza` is the hash of the KMS provider to add, as the operator wrote it; "" = the new key is no KMS
     provider. `waits` is what the last check of this step found missing. `proof_revision` is the revision of the
-    last clean scan, 0 before the first.
+    last clean scan, 0 before the first; `proof_counts` is what that scan counted, None in older records.
     """
 
     id: Name
@@ -98,6 +99,7 @@ class Rotation(Form):
     passed: tuple[Passed, ...] = ()
     waits: Text = ""
     stanza: Later[Text] = ""
+    proof_counts: Later[ProofCounts | None] = None
 
     @property
     def began_at(self) -> datetime | None:

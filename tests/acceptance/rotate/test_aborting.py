@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kube_rewrap.cli.output import with_short_hashes
 from tests.acceptance.control_plane import ControlPlane, control_plane, hash_of, keys_of, wait
 from tests.acceptance.rotate.running import end_well, stop_at_spread
 from tests.acceptance.rotate.texts import OLD, odd, plain
@@ -103,7 +104,8 @@ def stop_by_an_edit(plane: ControlPlane) -> tuple[str, str]:
         ended = running.end()
     plane.apiservers[0].refuse_to_reload(refuses=False)
     assert ended.code == 4
-    assert f"the file is {hash_of(edited)}, and {hash_of(expected)} is expected" in ended.stdout
+    shown = with_short_hashes(f"the file is {hash_of(edited)}, and {hash_of(expected)} is expected")
+    assert shown in ended.stdout
     assert plane.text == edited
     assert plane.rotation()["step"] == "spread"
     return expected, edited

@@ -23,6 +23,7 @@ from kube_rewrap.worker.etcd.client import open_store
 from tests.servers.certificates import Certificates
 from tests.servers.etcd import EtcdCluster, EtcdOptions
 from tests.servers.ports import free_ports
+from tests.servers.redis import RedisOptions, RedisServer
 from tests.servers.tls_proxy import TlsProxy
 
 pytestmark = pytest.mark.timeout(60)
@@ -164,6 +165,12 @@ async def test_another_server_than_etcd(handler: type[Web], said: str) -> None:
             assert said in await refusal(settings)
         finally:
             server.shutdown()
+
+
+async def test_redis(new_redis: Callable[[RedisOptions], RedisServer]) -> None:
+    url = f"http://127.0.0.1:{new_redis(RedisOptions()).port}"
+    message = await refusal(EtcdSettings(endpoints=(url,), connect_timeout=60.0))
+    assert "a server answers there that is not etcd; check --endpoints" in message
 
 
 async def test_no_process_listens() -> None:

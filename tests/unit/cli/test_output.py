@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from kube_rewrap.cli.main import main
-from kube_rewrap.cli.output import print_file, print_json, print_table, print_to_stderr, say, stdout_for_files
+from kube_rewrap.cli.output import (
+    print_file,
+    print_json,
+    print_table,
+    print_to_stderr,
+    say,
+    stdout_for_files,
+    with_short_hashes,
+)
 
 DOORS = {"print", "sys.stdout.write", "sys.stderr.write", "stdout.write", "out.write", "traceback.print_exc"}
 COMMANDS = Path(__file__).parents[3] / "cli"
@@ -111,3 +119,9 @@ def test_what_is_handed_out_is_alone_on_stdout_and_marked_on_stderr(capsys: pyte
         "STEP",
         "add",
     ]
+
+
+def test_a_sentence_shows_enough_of_a_files_hash() -> None:
+    whole = f"sha256:{'0123456789abcdef' * 4}"
+    assert with_short_hashes(f"it runs {whole}; and 1 more") == "it runs sha256:0123456789abcdef; and 1 more"
+    assert with_short_hashes(f"{whole}0 is no hash") == f"{whole}0 is no hash"

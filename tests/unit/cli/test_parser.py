@@ -7,7 +7,8 @@ import re
 import pytest
 
 from kube_rewrap.cli.arguments import UsageError, actions_of, variable_of
-from kube_rewrap.cli.parser import build_parser, parse, unknown_variables
+from kube_rewrap.cli.habits import _ARGUMENTS, _FLAGS, _WORDS
+from kube_rewrap.cli.parser import COMMANDS, build_parser, parse, unknown_variables
 from kube_rewrap.config.settings.flags import EVERY
 
 
@@ -50,6 +51,47 @@ def test_a_flag_of_another_command_is_not_suggested_for_itself() -> None:
     with pytest.raises(UsageError) as caught:
         parse(["keygen", "--endpoints=x"])
     assert str(caught.value) == "unrecognized arguments: --endpoints=x; see rewrap keygen --help"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("run -n payroll", "did you mean --namespace?"),
+        ("run -npayroll", "did you mean --namespace?"),
+        ("run -A", "all namespaces are covered by default"),
+        ("run --namespaces a", "did you mean --namespace?"),
+        ("run secrets", "did you mean --resource secrets?"),
+        ("verify -n payroll", "--namespace is a flag of run and campaign"),
+        ("status --etcd-cafile x", "did you mean --cacert?"),
+        ("status --trusted-ca-file=x", "did you mean --cacert?"),
+        ("status -w json", "did you mean -o?"),
+        ("status --password x", "the password goes into the variable REWRAP_PASSWORD, beside --user NAME"),
+        ("status --encryption-provider-config x", "did you mean --encryption-config?"),
+        ("inspect secrets payroll", "an object is named by its key in etcd, such as /registry/secrets/NAMESPACE/NAME"),
+        ("report 20260101-000000-000000", "did you mean --campaign 20260101-000000-000000?"),
+        ("get secrets", "did you mean status, inspect or campaign list?"),
+        ("describe x", "did you mean inspect or campaign show?"),
+        ("stauts", "did you mean status?"),
+        ("campaign get", "did you mean list or show?"),
+        ("campaign delete x", "did you mean cancel?"),
+        ("run --dry-run=server", "argument --dry-run: takes no value, and got 'server'"),
+    ],
+)
+def test_a_habit_of_kubectl_or_etcdctl_is_told_what_to_write(line: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(line.split())
+    assert f"{said}; see rewrap" in str(caught.value)
+
+
+def test_advice_names_only_commands_verbs_and_flags_that_there_are() -> None:
+    parser = build_parser()
+    flags = {name for action in actions_of(parser) for name in action.option_strings}
+    assert {one for one in (*_FLAGS.values(), *_ARGUMENTS.values()) if one.startswith("-")} <= flags
+    assert flags.isdisjoint(_FLAGS)
+    assert {*_WORDS}.isdisjoint(COMMANDS)
+    for command, *rest in (one.split() for words in _WORDS.values() for one in words):
+        known = {str(one) for action in actions_of(parser.command(command)) for one in action.choices or ()} | flags
+        assert {*rest} <= known, command
 
 
 def test_several_values_may_stand_in_one_flag_or_in_several() -> None:

@@ -112,7 +112,8 @@ def test_hostile_names_are_quoted_and_not_interpreted() -> None:
 
 
 def test_a_command_in_a_sentence_is_code_and_the_rest_stays_escaped() -> None:
-    facts = report_facts(SubjectKind.CAMPAIGN, campaign=overview(replace(CAMPAIGN, because="`rewrap <run>` & more")))
+    told = overview(replace(CAMPAIGN, because="`rewrap <run>` & more"))
+    facts = report_facts(SubjectKind.CAMPAIGN, campaign=told, trail=())
     assert "<code>rewrap &lt;run&gt;</code> &amp; more" in page_of(report_document(facts))
 
 

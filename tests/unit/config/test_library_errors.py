@@ -63,10 +63,17 @@ def named(name: str) -> Exception:
         (named("AuthenticationError"), "it refuses the user or the password of --broker (REWRAP_BROKER)"),
         (
             ssl.SSLCertVerificationError(1, MARK),
-            "TLS failed: its certificate is not trusted for this name",
+            "no trusted authority signed its certificate; give the one that did with --broker-cacert",
         ),
         (ssl.SSLError(1, MARK), "TLS failed; does it serve TLS, and does it require a client certificate?"),
-        (ConnectionResetError(104, MARK), "the connection broke; does it require TLS (rediss://), or serve none?"),
+        (
+            ConnectionResetError(104, MARK),
+            "the connection broke; does it run, and does it require TLS (rediss://), or serve none?",
+        ),
+        (
+            named("ConnectionError"),
+            "the connection broke; does it run, and does it require TLS (rediss://), or serve none?",
+        ),
         (FileNotFoundError(2, MARK), "one of the files for TLS can't be read"),
         (named("ReadOnlyError"), "it is a replica, which takes no writes"),
         (RuntimeError(MARK), "it can't be used: RuntimeError"),
@@ -78,6 +85,27 @@ def test_why_redis_cannot_be_used_is_said_in_a_fixed_sentence(error: Exception, 
     if "RuntimeError" not in sentence:
         # As kombu and redis-py raise it: their own errors say less than their causes.
         assert why_unreachable(chained(named("OperationalError"), chained(named("Other"), error))) == sentence
+
+
+def test_the_cause_is_said_rather_than_that_the_connection_broke() -> None:
+    error = chained(named("ConnectionError"), ConnectionRefusedError(111, MARK))
+    assert why_unreachable(error) == "it refuses connections; does it run?"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (9, "is not valid yet; compare the clocks"),
+        (10, "has expired; renew it"),
+        (20, "no trusted authority signed its certificate"),
+        (62, "is not for the host in --broker"),
+        (64, "is not for the host in --broker"),
+    ],
+)
+def test_a_certificate_that_is_refused_is_told_apart_by_openssls_code(code: int, said: str) -> None:
+    error = ssl.SSLCertVerificationError(1, MARK)
+    error.verify_code = code
+    assert said in why_unreachable(chained(named("OperationalError"), error))
 
 
 def test_a_login_without_a_password_is_told_to_give_one() -> None:

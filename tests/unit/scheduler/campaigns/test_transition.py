@@ -23,6 +23,7 @@ from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, QuarantineLimit, Scope, new_id
 from kube_rewrap.worker.records.inventory import Inventory
+from kube_rewrap.worker.records.proof_counts import ProofCounts
 from kube_rewrap.worker.records.report import BatchReport
 from tests.unit.scheduler.inventories import CLEAN, NEW, ONE_STALE, ONE_UNREADABLE, proof, tally
 
@@ -127,7 +128,8 @@ def test_the_end(
 ) -> None:
     step = advance(replace(CAMPAIGN, sweeps=sweeps), batches, scan, frozenset(), 0)
     assert step.because == because
-    assert step.action == Finish(replace(CAMPAIGN, sweeps=sweeps, state=state, because=because, proof_revision=77))
+    ended = replace(CAMPAIGN, sweeps=sweeps, state=state, because=because, proof_revision=77)
+    assert step.action == Finish(replace(ended, proof_counts=ProofCounts.of(scan)))
 
 
 @pytest.mark.parametrize("state", [CampaignState.RUNNING, CampaignState.PROVING])

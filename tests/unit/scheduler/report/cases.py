@@ -12,6 +12,8 @@ from kube_rewrap.worker.etcd.store import MemberStatus
 from kube_rewrap.worker.records.audit import Verdict
 from kube_rewrap.worker.records.audit_chain import Entry, Head
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Scope
+from kube_rewrap.worker.records.inventory import KeyState
+from kube_rewrap.worker.records.proof_counts import KeyCount, ProofCounts
 from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
@@ -22,6 +24,7 @@ from tests.unit.scheduler.hardening.cluster import GCM, GCM_TWO, GOOD
 AT = "2026-03-01T10:00:00+00:00"
 SECRET_NAME = "/registry/secrets/payroll/salaries"
 
+COUNTS = ProofCounts(5, 0, 0, 1, (KeyCount("secrets", GCM, KeyState.CURRENT, 5),))
 CAMPAIGN = Campaign(
     id="20260301-095900-000aaa",
     state=CampaignState.COMPLETE,
@@ -33,6 +36,7 @@ CAMPAIGN = Campaign(
     because="a scan at revision 70 read all 5 objects with their primary key",
     proof_revision=70,
     whole=True,
+    proof_counts=COUNTS,
 )
 ENTRY = Entry(
     number=1,
@@ -40,7 +44,7 @@ ENTRY = Entry(
     event="campaign.finished",
     campaign=CAMPAIGN.id,
     actor="rewrap run node-1:17",
-    detail={"because": f"it read {SECRET_NAME}"},
+    detail={"state": "complete", "proof_revision": 70, "because": CAMPAIGN.because, "objects": 5, "of": SECRET_NAME},
     previous="0" * 64,
 ).sealed()
 ROTATION = Rotation(
@@ -55,6 +59,7 @@ ROTATION = Rotation(
     retired=(GCM_TWO,),
     file="sha256:0",
     proof_revision=72,
+    proof_counts=COUNTS,
     passed=(
         Passed(RotationStep.ADD, "2026-03-01T09:50:00+00:00", "the file is sha256:0"),
         Passed(RotationStep.PROVE, "2026-03-01T09:59:40+00:00", "a scan at revision 72 found nothing"),
@@ -99,6 +104,7 @@ def report_facts(kind: SubjectKind = SubjectKind.NOW, **changes: Any) -> ReportF
         campaign=None if kind is SubjectKind.NOW else overview(),
         rotation=ROTATION if kind is SubjectKind.ROTATION else None,
         rotations=(ROTATION,),
+        damaged=(),
         trail=() if kind is SubjectKind.NOW else (ENTRY,),
         audit=Verdict(Head(1, ENTRY.hash, 1), 1, ENTRY, ENTRY, ()),
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from kube_rewrap.scheduler.backups.catalogue import Catalogue, DamagedLine
+from kube_rewrap.scheduler.hardening.facts import DAY
 from kube_rewrap.scheduler.report.document import MOST_ROWS, is_proven, report_document
 from kube_rewrap.scheduler.report.facts import ReportFacts, SubjectKind
 from kube_rewrap.scheduler.report.wording import LONGEST, Wording
@@ -19,7 +22,19 @@ from kube_rewrap.worker.records.audit_chain import Head
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.rotation import RotationStep
 from kube_rewrap.worker.verdict import KeyRef, Reason
-from tests.unit.scheduler.hardening.cluster import GCM, GCM_TWO, GOOD, MATERIAL, NOBODY, proof, scanned, tally, used
+from tests.unit.scheduler.backups.backups import backup
+from tests.unit.scheduler.hardening.cluster import (
+    GCM,
+    GCM_TWO,
+    GOOD,
+    MATERIAL,
+    NOBODY,
+    NOW,
+    proof,
+    scanned,
+    tally,
+    used,
+)
 from tests.unit.scheduler.report.cases import CAMPAIGN, ENTRY, ROTATION, SECRET_NAME, overview, report_facts
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "report.schema.json").read_text("utf-8"))
@@ -62,9 +77,37 @@ ROWS = [
     (
         "the campaign is not complete",
         SubjectKind.CAMPAIGN,
-        {"campaign": overview(NOT_COMPLETE)},
+        {"campaign": overview(NOT_COMPLETE), "trail": ()},
         "not_proven",
         "The campaign is incomplete",
+    ),
+    (
+        "the record of an incomplete campaign was changed to complete",
+        SubjectKind.CAMPAIGN,
+        {"trail": (replace(ENTRY, detail={"state": "incomplete", "proof_revision": 70, "unreadable": 1}),)},
+        "not_proven",
+        "the audit log's entry about its end differ: state, unreadable.",
+    ),
+    (
+        "an entry of an older version has no counts",
+        SubjectKind.CAMPAIGN,
+        {"trail": (replace(ENTRY, detail={"state": "complete"}),), "judged": None},
+        "proven_with_caveats",
+        "Nothing was scanned",
+    ),
+    (
+        "the audit log forgot the campaign",
+        SubjectKind.CAMPAIGN,
+        {"trail": ()},
+        "proven_with_caveats",
+        "no entry about the campaign's end",
+    ),
+    (
+        "the record of another campaign is damaged",
+        SubjectKind.CAMPAIGN,
+        {"damaged": ("campaign 20260301-100000-000ccc",)},
+        "proven_with_caveats",
+        "can't be read are left out: campaign 20260301-100000-000ccc.",
     ),
     (
         "the campaign is of another file",
@@ -139,7 +182,25 @@ def test_a_rotation_is_proven_by_its_own_step_and_a_campaign_by_its_record() -> 
     assert proven["because"] == "a scan at revision 72 found nothing"
     proven = valid(report_facts(SubjectKind.CAMPAIGN))["proof"]
     assert (proven["source"], proven["revision"], proven["by"]) == ("campaign", 70, ["rewrap run node-1:17"])
-    assert proven["objects"] is None, "the record does not count them"
+
+
+def test_a_proof_whose_record_was_changed_is_not_complete() -> None:
+    forged = (replace(ENTRY, detail={"state": "incomplete"}),)
+    assert valid(report_facts(SubjectKind.CAMPAIGN, trail=forged))["proof"]["complete"] is False
+
+
+@pytest.mark.parametrize("kind", SubjectKind)
+def test_a_proof_says_how_many_objects_it_read_under_which_key(kind: SubjectKind) -> None:
+    judged = scanned(tally({GCM: 5}))
+    proven = valid(report_facts(kind, judged=judged))["proof"]
+    assert [proven[name] for name in ("objects", "stale", "unreadable", "total")] == [5, 0, 0, 1]
+    key = {"provider": GCM.provider, "key": GCM.name, "fingerprint": GCM.fingerprint}
+    assert proven["keys"] == [{"resource": "secrets", **key, "objects": 5, "state": "current"}]
+
+
+def test_a_record_of_an_older_version_has_no_counts() -> None:
+    older = valid(report_facts(SubjectKind.CAMPAIGN, campaign=overview(replace(CAMPAIGN, proof_counts=None))))
+    assert (older["proof"]["complete"], older["proof"]["objects"], older["proof"]["keys"]) == (True, None, None)
 
 
 def test_without_a_scan_nothing_is_called_removable_or_counted() -> None:
@@ -185,6 +246,27 @@ def texts_in(value: object) -> list[str]:
         case list():
             return [text for one in value for text in texts_in(one)]
     return []
+
+
+def test_the_catalogue_is_shown_by_what_is_kept_and_the_keys_that_it_needs() -> None:
+    unknown = (KeyRef("aesgcm", "lost", ""),)
+    first = backup(1, made=NOW - DAY, keys=(GCM, GCM_TWO), unknown_keys=unknown, expires=NOW + DAY)
+    later = backup(2, made=NOW, keys=(GCM,), unknown_keys=unknown, readable=False, unreadable=1, expires=None)
+    expired = backup(3, made=NOW - 9 * DAY, keys=(KeyRef("kms", "vault", "0" * 16),), expires=NOW - 5 * DAY)
+    catalogue = Catalogue((first, later, expired), (DamagedLine(4, "0" * 64, "torn"),), distrust="its mode is 0666")
+    for kind in SubjectKind:
+        found = valid(report_facts(kind, judged=replace(GOOD, catalogue=catalogue)))["backups"]
+        assert [found[name] for name in ("total", "readable", "damaged_lines", "keys_total")] == [2, 1, 1, 3]
+        assert (found["newest"]["sha256"], found["newest"]["readable"]) == (later.digest, False)
+        assert found["distrust"] == "its mode is 0666"
+        rows = {one["fingerprint"]: (one["backups"], one["until"], one["configured"]) for one in found["keys"]}
+        until = datetime.fromtimestamp(NOW + DAY, UTC).isoformat(timespec="seconds")
+        # The file lacks the second. The third is one of an unreadable backup, and of old revisions in a readable one.
+        known = {GCM.fingerprint: (2, None, True), GCM_TWO.fingerprint: (1, until, False)}
+        assert rows == {**known, "": (1, None, False)}
+        assert first.file not in json.dumps(found)
+    assert valid(report_facts(judged=replace(GOOD, catalogue=None)))["backups"] is None
+    assert valid(report_facts(judged=replace(GOOD, catalogue=Catalogue())))["backups"]["newest"] is None
 
 
 def test_no_key_material_is_in_it() -> None:

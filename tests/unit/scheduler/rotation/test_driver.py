@@ -36,6 +36,8 @@ from kube_rewrap.scheduler.rotation.transition import (
 )
 from kube_rewrap.worker.errors import RefusedError
 from kube_rewrap.worker.records.generation import GenerationRecord
+from kube_rewrap.worker.records.inventory import KeyState
+from kube_rewrap.worker.records.proof_counts import KeyCount, ProofCounts
 from kube_rewrap.worker.records.rotation import Passed, Rotation, RotationStep
 from kube_rewrap.worker.verdict import PLAINTEXT_FINGERPRINT, KeyRef
 
@@ -225,7 +227,7 @@ def test_a_record_is_read_as_it_was_written(step: RotationStep) -> None:
     assert Rotation.from_json(json.loads(json.dumps(rotation.to_json()))) == rotation
 
 
-@pytest.mark.parametrize("field", sorted({*ROTATION.to_json()} - {"stanza"}))
+@pytest.mark.parametrize("field", sorted({*ROTATION.to_json()} - {"stanza", "proof_counts"}))
 def test_a_record_without_a_field_is_damaged(field: str) -> None:
     broken = ROTATION.to_json()
     del broken[field]
@@ -274,6 +276,14 @@ SEEN = Facts(
     convergence=ALL_RUN,
     scan=ScanResult(70, 0, 0, 0),
 )
+
+
+def test_the_record_keeps_what_the_scan_that_proved_the_rotation_counted() -> None:
+    proving = ROTATION.at(RotationStep.PROVE, "", STAMP)
+    counts = ProofCounts(5, 0, 0, 1, (KeyCount("secrets", KeyRef("aesgcm", "two", "0" * 16), KeyState.CURRENT, 5),))
+    decided = advance(proving, replace(SEEN, scan=replace(ScanResult(70, 0, 0, 0), counts=counts)), STAMP).action
+    assert isinstance(decided, Move)
+    assert (decided.rotation.proof_revision, decided.rotation.proof_counts) == (70, counts)
 
 
 @pytest.mark.parametrize(
