@@ -41,6 +41,7 @@ def report(newest: Inventory, history: Inventory | None = None, **fields: Any) -
         "missing_in_history": (),
         "unproven": {},
         "away": (),
+        "is_compacting": False,
     }
     return BackupReport(newest=newest, history=history or Inventory(9, ()), **{**given, **fields})
 
