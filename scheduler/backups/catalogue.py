@@ -31,6 +31,7 @@ _MOST_LINE = 4 << 20
 """Longest line in bytes. A backup needs some hundred keys; 10,000 KEKs take 1 MB."""
 _MOST_KEYS = 20_000
 
+_MOST_DIGITS = 20
 _GRACE = 86_400.0
 
 Digest = Annotated[str, form_of(form=_DIGEST)]
@@ -181,7 +182,7 @@ def _shown(error: ValueError) -> str:
 def _read(line: bytes) -> tuple[Backup | None, str]:
     if len(line) > _MOST_LINE:
         raise ValueError(f"it is longer than {_MOST_LINE} bytes")
-    value = json.loads(line, object_pairs_hook=_object)
+    value = json.loads(line, object_pairs_hook=_object, parse_int=_number)
     if not isinstance(value, dict):
         raise ValueError("it is no object with fields")  # noqa: TRY004 - bad data, not a caller's bug
     if value.get("version") != _VERSION or isinstance(value["version"], bool):
@@ -192,6 +193,12 @@ def _read(line: bytes) -> tuple[Backup | None, str]:
         case "forget":
             return None, _Forgotten.from_json(value).digest
     raise ValueError("it neither adds nor forgets a backup")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("a number in it is too large")
+    return int(digits)
 
 
 def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

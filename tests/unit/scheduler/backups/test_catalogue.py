@@ -117,6 +117,7 @@ def line(**fields: object) -> bytes:
         line_of(FIRST)[:-1] + b', "later": {"a": 1, "a": 2}}',
         line_of(FIRST)[:-1] + b', "later": NaN, "bytes": NaN}',
         line(bytes=10**400),
+        b"9" * 5_000,
         line(expires="2027-01-01\x1b[2J00:00:00+00:00"),
         b"\0" * 4_096,
     ],
@@ -127,6 +128,7 @@ def test_a_line_that_says_nothing_is_counted_and_costs_itself_alone(bad: bytes) 
     [damaged] = found.damaged
     assert (damaged.number, damaged.digest) == (2, hashlib.sha256(bad).hexdigest())
     assert "garbage" not in damaged.because
+    assert "sys." not in damaged.because
     ended = read_lines(lines(line_of(FIRST), bad, line_of(SECOND), forget_line(damaged.digest, NOW)))
     assert (ended.damaged, ended.forgotten) == ((), 1)
 
