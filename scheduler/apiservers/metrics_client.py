@@ -102,9 +102,8 @@ def _require_usable(response: httpx.Response) -> None:
     status = response.status_code
     if status in _REFUSED:
         raise _UnusableError(f"it answered {status}: it does not accept {_REFUSED[status]}")
-    if (
-        status == httpx.codes.BAD_REQUEST and response.url.scheme == "http"
-    ):  # as Go's servers answer HTTP where TLS is due
+    # Servers in Go answer so to HTTP where they expect TLS.
+    if status == httpx.codes.BAD_REQUEST and response.url.scheme == "http":
         raise _UnusableError("it answered 400: it may speak TLS; write https:// in --apiserver")
     if status != httpx.codes.OK:
         raise _UnusableError(f"it answered {status}, and no metrics")
