@@ -1,7 +1,8 @@
-"""Measures by how much a scan slows down another client's writes to the same etcd.
+"""Measures by how much a scan, and a run, slow down another client's writes to the same etcd.
 
-Turns without a scan and turns with one of each kind alternate in one run, so that the machine's other work cancels out
-of the ratio. The scan is that of `verify`, in a process of its own; the other client puts 1 kB every 10 ms.
+Turns without and with either alternate in one run, so that the machine's other work cancels out of the ratio. The scan
+is that of `verify`; the run rewrites for some seconds, at the default rate, after its plan. Either is in a process of
+its own; the other client puts 1 kB every 10 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.ground import RESOURCES, Ground
-from kube_rewrap.cli.demo.registry import REGISTRY, Era, Shape, make_key, seed
+from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Put, Store
@@ -22,78 +23,120 @@ from kube_rewrap.worker.etcd.store import Put, Store
 OBJECTS = 100_000
 NAMESPACES = 5_000
 TURNS = 5
-SHARES = (1.0, 0.5, 0.25)
 _IDLE_SECONDS = 4.0
+_RUN_SECONDS = 6.0
 _INTERVAL = 0.01
-_SCAN = """
-import sys, uvloop
+_CHILD = """
+import asyncio, contextlib, sys, uvloop
 from kube_rewrap.config.encryption.generation import load_generation
 from kube_rewrap.config.settings.logs import configure_logs
-from kube_rewrap.config.settings.schema import EtcdSettings, LogSettings, PaceSettings, Settings
+from kube_rewrap.config.settings.schema import BudgetSettings, EtcdSettings, LogSettings, PaceSettings, Settings
+from kube_rewrap.scheduler.campaigns.embedded import run_embedded
+from kube_rewrap.scheduler.campaigns.lock import hold_lock
+from kube_rewrap.scheduler.campaigns.planning import plan_run
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.scan import scan_cluster
+from kube_rewrap.scheduler.registry.scope import CampaignSpec
+from kube_rewrap.worker.collector import spare_the_imports
+from kube_rewrap.worker.rate.brake import Brake
 
-async def scan(endpoint, file, share):
-    settings = Settings(etcd=EtcdSettings(endpoints=(endpoint,)), pace=PaceSettings(read_share=float(share)))
+async def signal(text):
+    print(text, flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+async def scan(cluster):
+    await signal("ready")
+    await scan_cluster(cluster)
+
+async def run(cluster):
+    brake = Brake()
+    async with hold_lock(cluster, brake) as lock:
+        plan = await plan_run(cluster, CampaignSpec())
+        await signal("ready")
+        rewriting = asyncio.create_task(run_embedded(cluster, plan, lock, brake, lambda *_: None))
+        await signal("running")
+        rewriting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await rewriting
+
+async def main(work, endpoint, file, share):
+    settings = Settings(
+        etcd=EtcdSettings(endpoints=(endpoint,)),
+        pace=PaceSettings(read_share=float(share)),
+        budget=BudgetSettings(gcm_limit=2**32),
+    )
     async with open_cluster(settings, load_generation(open(file, "rb").read(), "bench")) as cluster:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        await scan_cluster(cluster)
+        await {"scan": scan, "run": run}[work](cluster)
 
 configure_logs(LogSettings(level="error"), "bench")
-uvloop.run(scan(*sys.argv[1:]))
+spare_the_imports()
+uvloop.run(main(*sys.argv[1:]))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a child process does, and with which `pace.read_share`."""
+
+    kind: str
+    read_share: float
+
+
+WORKS = (Work("scan", 1.0), Work("scan", 0.5), Work("scan", 0.25), Work("run", 0.5))
 
 
 @dataclass(slots=True)
 class Seen:
-    """What the other client saw: the seconds of each of its puts, without and with the scan, and those of the scans."""
+    """What the other client saw: the seconds of each of its puts, without and with the work, and those of the work."""
 
     idle: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
-    scans: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
 
 
 async def compare(ground: Ground) -> None:
     """Print the table."""
-    key = make_key(ProviderType.AESCBC, "old")
-    await seed(ground.settings.etcd, [Era(key, 1)], Shape(OBJECTS, namespaces=NAMESPACES, resources=RESOURCES))
-    file = ground.configuration_file(key)
-    async with open_store(ground.settings.etcd, REGISTRY) as registry:
-        await registry.commit([], [Put(f"{REGISTRY}/namespaces/kube-system".encode(), b"{}")])
-    seen = {share: Seen() for share in SHARES}
+    keys = [make_key(ProviderType.AESCBC, "first")]
+    await seed(ground.settings.etcd, [Era(keys[0], 1)], Shape(OBJECTS, namespaces=NAMESPACES, resources=RESOURCES))
+    seen = {work: Seen() for work in WORKS}
     async with open_store(ground.settings.etcd, "/bench") as store:
-        for _ in range(TURNS):
-            for share in SHARES:
-                seen[share].idle += await _write_until(store, asyncio.create_task(asyncio.sleep(_IDLE_SECONDS)))
-                await _write_beside_scan(store, ground, file, share, seen[share])
-    print(f"{'read_share':>10} {'scan s':>7} {'idle p50':>9} {'p99':>6} {'scan p50':>9} {'p99':>6} {'ratio p99':>9}")
-    for share, one in seen.items():
+        for turn in range(TURNS):
+            keys.insert(0, make_key(ProviderType.AESCBC, f"key-{turn}"))
+            file = ground.configuration_file(*keys)
+            for work in WORKS:
+                seen[work].idle += await _write_until(store, asyncio.create_task(asyncio.sleep(_IDLE_SECONDS)))
+                await _write_beside(work, store, ground, file, seen[work])
+    print(f"{'work':<5} {'share':>5} {'s':>5} {'idle p50':>8} {'p99':>6} {'busy p50':>8} {'p99':>6} {'ratio p99':>9}")
+    for work, one in seen.items():
         idle, busy = _percentile(one.idle, 0.99), _percentile(one.busy, 0.99)
         print(
-            f"{share:10g} {_percentile(one.scans, 0.5):7.1f} {_percentile(one.idle, 0.5) * 1e3:9.1f} {idle * 1e3:6.1f} "
-            f"{_percentile(one.busy, 0.5) * 1e3:9.1f} {busy * 1e3:6.1f} {busy / idle:9.2f}"
+            f"{work.kind:<5} {work.read_share:5g} {_percentile(one.took, 0.5):5.1f} "
+            f"{_percentile(one.idle, 0.5) * 1e3:8.1f} {idle * 1e3:6.1f} "
+            f"{_percentile(one.busy, 0.5) * 1e3:8.1f} {busy * 1e3:6.1f} {busy / idle:9.2f}"
         )
 
 
-async def _write_beside_scan(store: Store, ground: Ground, file: Path, share: float, seen: Seen) -> None:
-    """Write while a child process scans. It has started when the first put is timed."""
+async def _write_beside(work: Work, store: Store, ground: Ground, file: Path, seen: Seen) -> None:
+    """Write while a child process works. It has started when the first put is timed."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _SCAN, ground.settings.etcd.endpoints[0], str(file), str(share)),
+        *(sys.executable, "-c", _CHILD, work.kind, ground.settings.etcd.endpoints[0], str(file), str(work.read_share)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     if child.stdin is None or child.stdout is None or not await child.stdout.readline():
-        raise RuntimeError("the scan did not start")
+        raise RuntimeError(f"the {work.kind} did not start")
     started = time.perf_counter()
     child.stdin.write(b"\n")
-    seen.busy += await _write_until(store, asyncio.create_task(child.wait()))
-    seen.scans.append(time.perf_counter() - started)
-    if child.returncode:
-        raise RuntimeError("the scan failed")
+    end = child.wait() if work.kind == "scan" else asyncio.sleep(_RUN_SECONDS)
+    seen.busy += await _write_until(store, asyncio.ensure_future(end))
+    seen.took.append(time.perf_counter() - started)
+    if work.kind == "run":
+        child.stdin.write(b"\n")
+    if await child.wait():
+        raise RuntimeError(f"the {work.kind} failed")
 
 
-async def _write_until(store: Store, end: asyncio.Task[object]) -> list[float]:
+async def _write_until(store: Store, end: asyncio.Future[object]) -> list[float]:
     """Put a key every `_INTERVAL` until a task ends; returns the seconds of each put."""
     took: list[float] = []
     while not end.done():

@@ -25,6 +25,7 @@ def backup_json(found: BackupReport) -> dict[str, object]:
         "sha256": found.sha256,
         "hash_verified": found.has_hash,
         "compacted": found.compacted,
+        "compaction_finished": not found.is_compacting,
         "keys": found.keys,
         "cluster_version": found.cluster_version,
         "members": [one.to_json() for one in found.members],
@@ -96,7 +97,8 @@ def _print_file(found: BackupReport) -> None:
         say("  The SHA-256 that `etcdctl snapshot save` appended is right.")
     else:
         say("  No SHA-256 is appended: a copy of a database. Its pages fit together; only a snapshot proves more.")
-    say(f"  Revision {found.revision}, compacted up to {found.compacted}; etcd {found.cluster_version or 'unknown'}")
+    compacted = f"{found.compacted} (begun, not finished)" if found.is_compacting else str(found.compacted)
+    say(f"  Revision {found.revision}, compacted up to {compacted}; etcd {found.cluster_version or 'unknown'}")
     say(f"  Members: {', '.join(one.name or one.id for one in found.members) or 'none on record'}")
     for alarm in found.alarms:
         say(f"  Alarm {alarm.alarm} of member {alarm.member}")

@@ -15,6 +15,7 @@ from kube_rewrap.cli.exit_codes import Exit
 from kube_rewrap.cli.options import read_settings
 from kube_rewrap.cli.output import print_json, print_table, print_to_stderr, say
 from kube_rewrap.config.encryption.generation import Generation
+from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.errors import Fault, SettingsError
 from kube_rewrap.scheduler.backups.catalogue import Backup, forget_line, line_of
 from kube_rewrap.scheduler.backups.catalogue_file import append_lines, read_catalogue
@@ -22,7 +23,9 @@ from kube_rewrap.scheduler.backups.cataloguing import backup_of
 from kube_rewrap.scheduler.engine import BackupReport
 from kube_rewrap.scheduler.keys.destruction import judge_destruction
 from kube_rewrap.scheduler.keys.destruction_facts import candidates
+from kube_rewrap.worker.etcd.ranges import key_text
 
+_STILL_THERE = "a file of this backup is still there: its keys may be called destroyable now, and it can't be read then"
 _DAYS = re.compile(r"(\d{1,5})d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -44,18 +47,25 @@ def expiry(text: str | None, now: float) -> float | None:
         return None
     try:
         if days := _DAYS.fullmatch(text):
-            return now + timedelta(days=int(days[1])).total_seconds()
+            return _future(now + timedelta(days=int(days[1])).total_seconds(), now)
         moment = datetime.fromisoformat(text)
         if _DATE.fullmatch(text):
             moment = moment.replace(tzinfo=UTC) + timedelta(days=1)
         if moment.tzinfo is not None and moment.year < _LAST_YEAR:
-            return moment.timestamp()
+            return _future(moment.timestamp(), now)
     except (ValueError, OverflowError):
         pass
     raise _refused("--expires", "is no time", "write 30d, 2027-01-31 or 2027-01-31T04:00:00Z")
 
 
 _LAST_YEAR = 9_999
+
+
+def _future(expires: float, now: float) -> float:
+    """Return a time, which for a slip of the pen would let a backup count as gone. Raises SettingsError."""
+    if expires <= now:
+        raise _refused("--expires", "is not in the future", "`rewrap backups forget` notes that a backup is deleted")
+    return expires
 
 
 def require_addable(args: argparse.Namespace) -> None:
@@ -67,9 +77,9 @@ def require_addable(args: argparse.Namespace) -> None:
 def add(args: argparse.Namespace, found: Sequence[BackupReport | str]) -> int:
     """Add proven backups. Exit 3 where a file was refused, which adds no line, or a backup is not readable whole."""
     now = time.time()
-    path, expires = catalogue_path(args), expiry(args.expires, now)
+    path, expires, prefix = catalogue_path(args), expiry(args.expires, now), _prefix(args)
     backups = [
-        backup_of(one, str(Path(one.file).absolute()), now, where=args.where, expires=expires)
+        backup_of(one, str(Path(one.file).absolute()), now, where=args.where, expires=expires, prefix=prefix)
         for one in found
         if isinstance(one, BackupReport)
     ]
@@ -86,14 +96,22 @@ def add(args: argparse.Namespace, found: Sequence[BackupReport | str]) -> int:
     return Exit.INCOMPLETE if errors or not all(one.readable for one in backups) else Exit.DONE
 
 
+def _prefix(args: argparse.Namespace) -> str:
+    keyspace = read_settings(args, os.environ).keyspace
+    return key_text(Layout.from_texts(keyspace.etcd_prefix, keyspace.paths).root)
+
+
 def forget(args: argparse.Namespace) -> int:
     """Forget a backup, or a damaged line. Exit 2 when no line of the catalogue, or more than one, has the digest."""
     path = catalogue_path(args)
+    found = read_catalogue(path)
     try:
-        digest = read_catalogue(path).digest_of(args.digest)
+        digest = found.digest_of(args.digest)
     except ValueError as error:
         raise _refused("DIGEST", str(error), "`rewrap backups list` shows them; give at least 8 digits") from None
     append_lines(path, [forget_line(digest, time.time())])
+    if digest in found.present:
+        print_to_stderr(f"rewrap: warning: {_STILL_THERE}")
     if args.output == "json":
         print_json({"forgotten": digest})
     else:

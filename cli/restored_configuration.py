@@ -21,8 +21,8 @@ from kube_rewrap.scheduler.engine import BackupReport, describe
 
 _MODE = 0o600
 _DOUBT = (
-    "two aescbc keys are named {!r}: kube-apiserver may read a few objects with the wrong one, as garbage. After the "
-    "restore, list every resource, then rewrap everything"
+    "values of another aescbc key begin as those of {!r}: kube-apiserver may read a few objects with the wrong one, as "
+    "garbage. After the restore, list every resource, then rewrap everything"
 )
 
 

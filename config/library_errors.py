@@ -17,7 +17,7 @@ _REFUSES_CERTIFICATE = "it refuses the client certificate, or requires one; see 
 _UNKNOWN = "it can't be used: "
 _TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
 _TOO_SLOW = "it does not answer in time"
-_BROKE = "the connection broke; does it require TLS (rediss://), or serve none?"
+_BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
 _BY_CODE = {
     9: "its certificate is not valid yet; compare the clocks of both machines",
     10: "its certificate has expired; renew it",
@@ -40,6 +40,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
 _BY_NAME = {
     "gaierror": "its name can't be resolved",
     "TimeoutError": _TOO_SLOW,
+    "ConnectionError": _BROKE,
     "AuthenticationError": _REFUSES_LOGIN,
     "AuthenticationWrongNumberOfArgsError": _REFUSES_LOGIN,
     "NoPermissionError": "its user lacks a permission that rewrap needs",
@@ -63,8 +64,9 @@ def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
 
     `has_password`: whether the client gave one.
     """
-    sentences = (sentence for one in _chain(error) if (sentence := _sentence(one)))
-    sentence = next(sentences, f"{_UNKNOWN}{kind_of(error)}")
+    known = [sentence for one in _chain(error) if (sentence := _sentence(one))]
+    sentences = [*(one for one in known if not is_unclear(one)), *known, f"{_UNKNOWN}{kind_of(error)}"]
+    sentence = sentences[0]
     return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
 
 

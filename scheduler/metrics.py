@@ -73,12 +73,16 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class BackupFigures:
-    """The figures of the catalogue of backups. `newest_proven_at`: when the newest readable one was made, 0 = none."""
+    """The figures of the catalogue of backups. `newest_proven_at`: when the newest readable one was made, 0 = none.
+
+    `distrusted`: another user could have written the catalogue.
+    """
 
     newest_proven_at: float
     kept: int
     not_readable: int
     damaged_lines: int
+    distrusted: bool = False
 
 
 class SchedulerMetrics(Collector):
@@ -95,6 +99,7 @@ class SchedulerMetrics(Collector):
         self._keks: Mapping[str, KekFigures] = {}
         self._waits: bool | None = None
         self._backups: BackupFigures | None = None
+        self._catalogue: bool | None = None
         self._rotation: Rotation | None = None
         self.ticked()
         registry.register(self)
@@ -203,6 +208,7 @@ class SchedulerMetrics(Collector):
     def backups(self, figures: BackupFigures | None) -> None:
         """Set the figures of the catalogue of backups, None while it can't be read."""
         self._backups = figures
+        self._catalogue = figures is not None and not figures.distrusted
 
     def rotation(self, rotation: Rotation | None) -> None:
         """Set the newest rotation on record, None if there is none. `configured` keeps it: it changes the file."""
@@ -263,6 +269,11 @@ class SchedulerMetrics(Collector):
 
     def _of_backups(self) -> Iterable[Metric]:
         known = self._backups
+        yield GaugeMetricFamily(
+            "kube_rewrap_backup_catalogue_readable",
+            "1 while the catalogue of backups can be read, and no other user could have written it.",
+            self._catalogue,
+        )
         yield GaugeMetricFamily(
             "kube_rewrap_backup_newest_proven_age_seconds",
             "Seconds since the newest backup was made that was proven readable.",

@@ -271,7 +271,9 @@ class Engine:
         """Return the wrapped key of the first value under the provider of a plugin."""
         for one in ranges:
             chain = self.chains[one.resource]
-            async with aclosing(read_pages(self.store, one.range, self._sizer, revision=revision)) as pages:
+            async with aclosing(
+                read_pages(self.store, one.range, self._sizer, revision=revision, borders=one.borders)
+            ) as pages:
                 async for page in pages:
                     for wrapped in chain.all_wanted(item.value for item in page.items):
                         if wrapped.plugin == plugin:
@@ -279,7 +281,13 @@ class Engine:
         return None
 
     async def inventory(
-        self, ranges: Iterable[ResourceRange], revision: int, *, kek_since: int = 0, peeks: bool = False
+        self,
+        ranges: Iterable[ResourceRange],
+        revision: int,
+        *,
+        kek_since: int = 0,
+        peeks: bool = False,
+        by_namespace: bool = False,
     ) -> Inventory:
         """Count the objects in the ranges by the key that opens them, at a revision; as `take_inventory` does.
 
@@ -296,6 +304,7 @@ class Engine:
             kek_since=kek_since,
             peeks=peeks and self._has_kms,
             apart=await self.keks_on_record(),
+            by_namespace=by_namespace,
         )
 
     async def keks_on_record(self) -> frozenset[str]:

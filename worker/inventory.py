@@ -16,6 +16,7 @@ from kube_rewrap.worker.etcd.pages import PageSizer, read_pages, read_stamps
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Stamp, Store
 from kube_rewrap.worker.providers.chain import Chain
+from kube_rewrap.worker.records.census import Census, ResourceCensus
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange, ResourceTally, merged
 from kube_rewrap.worker.verdict import KeyRef, Quarantine
 from kube_rewrap.worker.wrapped import WrappedKey
@@ -35,23 +36,30 @@ async def take_inventory(
     kek_since: int = 0,
     peeks: bool = False,
     apart: frozenset[str] = frozenset(),
+    by_namespace: bool = False,
 ) -> Inventory:
     """Scan all ranges at a revision. Raises CompactedError when etcd compacts it away meanwhile.
 
     Current objects up to the revision `kek_since` count as stale, too (`Chain.is_outdated`). With `peeks`, a value
     under a KMS provider counts under the key that it names, without being opened; else raises the errors of
-    `data_keys`, which asks the KMS plugins page by page. `apart` as in ResourceTally.
+    `data_keys`, which asks the KMS plugins page by page. `apart` as in ResourceTally. With `by_namespace`, the
+    inventory has a census.
     """
-    tallies, peeked = [], 0
+    tallies, peeked, counted = [], 0, []
     for one in ranges:
         count = _Count(chains[one.resource], one.resource, data_keys or NoPlugins(), kek_since, peeks=peeks)
         count.tally.apart = apart
-        async with aclosing(read_pages(store, one.range, sizer, revision=revision)) as pages:
+        census = Census(one.borders.prefix if one.borders else one.range.start)
+        async with aclosing(read_pages(store, one.range, sizer, revision=revision, borders=one.borders)) as pages:
             async for page in pages:
                 await count.add(page.items)
+                if by_namespace:
+                    census.add(page.items)
         tallies.append(count.tally)
         peeked += count.peeked
-    return Inventory(revision, merged(tallies), peeked=peeked)
+        if by_namespace:
+            counted.append(ResourceCensus(one.resource, one.range, census.namespaces()))
+    return Inventory(revision, merged(tallies), peeked=peeked, census=tuple(counted))
 
 
 async def take_slice(

@@ -21,8 +21,9 @@ from kube_rewrap.cli.progress import open_byte_progress
 from kube_rewrap.cli.restored_configuration import require_output, write_configuration
 from kube_rewrap.cli.running import run_async
 from kube_rewrap.cli.side_by_side import Progress, do_side_by_side
+from kube_rewrap.config.errors import SourceError
 from kube_rewrap.config.settings.flags import variable
-from kube_rewrap.scheduler.backups.keys import read_generations
+from kube_rewrap.scheduler.backups.keys import read_copies, read_generations
 from kube_rewrap.scheduler.backups.reading import bytes_to_read, inspect_backup, prove_backup
 from kube_rewrap.scheduler.engine import BackupReport
 from kube_rewrap.worker.errors import BackupError
@@ -51,7 +52,7 @@ def _keys(args: argparse.Namespace) -> int:
     paths = _keys_of(args)
     has_present = args.encryption_config is not None or bool(os.environ.get(_PRESENT))
     present = read_generations(paths[:has_present], allow_readable=args.allow_readable_config)
-    archived = read_generations(paths[has_present:], allow_readable=args.allow_readable_config)
+    archived = read_copies(paths[has_present:], allow_readable=args.allow_readable_config)
     return catalogue.keys(args, present[0] if present else None, archived)
 
 
@@ -109,9 +110,15 @@ def _keys_of(args: argparse.Namespace) -> Sequence[str]:
 
 def _read(args: argparse.Namespace, number: int, progress: Progress) -> BackupReport | str:
     """Return what a file holds, or why it was refused."""
+    file = args.files[number]
     try:
-        return run_async(lambda: _look(args, args.files[number], progress))
+        return run_async(lambda: _look(args, file, progress))
     except BackupError as error:
+        return str(error)
+    except SourceError as error:
+        # Each file was there when the command began, and so were those of the keys.
+        if error.file != file:
+            raise
         return str(error)
 
 

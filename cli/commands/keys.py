@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from kube_rewrap.cli.destruction_reports import destruction_json, print_destruction
 from kube_rewrap.cli.exit_codes import Exit
@@ -19,11 +20,12 @@ from kube_rewrap.config.encryption.generation import Generation
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
 from kube_rewrap.scheduler.backups.catalogue_file import read_catalogue
-from kube_rewrap.scheduler.backups.keys import read_generations
+from kube_rewrap.scheduler.backups.keys import read_copies
 from kube_rewrap.scheduler.engine import describe
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at
-from kube_rewrap.scheduler.keys.destruction import Destruction, judge_destruction
+from kube_rewrap.scheduler.keys.destruction import Destruction
 from kube_rewrap.scheduler.keys.destruction_facts import candidates
+from kube_rewrap.scheduler.keys.last_look import judge_in_cluster
 from kube_rewrap.scheduler.keys.removal import KeyVerdict
 from kube_rewrap.scheduler.keys.removal_facts import RemovalVerdicts, known_verdicts
 from kube_rewrap.scheduler.registry.arguments import no_budget, require_budget
@@ -80,7 +82,7 @@ async def _keys(args: argparse.Namespace) -> int:
         keks = [stored.value for stored in await Keks(cluster.engine.store, cluster.engine.keyspace).all()]
         judged = None if args.no_scan else await brake_on_signals().unless_pulled(known_verdicts(cluster, settings))
         generation = cluster.generation
-    destruction = _destruction(args, settings.backups.catalogue, generation, judged)
+        destruction = await _destruction(args, settings.backups.catalogue, cluster, judged)
     verdicts, missing = (judged.keys, judged.missing) if judged else ((), "")
     described = describe(generation)
     configured = {key.fingerprint for _, chain in described.resources for key in chain}
@@ -123,15 +125,16 @@ async def _keys(args: argparse.Namespace) -> int:
     return code
 
 
-def _destruction(
-    args: argparse.Namespace, path: str | None, generation: Generation, judged: RemovalVerdicts | None
+async def _destruction(
+    args: argparse.Namespace, path: str | None, cluster: Cluster, judged: RemovalVerdicts | None
 ) -> list[Destruction] | None:
-    """Return the verdicts on the destruction of keys; None without a catalogue. Raises SourceError."""
+    """Return the verdicts on the destruction of keys; None without a catalogue. Raises SourceError, WorkerError."""
     if path is None:
         return None
-    archived = read_generations(args.keys, allow_readable=args.allow_readable_config)
-    catalogue = read_catalogue(path)
-    return judge_destruction(candidates(generation, archived, judged, catalogue), catalogue, time.time())
+    archived = read_copies(args.keys, allow_readable=args.allow_readable_config)
+    read = partial(read_catalogue, path)
+    found = candidates(cluster.generation, archived, judged, read())
+    return await brake_on_signals().unless_pulled(judge_in_cluster(cluster, found, judged, read, time.time()))
 
 
 async def _accept(cluster: Cluster, fingerprint: str | None) -> None:

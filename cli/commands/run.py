@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from kube_rewrap.cli.exit_codes import Exit
@@ -75,6 +76,7 @@ async def _run(args: argparse.Namespace) -> int:
         async with hold_lock(cluster, brake, wait=args.wait) as lock:
             if lock.waited:
                 plan = await brake.unless_pulled(plan_run(cluster, spec))
+            plan = replace(plan, convergence=convergence.blocker or convergence.because)
             with open_progress(plan.found.stale, sys.stderr) as watcher:
                 children = _children(args, plan)
                 result = await run_embedded(cluster, plan, lock, brake, watcher, children=children)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from kube_rewrap.config.encryption.configuration import EncryptionConfiguration, ProviderType
@@ -93,39 +93,57 @@ def _block(provider: Provider) -> dict[str, object]:
 
 
 async def seed(settings: EtcdSettings, eras: Sequence[Era], shape: Shape) -> int:
-    """Fill an empty registry; returns the number of objects. Raises RefusedError when it is not empty."""
+    """Fill an empty registry with objects and their namespaces; returns the number of objects without these.
+
+    Raises RefusedError when the registry is not empty.
+    """
     # The one place where several registry keys share a transaction: no kube-apiserver watches this etcd.
     async with open_store(settings, REGISTRY) as store:
         if await store.count(KeyRange.of_prefix(f"{REGISTRY}/".encode())):
             raise RefusedError("this etcd holds a registry already; the demonstration wants an empty one")
         lease = await store.grant_lease(_EVENT_SECONDS)  # kube-apiserver puts events on a lease of an hour, too
-        objects = _objects(eras, shape, lease)
-        while puts := list(islice(objects, _PER_COMMIT)):
-            await store.commit([], puts)
+        puts = chain(_namespaces(shape), _objects(eras, shape, lease))
+        while some := list(islice(puts, _PER_COMMIT)):
+            await store.commit([], some)
     return shape.objects
+
+
+def _namespaces(shape: Shape) -> Iterator[Put]:
+    """Yield the namespaces, in plaintext: the configurations here do not name them."""
+    used = min(shape.namespaces, -(-shape.objects // len(shape.resources)))
+    for name in ("kube-system", *map(_namespace, range(used))):
+        metadata = _field(1, name.encode()) + _field(5, os.urandom(16).hex().encode())
+        yield Put(f"{REGISTRY}/namespaces/{name}".encode(), _envelope("Namespace", _field(1, metadata)))
+
+
+def _namespace(number: int) -> str:
+    return f"team-{number:03d}"
 
 
 def _objects(eras: Sequence[Era], shape: Shape, lease: int) -> Iterator[Put]:
     """Yield the objects: eras by their share, resources and namespaces evenly."""
-    chains = [chain for era in eras for chain in [Chain([era.provider])] * era.share]
+    chains = [one for era in eras for one in [Chain([era.provider])] * era.share]
     for number in range(shape.objects):
         resource = shape.resources[number % len(shape.resources)]
-        namespace = f"team-{number // len(shape.resources) % shape.namespaces:03d}"
+        namespace = _namespace(number // len(shape.resources) % shape.namespaces)
         name = f"object-{number:06d}"
         plural, _, group = resource.partition(".")
         path = f"{group}/{plural}" if group else plural
         key = f"{REGISTRY}/{path}/{namespace}/{name}".encode()
         plaintext = _custom(namespace, name, shape) if group else _builtin(plural, namespace, name, shape)
-        chain = chains[(number // len(shape.resources)) % len(chains)]
-        yield Put(key, chain.seal(plaintext, key), lease if resource == "events" else 0)
+        seal = chains[(number // len(shape.resources)) % len(chains)].seal
+        yield Put(key, seal(plaintext, key), lease if resource == "events" else 0)
 
 
 def _builtin(plural: str, namespace: str, name: str, shape: Shape) -> bytes:
-    """Encode an object as kube-apiserver does: a magic number and a protobuf envelope around the object."""
     kind = {"secrets": "Secret", "configmaps": "ConfigMap", "events": "Event"}[plural]
     metadata = _field(1, name.encode()) + _field(3, namespace.encode()) + _field(5, os.urandom(16).hex().encode())
     entry = _field(1, b"payload") + _field(2, os.urandom(shape.payload // 2).hex().encode())
-    body = _field(1, metadata) + _field(2, entry)
+    return _envelope(kind, _field(1, metadata) + _field(2, entry))
+
+
+def _envelope(kind: str, body: bytes) -> bytes:
+    """Encode an object of `v1` as kube-apiserver does: a magic number and a protobuf envelope around the object."""
     type_meta = _field(1, b"v1") + _field(2, kind.encode())
     return b"k8s\x00" + _field(1, type_meta) + _field(2, body) + _field(3, b"") + _field(4, b"")
 

@@ -141,6 +141,11 @@ class Layout:
         """The prefix with its trailing slash, such as `b"/registry/"`."""
         return self._root
 
+    @property
+    def paths(self) -> list[bytes]:
+        """The known storage paths below the root, without slashes at their ends."""
+        return [path.encode() for path in self._resources]
+
     def prefix_of(self, resource: GroupResource) -> bytes | None:
         """Return the path of one resource, with a trailing slash: `b"/registry/secrets/"`; None if it has none.
 

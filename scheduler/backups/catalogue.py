@@ -3,8 +3,10 @@
 A catalogue is a JSON-lines file. A line adds a backup, or forgets one. It holds no key and no name of an object; keys
 are named by provider, name and fingerprint. Rules of reading, in the order of the lines:
 
-1. A line that adds a backup replaces an earlier one of the same digest.
-2. A line that forgets a digest ends the backup of that digest, or the damaged line of that digest.
+1. A line that adds a backup whose digest and etcd prefix an earlier one has replaces what that one says, but for two
+   things. The content is the same, so that keys which it needed once it still needs. A file at another path is another
+   copy: the backup expires with the last one.
+2. A line that forgets a digest ends the backups of that digest, or the damaged line of that digest.
 3. A line that is no such object, of another version, or torn is *damaged*: its digest is the SHA-256 of its bytes. It
    is counted and shown until a line forgets it, since it may have named a backup.
 """
@@ -15,12 +17,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from kube_rewrap.worker.records.form import Count, Form, Moment, Most, Text, form_of
+from kube_rewrap.worker.records.form import Count, Form, Later, Moment, Most, Text, form_of
 from kube_rewrap.worker.verdict import KeyRef
 
 _VERSION = 1
@@ -28,6 +30,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_LINE = 4 << 20
 """Longest line in bytes. A backup needs some hundred keys; 10,000 KEKs take 1 MB."""
 _MOST_KEYS = 20_000
+
+_GRACE = 86_400.0
 
 Digest = Annotated[str, form_of(form=_DIGEST)]
 Keys = Annotated[tuple[KeyRef, ...], Most(_MOST_KEYS)]
@@ -40,7 +44,8 @@ class Backup(Form):
     `digest`: SHA-256 of the file. `made`: when the file was last written; `added`: when its proof ended. `file`: its
     absolute path then; `where`: where the operator keeps it. `keys`: what kube-apiserver needs to read it;
     `history_keys`: what else older revisions in the file are under. `unknown_keys`: missing ones, named as the values
-    name them, whose fingerprint is not known (""). `expires`: when the operator deletes it, None = never.
+    name them, whose fingerprint is not known (""). `expires`: when the operator deletes it, None = never. `prefix`: the
+    etcd prefix below which it was proven, "" where that is not known; what is elsewhere in the file is another backup.
     """
 
     digest: Digest
@@ -58,6 +63,7 @@ class Backup(Form):
     history_keys: Keys
     unknown_keys: Keys
     expires: Moment | None = None
+    prefix: Later[Text] = ""
 
     @property
     def made_at(self) -> float:
@@ -70,8 +76,8 @@ class Backup(Form):
         return math.inf if self.expires is None else datetime.fromisoformat(self.expires).timestamp()
 
     def is_expired(self, now: float) -> bool:
-        """Whether its time is over."""
-        return self.expires_at <= now
+        """Whether its time has been over for a day: clocks differ, and a job may delete it late."""
+        return self.expires_at + _GRACE <= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +97,16 @@ class DamagedLine:
 class Catalogue:
     """The backups that were added and not forgotten, in the order in which they were added, and the damaged lines.
 
-    `distrust`: why another user could have written the file, "" = none could. `present`: digests of backups whose file
-    is still at its path, with the size and time that it had.
+    `copies`: the backups once more, as the last line for each path has them. `distrust`: why another user could have
+    written the file, "" = none could. `present`: digests of backups of which a file is still at its path, with the size
+    and time that it had, or may be.
     """
 
     backups: tuple[Backup, ...] = ()
     damaged: tuple[DamagedLine, ...] = ()
     forgotten: int = 0
     distrust: str = ""
+    copies: tuple[Backup, ...] = ()
     present: frozenset[str] = field(default=frozenset())
 
     def kept(self, now: float) -> tuple[Backup, ...]:
@@ -120,7 +128,7 @@ _SHORTEST = 8
 
 def read_lines(raw: bytes) -> Catalogue:
     """Return what the bytes of a catalogue say."""
-    backups: dict[str, Backup] = {}
+    copies: dict[str, _Copies] = {}
     damaged: dict[str, DamagedLine] = {}
     forgotten = 0
     for number, line in enumerate(raw.split(b"\n"), 1):
@@ -134,11 +142,34 @@ def read_lines(raw: bytes) -> Catalogue:
             damaged[digest] = DamagedLine(number, digest, because)
             continue
         if added is not None:
-            backups.pop(added.digest, None)
-            backups[added.digest] = added
-        elif backups.pop(ended, None) or damaged.pop(ended, None):
+            copies[added.digest] = _added(copies.pop(added.digest, {}), added)
+        elif copies.pop(ended, None) or damaged.pop(ended, None):
             forgotten += 1
-    return Catalogue(tuple(backups.values()), tuple(damaged.values()), forgotten)
+    contents = [[*of.values()] for prefixes in copies.values() for of in prefixes.values()]
+    every = tuple(one for of in contents for one in of)
+    return Catalogue(tuple(map(_whole, contents)), tuple(damaged.values()), forgotten, copies=every)
+
+
+_Copies = dict[str, dict[str, Backup]]
+"""The copies of one digest by etcd prefix and path, the one that was added last as the last."""
+
+
+def _added(copies: _Copies, added: Backup) -> _Copies:
+    of = copies.setdefault(added.prefix, {})
+    if of:
+        # It has all keys that were on record before.
+        last = next(reversed(of.values()))
+        keys = {*added.keys, *last.keys}
+        history = {*added.history_keys, *last.history_keys} - keys
+        added = replace(added, keys=tuple(sorted(keys)), history_keys=tuple(sorted(history)))
+    of.pop(added.file, None)
+    of[added.file] = added
+    return copies
+
+
+def _whole(copies: Sequence[Backup]) -> Backup:
+    """Return the copy that was added last; it expires with the one that expires last."""
+    return replace(copies[-1], expires=max(copies, key=lambda one: one.expires_at).expires)
 
 
 def _shown(error: ValueError) -> str:
@@ -150,7 +181,7 @@ def _shown(error: ValueError) -> str:
 def _read(line: bytes) -> tuple[Backup | None, str]:
     if len(line) > _MOST_LINE:
         raise ValueError(f"it is longer than {_MOST_LINE} bytes")
-    value = json.loads(line)
+    value = json.loads(line, object_pairs_hook=_object)
     if not isinstance(value, dict):
         raise ValueError("it is no object with fields")  # noqa: TRY004 - bad data, not a caller's bug
     if value.get("version") != _VERSION or isinstance(value["version"], bool):
@@ -161,6 +192,14 @@ def _read(line: bytes) -> tuple[Backup | None, str]:
         case "forget":
             return None, _Forgotten.from_json(value).digest
     raise ValueError("it neither adds nor forgets a backup")
+
+
+def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON. Raises ValueError for one that has a field twice: readers differ in which they take."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a field is there twice")
+    return made
 
 
 @dataclass(frozen=True, slots=True)

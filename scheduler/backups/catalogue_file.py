@@ -6,6 +6,7 @@ no line is lost, and the torn one counts as damaged.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -23,6 +24,8 @@ _MOST_BYTES = 64 << 20
 _LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _MODE = 0o600
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors of a path at which no file is."""
 _SAFE = os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -32,10 +35,10 @@ def read_catalogue(path: str) -> Catalogue:
         with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
             raw = _read(path, descriptor)
         doubt = distrust(path)
-    except OSError as error:
-        raise _refused(path, f"the catalogue can't be read: {error.strerror}", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"the catalogue can't be read: {_because(error)}", "check the path") from None
     found = read_lines(raw)
-    present = frozenset(one.digest for one in found.backups if _is_there(one))
+    present = frozenset(one.digest for one in found.copies if _may_be_there(one))
     return replace(found, distrust=doubt[0] if doubt else "", present=present)
 
 
@@ -53,8 +56,12 @@ def append_lines(path: str, lines: Sequence[bytes]) -> None:
             is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             _append(descriptor, size, b"\n" + content if is_torn else content)
         _sync_directory(path)
-    except OSError as error:
-        raise _refused(path, f"the catalogue can't be written: {error.strerror}", "check its disk") from None
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"the catalogue can't be written: {_because(error)}", "check its disk") from None
+
+
+def _because(error: OSError | ValueError) -> str:
+    return (error.strerror or "the disk gives no answer") if isinstance(error, OSError) else "the path is not valid"
 
 
 def _append(descriptor: int, size: int, content: bytes) -> None:
@@ -110,12 +117,17 @@ def _read(path: str, descriptor: int) -> bytes:
     return b"".join(chunks)
 
 
-def _is_there(backup: Backup) -> bool:
-    """Whether the file is still at its path, as far as size and time show; on this machine."""
+def _may_be_there(backup: Backup) -> bool:
+    """Whether the file is still at its path, as far as size and time show; on this machine.
+
+    It may be where this process is not let look, or the disk gives no answer.
+    """
     try:
         state = Path(backup.file).stat()
         return (state.st_size, moment(state.st_mtime)) == (backup.bytes, backup.made)
-    except (OSError, ValueError, OverflowError):
+    except OSError as error:
+        return error.errno not in _ABSENT
+    except (ValueError, OverflowError):
         return False
 
 

@@ -4,7 +4,10 @@
    it is now: the key that writes now stays first.
 2. Behind it each entry has the keys that the backup's objects of its resources need, those of the present file first,
    then those of the archived ones, the newest first; `identity` where objects are in plaintext. No other key.
-3. An encrypted resource that the present file does not name gets an entry of its own: kube-apiserver writes it as
+3. kube-apiserver takes each name of a KMS v2 provider once. Of several of one name the first counts: its plugin may
+   have moved. One that several entries need as a key that only reads is in an entry of its own, which names their
+   resources once more: kube-apiserver tries the providers of all entries that name a resource, in their order.
+4. An encrypted resource that the present file does not name gets an entry of its own: kube-apiserver writes it as
    plaintext now, and goes on to do so.
 
 Not handled: what the keys open. The caller proves the backup with the result.
@@ -43,28 +46,32 @@ def smallest_configuration(needed: _Needed, generations: Sequence[Generation]) -
     key. The result holds keys.
     """
     present = generations[0].configuration
+    known = _first_of_each_name(generations)
     entries = [
-        _entry(entry.resources, [*_singles([entry])][:1], _needed_by(entry, needed, present), generations)
+        (entry.resources, _chain([*_singles([entry])][:1], _needed_by(entry, needed, present), generations, known))
         for entry in present.entries
     ]
     for resource, keys in needed.items():
         is_encrypted = any(key.fingerprint != PLAINTEXT_FINGERPRINT for key in keys)
         if present.providers_for(GroupResource.parse(resource)) is None and is_encrypted:
-            entries.append(_entry([resource], [(IdentityProvider(), None)], [*keys], generations))
-    document = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": entries}
+            entries.append(((resource,), _chain([_PLAIN], keys, generations, known)))
+    rendered = [{"resources": [*names], "providers": [*_rendered(chain)]} for names, chain in _each_once(entries)]
+    document = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": rendered}
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def doubtful_names(configuration: EncryptionConfiguration) -> list[str]:
-    """Return the names that two aescbc keys of an entry share.
+    """Return the names of the aescbc keys of which the prefix begins the values of another one of the same entry.
 
-    aescbc has no integrity: where kube-apiserver tries the wrong one first, one value in some 256 opens to garbage.
+    It has the same name, or one that goes on after a colon. aescbc has no integrity: where kube-apiserver tries the
+    wrong one first, one value in some 256 opens to garbage.
     """
     found: dict[str, None] = {}
     for entry in configuration.entries:
         providers = (one for one in entry.providers if isinstance(one, KeyedProvider))
         names = [key.name for one in providers if one.type == ProviderType.AESCBC for key in one.keys]
-        found |= dict.fromkeys(name for name in names if names.count(name) > 1)
+        begins = {name: sum(f"{other}:".startswith(f"{name}:") for other in names) for name in names}
+        found |= dict.fromkeys(name for name, values in begins.items() if values > 1)
     return list(found)
 
 
@@ -78,20 +85,52 @@ def _needed_by(entry: ResourceEntry, needed: _Needed, present: EncryptionConfigu
     return list(found)
 
 
-def _entry(
-    resources: Sequence[str], first: Sequence[_Single], needed: Sequence[KeyRef], generations: Sequence[Generation]
-) -> dict[str, object]:
+def _first_of_each_name(generations: Sequence[Generation]) -> Mapping[str, KmsProvider]:
+    """Return the KMS v2 providers by name."""
+    found: dict[str, KmsProvider] = {}
+    for generation in generations:
+        for one in generation.kms_providers:
+            if one.api_version == "v2":
+                found.setdefault(one.name, one)
+    return found
+
+
+def _chain(
+    first: Sequence[_Single],
+    needed: Sequence[KeyRef],
+    generations: Sequence[Generation],
+    known: Mapping[str, KmsProvider],
+) -> list[_Single]:
     chain = [*first]
     for generation in generations:
-        for one, key in _singles(generation.configuration.entries):
-            if _is_needed(one, key, needed) and (one, key) not in chain:
-                chain.append((one, key))
+        for single in _singles(generation.configuration.entries):
+            one, key = single
+            if isinstance(one, KmsProvider) and one.api_version == "v2":
+                single = known[one.name], key  # noqa: PLW2901 - the one that counts
+            if _is_needed(one, key, needed) and single not in chain:
+                chain.append(single)
     if any(key.fingerprint == PLAINTEXT_FINGERPRINT for key in needed):
         chain = chain if any(isinstance(one, IdentityProvider) for one, _ in chain) else [*chain, _PLAIN]
-    return {"resources": [*resources], "providers": [*_rendered(chain)]}
+    return chain
 
 
 _PLAIN: _Single = (IdentityProvider(), None)
+_Entry = tuple[Sequence[str], Sequence[_Single]]
+
+
+def _each_once(entries: Sequence[_Entry]) -> Iterator[_Entry]:
+    """Yield the entries, and behind them those of the KMS v2 providers that several of them have."""
+    shared: dict[_Single, list[str]] = {}
+    for single in dict.fromkeys(single for _, chain in entries for single in chain):
+        one, _ = single
+        having = [(names, chain) for names, chain in entries if single in chain]
+        is_v2 = isinstance(one, KmsProvider) and one.api_version == "v2"
+        if is_v2 and len(having) > 1 and not any(single == chain[0] for _, chain in having):
+            shared[single] = [name for names, _ in having for name in names]
+    for names, chain in entries:
+        yield names, [single for single in chain if single not in shared]
+    for single, resources in shared.items():
+        yield [*dict.fromkeys(resources)], [single]
 
 
 def _singles(entries: Iterable[ResourceEntry]) -> Iterator[_Single]:

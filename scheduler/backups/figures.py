@@ -25,12 +25,13 @@ async def follow_catalogue(path: str, metrics: SchedulerMetrics) -> None:
             catalogue = await asyncio.to_thread(read_catalogue, path)
         except SourceError as error:
             metrics.backups(None)
-            if str(error) != failed:
-                _log.warning("catalogue.unreadable", file=path, because=str(error))
-            failed = str(error)
+            because = str(error)
         else:
             metrics.backups(figures_of(catalogue, time.time()))
-            failed = ""
+            because = f"another user could have written it: {catalogue.distrust}" if catalogue.distrust else ""
+        if because and because != failed:
+            _log.warning("catalogue.unreadable", file=path, because=because)
+        failed = because
         await asyncio.sleep(_SECONDS)
 
 
@@ -43,4 +44,5 @@ def figures_of(catalogue: Catalogue, now: float) -> BackupFigures:
         kept=len(kept),
         not_readable=sum(not one.readable for one in kept),
         damaged_lines=len(catalogue.damaged),
+        distrusted=bool(catalogue.distrust),
     )

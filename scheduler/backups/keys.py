@@ -19,11 +19,15 @@ def read_generations(paths: Iterable[str], *, allow_readable: bool) -> tuple[Gen
     time in its names. Subdirectories and hidden files are left out. Raises ConfigError for a file that can't be used.
     """
     found: dict[str, Generation] = {}
-    for path in paths:
-        for file in _files(path):
-            generation = load_generation(read(file, allow_readable=allow_readable), file)
-            found.setdefault(generation.file_hash, generation)
+    for generation in read_copies(paths, allow_readable=allow_readable):
+        found.setdefault(generation.file_hash, generation)
     return tuple(found.values())
+
+
+def read_copies(paths: Iterable[str], *, allow_readable: bool) -> tuple[Generation, ...]:
+    """Return the configurations as `read_generations` does, one for each file that has the content."""
+    files = [file for path in paths for file in _files(path)]
+    return tuple(load_generation(read(file, allow_readable=allow_readable), file) for file in files)
 
 
 def _files(path: str) -> list[str]:

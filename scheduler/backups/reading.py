@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kube_rewrap.config.encryption.generation import Generation, load_generation
 from kube_rewrap.config.encryption.resources import GroupResource, Layout
+from kube_rewrap.config.errors import ConfigError
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.backups.configuration import smallest_configuration
 from kube_rewrap.scheduler.engine import BackupReport, open_data_keys, read_backup
@@ -59,7 +60,10 @@ async def configuration_for(
     """
     needed = {tally.resource: [*tally.keys] for tally in found.newest.resources}
     content = smallest_configuration(needed, generations)
-    alone = load_generation(content, "the configuration for the backup")
+    try:
+        alone = load_generation(content, "the configuration for the backup")
+    except ConfigError as error:
+        raise BackupError(f"{found.file}: kube-apiserver would refuse {error}") from None
     again = await prove_backup(found.file, settings, [alone], progress)
     if again.sha256 != found.sha256:
         raise BackupError(f"{found.file} changed while it was read")

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec
+from kube_rewrap.worker.records.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 
 BATCH_NAMESPACES = 100
 """Most namespaces in a batch, so that its record stays small."""
@@ -21,19 +21,18 @@ BATCH_NAMESPACES = 100
 def plan_batches(campaign: str, generation: str, census: Iterable[ResourceCensus]) -> list[BatchSpec]:
     """Return the batches of a campaign in the order in which they are worked on."""
     batches: list[BatchSpec] = []
-    for resource in census:
+    for covered in census:
         # A resource without objects has a batch, too: a sweep must find objects that are written later.
-        pieces = list(_pieces(resource.namespaces)) or [[]]
-        starts = [resource.covered.range.start, *(piece[0].start for piece in pieces[1:])]
-        ends = [*starts[1:], resource.covered.range.end]
+        pieces = list(_pieces(covered.namespaces)) or [[]]
+        starts = [covered.range.start, *(piece[0].start for piece in pieces[1:])]
+        ends = [*starts[1:], covered.range.end]
         for start, end, piece in zip(starts, ends, pieces, strict=True):
             counts = tuple((part.namespace, part.objects) for part in piece)
-            name = resource.covered.resource
             batches.append(
                 BatchSpec(
                     campaign=campaign,
                     number=len(batches),
-                    resource=name,
+                    resource=covered.resource,
                     range=KeyRange(start, end),
                     generation=generation,
                     namespaces=counts,

@@ -145,8 +145,9 @@ class CampaignController:
         options = await self._with_former_pause(request.options, request.origin)
         spec = CampaignSpec(request.resources, request.namespaces, options)
         try:
-            await self._require_converged()
+            convergence = await self._require_converged()
             plan = await self._brake.unless_pulled(plan_run(self._cluster, spec))
+            plan = replace(plan, convergence=convergence)
             if spec.covers_everything and not plan.found.peeked:
                 await self._figures.scanned(plan.found)
             # Even for a refused plan: observer and rotation controller need a budget on record for each key.
@@ -171,18 +172,21 @@ class CampaignController:
         await self._backlog.decide(stored, RequestState.ACCEPTED, "a campaign was planned", campaign.value.id)
         return campaign
 
-    async def _require_converged(self) -> None:
+    async def _require_converged(self) -> str:
         """Raise _UnconvergedError while a kube-apiserver may be unable to read what would be rewritten.
 
-        Without addresses (--apiserver) it can't probe them, and trusts that the operator updated every kube-apiserver.
+        Returns what it found. Without addresses (--apiserver) it can't probe them, and trusts that the operator updated
+        every kube-apiserver: "".
         """
         if held := self._held():
             raise _UnconvergedError(held)
-        if self._settings.apiservers.addresses:
-            generation = self._cluster.generation
-            blocker = (await self._apiservers.probe(generation.file_hash, generation.targets)).blocker
-            if blocker:
-                raise _UnconvergedError(blocker)
+        if not self._settings.apiservers.addresses:
+            return ""
+        generation = self._cluster.generation
+        found = await self._apiservers.probe(generation.file_hash, generation.targets)
+        if found.blocker:
+            raise _UnconvergedError(found.blocker)
+        return found.because
 
     async def _with_former_pause(self, options: CampaignOptions, origin: Origin) -> CampaignOptions:
         """Return the options; `paused` for the service's own request if an operator had paused the last campaign."""

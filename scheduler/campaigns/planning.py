@@ -67,7 +67,7 @@ async def _plan(cluster: Cluster, spec: CampaignSpec, grow: Grow) -> RunPlan:
         resumes = resumable(unfinished, cluster.generation.hash, scope_of(territory, spec), asked)
         return resumes.value.options.since if resumes else asked
 
-    territory, found = await scan_cluster(cluster, spec, choose_writable, since_of, peeks=True)
+    territory, found = await scan_cluster(cluster, spec, choose_writable, since_of, peeks=True, by_namespace=True)
     options = replace(spec.options, since=since_of(territory))
     if not spec.options.allow_empty:
         await require_objects(cluster.engine.store, territory, spec)

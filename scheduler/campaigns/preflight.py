@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from kube_rewrap.config.encryption.provider import ProviderType
 from kube_rewrap.config.settings.schema import BudgetSettings
-from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS
 from kube_rewrap.worker.errors import BudgetExhaustedError, RefusedError, SpaceError
 from kube_rewrap.worker.rate.pressure import Room
 from kube_rewrap.worker.records.budget import Budget, as_of_text, restored_text
+from kube_rewrap.worker.records.census import BATCH_OBJECTS
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.quarantined import KEPT
 from kube_rewrap.worker.verdict import KeyRef

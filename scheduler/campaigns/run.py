@@ -25,7 +25,8 @@ class RunPlan:
     by how many bytes a KMS primary makes the objects larger, in all; `room` takes it into account. The revision `since`
     of `options` is that of `resumes`, the unfinished campaign that the run would resume, or the one that was asked for.
     `calls`: the least calls to the plugins of KMS v1 providers. `warnings`: the dangerous changes of the configuration
-    since a scheduler accepted one, and proofs that may take too long, in sentences.
+    since a scheduler accepted one, and proofs that may take too long, in sentences. `convergence` is what was found of
+    the kube-apiservers before the plan, "" = nothing was asked.
     """
 
     scope: Scope
@@ -39,6 +40,7 @@ class RunPlan:
     growth: int = 0
     calls: tuple[PluginCalls, ...] = ()
     warnings: tuple[str, ...] = ()
+    convergence: str = ""
 
     @property
     def is_whole(self) -> bool:

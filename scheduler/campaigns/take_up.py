@@ -13,9 +13,7 @@ from kube_rewrap.scheduler.campaigns.batches import plan_batches
 from kube_rewrap.scheduler.campaigns.pausing import plan_quarantine_limit
 from kube_rewrap.scheduler.campaigns.plugin_calls import slow_proofs
 from kube_rewrap.scheduler.campaigns.run import RunPlan, resumable
-from kube_rewrap.scheduler.registry.census import ResourceCensus
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.discovery import take_census
 from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.batch import Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, new_id
@@ -71,7 +69,7 @@ async def _resume(same: Stored[Campaign], plan: RunPlan, campaigns: Campaigns, *
 async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, attended: bool) -> Stored[Campaign]:
     now, options = datetime.now(UTC), plan.options
     name, generation = new_id(now, os.urandom(2)), cluster.generation.hash
-    batches = plan_batches(name, generation, await _census(cluster, plan))
+    batches = plan_batches(name, generation, () if plan.found.is_clean else plan.found.census)
     because = f"{plan.found.stale} of {plan.found.objects} objects are not under their primary key"
     if options.since:
         because += f", or were last written at or before revision {options.since}"
@@ -87,6 +85,7 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
         options=options,
         quarantine_limit=plan_quarantine_limit(known, plan.scope, plan.found.revision, attended=attended),
         whole=plan.is_whole,
+        convergence=plan.convergence,
     )
     if options.paused:
         campaign = campaign.paused(Pause.OPERATOR, f"paused by an operator before it began; {campaign.because}")
@@ -97,17 +96,9 @@ async def _start(cluster: Cluster, plan: RunPlan, campaigns: Campaigns, *, atten
     created = await campaigns.create(campaign, [Checkpoint(spec=batch) for batch in batches])
     await campaigns.forget_quarantines_but(_with_quarantine([*known, campaign]))
     if not options.repair:
-        await cluster.audit.append("campaign.planned", name, generation=generation, because=campaign.because)
+        asked = {"convergence": plan.convergence} if plan.convergence else {}
+        await cluster.audit.append("campaign.planned", name, generation=generation, because=campaign.because, **asked)
     return created
-
-
-async def _census(cluster: Cluster, plan: RunPlan) -> list[ResourceCensus]:
-    """Count the objects of the plan's scope by namespace; nothing where the plan found nothing to do."""
-    if plan.found.is_clean:
-        return []
-    covered = [one for one in plan.territory.governed if one.resource in plan.scope.resources]
-    places = plan.scope.namespaces or (None,)
-    return [await take_census(cluster.engine.store, one, place) for one in covered for place in places]
 
 
 def _with_quarantine(known: list[Campaign]) -> set[str]:

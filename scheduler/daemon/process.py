@@ -76,7 +76,7 @@ class Daemon:
         self._metrics = SchedulerMetrics(self._registry)
         self._not_ready = ""
         self._held: Callable[[], str] = str
-        self._reach = Reach()
+        self._reach = Reach(settings.etcd)
         self._layout = Layout.from_texts(settings.keyspace.etcd_prefix, settings.keyspace.paths)
         self._usable = Usable(file, self._layout, allow_readable=allow_readable)
 

@@ -8,8 +8,13 @@ A key is destroyable when each of these blockers was checked and is absent. A fa
    that expired counts as long as its file is still there.
 4. A backup is not readable whole, or holds values of which it is not known which key they need.
 5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
-6. No backup that was proven readable without the key is left.
-7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK.
+6. No backup of some object that was proven readable without the key is left, or none of the time since the present
+   configuration is in force. Then the catalogue may be an old copy, or lack its last lines; of backups before that one
+   it lacks none.
+7. No given file has the key, so that it is not known what it is; KEKs are in no file. Values under KMS v1 name no KEK:
+   they may need any.
+
+A key is its bytes: 1 to 3 hold for them under each provider type and name. A KEK is its key id, under each provider.
 
 Not handled: backups that were never added, copies, and other clusters that use the key. Every output says so
 (`DESTRUCTION`). Nothing is destroyed here.
@@ -31,6 +36,7 @@ DESTRUCTION = (
 NOT_SCANNED = "the cluster was not scanned: `rewrap keys` does it"
 IN_FILE = "the present EncryptionConfiguration has it"
 NO_SPARE = "no backup in the catalogue was proven readable without it"
+OLD_CATALOGUE = "no such backup is of the time since the present EncryptionConfiguration is in force: add one"
 NO_FILE = "none of the given files has it: name them with --keys"
 NO_KEK = "it stands for a KMS provider whose values name no KEK: nothing shows which ones they need"
 _OTHERS = "others"
@@ -43,7 +49,8 @@ class Candidate:
 
     `configured`: whether the present EncryptionConfiguration has it. `removable`: whether it may leave that file, None
     if it is not there, or the cluster was not scanned. `in_use`: the objects under it in the cluster, None = not known.
-    `cluster`: the blockers of its removal from the cluster.
+    `cluster`: the blockers of its removal from the cluster. `also`: the keys of other provider types that have the same
+    bytes, whether or not a file has them.
     """
 
     key: KeyRef
@@ -53,6 +60,7 @@ class Candidate:
     removable: bool | None
     in_use: int | None
     cluster: tuple[str, ...]
+    also: tuple[KeyRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +98,19 @@ class Destruction:
         }
 
 
-def judge_destruction(candidates: Iterable[Candidate], catalogue: Catalogue, now: float) -> list[Destruction]:
-    """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970."""
+def judge_destruction(
+    candidates: Iterable[Candidate], catalogue: Catalogue, now: float, since: int = 0
+) -> list[Destruction]:
+    """Judge every key by the cluster's verdict on it and the catalogue; `now` in seconds since 1970.
+
+    `since`: the revision since which the present configuration is in force, 0 where the cluster was not scanned.
+    """
     kept = catalogue.kept(now)
     common = tuple(_common(catalogue, kept))
-    return [_judge(one, common, kept, now) for one in candidates]
+    # A backup that expired a moment ago blocks for a day, but is no spare one.
+    left = [one for one in kept if one.expires_at > now or one.digest in catalogue.present]
+    spare = [one for one in left if one.readable and one.objects]
+    return [_judge(one, common, kept, spare, now, since) for one in candidates]
 
 
 def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
@@ -107,20 +123,25 @@ def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
         yield f"backups that were not readable whole may need it: {_named(closed)}"
 
 
-def _judge(one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], now: float) -> Destruction:
+def _judge(  # noqa: PLR0917 - what is the same for all keys
+    one: Candidate, common: tuple[str, ...], kept: Sequence[Backup], spare: Sequence[Backup], now: float, since: int
+) -> Destruction:
     key = one.key
     needing = [backup for backup in kept if _any_is(backup.keys, key)]
     older = [backup for backup in kept if backup not in needing and _any_is(backup.history_keys, key)]
-    unknown = [backup for backup in kept if any(_may_be(named, key) for named in backup.unknown_keys)]
-    spare = [backup for backup in kept if backup.readable and backup not in needing]
+    as_other = [backup for backup in kept if any(_any_is(_all_keys(backup), other) for other in one.also)]
+    unknown = [backup for backup in kept if _may_need(backup, key)]
+    without = [backup for backup in spare if backup not in needing]
     blockers = (
         *((IN_FILE,) if one.configured else ()),
         *one.cluster,
         *((f"backups need it: {_named(needing)}",) if needing else ()),
         *((f"older revisions in backups are under it: {_named(older)}",) if older else ()),
+        *((f"backups need the same key bytes, as another type of provider: {_named(as_other)}",) if as_other else ()),
         *((f"backups need a key that is not known, and that may be this one: {_named(unknown)}",) if unknown else ()),
         *common,
-        *(() if spare else (NO_SPARE,)),
+        *(() if without else (NO_SPARE,)),
+        *((OLD_CATALOGUE,) if without and not any(backup.revision >= since for backup in without) else ()),
         *((NO_FILE,) if key.provider != ProviderType.KMS and not (one.files or one.configured) else ()),
         *((NO_KEK,) if key.provider == ProviderType.KMS and not key.is_kek else ()),
     )
@@ -138,26 +159,48 @@ def _any_is(keys: Iterable[KeyRef], key: KeyRef) -> bool:
     return any(is_same(one, key) for one in keys)
 
 
+def _all_keys(backup: Backup) -> tuple[KeyRef, ...]:
+    return (*backup.keys, *backup.history_keys)
+
+
 def is_same(one: KeyRef, key: KeyRef) -> bool:
-    """Whether what is under `one` needs `key`. KEKs that were too many to count may be any of their provider."""
+    """Whether what is under `one` needs `key`.
+
+    KEKs that were too many to count may be any of their provider. Two KMS providers with the same key id use the same
+    KEK: a provider may have been renamed, or be in the file twice.
+    """
     if one.provider != key.provider:
         return False
     if key.provider != ProviderType.KMS:
         return one.fingerprint == key.fingerprint
-    if one.name != key.name:
-        return False
-    return one.kek.fingerprint == key.kek.fingerprint or one.fingerprint == _OTHERS or not (one.is_kek and key.is_kek)
+    if one.is_kek and key.is_kek and one.fingerprint != _OTHERS:
+        return _key_id(one) == _key_id(key)
+    return one.name == key.name
+
+
+def may_be_kek(one: KeyRef, key: KeyRef) -> bool:
+    """Whether what is under `one` names no single KEK, so that it may need the KEK `key`."""
+    is_nameless = one.provider == ProviderType.KMS and (not one.is_kek or one.fingerprint == _OTHERS)
+    return is_nameless and key.provider == ProviderType.KMS and key.is_kek and not is_same(one, key)
+
+
+def _key_id(key: KeyRef) -> str:
+    """Return the digits of a KEK's key id, without the place of its provider among those of its name."""
+    return key.kek.fingerprint.partition("#")[0]
+
+
+def _may_need(backup: Backup, key: KeyRef) -> bool:
+    """Whether a backup needs a key that is not known, and that may be this one."""
+    is_nameless = any(may_be_kek(one, key) for one in _all_keys(backup))
+    return is_nameless or any(_may_be(one, key) for one in backup.unknown_keys)
 
 
 def _may_be(unknown: KeyRef, key: KeyRef) -> bool:
     """Whether a key of which only the name in a value is known may be this one.
 
-    A file of today may have a local key under another name, so that all of its provider count.
+    A file of today may have a key under another name, so that all of its provider type count.
     """
-    if not unknown.provider:
-        return True
-    is_kms = key.provider == ProviderType.KMS
-    return unknown.provider == key.provider and (not is_kms or unknown.name in {"", key.name})
+    return not unknown.provider or unknown.provider == key.provider
 
 
 def _named(backups: Sequence[Backup]) -> str:

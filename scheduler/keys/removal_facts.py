@@ -13,7 +13,7 @@ from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.apiservers.probe import ApiserverProbe
 from kube_rewrap.scheduler.keys.removal import KeyVerdict, Surroundings, judge_keys
 from kube_rewrap.scheduler.registry.cluster import Cluster
-from kube_rewrap.scheduler.registry.history import last_proof
+from kube_rewrap.scheduler.registry.history import in_force_since, last_proof
 from kube_rewrap.scheduler.registry.scan import scan_cluster
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
 from kube_rewrap.worker.records.inventory import Inventory
@@ -26,7 +26,7 @@ class RemovalVerdicts:
     """The verdict on each configured key, in configured order, and the facts that it rests on: `proof` and `around`.
 
     `proof` is the scan; `proof_revision` that of the newest complete campaign over everything, 0 = there is none.
-    `missing` as in Surroundings.
+    `missing` as in Surroundings. `since`: the revision since which the configuration is in force, 0 = not known.
     """
 
     keys: tuple[KeyVerdict, ...]
@@ -35,6 +35,7 @@ class RemovalVerdicts:
     proof_revision: int
     around: Surroundings
     missing: str = ""
+    since: int = 0
 
 
 async def removal_verdicts(cluster: Cluster, settings: Settings) -> RemovalVerdicts:
@@ -89,4 +90,5 @@ async def judge_removal(
         lingering=convergence.lingering,
         missing=missing,
     )
-    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision, around, missing)
+    since = await in_force_since(cluster)
+    return RemovalVerdicts(tuple(judge_keys(proof, around)), proof, convergence, revision, around, missing, since)

@@ -13,8 +13,21 @@ async def last_proof(cluster: Cluster) -> Campaign | None:
     A proof from before this generation came into force does not count: it may have been in force earlier, and others
     since.
     """
+    proofs = await _proofs(cluster, await accepted_at(cluster))
+    return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
+
+
+async def in_force_since(cluster: Cluster) -> int:
+    """Return the revision since which this generation is in force: at the latest that of its first proof on record.
+
+    0 where nothing on record says so.
+    """
     accepted = await accepted_at(cluster)
-    proofs = [
+    return accepted or min([one.proof_revision for one in await _proofs(cluster, accepted)], default=0)
+
+
+async def _proofs(cluster: Cluster, accepted: int) -> list[Campaign]:
+    return [
         stored.value
         for stored in await cluster.campaigns().all()
         if stored.value.state is CampaignState.COMPLETE
@@ -23,7 +36,6 @@ async def last_proof(cluster: Cluster) -> Campaign | None:
         and stored.value.proof_revision > accepted
         and stored.value.whole
     ]
-    return max(proofs, key=lambda campaign: campaign.proof_revision, default=None)
 
 
 async def accepted_at(cluster: Cluster) -> int:

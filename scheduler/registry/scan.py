@@ -59,12 +59,13 @@ async def scan_cluster(
     since_of: SinceOf | None = None,
     *,
     peeks: bool = False,
+    by_namespace: bool = False,
 ) -> tuple[Territory, Inventory]:
     """Scan what `spec` covers, at one revision; a scan of everything also lists unknown paths.
 
     Current objects up to the revision `since` count as stale, as `CampaignOptions` describes: that of `since_of`, or
     of `spec`. With `peeks`, values under KMS count by the key that they name: no plugin is asked, and nothing is proven
-    of them.
+    of them. With `by_namespace`, the inventory has a census.
 
     Surveys the registry after the revision is pinned, so that the scan includes a resource that just got its first
     object. When etcd compacts the revision away, the scan restarts. Raises CompactedError when that happens too often,
@@ -77,7 +78,9 @@ async def scan_cluster(
         try:
             ranges = chosen(territory, spec)
             since = spec.options.since if since_of is None else since_of(territory)
-            found = await cluster.engine.inventory(ranges, revision, kek_since=since, peeks=peeks)
+            found = await cluster.engine.inventory(
+                ranges, revision, kek_since=since, peeks=peeks, by_namespace=by_namespace
+            )
         except CompactedError:
             _log.info("scan.restarted", revision=revision, because="etcd compacted the revision away")
             continue

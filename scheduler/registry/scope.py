@@ -77,9 +77,9 @@ def uncovered(territory: Territory, chosen: Sequence[ResourceRange]) -> tuple[Re
         for inner in sorted(
             (part.range for part in chosen if part.resource == one.resource), key=lambda part: part.start
         ):
-            left.append(ResourceRange(one.resource, KeyRange(rest.start, inner.start)))
+            left.append(replace(one, range=KeyRange(rest.start, inner.start)))
             rest = rest.since(inner.end)
-        left.append(ResourceRange(one.resource, rest))
+        left.append(replace(one, range=rest))
     return tuple(part for part in left if not part.range.is_empty)
 
 

@@ -14,11 +14,12 @@ from kube_rewrap.worker.verdict import KeyRef
 def needed(kept: Iterable[Backup]) -> dict[KeyRef, list[Backup]]:
     """Return the keys without which some backup can't be read, each with the backups that need it.
 
-    Keys of older revisions in a file, which a restore does not read, are left out.
+    Keys of older revisions in a file, which a restore does not read, are left out. The unknown keys of a backup that is
+    readable whole are such.
     """
     found: defaultdict[KeyRef, list[Backup]] = defaultdict(list)
     for backup in kept:
-        for key in dict.fromkeys((*backup.keys, *backup.unknown_keys)):
+        for key in dict.fromkeys((*backup.keys, *(() if backup.readable else backup.unknown_keys))):
             found[key].append(backup)
     return dict(sorted(found.items()))
 

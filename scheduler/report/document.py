@@ -236,6 +236,7 @@ def _campaign(found: Overview, words: Wording) -> dict[str, object] | None:
         "planned_at": words.text(campaign.planned_at, _NAME),
         "ended_at": words.text(campaign.ended_at, _NAME) or None,
         "reason": words.text(campaign.options.reason) or None,
+        "convergence": words.text(campaign.convergence) or None,
         "sweeps": campaign.sweeps,
         "batches": campaign.batches,
         "scope": _scope(campaign, words),

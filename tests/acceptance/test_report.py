@@ -75,6 +75,7 @@ def test_a_campaign_is_reported_from_its_record(rewrap: Command, etcd: EtcdClust
     [actor] = document["proof"]["by"]
     assert actor.startswith("rewrap run ")
     assert document["campaign"]["report"]["rewritten"] == 5
+    assert "no address of a kube-apiserver is given" in document["campaign"]["convergence"]
     assert [entry["event"] for entry in document["audit_log"]["trail"]] == ["campaign.planned", "campaign.finished"]
     assert document["audit_log"]["whole"] is True
     [governed] = document["governed"]["entries"]
@@ -147,6 +148,8 @@ def test_a_rotation_is_reported_at_any_step_and_with_what_its_proof_counted(etcd
         end_well(plane.rewrap.start("rotate", "resume"))
         done = report(plane.rewrap, "--rotation", named)
         new = plane.new_key()
+        plane.rewrap.json("run")
+        assert report(plane.rewrap)["campaign"]["convergence"].startswith("all kube-apiservers (3) run sha256:")
     assert done["subject"] == {"kind": "rotation", "id": named}
     assert done["proof"]["objects"] == sum(one["objects"] for one in done["proof"]["keys"]) > 0
     assert {one["fingerprint"] for one in done["proof"]["keys"]} == {new.fingerprint}

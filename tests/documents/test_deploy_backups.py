@@ -118,7 +118,7 @@ def test_the_script_saves_proves_and_deletes_what_expired(tmp_path: Path) -> Non
     assert code == 0
     args = parse(shlex.split(added)[1:])
     [file] = args.files
-    assert (args.verb, args.expires) == ("add", "30d")
+    assert (args.verb, args.expires) == ("add", "32d")
     assert saved == f"etcdctl snapshot save {file}.part"
     assert left == [Path(file).name, "etcd-recent.db", "other.db"]
 

@@ -38,6 +38,8 @@ DUE_KEY, RESTORED_KEY = f"key_rotation_due{{{KEY}}}", f"key_restored{{{KEY}}}"
 USED = f"key_budget_used{{{KEY}}}"
 WORKED = 'messages_total{instance="w1", outcome="worked"}'
 BACKUP_AGE = "backup_newest_proven_age_seconds"
+CATALOGUE = 'backup_catalogue_readable{instance="s1"}'
+NO_BACKUPS = dict.fromkeys((BACKUP_AGE, "backup_kept", "backup_not_readable", "backup_damaged_lines"), "_")
 KEK_AGE, HELD = 'kek_status_age_seconds{provider="cloud"}', 'kek_held{provider="cloud"}'
 CIRCUIT = 'kms_circuit_open{provider="cloud", version="v2", method="encrypt"}'
 CALLS_OK, CALLS_FAILED = (
@@ -81,6 +83,8 @@ HEALTHY: Mapping[str, str] = {
     BACKUP_AGE: "3600",
     "backup_kept": "30",
     "backup_not_readable": "0",
+    CATALOGUE: "1",
+    "backup_damaged_lines": "0",
 }
 GONE = "_"
 """No sample."""
@@ -116,7 +120,14 @@ FAULTS = [
     Fault("a healthy service", {}, {5: {}, LAST: {}}),
     Fault("no backup is taken any more", {BACKUP_AGE: "3600+60"}, {2 * DAY - 60: {}, LAST: {"BackupOld": 1}}),
     Fault("no backup was ever proven readable", {BACKUP_AGE: GONE}, after(61, "BackupOld")),
-    Fault("there is no catalogue", {BACKUP_AGE: GONE, "backup_kept": GONE, "backup_not_readable": GONE}, {LAST: {}}),
+    Fault("there is no catalogue", {**NO_BACKUPS, CATALOGUE: GONE}, {LAST: {}}),
+    Fault("the catalogue can't be read", {**NO_BACKUPS, CATALOGUE: "0"}, after(16, "BackupCatalogueUnreadable")),
+    Fault(
+        "one of two replicas can't read the catalogue",
+        {'backup_catalogue_readable{instance="s2"}': "0"},
+        after(16, "BackupCatalogueUnreadable"),
+    ),
+    Fault("a line is damaged", {"backup_damaged_lines": "1"}, after(16, "BackupCatalogueUnreadable")),
     Fault("a backup can't be read", {"backup_not_readable": "1"}, after(6, "BackupNotReadable")),
     Fault("a worker is down", {'up{job="kube-rewrap", instance="w2"}': "0"}, after(6, DOWN)),
     Fault("a pod of a PodMonitor is down", {'up{job="ns/kube-rewrap", instance="w9"}': "0"}, after(6, DOWN)),

@@ -99,6 +99,7 @@ CAMPAIGNS = st.builds(
     quarantine_limit=st.builds(QuarantineLimit, COUNTS, COUNTS, st.none() | COUNTS),
     whole=st.booleans(),
     proof_counts=st.none() | PROOF_COUNTS,
+    convergence=TEXTS,
 )
 REQUESTS = st.builds(
     Request,

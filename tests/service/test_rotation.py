@@ -34,6 +34,9 @@ def test_a_key_that_is_due_is_rotated_before_its_limit_without_another_hand(clus
     # Three writers make at most 30 writes a second, so that 180 s can't reach the limit, however busy the machine is.
     # The chaos test has a limit that a slow rotation would pass.
     watch_it_rotate(cluster, limit=6_000, times=1, writes=1, seconds=180, due_at=0.03, compaction=COMPACTION)
+    campaigns = [cluster.campaign(row["id"]) for row in cluster.campaigns()]
+    assert {one["convergence"].partition(" run ")[0] for one in campaigns} == {"all kube-apiservers (3)"}
+    assert next(one["proof_counts"]["objects"] for one in campaigns if one["state"] == "complete") == OBJECTS
 
 
 @pytest.mark.timeout(240)

@@ -14,6 +14,10 @@ from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.worker.errors import BackupError
 
 
+_LAST_MOMENT = 253_402_300_799.0
+"""The last second of the year 9999, the last year of a datetime; file systems keep later times."""
+
+
 class BackupFile:
     """An open backup; made by `open_backup`. `name` is its name as given, `size` its bytes."""
 
@@ -25,8 +29,8 @@ class BackupFile:
 
     @property
     def modified(self) -> float:
-        """When the file was last written, in seconds since 1970."""
-        return self._state.st_mtime
+        """When the file was last written, in seconds since 1970; a time before 1970 or after 9999 as the nearest one."""
+        return min(max(self._state.st_mtime, 0.0), _LAST_MOMENT)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on. Raises BackupError when the file does not have them."""
@@ -53,7 +57,10 @@ class BackupFile:
 def open_backup(path: str) -> Iterator[BackupFile]:
     """Open a backup for reading. Raises SourceError for a path that names no regular file that can be read."""
     try:
-        # Not blocking: opening a named pipe would wait for its writer, but it has to be refused below.
+        # Before it is opened, which alone has an effect on some devices: it rewinds a tape, and starts a watchdog.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise _unusable(path, "it is not a regular file")
+        # Not blocking: if a named pipe took the file's place, opening it would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the path is not valid"

@@ -6,7 +6,7 @@ numbers are little endian.
 
 The file is hostile. Each page is read once at most; what it says is checked before it is followed, and a page that
 fails a check raises BackupError, which names the page and the reason. So time grows with the size of the file, and
-memory with its longest page (`_LONGEST_LEAF`) and the number of its pages (one byte each).
+memory with its longest value (`_LONGEST_VALUE`) and the number of its pages (one byte each).
 
 Not handled: writing, and buckets inside buckets, which etcd does not make.
 """
@@ -14,7 +14,7 @@ Not handled: writing, and buckets inside buckets, which etcd does not make.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,11 +42,19 @@ _DEEPEST = 24
 _LONGEST_BRANCH = 64 << 10
 """Bytes of a branch page: etcd's keys have 18 bytes at most, so that bbolt fills one page with them."""
 _LONGEST_LEAF = 64 << 20
-"""Bytes of a leaf page with its overflow pages: of few values, each 1.5 MiB long with etcd's default limit."""
+"""Bytes of a leaf page with its overflow pages: bbolt splits it where it has more than four keys."""
+_LONGEST_VALUE = 16 << 20
+"""etcd's limit of a request is 1.5 MiB by default, and it warns of one above 10 MiB."""
+_LONGEST_KEYS = 1 << 20
+"""Bytes of the keys of one leaf page: four of bbolt's longest, of 32 KiB, or many that fit one page of 64 KiB."""
+_WHOLE = 1 << 20
+"""Bytes of a page that are read at once; the values of a longer one are read one by one."""
 _MOST_BUCKETS = 1_000
 _LONGEST_NAME = 1_024
 _MOST_PAGES = 1 << 26
-"""Pages of a file; each takes one byte of memory. 256 GiB of 4 KiB each, where etcd advises 8 GiB at most."""
+"""Pages of a file; each takes one byte of memory."""
+_LARGEST = 256 << 30
+"""Bytes of a database, so many pages of 4 KiB; etcd advises 8 GiB at most. A sparse file may claim any number."""
 _CHUNK = 1 << 20
 """Bytes of the freelist that are read at once; it may name every page."""
 _NO_FREELIST = 0xFFFF_FFFF_FFFF_FFFF
@@ -56,10 +64,37 @@ _IN_USE, _FREE = 1, 2
 
 
 class Pairs(NamedTuple):
-    """The keys and values of one leaf page, in key order."""
+    """The keys and values of one leaf page, the highest key first; to be read before the next page."""
 
     page: int
-    pairs: list[tuple[bytes, bytes]]
+    pairs: Iterable[tuple[bytes, bytes]]
+
+
+class _LongPage:
+    """The bytes of a page that is not read at once: a slice of it is read when it is taken."""
+
+    def __init__(self, file: BackupFile, start: int, size: int) -> None:
+        self._file = file
+        self._start = start
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        return self._file.read(self._start + part.start, part.stop - part.start)
+
+
+_Content = bytes | _LongPage
+
+
+class _Element(NamedTuple):
+    """A key of a leaf page, and where its value is in the page."""
+
+    is_bucket: int
+    key: bytes
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,38 +146,40 @@ class Database:
         """Yield the leaf pages of a bucket, the one with the highest keys first; none for None. Can be done once."""
         if bucket is None:
             return
-        for page, elements in self._leaves(bucket):
-            if any(is_bucket for is_bucket, _, _ in elements):
-                raise self._damaged(page, "it holds a bucket, where etcd keeps none")
-            yield Pairs(page, [(key, value) for _, key, value in elements])
+        for page, data, elements in self._leaves(bucket):
+            for is_bucket, _, _, _ in elements:
+                if is_bucket:
+                    raise self._damaged(page, "it holds a bucket, where etcd keeps none")
+            yield Pairs(page, ((key, data[start:end]) for _, key, start, end in reversed(elements)))
 
     def _read_buckets(self) -> Mapping[bytes, Bucket]:
         found: dict[bytes, Bucket] = {}
-        for page, elements in self._leaves(Bucket(0, self.meta.root)):
-            for is_bucket, name, value in elements:
-                if not is_bucket or len(value) < _BUCKET.size:
+        for page, data, elements in self._leaves(Bucket(0, self.meta.root)):
+            for is_bucket, name, start, end in elements:
+                if not is_bucket or end - start < _BUCKET.size:
                     raise self._damaged(page, "it holds something else than buckets")
-                if len(name) > _LONGEST_NAME or len(value) > self.meta.page_size:
+                if len(name) > _LONGEST_NAME or end - start > self.meta.page_size:
                     raise self._damaged(page, "a bucket in it has too long a name, or more content than fits a page")
+                value = data[start:end]
                 root, _ = _BUCKET.unpack_from(value)
                 found[name] = Bucket(page, root, value[_BUCKET.size :] if root == 0 else b"")
                 if len(found) > _MOST_BUCKETS:
                     raise self._damaged(page, f"it is one of those with more than {_MOST_BUCKETS:,} buckets")
         return found
 
-    def _leaves(self, bucket: Bucket) -> Iterator[tuple[int, list[tuple[bool, bytes, bytes]]]]:
+    def _leaves(self, bucket: Bucket) -> Iterator[tuple[int, _Content, Sequence[_Element]]]:
+        """Yield the number, content and elements of each leaf page, the one with the highest keys first."""
         if bucket.root == 0:
-            yield bucket.page, self._inline(bucket)
+            yield bucket.page, bucket.inline, self._inline(bucket)
             return
         stack: list[tuple[int, int, bytes, bytes | None]] = [(bucket.root, 1, b"", None)]
         while stack:
             page, depth, lower, upper = stack.pop()
-            data = self._read(page)
-            _, flags, count, _ = _HEADER.unpack_from(data)
+            flags, count, data = self._read(page)
             if flags == _BRANCH:
                 if depth >= _DEEPEST:
                     raise self._damaged(page, f"it is a branch page at depth {depth}: the tree is too deep")
-                children = self._children(page, data, count)
+                children = self._children(page, data[0 : len(data)], count)
                 keys = [key for key, _ in children]
                 self._check_order(page, keys, lower, upper)
                 uppers = [*keys[1:], upper]
@@ -152,28 +189,33 @@ class Database:
                 elements = self._elements(page, data, count)
                 if not elements and depth > 1:
                     raise self._damaged(page, "it is a leaf page without a key")
-                self._check_order(page, [key for _, key, _ in elements], lower, upper)
-                yield page, elements
+                self._check_order(page, [key for _, key, _, _ in elements], lower, upper)
+                yield page, data, elements
             else:
                 raise self._damaged(page, f"it is named as a part of a tree, and has the flags {flags:#x}")
 
-    def _inline(self, bucket: Bucket) -> list[tuple[bool, bytes, bytes]]:
+    def _inline(self, bucket: Bucket) -> Sequence[_Element]:
         if len(bucket.inline) < _HEADER.size:
             raise self._damaged(bucket.page, "a bucket in it is cut off")
         _, flags, count, overflow = _HEADER.unpack_from(bucket.inline)
         if flags != _LEAF or overflow:
             raise self._damaged(bucket.page, "a bucket in it is not a leaf page")
         elements = self._elements(bucket.page, bucket.inline, count)
-        self._check_order(bucket.page, [key for _, key, _ in elements], b"", None)
+        self._check_order(bucket.page, [key for _, key, _, _ in elements], b"", None)
         return elements
 
-    def _read(self, page: int) -> bytes:
-        """Return a page with its overflow pages. Raises BackupError for one outside the file, or read before."""
+    def _read(self, page: int) -> tuple[int, int, _Content]:
+        """Return the flags of a page, the number of its elements, and it with its overflow pages.
+
+        Raises BackupError for one outside the file, or read before.
+        """
         data, size = self._claim(page)
-        if size > len(data):
-            data = self._file.read(page * self.meta.page_size, size)
+        _, flags, count, _ = _HEADER.unpack_from(data)
         self._on_page(size)
-        return data
+        if size == len(data):
+            return flags, count, data
+        start = page * self.meta.page_size
+        return flags, count, self._file.read(start, size) if size <= _WHOLE else _LongPage(self._file, start, size)
 
     def _claim(self, page: int) -> tuple[bytes, int]:
         """Return a page without its overflow pages, and its bytes with them. Raises as `_read`."""
@@ -234,23 +276,31 @@ class Database:
             start += _BRANCH_ELEMENT.size
         return children
 
-    def _elements(self, page: int, data: bytes, count: int) -> list[tuple[bool, bytes, bytes]]:
-        """Return (is a bucket, key, value) of each element. They may not overlap: together they fit into the page."""
+    def _elements(self, page: int, data: _Content, count: int) -> Sequence[_Element]:
+        """Return the elements of a leaf page. They may not overlap: together they fit into the page."""
         size = len(data)
         end = _HEADER.size + count * _LEAF_ELEMENT.size
         if end > size:
             raise self._damaged(page, f"it is a leaf page of {count} keys, which do not fit into it")
+        heads = data[_HEADER.size : end]
+        if size > _WHOLE:
+            self._check_lengths(page, heads)
         elements = []
         start = _HEADER.size
-        for flags, position, key_size, value_size in _LEAF_ELEMENT.iter_unpack(data[start:end]):
+        for flags, position, key_size, value_size in _LEAF_ELEMENT.iter_unpack(heads):
             first = start + position
             middle = first + key_size
             if first < end or middle + value_size > size or not key_size:
                 raise self._damaged(page, "a key or value in it is empty, overlaps another, or reaches past its end")
             end = middle + value_size
-            elements.append((flags & _IS_BUCKET != 0, data[first:middle], data[middle:end]))
+            elements.append(_Element(flags & _IS_BUCKET, data[first:middle], middle, end))
             start += _LEAF_ELEMENT.size
         return elements
+
+    def _check_lengths(self, page: int, heads: bytes) -> None:
+        sizes = [(key_size, value_size) for _, _, key_size, value_size in _LEAF_ELEMENT.iter_unpack(heads)]
+        if sum(key for key, _ in sizes) > _LONGEST_KEYS or max((value for _, value in sizes), default=0) > _LONGEST_VALUE:
+            raise self._damaged(page, "a key or value in it is longer than etcd writes one")
 
     def _check_order(self, page: int, keys: list[bytes], lower: bytes, upper: bytes | None) -> None:
         """Raise BackupError unless the keys ascend, from `lower` to before `upper`, which the branch page says."""
@@ -296,8 +346,9 @@ def newest_meta(file: BackupFile, size: int) -> Meta:
     if meta.pages * meta.page_size > size:
         there = size // meta.page_size
         raise file.refused(f"page {there}: the file ends before it, of {meta.pages} pages: it is truncated")
-    if meta.pages > _MOST_PAGES:
-        raise file.refused(f"page {_MOST_PAGES}: a database of so many pages is too large")
+    most = min(_MOST_PAGES, _LARGEST // meta.page_size)
+    if meta.pages > most:
+        raise file.refused(f"page {most}: a database of so many pages is too large")
     return meta
 
 

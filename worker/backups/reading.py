@@ -59,6 +59,7 @@ class BackupReport:
     has_hash: bool
     revision: int
     compacted: int
+    is_compacting: bool
     cluster_version: str | None
     members: tuple[Member, ...]
     alarms: tuple[Alarm, ...]
@@ -111,6 +112,7 @@ async def read_backup(
         has_hash=snapshot.has_hash,
         revision=snapshot.revision,
         compacted=snapshot.compacted,
+        is_compacting=snapshot.is_compacting,
         cluster_version=snapshot.cluster_version,
         members=snapshot.members,
         alarms=snapshot.alarms,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -35,9 +35,22 @@ from kube_rewrap.worker.errors import BackupError
 _DIGEST = 32
 _SECTOR = 512
 """A database is a multiple of it: etcd takes a file with 32 bytes more for one with a SHA-256 (etcdutl restore)."""
+_LONGEST_TAIL = 1 << 30
+"""Bytes after a database's last page: bbolt enlarges its file by 16 MiB more than a transaction needs."""
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+}
+"""The first bytes of files in which backups are stored."""
 _CHUNK = 1 << 20
 
 _REVISION, _TOMBSTONE = 17, 18
+_LAST_REVISION = (1 << 63) - 1
+"""Revisions are signed numbers to etcd, and it reads those from 1 on."""
 _SCHEDULED = re.compile(rb"scheduledCompactRev(.{8})_.{8}", re.DOTALL)
 _READ = frozenset((b"key", b"meta", b"cluster", b"members", b"alarm"))
 """The buckets whose content matters here."""
@@ -112,8 +125,14 @@ class Snapshot:
         meta = self._small(b"meta")
         self.consistent_index = int.from_bytes(meta.get(b"consistent_index", b"")[:8], "big")
         """The raft index of the last entry that etcd had applied."""
-        self.compacted = max(_main(meta.get(name)) for name in (b"scheduledCompactRev", b"finishedCompactRev"))
+        begun, finished = (self._compaction(meta, name) for name in (b"scheduledCompactRev", b"finishedCompactRev"))
+        self.compacted = max(begun, finished)
         """The revision up to which etcd has compacted, or has begun to; 0 = none."""
+        self.is_compacting = begun > finished
+        """Whether that compaction had not ended: some of what it deletes is still there. etcd resumes it at its start.
+
+        One beyond the newest revision raises the store's revision in etcd 3.5; etcd 3.4 ignores it.
+        """
         self.cluster_version = _word(self._small(b"cluster").get(b"clusterVersion", b""))
         self.members = tuple(_member(*pair) for pair in self._listed(b"members"))
         self.alarms = tuple(_alarm(key) for key, _ in self._listed(b"alarm"))
@@ -132,11 +151,13 @@ class Snapshot:
         seen = SeenKeys()
         newest = above = 0
         for page, pairs in self._database.leaves_from_the_end(self._bucket(b"key")):
-            for revision, value in reversed(pairs):
+            for revision, value in pairs:
                 is_tombstone = len(revision) == _TOMBSTONE and revision[17] == 0x74
                 if (len(revision) != _REVISION and not is_tombstone) or revision[8] != 0x5F:
                     raise self._damaged(page, "it holds a key that is no revision")
                 main = int.from_bytes(revision[:8], "big")
+                if not 0 < main <= _LAST_REVISION:
+                    raise self._damaged(page, f"it holds the revision {main}, which etcd does not read")
                 newest = newest or main
                 if main + 1 < above and above > self.compacted + 1 and not self.has_hash:
                     raise self._damaged(page, f"{_gap(max(main, self.compacted) + 1, above - 1)}{_TORN}")
@@ -176,6 +197,15 @@ class Snapshot:
                 reason = f"it records a compaction at {compacted}, and the newest revision is {self.revision}"
                 raise self._damaged(page, reason + _TORN)
 
+    def _compaction(self, meta: Mapping[bytes, bytes], name: bytes) -> int:
+        """Return the revision of a compaction, 0 if there is none. etcd ends with a panic on a record that is short."""
+        record = meta.get(name)
+        if record is None:
+            return 0
+        if len(record) < _REVISION:
+            raise self.file.refused(f"its record {name.decode()} in the bucket `meta` is no revision")
+        return max(0, int.from_bytes(record[:8], "big", signed=True))
+
     def _bucket(self, name: bytes) -> Bucket | None:
         return self._database.buckets.get(name)
 
@@ -209,9 +239,32 @@ def open_snapshot(path: str, progress: Progress = lambda _: None) -> Iterator[Sn
     Raises SourceError for a path that names no file, BackupError for a file that is damaged or no backup of etcd.
     """
     with open_backup(path) as file:
-        # Before the hash, which reads a file of any size to its end.
-        newest_meta(file, file.size)
+        # Before the hash, which reads the file to its end.
+        _require_database(file)
         yield Snapshot(file, _hash(file, progress), progress)
+
+
+def _require_database(file: BackupFile) -> None:
+    """Raise BackupError unless the file begins with a database, and is as long as it, with a SHA-256 or a tail."""
+    head = file.read(0, min(file.size, max(map(len, _PACKED))))
+    if not head:
+        raise file.refused("it is empty")
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+    if packed:
+        raise file.refused(f"it is compressed with {packed}; unpack it")
+    meta = newest_meta(file, file.size)
+    database = meta.pages * meta.page_size
+    tail = file.size - database
+    if file.size % _SECTOR == _DIGEST:
+        if tail != _DIGEST:
+            raise file.refused(f"{tail} bytes follow the last page of its database, not just a SHA-256 of {_DIGEST}")
+    elif file.size % _SECTOR:
+        raise file.refused(
+            f"{tail} bytes follow the last page of its database: neither a SHA-256 of {_DIGEST} nor whole pages; "
+            "is it truncated?"
+        )
+    elif tail > _LONGEST_TAIL:
+        raise file.refused(f"it has {file.size} bytes, but its database ends at byte {database}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +297,6 @@ def _hash(file: BackupFile, progress: Progress) -> _Hashed:
             raise file.refused("the SHA-256 at its end is not that of its content: it is damaged or truncated")
         digest.update(said)
     return _Hashed(digest.hexdigest(), has_hash, tuple(marks))
-
-
-def _main(revision: bytes | None) -> int:
-    """Return the main number of a revision in the bucket `meta`, 0 if there is none."""
-    return int.from_bytes(revision[:8], "big") if revision is not None and len(revision) == _REVISION else 0
 
 
 def _word(value: bytes) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.errors import FencedError, RequestRefusedError, TemporaryError, UnavailableError, WorkerError
 from kube_rewrap.worker.etcd import compat
 from kube_rewrap.worker.etcd.channel import Endpoint, open_endpoint
-from kube_rewrap.worker.etcd.diagnosis import Cause, diagnose
+from kube_rewrap.worker.etcd.diagnosis import diagnose_each, unanswered
 from kube_rewrap.worker.etcd.duty import DutyCycle
 from kube_rewrap.worker.etcd.errors import rejected, token_expired, translate
 from kube_rewrap.worker.etcd.messages import compare, guarded_by, item_of, swap_request, swapped
@@ -286,14 +286,14 @@ class EtcdStore:
                 last = str(error.__cause__)
             if loop.time() > bound:
                 break
-        causes = await self._diagnose(last)
+        causes = await diagnose_each(self._settings, last)
         may_help = urls & _answered or not all(cause.lasts for cause in causes.values())
         if may_help and loop.time() < bound:
             try:
                 return await self._greet(bound - loop.time())
             except UnavailableError as error:
-                causes = await self._diagnose(str(error.__cause__))
-        raise _unanswered(causes)
+                causes = await diagnose_each(self._settings, str(error.__cause__))
+        raise UnavailableError(unanswered(causes))
 
     async def _greet(self, give_up_after: float) -> None:
         """Log in, and read once; `give_up_after` 0.0: ask one endpoint, once."""
@@ -302,12 +302,6 @@ class EtcdStore:
         request = _rpc.RangeRequest(key=self._state.start, count_only=True)
         await self._range(request, give_up_after)
         _answered.update(endpoint.url for endpoint in self._endpoints)
-
-    async def _diagnose(self, last: str) -> dict[str, Cause]:
-        """Return the likely cause of each endpoint's failure, by URL."""
-        urls = [endpoint.url for endpoint in self._endpoints]
-        causes = await asyncio.gather(*(diagnose(url, self._settings, last) for url in urls))
-        return dict(zip(urls, causes, strict=True))
 
     def _send(self, method: Any, request: Any) -> Awaitable[Any]:
         sent: Awaitable[Any] = method(request, timeout=self._settings.call_timeout, metadata=self._metadata)
@@ -441,16 +435,6 @@ class EtcdStore:
                 return _rpc.RequestOp(request_put=_rpc.PutRequest(key=key, value=value, lease=lease))
             case Delete(keys):
                 return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=keys.start, range_end=keys.end))
-
-
-def _unanswered(causes: Mapping[str, Cause]) -> UnavailableError:
-    """Return the error that names each endpoint with its cause; a cause that all share, once."""
-    texts = {cause.text for cause in causes.values()}
-    urls = ", ".join(causes)
-    if len(texts) == 1:
-        return UnavailableError(f"no etcd endpoint of {urls} answered: {texts.pop()}")
-    each = ". ".join(f"{url}: {cause.text}" for url, cause in causes.items())
-    return UnavailableError(f"no etcd endpoint answered. {each}")
 
 
 def _left(response: Any) -> int:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -39,6 +40,20 @@ class Cause:
     text: str
     lasts: bool
     """Whether a retry within seconds would fail, too, unless etcd is just restarting."""
+
+
+async def diagnose_each(settings: EtcdSettings, last: str) -> dict[str, Cause]:
+    """Return the likely cause for each endpoint, by its URL, as `diagnose` does; all are asked side by side."""
+    causes = await asyncio.gather(*(diagnose(url, settings, last) for url in settings.endpoints))
+    return dict(zip(settings.endpoints, causes, strict=True))
+
+
+def unanswered(causes: Mapping[str, Cause]) -> str:
+    """Return a sentence that names each endpoint with its cause; a cause that all share, once."""
+    texts = {cause.text for cause in causes.values()}
+    if len(texts) == 1:
+        return f"no etcd endpoint of {', '.join(causes)} answered: {texts.pop()}"
+    return f"no etcd endpoint answered. {'. '.join(f'{url}: {cause.text}' for url, cause in causes.items())}"
 
 
 async def diagnose(url: str, settings: EtcdSettings, last: str) -> Cause:

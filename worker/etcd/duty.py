@@ -1,7 +1,8 @@
 """How much of the time a process reads the registry, by etcd's latency. Pure.
 
-1. After a read of t seconds a process rests until reads take no more than `share` of the time. With a share of 1 it
-   never rests, and asks for as much at once as its caller wants.
+1. After a read of t seconds a process rests until reads take no more than `share` of the time, and no read asks for
+   more than `_AT_ONCE` objects: etcd works for so many of 1 kB about 1 ms, for which other requests may have to wait.
+   With a share of 1 it never rests, and asks for as much at once as its caller wants.
 2. A read is slow when it took longer than `_CALM_SECONDS`, and than `_TOLERANCE` times the fastest read of its size.
    The size counts the bytes of the answer and the keys that etcd visited, and is rounded up to a power of two.
 3. A slow read doubles `pressure`, up to `_MOST_PRESSURE`; another one lowers it by a tenth, down to 1.
@@ -21,6 +22,7 @@ _DRIFT = 1.01
 _MOST_PRESSURE = 4.0
 _RELIEF = 0.9
 _LONGEST_REST = 1.0
+_AT_ONCE = 100
 _FEW = 8
 _VISIT = 32
 """etcd visits a key in about the time in which it sends so many bytes."""
@@ -51,7 +53,7 @@ class DutyCycle:
 
     def limit(self, objects: int) -> int:
         """Return how many objects to ask for where a caller asks for `objects`."""
-        return min(objects, max(_FEW, int(objects / self.pressure))) if self.rests else objects
+        return min(objects, max(_FEW, int(min(objects, _AT_ONCE) / self.pressure))) if self.rests else objects
 
     def after_read(self, seconds: float, size: int, visited: int) -> DutyCycle:
         """Return the state after a read of `size` bytes, for which etcd visited so many keys."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.worker.background import cancel_all
 from kube_rewrap.worker.errors import TooLargeError
-from kube_rewrap.worker.etcd.parts import Parts
+from kube_rewrap.worker.etcd.parts import Borders, Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.etcd.store import Item, Page, Stamp, Store
 
@@ -106,15 +106,21 @@ class PageSizer:
 
 
 async def read_pages(
-    store: Store, keys: KeyRange, sizer: PageSizer, *, revision: int = 0, since: int = 0
+    store: Store,
+    keys: KeyRange,
+    sizer: PageSizer,
+    *,
+    revision: int = 0,
+    since: int = 0,
+    borders: Borders | None = None,
 ) -> AsyncGenerator[Page]:
     """Yield the non-empty pages of a range in key order; fetches the next one while the caller works on a page.
 
-    `revision` pins all pages to one revision; `since` as in `Store.page`, so for short ranges only. A page's `left` is
-    an estimate, 0 for the last page only. A caller that stops early must close the iterator (`aclosing`). Raises
-    TooLargeError when a single object is too large.
+    `revision` pins all pages to one revision; `since` as in `Store.page`, so for short ranges only; `borders` as in
+    `Parts`. A page's `left` is an estimate, 0 for the last page only. A caller that stops early must close the iterator
+    (`aclosing`). Raises TooLargeError when a single object is too large.
     """
-    reader = _Reader(store, keys, sizer, revision, since)
+    reader = _Reader(store, keys, sizer, Parts(keys, borders), revision=revision, since=since)
     fetching = asyncio.create_task(reader.fetch())
     try:
         while True:
@@ -152,10 +158,12 @@ async def read_stamps(store: Store, keys: KeyRange, *, revision: int = 0) -> Asy
 class _Reader:
     """Puts the pages of one range together. `revision` and `since` as in `read_pages`."""
 
-    def __init__(self, store: Store, keys: KeyRange, sizer: PageSizer, revision: int, since: int) -> None:
+    def __init__(
+        self, store: Store, keys: KeyRange, sizer: PageSizer, parts: Parts, *, revision: int, since: int
+    ) -> None:
         self._store = store
         self._keys = keys
-        self._parts = Parts(keys)
+        self._parts = parts
         self._sizer = sizer
         self._revision = revision
         self._since = since

@@ -5,7 +5,9 @@ pages of one long range cost etcd quadratic time. A request for a part costs no 
 
 No cheap request says where the keys of a range lie, but every answer counts the keys of its part:
 
-1. The first part is the whole range. If it holds few keys, it needs no cut.
+1. Where the caller names borders, such as the ends of namespaces, a part spans some of them: more after a part with
+   few keys, fewer after one with many. Without borders, the first part is the whole range. If it holds few keys, it
+   needs no cut.
 2. A part with too many keys becomes a bound: the next parts end inside it, until few of its keys are left.
 3. Inside a bound, the next part ends at the subtree of the last key at the byte where half of the answer's keys differ.
 4. After a part with few keys, the next one spans more values of that byte. After an empty part, it ends after the
@@ -14,12 +16,15 @@ No cheap request says where the keys of a range lie, but every answer counts the
 So etcd visits a key a few times, and once more for each byte of its path at which more keys than a part may hold follow
 a gap. The worst names are a ladder, each directory a prefix of the next: there it visits each key once for each rung.
 
-The counts are hints only: each part begins where the one before it ended, or after its last key that was read. Keys
-that other clients create or delete meanwhile change the size of an answer; no key is read twice or missed for it.
+The borders and counts are hints only: each part begins where the one before it ended, or after its last key that was
+read. Keys that other clients create or delete meanwhile change the size of an answer; no key is read twice or missed
+for it.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,14 +32,32 @@ from kube_rewrap.worker.etcd.ranges import KeyRange, after, prefix_end
 
 _MOST_WIDER = 16
 _WIDER_IN_A_GAP = 4
+_MOST_BORDERS = 256
+"""Most borders in a part: after a stretch without keys, the next namespaces may each hold thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """Keys of a range at which a part should end: a prefix, and the sorted names that follow it."""
+
+    prefix: bytes
+    names: Sequence[bytes]
+
+    def after(self, start: bytes, count: int) -> bytes | None:
+        """Return the border that is the `count`th after `start`; the last one if fewer follow, None without any."""
+        name = start[len(self.prefix) :] if start.startswith(self.prefix) else b""
+        place = bisect_right(self.names, name)
+        if start >= prefix_end(self.prefix) or place == len(self.names):
+            return None
+        return self.prefix + self.names[min(place + count, len(self.names)) - 1]
 
 
 @dataclass(slots=True)
 class _Bound:
-    """The end of a part, and how many keys before it are unread, by the last answers."""
+    """The end of a part, and how many keys before it are unread, by the last answers; infinite if none counted them."""
 
     end: bytes
-    left: int
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +80,12 @@ class _Step:
 class Parts:
     """See the module's docstring. Request `next` and pass the answer to `learn`, in turn, until `is_done`."""
 
-    def __init__(self, keys: KeyRange) -> None:
+    def __init__(self, keys: KeyRange, borders: Borders | None = None) -> None:
         self._start = keys.start
-        self._bounds = [_Bound(keys.end, 0)]  # the outermost first; 0, so that the first part is the whole range
+        self._borders = borders
+        self._span = 1
+        # The outermost first. Without borders it has 0 left, so that the first part is the whole range.
+        self._bounds = [_Bound(keys.end, 0 if borders is None else math.inf)]
         self._step = self._asked_step = _Step(keys.start)
         self._is_in_gap = False
         self._asked = keys.end
@@ -72,17 +98,30 @@ class Parts:
     @property
     def left(self) -> int:
         """How many keys of the range are unread, by the last answers; at least 1 until `is_done`."""
-        return max(1, self._bounds[0].left) if self._bounds else 0
+        counted = (int(bound.left) for bound in self._bounds if bound.left < math.inf)
+        return max(1, next(counted, 0)) if self._bounds else 0
 
     def next(self, most: int) -> KeyRange:
         """Return the next part. It holds about `most` keys at most where the answers so far show how to cut it."""
+        if self._is_at_border and self._border() is None:
+            self._bounds[0].left = 0  # all borders lie behind: the rest is one part
         end = next((bound.end for bound in self._bounds if bound.left <= most), None)
+        if end is None and self._is_at_border:
+            end = self._border()
         if end is None:
             bound = self._bounds[-1].end
             self._asked_step = self._choose(bound)
             end = min(self._asked_step.end or bound, bound)
         self._asked = end
         return KeyRange(self._start, end)
+
+    @property
+    def _is_at_border(self) -> bool:
+        return len(self._bounds) == 1 and self._bounds[0].left == math.inf
+
+    def _border(self) -> bytes | None:
+        end = None if self._borders is None else self._borders.after(self._start, self._span)
+        return end if end is not None and end < self._bounds[0].end else None
 
     def learn(self, keys: Sequence[bytes], left: int, most: int) -> None:
         """Use the answer for the part of `next`: its first keys in order, and how many further ones the part holds.
@@ -92,6 +131,7 @@ class Parts:
         if not keys or not left:
             self.leave(len(keys), most)
             return
+        self._resize_span(len(keys) + left, most)
         self._count(len(keys))
         self._bounds[-1].left = left
         self._start = after(keys[-1])
@@ -101,6 +141,7 @@ class Parts:
 
     def leave(self, count: int, most: int) -> None:
         """Use the answer for the part of `next`, which holds `count` keys. The next part begins where it ends."""
+        self._resize_span(count, most)
         is_new = self._count(count)
         self._start = self._bounds.pop().end
         self._step = _Step(self._start, self._wider(count, most) if is_new else 1)
@@ -133,6 +174,12 @@ class Parts:
         if is_new:
             self._bounds.append(_Bound(self._asked, 0))
         return is_new
+
+    def _resize_span(self, count: int, most: int) -> None:
+        """After a part between borders with `count` keys: let the next one hold about half of `most`."""
+        if self._is_at_border:
+            span = self._span * most // (2 * count) if count else self._span * _WIDER_IN_A_GAP
+            self._span = max(1, min(span, self._span * _WIDER_IN_A_GAP, _MOST_BORDERS))
 
     def _wider(self, count: int, most: int) -> int:
         """Return the width of the part after an exhausted one with `count` keys."""

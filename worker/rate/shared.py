@@ -23,7 +23,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kube_rewrap.config.library_errors import kind_of
+from kube_rewrap.config.library_errors import why_unreachable
 from kube_rewrap.config.settings.broker import Broker, parse_broker
 from kube_rewrap.config.settings.schema import BrokerSettings
 from kube_rewrap.worker.background import cancel_all
@@ -313,7 +313,7 @@ def _because(error: Exception, broker: Broker) -> str:
         return f"no answer within {broker.timeout:g} s"
     # All errors from inside a script have one class, so their text decides; the message does not repeat that text.
     meaning = next((ours for theirs, ours in _MEANINGS.items() if theirs in str(error)), "")
-    return f"{meaning} ({kind_of(error)})" if meaning else kind_of(error)
+    return meaning or why_unreachable(error, has_password=broker.password is not None)
 
 
 def _cost(objects: int, rate: float) -> int:

@@ -150,7 +150,8 @@ class Campaign(Form):
     the revision of the last proof scan, 0 before the first; `proof_counts` is what the scan that ended the campaign
     counted, None before the end and in older records. Only the state `paused` has `paused_for`. `whole`:
     the scope covers all that the configuration governed when the campaign was planned, or taken up; resources
-    that appear later do not change it.
+    that appear later do not change it. `convergence` is what was found of the kube-apiservers right before the plan, in
+    a sentence; "" = none was asked, or the record is older.
     """
 
     id: Name
@@ -168,6 +169,7 @@ class Campaign(Form):
     quarantine_limit: Annotated[Later[QuarantineLimit], Named(former="growth")] = NO_QUARANTINE_LIMIT
     whole: Later[bool] = False
     proof_counts: Later[ProofCounts | None] = None
+    convergence: Later[Text] = ""
 
     @property
     def seconds(self) -> int | None:

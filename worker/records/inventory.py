@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kube_rewrap.config.encryption.provider import ProviderType
+from kube_rewrap.worker.etcd.parts import Borders
 from kube_rewrap.worker.etcd.ranges import KeyRange, key_text
+from kube_rewrap.worker.records.census import ResourceCensus
 from kube_rewrap.worker.verdict import KMS_FINGERPRINT, KeyRef, Quarantine, Reason
 
 LISTED = 1_000
@@ -26,10 +28,14 @@ _OTHER_KEYS = "others"
 
 @dataclass(frozen=True, slots=True)
 class ResourceRange:
-    """A resource and the range of its keys, or a part of that range."""
+    """A resource and the range of its keys, or a part of that range.
+
+    `borders` are the ends of the namespaces, and their prefix is the path of the resource, where a survey found it.
+    """
 
     resource: str
     range: KeyRange
+    borders: Borders | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +199,14 @@ class Inventory:
     """A scan of resources at one revision. `unknown` names the paths that belong to no known resource.
 
     `peeked`: the values under KMS that count by the key that they name; the scan did not open them, and proves nothing
-    of them.
+    of them. `census` counts the objects by namespace, one census a range in the scan's order, if the scan was asked to.
     """
 
     revision: int
     resources: tuple[ResourceTally, ...]
     unknown: tuple[str, ...] = ()
     peeked: int = 0
+    census: tuple[ResourceCensus, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def objects(self) -> int:

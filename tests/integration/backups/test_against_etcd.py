@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kube_rewrap.worker.backups.snapshot import open_snapshot
 from tests.integration.backups.truth import everything_written, range_of, read
 from tests.integration.golden_registry import load
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion
@@ -164,3 +167,48 @@ def test_a_store_of_which_all_was_compacted_has_the_revision_of_the_compaction(
     etcd.save(tmp_path / "backup")
     found = read(tmp_path / "backup")
     assert (found.snapshot.revision, found.newest) == (gateway.revision(), set())
+
+
+def planted(snapshot: bytes, scheduled: int, finished: int) -> bytes:
+    """The same snapshot with other compactions in each version of its bucket `meta`, and the hash of that."""
+    data = bytearray(snapshot[:-32])
+    for name, main in ((b"scheduledCompactRev", scheduled), (b"finishedCompactRev", finished)):
+        places = [one.end() for one in re.finditer(name + rb"(?=.{8}_)", data, re.DOTALL)]
+        assert places
+        for place in places:
+            data[place : place + 8] = main.to_bytes(8, "big", signed=True)
+    return bytes(data + hashlib.sha256(data).digest())
+
+
+@pytest.mark.parametrize("version", EtcdVersion, ids=lambda one: f"etcd-{one.value}")
+@pytest.mark.parametrize(
+    ("scheduled", "finished"),
+    [(1_000, 1_000), (1_000, 20), (20, 1_000), (-5, -5), (-(1 << 63), 20), ((1 << 63) - 1, (1 << 63) - 1)],
+)
+def test_planted_compactions_change_what_is_said_as_they_change_what_etcd_says(
+    new_etcd: NewEtcd, tmp_path: Path, version: EtcdVersion, scheduled: int, finished: int
+) -> None:
+    etcd = new_etcd(EtcdOptions(version=version))
+    for number in range(30):
+        put(etcd.admin(), b"/registry/secrets/default/%d" % (number % 7), b"%d" % number)
+    etcd.admin().compact(20)
+    wait_until_compacted(etcd, tmp_path, 20)
+    etcd.save(tmp_path / "backup")
+    (tmp_path / "planted").write_bytes(planted((tmp_path / "backup").read_bytes(), scheduled, finished))
+    found = read(tmp_path / "planted")
+    etcd.restore(tmp_path / "planted")
+    assert range_of(etcd.admin()) == found.newest
+    is_ignored = version is EtcdVersion.V3_4 and found.snapshot.is_compacting
+    assert etcd.admin().revision() == (31 if is_ignored else found.snapshot.revision)
+
+
+def wait_until_compacted(etcd: EtcdCluster, directory: Path, revision: int) -> None:
+    """Until a snapshot says that the compaction has ended; etcd does it in the background."""
+    deadline = time.monotonic() + 30
+    while True:
+        etcd.save(directory / "compacting")
+        with open_snapshot(str(directory / "compacting")) as found:
+            if found.compacted == revision and not found.is_compacting:
+                return
+        assert time.monotonic() < deadline
+        (directory / "compacting").unlink()

@@ -66,7 +66,14 @@ def named(name: str) -> Exception:
             "no trusted authority signed its certificate; give the one that did with --broker-cacert",
         ),
         (ssl.SSLError(1, MARK), "TLS failed; does it serve TLS, and does it require a client certificate?"),
-        (ConnectionResetError(104, MARK), "the connection broke; does it require TLS (rediss://), or serve none?"),
+        (
+            ConnectionResetError(104, MARK),
+            "the connection broke; does it run, and does it require TLS (rediss://), or serve none?",
+        ),
+        (
+            named("ConnectionError"),
+            "the connection broke; does it run, and does it require TLS (rediss://), or serve none?",
+        ),
         (FileNotFoundError(2, MARK), "one of the files for TLS can't be read"),
         (named("ReadOnlyError"), "it is a replica, which takes no writes"),
         (RuntimeError(MARK), "it can't be used: RuntimeError"),
@@ -78,6 +85,11 @@ def test_why_redis_cannot_be_used_is_said_in_a_fixed_sentence(error: Exception, 
     if "RuntimeError" not in sentence:
         # As kombu and redis-py raise it: their own errors say less than their causes.
         assert why_unreachable(chained(named("OperationalError"), chained(named("Other"), error))) == sentence
+
+
+def test_the_cause_is_said_rather_than_that_the_connection_broke() -> None:
+    error = chained(named("ConnectionError"), ConnectionRefusedError(111, MARK))
+    assert why_unreachable(error) == "it refuses connections; does it run?"
 
 
 @pytest.mark.parametrize(

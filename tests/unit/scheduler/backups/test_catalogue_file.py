@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -90,6 +91,40 @@ def test_a_backup_is_present_while_the_same_file_is_at_its_path(path: str, tmp_p
     os.utime(file, (0, 0))
     assert moment(0) != one.made
     assert read_catalogue(path).present == frozenset()
+
+
+def test_any_copy_that_is_there_counts_and_so_does_one_that_can_not_be_looked_at(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "backup.db"
+    file.write_bytes(b"x" * 100)
+    here = backup(1, file=str(file), made=file.stat().st_mtime)
+    append_lines(path, [line_of(here), line_of(backup(1, file="/none.db")), line_of(backup(2, file="/none.db"))])
+    assert read_catalogue(path).present == {here.digest}
+    names = [str(file / "below"), "/" + "x" * 5_000, "/nul\0", str(tmp_path / "loop")]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    Path(path).unlink()
+    append_lines(path, [line_of(backup(number, file=name)) for number, name in enumerate(names)])
+    assert read_catalogue(path).present == frozenset()
+
+
+def test_a_backup_may_be_where_this_user_can_not_look(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    append_lines(path, [line_of(backup(1)), line_of(backup(2))])
+    look = Path.stat
+
+    def refuse(place: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if str(place) == "/backup/1.db":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(place, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert read_catalogue(path).present == {backup(1).digest}
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    for path in ("nul\0", "", "/" + "x" * 5_000):
+        with pytest.raises(SourceError):
+            read_catalogue(path)
+        with pytest.raises(SourceError):
+            append_lines(path, [line_of(backup(1))])
 
 
 def test_a_catalogue_out_of_all_proportion_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from kube_rewrap.config.encryption.configuration import IdentityProvider, Key, KeyedProvider, KmsProvider
 from kube_rewrap.config.encryption.generation import Generation, load_generation
+from kube_rewrap.config.encryption.resources import GroupResource
 from kube_rewrap.scheduler.backups.configuration import doubtful_names, smallest_configuration
 from kube_rewrap.worker.verdict import KeyRef
 from tests.integration.apiserver import IDENTITY, configuration
@@ -24,6 +25,19 @@ class Kms:
     def block(self) -> Mapping[str, object]:
         fields = {"apiVersion": "v1", "name": "old", "endpoint": "unix:///old.sock", "timeout": "1.5s", "cachesize": 7}
         return {"kms": fields}
+
+
+class KmsV2:
+    """A KMS v2 provider."""
+
+    def __init__(self, socket: str, name: str = "cloud") -> None:
+        self.fields = {"apiVersion": "v2", "name": name, "endpoint": f"unix:///{socket}.sock"}
+
+    def block(self) -> Mapping[str, object]:
+        return {"kms": self.fields}
+
+
+KEK = KeyRef("kms", "cloud", "00112233aabbccdd")
 
 
 def generation(*entries: tuple[Sequence[str], Sequence[object]]) -> Generation:
@@ -100,6 +114,39 @@ def test_a_kms_provider_keeps_its_fields() -> None:
     assert found.entries[1].providers[1] == KmsProvider("v1", "old", "unix:///old.sock", 1.5, 7)
 
 
+def test_a_kms_provider_that_two_entries_need_is_named_once_behind_both() -> None:
+    present = generation((["secrets"], [ONE]), (["configmaps"], [TWO, IDENTITY]))
+    archived = generation((["secrets", "configmaps"], [KmsV2("a"), THREE]))
+    needed = {"secrets": [KEK], "configmaps": [KEK, ref(THREE)], "pods": [PLAIN]}
+    content = smallest_configuration(needed, [present, archived])
+    assert chains(content) == [
+        (("secrets",), ["aesgcm:one"]),
+        (("configmaps",), ["aesgcm:two", "aesgcm:three"]),
+        (("secrets", "configmaps"), ["kms:cloud"]),
+    ]
+    made = load_generation(content, "out").configuration
+    governing = made.providers_for(GroupResource("configmaps"))
+    assert governing is not None
+    assert [one.type.value for one in governing] == ["aesgcm", "kms"]
+
+
+def test_resources_that_are_plain_now_share_a_kms_provider() -> None:
+    present, archived = generation((["secrets"], [ONE])), generation((["pods", "events"], [KmsV2("a")]))
+    assert chains(smallest_configuration({"pods": [KEK], "events": [KEK, PLAIN]}, [present, archived])) == [
+        (("secrets",), ["aesgcm:one"]),
+        (("pods",), ["identity"]),
+        (("events",), ["identity"]),
+        (("pods", "events"), ["kms:cloud"]),
+    ]
+
+
+@pytest.mark.parametrize("present", [[KmsV2("a")], [ONE, KmsV2("a")]])
+def test_a_kms_provider_whose_plugin_moved_is_taken_from_the_newest_file(present: Sequence[object]) -> None:
+    files = [generation((["secrets"], present)), generation((["secrets"], [KmsV2("b"), KmsV2("c", "other")]))]
+    [entry] = load_generation(smallest_configuration({"secrets": [KEK]}, files), "out").configuration.entries
+    assert [one.endpoint for one in entry.providers if isinstance(one, KmsProvider)] == ["unix:///a.sock"]
+
+
 def test_key_bytes_and_odd_names_survive() -> None:
     odd = SomeKey.new("secretbox", 'a "b": é\U0001f511 #')
     [entry] = load_generation(
@@ -118,3 +165,6 @@ def test_two_aescbc_keys_of_one_name_are_told() -> None:
         "one"
     ]
     assert doubtful_names(generation((["secrets"], [CBC, ONE, named]), (["pods"], [other])).configuration) == []
+    longer = SomeKey.new("aescbc", "one:two")
+    assert doubtful_names(generation((["secrets"], [longer, named, CBC])).configuration) == ["one"]
+    assert doubtful_names(generation((["secrets"], [longer, named])).configuration) == []

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube_rewrap.scheduler.campaigns.batches import BATCH_NAMESPACES, plan_batches
-from kube_rewrap.scheduler.registry.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec
+from kube_rewrap.worker.records.census import BATCH_OBJECTS, NamespaceCount, ResourceCensus
 from kube_rewrap.worker.records.inventory import ResourceRange
 
 ROOT = b"/registry/secrets/"
@@ -22,7 +22,7 @@ def namespace(name: str, objects: int, *cuts: str) -> NamespaceCount:
 
 
 def plan(*namespaces: NamespaceCount) -> list[BatchSpec]:
-    return plan_batches("c", "sha256:0", [ResourceCensus(COVERED, namespaces)])
+    return plan_batches("c", "sha256:0", [ResourceCensus(COVERED.resource, COVERED.range, namespaces)])
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_batch_begins_where_the_one_before_it_ends() -> None:
 def test_numbers_run_on_over_the_resources() -> None:
     other = ResourceRange("configmaps", KeyRange.of_prefix(b"/registry/configmaps/"))
     census = [
-        ResourceCensus(other, (NamespaceCount("a", b"/registry/configmaps/a/", 1),)),
-        ResourceCensus(COVERED, (namespace("a", 1),)),
+        ResourceCensus(other.resource, other.range, (NamespaceCount("a", b"/registry/configmaps/a/", 1),)),
+        ResourceCensus(COVERED.resource, COVERED.range, (namespace("a", 1),)),
     ]
     batches = plan_batches("c", "sha256:0", census)
     assert [(batch.number, batch.resource, batch.range) for batch in batches] == [

@@ -13,6 +13,7 @@ from tests.unit.scheduler.backups.backups import backup
 from tests.unit.scheduler.hardening.cluster import FAIL, GOOD, NOW, PASS, WARN, line
 
 RECENT, OLD = backup(1, made=NOW - DAY), backup(2, made=NOW - 3 * DAY)
+LATER = backup(4, made=NOW + 9 * DAY)
 CLOSED = backup(3, made=NOW - DAY / 2, readable=False, unreadable=4)
 
 
@@ -23,6 +24,7 @@ class Row:
     state: State
     reason: str
     damaged: tuple[DamagedLine, ...] = ()
+    distrust: str = ""
 
 
 ROWS = [
@@ -32,14 +34,22 @@ ROWS = [
     Row("an expired one", (replace(RECENT, expires=RECENT.made),), WARN, "the catalogue has no backup"),
     Row("the newest is not readable", (RECENT, CLOSED), FAIL, "is not readable whole: 4 objects are unreadable"),
     Row("an older one is not readable", (replace(CLOSED, made=OLD.made), RECENT), PASS, "made 1 days ago"),
-    Row("one from the future", (OLD, backup(4, made=NOW + 9 * DAY)), WARN, "made 3 days ago"),
+    Row("one from the future", (RECENT, backup(4, made=NOW + 9 * DAY)), WARN, "in the future"),
+    Row(
+        "one from the future that is not readable",
+        (RECENT, replace(CLOSED, made=LATER.made)),
+        FAIL,
+        "not readable whole",
+    ),
+    Row("a clock that is a little ahead", (RECENT, backup(4, made=NOW + 60)), PASS, "made 0 days ago"),
+    Row("another user's", (RECENT,), FAIL, "another user could have written the catalogue", distrust="it is open"),
     Row("a damaged line", (RECENT,), WARN, "lines of the catalogue are damaged: 1", (DamagedLine(2, "0" * 64, "x"),)),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.says)
 def test_the_check(row: Row) -> None:
-    found = line(replace(GOOD, catalogue=Catalogue(row.backups, row.damaged)), "backup-age")
+    found = line(replace(GOOD, catalogue=Catalogue(row.backups, row.damaged, distrust=row.distrust)), "backup-age")
     assert found.state is row.state
     assert row.reason in found.reason
     assert bool(found.remedy) is (row.state is not PASS)

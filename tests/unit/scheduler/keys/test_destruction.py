@@ -15,6 +15,7 @@ from kube_rewrap.scheduler.keys.destruction import (
     NO_KEK,
     NO_SPARE,
     NOT_SCANNED,
+    OLD_CATALOGUE,
     Candidate,
     Destruction,
     judge_destruction,
@@ -24,9 +25,13 @@ from tests.unit.scheduler.backups.backups import DAY, KEK, NEW, NOW, OLD, backup
 
 GONE = Candidate(OLD, ("old",), ("archive/enc.1",), configured=False, removable=None, in_use=0, cluster=())
 GONE_KEK = replace(GONE, key=KEK, names=("cloud",), files=())
+SINCE = 11
 SPARE = backup(1)
 NEEDING = backup(2, keys=(OLD, NEW), expires=NOW + DAY)
 TYPE0 = replace(KEK, fingerprint=f"{KEK.fingerprint}-type0")
+RENAMED_KEK, SECOND_KEK = replace(KEK, name="other"), replace(KEK, fingerprint=f"{KEK.fingerprint}-type0#2")
+TWIN = KeyRef("secretbox", "old", "00000000000000aa")
+GONE_TWIN = replace(GONE, also=(TWIN,))
 DAMAGED = DamagedLine(3, "0" * 64, "torn")
 
 
@@ -49,10 +54,10 @@ ROWS = [
     Row("objects are under it", (SPARE,), "5 objects are under it", replace(GONE, cluster=("5 objects are under it",))),
     Row("no file has it", (SPARE,), NO_FILE, replace(GONE, files=())),
     Row("a backup needs it", (SPARE, NEEDING), "backups need it: "),
-    Row("a backup that needs it has expired", (SPARE, replace(NEEDING, expires=moment(NOW))), ""),
+    Row("a backup that needs it has expired", (SPARE, replace(NEEDING, expires=moment(NOW - DAY))), ""),
     Row(
         "a backup has expired, and is still there",
-        (SPARE, replace(NEEDING, expires=moment(NOW))),
+        (SPARE, replace(NEEDING, expires=moment(NOW - DAY))),
         "backups need it: ",
         present=frozenset({NEEDING.digest}),
     ),
@@ -67,9 +72,29 @@ ROWS = [
     Row("a line is damaged", (SPARE,), "damaged lines of the catalogue", damaged=(DAMAGED,)),
     Row("another user could have written it", (SPARE,), "another user could", distrust="it belongs to another user"),
     Row("no backup was ever added", (), NO_SPARE),
-    Row("every backup has expired", (backup(1, expires=NOW),), NO_SPARE),
+    Row("every backup has expired", (backup(1, expires=NOW - 1),), NO_SPARE),
+    Row("the only one left expired a second ago", (backup(1, expires=NOW - 1),), NO_SPARE),
+    Row("it is still there", (backup(1, expires=NOW - 1),), "", present=frozenset({SPARE.digest})),
+    Row("the only one left holds no object", (backup(1, objects=0),), NO_SPARE),
+    Row("the only one left is of an earlier configuration", (backup(1, revision=SINCE - 1),), OLD_CATALOGUE),
+    Row("a later one needs it", (backup(1, revision=5), replace(NEEDING, revision=99)), OLD_CATALOGUE),
     Row("a value of source type 0", (SPARE, backup(2, keys=(TYPE0,))), "backups need it", GONE_KEK),
-    Row("a KEK of another provider", (SPARE, backup(2, keys=(replace(KEK, name="other"),))), "", GONE_KEK),
+    Row("a KEK of another key id", (SPARE, backup(2, keys=(replace(KEK, fingerprint="f" * 16),))), "", GONE_KEK),
+    Row(
+        "its key id under another provider's name", (SPARE, backup(2, keys=(RENAMED_KEK,))), "backups need it", GONE_KEK
+    ),
+    Row("its key id under the second of a name", (SPARE, backup(2, keys=(SECOND_KEK,))), "backups need it", GONE_KEK),
+    Row(
+        "its key id as the second of a name",
+        (SPARE, backup(2, keys=(KEK,))),
+        "need it",
+        replace(GONE_KEK, key=SECOND_KEK),
+    ),
+    Row("KMS v1 of another provider", (SPARE, backup(2, keys=(KeyRef("kms", "x", "v1"),))), "is not known", GONE_KEK),
+    Row("older KMS v1", (SPARE, backup(2, history_keys=(KeyRef("kms", "x", "v1-cbc"),))), "is not known", GONE_KEK),
+    Row("too many KEKs of another", (SPARE, backup(2, keys=(KeyRef("kms", "x", "others"),))), "is not known", GONE_KEK),
+    Row("its bytes as another provider's key", (SPARE, backup(2, keys=(TWIN,))), "the same key bytes", GONE_TWIN),
+    Row("its bytes in older revisions", (SPARE, backup(2, history_keys=(TWIN,))), "the same key bytes", GONE_TWIN),
     Row("KEKs counted together", (SPARE, backup(2, keys=(KeyRef("kms", "cloud", "others"),))), "need", GONE_KEK),
     Row("values of KMS v1 of its provider", (SPARE, backup(2, keys=(KeyRef("kms", "cloud", "v1"),))), "need", GONE_KEK),
     Row("a provider of KMS v1", (SPARE,), NO_KEK, replace(GONE_KEK, key=KeyRef("kms", "cloud", "v1"))),
@@ -78,7 +103,7 @@ ROWS = [
 
 def judge(row: Row) -> Destruction:
     catalogue = Catalogue(row.backups, row.damaged, distrust=row.distrust, present=row.present)
-    [verdict] = judge_destruction([row.candidate], catalogue, NOW)
+    [verdict] = judge_destruction([row.candidate], catalogue, NOW, SINCE)
     return verdict
 
 
@@ -103,7 +128,8 @@ KEYS = st.sampled_from([OLD, replace(OLD, name="x"), NEW, KEK])
 BACKUPS = st.builds(
     backup,
     st.integers(1, 5),
-    expires=st.sampled_from([None, NOW - 1, NOW + 1]),
+    expires=st.sampled_from([None, NOW - DAY, NOW - 1, NOW + 1]),
+    revision=st.sampled_from([SINCE - 1, SINCE]),
     readable=st.booleans(),
     keys=st.lists(KEYS, max_size=2).map(tuple),
     history_keys=st.lists(KEYS, max_size=2).map(tuple),
@@ -132,7 +158,9 @@ def test_no_key_is_destroyable_while_a_condition_holds(  # noqa: PLR0917 - one a
     candidate = replace(GONE, configured=configured, cluster=cluster, files=files)
     verdict = judge(Row("", backups, "", candidate, damaged, present, distrust))
     # Said once more, by the words of the rules and not by the code.
-    there = [one for one in backups if one.expires is None or one.expires > moment(NOW) or one.digest in present]
+    late = moment(NOW - DAY)
+    there = [one for one in backups if one.expires is None or one.expires > late or one.digest in present]
+    spare = [one for one in there if one.expires is None or one.expires > moment(NOW) or one.digest in present]
     under = [any(key.fingerprint == OLD.fingerprint for key in (*one.keys, *one.history_keys)) for one in there]
     conditions = [
         configured,
@@ -143,6 +171,6 @@ def test_no_key_is_destroyable_while_a_condition_holds(  # noqa: PLR0917 - one a
         any(under),
         any(not one.readable for one in there),
         any(key.provider == "aescbc" for one in there for key in one.unknown_keys),
-        not there,
+        not any(one.revision >= SINCE for one in spare),
     ]
     assert verdict.destroyable is not any(conditions)

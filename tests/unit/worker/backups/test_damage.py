@@ -195,7 +195,7 @@ def test_a_file_that_is_cut_off_at_any_page_is_refused(tmp_path: Path, sealed: b
     data = whole().data(sealed=sealed)
     for size in [*range(0, len(data) - PAGE, PAGE), *range(1, len(data) - PAGE, 997), len(data) - PAGE - 31]:
         (tmp_path / "db").write_bytes(data[:size])
-        with pytest.raises(BackupError, match=r"db: .*(truncated|too short)"):
+        with pytest.raises(BackupError, match=r"db: .*(truncated|too short|empty)"):
             states(tmp_path / "db")
 
 
@@ -293,6 +293,51 @@ def test_a_value_that_is_not_of_its_revision_is_refused(tmp_path: Path, value: b
     (tmp_path / "db").write_bytes(etcd_file([(revision(2), value)]).data())
     with pytest.raises(BackupError, match="the value of revision 2"):
         states(tmp_path / "db")
+
+
+@pytest.mark.parametrize("main", [0, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("is_tombstone", [True, False])
+def test_a_revision_that_etcd_does_not_read_is_refused(tmp_path: Path, main: int, is_tombstone: bool) -> None:
+    """Else a tombstone past etcd's last revision would hide an object that a restored etcd has."""
+    value = tombstone(KEY) if is_tombstone else b""
+    pairs = sorted([(revision(2), key_value(KEY, b"v", 2)), (revision(main, is_tombstone=is_tombstone), value)])
+    (tmp_path / "db").write_bytes(etcd_file(pairs).data(sealed=True))
+    with pytest.raises(BackupError, match=rf"it holds the revision {main}, which etcd does not read"):
+        states(tmp_path / "db")
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "finished", "compacted", "is_compacting"),
+    [
+        (9, 9, 9, False),
+        (9, 4, 9, True),
+        (9, None, 9, True),
+        (4, 9, 9, False),
+        (1 << 63, 9, 9, False),
+        ((1 << 64) - 5, None, 0, False),
+        (None, 1 << 63, 0, False),
+        (None, None, 0, False),
+    ],
+)
+def test_a_compaction_counts_as_etcd_counts_it(
+    tmp_path: Path, scheduled: int | None, finished: int | None, compacted: int, is_compacting: bool
+) -> None:
+    marks = {b"scheduledCompactRev": scheduled, b"finishedCompactRev": finished}
+    meta = {name: revision(main) for name, main in marks.items() if main is not None}
+    (tmp_path / "db").write_bytes(etcd_file(REVISIONS, meta=meta).data())
+    with open_snapshot(str(tmp_path / "db")) as snapshot:
+        assert (snapshot.compacted, snapshot.is_compacting) == (compacted, is_compacting)
+
+
+@pytest.mark.parametrize("mark", [b"scheduledCompactRev", b"finishedCompactRev"])
+@pytest.mark.parametrize("size", [0, 7, 8, 16])
+def test_a_compaction_on_which_etcd_panics_is_refused(tmp_path: Path, mark: bytes, size: int) -> None:
+    (tmp_path / "db").write_bytes(etcd_file(REVISIONS, meta={mark: revision(9)[:size]}).data())
+    with (
+        pytest.raises(BackupError, match=f"its record {mark.decode()} in the bucket `meta` is no revision"),
+        open_snapshot(str(tmp_path / "db")),
+    ):
+        pass
 
 
 def test_a_compaction_beyond_the_newest_revision_shows_a_torn_copy(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_read_is_compared_with_reads_of_its_size() -> None:
 def test_rests_and_sizes_of_reads_follow_pressure() -> None:
     calm, pressed = DutyCycle(0.5), DutyCycle(0.5, pressure=4.0)
     assert (calm.rest_after(0.02), pressed.rest_after(0.02)) == pytest.approx((0.02, 0.08))
-    assert (calm.limit(500), pressed.limit(500)) == (500, 125)
+    assert (calm.limit(500), pressed.limit(500)) == (100, 25)
     assert (pressed.limit(10), pressed.limit(1)) == (8, 1)
     assert pressed.rest_after(60) == 1
     assert DutyCycle(0.25).rest_after(0.02) == pytest.approx(0.06)

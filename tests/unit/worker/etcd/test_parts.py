@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kube_rewrap.worker.etcd.parts import Parts
+from kube_rewrap.worker.etcd.parts import Borders, Parts
 from kube_rewrap.worker.etcd.ranges import KeyRange
 
 pytestmark = pytest.mark.timeout(120)
@@ -27,11 +27,13 @@ class Scan:
     keys: list[bytes]
     requests: int = 0
     counted: int = 0
+    largest: int = 0
+    """The keys of the part that held most."""
 
 
-def scan(held: Iterable[bytes], limit: int, most: int, keys: KeyRange = ALL) -> Scan:
+def scan(held: Iterable[bytes], limit: int, most: int, keys: KeyRange = ALL, borders: Borders | None = None) -> Scan:
     """Read a range as etcd answers: the first keys of each part, and how many the part holds."""
-    index, done, parts = sorted(held), Scan([]), Parts(keys)
+    index, done, parts = sorted(held), Scan([]), Parts(keys, borders)
     while not parts.is_done:
         asked = parts.next(most)
         assert keys.start <= asked.start < asked.end <= keys.end
@@ -41,6 +43,7 @@ def scan(held: Iterable[bytes], limit: int, most: int, keys: KeyRange = ALL) -> 
         done.keys += answer
         done.requests += 1
         done.counted += end - first
+        done.largest = max(done.largest, end - first)
         assert done.requests < 100_000, "it goes on for ever"
     return done
 
@@ -59,6 +62,24 @@ def test_each_key_is_read_once_whatever_it_looks_like(keys: set[bytes], limit: i
     done = scan(keys, limit, most)
     assert done.keys == sorted(keys)
     assert done.requests <= 20 * len(keys) + 20
+
+
+@given(KEYS, st.sets(HOSTILE, max_size=30), st.integers(1, 4), st.integers(1, 12))
+@example({ROOT + b"a"}, {b""}, 1, 1)
+@example({ROOT + b"a"}, {b"\xff" * 9}, 1, 1)
+def test_each_key_is_read_once_whatever_the_borders(keys: set[bytes], names: set[bytes], limit: int, most: int) -> None:
+    done = scan(keys, limit, most, borders=Borders(ROOT, sorted(names)))
+    assert done.keys == sorted(keys)
+    assert done.requests <= 20 * len(keys) + len(names) + 20
+
+
+@given(KEYS, st.sets(HOSTILE, max_size=30), st.integers(0, 60), st.integers(1, 12))
+def test_a_part_of_a_range_has_the_borders_of_the_whole(
+    keys: set[bytes], names: set[bytes], first: int, most: int
+) -> None:
+    some = KeyRange((*sorted(keys), ROOT)[min(first, len(keys))], ALL.end)
+    done = scan(keys, 2, most, some, Borders(ROOT, sorted(names)))
+    assert done.keys == sorted(key for key in keys if key in some)
 
 
 @given(st.sets(st.binary(max_size=6), max_size=200), st.integers(1, 5))
@@ -128,6 +149,40 @@ def test_the_cost_of_a_scan_grows_with_the_keys_and_not_with_their_square(shape:
         done = scan(keys, limit, most)
         assert done.counted <= 10 * len(keys)
         assert done.requests <= 3 * len(keys) / limit + 20
+
+
+def namespaces_of(keys: Iterable[bytes]) -> Borders:
+    return Borders(ROOT, sorted({key[len(ROOT) :].partition(b"/")[0] + b"0" for key in keys}))
+
+
+@pytest.mark.parametrize(
+    ("objects", "each"), [(10_000, 1), (100_000, 1), (10_000, 50), (100_000, 50), (100_000, 1_500)]
+)
+def test_between_namespaces_no_part_holds_more_than_a_few_of_them(objects: int, each: int) -> None:
+    """etcd holds up writes while it counts the keys of a part. Without borders, it counts all in the first one."""
+    keys = [ROOT + b"ns-%06d/object-%04d" % divmod(number, each) for number in range(objects)]
+    done = scan(keys, 500, 2_000, borders=namespaces_of(keys))
+    assert done.keys == keys
+    assert done.largest <= max(4_000, each)
+    assert done.counted <= 4 * objects
+    assert done.requests <= objects / 150 + 40
+
+
+def test_after_namespaces_without_objects_a_part_spans_256_at_most() -> None:
+    full = [ROOT + b"ns-%05d/object-%04d" % divmod(number, 100) for number in range(100_000)]
+    empty = [b"aa-%05d0" % number for number in range(5_000)]
+    borders = Borders(ROOT, [*empty, *namespaces_of(full).names])
+    done = scan(full, 500, 2_000, borders=borders)
+    assert done.largest <= 25_600
+    assert done.requests <= len(full) / 200 + len(empty) / 256 + 40
+
+
+def test_a_namespace_that_no_border_names_is_read_as_well() -> None:
+    keys = [ROOT + b"ns-%05d/object-%04d" % divmod(number, 50) for number in range(10_000)]
+    few = Borders(ROOT, namespaces_of(keys).names[::40])
+    done = scan(keys, 500, 2_000, borders=few)
+    assert done.keys == keys
+    assert done.counted <= 4 * len(keys)
 
 
 @pytest.mark.parametrize("levels", [100, 200])
