@@ -23,7 +23,6 @@ from kube_rewrap.config.encryption.provider import Provider
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.registry.cluster import open_cluster
 from kube_rewrap.scheduler.registry.scope import CampaignSpec
 from kube_rewrap.worker.errors import WorkerError
@@ -31,6 +30,7 @@ from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.ranges import KeyRange, after
 from kube_rewrap.worker.etcd.store import Item, Outcome, Store
 from kube_rewrap.worker.rate.brake import Brake
+from kube_rewrap.worker.records.standing import Standing
 
 OBJECTS = 20_000
 WINDOWS = (64, 128, 256)

@@ -18,8 +18,9 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
+from kube_rewrap.scheduler.campaigns.progress import Watcher
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
+from kube_rewrap.worker.records.standing import Standing
 
 _WIDE = 90
 """Columns of a terminal that has room for the counts of conflicts and of the quarantine, should they be 0."""

@@ -18,18 +18,10 @@ _UNKNOWN = "it can't be used: "
 _TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
 _TOO_SLOW = "it does not answer in time"
 _BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
-_BY_CODE = {
-    9: "its certificate is not valid yet; compare the clocks of both machines",
-    10: "its certificate has expired; renew it",
-    62: "its certificate is not for the host in --broker; write a name or an address that it names",
-    64: "its certificate is not for the host in --broker; write a name or an address that it names",
-}
-"""By OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_OTHER_NAME, _OTHER_ADDRESS = 62, 64
+"""OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        "no trusted authority signed its certificate; give the one that did with --broker-cacert",
-    ),
     (ssl.SSLError, _TLS_FAILED),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
     (TimeoutError, _TOO_SLOW),
@@ -56,7 +48,7 @@ _BY_NAME = {
 
 def kind_of(error: BaseException) -> str:
     """Return the classes of an error and of its causes, each with the system's text for its errno where it has one."""
-    return ", from ".join(dict.fromkeys(map(_kind, _chain(error))))
+    return ", from ".join(dict.fromkeys(map(_kind, chain_of(error))))
 
 
 def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
@@ -64,10 +56,27 @@ def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
 
     `has_password`: whether the client gave one.
     """
-    known = [sentence for one in _chain(error) if (sentence := _sentence(one))]
+    known = [sentence for one in chain_of(error) if (sentence := _sentence(one))]
     sentences = [*(one for one in known if not is_unclear(one)), *known, f"{_UNKNOWN}{kind_of(error)}"]
     sentence = sentences[0]
     return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
+
+
+def why_distrusted(error: ssl.SSLCertVerificationError, address: str, authority: str) -> str:
+    """Return why a server's certificate is refused; `address` and `authority` are the flags that name these."""
+    match getattr(error, "verify_code", None):
+        case code if code == _NOT_YET_VALID:
+            return "its certificate is not valid yet; compare the clocks of both machines"
+        case code if code == _EXPIRED:
+            return "its certificate has expired; renew it"
+        case code if code in {_OTHER_NAME, _OTHER_ADDRESS}:
+            return f"its certificate is not for the host in {address}; write a name or an address that it names"
+    return f"no trusted authority signed its certificate; give the one that did with {authority}"
+
+
+def is_alert(error: BaseException) -> bool:
+    """Whether a TLS server ended the connection with an alert: it refuses our certificate, or requires one."""
+    return isinstance(error, ssl.SSLError) and "ALERT" in (getattr(error, "reason", None) or "")
 
 
 def is_unclear(sentence: str) -> bool:
@@ -76,16 +85,16 @@ def is_unclear(sentence: str) -> bool:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLError) and "ALERT" in (getattr(error, "reason", None) or ""):
+    if is_alert(error):
         return _REFUSES_CERTIFICATE
-    if isinstance(error, ssl.SSLCertVerificationError) and (said := _BY_CODE.get(getattr(error, "verify_code", 0))):
-        return said
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return why_distrusted(error, "--broker", "--broker-cacert")
     of_class = (sentence for kind, sentence in _BY_CLASS if isinstance(error, kind))
     of_name = (_BY_NAME[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_NAME)
     return next(of_class, "") or next(of_name, "")
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
     """Return an error and its causes; suppressed ones, too: a class holds nothing to hide."""
     chain: list[BaseException] = []
     cause: BaseException | None = error

@@ -23,9 +23,9 @@ from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause
 from kube_rewrap.worker.records.kek import KekFigures
-from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan
+from kube_rewrap.worker.records.standing import Standing
 from kube_rewrap.worker.wrapped import provider_label
 
 _STALE_TICK = 60.0
@@ -42,15 +42,12 @@ Clock = Callable[[], float]
 class _Campaign:
     """The progress of one campaign; `rate` in objects a second.
 
-    `objects_left` estimates the objects to process, by the counts of the plan; `seconds_left`, the time until all
-    batches are done, None if unknown.
+    `seconds_left` estimates the time until all batches are done, None if unknown.
     """
 
     state: CampaignState
     paused_for: Pause | None
-    report: BatchReport
-    objects_left: int
-    batches_left: int
+    standing: Standing
     batches_parked: int
     rate: float
     seconds_left: float | None
@@ -128,7 +125,6 @@ class SchedulerMetrics(Collector):
     def campaign(
         self,
         campaign: Campaign,
-        report: BatchReport,
         batches: Iterable[Checkpoint],
         rate: float,
         *,
@@ -143,14 +139,11 @@ class SchedulerMetrics(Collector):
         if campaign.generation != self._generation:
             return
         known = tuple(batches)
-        left = [batch for batch in known if batch.state is not BatchState.DONE]
         shown_as = _Campaign(
             campaign.state,
             campaign.paused_for,
-            report,
-            objects_left=sum(max(0, batch.spec.objects - batch.report.objects) for batch in left),
-            batches_left=len(left),
-            batches_parked=sum(batch.state is BatchState.PARKED for batch in left),
+            Standing.of(known, campaign.sweeps),
+            batches_parked=sum(batch.state is BatchState.PARKED for batch in known),
             rate=rate,
             seconds_left=seconds_left,
         )
@@ -376,7 +369,9 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
         "Estimated seconds until all batches are done, at the rate of the last minute.",
         labels=["scope"],
     )
-    left = GaugeMetricFamily("kube_rewrap_campaign_batches_left", "Batches that are not done.", labels=["scope"])
+    left = GaugeMetricFamily(
+        "kube_rewrap_campaign_batches_left", "Batches that are neither done nor parked.", labels=["scope"]
+    )
     parked = GaugeMetricFamily(
         "kube_rewrap_campaign_batches_parked",
         "Parked batches: five attempts in a row made no progress.",
@@ -392,12 +387,12 @@ def _of_campaigns(campaigns: Mapping[str, _Campaign]) -> Iterable[Metric]:
             is_cause = campaign.state is CampaignState.PAUSED and cause is campaign.paused_for
             pauses.add_metric([scope, cause.value], is_cause)
         for end in _ENDS:
-            objects.add_metric([scope, end], getattr(campaign.report, end))
-        planned.add_metric([scope], campaign.report.objects + campaign.objects_left)
-        processed.add_metric([scope], campaign.report.objects)
+            objects.add_metric([scope, end], getattr(campaign.standing.report, end))
+        planned.add_metric([scope], campaign.standing.total)
+        processed.add_metric([scope], campaign.standing.done)
         if campaign.seconds_left is not None:
             eta.add_metric([scope], campaign.seconds_left)
-        left.add_metric([scope], campaign.batches_left)
+        left.add_metric([scope], campaign.standing.batches_left)
         parked.add_metric([scope], campaign.batches_parked)
         rate.add_metric([scope], campaign.rate)
     yield from (states, pauses, objects, planned, processed, eta, left, parked, rate)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
+from kube_rewrap.config.library_errors import is_alert
+
 _SECONDS = 1.0
 
 
@@ -25,8 +27,3 @@ async def serves_tls(host: str, port: int) -> bool:
     except OSError:  # a TimeoutError, too
         return False
     return True
-
-
-def is_alert(error: ssl.SSLError) -> bool:
-    """Whether a TLS server sent this error; others mean that the server speaks no TLS, or that we refused it."""
-    return "ALERT" in (getattr(error, "reason", None) or "")

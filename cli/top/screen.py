@@ -15,6 +15,7 @@ from kube_rewrap.cli.output import printable
 from kube_rewrap.scheduler.top.snapshot import (
     ApiserversRow,
     CampaignRow,
+    KekRow,
     KeyRow,
     Snapshot,
     WorkerRow,
@@ -45,6 +46,7 @@ _STATES = {
     "exhausted": "bold red",
     "restored": "bold red",
 }
+_PROVING = "proving"
 _DIM = "dim"
 _BAD = "bold red"
 
@@ -179,9 +181,11 @@ def _sections(shown: Snapshot, form: Form) -> Iterator[Section]:
     outdated = [[_safe(one, "yellow")] for one in shown.outdated]
     idle = [] if outdated else [[Text("no process is at work on a batch", _DIM)]]
     yield Section("Workers", [*_workers(shown.workers, form), *outdated] or idle)
+    pressing = [one for one in shown.keks if one.writes or one.held]
+    others = [one for one in shown.keks if one not in pressing]
     yield Section(
-        "Keys (* writes)" if any(row.writes for row in shown.keys) else "Keys",
-        list(_keys(shown.keys, form)) or [[Text("no write budget on record", _DIM)]],
+        "Keys (* writes)" if any([row.writes for row in shown.keys] + [row.writes for row in shown.keks]) else "Keys",
+        [*_keks(pressing), *_keys(shown.keys, form), *_keks(others)] or [[Text("no write budget on record", _DIM)]],
     )
     yield Section("kube-apiservers", list(_apiservers(shown.apiservers, width)))
     events = _events(shown, width) or [[Text("the audit log is empty", _DIM)]]
@@ -189,7 +193,7 @@ def _sections(shown: Snapshot, form: Form) -> Iterator[Section]:
 
 
 def _campaigns(rows: Sequence[CampaignRow], form: Form) -> Iterator[list[Text]]:
-    counts = [f"{row.done:,}/{row.planned:,}" if row.done is not None else "" for row in rows]
+    counts = [_count(row) for row in rows]
     widest, named = max(map(len, counts), default=0), max((len(printable(row.id)) for row in rows), default=0)
     ends = [_pace(row) for row in rows]
     last = max(map(len, ends), default=0)
@@ -200,17 +204,19 @@ def _campaigns(rows: Sequence[CampaignRow], form: Form) -> Iterator[list[Text]]:
         if row.done is None or row.planned is None:
             yield [Text.assemble(head, " ", (_minute(row.at), _DIM), "  ", _safe(row.because, _DIM))]
             continue
-        share = min(1.0, row.done / row.planned) if row.planned else 1.0
+        share = _done(row, row.done, row.planned)
         tail = f" {int(share * 100):3} % {count.rjust(widest)}" + (f"  {pace.ljust(last)}" if is_wide and last else "")
         first = [_with_bar(head, share, tail, _style(row.state), form)]
         if not is_wide and pace:
             yield first
             first = []
-        figures = (
+        proven = [f"{row.proven:,} objects read for the proof"] if row.proven is not None else []
+        figures = [
+            *proven,
             f"{row.batches_done or 0:,} of {row.batches or 0:,} batches",
             f"{row.conflicts:,} conflicts",
             f"{row.quarantined:,} in quarantine",
-        )
+        ]
         told = ", ".join([pace, *figures] if pace and not is_wide else figures)
         yield [
             *first,
@@ -218,6 +224,19 @@ def _campaigns(rows: Sequence[CampaignRow], form: Form) -> Iterator[list[Text]]:
             _safe(f"  {row.because}", "yellow" if row.state == "paused" else _DIM),
             _safe(f"  {row.scope}", _DIM),
         ]
+
+
+def _count(row: CampaignRow) -> str:
+    if row.state == _PROVING:
+        return f"{row.parts_done or 0:,}/{row.parts:,} parts" if row.parts is not None else "planning"
+    return f"{row.done:,}/{row.planned:,}" if row.done is not None else ""
+
+
+def _done(row: CampaignRow, done: int, planned: int) -> float:
+    """Return the share of the proof that is done while a campaign is proven, else that of its objects; 0 to 1."""
+    if row.state == _PROVING:
+        return row.proven_share or 0.0
+    return min(1.0, done / planned) if planned else 1.0
 
 
 def _pace(row: CampaignRow) -> str:
@@ -229,15 +248,24 @@ def _pace(row: CampaignRow) -> str:
 def _workers(rows: Sequence[WorkerRow], form: Form) -> Iterator[list[Text]]:
     named = min(max((len(printable(row.worker)) for row in rows), default=0), form.width // 3)
     batches = max((len(f"{row.batch}") for row in rows), default=0)
-    counts = [f"{row.done:,}/{row.planned:,}" for row in rows]
+    counts = [f"{row.done:,} read" if row.job == "part" else f"{row.done:,}/{row.planned:,}" for row in rows]
     widest = max(map(len, counts), default=0)
     for row, count in zip(rows, counts, strict=True):
         where = f"{row.resource} {row.namespaces}".rstrip()
         name = _cut(_safe(row.worker), named)
         room = max(8, form.width - named - batches - widest - _NARROWEST_BAR - 12)
-        head = Text.assemble(name, (f"  batch {row.batch:>{batches}} ", _DIM), _cut(_safe(where), min(room, 30)))
+        head = Text.assemble(name, (f"  {row.job} {row.batch:>{batches}} ", _DIM), _cut(_safe(where), min(room, 30)))
         share = min(1.0, row.done / row.planned) if row.planned else 0.0
-        yield [_with_bar(head, share, f" {count.rjust(widest)}", "cyan", form)]
+        yield [_with_bar(head, None if row.job == "part" else share, f" {count.rjust(widest)}", "cyan", form)]
+
+
+def _keks(rows: Sequence[KekRow]) -> Iterator[list[Text]]:
+    named = max((len(printable(row.provider)) for row in rows), default=0)
+    for row in rows:
+        head = Text.assemble(("* " if row.writes else "  ", "bold"), "kms ", _cut(_safe(row.provider), min(named, 24)))
+        since = f" since {row.since[:10]}" if row.since else ""
+        state = Text.assemble(("held: ", _BAD), _safe(row.held)) if row.held else Text("no limit", "green")
+        yield [Text.assemble(head, f"  KEK {row.fingerprint}{since}  ", state)]
 
 
 def _keys(rows: Sequence[KeyRow], form: Form) -> Iterator[list[Text]]:

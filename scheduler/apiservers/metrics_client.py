@@ -8,6 +8,7 @@ An error of one address is the `fault` of its scrape. The token is sent and neve
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from kube_rewrap.config.errors import Fault, SettingsError
-from kube_rewrap.config.library_errors import kind_of
+from kube_rewrap.config.library_errors import chain_of, is_alert, kind_of, why_distrusted
 from kube_rewrap.config.settings.schema import ApiserverSettings
 from kube_rewrap.scheduler.apiservers.convergence import Scrape
 from kube_rewrap.scheduler.apiservers.metrics_parser import PREFIXES, ReportError, parse_reports
@@ -28,7 +29,17 @@ _MAX_LINE = 64 * 2**10
 _MAX_LINES = 1_000
 _MAX_TOKEN = 64 * 2**10
 _AT_ONCE = 16
-_REFUSED = {401: "who we are", 403: "what we may read: grant `get` on the non-resource URL /metrics"}
+_KUBEADM_CA = "/etc/kubernetes/pki/ca.crt on a kubeadm node"
+_BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (ssl.SSLError, "it speaks no TLS; is this the address of a kube-apiserver? Check --apiserver"),
+    (ConnectionRefusedError, "no process listens there; does the kube-apiserver run? Check --apiserver"),
+    (ConnectionError, "the connection broke; does it require a client certificate? See --apiserver-cert"),
+    (socket.gaierror, "its name can't be resolved; check --apiserver"),
+)
+_REFUSED = {
+    401: "the token or the client certificate, or their lack; see --apiserver-token-file and --apiserver-cert",
+    403: "what we may read: grant `get` on the non-resource URL /metrics",
+}
 
 
 class _UnusableError(Exception):
@@ -67,7 +78,20 @@ async def _scrape(address: str, seconds: float, context: ssl.SSLContext, headers
     except TimeoutError:
         return Scrape(address, fault=f"no whole answer within {seconds:g} s", reached=False)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return Scrape(address, fault=f"can't be reached: {kind_of(error)}", reached=False)
+        return Scrape(address, fault=f"can't be reached: {_why(error)}", reached=False)
+
+
+def _why(error: BaseException) -> str:
+    """Return why there is no connection: a sentence where the cause is known, else the classes of the error."""
+    return next((said for one in chain_of(error) if (said := _sentence(one))), "") or kind_of(error)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return why_distrusted(error, "--apiserver", f"--apiserver-cacert, {_KUBEADM_CA}")
+    if is_alert(error):
+        return "it refuses the client certificate, or requires one; see --apiserver-cert and --apiserver-key"
+    return next((sentence for kind, sentence in _BY_CLASS if isinstance(error, kind)), "")
 
 
 def _url(address: str) -> str:
@@ -78,6 +102,9 @@ def _require_usable(response: httpx.Response) -> None:
     status = response.status_code
     if status in _REFUSED:
         raise _UnusableError(f"it answered {status}: it does not accept {_REFUSED[status]}")
+    # Servers in Go answer so to HTTP where they expect TLS.
+    if status == httpx.codes.BAD_REQUEST and response.url.scheme == "http":
+        raise _UnusableError("it answered 400: it may speak TLS; write https:// in --apiserver")
     if status != httpx.codes.OK:
         raise _UnusableError(f"it answered {status}, and no metrics")
     if response.headers.get("content-encoding", "identity") != "identity":

@@ -227,8 +227,7 @@ class CampaignController:
                 await self._figures.show_campaigns()
                 return
             campaign, batches = done.stored.value, reconciler.checkpoints
-            report, left = progress.standing.report, progress.seconds_left
-            self._figures.show_campaign(campaign, report, batches, progress.rate, seconds_left=left)
+            self._figures.show_campaign(campaign, batches, progress.rate, seconds_left=progress.seconds_left)
             if isinstance(done.step.action, Halt):
                 await alarm(self._cluster.audit, campaign, done.step.because)
             if done.is_end:

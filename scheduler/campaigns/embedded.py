@@ -12,7 +12,7 @@ import structlog
 from kube_rewrap.scheduler.campaigns.ending import report_end, sum_reports
 from kube_rewrap.scheduler.campaigns.lock import Lock
 from kube_rewrap.scheduler.campaigns.loop import Reconciler, Records
-from kube_rewrap.scheduler.campaigns.progress import Progress, Standing, Watcher
+from kube_rewrap.scheduler.campaigns.progress import Progress, Watcher
 from kube_rewrap.scheduler.campaigns.proof import PartsProver
 from kube_rewrap.scheduler.campaigns.run import RunPlan, RunResult
 from kube_rewrap.scheduler.campaigns.take_up import take_up
@@ -30,6 +30,7 @@ from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.batch import quarantined_by
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.standing import Standing
 from kube_rewrap.worker.records.table import Stored
 
 _SPACE_SECONDS = 2.0

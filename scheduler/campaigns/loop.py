@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from kube_rewrap.config.settings.logs import Repetition
-from kube_rewrap.scheduler.campaigns.progress import Standing, Watcher
+from kube_rewrap.scheduler.campaigns.progress import Watcher
 from kube_rewrap.scheduler.campaigns.transition import Finish, Halt, Park, Prove, Rest, Step, Sweep, Work, advance
 from kube_rewrap.scheduler.dispatch.protocol import Dispatcher
 from kube_rewrap.worker.errors import RecordChangedError, RecordError, StoppedError
@@ -28,6 +28,7 @@ from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.quarantine import QuarantineRecords
+from kube_rewrap.worker.records.standing import Standing
 from kube_rewrap.worker.records.table import Stored
 
 _LOOK_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""How far a campaign is, and how fast it goes: from its batches' records, and logged periodically.
+"""How fast a campaign goes: from its standings, and logged periodically.
 
 Not handled: the bar of `rewrap run` (`cli.progress`), and `campaign show`, which reads the records itself.
 """
@@ -9,70 +9,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import structlog
 
-from kube_rewrap.worker.records.batch import BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.holder import Handback
-from kube_rewrap.worker.records.report import NOTHING, BatchReport
+from kube_rewrap.worker.records.standing import Standing
 
 _RATE_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a campaign is in its present sweep.
-
-    `report` is the sum of its batches' reports, `done` the objects processed. `left` estimates the objects that its
-    open batches have not processed, by the counts of the plan; `batches_left` is the number of these batches, without
-    parked ones.
-    """
-
-    report: BatchReport = NOTHING
-    done: int = 0
-    left: int = 0
-    batches_left: int = 0
-
-    @classmethod
-    def of(cls, batches: Iterable[Checkpoint], sweeps: int) -> Standing:
-        """Return the standing of a campaign of `sweeps` sweeps with these batches."""
-        known, ended = tuple(batches), {BatchState.DONE, BatchState.PARKED}
-        open_ = [one for one in known if one.spec.sweep < sweeps or one.state not in ended]
-        return cls(
-            BatchReport.total(one.report for one in known),
-            sum(processed(one, sweeps) for one in known),
-            sum(max(0, one.spec.objects - processed(one, sweeps)) for one in open_),
-            len(open_),
-        )
-
-    @property
-    def total(self) -> int:
-        """Objects processed and to process."""
-        return self.done + self.left
-
-    @property
-    def percent(self) -> float:
-        """The share of `total` that is processed; 100 only when no batch is left."""
-        if not self.batches_left:
-            return 100.0
-        return min(99.9, math.floor(1000 * self.done / self.total) / 10) if self.total else 0.0
-
-
 Watcher = Callable[[Campaign, Standing], None]
-
-
-def processed(batch: Checkpoint, sweeps: int) -> int:
-    """Return how many objects a batch has processed in the present sweep of a campaign of `sweeps` sweeps.
-
-    A later sweep keeps the counts of objects that are rewritten or gone (`BatchReport.before_sweep`), so that the few
-    that it rewrites itself can't be told from them, and are left out.
-    """
-    if batch.spec.sweep < sweeps:
-        return 0
-    return batch.report.objects if sweeps == 1 else batch.report.current + batch.report.quarantined
 
 
 class Progress:

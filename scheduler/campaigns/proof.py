@@ -22,12 +22,9 @@ from kube_rewrap.worker.etcd.store import Expect
 from kube_rewrap.worker.records.campaign import Campaign
 from kube_rewrap.worker.records.followed import Followed
 from kube_rewrap.worker.records.inventory import Inventory, ResourceRange
-from kube_rewrap.worker.records.proof import ProofPart, is_whole, whole
+from kube_rewrap.worker.records.proof import PART_OBJECTS, ProofPart, is_whole, whole
 from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.table import Stored
-
-PART_OBJECTS = 10_000
-"""Target size of a part in objects: about a second's work."""
 
 _RESTARTS = 5
 _log = structlog.get_logger()

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.plugin_calls import kms_v1_providers
-from kube_rewrap.scheduler.campaigns.progress import Standing, processed
 from kube_rewrap.worker.errors import RecordError
 from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import Store
@@ -28,6 +27,7 @@ from kube_rewrap.worker.records.quarantined import QuarantinedObject
 from kube_rewrap.worker.records.report import NOTHING, BatchReport
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
 from kube_rewrap.worker.records.requests import Requests
+from kube_rewrap.worker.records.standing import Standing, processed
 from kube_rewrap.worker.verdict import Reason
 
 _LISTED = 1_000

@@ -14,6 +14,8 @@ from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.holder import Handback, Holder
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.request import Request
 from kube_rewrap.worker.records.rotation import Rotation
 from kube_rewrap.worker.records.usage import NOTHING, Usage
@@ -41,12 +43,14 @@ class Lock:
 class CampaignFacts:
     """A campaign; of an unfinished one its batches, too, and the claims on them: a batch's number, and the holder.
 
-    A holder is None where its record can't be read.
+    While it is proven, `parts` are those of the proof, and a claim is on one of them. A holder is None where its record
+    can't be read.
     """
 
     campaign: Campaign
     batches: tuple[Checkpoint, ...] = ()
     claims: tuple[tuple[int, Holder | None], ...] = ()
+    parts: tuple[ProofPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class KeyFacts:
     budgets: tuple[Budget, ...] = ()
     since: Mapping[str, int] = field(default_factory=dict)
     usage: Usage = NOTHING
+    keks: tuple[Kek, ...] = ()
 
 
 NO_KEYS = KeyFacts()

@@ -37,7 +37,7 @@ from kube_rewrap.worker.etcd.client import open_store
 from kube_rewrap.worker.etcd.store import MemberStatus, Store
 from kube_rewrap.worker.records.audit import AuditLog
 from kube_rewrap.worker.records.batch import Checkpoint
-from kube_rewrap.worker.records.campaign import Campaign
+from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.claims import Claims
@@ -46,10 +46,13 @@ from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.handbacks import Handbacks
 from kube_rewrap.worker.records.holder import Handback
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
 from kube_rewrap.worker.records.ledger import Ledger
 from kube_rewrap.worker.records.observations import ObserverRecords
 from kube_rewrap.worker.records.ownership import holder_in
+from kube_rewrap.worker.records.proof import ProofPart
+from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
 from kube_rewrap.worker.records.requests import Requests
 from kube_rewrap.worker.records.rotation import Rotation
@@ -97,6 +100,7 @@ class Gatherer:
         self._keyspace = Keyspace(settings.keyspace.state_prefix)
         self._ledger = Ledger(store, self._keyspace, settings.budget)
         self._batches: dict[str, Followed[Checkpoint]] = {}
+        self._parts: dict[str, Followed[ProofPart]] = {}
         self._history: dict[str, tuple[Sample, ...]] = {}
         self._slow = _Slow()
         self._probed = NOT_PROBED
@@ -114,7 +118,7 @@ class Gatherer:
         except TimeoutError:
             raise UnavailableError("etcd gave no answer in time") from None
         self._history = sampled(self._history, facts)
-        return snapshot(facts, self._history, self._settings.space, self._settings.budget)
+        return snapshot(facts, self._history, self._settings)
 
     async def _facts(self, latency: float, revision: int) -> Facts:
         self._gaps = []
@@ -169,6 +173,8 @@ class Gatherer:
         found = [one.value for one in stored]
         unfinished = {one.id for one in found if not one.state.is_end}
         self._batches = {name: seen for name, seen in self._batches.items() if name in unfinished}
+        proving = {one.id for one in found if one.state is CampaignState.PROVING}
+        self._parts = {name: seen for name, seen in self._parts.items() if name in proving}
         return tuple([await self._campaign(one) for one in found])
 
     async def _campaign(self, campaign: Campaign) -> CampaignFacts:
@@ -177,7 +183,11 @@ class Gatherer:
         followed = self._batches.setdefault(campaign.id, Followed(Checkpoints(self._store, self._keyspace).changed))
         claims = await Claims(self._store, self._keyspace).all(campaign.id)
         held = tuple((claim.number, claim.holder) for claim in claims)
-        return CampaignFacts(campaign, tuple(await followed.look(campaign.id)), held)
+        batches = tuple(await followed.look(campaign.id))
+        if campaign.state is not CampaignState.PROVING:
+            return CampaignFacts(campaign, batches, held)
+        scanned = self._parts.setdefault(campaign.id, Followed(Proofs(self._store, self._keyspace).changed))
+        return CampaignFacts(campaign, batches, held, tuple(await scanned.look(campaign.id)))
 
     async def _requests(self) -> tuple[Request, ...]:
         stored, damaged = await Requests(self._store, self._keyspace).all_or_why()
@@ -195,7 +205,8 @@ class Gatherer:
         budgets = await self._ledger.all()
         seen = (await ObserverRecords(self._store, self._keyspace).load()).value
         usage = (await Usages(self._store, self._keyspace).load()).value
-        return KeyFacts(tuple(budgets.values()), seen.since, usage)
+        keks = tuple(one.value for one in await Keks(self._store, self._keyspace).all())
+        return KeyFacts(tuple(budgets.values()), seen.since, usage, keks)
 
     async def _rotation(self) -> Rotation | None:
         found = await Rotations(self._store, self._keyspace).unfinished()

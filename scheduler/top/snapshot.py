@@ -4,29 +4,33 @@
 2. A campaign's rate is that of the last `RATE_SECONDS`; before `LEAST_SECONDS` have been watched, the mean since the
    plan. A campaign that is neither running nor new has no rate, and without a rate there is no estimate of its end.
 3. A worker is a process that holds a claim: an idle worker process has no record.
-4. A key's date is when it reaches its limit at the rate at which others wrote since a scheduler watches.
+4. While a campaign is proven, its claims are on parts of the proof. A part counts as done in proportion to the objects
+   that it has counted, of the size that parts are cut to, and whole only when it has ended.
+5. A key's date is when it reaches its limit at the rate at which others wrote since a scheduler watches.
 
-Not handled: progress of a proof scan, and the counts of ended campaigns (`rewrap campaign show` has them).
+Not handled: the counts of ended campaigns (`rewrap campaign show` has them).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from kube_rewrap.config.settings.schema import BudgetSettings, SpaceSettings
+from kube_rewrap.config.settings.schema import BudgetSettings, Settings, SpaceSettings
 from kube_rewrap.scheduler.keys.alerts import judge_state, reached_at, writing
 from kube_rewrap.scheduler.top.facts import CampaignFacts, EtcdFacts, Facts, Lock, Probed
 from kube_rewrap.worker.rate.pressure import judge_space
 from kube_rewrap.worker.records.audit_chain import Entry
-from kube_rewrap.worker.records.batch import BatchState, Checkpoint
+from kube_rewrap.worker.records.batch import BatchState
 from kube_rewrap.worker.records.budget import Budget
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.holder import UNNAMED
-from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.proof import PART_OBJECTS, ProofPart
 from kube_rewrap.worker.records.request import Request
+from kube_rewrap.worker.records.standing import Standing
 
 RATE_SECONDS = 30.0
 LEAST_SECONDS = 3.0
@@ -62,7 +66,11 @@ class EtcdRow:
 
 @dataclass(frozen=True, slots=True)
 class CampaignRow:
-    """A campaign, or a request that waits. Counts of objects; None = not known. `rate` in objects a second."""
+    """A campaign, or a request that waits. Counts of objects; None = not known. `rate` in objects a second.
+
+    While it is proven: `parts` of the proof, how many of them are done, the objects `proven` so far, and the share of
+    the proof that is done, 0 to 1. None: it is not proven now, or the parts are not planned yet.
+    """
 
     id: str
     state: str
@@ -78,15 +86,23 @@ class CampaignRow:
     batches: int | None = None
     conflicts: int = 0
     quarantined: int = 0
+    parts_done: int | None = None
+    parts: int | None = None
+    proven: int | None = None
+    proven_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A process at work on a batch. `namespaces` is a name, or the first and the last one; counts of objects."""
+    """A process at work on a batch, or on a part of a proof (`job`), by its number.
+
+    `namespaces` is a name, or the first and the last one; counts of objects. `planned` is 0 for a part.
+    """
 
     worker: str
     command: str
     campaign: str
+    job: str
     batch: int
     resource: str
     namespaces: str
@@ -106,6 +122,22 @@ class KeyRow:
     state: str
     writes: bool
     reached_on: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KekRow:
+    """The key-encryption key (KEK) of a KMS provider. `since`: ISO time from which on it is in force, "" = not known.
+
+    `writes`: of the provider of a primary key. `held`: why nothing is written under it, "" = it may be. KMS keys have
+    no write budget.
+    """
+
+    provider: str
+    fingerprint: str
+    since: str
+    former: int
+    writes: bool
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +195,7 @@ class Snapshot:
     workers: tuple[WorkerRow, ...]
     outdated: tuple[str, ...]
     keys: tuple[KeyRow, ...]
+    keks: tuple[KekRow, ...]
     apiservers: ApiserversRow
     events: tuple[EventRow, ...]
     gaps: tuple[str, ...]
@@ -172,13 +205,13 @@ class Snapshot:
         return asdict(self)
 
 
-def snapshot(facts: Facts, history: History, space: SpaceSettings, budget: BudgetSettings) -> Snapshot:
+def snapshot(facts: Facts, history: History, settings: Settings) -> Snapshot:
     """Return what the facts show. `history` may lack a campaign."""
     now = facts.at.timestamp()
     rotation = facts.rotation
     return Snapshot(
         at=facts.at.isoformat(timespec="seconds"),
-        etcd=_etcd(facts.etcd, space),
+        etcd=_etcd(facts.etcd, settings.space),
         leader=_holder(facts.leader),
         owner=_holder(facts.owner),
         rotation=None
@@ -189,16 +222,12 @@ def snapshot(facts: Facts, history: History, space: SpaceSettings, budget: Budge
         campaigns=_campaigns(facts, history),
         workers=tuple(row for one in facts.campaigns for row in _workers(one)),
         outdated=tuple(str(one) for one in facts.handbacks),
-        keys=_keys(facts, budget, now),
+        keys=_keys(facts, settings.budget, now),
+        keks=tuple(_kek(kek, facts, settings.kms.settle) for kek in facts.keys.keks),
         apiservers=_apiservers(facts.apiservers),
         events=tuple(map(_event, facts.events)),
         gaps=facts.gaps,
     )
-
-
-def objects_done(batches: Iterable[Checkpoint]) -> int:
-    """Return how many objects a campaign's batches have processed in their present sweep."""
-    return sum(batch.report.objects for batch in batches)
 
 
 def sampled(history: History, facts: Facts) -> dict[str, tuple[Sample, ...]]:
@@ -208,7 +237,7 @@ def sampled(history: History, facts: Facts) -> dict[str, tuple[Sample, ...]]:
     for one in facts.campaigns:
         if not one.campaign.state.is_end:
             recent = [sample for sample in history.get(one.campaign.id, ()) if now - RATE_SECONDS <= sample.at < now]
-            found[one.campaign.id] = (*recent, Sample(now, objects_done(one.batches)))
+            found[one.campaign.id] = (*recent, Sample(now, _standing(one).done))
     return found
 
 
@@ -244,10 +273,9 @@ def _campaigns(facts: Facts, history: History) -> tuple[CampaignRow, ...]:
 
 
 def _unfinished(facts: CampaignFacts, samples: Sequence[Sample], now: datetime) -> CampaignRow:
-    campaign, report = facts.campaign, BatchReport.total(batch.report for batch in facts.batches)
-    planned = sum(batch.spec.objects for batch in facts.batches)
-    rate = _rate(campaign, report.objects, samples, now)
-    left = max(0, planned - report.objects)
+    campaign, standing = facts.campaign, _standing(facts)
+    rate = _rate(campaign, standing.done, samples, now)
+    parts = _parts(facts)
     return CampaignRow(
         id=campaign.id,
         state=campaign.state.value,
@@ -255,15 +283,38 @@ def _unfinished(facts: CampaignFacts, samples: Sequence[Sample], now: datetime) 
         at=campaign.planned_at,
         scope=_scope(campaign),
         is_end=False,
-        done=report.objects,
-        planned=planned,
+        done=standing.done,
+        planned=standing.total,
         rate=None if rate is None else round(rate, 1),
-        seconds_left=round(left / rate, 1) if rate else None,
+        seconds_left=round(standing.left / rate, 1) if rate else None,
         batches_done=sum(batch.state is BatchState.DONE for batch in facts.batches),
         batches=campaign.batches,
-        conflicts=report.conflicts,
-        quarantined=report.quarantined,
+        conflicts=standing.report.conflicts,
+        quarantined=standing.report.quarantined,
+        parts_done=sum(part.is_done for part in parts) if parts else None,
+        parts=len(parts) or None,
+        proven=sum(map(_counted, parts)) if parts else None,
+        proven_share=round(sum(map(_share, parts)) / len(parts), 3) if parts else None,
     )
+
+
+def _standing(facts: CampaignFacts) -> Standing:
+    return Standing.of(facts.batches, facts.campaign.sweeps)
+
+
+def _parts(facts: CampaignFacts) -> tuple[ProofPart, ...]:
+    """Return the parts of the present proof; those of an earlier scan, at another revision, may still be on record."""
+    newest = max((part.revision for part in facts.parts), default=0)
+    return tuple(part for part in facts.parts if part.revision == newest)
+
+
+def _counted(part: ProofPart) -> int:
+    known = part.found or part.partial
+    return known.objects if known is not None else 0
+
+
+def _share(part: ProofPart) -> float:
+    return 1.0 if part.is_done else min(0.99, _counted(part) / PART_OBJECTS)
 
 
 def _rate(campaign: Campaign, done: int, samples: Sequence[Sample], now: datetime) -> float | None:
@@ -298,24 +349,44 @@ def _ended(campaign: Campaign) -> CampaignRow:
 
 def _workers(facts: CampaignFacts) -> list[WorkerRow]:
     """Return a row for each claim, sorted by its process."""
-    batches = {batch.spec.number: batch for batch in facts.batches}
+    proves = facts.campaign.state is CampaignState.PROVING
+    batches = {} if proves else {batch.spec.number: batch for batch in facts.batches}
+    parts = {part.number: part for part in _parts(facts)}
     rows = defaultdict[str, list[WorkerRow]](list)
     for number, holder in facts.claims:
-        batch = batches.get(number)
+        batch, part = batches.get(number), parts.get(number)
         name = f"{holder.host}:{holder.pid}" if holder is not None else UNNAMED
         names = [namespace for namespace, _ in batch.spec.namespaces] if batch is not None else []
         row = WorkerRow(
             worker=name,
             command=holder.command if holder is not None else "",
             campaign=facts.campaign.id,
+            job="part" if proves else "batch",
             batch=number,
-            resource=batch.spec.resource if batch is not None else "",
+            resource=batch.spec.resource if batch is not None else _resources(part),
             namespaces="" if not names else names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}",
-            done=batch.report.objects if batch is not None else 0,
+            done=batch.report.objects if batch is not None else _counted(part) if part is not None else 0,
             planned=batch.spec.objects if batch is not None else 0,
         )
         rows[name].append(row)
     return [row for name in sorted(rows) for row in rows[name]]
+
+
+def _resources(part: ProofPart | None) -> str:
+    return ", ".join(dict.fromkeys(one.resource for one in part.ranges)) if part is not None else ""
+
+
+def _kek(kek: Kek, facts: Facts, settle: float) -> KekRow:
+    primaries = (chain[0] for _, chain in facts.in_force.resources if chain) if facts.in_force is not None else ()
+    since = datetime.fromtimestamp(kek.since, UTC).isoformat(timespec="seconds") if 0 < kek.since < _FAR else ""
+    return KekRow(
+        provider=kek.provider,
+        fingerprint=kek.fingerprint,
+        since=since,
+        former=len(kek.former),
+        writes=any((key.provider, key.name) == ("kms", kek.provider) for key in primaries),
+        held=kek.why_held(settle),
+    )
 
 
 def _keys(facts: Facts, settings: BudgetSettings, now: float) -> tuple[KeyRow, ...]:
@@ -358,6 +429,9 @@ def _apiservers(probed: Probed) -> ApiserversRow:
         ReplicaRow(one.address, one.name or one.id, one.state.value, one.state.is_converged, one.because)
         for one in found.replicas
     )
+    # Without an address to ask, nothing is known, unless an operator stated that all run it.
+    if not found.is_converged and not found.replicas:
+        return ApiserversRow(None, f"not known: {found.because}")
     return ApiserversRow(found.is_converged, found.because, tuple(replicas))
 
 

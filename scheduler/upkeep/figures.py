@@ -15,7 +15,6 @@ from kube_rewrap.worker.records.campaign import Campaign, CampaignState
 from kube_rewrap.worker.records.campaigns import Campaigns
 from kube_rewrap.worker.records.checkpoints import Checkpoints
 from kube_rewrap.worker.records.inventory import Inventory
-from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.scan import Scan
 from kube_rewrap.worker.records.scans import Scans
 
@@ -54,20 +53,18 @@ class Figures:
             if self._shown.get(campaign.whole) == (campaign.id, campaign.state):
                 continue
             batches = [one.value async for one in self._checkpoints.all(campaign.id)]
-            report = BatchReport.total(batch.report for batch in batches)
-            self.show_campaign(campaign, report, batches, 0.0)
+            self.show_campaign(campaign, batches, 0.0)
 
     def show_campaign(
         self,
         campaign: Campaign,
-        report: BatchReport,
         batches: list[Checkpoint],
         rate: float,
         *,
         seconds_left: float | None = None,
     ) -> None:
         """Show the progress of a campaign, as `SchedulerMetrics.campaign` does."""
-        self._metrics.campaign(campaign, report, batches, rate, whole=campaign.whole, seconds_left=seconds_left)
+        self._metrics.campaign(campaign, batches, rate, whole=campaign.whole, seconds_left=seconds_left)
         self._shown[campaign.whole] = campaign.id, campaign.state
 
     async def scanned(self, found: Inventory) -> None:

@@ -153,6 +153,7 @@ async def test_tls_with_a_client_certificate(certificates: Certificates) -> None
         settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), timeout=20.0)
         [answer] = await scrape_all(settings)
         assert (answer.reached, answer.reports) == (False, ())
+        assert "client certificate" in answer.fault, "its alert, or the end of the connection, whichever is read first"
         [answer] = await scrape_all(replace(settings, cert=str(certificates.cert), key=str(certificates.key)))
         assert [report.hashes for report in answer.reports] == [(FILE,)]
 
@@ -164,8 +165,23 @@ async def test_a_server_with_a_certificate_of_somebody_else_is_not_believed(
     with metrics_servers(1, Access(certificates)) as [server]:
         for cacert in (str(others.cacert), None):
             [answer] = await scrape_all(ApiserverSettings((server.url,), cacert=cacert, timeout=20.0))
-            assert "SSLCertVerificationError" in answer.fault
+            assert "no trusted authority signed its certificate; give the one that did with" in answer.fault
         assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("https://127.0.0.1:1", "no process listens there; does the kube-apiserver run? Check --apiserver"),
+        ("https://no-such-host.invalid:6443", "its name can't be resolved; check --apiserver"),
+        ("https://localhost:{plain}", "it speaks no TLS; is this the address of a kube-apiserver? Check --apiserver"),
+    ],
+)
+async def test_why_there_is_no_connection_is_said_in_plain_words(address: str, fault: str) -> None:
+    with metrics_servers(1) as [server]:
+        port = server.url.rpartition(":")[2]
+        [answer] = await scrape_all(ApiserverSettings((address.format(plain=port),), timeout=20.0))
+    assert (answer.reached, answer.fault) == (False, f"can't be reached: {fault}")
 
 
 async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, tmp_path: Path) -> None:
@@ -173,7 +189,8 @@ async def test_a_token_is_read_anew_and_never_shown(certificates: Certificates, 
     with metrics_servers(1, Access(certificates, token="canary-new")) as [server], capture_logs() as logs:
         settings = ApiserverSettings((server.url,), cacert=str(certificates.cacert), token_file=str(file), timeout=20.0)
         [answer] = await scrape_all(settings)
-        assert (answer.reached, answer.fault) == (True, "it answered 401: it does not accept who we are")
+        assert answer.reached
+        assert answer.fault.startswith("it answered 401: it does not accept the token or the client certificate, ")
         file.write_text("canary-new\n")
         [answer] = await scrape_all(settings)
         assert (answer.fault, len(answer.reports)) == ("", 0)
@@ -205,6 +222,10 @@ async def test_a_file_that_can_not_be_used_is_named(given: dict[str, str], place
 
 def redirect(handler: BaseHTTPRequestHandler) -> None:
     respond(handler, b"", status=302, Location="/metrics2")
+
+
+def expects_tls(handler: BaseHTTPRequestHandler) -> None:
+    respond(handler, b"Client sent an HTTP request to an HTTPS server.\n", status=400)
 
 
 def compress(handler: BaseHTTPRequestHandler) -> None:
@@ -243,6 +264,7 @@ def cut_off(handler: BaseHTTPRequestHandler) -> None:
     ("answers", "reached", "fault"),
     [
         (redirect, True, "it answered 302, and no metrics"),
+        (expects_tls, True, "it answered 400: it may speak TLS; write https:// in --apiserver"),
         (compress, True, "it answered with compressed metrics that were not asked for"),
         (endless_line, True, "its answer is not metrics in Prometheus' text format"),
         (flood, True, "its metrics are larger than 32 MiB"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,34 @@ def test_a_worker_says_in_json_what_was_wrong_and_tells_strange_messages_from_an
         one.wait(lambda: not worker.running, "the worker ends")
         assert worker.stop() == 1
         assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
+
+
+def test_what_a_killed_worker_leaves_behind_says_nothing(
+    etcd: EtcdCluster, new_redis: Callable[[RedisOptions], RedisServer], tmp_path: Path
+) -> None:
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+    with service(etcd, new_redis(RedisOptions()), tmp_path) as one:
+        one.anew = True
+        worker = one.start("worker", REWRAP_METRICS_ADDR=place)
+        one.wait(lambda: readiness(place) == 200, "it is ready")
+        os.kill(worker.pid, signal.SIGSTOP)  # it starts no more children
+        group = members(worker.pid)
+        trackers = {pid for pid, command in group.items() if "semaphore_tracker import" in command}
+        assert trackers
+        for pid in group.keys() - trackers:
+            os.kill(pid, signal.SIGKILL)
+        one.wait(lambda: not worker.running and not members(worker.pid), "the trackers have removed the semaphores")
+        assert [line for line in worker.text.splitlines() if not line.startswith("{")] == []
+
+
+def members(group: int) -> dict[int, str]:
+    """The processes of a group, each with its command line."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            if os.getpgid(int(place.name)) == group:
+                found[int(place.name)] = (place / "cmdline").read_text()
+    return found
 
 
 def test_a_worker_says_why_redis_can_not_be_used_as_plainly_as_the_scheduler(

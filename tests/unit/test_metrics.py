@@ -24,6 +24,7 @@ from kube_rewrap.worker.records.kek import KekFigures
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
 from kube_rewrap.worker.records.scan import Scan, UnreadableCount
+from kube_rewrap.worker.records.standing import Standing
 from kube_rewrap.worker.verdict import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -35,8 +36,13 @@ _SPEC = BatchSpec(
     campaign="c", number=0, resource="secrets", range=KeyRange.of_prefix(b"/registry/secrets/"), generation="sha256:0"
 )
 BATCHES = [
-    Checkpoint(spec=_SPEC, state=state)
-    for state in (BatchState.DONE, BatchState.PENDING, BatchState.PARKED, BatchState.PENDING)
+    Checkpoint(spec=_SPEC, state=state, report=report)
+    for state, report in (
+        (BatchState.DONE, REPORT),
+        (BatchState.PENDING, BatchReport()),
+        (BatchState.PARKED, BatchReport()),
+        (BatchState.PENDING, BatchReport()),
+    )
 ]
 KEYS = {
     "a" * 16: Budget(fingerprint="a" * 16, provider="aesgcm", reserved=70, committed=20, observed=50),
@@ -126,7 +132,7 @@ def everything(registry: CollectorRegistry) -> None:
     scheduler.leads(leads=True)
     scheduler.configured("sha256:0")
     scheduler.queue(is_available=True)
-    scheduler.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True, seconds_left=3.0)
+    scheduler.campaign(campaign(), BATCHES, 12.5, whole=True, seconds_left=3.0)
     scheduler.scanned(scan(0))
     scheduler.lags(4)
     scheduler.observed(7, 2)
@@ -157,8 +163,8 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
     metrics.configured("sha256:1")
     metrics.configured("sha256:0")
     metrics.queue(is_available=False)
-    metrics.campaign(campaign(CampaignState.INCOMPLETE), REPORT, (), 0.0, whole=False)
-    metrics.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
+    metrics.campaign(campaign(CampaignState.INCOMPLETE), BATCHES[:1], 0.0, whole=False)
+    metrics.campaign(campaign(), BATCHES, 12.5, whole=True)
     metrics.drifted()
     metrics.drifted()
     metrics.lags(4)
@@ -179,7 +185,7 @@ def test_what_a_leader_knows_is_shown(registry: CollectorRegistry) -> None:
         "kube_rewrap_unreadable_objects reason=no_key_of_that_name resource=secrets": 2.0,
         "kube_rewrap_last_scan_age_seconds": 10.0,
         "kube_rewrap_last_proof_age_seconds": 30.0,
-        **of_campaign("everything", "running", 3.0, 1.0, 12.5),
+        **of_campaign("everything", "running", 2.0, 1.0, 12.5),
         **of_campaign("part", "incomplete", 0.0, 0.0, 0.0),
     }
 
@@ -201,13 +207,13 @@ def of_campaign(scope: str, now: str, left: float, parked: float, rate: float) -
 def test_a_figure_of_another_configuration_is_absent(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry, wall=lambda: 1_030.0)
     metrics.configured("sha256:0")
-    metrics.campaign(campaign(CampaignState.COMPLETE), REPORT, BATCHES, 12.5, whole=True)
+    metrics.campaign(campaign(CampaignState.COMPLETE), BATCHES, 12.5, whole=True)
     metrics.scanned(scan(0))
     metrics.proven(replace(campaign(CampaignState.COMPLETE), ended_at="1970-01-01T00:17:00+00:00"))
     assert shown(registry)["kube_rewrap_last_proof_age_seconds"] == 10.0
     metrics.configured("sha256:1")
     # What comes late, or is on record of before, says nothing about this one either.
-    metrics.campaign(campaign(CampaignState.COMPLETE), REPORT, BATCHES, 12.5, whole=True)
+    metrics.campaign(campaign(CampaignState.COMPLETE), BATCHES, 12.5, whole=True)
     metrics.scanned(scan(0))
     metrics.proven(replace(campaign(CampaignState.COMPLETE), ended_at="1970-01-01T00:17:00+00:00"))
     assert shown(registry) == {
@@ -221,9 +227,9 @@ def test_a_figure_of_another_configuration_is_absent(registry: CollectorRegistry
 def test_a_campaign_of_a_part_leaves_what_is_shown_of_everything(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
     metrics.configured("sha256:0")
-    metrics.campaign(campaign(CampaignState.INCOMPLETE), REPORT, BATCHES, 0.0, whole=True)
+    metrics.campaign(campaign(CampaignState.INCOMPLETE), BATCHES, 0.0, whole=True)
     before = shown(registry)
-    metrics.campaign(campaign(CampaignState.COMPLETE), BatchReport(), (), 0.0, whole=False)
+    metrics.campaign(campaign(CampaignState.COMPLETE), (), 0.0, whole=False)
     after = shown(registry)
     assert {name: after[name] for name in before} == before
     assert after["kube_rewrap_campaign_state scope=part state=complete"] == 1.0
@@ -251,7 +257,7 @@ def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
     metrics.configured("sha256:0")
     for state in CampaignState:
-        metrics.campaign(campaign(state), REPORT, (), 0.0, whole=True)
+        metrics.campaign(campaign(state), (), 0.0, whole=True)
         states = starting("kube_rewrap_campaign_state scope=everything state=", shown(registry))
         assert [name for name, value in states.items() if value] == [state.value]
         assert len(states) == len(CampaignState)
@@ -260,7 +266,7 @@ def test_a_campaign_is_in_one_state(registry: CollectorRegistry) -> None:
 def test_a_campaign_that_rests_says_for_what(registry: CollectorRegistry) -> None:
     metrics = SchedulerMetrics(registry)
     metrics.configured("sha256:0")
-    metrics.campaign(campaign().paused(Pause.QUARANTINE, "why"), REPORT, (), 0.0, whole=True)
+    metrics.campaign(campaign().paused(Pause.QUARANTINE, "why"), (), 0.0, whole=True)
     causes = starting("kube_rewrap_campaign_paused cause=", shown(registry))
     assert causes == {f"{cause.value} scope=everything": float(cause is Pause.QUARANTINE) for cause in Pause}
 
@@ -271,14 +277,31 @@ def test_a_campaign_shows_what_is_done_what_is_left_and_when_it_ends(registry: C
     spec = replace(_SPEC, namespaces=(("a", 10), ("b", 30)))
     under_way = Checkpoint(spec=spec, state=BatchState.RUNNING, report=REPORT)
     batches = [under_way, replace(under_way, state=BatchState.DONE), Checkpoint(spec=spec)]
-    metrics.campaign(campaign(), REPORT + REPORT, batches, 0.0, whole=True, seconds_left=70.5)
+    metrics.campaign(campaign(), batches, 0.0, whole=True, seconds_left=70.5)
     samples = starting("kube_rewrap_campaign_", shown(registry))
     # Ten of 40 in a batch under way, a batch that was planned too large and is done, and one that has not begun.
     assert samples["objects_processed scope=everything"] == 20.0
     assert samples["objects_planned scope=everything"] == 20.0 + 30.0 + 40.0
     assert samples["eta_seconds scope=everything"] == 70.5
-    metrics.campaign(campaign().paused(Pause.WINDOW, "why"), REPORT + REPORT, batches, 0.0, whole=True)
+    metrics.campaign(campaign().paused(Pause.WINDOW, "why"), batches, 0.0, whole=True)
     assert "kube_rewrap_campaign_eta_seconds scope=everything" not in shown(registry)
+
+
+def test_a_second_sweep_counts_anew_as_the_log_does(registry: CollectorRegistry) -> None:
+    metrics = SchedulerMetrics(registry)
+    metrics.configured("sha256:0")
+    spec = replace(_SPEC, namespaces=(("a", 10),))
+    first = Checkpoint(spec=spec, state=BatchState.DONE, report=BatchReport.of({"rewritten": 10}))
+    again = Checkpoint(spec=replace(spec, sweep=2), state=BatchState.DONE, report=BatchReport.of({"rewritten": 10}))
+    again = replace(again, report=replace(again.report, current=10))
+    swept = replace(campaign(), sweeps=2)
+    metrics.campaign(swept, [first, again], 0.0, whole=True)
+    samples = starting("kube_rewrap_campaign_", shown(registry))
+    standing = Standing.of([first, again], 2)
+    assert (standing.done, standing.total, standing.batches_left) == (10, 20, 1)
+    assert samples["objects_processed scope=everything"] == standing.done
+    assert samples["objects_planned scope=everything"] == standing.total
+    assert samples["batches_left scope=everything"] == standing.batches_left
 
 
 def test_a_rotation_shows_its_step_since_when_and_whether_it_is_held(registry: CollectorRegistry) -> None:
@@ -333,7 +356,7 @@ def test_who_no_longer_leads_forgets_what_only_a_leader_knows(registry: Collecto
     metrics.configured("sha256:0")
     metrics.queue(is_available=True)
     metrics.drifted()
-    metrics.campaign(campaign(), REPORT, BATCHES, 12.5, whole=True)
+    metrics.campaign(campaign(), BATCHES, 12.5, whole=True)
     metrics.scanned(scan(0))
     metrics.lags(4)
     metrics.observed(7, 2)

@@ -88,13 +88,8 @@ class _LongPage:
 _Content = bytes | _LongPage
 
 
-class _Element(NamedTuple):
-    """A key of a leaf page, and where its value is in the page."""
-
-    is_bucket: int
-    key: bytes
-    start: int
-    end: int
+_Element = tuple[int, bytes, int, int]
+"""A key of a leaf page: whether it is a bucket, the key, and where its value begins and ends in the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +288,7 @@ class Database:
             if first < end or middle + value_size > size or not key_size:
                 raise self._damaged(page, "a key or value in it is empty, overlaps another, or reaches past its end")
             end = middle + value_size
-            elements.append(_Element(flags & _IS_BUCKET, data[first:middle], middle, end))
+            elements.append((flags & _IS_BUCKET, data[first:middle], middle, end))
             start += _LEAF_ELEMENT.size
         return elements
 

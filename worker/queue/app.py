@@ -266,6 +266,8 @@ def _undo_celerys_logs(**_: object) -> None:
     os.environ.pop("_MP_FORK_LOGLEVEL_", None)
     # At each broker outage Celery warns about a setting that build_app makes on purpose.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    # After a SIGKILL of this worker, billiard's tracker process would warn, not in JSON, of semaphores that it removes.
+    sys.warnoptions.append("ignore:semaphore_tracker:UserWarning")
 
 
 @celeryd_after_setup.connect

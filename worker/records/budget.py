@@ -232,9 +232,11 @@ class Budget:
 
         `swaps` is the number of our swaps on record by resource. `again` names resources whose last sight is so
         old that the writes since can't be counted any more: their estimate grows by the versions added since that
-        sight, less our own swaps since.
+        sight, less our own swaps since. Where no versions are on record from then, these are all versions, also from
+        before rewrap made the key: so no more than one write a revision, in all of these resources.
         """
         sights, own, estimated = dict(self.sights or {}), dict(self.own), self.estimated
+        unbounded, first, ours = 0, estimate.revision, 0
         for resource, versions in estimate.under(self.fingerprint).items():
             if resource not in again and not self.is_to_see(resource, seen):
                 continue
@@ -246,10 +248,13 @@ class Budget:
             elif (before := sights.get(resource)) is not None and before.versions is not None:
                 estimated += max(0, every - before.versions - max(0, swaps.get(resource, 0) - before.swaps))
             else:
-                estimated += max(0, versions - own.get(resource, Own()).count)
+                unbounded += max(0, versions - own.get(resource, Own()).count)
+                first = min(first, self.begins(resource) or 0)
+                ours += sum(one.before(estimate.revision + 1) for one in own.get(resource, Own()).landed)
             sights[resource] = Sight(estimate.revision, every, swaps.get(resource, 0))
             if resource in own:
                 own[resource] = own[resource].since(estimate.revision + 1)
+        estimated += min(unbounded, max(0, estimate.revision + 1 - first - ours))
         return replace(self, sights=sights, own=own, estimated=estimated)
 
     def landing(self, resource: str, landed: Landed, seen: Observations) -> Budget:

@@ -10,6 +10,9 @@ from kube_rewrap.worker.fields import MOST_BATCHES, Fields, count_of, members_of
 from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally, Unreadable, merged
 from kube_rewrap.worker.verdict import KeyRef, Reason, recorded_reason
 
+PART_OBJECTS = 10_000
+"""Target size of a part in objects: about a second's work."""
+
 _LISTED = 100
 """Unreadable objects that a part lists: its record must stay far below etcd's request limit."""
 

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console, Group
 
 from kube_rewrap.cli.top.screen import Form, bar, draw, duration, share_out
-from kube_rewrap.config.settings.schema import BudgetSettings, SpaceSettings
+from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.top.facts import Facts
 from kube_rewrap.scheduler.top.snapshot import Snapshot, snapshot
 from kube_rewrap.worker.records.holder import Handback
-from tests.unit.scheduler.top.cluster import BUSY, IDLE, RUNNING
+from tests.unit.scheduler.top.cluster import BUSY, IDLE, PROVING, RUNNING
 
 SCREENS = Path(__file__).parent / "screens"
 SIZES = [(80, 24), (60, 20), (120, 40)]
@@ -26,7 +26,7 @@ AWAY = "no etcd endpoint of http://127.0.0.1:2379 answered: connection refused"
 
 
 def shown(facts: Facts) -> Snapshot:
-    return snapshot(facts, {}, SpaceSettings(), BudgetSettings())
+    return snapshot(facts, {}, Settings())
 
 
 def rendered(found: Snapshot | None, form: Form, trouble: str = "") -> list[str]:
@@ -38,9 +38,11 @@ def rendered(found: Snapshot | None, form: Form, trouble: str = "") -> list[str]
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("name", ["busy", "idle", "away", "first"])
+@pytest.mark.parametrize("name", ["busy", "proving", "idle", "away", "first"])
 def test_the_screen(name: str, width: int, height: int) -> None:
-    found = {"busy": shown(BUSY), "idle": shown(IDLE), "away": shown(BUSY), "first": None}[name]
+    found = {"busy": shown(BUSY), "proving": shown(PROVING), "idle": shown(IDLE), "away": shown(BUSY), "first": None}[
+        name
+    ]
     form = Form(width, height, is_live=True)
     lines = rendered(found, form, AWAY if name in {"away", "first"} else "")
     file = SCREENS / f"{name}-{width}x{height}.txt"
@@ -52,7 +54,7 @@ def test_the_screen(name: str, width: int, height: int) -> None:
 @pytest.mark.parametrize("height", [1, 2, 5, 8, 11, 12, 15, 24, 60])
 @pytest.mark.parametrize("width", [1, 10, 30, 60, 80, 200])
 def test_no_size_is_exceeded(width: int, height: int) -> None:
-    for facts in (BUSY, IDLE):
+    for facts in (BUSY, PROVING, IDLE):
         for trouble in ("", AWAY):
             lines = draw(shown(facts), trouble, Form(width, height))
             assert len(lines) <= height

@@ -18,7 +18,6 @@ from kube_rewrap.config.settings.schema import Settings
 from kube_rewrap.scheduler.campaigns.embedded import run_embedded
 from kube_rewrap.scheduler.campaigns.lock import hold_lock
 from kube_rewrap.scheduler.campaigns.planning import plan_run
-from kube_rewrap.scheduler.campaigns.progress import Standing
 from kube_rewrap.scheduler.campaigns.take_up import take_up
 from kube_rewrap.scheduler.engine import Engine, describe
 from kube_rewrap.scheduler.registry.budgets import estimate_use, note_restore
@@ -44,6 +43,7 @@ from kube_rewrap.worker.records.codec import decode, encode
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.standing import Standing
 from kube_rewrap.worker.records.table import Stored
 from tests.fakes.objects import NEW, OBJECT, OLD, fill, seal
 from tests.fakes.store import MemoryStore

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from kube_rewrap.scheduler.campaigns.progress import Progress, Standing
+from kube_rewrap.scheduler.campaigns.progress import Progress
 from kube_rewrap.worker.etcd.ranges import KeyRange
 from kube_rewrap.worker.records.batch import BatchSpec, BatchState, Checkpoint
 from kube_rewrap.worker.records.campaign import Campaign, CampaignState, Pause, Scope
 from kube_rewrap.worker.records.report import BatchReport
+from kube_rewrap.worker.records.standing import Standing
 
 CAMPAIGN = Campaign(
     id="c",

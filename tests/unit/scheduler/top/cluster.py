@@ -15,6 +15,9 @@ from kube_rewrap.worker.records.budget import Budget, Own
 from kube_rewrap.worker.records.campaign import Campaign, CampaignOptions, CampaignState, Pause, Scope
 from kube_rewrap.worker.records.generation import GenerationRecord
 from kube_rewrap.worker.records.holder import Handback, Holder
+from kube_rewrap.worker.records.inventory import Inventory, KeyTally, ResourceRange, ResourceTally
+from kube_rewrap.worker.records.kek import Kek
+from kube_rewrap.worker.records.proof import ProofPart
 from kube_rewrap.worker.records.report import BatchReport
 from kube_rewrap.worker.records.request import Request, RequestKind, RequestState
 from kube_rewrap.worker.records.rotation import Rotation, RotationStep
@@ -22,6 +25,7 @@ from kube_rewrap.worker.verdict import KeyRef
 
 NOW = datetime(2026, 11, 26, 12, 0, 0, tzinfo=UTC)
 NEW, OLD = KeyRef("aesgcm", "key-2026-11", "a" * 16), KeyRef("aesgcm", "key-2026-05", "b" * 16)
+CLOUD = KeyRef("kms", "cloud", "v2")
 BOX = KeyRef("secretbox", "box", "c" * 16)
 IN_FORCE = GenerationRecord("sha256:00", (("secrets", (NEW, OLD)), ("configmaps", (NEW, BOX))))
 
@@ -164,5 +168,50 @@ BUSY = Facts(
     ),
 )
 """A rotation under way, with one of three members of etcd away and a worker that holds another file."""
+
+
+def part(number: int, counted: int, *, is_done: bool) -> ProofPart:
+    """A part of a proof of three, at revision 99, in which a worker has counted so many objects."""
+    tally = ResourceTally("secrets", NEW, (NEW, OLD), {NEW: KeyTally(counted, 0, counted)})
+    found = Inventory(99, (tally,))
+    return ProofPart(
+        campaign=RUNNING.campaign.id,
+        number=number,
+        revision=99,
+        generation="sha256:00",
+        ranges=(ResourceRange("secrets", KeyRange(b"a", b"b")),),
+        found=found if is_done else None,
+        partial=found if counted and not is_done else None,
+        of=3,
+    )
+
+
+PROVING = replace(
+    BUSY,
+    campaigns=(
+        COMPLETE,
+        CampaignFacts(
+            replace(RUNNING.campaign, state=CampaignState.PROVING, because="all batches are done"),
+            tuple(replace(one, state=BatchState.DONE) for one in RUNNING.batches),
+            ((1, Holder("rewrap worker", "node-a", 4711, ago(4))), (2, Holder("rewrap worker", "node-b", 811, ago(1)))),
+            (part(0, 10_000, is_done=True), part(1, 2_500, is_done=False), part(2, 0, is_done=False)),
+        ),
+    ),
+    keys=replace(
+        BUSY.keys,
+        keks=(
+            Kek(provider="cloud", target=f"sha256:{'1' * 64}", since=NOW.timestamp() - 86_400),
+            Kek(
+                provider="former-cloud",
+                target=f"sha256:{'2' * 64}",
+                since=0.0,
+                named=f"sha256:{'3' * 64}",
+                former=(f"sha256:{'3' * 64}",),
+            ),
+        ),
+    ),
+    in_force=replace(IN_FORCE, resources=(*IN_FORCE.resources, ("events", (CLOUD, NEW)))),
+)
+"""Nothing is left but a proof in three parts, of which one is done; one resource is written with KMS."""
 
 IDLE = Facts(at=NOW, etcd=EtcdFacts(0.001, 5, 1, (replace(BUSY.etcd.members[0], db_size=2**20),)))

@@ -17,11 +17,13 @@ from kube_rewrap.worker.records.codec import encode
 from kube_rewrap.worker.records.generation import History
 from kube_rewrap.worker.records.generations import Generations
 from kube_rewrap.worker.records.holder import Holder
+from kube_rewrap.worker.records.keks import Keks
 from kube_rewrap.worker.records.keyspace import Keyspace
+from kube_rewrap.worker.records.proofs import Proofs
 from kube_rewrap.worker.records.rotations import Rotations
 from kube_rewrap.worker.records.table import Stored
 from tests.fakes.store import MemoryStore
-from tests.unit.scheduler.top.cluster import BUSY, COMPLETE, IN_FORCE, RUNNING
+from tests.unit.scheduler.top.cluster import BUSY, COMPLETE, IN_FORCE, PROVING, RUNNING
 
 SPACE = Keyspace()
 READS = ("get", "page", "keys", "stamps", "count", "revision", "members", "alarms", "log_position")
@@ -70,6 +72,33 @@ async def test_a_look_shows_what_is_on_record() -> None:
     assert found.rotation.step == "rewrap"
     assert [row.campaign for row in found.events] == [f"c{number}" for number in range(EVENTS + 4, 4, -1)]
     assert found.gaps == ()
+
+
+async def test_the_parts_of_a_proof_and_the_keks_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CountingStore()
+    proving = PROVING.campaigns[1]
+    await Campaigns(store, SPACE).create(proving.campaign, proving.batches)
+    await Proofs(store, SPACE).replace_all(proving.campaign.id, proving.parts)
+    for kek in PROVING.keys.keks:
+        await Keks(store, SPACE).save(Stored(kek))
+    gatherer = Gatherer(store, Settings())
+    found = await gatherer.look()
+    [row] = found.campaigns
+    assert (row.parts_done, row.parts, row.proven) == (1, 3, 12_500)
+    assert sorted(one.provider for one in found.keks) == ["cloud", "former-cloud"]
+    asked: list[int] = []
+    page = store.page
+
+    async def noting(*arguments: Any, since: int = 0, **options: Any) -> Any:
+        if arguments[0].start.startswith(SPACE.proofs(proving.campaign.id).start):
+            asked.append(since)
+        return await page(*arguments, since=since, **options)
+
+    monkeypatch.setattr(store, "page", noting)
+    [row] = (await gatherer.look()).campaigns
+    assert row.parts_done == 1
+    assert asked
+    assert all(asked)  # those that changed, alone
 
 
 async def test_the_reads_of_a_look_do_not_grow_with_the_registry_or_the_log() -> None:
@@ -168,5 +197,5 @@ async def test_with_a_recorded_configuration_the_kube_apiservers_are_judged_by_i
     gatherer = Gatherer(store, Settings())
     await gatherer.probe()
     found = (await gatherer.look()).apiservers
-    assert found.converged is False
-    assert found.because.startswith("no address of a kube-apiserver is given")
+    assert found.converged is None  # no address: the probe asked none
+    assert found.because.startswith("not known: no address of a kube-apiserver is given")

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from kube_rewrap.config.settings.schema import BudgetSettings, SpaceSettings
+from kube_rewrap.config.settings.schema import Settings
+from kube_rewrap.scheduler.apiservers.convergence import Convergence
 from kube_rewrap.scheduler.top.facts import CampaignFacts, Facts, Lock, Probed
 from kube_rewrap.scheduler.top.snapshot import (
     RATE_SECONDS,
@@ -22,13 +23,13 @@ from kube_rewrap.scheduler.top.snapshot import (
 )
 from kube_rewrap.worker.records.campaign import CampaignState
 from kube_rewrap.worker.records.holder import UNNAMED
-from tests.unit.scheduler.top.cluster import BUSY, IDLE, NEW, NOW, RUNNING, campaign, entry
+from tests.unit.scheduler.top.cluster import BUSY, IDLE, NEW, NOW, PROVING, RUNNING, campaign, entry
 
 ID = RUNNING.campaign.id
 
 
 def shown(facts: Facts = BUSY, history: History | None = None) -> Snapshot:
-    return snapshot(facts, history or {}, SpaceSettings(), BudgetSettings())
+    return snapshot(facts, history or {}, Settings())
 
 
 def in_state(state: CampaignState) -> Facts:
@@ -87,6 +88,47 @@ def test_workers_are_the_holders_of_claims_by_name() -> None:
         ("node-a:4711", 1, "default..kube-system", 1_500, 3_000),
         ("node-b:811", 2, "default..kube-system", 900, 3_000),
     ]
+
+
+def test_while_a_campaign_is_proven_its_parts_and_their_workers_are_shown() -> None:
+    found = shown(PROVING)
+    row = found.campaigns[0]
+    assert (row.state, row.parts_done, row.parts, row.proven) == ("proving", 1, 3, 12_500)
+    assert row.proven_share == round((1 + 0.25) / 3, 3)
+    assert [(one.worker, one.job, one.batch, one.resource, one.namespaces, one.done) for one in found.workers] == [
+        ("node-a:4711", "part", 1, "secrets", "", 2_500),
+        ("node-b:811", "part", 2, "secrets", "", 0),
+    ]
+
+
+def test_parts_of_an_earlier_scan_do_not_count() -> None:
+    [complete, proving] = PROVING.campaigns
+    parts = (*proving.parts[:2], replace(proving.parts[2], revision=7, found=proving.parts[0].found))
+    row = shown(replace(PROVING, campaigns=(complete, replace(proving, parts=parts)))).campaigns[0]
+    assert (row.parts_done, row.parts, row.proven) == (1, 2, 12_500)
+    planning = shown(replace(PROVING, campaigns=(replace(proving, parts=()),))).campaigns[0]
+    assert (planning.parts, planning.proven, planning.proven_share) == (None, None, None)
+
+
+def test_a_later_sweep_counts_as_the_log_counts_it() -> None:
+    swept = replace(RUNNING, campaign=replace(RUNNING.campaign, sweeps=2))
+    row = shown(replace(BUSY, campaigns=(swept,))).campaigns[0]
+    assert (row.done, row.planned) == (0, 9_000)
+
+
+def test_a_kms_provider_shows_its_kek_and_why_it_is_held() -> None:
+    writing, other = shown(PROVING).keks
+    assert (writing.provider, writing.fingerprint, writing.since) == ("cloud", "1" * 16, "2026-11-25T12:00:00+00:00")
+    assert (writing.writes, writing.held) == (True, "")
+    assert (other.writes, other.since, other.former) == (False, "", 1)
+    assert "names a KEK that was in force before" in other.held
+
+
+def test_without_an_address_to_ask_convergence_is_not_known() -> None:
+    alone = Convergence(is_converged=False, file_hash="sha256:00", because="no address is given")
+    assert shown(replace(BUSY, apiservers=Probed(alone))).apiservers.converged is None
+    stated = replace(alone, is_converged=True, assumed="an operator said so")
+    assert shown(replace(BUSY, apiservers=Probed(stated))).apiservers.converged is True
 
 
 def test_a_claim_that_can_t_be_read_or_has_no_batch_is_shown_all_the_same() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import product
 
 import pytest
@@ -123,3 +124,14 @@ def former_part() -> dict[str, object]:
 def test_a_record_about_a_cipher_that_authenticates_says_what_it_said(provider: str, reason: Reason) -> None:
     detail = f"{provider}:aescbc:k (0123456789abcdef): why"
     assert recorded_reason(reason.value, detail) == (reason, detail)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=80), min_size=1, max_size=8), st.data())
+def test_a_value_opens_alike_whatever_was_opened_before_it(values: list[bytes], data: st.DataObject) -> None:
+    cipher = AesCbc(SecretBytes(MATERIAL))
+    stored = [cipher.seal_with(os.urandom(16), value, b"") for value in values]
+    for value, one in zip(values, stored, strict=True):
+        before = data.draw(st.sampled_from([*stored, sealed(bytes(16)), sealed(bytes(range(16)) * 2), b"cut"]))
+        with suppress(OpenError):
+            cipher.open(before, b"")
+        assert cipher.open(one, b"") == value == AesCbc(SecretBytes(MATERIAL)).open(one, b"")

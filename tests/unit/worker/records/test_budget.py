@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kube_rewrap.worker.records.budget import Budget, BudgetState, Mark, Sight, restored_text
+from kube_rewrap.worker.records.budget import Budget, BudgetState, Landed, Mark, Own, Sight, restored_text
+from kube_rewrap.worker.records.inventory import Estimate
+from kube_rewrap.worker.records.observed import Observations
 from kube_rewrap.worker.verdict import KeyRef
 
 KEY = KeyRef("aesgcm", "k1", "00112233aabbccdd")
@@ -178,3 +180,21 @@ def test_a_count_that_is_missing_is_never_guessed(missing: str) -> None:
     record = {name: value for name, value in gcm().to_json().items() if name != missing}
     with pytest.raises(ValueError, match=r" is no| is missing| is neither"):
         Budget.from_json(record)
+
+
+@pytest.mark.parametrize(
+    ("versions", "estimated"),
+    [
+        pytest.param({"secrets": 14}, 4, id="few versions => those less our swaps"),
+        pytest.param({"secrets": 500}, 20, id="versions from before it was made => the other revisions since"),
+        pytest.param({"secrets": 500, "configmaps": 300}, 20, id="two resources => they share the revisions"),
+    ],
+)
+def test_a_key_that_rewrap_made_has_not_encrypted_more_often_than_there_were_revisions(
+    versions: dict[str, int], estimated: int
+) -> None:
+    made = Budget(
+        fingerprint=KEY.fingerprint, provider="aesgcm", born=100, own={"secrets": Own(landed=(Landed(10, 101, 110),))}
+    )
+    estimate = Estimate(130, {resource: {KEY.fingerprint: count} for resource, count in versions.items()})
+    assert made.sighted(estimate, Observations(), again=tuple(versions)).estimated == estimated
