@@ -18,7 +18,7 @@ from kube_rewrap.worker.backups import bbolt
 from kube_rewrap.worker.backups.backup_file import BackupFile
 from kube_rewrap.worker.backups.snapshot import open_snapshot
 from kube_rewrap.worker.errors import BackupError
-from tests.fakes.bolt_file import PAGE, etcd_file, key_value, revision
+from tests.fakes.bolt_file import PAGE, etcd_file, file_of, key_value, revision
 
 KEY = b"/registry/secrets/default/a"
 MIB = 1 << 20
@@ -155,4 +155,16 @@ def test_a_long_page_of_long_keys_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(bbolt, "_LONGEST_KEYS", 3 * PAGE)
     (tmp_path / "db").write_bytes(etcd_file([(revision(2) + bytes(4 * PAGE), b"v")]).data())
     with pytest.raises(BackupError, match="a key or value in it is longer than etcd writes one"):
+        states(tmp_path / "db")
+
+
+@pytest.mark.parametrize(("others", "is_read"), [(999, True), (1_000, False)])
+def test_hundreds_of_other_buckets_are_read(tmp_path: Path, others: int, is_read: bool) -> None:
+    buckets = {b"bucket-%d" % number: [(b"a", b"b" * number)] for number in range(others)}
+    buckets[b"key"] = [(revision(2), key_value(KEY, b"v", 2))]
+    (tmp_path / "db").write_bytes(file_of(buckets).data(sealed=True))
+    if is_read:
+        assert states(tmp_path / "db") == 1
+        return
+    with pytest.raises(BackupError, match="more than 1,000 buckets"):
         states(tmp_path / "db")
