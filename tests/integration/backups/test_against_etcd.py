@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from kube_rewrap.worker.backups.snapshot import open_snapshot
 from tests.integration.backups.truth import everything_written, range_of, read
 from tests.integration.golden_registry import load
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion

@@ -168,3 +168,20 @@ def test_hundreds_of_other_buckets_are_read(tmp_path: Path, others: int, is_read
         return
     with pytest.raises(BackupError, match="more than 1,000 buckets"):
         states(tmp_path / "db")
+
+
+def test_invented_members_and_records_take_little_memory(tmp_path: Path) -> None:
+    urls = b'["' + b'","'.join(b"%d" % number for number in range(4_000)) + b'"]'
+    long, short = b'{"name":"m","peerURLs":' + urls + b"}", b'{"name":"m","peerURLs":' + urls[:3_000] + b'"]}'
+    members = [(b"%016x" % number, short if number % 2 else long) for number in range(999)]
+    records = [(b"%016x" % number, bytes(60_000)) for number in range(999)]
+    key = [(revision(2), key_value(KEY, b"v", 2))]
+    (tmp_path / "db").write_bytes(file_of({b"key": key, b"members": members, b"meta": records}).data(sealed=True))
+    tracemalloc.start()
+    try:
+        with open_snapshot(str(tmp_path / "db")) as snapshot:
+            assert {len(one.peer_urls) for one in snapshot.members} == {20}
+            assert len(snapshot.members) == 499
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
