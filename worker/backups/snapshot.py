@@ -294,7 +294,7 @@ def _hash(file: BackupFile, progress: Progress) -> _Hashed:
     for offset in range(0, size, _CHUNK):
         chunk = file.read(offset, min(_CHUNK, size - offset))
         digest.update(chunk)
-        if not has_hash:
+        if not has_hash and b"scheduledCompactRev" in chunk:  # in half the time that the expression takes
             found = _SCHEDULED.finditer(chunk)
             marks += [(offset + one.start(), int.from_bytes(one[1], "big")) for one in found]
             if len(marks) > _MOST_MARKS:
