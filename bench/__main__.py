@@ -22,6 +22,7 @@ ON_ONE_ETCD: dict[str, Callable[[Ground], Coroutine[object, object, None]]] = {
     "scanning": scanning.compare,
     "foreground": foreground.compare,  # not among those of `make bench` without arguments
     "backups": backups.compare,  # not among those of `make bench` without arguments
+    "backups-million": backups.compare_million,  # the same
     "records": records.compare,  # not among those of `make bench` without arguments
     "service": service.compare,
 }

@@ -127,6 +127,15 @@ def etcd_file(
     return file
 
 
+def file_of(buckets: Mapping[bytes, Pairs], *, per_leaf: int = 2, per_branch: int = 30) -> BoltFile:
+    """A database of any buckets, each a tree of its own."""
+    file = BoltFile()
+    roots = {name: file.add_tree(sorted(pairs), per_leaf, per_branch) for name, pairs in buckets.items()}
+    heads = [(name, struct.pack("<QQ", root, 0)) for name, root in sorted(roots.items())]
+    file.root = file.add_tree(heads, 20, per_branch, flags=1)
+    return file
+
+
 def revision(main: int, sub: int = 0, *, is_tombstone: bool = False) -> bytes:
     """A key of the bucket `key`."""
     return main.to_bytes(8, "big") + b"_" + sub.to_bytes(8, "big") + b"t" * is_tombstone

@@ -9,10 +9,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from kube_rewrap.config.errors import Fault, SourceError
 from kube_rewrap.worker.errors import BackupError
-
 
 _LAST_MOMENT = 253_402_300_799.0
 """The last second of the year 9999, the last year of a datetime; file systems keep later times."""
@@ -29,7 +29,7 @@ class BackupFile:
 
     @property
     def modified(self) -> float:
-        """When the file was last written, in seconds since 1970; a time before 1970 or after 9999 as the nearest one."""
+        """When the file was last written, in seconds since 1970: no time before that, none after the year 9999."""
         return min(max(self._state.st_mtime, 0.0), _LAST_MOMENT)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -58,7 +58,7 @@ def open_backup(path: str) -> Iterator[BackupFile]:
     """Open a backup for reading. Raises SourceError for a path that names no regular file that can be read."""
     try:
         # Before it is opened, which alone has an effect on some devices: it rewinds a tape, and starts a watchdog.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise _unusable(path, "it is not a regular file")
         # Not blocking: if a named pipe took the file's place, opening it would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -294,7 +294,10 @@ class Database:
 
     def _check_lengths(self, page: int, heads: bytes) -> None:
         sizes = [(key_size, value_size) for _, _, key_size, value_size in _LEAF_ELEMENT.iter_unpack(heads)]
-        if sum(key for key, _ in sizes) > _LONGEST_KEYS or max((value for _, value in sizes), default=0) > _LONGEST_VALUE:
+        if (
+            sum(key for key, _ in sizes) > _LONGEST_KEYS
+            or max((value for _, value in sizes), default=0) > _LONGEST_VALUE
+        ):
             raise self._damaged(page, "a key or value in it is longer than etcd writes one")
 
     def _check_order(self, page: int, keys: list[bytes], lower: bytes, upper: bytes | None) -> None:

@@ -18,7 +18,7 @@ from kube_rewrap.worker.backups import bbolt
 from kube_rewrap.worker.backups.backup_file import BackupFile
 from kube_rewrap.worker.backups.snapshot import open_snapshot
 from kube_rewrap.worker.errors import BackupError
-from tests.fakes.bolt_file import PAGE, etcd_file, key_value, revision
+from tests.fakes.bolt_file import PAGE, etcd_file, file_of, key_value, revision
 
 KEY = b"/registry/secrets/default/a"
 MIB = 1 << 20
@@ -156,3 +156,32 @@ def test_a_long_page_of_long_keys_is_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "db").write_bytes(etcd_file([(revision(2) + bytes(4 * PAGE), b"v")]).data())
     with pytest.raises(BackupError, match="a key or value in it is longer than etcd writes one"):
         states(tmp_path / "db")
+
+
+@pytest.mark.parametrize(("others", "is_read"), [(999, True), (1_000, False)])
+def test_hundreds_of_other_buckets_are_read(tmp_path: Path, others: int, is_read: bool) -> None:
+    buckets = {b"bucket-%d" % number: [(b"a", b"b" * number)] for number in range(others)}
+    buckets[b"key"] = [(revision(2), key_value(KEY, b"v", 2))]
+    (tmp_path / "db").write_bytes(file_of(buckets).data(sealed=True))
+    if is_read:
+        assert states(tmp_path / "db") == 1
+        return
+    with pytest.raises(BackupError, match="more than 1,000 buckets"):
+        states(tmp_path / "db")
+
+
+def test_invented_members_and_records_take_little_memory(tmp_path: Path) -> None:
+    urls = b'["' + b'","'.join(b"%d" % number for number in range(4_000)) + b'"]'
+    long, short = b'{"name":"m","peerURLs":' + urls + b"}", b'{"name":"m","peerURLs":' + urls[:3_000] + b'"]}'
+    members = [(b"%016x" % number, short if number % 2 else long) for number in range(999)]
+    records = [(b"%016x" % number, bytes(60_000)) for number in range(999)]
+    key = [(revision(2), key_value(KEY, b"v", 2))]
+    (tmp_path / "db").write_bytes(file_of({b"key": key, b"members": members, b"meta": records}).data(sealed=True))
+    tracemalloc.start()
+    try:
+        with open_snapshot(str(tmp_path / "db")) as snapshot:
+            assert {len(one.peer_urls) for one in snapshot.members} == {20}
+            assert len(snapshot.members) == 499
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
