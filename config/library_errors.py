@@ -57,8 +57,9 @@ def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
     `has_password`: whether the client gave one.
     """
     known = [sentence for one in chain_of(error) if (sentence := _sentence(one))]
-    sentences = [*(one for one in known if not is_unclear(one)), *known, f"{_UNKNOWN}{kind_of(error)}"]
-    sentence = sentences[0]
+    clear = [one for one in known if not is_unclear(one)]
+    # Of unclear ones, that of the first cause: a client's own error for it says less.
+    sentence = (clear[:1] or known[-1:] or [f"{_UNKNOWN}{kind_of(error)}"])[0]
     return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
 
 

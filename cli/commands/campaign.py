@@ -34,7 +34,12 @@ _FOLLOW_SECONDS = 0.5
 _LOOK_SECONDS = 1.5
 _IDLE_SECONDS = 15.0
 _FEW = 6
-"""Rows of a list that `show` prints without --namespaces, so that all fits a terminal of 24 lines."""
+"""Most rows of a list that `show` prints without --namespaces, so that all fits a terminal."""
+
+_SCREEN, _COLUMNS = 23, 80
+"""Lines of a terminal above the prompt, and its columns."""
+
+_LABEL = 15
 
 _WIDE = 120
 """Columns of a terminal that has room for the reasons in `list`."""
@@ -167,25 +172,54 @@ async def _show(args: argparse.Namespace) -> int:
     if args.output == "json":
         print_json(found.to_json())
         return Exit.DONE
+    if args.namespaces:
+        _print_all(found)
+    else:
+        _print_screen(found, shutil.get_terminal_size().columns if sys.stdout.isatty() else 0)
+    return Exit.DONE
+
+
+def _print_all(found: Overview) -> None:
     for name, value in found.lines():
-        say(f"{name + ':':<15}{value}")
-    everything = args.namespaces
+        say(f"{name + ':':<{_LABEL}}{value}")
     if found.quarantined_total:
         say()
-        remedy = f"-o json names {len(found.quarantined):,}"
-        print_left_alone(found.quarantined, found.quarantined_total, remedy, SHOWN if everything else _FEW)
+        _print_quarantine(found, SHOWN)
     say()
-    if everything:
-        print_table(
-            ("RESOURCE", "NAMESPACE", "OBJECTS", "STATE"),
-            [(row["resource"], row["namespace"], row["objects"], row["state"]) for row in found.namespaces],
-        )
-        return Exit.DONE
-    resources = found.resources
-    print_table(("RESOURCE", "OBJECTS", "PROCESSED", "BATCHES", "DONE"), resources[:_FEW])
-    more = f"{len(resources) - _FEW:,} more resources, and " if len(resources) > _FEW else ""
+    print_table(
+        ("RESOURCE", "NAMESPACE", "OBJECTS", "STATE"),
+        [(row["resource"], row["namespace"], row["objects"], row["state"]) for row in found.namespaces],
+    )
+
+
+def _print_screen(found: Overview, columns: int) -> None:
+    """Print what fits a terminal of 24 lines and so many columns. 0: there is no terminal, and nothing is cut."""
+    head = [(name, _cut(name, str(value), columns)) for name, value in found.lines(most=1)]
+    for name, value in head:
+        say(f"{name + ':':<{_LABEL}}{value}")
+    resources, left_alone = found.resources, found.quarantined_total
+    # Below the head: the table's head, the last line, and a blank one before each part.
+    room = _SCREEN - 3 - sum(1 + (_LABEL + len(value) > max(columns, _COLUMNS)) for _, value in head)
+    rows = min(len(resources), _FEW, max(1, room // 2 if left_alone else room))
+    listed = min(_FEW, (room - rows - 2) // 2)  # a reason takes two lines, and one says how many are not shown
+    if left_alone and listed > 0:
+        say()
+        _print_quarantine(found, listed)
+    say()
+    print_table(("RESOURCE", "OBJECTS", "PROCESSED", "BATCHES", "DONE"), resources[:rows])
+    more = f"{len(resources) - rows:,} more resources, and " if len(resources) > rows else ""
     say(f"--namespaces shows {more}the state of each namespace.")
-    return Exit.DONE
+
+
+def _cut(name: str, value: str, columns: int) -> str:
+    """Return a value that takes one line, and a reason two."""
+    room = columns * (2 if name == "because" else 1) - _LABEL
+    return value if not columns or len(value) <= room else f"{value[: max(0, room - 3)]}..."
+
+
+def _print_quarantine(found: Overview, shown: int) -> None:
+    remedy = f"-o json names {len(found.quarantined):,}"
+    print_left_alone(found.quarantined, found.quarantined_total, remedy, shown)
 
 
 async def _follow(args: argparse.Namespace, name: str) -> int:

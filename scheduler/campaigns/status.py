@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -152,8 +152,10 @@ class Overview:
             for name, count in batch.spec.namespaces
         ]
 
-    def lines(self) -> list[tuple[str, object]]:
-        """Return the text output: pairs of label and value."""
+    def lines(self, most: int | None = None) -> list[tuple[str, object]]:
+        """Return the text output: pairs of label and value. `most`: of the lines under one label, None = all."""
+        counts = sorted(self.quarantined_by.items(), key=lambda one: -one[1])
+        left_alone = [f"{count:,} of {resource}: {reason.value}" for (resource, reason), count in counts]
         done = sum(batch.state is BatchState.DONE for batch in self.batches)
         return [
             ("campaign", self.name),
@@ -168,12 +170,9 @@ class Overview:
             *self._pace(),
             *self._times(),
             ("quarantined", self._quarantined()),
-            *(
-                ("left alone", f"{count:,} of {resource}: {reason.value}")
-                for (resource, reason), count in self.quarantined_by.items()
-            ),
-            ("workers", ", ".join(self.workers) or "none at work"),
-            *(("outdated", sentence) for sentence in self.outdated),
+            *_labelled("left alone", left_alone, most),
+            ("workers", (", ".join(self.workers) if most is None else _some(self.workers)) or "none at work"),
+            *_labelled("outdated", self.outdated, most),
         ]
 
     def _progress(self) -> str:
@@ -245,6 +244,14 @@ class Overview:
             ],
             "namespaces": self.namespaces,
         }
+
+
+def _labelled(label: str, sentences: Sequence[str], most: int | None) -> list[tuple[str, object]]:
+    """Return a line for each sentence, and where there are more than `most`, one for the number of the others."""
+    shown = sentences[:most]
+    left = len(sentences) - len(shown)
+    rest: list[tuple[str, object]] = [(label, f"... {left:,} more with --namespaces")] if left else []
+    return [*((label, sentence) for sentence in shown), *rest]
 
 
 def _some(names: tuple[str, ...]) -> str:

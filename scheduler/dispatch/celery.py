@@ -1,7 +1,10 @@
 """Dispatches batches to Celery workers: messages by task name, limited in number.
 
 A message is a hint and may be lost, so a batch that is neither claimed nor done some seconds after its message is sent
-again, with growing delay. Only this process remembers what it sent: a new leader sends every message again.
+again, with growing delay. The message of a batch that a worker has begun overtakes those of other batches, so that
+batches end one after another, not all at the end of the campaign.
+
+Only this process remembers what it sent: a new leader sends every message again.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from kube_rewrap.worker.errors import UnavailableError
 from kube_rewrap.worker.queue.app import build_app
 from kube_rewrap.worker.queue.diagnosis import why_unavailable
 from kube_rewrap.worker.queue.names import BATCHES, PROVE, REWRITE
+from kube_rewrap.worker.queue.transport import FIRST
 from kube_rewrap.worker.records.batch import BatchSpec
 
 _PROBE = "rewrap.probe"
@@ -58,9 +62,12 @@ class Sender:
         self._thread = ThreadPoolExecutor(1, "celery")
         self.is_available: bool | None = None
 
-    async def send(self, task: str, arguments: Mapping[str, object], queue: str) -> None:
-        """Send one message. Raises UnavailableError when Redis does not take it, SettingsError for a bad broker URL."""
-        await self._do(partial(self._send, task, dict(arguments), queue))
+    async def send(self, task: str, arguments: Mapping[str, object], queue: str, *, is_first: bool = False) -> None:
+        """Send one message; `is_first`: before all others in the queue.
+
+        Raises UnavailableError when Redis does not take it, SettingsError for a bad broker URL.
+        """
+        await self._do(partial(self._send, task, dict(arguments), queue, FIRST if is_first else None))
 
     async def length(self, queue: str) -> int:
         """Return how many messages wait in a queue. Raises UnavailableError, SettingsError."""
@@ -98,8 +105,8 @@ class Sender:
         with self._celery().connection_for_write() as connection:
             return connection.default_channel.client.llen(queue)
 
-    def _send(self, task: str, arguments: dict[str, object], queue: str) -> None:
-        self._celery().send_task(task, kwargs=arguments, queue=queue, retry=False)
+    def _send(self, task: str, arguments: dict[str, object], queue: str, priority: int | None) -> None:
+        self._celery().send_task(task, kwargs=arguments, queue=queue, retry=False, priority=priority)
 
     def _celery(self) -> Any:
         if self._app is None:
@@ -124,6 +131,8 @@ class QueueDispatcher:
         self._sender = sender
         self._clock = clock
         self._sent: dict[tuple[str, int], _Sent] = {}
+        self._begun: frozenset[int] = frozenset()
+        """Batches that a worker had claimed, and that are not done."""
 
     async def offer(self, batches: Sequence[BatchSpec], claimed: frozenset[int]) -> None:
         """See Dispatcher."""
@@ -131,6 +140,8 @@ class QueueDispatcher:
         for number in claimed:
             self._sent.pop((REWRITE, number), None)
         self._forget(REWRITE, {batch.number for batch in free})
+        self._begun = claimed | self._begun.intersection(batch.number for batch in free)
+        free.sort(key=lambda batch: batch.number not in self._begun)
         await self._send(REWRITE, {batch.number: batch.campaign for batch in free}, len(claimed))
 
     async def offer_proof(self, campaign: str, numbers: Sequence[int], claimed: frozenset[int]) -> None:
@@ -158,7 +169,10 @@ class QueueDispatcher:
             if not due or await self._sender.length(BATCHES) >= _LONGEST_QUEUE:
                 return
             for number in due:
-                await self._sender.send(task, {"campaign": wanted[number], "number": number}, BATCHES)
+                is_first = task == REWRITE and number in self._begun
+                await self._sender.send(
+                    task, {"campaign": wanted[number], "number": number}, BATCHES, is_first=is_first
+                )
                 self._note(task, wanted[number], number, now)
         except UnavailableError:
             return  # the sender has logged it; the next round tries again

@@ -80,6 +80,16 @@ async def test_no_more_are_sent_than_fit(sender: Sender, messages: redis_client.
     assert numbers(messages) == []
 
 
+async def test_a_batch_that_was_begun_overtakes_those_that_wait(sender: Sender, messages: redis_client.Redis) -> None:
+    """Otherwise all batches would go round in slices, and end together."""
+    dispatcher, many = QueueDispatcher(sender, Clock()), [batch(number) for number in range(50)]
+    await dispatcher.offer(many, frozenset({0, 1}))
+    waiting = messages.llen(BATCHES)
+    await dispatcher.offer(many, frozenset({1, 2}))  # the slice of 0 has ended
+    found = numbers(messages)
+    assert (waiting, found[0], sorted(found[1:])) == (4, 0, [2, 3, 4, 5])
+
+
 async def test_what_is_claimed_makes_room_and_is_not_sent(sender: Sender, messages: redis_client.Redis) -> None:
     dispatcher, many = QueueDispatcher(sender, Clock()), [batch(number) for number in range(50)]
     await dispatcher.offer(many, NOBODY)

@@ -8,6 +8,7 @@
    messages as in progress for ever, and does not poll again until the worker restarts. This transport forgets them;
    Redis redelivers them after the visibility timeout.
 4. The transport neither writes nor reads kombu's binding tables in Redis.
+5. A message of the priority `FIRST` overtakes those that wait in its queue; kombu would keep it in a queue of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from kube_rewrap.worker.queue import gate
 from kube_rewrap.worker.queue.names import BATCHES, CONTROL, EXCHANGE
 
 RETRY_SECONDS = 10
+FIRST = 9
+"""Priority of a message that a worker is to take before all others."""
+
 _MOST_WAITING = 64
 """Most retries that one worker delays at a time. It does not delay further ones."""
 
@@ -176,6 +180,15 @@ class GuardedChannel(redis.Channel):
     def get_table(self, exchange: str) -> list[tuple[str, str, str]]:
         """Return the bindings of our exchange: each queue under its own name."""
         return [(name, "", name) for name in (CONTROL, BATCHES)] if exchange == EXCHANGE else []
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        """See kombu. Messages of the priority `FIRST` overtake the others."""
+        properties = message["properties"]
+        if properties.get("priority") != FIRST:
+            super()._put(queue, message, **options)
+            return
+        with self.conn_or_acquire() as client:
+            client.rpush(queue, json.dumps({**message, "properties": {**properties, "priority": 0}}))
 
     def _queue_bind(self, *_: object) -> None:
         """Write no binding table to Redis."""

@@ -90,6 +90,8 @@ def test_why_redis_cannot_be_used_is_said_in_a_fixed_sentence(error: Exception, 
 def test_the_cause_is_said_rather_than_that_the_connection_broke() -> None:
     error = chained(named("ConnectionError"), ConnectionRefusedError(111, MARK))
     assert why_unreachable(error) == "it refuses connections; does it run?"
+    error = chained(named("ConnectionError"), ssl.SSLError(1, MARK))
+    assert why_unreachable(error) == "TLS failed; does it serve TLS, and does it require a client certificate?"
 
 
 @pytest.mark.parametrize(
