@@ -80,9 +80,11 @@ class Project:
         return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
 
     def values(self) -> list[bytes]:
-        """Every value below /registry/, read by etcdctl."""
+        """Every value below /registry/ that the configuration governs, read by etcdctl: all but the namespaces."""
         read = ["etcdctl", "get", "--prefix", "/registry/", "--write-out", "json"]
-        return [base64.b64decode(one["value"]) for one in json.loads(self.compose("exec", "-T", "etcd", *read))["kvs"]]
+        found = json.loads(self.compose("exec", "-T", "etcd", *read))["kvs"]
+        pairs = [(base64.b64decode(one["key"]), base64.b64decode(one["value"])) for one in found]
+        return [value for key, value in pairs if not key.startswith(b"/registry/namespaces/")]
 
     def under(self, prefix: bytes) -> int:
         return sum(value.startswith(prefix) for value in self.values())
