@@ -1,8 +1,9 @@
 """Fixtures for every kind of test. `tests/README.md` lists them."""
 
+import gc
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
@@ -11,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.acceptance.forked import stop_server
+from tests.measured import is_measured, unmeasured
 from tests.servers.etcd import EtcdCluster, EtcdOptions, EtcdVersion, start_etcd
 from tests.servers.redis import REDIS_SERVER, RedisOptions, RedisServer, start_redis
 
@@ -57,7 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So neither the machine is idle, nor overrun. What belongs together is told to xdist, which otherwise gives a test
     after the other to the process that is free.
     """
-    folders = {item: item.path.relative_to(_TESTS).parts[0] for item in items}
+    files = {path: path.relative_to(_TESTS) for path in {item.path for item in items}}
+    folders = {item: files[item.path].parts[0] for item in items}
     waiting = [item for item in items if folders[item] in _WAITING]
     computing = [item for item in items if folders[item] not in _WAITING]
     waiting.sort(key=lambda item: -_WAITING[folders[item]])
@@ -66,8 +69,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ends = list(accumulate(_WAITING.get(folders[item], 1.0) for item in kind))
         places |= {item: end / ends[-1] for item, end in zip(kind, ends, strict=True)}
     for item in computing:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
+        item.add_marker(pytest.mark.xdist_group(str(files[item.path])))
     items.sort(key=places.__getitem__)
+    gc.collect()
+    gc.freeze()  # what was collected stays to the end: looking through it for garbage takes longer than many a test
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measures a test and its fixtures, if it counts for coverage."""
+    if is_measured(item.path.relative_to(_TESTS)):
+        return (yield)
+    with unmeasured():
+        return (yield)
 
 
 class SharedClusters:

@@ -29,6 +29,7 @@ from coverage import Coverage
 from kube_rewrap import cli, config, scheduler, worker
 from kube_rewrap.cli.main import main
 from tests.acceptance.forked_children import is_child
+from tests.measured import COVERED, stop_measuring
 
 _ROOT = Path(__file__).parents[2]
 _LONGEST = 1 << 20
@@ -101,7 +102,9 @@ def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
         number = theirs.fileno()
         line = [sys.executable, "-m", "tests.acceptance.forked", str(number)]
         nothing = subprocess.DEVNULL
-        return subprocess.Popen(line, stdin=nothing, stdout=nothing, cwd=_ROOT, pass_fds=[number]), ours
+        environment = {**os.environ, **COVERED}  # the first test that forks may be one that is not measured
+        started = subprocess.Popen(line, stdin=nothing, stdout=nothing, cwd=_ROOT, env=environment, pass_fds=[number])
+        return started, ours
 
 
 def _serve(channel: socket.socket) -> dict[str, Any] | None:
@@ -157,6 +160,8 @@ def _main() -> None:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
+    if not COVERED.keys() <= os.environ.keys():
+        stop_measuring()
     match request["line"]:
         case [sys.executable, "-m", module, *words]:
             sys.argv = [module, *words]
