@@ -1,12 +1,14 @@
 """`rewrap` without the start of an interpreter: forked from a process that imports everything once for all tests.
 
 A forked command is a process of its own, with the environment, descriptors, signals and exit code of an executed
-one. It runs `main` as the console script does, and ends as an interpreter ends. What happens before `main` is left
-out: tests of the start, and of what libraries print while they are imported, execute the program.
+one. It runs `main` as the console script does. What happens before `main` is left out: tests of the start, and of what
+libraries print while they are imported, execute the program. So is the destruction of all modules at the end, which
+would copy the memory that the processes share.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -19,7 +21,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -176,5 +180,24 @@ def _main() -> None:
             sys.exit(main(words))
 
 
+def _end(code: int) -> None:
+    """Ends the process as an interpreter does, up to the destruction of modules: so do children of multiprocessing.
+
+    It returns when what was printed can't be written, for the interpreter to say so.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()  # what destructors say belongs to a command's output
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    _main()
+    try:
+        _main()
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            _end(ended.code)
+        raise
