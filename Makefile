@@ -18,6 +18,7 @@ JOBS ?= 5
 MADE_VENV    := $(VENV)/.made
 HAS_RUNTIME  := $(VENV)/.has-runtime
 HAS_TEST     := $(VENV)/.has-test
+COLLECTED    := $(VENV)/.collected
 PROMETHEUS   := .servers/prometheus/prometheus
 ETCD_3_5     := .servers/3.5/etcd
 ETCD_3_4     := .servers/3.4/etcd
@@ -26,7 +27,7 @@ KUBECTL      := .servers/kubectl/kubectl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-service demo-rotation demo-kms test check image-test bench chaos docs fmt clean $(ETCD_3_4)-if-possible $(KUBECTL)-if-possible
+.PHONY: help demo demo-service demo-rotation demo-kms ready test check image-test bench chaos docs fmt clean $(ETCD_3_4)-if-possible $(KUBECTL)-if-possible
 
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
@@ -43,7 +44,9 @@ demo-rotation: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## A key wears out, and the serv
 demo-kms: $(HAS_TEST) $(ETCD_3_5) $(REDIS) ## The service moves to KMS v2, and follows when the KEK is rotated in the KMS
 	$(PYTHON_) -m tests.demo_kms
 
-test: $(HAS_TEST) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
+ready: $(COLLECTED) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible $(KUBECTL)-if-possible ## What make test and make check need; -j4 fetches it side by side
+
+test: $(COLLECTED) $(ETCD_3_5) $(REDIS) $(ETCD_3_4)-if-possible $(PROMETHEUS)-if-possible ## All tests but the chaos runs, with coverage (ARGS="-k name" for some, JOBS=0 for one by one)
 	$(PYTHON_) -m coverage erase
 	$(PYTHON_) -m coverage run -m pytest -m "not chaos and not hours" --ignore tests/documents --ignore tests/image \
 	  -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS); \
@@ -94,6 +97,12 @@ $(HAS_RUNTIME): $(MADE_VENV) pyproject.toml requirements/build.txt requirements/
 
 $(HAS_TEST): $(HAS_RUNTIME) requirements/test.txt
 	$(INSTALL) -r requirements/test.txt
+	touch $@
+
+# pytest compiles modules of tests. Here it does so once: otherwise each of the processes of make test compiles them all.
+$(COLLECTED): $(HAS_TEST)
+	$(PYTHON_) -m pytest --collect-only -qq tests/unit >/dev/null & \
+	  $(PYTHON_) -m pytest --collect-only -qq --ignore tests/unit >/dev/null; wait
 	touch $@
 
 # The servers don't depend on the interpreter: an environment that is made again keeps them.

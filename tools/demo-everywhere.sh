@@ -24,28 +24,41 @@ interpreters() {
   done | xargs -r -n 1 realpath | sort -u
 }
 
-failed=()
-ran=0
-while read -r python; do
+# Runs the demonstration with one Python, and prints how it went in one piece, for several run at the same time.
+demonstrate() {
+  local python=$1 name checkout log said
   name=$("$python" -c 'import platform; print("Python", platform.python_version())')
-  if ! "$python" -c 'import venv' 2>/dev/null; then
-    echo "== $name: skipped, it has no module venv"
-    continue
-  fi
-  echo "== $name"
-  checkout=$work/$((ran += 1))
-  mkdir "$checkout"
+  checkout=$(mktemp -d -p "$work")
+  log=$checkout.log
   git ls-files -z | tar --create --null --files-from - | tar --extract --directory "$checkout"
-  if timeout "$bound" make --directory "$checkout" --no-print-directory PYTHON="$python" demo >"$work/log" 2>&1; then
-    grep -m 1 '^COMPLETE' "$work/log"
+  # etcd is the same for each Python: it is downloaded only where the tree hasn't got it.
+  if [ -d .servers/3.5 ]; then mkdir "$checkout/.servers" && cp -R .servers/3.5 "$checkout/.servers/"; fi
+  if timeout "$bound" make --directory "$checkout" --no-print-directory PYTHON="$python" demo >"$log" 2>&1; then
+    said=$(grep -m 1 '^COMPLETE' "$log")
+    echo "== $name: $said"
   else
-    cat "$work/log"
-    failed+=("$name")
+    echo "== $name: failed"$'\n'"$(cat "$log")"
+    return 1
   fi
   rm -rf "$checkout"
-done < <(interpreters)
+}
 
-if [ "${#failed[@]}" -gt 0 ] || [ "$ran" -eq 0 ]; then
-  echo "make demo failed on: ${failed[*]:-no Python from 3.11 on was found}" >&2
+able=()
+while read -r python; do
+  if "$python" -c 'import venv' 2>/dev/null; then
+    able+=("$python")
+  else
+    echo "== $python: skipped, it has no module venv"
+  fi
+done < <(interpreters)
+if [ "${#able[@]}" -eq 0 ]; then
+  echo "No Python from 3.11 on was found" >&2
+  exit 1
+fi
+
+export -f demonstrate
+export bound work
+if ! printf '%s\0' "${able[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -euo pipefail -c 'demonstrate "$1"' demonstrate; then
+  echo "make demo failed" >&2
   exit 1
 fi
