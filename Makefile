@@ -11,8 +11,8 @@ VENV    := .venv
 PYTHON_ := $(VENV)/bin/python
 INSTALL := $(PYTHON_) -m pip install --quiet --require-hashes
 
-# Tests that run side by side: most wait for servers more than they compute. More than twice a small machine's cores.
-JOBS ?= 5
+# Tests that run side by side: most wait for servers more than they compute. Three times the cores of a small machine.
+JOBS ?= 6
 
 # Stamps: each is made once, and again when what it was made from changes.
 MADE_VENV    := $(VENV)/.made
