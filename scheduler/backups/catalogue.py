@@ -34,6 +34,7 @@ _MOST_KEYS = 20_000
 _MOST_DIGITS = 20
 _GRACE = 86_400.0
 
+_MOST_OUTSIDE = 1_000
 Digest = Annotated[str, form_of(form=_DIGEST)]
 Keys = Annotated[tuple[KeyRef, ...], Most(_MOST_KEYS)]
 
@@ -47,6 +48,7 @@ class Backup(Form):
     `history_keys`: what else older revisions in the file are under. `unknown_keys`: missing ones, named as the values
     name them, whose fingerprint is not known (""). `expires`: when the operator deletes it, None = never. `prefix`: the
     etcd prefix below which it was proven, "" where that is not known; what is elsewhere in the file is another backup.
+    `outside`: beginnings of the paths where encrypted values are elsewhere.
     """
 
     digest: Digest
@@ -65,6 +67,7 @@ class Backup(Form):
     unknown_keys: Keys
     expires: Moment | None = None
     prefix: Later[Text] = ""
+    outside: Later[Annotated[tuple[Text, ...], Most(_MOST_OUTSIDE)]] = ()
 
     @property
     def made_at(self) -> float:

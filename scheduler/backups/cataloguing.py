@@ -37,6 +37,7 @@ def backup_of(
         history_keys=_keys(history - needed),
         unknown_keys=_keys(one for one in missing if not one.fingerprint),
         prefix=prefix,
+        outside=report.outside,
         expires=None if expires is None else moment(expires),
     )
 

@@ -6,7 +6,8 @@ A key is destroyable when each of these blockers was checked and is absent. A fa
 2. The cluster may hold something under it: any blocker of its removal (`removal.py`), or the cluster was not scanned.
 3. A backup in the catalogue needs it, at its newest revision or for an older one that is still in the file; a backup
    that expired counts as long as its file is still there.
-4. A backup is not readable whole, or holds values of which it is not known which key they need.
+4. A backup is not readable whole, or holds values of which it is not known which key they need, or encrypted ones
+   outside the etcd prefix below which it was proven; unless it was added below that other prefix, too.
 5. A line of the catalogue is damaged: it may have named a backup; or another user could have written the catalogue.
 6. No backup of some object of this cluster that was proven readable without the key is left, or none of the time since
    the present configuration is in force. Without one the catalogue may be an old copy, or lack its last lines; with one
@@ -22,6 +23,7 @@ Not handled: backups that were never added, copies, and other clusters that use 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -122,6 +124,20 @@ def _common(catalogue: Catalogue, kept: Sequence[Backup]) -> Iterable[str]:
         yield f"damaged lines of the catalogue may have named backups: {count}; `rewrap backups list` shows them"
     if closed := [one for one in kept if not one.readable]:
         yield f"backups that were not readable whole may need it: {_named(closed)}"
+    if outside := _not_looked_at(kept):
+        yield f"encrypted values outside their etcd prefix were not looked at in backups: {_named(outside)}"
+
+
+def _not_looked_at(kept: Sequence[Backup]) -> list[Backup]:
+    """Return the backups with encrypted values outside the etcd prefixes below which their file was proven."""
+    prefixes: dict[str, set[str]] = defaultdict(set)
+    for one in kept:
+        prefixes[one.digest].add(one.prefix)
+    return [
+        one
+        for one in kept
+        if any(not any(p != one.prefix and p.startswith(path) for p in prefixes[one.digest]) for path in one.outside)
+    ]
 
 
 def _judge(  # noqa: PLR0917 - what is the same for all keys

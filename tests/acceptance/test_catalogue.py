@@ -134,6 +134,28 @@ def test_a_backup_is_added_listed_and_forgotten(backup: Path, archive: Path, tmp
     assert Command(tmp_path).run("backups", "forget", added["digest"], *flags).code == 2
 
 
+def test_another_registry_in_the_same_file_is_looked_at_apart(etcd: EtcdCluster, archive: Path, tmp_path: Path) -> None:
+    gateway, file = etcd.admin(), tmp_path / "backup"
+    store(gateway, secrets(3), NEW)
+    place = "/kubernetes.io/secrets/default/x"
+    gateway.put(place, OLD.seal(place, next(iter(secrets(1).values()))))
+    etcd.save(file)
+    rewrap = offline(tmp_path, configure(tmp_path, NEW))
+    flags = ("--catalogue", str(tmp_path / "backups.jsonl"), "--keys", str(archive))
+
+    def blockers() -> str:
+        return " ".join(row(rewrap.json("backups", "keys", *flags)["keys"], OLD)["blockers"])
+
+    [added] = rewrap.json("backups", "add", str(file), *flags)["added"]
+    assert (added["readable"], added["prefix"], added["outside"]) == (True, "/registry/", ["/kubernetes.io/"])
+    assert OLD.fingerprint not in json.dumps(added["keys"])
+    assert "outside their etcd prefix were not looked at" in blockers()
+    [added] = rewrap.json("backups", "add", str(file), *flags, "--etcd-prefix", "/kubernetes.io")["added"]
+    assert (added["prefix"], added["outside"]) == ("/kubernetes.io/", ["/registry/"])
+    assert "were not looked at" not in blockers()
+    assert "backups need it" in blockers()
+
+
 def test_a_backup_that_can_not_be_read_whole_is_added_and_ends_with_3(
     backup: Path, archive: Path, tmp_path: Path
 ) -> None:

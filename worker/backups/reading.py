@@ -22,6 +22,7 @@ from kube_rewrap.worker.backups.snapshot import Alarm, Member, Snapshot, State
 from kube_rewrap.worker.chains import Chains
 from kube_rewrap.worker.data_keys import DataKeys, fetch_again, refused
 from kube_rewrap.worker.errors import KmsRefusedError, KmsUnavailableError
+from kube_rewrap.worker.etcd.ranges import key_text
 from kube_rewrap.worker.providers.chain import Chain, Opened
 from kube_rewrap.worker.providers.envelope import ENCRYPTED
 from kube_rewrap.worker.records.inventory import Inventory, ResourceTally
@@ -38,6 +39,7 @@ _LONGEST_NAMED = 1_024
 """Bytes of an etcd key that are listed; those of Kubernetes are shorter."""
 _MOST_RESOURCES = 10_000
 """Resources that have objects: a client that writes to etcd can invent custom ones, and each costs about 4 KiB."""
+_MOST_OUTSIDE = 100
 _PLAIN = Chain([IdentityProvider()])
 """How kube-apiserver reads what no entry of its configuration names."""
 
@@ -50,6 +52,8 @@ class BackupReport:
     `newest`: the objects as a restored etcd has them. `history`: older revisions of objects, also of deleted ones.
     Both count values under KMS as `peeked` that were not opened; `unproven` has those of `newest` by the key that they
     name, `away` the reasons why plugins did not open them. `missing`: the keys that unreadable objects need.
+    `outside`: first segments of the paths of encrypted values that belong to no resource below the etcd prefix, such as
+    those of another cluster's registry in the same etcd. Nothing opens them, and they do not make a backup unreadable.
     """
 
     file: str
@@ -71,6 +75,7 @@ class BackupReport:
     missing_in_history: tuple[MissingKey, ...]
     unproven: Mapping[KeyRef, int]
     away: tuple[str, ...]
+    outside: tuple[str, ...]
 
     @property
     def is_readable(self) -> bool:
@@ -124,6 +129,7 @@ async def read_backup(
         missing_in_history=count.history.missing.all(),
         unproven=dict(sorted(count.newest.peeked.items())),
         away=tuple(dict.fromkeys(count.away.values())),
+        outside=tuple(sorted(count.outside)),
     )
 
 
@@ -145,6 +151,12 @@ def _groups(states: Iterable[State]) -> Iterator[list[State]]:
             yield group
             group, size = [], 0
     yield group
+
+
+def _first_segment(key: bytes) -> str:
+    """Return a key up to the slash after its first segment: `/kubernetes.io/`."""
+    slash = key.find(b"/", 1)
+    return key_text(key[: slash + 1][:_LONGEST_NAMED])
 
 
 class _Counts:
@@ -245,6 +257,8 @@ class _Count:
         """The newest states below the etcd prefix."""
         self.away: dict[Plugin, str] = {}
         """The plugins that did not answer, and why. They are not asked again."""
+        self.outside: dict[str, None] = {}
+        """As in BackupReport."""
 
     async def add(self, states: Iterable[State]) -> None:
         """Count states, after plugins were asked for their keys; once more for those that did not open."""
@@ -274,6 +288,8 @@ class _Count:
             return ""
         if place.unknown:
             self._counts(state).add_unknown(place.unknown)
+        elif not place.resource and len(self.outside) < _MOST_OUTSIDE:
+            self.outside[_first_segment(state.key)] = None
         return place.resource
 
     def _count(self, state: State, resource: str, unwrapped: UnwrappedKeys) -> Quarantine | None:

@@ -42,6 +42,7 @@ def report(newest: Inventory, history: Inventory | None = None, **fields: Any) -
         "unproven": {},
         "away": (),
         "is_compacting": False,
+        "outside": ("/a/",),
     }
     return BackupReport(newest=newest, history=history or Inventory(9, ()), **{**given, **fields})
 
@@ -50,6 +51,7 @@ def test_keys_are_noted_once_and_identity_is_none() -> None:
     line = backup_of(report(inventory(OLD, NEW, PLAIN), inventory(OLD, KEK, PLAIN)), "/b.db", NOW, prefix="/registry/")
     assert (line.keys, line.history_keys, line.unknown_keys) == ((OLD, NEW), (KEK,), ())
     assert (line.file, line.prefix, line.readable, line.objects) == ("/b.db", "/registry/", True, 3)
+    assert line.outside == ("/a/",)
 
 
 def test_a_missing_kek_is_known_by_its_key_id_and_a_local_key_by_its_name_alone() -> None:

@@ -32,6 +32,7 @@ TYPE0 = replace(KEK, fingerprint=f"{KEK.fingerprint}-type0")
 RENAMED_KEK, SECOND_KEK = replace(KEK, name="other"), replace(KEK, fingerprint=f"{KEK.fingerprint}-type0#2")
 TWIN = KeyRef("secretbox", "old", "00000000000000aa")
 GONE_TWIN = replace(GONE, also=(TWIN,))
+OUTSIDE = "/kubernetes.io/"
 DAMAGED = DamagedLine(3, "0" * 64, "torn")
 
 
@@ -69,6 +70,17 @@ ROWS = [
     Row("a key is not known", (SPARE, backup(2, unknown_keys=(KeyRef("aescbc", "x", ""),))), "a key that is not known"),
     Row("keys too many to name", (SPARE, backup(2, unknown_keys=(KeyRef("", "others", ""),))), "a key that is not"),
     Row("an unknown key of another provider", (SPARE, backup(2, unknown_keys=(KeyRef("aesgcm", "old", ""),))), ""),
+    Row("another registry in a backup", (SPARE, backup(2, prefix="/registry/", outside=(OUTSIDE,))), "not looked at"),
+    Row(
+        "a value at no resource's path",
+        (SPARE, backup(2, prefix="/registry/", outside=("/registry/",))),
+        "not looked at",
+    ),
+    Row(
+        "another registry that was added, too",
+        (SPARE, backup(2, prefix="/registry/", outside=(OUTSIDE,)), backup(2, prefix=OUTSIDE, outside=("/registry/",))),
+        "",
+    ),
     Row("a line is damaged", (SPARE,), "damaged lines of the catalogue", damaged=(DAMAGED,)),
     Row("another user could have written it", (SPARE,), "another user could", distrust="it belongs to another user"),
     Row("no backup was ever added", (), NO_SPARE),
