@@ -15,24 +15,24 @@ _REFUSES_LOGIN = "it refuses the user or the password of --broker (REWRAP_BROKER
 _REQUIRES_LOGIN = "it requires a password, and --broker has none; write redis://USER:PASSWORD@HOST in REWRAP_BROKER"
 _REFUSES_CERTIFICATE = "it refuses the client certificate, or requires one; see --broker-cert and --broker-key"
 _UNKNOWN = "it can't be used: "
-_TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
+TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
 _TOO_SLOW = "it does not answer in time"
-_BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
+BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_NAME, _OTHER_ADDRESS = 62, 64
 """OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
-    (ssl.SSLError, _TLS_FAILED),
+    (ssl.SSLError, TLS_FAILED),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
     (TimeoutError, _TOO_SLOW),
-    (ConnectionError, _BROKE),
+    (ConnectionError, BROKE),
     (FileNotFoundError, "one of the files for TLS can't be read"),
     (PermissionError, "one of the files for TLS can't be read"),
 )
 _BY_NAME = {
     "gaierror": "its name can't be resolved",
     "TimeoutError": _TOO_SLOW,
-    "ConnectionError": _BROKE,
+    "ConnectionError": BROKE,
     "AuthenticationError": _REFUSES_LOGIN,
     "AuthenticationWrongNumberOfArgsError": _REFUSES_LOGIN,
     "NoPermissionError": "its user lacks a permission that rewrap needs",
@@ -82,7 +82,7 @@ def is_alert(error: BaseException) -> bool:
 
 def is_unclear(sentence: str) -> bool:
     """Whether a sentence of `why_unreachable` leaves the cause open."""
-    return sentence in {_TLS_FAILED, _TOO_SLOW, _BROKE} or sentence.startswith(_UNKNOWN)
+    return sentence in {TLS_FAILED, _TOO_SLOW, BROKE} or sentence.startswith(_UNKNOWN)
 
 
 def _sentence(error: BaseException) -> str:
