@@ -100,7 +100,7 @@ def test_an_expression_is_whole(expression: str) -> None:
     rest = re.sub(r"\"[^\"]*\"", "", expression)
     for opening, closing in ("()", "{}", "[]"):
         assert rest.count(opening) == rest.count(closing)
-    ours = rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|(?:by|on) \([^)]*\)|kube_rewrap_\w+|\bup\b"
+    ours = rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|(?:by|on) \([^)]*\)|offset {DURATION}|kube_rewrap_\w+|\bup\b"
     rest = re.sub(ours, " ", rest)
     assert set(re.findall(r"[A-Za-z_]\w*", rest)) <= WORDS
 
