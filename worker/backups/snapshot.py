@@ -7,7 +7,8 @@ Such a copy is read as far as it is consistent, and refused by the first of thes
 
 1. a page is not what the page above says (`bbolt`);
 2. a revision is missing above the compaction: etcd numbers its writes without a gap;
-3. a page that is in no tree records a compaction beyond the newest revision in the tree.
+3. a compaction is on record, in the tree or in a page that is in none, beyond the newest revision in the tree. A copy
+   of a stopped etcd that deleted its newest keys, and compacted at that deletion, is refused with it.
 
 A copy during which etcd compacted a revision that is newer than all in the copy, and that shows no sign of it, is not
 noticed. It takes a copy that lasts longer than kube-apiserver's 5 minutes before it compacts.
@@ -181,6 +182,8 @@ class Snapshot:
                     yield State(key, state.value, main, state.version, state.lease, is_newest)
         if above > self.compacted + 1 and above > 2 and not self.has_hash:
             raise self.file.refused(f"{_gap(max(self.compacted + 1, 2), above - 1)}{_TORN}")
+        if self.compacted > newest and not self.has_hash:
+            raise self.file.refused(_beyond(self.compacted, newest))
         self.revision = max(newest, self.compacted, 1)
         self._require_whole()
 
@@ -203,8 +206,7 @@ class Snapshot:
         for offset, compacted in self._marks:
             page = offset // page_size
             if compacted > self.revision and not self._database.is_in_use(page):
-                reason = f"it records a compaction at {compacted}, and the newest revision is {self.revision}"
-                raise self._damaged(page, reason + _TORN)
+                raise self._damaged(page, _beyond(compacted, self.revision))
 
     def _compaction(self, meta: Mapping[bytes, bytes], name: bytes) -> int:
         """Return the revision of a compaction, 0 if there is none. etcd ends with a panic on a record that is short."""
@@ -239,6 +241,10 @@ _TORN = "; was the file copied while etcd wrote to it? `etcdctl snapshot save` m
 
 def _gap(first: int, last: int) -> str:
     return f"the revisions from {first} to {last} are missing"
+
+
+def _beyond(compacted: int, newest: int) -> str:
+    return f"it records a compaction at {compacted}, and the newest revision is {newest}{_TORN}"
 
 
 @contextmanager

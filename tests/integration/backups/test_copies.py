@@ -121,6 +121,12 @@ def test_a_copy_of_a_database_under_load_is_read_right_or_refused(
     for found in readings:
         newest = {one.key: one.value for one in found.newest}
         assert newest == writer.at(found.snapshot.revision), found.snapshot.revision
+        first = found.snapshot.compacted + 1
+        assert {(one.mod_revision, one.key, one.value) for one in found.all if one.mod_revision >= first} == {
+            (made, key, value)
+            for made, (key, value) in writer.log.items()
+            if first <= made <= found.snapshot.revision and value is not None
+        }
     assert refused, "no copy was torn: the test shows nothing"
     assert all(one.startswith(f"{tmp_path / 'copy'}: ") for one in refused)
 

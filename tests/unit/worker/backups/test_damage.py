@@ -355,6 +355,16 @@ def test_a_compaction_beyond_the_newest_revision_shows_a_torn_copy(tmp_path: Pat
     assert len(states(tmp_path / "db")) == 1
 
 
+def test_a_compaction_in_the_tree_beyond_its_newest_revision_shows_a_torn_copy(tmp_path: Path) -> None:
+    """The page of the buckets is newer than those that it names. In a snapshot, the newest keys were deleted."""
+    file = etcd_file(REVISIONS, meta={b"scheduledCompactRev": revision(99), b"finishedCompactRev": revision(99)})
+    (tmp_path / "db").write_bytes(file.data())
+    with pytest.raises(BackupError, match="it records a compaction at 99, and the newest revision is 61"):
+        states(tmp_path / "db")
+    (tmp_path / "db").write_bytes(file.data(sealed=True))
+    assert len(states(tmp_path / "db")) == len(REVISIONS)
+
+
 def test_what_is_below_the_compaction_may_have_gaps(tmp_path: Path) -> None:
     kept = [REVISIONS[3], REVISIONS[9], *REVISIONS[20:]]
     meta = {b"scheduledCompactRev": revision(21), b"finishedCompactRev": revision(21)}
