@@ -180,10 +180,8 @@ class Snapshot:
                     self.tombstones += 1
                 else:
                     yield State(key, state.value, main, state.version, state.lease, is_newest)
-        if above > self.compacted + 1 and above > 2 and not self.has_hash:
-            raise self.file.refused(f"{_gap(max(self.compacted + 1, 2), above - 1)}{_TORN}")
-        if self.compacted > newest and not self.has_hash:
-            raise self.file.refused(_beyond(self.compacted, newest))
+        if not self.has_hash:
+            self._check_ends(newest, above)
         self.revision = max(newest, self.compacted, 1)
         self._require_whole()
 
@@ -193,6 +191,13 @@ class Snapshot:
             raise self._damaged(page, f"it holds the revision {main}, which etcd does not read")
         if main + 1 < above and above > self.compacted + 1 and not self.has_hash:
             raise self._damaged(page, f"{_gap(max(main, self.compacted) + 1, above - 1)}{_TORN}")
+
+    def _check_ends(self, newest: int, oldest: int) -> None:
+        """Raise BackupError if revisions are missing before the oldest one, or a compaction was after the newest."""
+        if oldest > self.compacted + 1 and oldest > 2:
+            raise self.file.refused(f"{_gap(max(self.compacted + 1, 2), oldest - 1)}{_TORN}")
+        if self.compacted > newest:
+            raise self.file.refused(_beyond(self.compacted, newest))
 
     def _require_whole(self) -> None:
         for name in self._database.buckets.keys() - _READ:
