@@ -100,7 +100,8 @@ def test_an_expression_is_whole(expression: str) -> None:
     rest = re.sub(r"\"[^\"]*\"", "", expression)
     for opening, closing in ("()", "{}", "[]"):
         assert rest.count(opening) == rest.count(closing)
-    ours = rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|(?:by|on) \([^)]*\)|offset {DURATION}|kube_rewrap_\w+|\bup\b"
+    words = rf"(?:by|on) \([^)]*\)|offset {DURATION}|kube_rewrap_\w+|\bup\b"
+    ours = rf"\[(?:{DURATION}|\$__rate_interval)\]|\{{[^}}]*\}}|{words}"
     rest = re.sub(ours, " ", rest)
     assert set(re.findall(r"[A-Za-z_]\w*", rest)) <= WORDS
 
