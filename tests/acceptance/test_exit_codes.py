@@ -204,7 +204,7 @@ def test_a_wrong_password_is_told(etcd_auth: EtcdCluster, tmp_path: Path) -> Non
     rewrap = Command(tmp_path, (*flags, "--encryption-config", str(configure(tmp_path, NEW))))
     ended = rewrap.run("status", "-o", "json")
     assert (ended.code, ended.error["type"]) == (2, "RequestRefusedError")
-    assert "authentication failed" in ended.error["message"]
+    assert "refuses the user or the password; check --user and REWRAP_PASSWORD" in ended.error["message"]
 
 
 def test_a_missing_permission_is_told(etcd_auth: EtcdCluster, tmp_path: Path) -> None:

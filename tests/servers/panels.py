@@ -57,7 +57,8 @@ def _panel(panel: Panel, series: list[Series], box: _Box, start: float, end: flo
     )
     yield _text(box.x + 10, box.y + 19, panel["title"], weight=600)
     if not series:
-        yield _text(box.x + box.width / 2, box.y + box.height / 2 + 10, "No data", color=_FAINT, anchor="middle")
+        nothing = panel["fieldConfig"]["defaults"].get("noValue", "No data")
+        yield _text(box.x + box.width / 2, box.y + box.height / 2 + 10, nothing, color=_FAINT, anchor="middle")
         return
     match panel["type"]:
         case "stat":
@@ -73,12 +74,20 @@ def _stat(panel: Panel, series: list[Series], box: _Box) -> Iterator[str]:
     part = box.width / len(series)
     for number, one in enumerate(series):
         value = one.values[-1][1]
-        text = one.name if panel["options"].get("textMode") == "name" else _shown(value, _unit(panel))
+        text = one.name if panel["options"].get("textMode") == "name" else _worded(panel, value)
         middle = box.x + part * (number + 0.5)
         size = min(30.0, (part - 16) / max(1, len(text)) / 0.66)
         yield _text(middle, box.y + 68, text, size=size, weight=600, color=_color(panel, value), anchor="middle")
         if panel["options"].get("textMode") == "value_and_name":
             yield _text(middle, box.y + 92, one.name, color=_FAINT, anchor="middle", size=11)
+
+
+def _worded(panel: Panel, value: float) -> str:
+    """The word that a panel has for a value, or the value."""
+    for mapping in panel["fieldConfig"]["defaults"].get("mappings", []):
+        if (word := mapping["options"].get(f"{value:g}")) is not None:
+            return str(word["text"])
+    return _shown(value, _unit(panel))
 
 
 def _bars(panel: Panel, series: list[Series], box: _Box) -> Iterator[str]:

@@ -54,6 +54,8 @@ def test_a_campaign_fires_nothing_and_one_that_is_incomplete_and_a_dead_worker_t
                 for name in POISON:
                     one.etcd.admin().delete(name)
                 assert one.cluster.run("campaign", "start", "--wait").code == 0
+            # The plugin's key id is asked for every half minute; a rate needs two scrapes with a call between them.
+            one.cluster.wait(lambda: one.panels_without_data() <= OF_ROTATIONS, "data in every panel", 90)
             assert one.panels_without_data() == OF_ROTATIONS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +11,12 @@ import structlog
 
 
 @pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    """A command sends logs to the stderr of its test."""
+def process_as_before() -> Iterator[None]:
+    """A command sends logs to the stderr of its test; the demonstration changes variables, for its child processes."""
     root = logging.getLogger()
-    before = list(root.handlers)
+    handlers, variables = list(root.handlers), dict(os.environ)
     yield
-    root.handlers = before
+    root.handlers = handlers
     structlog.reset_defaults()
+    os.environ.clear()
+    os.environ.update(variables)
