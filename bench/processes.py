@@ -7,7 +7,7 @@ from bench.rewriting import WAYS, bare_loop, rewrap
 from kube_rewrap.cli.demo.registry import Era, Shape, make_key, seed
 from kube_rewrap.config.encryption.configuration import ProviderType
 
-OBJECTS = 30_000
+OBJECTS = 120_000  # a run gets several processes by itself from 50,000 on
 TRIED = 6_000
 """Objects with which each way of the bare loop is tried."""
 
