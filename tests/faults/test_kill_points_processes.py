@@ -14,7 +14,7 @@ from tests.servers.etcd import EtcdCluster
 pytestmark = pytest.mark.timeout(300)
 
 # How often the run itself passes each effect at the least, with the work done by its children.
-PARENT = {"ledger": 1, "batches": 4, "campaigns": 3, "owner": 1, "grant": 1, "revoke": 1}
+PARENT = {"ledger": 1, "batches": 1, "campaigns": 3, "owner": 1, "grant": 1, "revoke": 1}
 # The same of one of four children, which has one of four batches with a few objects each.
 CHILD = {"group": 1, "swap": 8, "ledger": 1, "batches": 2, "claims": 1, "grant": 1}
 
