@@ -25,6 +25,10 @@ _PART = 2_000
 _LOOK = 16
 _NAMESPACES = b"namespaces/"
 _AFTER_SLASH = b"0"
+_LONGEST_NAME = 63
+"""Characters of a namespace's name at most, as kube-apiserver checks."""
+_MOST_NAMESPACES = 100_000
+"""Ten times what Kubernetes supports. A client that writes to etcd can invent any number."""
 
 
 async def survey(store: Store, configuration: EncryptionConfiguration, layout: Layout) -> Territory:
@@ -59,12 +63,17 @@ async def survey(store: Store, configuration: EncryptionConfiguration, layout: L
 async def _ends_of_namespaces(store: Store, layout: Layout) -> list[bytes]:
     """Return the end of each namespace's keys below the path of any resource, sorted.
 
-    Empty where the namespaces have another prefix than the governed resources, as on OpenShift.
+    Empty where the namespaces have another prefix than the governed resources, as on OpenShift. Leaves out keys that
+    name no namespace, and what is beyond a bound: without an end, a part is only larger.
     """
-    root = layout.root + _NAMESPACES
-    looks = read_keys(store, KeyRange.of_prefix(root))
-    async with aclosing(looks):
-        return sorted([key[len(root) :] + _AFTER_SLASH async for look in looks for key in look])
+    root, ends = layout.root + _NAMESPACES, list[bytes]()
+    async with aclosing(read_keys(store, KeyRange.of_prefix(root))) as looks:
+        async for look in looks:
+            names = (key[len(root) :] for key in look)
+            ends += [name + _AFTER_SLASH for name in names if 0 < len(name) <= _LONGEST_NAME]
+            if len(ends) >= _MOST_NAMESPACES:
+                break
+    return sorted(ends)
 
 
 def where_newer_ones_lie(names: Iterable[GroupResource], layout: Layout) -> Iterator[bytes]:

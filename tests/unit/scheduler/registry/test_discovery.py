@@ -13,6 +13,7 @@ from kube_rewrap.config.encryption.configuration import EncryptionConfiguration,
 from kube_rewrap.config.encryption.resources import Layout
 from kube_rewrap.config.settings.schema import PageSettings
 from kube_rewrap.scheduler.campaigns.batches import plan_batches
+from kube_rewrap.scheduler.registry import discovery
 from kube_rewrap.scheduler.registry.discovery import cut, survey
 from kube_rewrap.scheduler.registry.territory import Territory
 from kube_rewrap.worker.etcd.pages import PageSizer
@@ -170,6 +171,21 @@ async def test_no_request_names_more_than_some_namespaces() -> None:
     await take_census(store, secrets)
     await cut(store, secrets, 1_000)
     assert store.most <= 4_000
+
+
+async def test_invented_namespaces_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any client that writes to etcd can make keys there, as long and as many as it likes."""
+    monkeypatch.setattr(discovery, "_MOST_NAMESPACES", 1_000)
+    store = Counting()
+    for number in range(3_000):
+        store.put(b"/registry/namespaces/%05d" % number, b"")
+    store.put(b"/registry/namespaces/", b"")
+    store.put(b"/registry/namespaces/" + b"a" * 64, b"")
+    (secrets,) = (await survey(store, configuration(("secrets",)), Layout())).governed
+    assert secrets.borders is not None
+    assert 1_000 <= len(secrets.borders.names) <= 1_500
+    assert max(map(len, secrets.borders.names)) <= 64
+    assert b"0" not in secrets.borders.names
 
 
 async def test_a_survey_costs_a_few_counts_of_each_key_however_many_resources_there_are() -> None:
