@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -116,7 +117,7 @@ def add_settings(parser: Parser, *groups: tuple[Flag, ...]) -> None:
     parser.set_defaults(flags=tuple(flag for group in groups for flag in group))
 
 
-class _Repeated(argparse.Action):
+class _Repeated(argparse.Action, ABC):
     """A flag that may be repeated; `_add` says what one more use makes of the value before."""
 
     def __call__(
@@ -128,8 +129,8 @@ class _Repeated(argparse.Action):
     ) -> None:
         setattr(namespace, self.dest, self._add(getattr(namespace, self.dest), values))
 
-    def _add(self, before: Any, value: object) -> object:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, before: Any, value: object) -> object: ...
 
 
 class _Joined(_Repeated):
