@@ -47,6 +47,20 @@ class CountingStore(MemoryStore):
         return await super().commit(expects, changes)
 
 
+def noted(store: MemoryStore, start: bytes, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes from now on the revision `since` of each page that is read below a prefix."""
+    asked: list[int] = []
+    page = store.page
+
+    async def noting(*arguments: Any, since: int = 0, **options: Any) -> Any:
+        if arguments[0].start.startswith(start):
+            asked.append(since)
+        return await page(*arguments, since=since, **options)
+
+    monkeypatch.setattr(store, "page", noting)
+    return asked
+
+
 async def filled(store: MemoryStore) -> None:
     campaigns = Campaigns(store, SPACE)
     await campaigns.create(RUNNING.campaign, RUNNING.batches)
@@ -86,15 +100,7 @@ async def test_the_parts_of_a_proof_and_the_keks_are_read(monkeypatch: pytest.Mo
     [row] = found.campaigns
     assert (row.parts_done, row.parts, row.proven) == (1, 3, 12_500)
     assert sorted(one.provider for one in found.keks) == ["cloud", "former-cloud"]
-    asked: list[int] = []
-    page = store.page
-
-    async def noting(*arguments: Any, since: int = 0, **options: Any) -> Any:
-        if arguments[0].start.startswith(SPACE.proofs(proving.campaign.id).start):
-            asked.append(since)
-        return await page(*arguments, since=since, **options)
-
-    monkeypatch.setattr(store, "page", noting)
+    asked = noted(store, SPACE.proofs(proving.campaign.id).start, monkeypatch)
     [row] = (await gatherer.look()).campaigns
     assert row.parts_done == 1
     assert asked
@@ -124,15 +130,7 @@ async def test_a_second_look_decodes_only_the_batches_that_changed(monkeypatch: 
     await filled(store)
     gatherer = Gatherer(store, Settings())
     await gatherer.look()
-    asked: list[int] = []
-    page = store.page
-
-    async def noting(*arguments: Any, since: int = 0, **options: Any) -> Any:
-        if arguments[0].start.startswith(SPACE.batches(RUNNING.campaign.id).start):
-            asked.append(since)
-        return await page(*arguments, since=since, **options)
-
-    monkeypatch.setattr(store, "page", noting)
+    asked = noted(store, SPACE.batches(RUNNING.campaign.id).start, monkeypatch)
     await gatherer.look()
     assert asked
     assert all(asked)
