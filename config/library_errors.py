@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from enum import Enum, auto
 
 _LONGEST_CHAIN = 4
 _REFUSES_LOGIN = "it refuses the user or the password of --broker (REWRAP_BROKER)"
@@ -18,9 +19,6 @@ _UNKNOWN = "it can't be used: "
 TLS_FAILED = "TLS failed; does it serve TLS, and does it require a client certificate?"
 _TOO_SLOW = "it does not answer in time"
 BROKE = "the connection broke; does it run, and does it require TLS (rediss://), or serve none?"
-_NOT_YET_VALID, _EXPIRED = 9, 10
-_OTHER_NAME, _OTHER_ADDRESS = 62, 64
-"""OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (ssl.SSLError, TLS_FAILED),
     (ConnectionRefusedError, "it refuses connections; does it run?"),
@@ -63,16 +61,40 @@ def why_unreachable(error: BaseException, *, has_password: bool = True) -> str:
     return _REQUIRES_LOGIN if sentence == _REFUSES_LOGIN and not has_password else sentence
 
 
+class Distrust(Enum):
+    """Why a client refuses a server's certificate."""
+
+    EXPIRED = auto()
+    NOT_YET_VALID = auto()
+    OTHER_HOST = auto()
+    UNKNOWN_AUTHORITY = auto()
+
+
+_BY_VERIFY_CODE = {
+    9: Distrust.NOT_YET_VALID,
+    10: Distrust.EXPIRED,
+    62: Distrust.OTHER_HOST,  # another name
+    64: Distrust.OTHER_HOST,  # another address
+}
+"""By OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
+
+
+def distrust_of(error: ssl.SSLCertVerificationError) -> Distrust:
+    """Return why a certificate is refused; other causes count as an unknown authority, the usual one."""
+    return _BY_VERIFY_CODE.get(getattr(error, "verify_code", 0), Distrust.UNKNOWN_AUTHORITY)
+
+
 def why_distrusted(error: ssl.SSLCertVerificationError, address: str, authority: str) -> str:
     """Return why a server's certificate is refused; `address` and `authority` are the flags that name these."""
-    match getattr(error, "verify_code", None):
-        case code if code == _NOT_YET_VALID:
+    match distrust_of(error):
+        case Distrust.NOT_YET_VALID:
             return "its certificate is not valid yet; compare the clocks of both machines"
-        case code if code == _EXPIRED:
+        case Distrust.EXPIRED:
             return "its certificate has expired; renew it"
-        case code if code in {_OTHER_NAME, _OTHER_ADDRESS}:
+        case Distrust.OTHER_HOST:
             return f"its certificate is not for the host in {address}; write a name or an address that it names"
-    return f"no trusted authority signed its certificate; give the one that did with {authority}"
+        case Distrust.UNKNOWN_AUTHORITY:
+            return f"no trusted authority signed its certificate; give the one that did with {authority}"
 
 
 def is_alert(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kube_rewrap.config.library_errors import is_alert
+from kube_rewrap.config.library_errors import Distrust, distrust_of, is_alert
 from kube_rewrap.config.settings.endpoints import scheme_of
 from kube_rewrap.config.settings.schema import EtcdSettings
 from kube_rewrap.worker.tls_probe import serves_tls
@@ -28,10 +28,6 @@ _KUBEADM = "/etc/kubernetes/pki/etcd/ca.crt on a kubeadm node"
 
 _NO_HTTP2 = "Failed parsing HTTP/2"
 """What gRPC says of a server that answers in another protocol, such as Redis."""
-
-_NOT_YET_VALID, _EXPIRED = 9, 10
-_OTHER_NAME, _OTHER_ADDRESS = 62, 64
-"""OpenSSL's X509_V_ERR codes (openssl/x509_vfy.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +162,14 @@ def _context(settings: EtcdSettings) -> ssl.SSLContext:
 
 def _distrusted(error: ssl.SSLCertVerificationError, host: str, settings: EtcdSettings) -> Cause:
     """Return the cause where the client refuses the server's certificate."""
-    match error.verify_code:
-        case code if code == _EXPIRED:
+    match distrust_of(error):
+        case Distrust.EXPIRED:
             text = "the server's certificate has expired; renew it (kubeadm: `kubeadm certs renew etcd-server`)"
-        case code if code == _NOT_YET_VALID:
+        case Distrust.NOT_YET_VALID:
             text = "the server's certificate is not valid yet; compare the clocks of both machines"
-        case code if code in {_OTHER_NAME, _OTHER_ADDRESS}:
+        case Distrust.OTHER_HOST:
             text = f"the server's certificate is not for {host}; write a name or an address that it names"
-        case _ if settings.cacert is None:
+        case Distrust.UNKNOWN_AUTHORITY if settings.cacert is None:
             text = (
                 "this system trusts no authority that signed the server's certificate; give etcd's with --cacert, "
                 f"{_KUBEADM}"
